@@ -1,0 +1,37 @@
+// Sum over the rows of a matrix: a bias's gradient, and the last stage of every other reduction over rows.
+//
+//   out[c] += Σ_r inp[r, c]          inp [rows, cols], out [cols]
+//
+//   entry     grid                       writes
+//   forward   [⌈cols/WG⌉, 1, 1]          out +=      (micro-batches accumulate)
+//   partial   [⌈cols/WG⌉, chunks, 1]     out =       [chunks, cols], each the sum of `chunk` rows; `forward` over it ends the job
+//
+// Rows are added in order and without atomics: the same bits every time. Two stages, because one lane a column leaves
+// an adapter idle where rows are many and columns few.
+
+struct Params { rows: u32, cols: u32, chunk: u32 }
+var<immediate> p: Params;
+
+override WG: u32 = 64u;
+
+@group(0) @binding(0) var<storage, read> inp: array<f32>;
+@group(0) @binding(1) var<storage, read_write> out: array<f32>;
+
+fn sum_rows(c: u32, first: u32, end: u32) -> f32 {
+    var sum = 0.0;
+    for (var r = first; r < end; r++) { sum += inp[r * p.cols + c]; }
+    return sum;
+}
+
+@compute @workgroup_size(WG)
+fn forward(@builtin(global_invocation_id) id: vec3u) {
+    if id.x >= p.cols { return; }
+    out[id.x] += sum_rows(id.x, 0u, p.rows);
+}
+
+@compute @workgroup_size(WG)
+fn partial(@builtin(global_invocation_id) id: vec3u, @builtin(workgroup_id) group: vec3u) {
+    if id.x >= p.cols { return; }
+    let first = group.y * p.chunk;
+    out[group.y * p.cols + id.x] = sum_rows(id.x, first, min(first + p.chunk, p.rows));
+}

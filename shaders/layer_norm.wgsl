@@ -1,0 +1,161 @@
+// Layer norm over the last dimension (Ba et al. 2016, eq. 4), and its backward.
+//
+//   x̂ = (inp − mean) · rstd,   out = x̂ · weight + bias,   rstd = 1 / √(var + eps), var biased
+//
+//   inp, out, dout, dinp   [rows, cols]        mean, rstd   [rows], saved by forward for backward
+//   weight, bias           [cols]              dweight, dbias   [chunks, cols], partial sums
+//
+//   entry            grid                     writes
+//   forward          fold(⌈rows/WG⌉)          out = , mean = , rstd =
+//   backward_input   fold(⌈rows/WG⌉)          dinp +=   (the residual stream has other gradients to add; = without ACCUMULATE)
+//   backward_params  [⌈cols/WG⌉, chunks, 1]   dweight = , dbias =   sums of `chunk` rows; column_sum adds them up
+//   forward_rows, backward_input_rows         the same with a workgroup a row, fold(rows): for GPUs
+//
+// One lane a row suits CPU adapters: no barrier, and the two passes over a row hit the cache. A GPU wants a workgroup
+// a row, so that neighbouring lanes read neighbouring addresses.
+
+struct Params { rows: u32, cols: u32, eps: f32, chunk: u32 }
+var<immediate> p: Params;
+
+override ACCUMULATE: bool = true;
+override WG: u32 = 64u; // a power of two; 64 is one wave on AMD, two on NVIDIA
+
+@group(0) @binding(0) var<storage, read> inp: array<f32>;
+@group(0) @binding(1) var<storage, read> weight: array<f32>;
+@group(0) @binding(2) var<storage, read> bias: array<f32>;
+@group(0) @binding(3) var<storage, read_write> out: array<f32>;
+@group(0) @binding(4) var<storage, read_write> mean: array<f32>;
+@group(0) @binding(5) var<storage, read_write> rstd: array<f32>;
+
+@compute @workgroup_size(WG)
+fn forward(
+    @builtin(workgroup_id) group: vec3u,
+    @builtin(num_workgroups) groups: vec3u,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let row = fold_index(group, groups) * WG + lane;
+    if row >= p.rows { return; }
+    let start = row * p.cols;
+
+    var sum = 0.0;
+    for (var c = 0u; c < p.cols; c++) { sum += inp[start + c]; }
+    let mu = sum / f32(p.cols);
+
+    // A second pass over the row, not E[x²] − E[x]²: that cancels for rows far from zero.
+    var squares = 0.0;
+    for (var c = 0u; c < p.cols; c++) { let d = inp[start + c] - mu; squares += d * d; }
+    let r = 1.0 / sqrt(squares / f32(p.cols) + p.eps);
+
+    for (var c = 0u; c < p.cols; c++) {
+        out[start + c] = (inp[start + c] - mu) * r * weight[c] + bias[c];
+    }
+    mean[row] = mu;
+    rstd[row] = r;
+}
+
+@compute @workgroup_size(WG)
+fn forward_rows(
+    @builtin(workgroup_id) group: vec3u,
+    @builtin(num_workgroups) groups: vec3u,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let row = fold_index(group, groups);
+    if row >= p.rows { return; }
+    let start = row * p.cols;
+
+    var sum = 0.0;
+    for (var c = lane; c < p.cols; c += WG) { sum += inp[start + c]; }
+    let mu = reduce_sum(sum, lane) / f32(p.cols);
+
+    var squares = 0.0;
+    for (var c = lane; c < p.cols; c += WG) { let d = inp[start + c] - mu; squares += d * d; }
+    let r = 1.0 / sqrt(reduce_sum(squares, lane) / f32(p.cols) + p.eps);
+
+    for (var c = lane; c < p.cols; c += WG) {
+        out[start + c] = (inp[start + c] - mu) * r * weight[c] + bias[c];
+    }
+    if lane == 0u { mean[row] = mu; rstd[row] = r; }
+}
+
+@group(0) @binding(2) var<storage, read> dout: array<f32>;
+@group(0) @binding(3) var<storage, read> saved_mean: array<f32>;
+@group(0) @binding(4) var<storage, read> saved_rstd: array<f32>;
+@group(0) @binding(5) var<storage, read_write> dinp: array<f32>;
+
+// dinp += rstd · (g − mean(g) − x̂ · mean(g · x̂)),   g = dout · weight
+@compute @workgroup_size(WG)
+fn backward_input(
+    @builtin(workgroup_id) group: vec3u,
+    @builtin(num_workgroups) groups: vec3u,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let row = fold_index(group, groups) * WG + lane;
+    if row >= p.rows { return; }
+    let start = row * p.cols;
+    let mu = saved_mean[row];
+    let r = saved_rstd[row];
+
+    var sum_g = 0.0;
+    var sum_gx = 0.0;
+    for (var c = 0u; c < p.cols; c++) {
+        let g = dout[start + c] * weight[c];
+        sum_g += g;
+        sum_gx += g * (inp[start + c] - mu) * r;
+    }
+    let mean_g = sum_g / f32(p.cols);
+    let mean_gx = sum_gx / f32(p.cols);
+
+    for (var c = 0u; c < p.cols; c++) {
+        let x_hat = (inp[start + c] - mu) * r;
+        let before = select(0.0, dinp[start + c], ACCUMULATE);
+        dinp[start + c] = before + r * (dout[start + c] * weight[c] - mean_g - x_hat * mean_gx);
+    }
+}
+
+@compute @workgroup_size(WG)
+fn backward_input_rows(
+    @builtin(workgroup_id) group: vec3u,
+    @builtin(num_workgroups) groups: vec3u,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let row = fold_index(group, groups);
+    if row >= p.rows { return; }
+    let start = row * p.cols;
+    let mu = saved_mean[row];
+    let r = saved_rstd[row];
+
+    var sum_g = 0.0;
+    var sum_gx = 0.0;
+    for (var c = lane; c < p.cols; c += WG) {
+        let g = dout[start + c] * weight[c];
+        sum_g += g;
+        sum_gx += g * (inp[start + c] - mu) * r;
+    }
+    let mean_g = reduce_sum(sum_g, lane) / f32(p.cols);
+    let mean_gx = reduce_sum(sum_gx, lane) / f32(p.cols);
+
+    for (var c = lane; c < p.cols; c += WG) {
+        let x_hat = (inp[start + c] - mu) * r;
+        let before = select(0.0, dinp[start + c], ACCUMULATE);
+        dinp[start + c] = before + r * (dout[start + c] * weight[c] - mean_g - x_hat * mean_gx);
+    }
+}
+
+@group(0) @binding(5) var<storage, read_write> dweight: array<f32>;
+@group(0) @binding(6) var<storage, read_write> dbias: array<f32>;
+
+@compute @workgroup_size(WG)
+fn backward_params(@builtin(global_invocation_id) id: vec3u, @builtin(workgroup_id) group: vec3u) {
+    let c = id.x;
+    if c >= p.cols { return; }
+    let first = group.y * p.chunk;
+    var dw = 0.0;
+    var db = 0.0;
+    for (var row = first; row < min(first + p.chunk, p.rows); row++) {
+        let g = dout[row * p.cols + c];
+        dw += g * (inp[row * p.cols + c] - saved_mean[row]) * saved_rstd[row];
+        db += g;
+    }
+    dweight[group.y * p.cols + c] = dw;
+    dbias[group.y * p.cols + c] = db;
+}

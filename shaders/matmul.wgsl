@@ -1,0 +1,246 @@
+// Matrix product for GPUs: 64 × 64 tiles of out, both operands staged through workgroup memory 16 k at a time.
+// CPU adapters, where barriers are what costs, take matmul_direct.wgsl.
+//
+//   forward           out[m,n] = Σₖ a[m,k] · b[n,k] + bias[n]     inp · weightᵀ + bias
+//   backward_input    out[m,n] = Σₖ a[m,k] · b[k,n]               dout · weight
+//   backward_weight   out[m,n] = Σₖ a[k,m] · b[k,n]               doutᵀ · inp
+//
+//   out [m, n], bias [n]; all row-major and contiguous. `=`, or `+=` with ACCUMULATE.
+//
+//   entry                                 needs
+//   forward_vec4, backward_input_vec4     k and n multiples of 4, every binding 16-byte aligned
+//   backward_weight_vec4                  m and n multiples of 4, every binding 16-byte aligned
+//   forward, backward_input, backward_weight     nothing: any m, n, k ≥ 1
+//
+//   grid [⌈n/64⌉, ⌈m/64⌉, 1], each at most 65,535. Nothing is saved for backward.
+
+struct Params { m: u32, n: u32, k: u32 }
+var<immediate> p: Params;
+
+override HAS_BIAS: bool = false; // forward only; binding 2 may be anything readable when off
+override ACCUMULATE: bool = false;
+
+@group(0) @binding(0) var<storage, read> a: array<f32>;
+@group(0) @binding(1) var<storage, read> b: array<f32>;
+@group(0) @binding(2) var<storage, read> bias: array<f32>;
+@group(0) @binding(3) var<storage, read_write> out: array<f32>;
+
+@group(0) @binding(0) var<storage, read> a4: array<vec4f>;
+@group(0) @binding(1) var<storage, read> b4: array<vec4f>;
+@group(0) @binding(2) var<storage, read> bias4: array<vec4f>;
+@group(0) @binding(3) var<storage, read_write> out4: array<vec4f>;
+
+const TILE = 64u;
+const TILE_K = 16u;
+const THREADS = 128u; // 8 × 16, each 8 rows and 4 columns of out: 3 vec4f reads for 32 multiply-adds
+const STEPS = vec4u(0u, 1u, 2u, 3u);
+
+// 8 KiB: a's tile, then b's, each [16 k, 16 quads of rows or columns].
+var<workgroup> tile: array<vec4f, 512>;
+const B_TILE = 256u;
+
+// 4 rows or columns of an operand × 4 k, which one thread brings to the tile: threads 0…63 a's, 64…127 b's.
+// `k` and `quad` are its place in the tile, both counted in fours.
+struct Block { is_b: bool, k: u32, quad: u32 }
+
+// Neighbouring threads take neighbouring addresses: along k, or across the rows.
+fn block_of(thread: u32, a_along: bool, b_along: bool) -> Block {
+    let is_b = thread >= 64u;
+    let i = thread % 64u;
+    if select(a_along, b_along, is_b) { return Block(is_b, i % 4u, i / 4u); }
+    return Block(is_b, i / 16u, i % 16u);
+}
+
+// The exclusive or spreads eight blocks along k over all banks; padding a row to 17 quads leaves pairs of them colliding.
+fn slot(k4: u32, quad: u32) -> u32 { return k4 * 64u + (quad ^ (k4 * 2u)); }
+
+// Column i of `values` is k + i, its vector the four rows.
+fn stage(block: Block, values: mat4x4f) {
+    let start = select(0u, B_TILE, block.is_b) + slot(block.k, block.quad);
+    tile[start] = values[0];
+    tile[start + 16u] = values[1];
+    tile[start + 32u] = values[2];
+    tile[start + 48u] = values[3];
+}
+
+// Column i of a matrix is a row of out, its vector four columns; `low` starts at row 4y, `high` at 32 + 4y.
+struct Sums { low: mat4x4f, high: mat4x4f }
+
+fn outer(rows: vec4f, cols: vec4f) -> mat4x4f {
+    return mat4x4f(cols * rows.x, cols * rows.y, cols * rows.z, cols * rows.w);
+}
+
+fn multiply(before: Sums, thread: u32) -> Sums {
+    var low = before.low;
+    var high = before.high;
+    for (var k4 = 0u; k4 < TILE_K / 4u; k4++) {
+        let i = slot(k4, thread / 16u);
+        let j = slot(k4, thread / 16u + 8u);
+        let c = B_TILE + slot(k4, thread % 16u);
+        low += outer(tile[i], tile[c]);
+        high += outer(tile[j], tile[c]);
+        low += outer(tile[i + 16u], tile[c + 16u]);
+        high += outer(tile[j + 16u], tile[c + 16u]);
+        low += outer(tile[i + 32u], tile[c + 32u]);
+        high += outer(tile[j + 32u], tile[c + 32u]);
+        low += outer(tile[i + 48u], tile[c + 48u]);
+        high += outer(tile[j + 48u], tile[c + 48u]);
+    }
+    return Sums(low, high);
+}
+
+// What out[row, col] becomes, for four columns: the one place for bias, activation and the like.
+fn epilogue(sum: vec4f, added: vec4f) -> vec4f { return sum + added; }
+
+// ---- vec4 loads. Rows past the edge repeat the last one, and are not stored; k past the edge are zero.
+
+fn load(is_b: bool, i: vec4u) -> mat4x4f {
+    if is_b { return mat4x4f(b4[i.x], b4[i.y], b4[i.z], b4[i.w]); }
+    return mat4x4f(a4[i.x], a4[i.y], a4[i.z], a4[i.w]);
+}
+
+// `row` is the tile's first of the operand's `rows`, `k` the tile's first.
+fn fetch4(block: Block, row: u32, rows: u32, k: u32, along: bool) -> mat4x4f {
+    let first = k + block.k * 4u;
+    if along {
+        if first >= p.k { return mat4x4f(); }
+        return transpose(load(block.is_b, min(row + block.quad * 4u + STEPS, vec4u(rows - 1u)) * (p.k / 4u) + first / 4u));
+    }
+    let quad = min(row + block.quad * 4u, rows - 4u) / 4u;
+    return without_tail(load(block.is_b, min(first + STEPS, vec4u(p.k - 1u)) * (rows / 4u) + quad), first);
+}
+
+fn without_tail(x: mat4x4f, k: u32) -> mat4x4f {
+    let none = vec4f();
+    return mat4x4f(select(none, x[0], k < p.k), select(none, x[1], k + 1u < p.k),
+                   select(none, x[2], k + 2u < p.k), select(none, x[3], k + 3u < p.k));
+}
+
+// The flags are literals, so what they rule out folds away.
+fn run_vec4(group: vec3u, thread: u32, a_along: bool, b_along: bool) {
+    let m = group.y * TILE;
+    let n = group.x * TILE;
+    let block = block_of(thread, a_along, b_along);
+    let row = select(m, n, block.is_b);
+    let rows = select(p.m, p.n, block.is_b);
+    let along = select(a_along, b_along, block.is_b);
+
+    var sums = Sums();
+    // The next tile is on its way from memory while this one is multiplied.
+    var next = fetch4(block, row, rows, 0u, along);
+    for (var k = 0u; k < p.k; k += TILE_K) {
+        workgroupBarrier(); // the last tile has been read by everyone
+        stage(block, next);
+        workgroupBarrier();
+        next = fetch4(block, row, rows, k + TILE_K, along);
+        sums = multiply(sums, thread);
+    }
+    let y = m + thread / 16u * 4u;
+    let x = n + thread % 16u * 4u;
+    store4(sums.low, y, x);
+    store4(sums.high, y + 32u, x);
+}
+
+fn store4(quad: mat4x4f, m: u32, n: u32) {
+    if n >= p.n { return; }
+    store4_row(quad[0], m, n);
+    store4_row(quad[1], m + 1u, n);
+    store4_row(quad[2], m + 2u, n);
+    store4_row(quad[3], m + 3u, n);
+}
+fn store4_row(sum: vec4f, m: u32, n: u32) {
+    if m >= p.m { return; }
+    let i = (m * p.n + n) / 4u;
+    var added = vec4f();
+    if HAS_BIAS { added = bias4[n / 4u]; }
+    if ACCUMULATE { added += out4[i]; }
+    out4[i] = epilogue(sum, added);
+}
+
+@compute @workgroup_size(THREADS)
+fn forward_vec4(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) thread: u32) {
+    run_vec4(group, thread, true, true);
+}
+
+@compute @workgroup_size(THREADS)
+fn backward_input_vec4(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) thread: u32) {
+    run_vec4(group, thread, true, false);
+}
+
+@compute @workgroup_size(THREADS)
+fn backward_weight_vec4(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) thread: u32) {
+    run_vec4(group, thread, false, false);
+}
+
+// ---- any size, scalar loads: element (row, k) of an operand is at row · stride.x + k · stride.y.
+
+fn gather(is_b: bool, i: vec4u) -> vec4f {
+    if is_b { return vec4f(b[i.x], b[i.y], b[i.z], b[i.w]); }
+    return vec4f(a[i.x], a[i.y], a[i.z], a[i.w]);
+}
+
+fn fetch(block: Block, row: u32, rows: u32, k: u32, stride: vec2u) -> mat4x4f {
+    let start = min(row + block.quad * 4u + STEPS, vec4u(rows - 1u)) * stride.x;
+    let first = k + block.k * 4u;
+    let step = min(first + STEPS, vec4u(p.k - 1u)) * stride.y;
+    return without_tail(mat4x4f(gather(block.is_b, start + step.x), gather(block.is_b, start + step.y),
+                                gather(block.is_b, start + step.z), gather(block.is_b, start + step.w)), first);
+}
+
+fn run(group: vec3u, thread: u32, a_stride: vec2u, b_stride: vec2u) {
+    let m = group.y * TILE;
+    let n = group.x * TILE;
+    let block = block_of(thread, a_stride.y == 1u, b_stride.y == 1u);
+    let row = select(m, n, block.is_b);
+    let rows = select(p.m, p.n, block.is_b);
+    let stride = select(a_stride, b_stride, block.is_b);
+
+    var sums = Sums();
+    var next = fetch(block, row, rows, 0u, stride);
+    for (var k = 0u; k < p.k; k += TILE_K) {
+        workgroupBarrier(); // as in run_vec4
+        stage(block, next);
+        workgroupBarrier();
+        next = fetch(block, row, rows, k + TILE_K, stride);
+        sums = multiply(sums, thread);
+    }
+    let y = m + thread / 16u * 4u;
+    let x = n + thread % 16u * 4u;
+    store(sums.low, y, x);
+    store(sums.high, y + 32u, x);
+}
+
+fn store(quad: mat4x4f, m: u32, n: u32) {
+    store_row(quad[0], m, n);
+    store_row(quad[1], m + 1u, n);
+    store_row(quad[2], m + 2u, n);
+    store_row(quad[3], m + 3u, n);
+}
+fn store_row(sum: vec4f, m: u32, n: u32) {
+    if m >= p.m || n >= p.n { return; }
+    let col = min(n + STEPS, vec4u(p.n - 1u));
+    let i = m * p.n + col;
+    var added = vec4f();
+    if HAS_BIAS { added = vec4f(bias[col.x], bias[col.y], bias[col.z], bias[col.w]); }
+    if ACCUMULATE { added += vec4f(out[i.x], out[i.y], out[i.z], out[i.w]); }
+    let value = epilogue(sum, added);
+    out[i.x] = value.x;
+    if n + 1u < p.n { out[i.y] = value.y; }
+    if n + 2u < p.n { out[i.z] = value.z; }
+    if n + 3u < p.n { out[i.w] = value.w; }
+}
+
+@compute @workgroup_size(THREADS)
+fn forward(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) thread: u32) {
+    run(group, thread, vec2u(p.k, 1u), vec2u(p.k, 1u));
+}
+
+@compute @workgroup_size(THREADS)
+fn backward_input(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) thread: u32) {
+    run(group, thread, vec2u(p.k, 1u), vec2u(1u, p.n));
+}
+
+@compute @workgroup_size(THREADS)
+fn backward_weight(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) thread: u32) {
+    run(group, thread, vec2u(1u, p.m), vec2u(1u, p.n));
+}

@@ -1,0 +1,132 @@
+// Images to tokens (Dosovitskiy et al. 2021, eq. 1). The convolution whose stride is its kernel is a matmul over unfolded
+// patches; this file unfolds, and puts class token and positions around the matmul's result.
+//
+//   patches[b·N + n, (ch·P + y)·P + x] = images[b, ch, (n / G)·P + y, (n mod G)·P + x]        N = G·G patches
+//   tokens[b, t] = (t < C ? cls : embedded[b·N + t − C]) + pos[t]                              C = 1 with a class token, else 0
+//
+//   images [B, 3, S, S]   patches [B·N, 3·P·P]   embedded, dembedded [B·N, D]   tokens, dtokens [B, C+N, D]
+//   pos, dpos [C+N, D]    cls, dcls [D]
+//
+//   entry               grid                             writes
+//   unfold              fold(⌈B·N·3·P·P/(WG·PER_LANE)⌉)  patches =
+//   assemble            fold(⌈B·(C+N)·D/(WG·PER_LANE)⌉)  tokens =
+//   backward_embedded   fold(⌈B·N·D/(WG·PER_LANE)⌉)      dembedded =
+//   backward_pos        fold(⌈(C+N)·D/WG⌉)               dpos +=      Σ over the batch
+//   backward_cls        fold(⌈D/WG⌉)                     dcls +=      Σ over the batch
+//
+// Pixels have no gradient: the first layer's input gradient is never computed.
+
+struct Params { batch: u32, size: u32, patch_size: u32, dim: u32, cls_tokens: u32 }
+var<immediate> p: Params;
+
+override WG: u32 = 64u;
+override PER_LANE: u32 = 16u;
+
+@group(0) @binding(0) var<storage, read> images: array<f32>;
+@group(0) @binding(1) var<storage, read_write> patches: array<f32>;
+
+fn patch_count() -> u32 {
+    let grid = p.size / p.patch_size;
+    return grid * grid;
+}
+
+@compute @workgroup_size(WG)
+fn unfold(
+    @builtin(workgroup_id) group: vec3u,
+    @builtin(num_workgroups) groups: vec3u,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let grid = p.size / p.patch_size;
+    let cols = 3u * p.patch_size * p.patch_size;
+    let total = p.batch * patch_count() * cols;
+    let first = fold_index(group, groups) * WG * PER_LANE + lane;
+    for (var i = first; i < min(first + WG * PER_LANE, total); i += WG) {
+        let row = i / cols;
+        let col = i % cols;
+        let n = row % patch_count();
+        let b = row / patch_count();
+        let channel = col / (p.patch_size * p.patch_size);
+        let y = (n / grid) * p.patch_size + (col / p.patch_size) % p.patch_size;
+        let x = (n % grid) * p.patch_size + col % p.patch_size;
+        patches[i] = images[((b * 3u + channel) * p.size + y) * p.size + x];
+    }
+}
+
+@group(0) @binding(0) var<storage, read> embedded: array<f32>;
+@group(0) @binding(1) var<storage, read> pos: array<f32>;
+@group(0) @binding(2) var<storage, read> cls: array<f32>;
+@group(0) @binding(3) var<storage, read_write> tokens: array<f32>;
+
+@compute @workgroup_size(WG)
+fn assemble(
+    @builtin(workgroup_id) group: vec3u,
+    @builtin(num_workgroups) groups: vec3u,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let length = patch_count() + p.cls_tokens;
+    let total = p.batch * length * p.dim;
+    let first = fold_index(group, groups) * WG * PER_LANE + lane;
+    for (var i = first; i < min(first + WG * PER_LANE, total); i += WG) {
+        let d = i % p.dim;
+        let t = (i / p.dim) % length;
+        let b = i / (p.dim * length);
+        var content: f32;
+        if t < p.cls_tokens {
+            content = cls[d];
+        } else {
+            content = embedded[(b * patch_count() + t - p.cls_tokens) * p.dim + d];
+        }
+        tokens[i] = content + pos[t * p.dim + d];
+    }
+}
+
+@group(0) @binding(0) var<storage, read> dtokens: array<f32>;
+@group(0) @binding(1) var<storage, read_write> dembedded: array<f32>;
+
+@compute @workgroup_size(WG)
+fn backward_embedded(
+    @builtin(workgroup_id) group: vec3u,
+    @builtin(num_workgroups) groups: vec3u,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let per_image = patch_count() * p.dim;
+    let length = patch_count() + p.cls_tokens;
+    let first = fold_index(group, groups) * WG * PER_LANE + lane;
+    for (var i = first; i < min(first + WG * PER_LANE, p.batch * per_image); i += WG) {
+        let b = i / per_image;
+        dembedded[i] = dtokens[(b * length + p.cls_tokens) * p.dim + i % per_image];
+    }
+}
+
+@group(0) @binding(1) var<storage, read_write> dpos: array<f32>;
+@group(0) @binding(1) var<storage, read_write> dcls: array<f32>;
+
+// Σ_b dtokens[b, i]: the position gradient, and at the class token's place the class token's.
+fn batch_sum(i: u32) -> f32 {
+    let stride = (patch_count() + p.cls_tokens) * p.dim;
+    var sum = 0.0;
+    for (var b = 0u; b < p.batch; b++) { sum += dtokens[b * stride + i]; }
+    return sum;
+}
+
+@compute @workgroup_size(WG)
+fn backward_pos(
+    @builtin(workgroup_id) group: vec3u,
+    @builtin(num_workgroups) groups: vec3u,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let i = fold_index(group, groups) * WG + lane;
+    if i >= (patch_count() + p.cls_tokens) * p.dim { return; }
+    dpos[i] += batch_sum(i);
+}
+
+@compute @workgroup_size(WG)
+fn backward_cls(
+    @builtin(workgroup_id) group: vec3u,
+    @builtin(num_workgroups) groups: vec3u,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let i = fold_index(group, groups) * WG + lane;
+    if i >= p.dim { return; }
+    dcls[i] += batch_sum(i);
+}

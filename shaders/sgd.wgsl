@@ -1,0 +1,55 @@
+// SGD as torch.optim.SGD computes it (dampening 0), over the whole parameter arena at once.
+//
+//   g = grad_scale · dw + weight_decay · w
+//   m = first step ? g : momentum · m + g
+//   w −= lr · (NESTEROV ? g + momentum · m : m)          plain: w −= lr · g
+//
+//   w, m, dw [len]     the arena's padding is zero and stays so
+//
+//   entry     grid                         writes
+//   forward   fold(⌈len/(WG·PER_LANE)⌉)    w −= , m =
+//   plain     fold(⌈len/(WG·PER_LANE)⌉)    w −=          without momentum, and without its buffer
+
+struct Params { len: u32, momentum: f32, weight_decay: f32 }
+var<immediate> p: Params;
+
+override WG: u32 = 64u;
+override PER_LANE: u32 = 16u;
+override NESTEROV: bool = false;
+
+struct Step { lr: f32, bias_correction1: f32, bias_correction2_sqrt: f32, step: u32, slot: u32, first: u32, micro: u32 }
+struct Health { grad_scale: f32, bad_step: u32 }
+@group(0) @binding(0) var<storage, read_write> w: array<f32>;
+@group(0) @binding(1) var<storage, read_write> m: array<f32>;
+@group(0) @binding(2) var<storage, read> dw: array<f32>;
+@group(0) @binding(3) var<storage, read> step: Step;
+@group(0) @binding(4) var<storage, read> health: Health;
+
+@compute @workgroup_size(WG)
+fn forward(
+    @builtin(workgroup_id) group: vec3u,
+    @builtin(num_workgroups) groups: vec3u,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    if health.bad_step != 0u { return; }
+    let first = fold_index(group, groups) * WG * PER_LANE + lane;
+    for (var i = first; i < min(first + WG * PER_LANE, p.len); i += WG) {
+        let g = health.grad_scale * dw[i] + p.weight_decay * w[i];
+        let buffer = select(p.momentum * m[i] + g, g, step.first != 0u);
+        m[i] = buffer;
+        w[i] -= step.lr * select(buffer, g + p.momentum * buffer, NESTEROV);
+    }
+}
+
+@compute @workgroup_size(WG)
+fn plain(
+    @builtin(workgroup_id) group: vec3u,
+    @builtin(num_workgroups) groups: vec3u,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    if health.bad_step != 0u { return; }
+    let first = fold_index(group, groups) * WG * PER_LANE + lane;
+    for (var i = first; i < min(first + WG * PER_LANE, p.len); i += WG) {
+        w[i] -= step.lr * (health.grad_scale * dw[i] + p.weight_decay * w[i]);
+    }
+}

@@ -1,0 +1,206 @@
+//! Multi-head self-attention (Vaswani et al. 2017, eq. 1) on a fused projection.
+//!
+//! ```text
+//! s_ij = ⟨q_i, k_j⟩ / √head_dim      lse_i = ln Σ_j exp(s_ij)      p_ij = exp(s_ij − lse_i)
+//! out_i = Σ_j p_ij v_j
+//!
+//! dv_j = Σ_i p_ij dout_i
+//! ds_ij = p_ij · (⟨dout_i, v_j⟩ − δ_i)      δ_i = Σ_j p_ij ⟨dout_i, v_j⟩ = ⟨dout_i, out_i⟩
+//! dq_i = Σ_j ds_ij k_j / √head_dim           dk_j = Σ_i ds_ij q_i / √head_dim
+//! ```
+//!
+//! for every image and head. With `D = heads · head_dim`, the last dimension of `qkv [batch, tokens, 3D]` holds
+//! q, k and v one after the other, each with its heads one after the other (timm's layout). Saved for backward:
+//! `out` and `lse`.
+
+use super::{Float, check_len};
+
+/// Where the elements of one head of one image lie.
+#[derive(Clone, Copy)]
+struct Head {
+    image: usize,
+    head: usize,
+    tokens: usize,
+    dim: usize,
+    head_dim: usize,
+}
+
+impl Head {
+    /// Every head of every image, in the order of `lse [batch, heads, tokens]`.
+    fn all(batch: usize, tokens: usize, heads: usize, head_dim: usize) -> impl Iterator<Item = Self> {
+        let dim = heads * head_dim;
+        (0..batch * heads).map(move |i| Self { image: i / heads, head: i % heads, tokens, dim, head_dim })
+    }
+
+    fn out(&self, token: usize, i: usize) -> usize {
+        (self.image * self.tokens + token) * self.dim + self.head * self.head_dim + i
+    }
+
+    /// `part`: 0 for q, 1 for k, 2 for v.
+    fn qkv(&self, part: usize, token: usize, i: usize) -> usize {
+        ((self.image * self.tokens + token) * 3 + part) * self.dim + self.head * self.head_dim + i
+    }
+
+    fn q(&self, token: usize, i: usize) -> usize {
+        self.qkv(0, token, i)
+    }
+
+    fn k(&self, token: usize, i: usize) -> usize {
+        self.qkv(1, token, i)
+    }
+
+    fn v(&self, token: usize, i: usize) -> usize {
+        self.qkv(2, token, i)
+    }
+
+    fn lse(&self, token: usize) -> usize {
+        (self.image * (self.dim / self.head_dim) + self.head) * self.tokens + token
+    }
+
+    /// `s_ij` for one query `i` and every key `j`.
+    fn scores<T: Float>(&self, qkv: &[T], query: usize) -> Vec<T> {
+        let scale = scale::<T>(self.head_dim);
+        let score = |key: usize| {
+            let mut sum = T::ZERO;
+            for i in 0..self.head_dim {
+                sum += qkv[self.q(query, i)] * qkv[self.k(key, i)];
+            }
+            sum * scale
+        };
+        (0..self.tokens).map(score).collect()
+    }
+}
+
+fn scale<T: Float>(head_dim: usize) -> T {
+    T::ONE / T::from_f64(head_dim as f64).sqrt()
+}
+
+/// Assigns `out [batch, tokens, D]` and `lse [batch, heads, tokens]`, the logarithm of the sum of the exponentials
+/// of the scaled scores; `qkv [batch, tokens, 3D]`.
+pub fn forward<T: Float>(
+    out: &mut [T],
+    lse: &mut [T],
+    qkv: &[T],
+    batch: usize,
+    tokens: usize,
+    heads: usize,
+    head_dim: usize,
+) {
+    let op = "attention::forward";
+    check_len(op, "out", out.len(), batch * tokens * heads * head_dim);
+    check_len(op, "lse", lse.len(), batch * heads * tokens);
+    check_len(op, "qkv", qkv.len(), batch * tokens * 3 * heads * head_dim);
+    for at in Head::all(batch, tokens, heads, head_dim) {
+        for query in 0..tokens {
+            let scores = at.scores(qkv, query);
+            let mut largest = scores[0];
+            for &s in &scores {
+                largest = largest.max(s);
+            }
+            // Relative to the largest score, so that the exponentials can't overflow.
+            let mut sum = T::ZERO;
+            for &s in &scores {
+                sum += (s - largest).exp();
+            }
+            let log_sum = largest + sum.ln();
+            lse[at.lse(query)] = log_sum;
+            for i in 0..head_dim {
+                let mut mix = T::ZERO;
+                for key in 0..tokens {
+                    mix += (scores[key] - log_sum).exp() * qkv[at.v(key, i)];
+                }
+                out[at.out(query, i)] = mix;
+            }
+        }
+    }
+}
+
+/// Assigns `dqkv [batch, tokens, 3D]`; `dout [batch, tokens, D]`, `qkv [batch, tokens, 3D]`, and from forward
+/// `out [batch, tokens, D]` and `lse [batch, heads, tokens]`.
+pub fn backward<T: Float>(
+    dqkv: &mut [T],
+    dout: &[T],
+    out: &[T],
+    qkv: &[T],
+    lse: &[T],
+    batch: usize,
+    tokens: usize,
+    heads: usize,
+    head_dim: usize,
+) {
+    let op = "attention::backward";
+    check_len(op, "dqkv", dqkv.len(), batch * tokens * 3 * heads * head_dim);
+    check_len(op, "dout", dout.len(), batch * tokens * heads * head_dim);
+    check_len(op, "out", out.len(), batch * tokens * heads * head_dim);
+    check_len(op, "qkv", qkv.len(), batch * tokens * 3 * heads * head_dim);
+    check_len(op, "lse", lse.len(), batch * heads * tokens);
+    dqkv.fill(T::ZERO);
+    let scale = scale::<T>(head_dim);
+    for at in Head::all(batch, tokens, heads, head_dim) {
+        for query in 0..tokens {
+            let scores = at.scores(qkv, query);
+            let mut delta = T::ZERO;
+            for i in 0..head_dim {
+                delta += dout[at.out(query, i)] * out[at.out(query, i)];
+            }
+            for key in 0..tokens {
+                let p = (scores[key] - lse[at.lse(query)]).exp();
+                let mut dp = T::ZERO;
+                for i in 0..head_dim {
+                    dp += dout[at.out(query, i)] * qkv[at.v(key, i)];
+                }
+                let ds = p * (dp - delta);
+                for i in 0..head_dim {
+                    dqkv[at.q(query, i)] += scale * ds * qkv[at.k(key, i)];
+                    dqkv[at.k(key, i)] += scale * ds * qkv[at.q(query, i)];
+                    dqkv[at.v(key, i)] += p * dout[at.out(query, i)];
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::forward;
+
+    // B, N, H, d = 1, 3, 2, 2
+    // qkv = (torch.arange(36, dtype=torch.float64) * 7 % 11 / 5 - 1).reshape(B, N, 3, H, d)
+    // q, k, v = qkv.permute(2, 0, 3, 1, 4)
+    // print(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten())
+    // print(torch.logsumexp(q @ k.mT / d**0.5, -1).flatten())
+    #[test]
+    fn agrees_with_pytorch() {
+        let qkv: Vec<f64> = (0..36).map(|i| f64::from(i * 7 % 11) / 5.0 - 1.0).collect();
+        let (mut out, mut lse) = ([f64::NAN; 12], [f64::NAN; 6]);
+        forward(&mut out, &mut lse, &qkv, 1, 3, 2, 2);
+        let want_out = [
+            0.13995323414445088,
+            -0.15905707172587175,
+            0.011931063203819457,
+            -0.4073500221103952,
+            -0.26725711582649114,
+            -0.19999999999999993,
+            -0.3049714882524237,
+            -0.5045156042351832,
+            0.170660430350047,
+            -0.2409429282741282,
+            -0.42010207091027135,
+            -0.2596416559515593,
+        ];
+        let want_lse = [
+            1.1685001253504854,
+            1.1571513184635036,
+            1.2533529390928713,
+            1.1884658682771112,
+            1.1853863809519891,
+            1.1682111259095442,
+        ];
+        for (got, want) in out.iter().zip(want_out).chain(lse.iter().zip(want_lse)) {
+            assert!((got - want).abs() <= 1e-14, "{got} should be {want}");
+        }
+        let far: Vec<f64> = qkv.iter().map(|x| 1e3 * x).collect();
+        forward(&mut out, &mut lse, &far, 1, 3, 2, 2);
+        assert!(out.iter().chain(&lse).all(|x| x.is_finite()), "scores of a million must not overflow");
+    }
+}

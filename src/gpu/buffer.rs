@@ -1,0 +1,138 @@
+//! Buffers on the device and views into them.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::error::{Error, Result};
+use crate::gpu::Gpu;
+
+/// Views start at multiples of this many 4-byte elements: 256 bytes, the largest storage-binding alignment that WebGPU
+/// allows an adapter to ask for.
+pub const ALIGN: usize = 64;
+
+/// `len` rounded up to the next multiple of [`ALIGN`].
+pub fn align(len: usize) -> usize {
+    len.div_ceil(ALIGN) * ALIGN
+}
+
+/// A buffer on the device, of 4-byte elements (f32 or u32).
+#[derive(Debug)]
+pub struct Buffer {
+    /// wgpu's handle.
+    pub raw: wgpu::Buffer,
+    /// Distinguishes buffers when a [`crate::gpu::Program`] checks for conflicts.
+    pub id: u64,
+    /// Length in elements.
+    pub len: usize,
+}
+
+/// A range of a [`Buffer`], in elements; what a step binds.
+#[derive(Clone, Debug)]
+pub struct View {
+    /// The buffer.
+    pub buffer: Arc<Buffer>,
+    /// First element, a multiple of [`ALIGN`].
+    pub offset: usize,
+    /// Number of elements.
+    pub len: usize,
+}
+
+impl View {
+    /// The part of this view from `offset`, `len` elements long.
+    pub fn slice(&self, offset: usize, len: usize) -> View {
+        assert!(offset + len <= self.len, "view of {} elements sliced at {offset}..{}", self.len, offset + len);
+        assert!(offset.is_multiple_of(ALIGN), "view sliced at {offset}, which is no multiple of {ALIGN}");
+        View { buffer: self.buffer.clone(), offset: self.offset + offset, len }
+    }
+
+    /// The first `len` elements.
+    pub fn first(&self, len: usize) -> View {
+        self.slice(0, len)
+    }
+
+    /// Bytes from the buffer's start.
+    pub fn byte_offset(&self) -> u64 {
+        self.offset as u64 * 4
+    }
+
+    /// Length in bytes.
+    pub fn byte_len(&self) -> u64 {
+        self.len as u64 * 4
+    }
+}
+
+static NEXT_ID: AtomicU64 = AtomicU64::new(0);
+
+impl Gpu {
+    /// A zeroed buffer of `len` 4-byte elements, named `label` in errors and captures.
+    ///
+    /// Errors when it is larger than the adapter's largest binding or buffer, or when the device is out of memory.
+    pub fn buffer(&self, label: &str, len: usize) -> Result<View> {
+        let view = self.large_buffer(label, len)?;
+        let limit = self.limits.max_storage_buffer_binding_size;
+        if view.byte_len() > limit {
+            return Err(Error::Limit(format!(
+                "{label} needs a binding of {}, this adapter allows {}: use a smaller batch size or image size, or \
+                 another adapter (--adapter)",
+                mib(view.byte_len()),
+                mib(limit)
+            )));
+        }
+        Ok(view)
+    }
+
+    /// As [`Gpu::buffer`], for an arena: it may be larger than one binding, and is then bound in segments.
+    pub fn large_buffer(&self, label: &str, len: usize) -> Result<View> {
+        let padded = align(len.max(1));
+        let size = padded as u64 * 4;
+        if size > self.limits.max_buffer_size {
+            return Err(Error::Limit(format!(
+                "{label} needs a buffer of {}, this adapter allows {}: use a smaller batch size or image size, or \
+                 another adapter (--adapter)",
+                mib(size),
+                mib(self.limits.max_buffer_size)
+            )));
+        }
+        let scope = self.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
+        let raw = self.device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some(label),
+            size,
+            usage: wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST,
+            mapped_at_creation: false,
+        });
+        if pollster::block_on(scope.pop()).is_some() {
+            return Err(Error::Limit(format!(
+                "out of memory on {} while allocating {} for {label}: use a smaller --batch-size, or --micro-batch to \
+                 split it",
+                self.info.name,
+                mib(size)
+            )));
+        }
+        self.check()?;
+        let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
+        Ok(View { buffer: Arc::new(Buffer { raw, id, len: padded }), offset: 0, len })
+    }
+
+    /// A buffer holding `data`.
+    pub fn upload<T: bytemuck::Pod>(&self, label: &str, data: &[T]) -> Result<View> {
+        let view = self.large_buffer(label, data.len())?;
+        self.write(&view, data);
+        Ok(view)
+    }
+
+    /// Writes `data` (4-byte elements) to the start of `view`, before whatever is submitted next.
+    pub fn write<T: bytemuck::Pod>(&self, view: &View, data: &[T]) {
+        assert_eq!(size_of::<T>(), 4, "views hold 4-byte elements");
+        assert!(data.len() <= view.len, "{} elements written to a view of {}", data.len(), view.len);
+        self.queue.write_buffer(&view.buffer.raw, view.byte_offset(), bytemuck::cast_slice(data));
+    }
+}
+
+/// A size in bytes as people read it.
+pub fn mib(bytes: u64) -> String {
+    if bytes < 10 << 20 {
+        format!("{:.1} KiB", bytes as f64 / 1024.0)
+    } else {
+        format!("{:.0} MiB", bytes as f64 / (1024.0 * 1024.0))
+    }
+}

@@ -1,0 +1,19 @@
+//! The GPU layer: an adapter is opened once ([`Gpu`]), shaders become cached [`Kernel`]s, and a model is recorded as a
+//! [`Program`] of steps that is replayed for every batch.
+//!
+//! Reading order: [`device`] (adapters and limits), [`shaders`] (the WGSL files), [`kernel`] (pipelines and what they
+//! bind, by name), [`buffer`] (buffers and views), [`program`] (record, check, replay), [`readback`] (numbers back
+//! without stalling), [`profile`] (a timestamp a step).
+
+pub mod buffer;
+pub mod device;
+pub mod kernel;
+pub mod profile;
+pub mod program;
+pub mod readback;
+pub mod shaders;
+
+pub use buffer::{Buffer, View};
+pub use device::{AdapterEntry, Gpu};
+pub use kernel::Kernel;
+pub use program::{Params, Program};

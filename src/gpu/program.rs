@@ -1,0 +1,152 @@
+//! Record once, replay: a [`Program`] is the list of dispatches of one training or inference step, with everything about
+//! them decided and checked while it is recorded.
+
+use std::sync::Arc;
+
+use crate::error::Result;
+use crate::gpu::buffer::ALIGN;
+use crate::gpu::kernel::{Binding, Kernel};
+use crate::gpu::{Gpu, View};
+
+/// WebGPU's limit on workgroups along one axis of a grid.
+pub const MAX_GROUPS: usize = 65_535;
+
+/// The immediates of a step: a shader's `Params` struct as bytes.
+pub trait Params: bytemuck::Pod {}
+impl<T: bytemuck::Pod> Params for T {}
+
+/// One dispatch.
+#[derive(Debug)]
+pub struct Step {
+    /// What runs.
+    pub kernel: Arc<Kernel>,
+    bind_group: wgpu::BindGroup,
+    params: Vec<u8>,
+    /// Workgroups along x, y and z.
+    pub grid: [u32; 3],
+}
+
+/// A list of dispatches, recorded once and replayed for every batch in one compute pass and one submit.
+#[derive(Debug, Default)]
+pub struct Program {
+    /// The dispatches, in order.
+    pub steps: Vec<Step>,
+}
+
+/// A grid of `groups` workgroups along x, folded into x and y where x alone would pass the limit. Kernels that are
+/// launched so take their index from `fold_index` (shaders/lib/fold.wgsl), and return where it is past the end.
+pub fn fold(groups: usize) -> [u32; 3] {
+    let y = groups.div_ceil(MAX_GROUPS).max(1);
+    [groups.div_ceil(y) as u32, y as u32, 1]
+}
+
+impl Program {
+    /// An empty program.
+    pub fn new() -> Program {
+        Program::default()
+    }
+
+    /// Records a dispatch of `kernel` over `grid`, binding `views` by the names that the shader gives them.
+    ///
+    /// Panics, naming kernel and tensor, on a bug of ours: a missing or unknown name, a misaligned view, a buffer
+    /// both read and written, overlapping writes, params of another size than the shader's, a grid past WebGPU's limits.
+    pub fn push(
+        &mut self,
+        gpu: &Gpu,
+        kernel: &Arc<Kernel>,
+        views: &[(&str, &View)],
+        params: &impl Params,
+        grid: [u32; 3],
+    ) {
+        let label = &kernel.label;
+        let params = bytemuck::bytes_of(params).to_vec();
+        let wanted = kernel.interface.immediate_size as usize;
+        assert_eq!(params.len(), wanted, "{label}: immediates of {} bytes, the shader has {wanted}", params.len());
+        for (axis, &groups) in grid.iter().enumerate() {
+            assert!(groups as usize <= MAX_GROUPS, "{label}: {groups} workgroups along axis {axis}");
+            assert!(groups > 0, "{label}: an empty grid");
+        }
+        for (name, view) in views {
+            assert!(view.len > 0, "{label}: {name} is empty");
+            assert!(view.offset.is_multiple_of(ALIGN), "{label}: {name} starts at {}", view.offset);
+            assert!(kernel.interface.bindings.iter().any(|b| b.name == *name), "{label} binds no {name}");
+        }
+        let bound: Vec<(&Binding, &View)> = kernel
+            .interface
+            .bindings
+            .iter()
+            .map(|b| {
+                let view = views.iter().find(|(name, _)| *name == b.name);
+                (b, view.unwrap_or_else(|| panic!("{label}: {} is not bound", b.name)).1)
+            })
+            .collect();
+        check_conflicts(label, &bound);
+
+        let entries: Vec<_> = bound
+            .iter()
+            .map(|(b, view)| wgpu::BindGroupEntry {
+                binding: b.index,
+                resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {
+                    buffer: &view.buffer.raw,
+                    offset: view.byte_offset(),
+                    size: std::num::NonZeroU64::new(view.byte_len()),
+                }),
+            })
+            .collect();
+        let bind_group = gpu.device.create_bind_group(&wgpu::BindGroupDescriptor {
+            label: Some(label),
+            layout: &kernel.layout,
+            entries: &entries,
+        });
+        self.steps.push(Step { kernel: kernel.clone(), bind_group, params, grid });
+    }
+
+    /// Encodes every step into `pass`.
+    fn encode(&self, pass: &mut wgpu::ComputePass<'_>) {
+        for step in &self.steps {
+            step.encode(pass);
+        }
+    }
+
+    /// Runs the programs one after another: `clear` is zeroed first, then one compute pass, one submit.
+    pub fn run(gpu: &Gpu, clear: &[&View], programs: &[&Program]) -> Result<wgpu::SubmissionIndex> {
+        let mut encoder = gpu.device.create_command_encoder(&Default::default());
+        for view in clear {
+            encoder.clear_buffer(&view.buffer.raw, view.byte_offset(), Some(view.byte_len().next_multiple_of(4)));
+        }
+        let mut pass = encoder.begin_compute_pass(&Default::default());
+        for program in programs {
+            program.encode(&mut pass);
+        }
+        drop(pass);
+        let index = gpu.queue.submit([encoder.finish()]);
+        gpu.check()?;
+        Ok(index)
+    }
+}
+
+impl Step {
+    pub(crate) fn encode(&self, pass: &mut wgpu::ComputePass<'_>) {
+        pass.set_pipeline(&self.kernel.pipeline);
+        pass.set_bind_group(0, &self.bind_group, &[]);
+        if !self.params.is_empty() {
+            pass.set_immediates(0, &self.params);
+        }
+        pass.dispatch_workgroups(self.grid[0], self.grid[1], self.grid[2]);
+    }
+}
+
+/// wgpu rejects a buffer that is both read and written by one dispatch, but accepts overlapping written ranges in
+/// silence: both are bugs, found here.
+fn check_conflicts(label: &str, bound: &[(&Binding, &View)]) {
+    for (i, (a, view_a)) in bound.iter().enumerate() {
+        for (b, view_b) in &bound[i + 1..] {
+            if view_a.buffer.id != view_b.buffer.id || !(a.writes || b.writes) {
+                continue;
+            }
+            assert!(a.writes && b.writes, "{label}: {} and {} are in one buffer, one is written", a.name, b.name);
+            let apart = view_a.offset + view_a.len <= view_b.offset || view_b.offset + view_b.len <= view_a.offset;
+            assert!(apart, "{label}: {} and {} are both written and overlap", a.name, b.name);
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! Numbers back from the device: at once for an evaluation, or later for a training run that must not wait.
+
+use std::marker::PhantomData;
+use std::sync::mpsc::{Receiver, TryRecvError, channel};
+
+use crate::error::{Error, Result};
+use crate::gpu::{Gpu, View};
+
+/// A copy on its way to the host.
+#[derive(Debug)]
+pub struct Readback<T> {
+    staging: wgpu::Buffer,
+    mapped: Receiver<Result<(), wgpu::BufferAsyncError>>,
+    len: usize,
+    element: PhantomData<T>,
+}
+
+impl Gpu {
+    /// Starts copying `view` as it is after everything submitted so far. Does not wait.
+    pub fn read_later<T: bytemuck::Pod>(&self, view: &View) -> Readback<T> {
+        assert_eq!(size_of::<T>(), 4, "views hold 4-byte elements");
+        let staging = self.device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some("readback"),
+            size: view.byte_len(),
+            usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
+            mapped_at_creation: false,
+        });
+        let mut encoder = self.device.create_command_encoder(&Default::default());
+        encoder.copy_buffer_to_buffer(&view.buffer.raw, view.byte_offset(), &staging, 0, view.byte_len());
+        self.queue.submit([encoder.finish()]);
+        let (send, mapped) = channel();
+        // The receiver is gone when the readback was dropped unread: nobody to tell.
+        staging.map_async(wgpu::MapMode::Read, .., move |result| drop(send.send(result)));
+        Readback { staging, mapped, len: view.len, element: PhantomData }
+    }
+
+    /// The elements of `view` after everything submitted so far; waits for them.
+    pub fn read<T: bytemuck::Pod>(&self, view: &View) -> Result<Vec<T>> {
+        self.read_later(view).wait(self)
+    }
+}
+
+impl<T: bytemuck::Pod> Readback<T> {
+    /// The elements if they have arrived.
+    pub fn poll(&self, gpu: &Gpu) -> Result<Option<Vec<T>>> {
+        // A failed poll shows up as a fault of the device, which `check` reports.
+        drop(gpu.device.poll(wgpu::PollType::Poll));
+        gpu.check()?;
+        match self.mapped.try_recv() {
+            Err(TryRecvError::Empty) => Ok(None),
+            result => self.take(gpu, result.map_err(|e| e.to_string())).map(Some),
+        }
+    }
+
+    /// Waits for the elements.
+    pub fn wait(&self, gpu: &Gpu) -> Result<Vec<T>> {
+        gpu.wait()?;
+        self.take(gpu, self.mapped.try_recv().map_err(|e| e.to_string()))
+    }
+
+    fn take(&self, gpu: &Gpu, result: Result<Result<(), wgpu::BufferAsyncError>, String>) -> Result<Vec<T>> {
+        let failed = |e: String| Error::Adapter(format!("{}: reading back from the GPU failed: {e}", gpu.info.name));
+        result.map_err(failed)?.map_err(|e| failed(e.to_string()))?;
+        let range = self.staging.get_mapped_range(..).map_err(|e| failed(e.to_string()))?;
+        let elements: Vec<T> = bytemuck::pod_collect_to_vec(&range[..self.len * 4]);
+        drop(range);
+        self.staging.unmap();
+        Ok(elements)
+    }
+}

@@ -1,0 +1,60 @@
+//! Every WGSL file of the program, by stem. The text is compiled in; nothing is read at run time.
+
+/// A WGSL file and the library files whose text is appended to it (WGSL lets declarations follow use, so that line
+/// numbers in errors stay those of the file).
+#[derive(Debug)]
+pub struct Shader {
+    /// The file's stem, as in `layer_norm`.
+    pub name: &'static str,
+    /// The file's text.
+    pub text: &'static str,
+    /// Library texts that it needs.
+    pub libs: &'static [&'static str],
+}
+
+impl Shader {
+    /// The whole module: file, libraries, then the host's `tail` (`const` and `alias` lines).
+    pub fn source(&self, tail: &str) -> String {
+        let mut source = self.text.to_string();
+        for part in self.libs.iter().copied().chain([tail]) {
+            source.push('\n');
+            source.push_str(part);
+        }
+        source
+    }
+}
+
+const REDUCE: &str = include_str!("../../shaders/lib/reduce.wgsl");
+const FOLD: &str = include_str!("../../shaders/lib/fold.wgsl");
+
+macro_rules! shaders {
+    ($($constant:ident $stem:literal [$($lib:ident),*];)*) => {
+        $(
+            #[doc = concat!("`shaders/", $stem, ".wgsl`")]
+            pub static $constant: Shader = Shader {
+                name: $stem,
+                text: include_str!(concat!("../../shaders/", $stem, ".wgsl")),
+                libs: &[$($lib),*],
+            };
+        )*
+        /// All of them, for the tests that validate and translate each one.
+        pub static ALL: &[&Shader] = &[$(&$constant),*];
+    };
+}
+
+shaders! {
+    MATMUL "matmul" [];
+    MATMUL_DIRECT "matmul_direct" [];
+    COLUMN_SUM "column_sum" [];
+    LAYER_NORM "layer_norm" [REDUCE, FOLD];
+    GELU "gelu" [FOLD];
+    ATTENTION "attention" [];
+    RESIDUAL "residual" [FOLD];
+    PATCH_EMBED "patch_embed" [FOLD];
+    POOL "pool" [FOLD];
+    CROSS_ENTROPY "cross_entropy" [REDUCE];
+    NORM_CLIP "norm_clip" [REDUCE, FOLD];
+    SGD "sgd" [FOLD];
+    ADAMW "adamw" [FOLD];
+    MARS "mars" [REDUCE, FOLD];
+}

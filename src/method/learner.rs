@@ -1,0 +1,354 @@
+//! The inner problem: a model's weights, their gradient on a batch, and one optimiser step. Plain fine-tuning is this
+//! and nothing more.
+
+use std::collections::{HashMap, VecDeque};
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::gpu::readback::Readback;
+use crate::gpu::{Gpu, Program, View, profile};
+use crate::model::params::Segment;
+use crate::model::vit::{Activations, Mode, Vit};
+use crate::ops::adamw::AdamW;
+use crate::ops::cross_entropy::{self, CHANNELS, Channel};
+use crate::ops::sgd::Sgd;
+use crate::ops::{Recorder, adamw, norm_clip, sgd};
+
+/// Steps between two readbacks of the losses.
+pub const WINDOW: usize = 16;
+/// Submissions that may be in flight: the host prepares the next batch while the adapter works, but never runs away.
+const IN_FLIGHT: usize = 3;
+
+/// The optimiser of the weights.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "name", rename_all = "lowercase")]
+pub enum Optimizer {
+    /// `torch.optim.SGD`.
+    Sgd(Sgd),
+    /// `torch.optim.AdamW`.
+    AdamW(AdamW),
+}
+
+impl Optimizer {
+    /// State arenas that it keeps.
+    pub fn arenas(self) -> usize {
+        match self {
+            Optimizer::Sgd(sgd) => usize::from(sgd.momentum != 0.0),
+            Optimizer::AdamW(_) => 2,
+        }
+    }
+}
+
+/// What does not change during a run.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// The optimiser.
+    pub optimizer: Optimizer,
+    /// Clip the global gradient norm to this; 0 for not at all.
+    pub clip_norm: f32,
+    /// Label smoothing of the training loss.
+    pub smoothing: f32,
+    /// Images that pass through the adapter at once; a larger batch is cut into several.
+    pub micro_batch: usize,
+    /// Images of a radius batch, 0 without radii: activations are planned for the larger of the two.
+    pub radius_batch: usize,
+}
+
+/// The values that change every step: `Step` of the shaders.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, bytemuck::Pod, bytemuck::Zeroable)]
+pub struct StepState {
+    lr: f32,
+    bias_correction1: f32,
+    bias_correction2_sqrt: f32,
+    step: u32,
+    slot: u32,
+    first: u32,
+    micro: u32,
+}
+
+/// Words of a [`StepState`].
+pub const STATE_WORDS: usize = size_of::<StepState>() / 4;
+
+impl StepState {
+    /// As the device reads it.
+    pub fn words(self) -> [u32; STATE_WORDS] {
+        bytemuck::cast(self)
+    }
+
+    /// The state of an outer iteration: only its place in the ring and the log matters.
+    pub fn outer(iteration: u64) -> StepState {
+        StepState { slot: (iteration % WINDOW as u64) as u32, ..StepState::default() }
+    }
+}
+
+/// One step's figures, read back from the ring.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct StepRecord {
+    /// Counted from 0.
+    pub step: u64,
+    /// Mean loss over the batch, before the step.
+    pub loss: f32,
+    /// Global norm of the gradient, before clipping.
+    pub grad_norm: f32,
+}
+
+/// Losses on their way back: the window's first step, its length, and the copy.
+type Pending = VecDeque<(u64, u64, Readback<f32>)>;
+
+/// Weights, gradient and optimiser state on the device, with the programs that train and evaluate them.
+#[derive(Debug)]
+pub struct Learner<'g> {
+    /// The device.
+    pub gpu: &'g Gpu,
+    /// The model.
+    pub vit: Vit,
+    /// The weights θ.
+    pub w: View,
+    /// Their gradient; scratch for whoever runs a backward pass.
+    pub dw: View,
+    /// The arena cut to what one binding allows.
+    pub segments: Vec<Segment>,
+    /// Optimiser state: momentum buffer, or both moments.
+    pub moments: Vec<View>,
+    /// Steps taken.
+    pub steps: u64,
+    settings: Settings,
+    acts: Activations,
+    scratch: View,
+    state: View,
+    health: View,
+    ring: View,
+    update: Program,
+    gradients: HashMap<(usize, usize), Program>,
+    inference: HashMap<usize, Program>,
+    requested: u64,
+    pending: Pending,
+    in_flight: VecDeque<wgpu::SubmissionIndex>,
+}
+
+impl<'g> Learner<'g> {
+    /// Bytes on the device that [`Learner::new`] takes for `vit`; known before anything is allocated.
+    pub fn bytes(vit: &Vit, settings: &Settings) -> u64 {
+        let arenas = 2 + settings.optimizer.arenas() as u64;
+        arenas * vit.layout.len as u64 * 4 + Self::plan(vit, settings).plan.bytes()
+    }
+
+    fn plan(vit: &Vit, settings: &Settings) -> Activations {
+        Activations::plan(vit, settings.micro_batch.max(settings.radius_batch), Mode::Train)
+    }
+
+    /// Allocates everything for `vit` and uploads `weights` (an arena image in `vit.layout`).
+    pub fn new(gpu: &'g Gpu, vit: Vit, weights: &[f32], settings: Settings) -> Result<Learner<'g>> {
+        assert_eq!(weights.len(), vit.layout.len, "weights are an image of the arena");
+        let segments = vit.layout.segments(gpu.limits.max_storage_buffer_binding_size)?;
+        let w = vit.layout.arena(gpu, "weights")?;
+        gpu.write(&w, weights);
+        let dw = vit.layout.arena(gpu, "gradient")?;
+        let moments = (0..settings.optimizer.arenas())
+            .map(|_| vit.layout.arena(gpu, "optimizer state"))
+            .collect::<Result<Vec<_>>>()?;
+        let acts = Self::plan(&vit, &settings).allocate(gpu)?;
+        let scratch = acts.scratch();
+        let mut learner = Learner {
+            gpu,
+            w,
+            dw,
+            moments,
+            steps: 0,
+            settings,
+            scratch,
+            acts,
+            state: gpu.buffer("step state", STATE_WORDS)?,
+            health: gpu.buffer("health", norm_clip::HEALTH_LEN)?,
+            ring: gpu.buffer("loss ring", WINDOW * CHANNELS)?,
+            update: Program::new(),
+            gradients: HashMap::new(),
+            inference: HashMap::new(),
+            requested: 0,
+            pending: VecDeque::new(),
+            in_flight: VecDeque::new(),
+            segments,
+            vit,
+        };
+        learner.update = learner.record_update()?;
+        Ok(learner)
+    }
+
+    /// A recorder on this learner's device and scratch.
+    pub fn recorder(&self) -> Recorder<'_> {
+        Recorder::new(self.gpu, &self.scratch)
+    }
+
+    /// Images that fit a pass.
+    pub fn capacity(&self) -> usize {
+        self.acts.batch()
+    }
+
+    /// Forward, loss and backward at arena `w` for `batch` images, recorded into `r`: adds to `dw`, and the mean over
+    /// `of` images to `ring`'s `channel`.
+    pub fn record_gradient(
+        &self,
+        r: &mut Recorder,
+        w: &View,
+        ring: &View,
+        state: &View,
+        channel: Channel,
+        batch: usize,
+        of: usize,
+    ) -> Result<()> {
+        let pass = self.vit.pass(&self.acts, batch);
+        let smoothing = if channel == Channel::Train { self.settings.smoothing } else { 0.0 };
+        let classes = self.vit.config.classes;
+        let dims = cross_entropy::Dims { batch, classes, smoothing, grad_scale: 1.0 / of as f32 };
+        pass.forward(r, w)?;
+        cross_entropy::forward(r, &pass.loss(), &pass.dlogits(), &pass.logits(), &pass.labels(), dims)?;
+        cross_entropy::record(r, ring, &pass.loss(), state, channel, dims)?;
+        pass.backward(r, w, &self.dw)
+    }
+
+    fn record_update(&self) -> Result<Program> {
+        let partials = self.gpu.buffer("gradient norm", norm_clip::partials_len(&self.segments))?;
+        let mut r = self.recorder();
+        let (state, health) = (&self.state, &self.health);
+        let clip = self.settings.clip_norm;
+        norm_clip::forward(&mut r, health, &self.ring, &self.dw, state, &partials, &self.segments, clip)?;
+        match self.settings.optimizer {
+            Optimizer::Sgd(hyper) => {
+                let m = self.moments.first();
+                sgd::step(&mut r, &self.w, m, &self.dw, state, health, &self.segments, hyper)?;
+            }
+            Optimizer::AdamW(hyper) => {
+                let [m, v] = [&self.moments[0], &self.moments[1]];
+                adamw::step(&mut r, &self.w, m, v, &self.dw, state, health, &self.segments, hyper)?;
+            }
+        }
+        Ok(r.program)
+    }
+
+    /// Writes a batch to the device: `images` `[batch, 3, size, size]`, `labels` `[batch]`.
+    pub fn upload(&self, images: &[f32], labels: &[u32]) {
+        let pass = self.vit.pass(&self.acts, labels.len());
+        assert_eq!(images.len(), pass.images().len, "images for {} labels", labels.len());
+        self.gpu.write(&pass.images(), images);
+        self.gpu.write(&pass.labels(), labels);
+    }
+
+    /// One step of the optimiser with learning rate `lr` on a batch: images `[batch, 3, size, size]`, labels `[batch]`.
+    /// Returns without waiting for it; the loss comes with [`Learner::records`].
+    pub fn step(&mut self, images: &[f32], labels: &[u32], lr: f64) -> Result<()> {
+        let of = labels.len();
+        assert!(of > 0, "a step on an empty batch");
+        let per_image = images.len() / of;
+        let micro = self.settings.micro_batch;
+        for (i, part) in labels.chunks(micro).enumerate() {
+            self.prepare_gradient(part.len(), of)?;
+            let first = i * micro;
+            self.upload(&images[first * per_image..(first + part.len()) * per_image], part);
+            self.gpu.write(&self.state, &self.step_state(lr, i).words());
+            let gradient = &self.gradients[&(part.len(), of)];
+            let clear: &[&View] = if i == 0 { &[&self.dw] } else { &[] };
+            let last = first + part.len() == of;
+            let programs: &[&Program] = if last { &[gradient, &self.update] } else { &[gradient] };
+            let index = Program::run(self.gpu, clear, programs)?;
+            self.submitted(index)?;
+        }
+        self.steps += 1;
+        if self.steps.is_multiple_of(WINDOW as u64) {
+            self.request_records();
+        }
+        Ok(())
+    }
+
+    fn prepare_gradient(&mut self, batch: usize, of: usize) -> Result<()> {
+        if !self.gradients.contains_key(&(batch, of)) {
+            let mut r = self.recorder();
+            self.record_gradient(&mut r, &self.w, &self.ring, &self.state, Channel::Train, batch, of)?;
+            let program = r.program;
+            self.gradients.insert((batch, of), program);
+        }
+        Ok(())
+    }
+
+    fn step_state(&self, lr: f64, micro: usize) -> StepState {
+        let t = self.steps as i32 + 1;
+        let (correction1, correction2) = match self.settings.optimizer {
+            Optimizer::AdamW(a) => (1.0 - a.beta1.powi(t), (1.0 - a.beta2.powi(t)).sqrt()),
+            Optimizer::Sgd(_) => (1.0, 1.0),
+        };
+        StepState {
+            lr: lr as f32,
+            bias_correction1: correction1 as f32,
+            bias_correction2_sqrt: correction2 as f32,
+            step: t as u32,
+            slot: (self.steps % WINDOW as u64) as u32,
+            first: u32::from(self.steps == 0),
+            micro: micro as u32,
+        }
+    }
+
+    /// Notes a submission and waits for the one a few before it.
+    pub fn submitted(&mut self, index: wgpu::SubmissionIndex) -> Result<()> {
+        self.in_flight.push_back(index);
+        if self.in_flight.len() > IN_FLIGHT {
+            let oldest = self.in_flight.pop_front();
+            let poll = wgpu::PollType::Wait { submission_index: oldest, timeout: None };
+            self.gpu.device.poll(poll).map_err(|e| Error::Adapter(format!("{}: {e}", self.gpu.info.name)))?;
+        }
+        self.gpu.check()
+    }
+
+    fn request_records(&mut self) {
+        let count = self.steps - self.requested;
+        self.pending.push_back((self.requested, count, self.gpu.read_later(&self.ring)));
+        self.requested = self.steps;
+    }
+
+    /// The figures of steps whose numbers have arrived since the last call; with `wait`, of all steps taken.
+    ///
+    /// From the first step on whose loss or gradient is not finite, weights and optimiser state are left as they were.
+    pub fn records(&mut self, wait: bool) -> Result<Vec<StepRecord>> {
+        if wait && self.requested < self.steps {
+            self.request_records();
+        }
+        let mut records = Vec::new();
+        while let Some((first, count, copy)) = self.pending.front() {
+            let values = if wait { Some(copy.wait(self.gpu)?) } else { copy.poll(self.gpu)? };
+            let Some(values) = values else { break };
+            records.extend((*first..first + count).map(|step| {
+                let at = (step % WINDOW as u64) as usize * CHANNELS;
+                StepRecord { step, loss: values[at], grad_norm: values[at + Channel::GradNorm as usize] }
+            }));
+            self.pending.pop_front();
+        }
+        Ok(records)
+    }
+
+    /// Goes on as if `steps` steps had been taken; the caller has restored weights and moments.
+    pub fn resume_at(&mut self, steps: u64) {
+        self.steps = steps;
+        self.requested = steps;
+    }
+
+    /// Logits `[batch, classes]` of `images` `[batch, 3, size, size]`, at most [`Learner::capacity`] of them. Waits.
+    pub fn logits(&mut self, images: &[f32], batch: usize) -> Result<Vec<f32>> {
+        if !self.inference.contains_key(&batch) {
+            let mut r = self.recorder();
+            self.vit.pass(&self.acts, batch).forward(&mut r, &self.w)?;
+            let program = r.program;
+            self.inference.insert(batch, program);
+        }
+        let pass = self.vit.pass(&self.acts, batch);
+        assert_eq!(images.len(), pass.images().len, "images for a batch of {batch}");
+        self.gpu.write(&pass.images(), images);
+        Program::run(self.gpu, &[], &[&self.inference[&batch]])?;
+        self.gpu.read(&pass.logits())
+    }
+
+    /// One step's dispatches timed one by one (`--trace`), on the batch that was uploaded last. Takes no step.
+    pub fn trace(&mut self, batch: usize) -> Result<Vec<profile::Timing>> {
+        self.prepare_gradient(batch, batch)?;
+        profile::trace(self.gpu, &[&self.dw], &self.gradients[&(batch, batch)])
+    }
+}

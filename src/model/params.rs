@@ -1,0 +1,152 @@
+//! The layout of all parameters of a model in one arena. Weights, anchor, gradients and optimiser state are separate
+//! buffers that share these offsets.
+
+use crate::error::{Error, Result};
+use crate::gpu::buffer::{ALIGN, align, mib};
+use crate::gpu::{Gpu, View};
+
+/// One tensor of the arena.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Param {
+    /// Canonical (timm's) name.
+    pub name: String,
+    /// Shape, outermost dimension first.
+    pub shape: Vec<usize>,
+    /// First element in the arena, a multiple of 64 (256 bytes).
+    pub offset: usize,
+    /// Number of elements.
+    pub len: usize,
+}
+
+impl Param {
+    /// Rows as the projection sees them: dimension 0, a 1-D tensor being one row (method.md, pins 1 and 2).
+    pub fn rows(&self) -> usize {
+        if self.shape.len() <= 1 { 1 } else { self.shape[0] }
+    }
+}
+
+/// Where every tensor lies.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ParamLayout {
+    /// The tensors in order.
+    pub params: Vec<Param>,
+    /// Length of the arena in elements, padding included.
+    pub len: usize,
+}
+
+/// A run of whole tensors that fits one binding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Segment {
+    /// First element.
+    pub offset: usize,
+    /// Number of elements.
+    pub len: usize,
+}
+
+impl ParamLayout {
+    /// Lays out tensors given by name and shape.
+    pub fn new(tensors: &[(String, Vec<usize>)]) -> ParamLayout {
+        let mut offset = 0;
+        let params = tensors
+            .iter()
+            .map(|(name, shape)| {
+                let len = shape.iter().product();
+                let param = Param { name: name.clone(), shape: shape.clone(), offset, len };
+                offset += align(len);
+                param
+            })
+            .collect();
+        ParamLayout { params, len: offset }
+    }
+
+    /// The position of a tensor. Panics when there is none of that name: models only ask for what they listed.
+    pub fn index(&self, name: &str) -> usize {
+        self.params.iter().position(|p| p.name == name).unwrap_or_else(|| panic!("no parameter {name}"))
+    }
+
+    /// Number of trainable values, without padding.
+    pub fn count(&self) -> usize {
+        self.params.iter().map(|p| p.len).sum()
+    }
+
+    /// The arena cut at tensor boundaries into runs of at most `max_bytes`.
+    ///
+    /// Errors when a single tensor is larger than that.
+    pub fn segments(&self, max_bytes: u64) -> Result<Vec<Segment>> {
+        let max = (max_bytes / 4) as usize / ALIGN * ALIGN;
+        let mut segments: Vec<Segment> = Vec::new();
+        for param in &self.params {
+            let len = align(param.len);
+            if len > max {
+                return Err(Error::Limit(format!(
+                    "tensor {} needs a binding of {}, this adapter allows {}: choose another adapter (--adapter)",
+                    param.name,
+                    mib(len as u64 * 4),
+                    mib(max_bytes)
+                )));
+            }
+            match segments.last_mut() {
+                Some(last) if last.len + len <= max => last.len += len,
+                _ => segments.push(Segment { offset: param.offset, len }),
+            }
+        }
+        Ok(segments)
+    }
+
+    /// A zeroed arena with this layout, named `role` in errors.
+    pub fn arena(&self, gpu: &Gpu, role: &str) -> Result<View> {
+        gpu.large_buffer(role, self.len)
+    }
+
+    /// The view of tensor `index` in an arena.
+    pub fn view(&self, arena: &View, index: usize) -> View {
+        arena.slice(self.params[index].offset, self.params[index].len)
+    }
+
+    /// Tensors in this layout's order packed into one arena image, padding zero.
+    pub fn pack<'a>(&self, tensors: impl Iterator<Item = &'a [f32]>) -> Vec<f32> {
+        let mut packed = vec![0.0; self.len];
+        let mut count = 0;
+        for (param, values) in self.params.iter().zip(tensors) {
+            assert_eq!(values.len(), param.len, "{}: {} values for shape {:?}", param.name, values.len(), param.shape);
+            packed[param.offset..param.offset + param.len].copy_from_slice(values);
+            count += 1;
+        }
+        assert_eq!(count, self.params.len(), "one slice a tensor");
+        packed
+    }
+
+    /// The tensors of an arena image, in order.
+    pub fn unpack<'a>(&'a self, packed: &'a [f32]) -> impl Iterator<Item = (&'a Param, &'a [f32])> {
+        self.params.iter().map(move |p| (p, &packed[p.offset..p.offset + p.len]))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn layout(lens: &[usize]) -> ParamLayout {
+        ParamLayout::new(&lens.iter().enumerate().map(|(i, l)| (format!("t{i}"), vec![*l])).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn tensors_are_aligned_and_round_trip() {
+        let layout = layout(&[1, 64, 65, 3]);
+        assert_eq!(layout.params.iter().map(|p| p.offset).collect::<Vec<_>>(), [0, 64, 128, 256]);
+        assert_eq!((layout.len, layout.count()), (320, 133));
+        let tensors: Vec<Vec<f32>> = layout.params.iter().map(|p| vec![p.offset as f32; p.len]).collect();
+        let packed = layout.pack(tensors.iter().map(Vec::as_slice));
+        assert!(layout.unpack(&packed).zip(&tensors).all(|((_, got), want)| got == want));
+    }
+
+    #[test]
+    fn segments_are_cut_at_tensor_boundaries() {
+        let layout = layout(&[64, 64, 100, 64]);
+        let cut = |bytes| layout.segments(bytes).unwrap().iter().map(|s| (s.offset, s.len)).collect::<Vec<_>>();
+        assert_eq!(cut(1 << 20), [(0, 320)]);
+        assert_eq!(cut(128 * 4), [(0, 128), (128, 128), (256, 64)]);
+        let error = layout.segments(64 * 4).unwrap_err().to_string();
+        assert!(error.contains("t2"), "{error}");
+    }
+}

@@ -1,0 +1,511 @@
+//! A pre-norm vision transformer (Dosovitskiy et al. 2021), as timm builds it: forward, and its visible reverse.
+//!
+//! Weights are an argument, not a field: the outer loop of TPGM records the same model once more at the projected arena.
+
+use crate::error::Result;
+use crate::gpu::{Gpu, View};
+use crate::model::config::VitConfig;
+use crate::model::params::ParamLayout;
+use crate::model::plan::{Plan, Planned, Slot};
+use crate::ops::{Recorder, attention, column_sum, gelu, layer_norm, matmul, patch_embed, pool, residual, scratch_len};
+
+/// What a forward pass is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Everything that backward needs is kept, and backward has its buffers.
+    Train,
+    /// Blocks share their buffers.
+    Infer,
+}
+
+/// A vision transformer: its configuration and where its parameters lie.
+#[derive(Clone, Debug)]
+pub struct Vit {
+    /// What it is made of.
+    pub config: VitConfig,
+    /// Its parameters, by timm's names.
+    pub layout: ParamLayout,
+}
+
+/// Activations of one block. In [`Mode::Infer`] all blocks have the same slots.
+#[derive(Clone, Copy, Debug)]
+struct BlockSlots {
+    /// `[R, D]` each: after norm1, attention, its projection; the stream between the halves; after norm2, fc2.
+    norm1: Slot,
+    attended: Slot,
+    projected: Slot,
+    middle: Slot,
+    norm2: Slot,
+    mlp: Slot,
+    /// `[R]` each.
+    mean1: Slot,
+    rstd1: Slot,
+    mean2: Slot,
+    rstd2: Slot,
+    /// `[R, 3D]`, `[B, H, N]`, `[R, F]`, `[R, F]`.
+    qkv: Slot,
+    lse: Slot,
+    hidden: Slot,
+    activated: Slot,
+    /// The stream after this block, `[R, D]`.
+    out: Slot,
+}
+
+/// Buffers of the backward pass.
+#[derive(Clone, Copy, Debug)]
+struct BackwardSlots {
+    /// Gradient of the residual stream, `[R, D]`, and of one branch.
+    dx: Slot,
+    dbranch: Slot,
+    dnormed: Slot,
+    /// `[R, max(F, 3D)]` each.
+    dwide: Slot,
+    dhidden: Slot,
+    delta: Slot,
+    dpooled: Slot,
+    dfeatures: Slot,
+}
+
+/// Every activation of a model for batches of up to `batch` images, planned and then allocated.
+#[derive(Clone, Debug)]
+pub struct Activations {
+    /// What they take; known before [`Activations::allocate`].
+    pub plan: Plan,
+    batch: usize,
+    blocks: Vec<BlockSlots>,
+    backward: Option<BackwardSlots>,
+    images: Slot,
+    labels: Slot,
+    patches: Slot,
+    embedded: Slot,
+    tokens: Slot,
+    /// The final norm's output, over all tokens or over pooled ones, and its statistics.
+    normed: Slot,
+    mean: Slot,
+    rstd: Slot,
+    pooled: Slot,
+    logits: Slot,
+    dlogits: Slot,
+    loss: Slot,
+    scratch: Slot,
+    allocated: Option<Planned>,
+}
+
+impl Activations {
+    /// Plans the activations of `vit`.
+    pub fn plan(vit: &Vit, batch: usize, mode: Mode) -> Activations {
+        let c = &vit.config;
+        let (d, f) = (c.dim, c.mlp_dim);
+        let patches = c.grid() * c.grid();
+        let (rows, stats) = (batch * c.tokens(), batch * c.tokens() * c.heads);
+        let mut plan = Plan::default();
+        let images = plan.add("images", batch * 3 * c.image_size * c.image_size);
+        let labels = plan.add("labels", batch);
+        let unfolded = plan.add("patches", batch * patches * 3 * c.patch_size * c.patch_size);
+        let embedded = plan.add("patch embedding", batch * patches * d);
+        let tokens = plan.add("tokens", rows * d);
+        // Without a layer scale nobody needs a branch's output again: one buffer serves all blocks.
+        let mut branch = None;
+        let mut first: Option<BlockSlots> = None;
+        let mut blocks = Vec::new();
+        for i in 0..c.depth {
+            if let (Mode::Infer, Some(shared)) = (mode, first) {
+                blocks.push(shared);
+                continue;
+            }
+            let mut add = |name: &str, len: usize| plan.add(format!("activation blocks.{i}.{name}"), len);
+            let mut output = |add: &mut dyn FnMut(&str, usize) -> Slot, name: &str| match branch {
+                Some(shared) if !c.layer_scale => shared,
+                _ => *branch.insert(add(name, rows * d)),
+            };
+            let projected = output(&mut add, "attn.proj");
+            let mlp = output(&mut add, "mlp.fc2");
+            let block = BlockSlots {
+                norm1: add("norm1", rows * d),
+                attended: add("attn", rows * d),
+                projected,
+                middle: add("residual", rows * d),
+                norm2: add("norm2", rows * d),
+                mlp,
+                mean1: add("norm1.mean", rows),
+                rstd1: add("norm1.rstd", rows),
+                mean2: add("norm2.mean", rows),
+                rstd2: add("norm2.rstd", rows),
+                qkv: add("attn.qkv", rows * 3 * d),
+                lse: add("attn.lse", stats),
+                hidden: add("mlp.fc1", rows * f),
+                activated: add("mlp.act", rows * f),
+                // A block reads the stream twice, both times before it writes `out`: in inference it may write over it.
+                out: if mode == Mode::Infer { tokens } else { add("out", rows * d) },
+            };
+            first = first.or(Some(block));
+            blocks.push(block);
+        }
+        let backward = (mode == Mode::Train).then(|| BackwardSlots {
+            dx: plan.add("gradient of the residual stream", rows * d),
+            dbranch: plan.add("gradient of a branch", rows * d),
+            dnormed: plan.add("gradient of a norm's output", rows * d),
+            dwide: plan.add("gradient of the MLP's activation", rows * f.max(3 * d)),
+            dhidden: plan.add("gradient of the MLP's hidden layer", rows * f.max(3 * d)),
+            delta: plan.add("attention row sums", stats),
+            dpooled: plan.add("gradient of the pooled features", batch * d),
+            dfeatures: plan.add("gradient of the features", batch * d),
+        });
+        let normed_rows = if c.fc_norm { batch } else { rows };
+        let widest = f.max(3 * d).max(c.classes);
+        Activations {
+            batch,
+            blocks,
+            backward,
+            images,
+            labels,
+            patches: unfolded,
+            embedded,
+            tokens,
+            normed: plan.add("final norm", normed_rows * d),
+            mean: plan.add("final norm mean", normed_rows),
+            rstd: plan.add("final norm rstd", normed_rows),
+            pooled: plan.add("pooled features", batch * d),
+            logits: plan.add("logits", batch * c.classes.max(1)),
+            dlogits: plan.add("gradient of the logits", batch * c.classes.max(1)),
+            loss: plan.add("loss", batch),
+            scratch: plan.add("partial sums", scratch_len(rows, widest)),
+            plan,
+            allocated: None,
+        }
+    }
+
+    /// Allocates them all.
+    pub fn allocate(mut self, gpu: &Gpu) -> Result<Activations> {
+        self.allocated = Some(self.plan.allocate(gpu)?);
+        Ok(self)
+    }
+
+    fn view(&self, slot: Slot, len: usize) -> View {
+        self.allocated.as_ref().expect("activations are allocated before they are used").view(slot, len)
+    }
+
+    /// The largest batch.
+    pub fn batch(&self) -> usize {
+        self.batch
+    }
+
+    /// Scratch for a [`Recorder`].
+    pub fn scratch(&self) -> View {
+        let planned = self.allocated.as_ref().expect("activations are allocated before they are used");
+        planned.whole(self.scratch)
+    }
+}
+
+/// A model with its activations at one batch size: what a program is recorded against.
+#[derive(Clone, Copy, Debug)]
+pub struct Pass<'a> {
+    vit: &'a Vit,
+    acts: &'a Activations,
+    batch: usize,
+}
+
+impl Vit {
+    /// The model that `config` describes.
+    pub fn new(config: VitConfig) -> Vit {
+        let layout = ParamLayout::new(&config.parameters());
+        Vit { config, layout }
+    }
+
+    /// This model over the first `batch` images of `acts`.
+    pub fn pass<'a>(&'a self, acts: &'a Activations, batch: usize) -> Pass<'a> {
+        assert!(batch > 0 && batch <= acts.batch, "a batch of {batch}, activations are for {}", acts.batch);
+        Pass { vit: self, acts, batch }
+    }
+}
+
+impl Pass<'_> {
+    fn config(&self) -> &VitConfig {
+        &self.vit.config
+    }
+
+    fn rows(&self) -> usize {
+        self.batch * self.config().tokens()
+    }
+
+    /// Images `[batch, 3, size, size]`, normalised: what the host writes before a replay.
+    pub fn images(&self) -> View {
+        self.acts.view(self.acts.images, self.batch * 3 * self.config().image_size * self.config().image_size)
+    }
+
+    /// Labels `[batch]`, u32.
+    pub fn labels(&self) -> View {
+        self.acts.view(self.acts.labels, self.batch)
+    }
+
+    /// Logits `[batch, classes]`.
+    pub fn logits(&self) -> View {
+        self.acts.view(self.acts.logits, self.batch * self.config().classes)
+    }
+
+    /// Gradient of the logits, which the loss writes and backward starts from.
+    pub fn dlogits(&self) -> View {
+        self.acts.view(self.acts.dlogits, self.batch * self.config().classes)
+    }
+
+    /// Loss of each sample `[batch]`.
+    pub fn loss(&self) -> View {
+        self.acts.view(self.acts.loss, self.batch)
+    }
+
+    /// `[R, cols]`
+    fn wide(&self, slot: Slot, cols: usize) -> View {
+        self.acts.view(slot, self.rows() * cols)
+    }
+
+    fn stream(&self, slot: Slot) -> View {
+        self.wide(slot, self.config().dim)
+    }
+
+    /// The stream that enters block `i`; past the last one, what leaves it.
+    fn entering(&self, i: usize) -> View {
+        self.stream(if i == 0 { self.acts.tokens } else { self.acts.blocks[i - 1].out })
+    }
+
+    fn param(&self, arena: &View, name: &str) -> View {
+        self.vit.layout.view(arena, self.vit.layout.index(name))
+    }
+
+    fn maybe(&self, present: bool, arena: &View, name: &str) -> Option<View> {
+        present.then(|| self.param(arena, name))
+    }
+
+    fn embed_dims(&self) -> patch_embed::Dims {
+        let c = self.config();
+        patch_embed::Dims {
+            batch: self.batch,
+            size: c.image_size,
+            patch: c.patch_size,
+            dim: c.dim,
+            class_token: c.class_token,
+        }
+    }
+
+    fn attention_dims(&self) -> attention::Dims {
+        let c = self.config();
+        attention::Dims { batch: self.batch, tokens: c.tokens(), heads: c.heads, head_dim: c.dim / c.heads }
+    }
+
+    fn pool_dims(&self) -> pool::Dims {
+        let c = self.config();
+        pool::Dims { batch: self.batch, tokens: c.tokens(), dim: c.dim, class_token: c.class_token }
+    }
+
+    fn norm_dims(&self, rows: usize) -> layer_norm::Dims {
+        layer_norm::Dims { rows, cols: self.config().dim, eps: self.config().eps }
+    }
+
+    /// The final norm's prefix and rows: over pooled features with `fc_norm`, else over all tokens.
+    fn final_norm(&self) -> (&'static str, usize) {
+        if self.config().fc_norm { ("fc_norm", self.batch) } else { ("norm", self.rows()) }
+    }
+
+    /// Images to logits with the weights in arena `w`.
+    pub fn forward(&self, r: &mut Recorder, w: &View) -> Result<()> {
+        let c = self.config();
+        let a = self.acts;
+        let embed = self.embed_dims();
+        let patches = a.view(a.patches, self.batch * embed.patches() * embed.patch_len());
+        let embedded = a.view(a.embedded, self.batch * embed.patches() * c.dim);
+        patch_embed::unfold(r, &patches, &self.images(), embed)?;
+        let weight = self.param(w, "patch_embed.proj.weight");
+        let bias = self.maybe(c.patch_bias, w, "patch_embed.proj.bias");
+        let (m, n, k) = (self.batch * embed.patches(), c.dim, embed.patch_len());
+        matmul::forward(r, &embedded, &patches, &weight, bias.as_ref(), m, n, k)?;
+        let cls = self.maybe(c.class_token, w, "cls_token");
+        patch_embed::assemble(r, &self.entering(0), &embedded, &self.param(w, "pos_embed"), cls.as_ref(), embed)?;
+
+        for i in 0..c.depth {
+            self.block_forward(r, w, i)?;
+        }
+
+        let last = self.entering(c.depth);
+        let (norm, rows) = self.final_norm();
+        let (weight, bias) = (self.param(w, &format!("{norm}.weight")), self.param(w, &format!("{norm}.bias")));
+        let normed = a.view(a.normed, rows * c.dim);
+        let (mean, rstd) = (a.view(a.mean, rows), a.view(a.rstd, rows));
+        let pooled = a.view(a.pooled, self.batch * c.dim);
+        let dims = self.norm_dims(rows);
+        let features = if c.fc_norm {
+            pool::forward(r, &pooled, &last, c.pool, self.pool_dims())?;
+            layer_norm::forward(r, &normed, &mean, &rstd, &pooled, &weight, &bias, dims)?;
+            normed
+        } else {
+            layer_norm::forward(r, &normed, &mean, &rstd, &last, &weight, &bias, dims)?;
+            pool::forward(r, &pooled, &normed, c.pool, self.pool_dims())?;
+            pooled
+        };
+        let bias = self.maybe(c.head_bias, w, "head.bias");
+        let weight = self.param(w, "head.weight");
+        matmul::forward(r, &self.logits(), &features, &weight, bias.as_ref(), self.batch, c.classes, c.dim)
+    }
+
+    fn block_forward(&self, r: &mut Recorder, w: &View, i: usize) -> Result<()> {
+        let c = self.config();
+        let b = &self.acts.blocks[i];
+        let (rows, d, f) = (self.rows(), c.dim, c.mlp_dim);
+        let stats = |slot| self.acts.view(slot, rows);
+        let p = |name: &str| self.param(w, &format!("blocks.{i}.{name}"));
+        let inp = self.entering(i);
+        let (norm1, norm2) = (self.stream(b.norm1), self.stream(b.norm2));
+        let (qkv, attended, middle) = (self.wide(b.qkv, 3 * d), self.stream(b.attended), self.stream(b.middle));
+        let (projected, mlp) = (self.stream(b.projected), self.stream(b.mlp));
+        let (hidden, activated) = (self.wide(b.hidden, f), self.wide(b.activated, f));
+        let lse = self.acts.view(b.lse, rows * c.heads);
+
+        let (weight, bias) = (p("norm1.weight"), p("norm1.bias"));
+        layer_norm::forward(r, &norm1, &stats(b.mean1), &stats(b.rstd1), &inp, &weight, &bias, self.norm_dims(rows))?;
+        let bias = c.qkv_bias.then(|| p("attn.qkv.bias"));
+        matmul::forward(r, &qkv, &norm1, &p("attn.qkv.weight"), bias.as_ref(), rows, 3 * d, d)?;
+        attention::forward(r, &attended, &lse, &qkv, self.attention_dims())?;
+        matmul::forward(r, &projected, &attended, &p("attn.proj.weight"), Some(&p("attn.proj.bias")), rows, d, d)?;
+        let gamma = c.layer_scale.then(|| p("ls1.gamma"));
+        residual::forward(r, &middle, &inp, &projected, gamma.as_ref(), rows, d)?;
+
+        let (weight, bias) = (p("norm2.weight"), p("norm2.bias"));
+        layer_norm::forward(r, &norm2, &stats(b.mean2), &stats(b.rstd2), &middle, &weight, &bias, self.norm_dims(rows))?;
+        matmul::forward(r, &hidden, &norm2, &p("mlp.fc1.weight"), Some(&p("mlp.fc1.bias")), rows, f, d)?;
+        gelu::forward(r, &activated, &hidden, c.activation)?;
+        matmul::forward(r, &mlp, &activated, &p("mlp.fc2.weight"), Some(&p("mlp.fc2.bias")), rows, d, f)?;
+        let gamma = c.layer_scale.then(|| p("ls2.gamma"));
+        residual::forward(r, &self.stream(b.out), &middle, &mlp, gamma.as_ref(), rows, d)
+    }
+
+    /// From [`Pass::dlogits`] to the gradient of every parameter, added to arena `dw`. `w` is what forward ran with.
+    pub fn backward(&self, r: &mut Recorder, w: &View, dw: &View) -> Result<()> {
+        let c = self.config();
+        let a = self.acts;
+        let g = a.backward.as_ref().expect("backward needs activations planned for training");
+        let (batch, d) = (self.batch, c.dim);
+        let dx = self.stream(g.dx);
+        let (dfeatures, dpooled) = (a.view(g.dfeatures, batch * d), a.view(g.dpooled, batch * d));
+        let (norm, rows) = self.final_norm();
+        let normed = a.view(a.normed, rows * d);
+        let (mean, rstd) = (a.view(a.mean, rows), a.view(a.rstd, rows));
+        let pooled = a.view(a.pooled, batch * d);
+        let (weight_name, bias_name) = (format!("{norm}.weight"), format!("{norm}.bias"));
+        let weight = self.param(w, &weight_name);
+        let (dweight, dbias) = (self.param(dw, &weight_name), self.param(dw, &bias_name));
+        let dims = self.norm_dims(rows);
+        let last = self.entering(c.depth);
+
+        // head
+        let features = if c.fc_norm { &normed } else { &pooled };
+        let dlogits = self.dlogits();
+        matmul::backward_input(r, &dfeatures, &dlogits, &self.param(w, "head.weight"), batch, c.classes, d)?;
+        matmul::backward_weight(r, &self.param(dw, "head.weight"), &dlogits, features, batch, c.classes, d)?;
+        if c.head_bias {
+            column_sum::forward(r, &self.param(dw, "head.bias"), &dlogits, batch, c.classes)?;
+        }
+        if c.fc_norm {
+            layer_norm::backward_params(r, &dweight, &dbias, &dfeatures, &pooled, &mean, &rstd, dims)?;
+            layer_norm::backward_input(r, &dpooled, &dfeatures, &pooled, &weight, &mean, &rstd, dims, false)?;
+            pool::backward(r, &dx, &dpooled, c.pool, self.pool_dims())?;
+        } else {
+            let dnormed = self.stream(g.dnormed);
+            pool::backward(r, &dnormed, &dfeatures, c.pool, self.pool_dims())?;
+            layer_norm::backward_params(r, &dweight, &dbias, &dnormed, &last, &mean, &rstd, dims)?;
+            layer_norm::backward_input(r, &dx, &dnormed, &last, &weight, &mean, &rstd, dims, false)?;
+        }
+
+        for i in (0..c.depth).rev() {
+            self.block_backward(r, w, dw, g, i)?;
+        }
+
+        let embed = self.embed_dims();
+        let (m, n, k) = (batch * embed.patches(), d, embed.patch_len());
+        let dembedded = self.acts.view(g.dbranch, m * n);
+        let dcls = self.maybe(c.class_token, dw, "cls_token");
+        patch_embed::backward(r, &dembedded, &self.param(dw, "pos_embed"), dcls.as_ref(), &dx, embed)?;
+        let patches = a.view(a.patches, m * k);
+        matmul::backward_weight(r, &self.param(dw, "patch_embed.proj.weight"), &dembedded, &patches, m, n, k)?;
+        if c.patch_bias {
+            column_sum::forward(r, &self.param(dw, "patch_embed.proj.bias"), &dembedded, m, n)?;
+        }
+        Ok(())
+    }
+
+    /// Block `i` in reverse. `dx` holds the gradient of the stream that leaves it, then of the one that enters: both
+    /// halves' branches add to it.
+    fn block_backward(&self, r: &mut Recorder, w: &View, dw: &View, g: &BackwardSlots, i: usize) -> Result<()> {
+        let c = self.config();
+        let b = &self.acts.blocks[i];
+        let (rows, d, f) = (self.rows(), c.dim, c.mlp_dim);
+        let stats = |slot| self.acts.view(slot, rows);
+        let p = |name: &str| self.param(w, &format!("blocks.{i}.{name}"));
+        let dp = |name: &str| self.param(dw, &format!("blocks.{i}.{name}"));
+        let dims = self.norm_dims(rows);
+        let (dx, dnormed) = (self.stream(g.dx), self.stream(g.dnormed));
+        let (middle, inp) = (self.stream(b.middle), self.entering(i));
+
+        // MLP half: out = middle + ls2·fc2(gelu(fc1(norm2(middle))))
+        let (hidden, activated) = (self.wide(b.hidden, f), self.wide(b.activated, f));
+        let (dactivated, dhidden) = (self.wide(g.dwide, f), self.wide(g.dhidden, f));
+        let (norm2, mean, rstd) = (self.stream(b.norm2), stats(b.mean2), stats(b.rstd2));
+        let dbranch = self.branch_gradient(r, w, dw, g, &format!("blocks.{i}.ls2.gamma"), b.mlp)?;
+        linear_backward(r, &dactivated, &dp("mlp.fc2.weight"), Some(&dp("mlp.fc2.bias")), &dbranch, &activated,
+            &p("mlp.fc2.weight"), rows, d, f)?;
+        gelu::backward(r, &dhidden, &dactivated, &hidden, c.activation)?;
+        linear_backward(r, &dnormed, &dp("mlp.fc1.weight"), Some(&dp("mlp.fc1.bias")), &dhidden, &norm2,
+            &p("mlp.fc1.weight"), rows, f, d)?;
+        let (dweight, dbias) = (dp("norm2.weight"), dp("norm2.bias"));
+        layer_norm::backward_params(r, &dweight, &dbias, &dnormed, &middle, &mean, &rstd, dims)?;
+        layer_norm::backward_input(r, &dx, &dnormed, &middle, &p("norm2.weight"), &mean, &rstd, dims, true)?;
+
+        // attention half: middle = inp + ls1·proj(attention(qkv(norm1(inp))))
+        let (qkv, attended) = (self.wide(b.qkv, 3 * d), self.stream(b.attended));
+        let lse = self.acts.view(b.lse, rows * c.heads);
+        let delta = self.acts.view(g.delta, rows * c.heads);
+        let (dattended, dqkv) = (self.wide(g.dwide, d), self.wide(g.dhidden, 3 * d));
+        let (norm1, mean, rstd) = (self.stream(b.norm1), stats(b.mean1), stats(b.rstd1));
+        let dbranch = self.branch_gradient(r, w, dw, g, &format!("blocks.{i}.ls1.gamma"), b.projected)?;
+        linear_backward(r, &dattended, &dp("attn.proj.weight"), Some(&dp("attn.proj.bias")), &dbranch, &attended,
+            &p("attn.proj.weight"), rows, d, d)?;
+        attention::backward(r, &dqkv, &delta, &dattended, &attended, &qkv, &lse, self.attention_dims())?;
+        let dbias = c.qkv_bias.then(|| dp("attn.qkv.bias"));
+        linear_backward(r, &dnormed, &dp("attn.qkv.weight"), dbias.as_ref(), &dqkv, &norm1, &p("attn.qkv.weight"),
+            rows, 3 * d, d)?;
+        let (dweight, dbias) = (dp("norm1.weight"), dp("norm1.bias"));
+        layer_norm::backward_params(r, &dweight, &dbias, &dnormed, &inp, &mean, &rstd, dims)?;
+        layer_norm::backward_input(r, &dx, &dnormed, &inp, &p("norm1.weight"), &mean, &rstd, dims, true)
+    }
+
+    /// The gradient of a branch's output: the stream's own, through the layer scale where there is one.
+    fn branch_gradient(&self, r: &mut Recorder, w: &View, dw: &View, g: &BackwardSlots, gamma: &str, branch: Slot) -> Result<View> {
+        let dx = self.stream(g.dx);
+        if !self.config().layer_scale {
+            return Ok(dx);
+        }
+        let (rows, d) = (self.rows(), self.config().dim);
+        let dbranch = self.stream(g.dbranch);
+        residual::backward_params(r, &self.param(dw, gamma), &dx, &self.stream(branch), rows, d)?;
+        residual::backward_input(r, &dbranch, &dx, &self.param(w, gamma), rows, d)?;
+        Ok(dbranch)
+    }
+}
+
+/// Reverse of `out = inp·weightᵀ + bias`: `dinp = `, `dweight += `, `dbias += `. `dout` `[rows, n]`, `inp` `[rows, k]`.
+fn linear_backward(
+    r: &mut Recorder,
+    dinp: &View,
+    dweight: &View,
+    dbias: Option<&View>,
+    dout: &View,
+    inp: &View,
+    weight: &View,
+    rows: usize,
+    n: usize,
+    k: usize,
+) -> Result<()> {
+    matmul::backward_input(r, dinp, dout, weight, rows, n, k)?;
+    matmul::backward_weight(r, dweight, dout, inp, rows, n, k)?;
+    match dbias {
+        Some(dbias) => column_sum::forward(r, dbias, dout, rows, n),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,87 @@
+//! Host wrapper of `shaders/attention.wgsl`.
+
+use std::sync::Arc;
+
+use crate::error::Result;
+use crate::gpu::{Kernel, View, shaders};
+use crate::ops::{Recorder, WG, check};
+
+/// Shape of self-attention.
+#[derive(Clone, Copy, Debug)]
+pub struct Dims {
+    /// Images.
+    pub batch: usize,
+    /// Sequence length.
+    pub tokens: usize,
+    /// Heads.
+    pub heads: usize,
+    /// Width of a head.
+    pub head_dim: usize,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+struct Params {
+    tokens: u32,
+    heads: u32,
+    scale: f32,
+}
+
+impl Dims {
+    fn len(self) -> usize {
+        self.batch * self.tokens * self.heads * self.head_dim
+    }
+
+    fn stats(self) -> usize {
+        self.batch * self.tokens * self.heads
+    }
+
+    fn params(self) -> Params {
+        let scale = (1.0 / (self.head_dim as f64).sqrt()) as f32;
+        Params { tokens: self.tokens as u32, heads: self.heads as u32, scale }
+    }
+
+    fn grid(self) -> [u32; 3] {
+        [self.tokens.div_ceil(WG) as u32, (self.batch * self.heads) as u32, 1]
+    }
+}
+
+fn kernel(r: &Recorder, entry: &str, dims: Dims) -> Result<Arc<Kernel>> {
+    let tail = format!("const HD = {}u;\nconst HD4 = {}u;\n", dims.head_dim, dims.head_dim.div_ceil(4));
+    r.gpu.kernel(&shaders::ATTENTION, entry, &[], &tail)
+}
+
+/// `out = softmax(q·kᵀ/√d)·v` per image and head; saves `lse` (`[batch, heads, tokens]`) for backward.
+/// `qkv` `[batch, tokens, 3·heads·head_dim]`, `out` a third of it.
+pub fn forward(r: &mut Recorder, out: &View, lse: &View, qkv: &View, dims: Dims) -> Result<()> {
+    check("attention", "out", out, dims.len());
+    check("attention", "lse", lse, dims.stats());
+    check("attention", "qkv", qkv, 3 * dims.len());
+    let kernel = kernel(r, "forward", dims)?;
+    r.push(&kernel, &[("out", out), ("lse", lse), ("qkv", qkv)], &dims.params(), dims.grid());
+    Ok(())
+}
+
+/// `dqkv = ` the gradient of all three; `delta` (`[batch, heads, tokens]`) is scratch.
+pub fn backward(
+    r: &mut Recorder,
+    dqkv: &View,
+    delta: &View,
+    dout: &View,
+    out: &View,
+    qkv: &View,
+    lse: &View,
+    dims: Dims,
+) -> Result<()> {
+    for (name, view, len) in [("dqkv", dqkv, 3 * dims.len()), ("dout", dout, dims.len()), ("out", out, dims.len())] {
+        check("attention::backward", name, view, len);
+    }
+    check("attention::backward", "delta", delta, dims.stats());
+    let query = kernel(r, "backward_query", dims)?;
+    let views = [("dqkv", dqkv), ("delta", delta), ("dout", dout), ("attended", out), ("qkv", qkv), ("saved_lse", lse)];
+    r.push(&query, &views, &dims.params(), dims.grid());
+    let key = kernel(r, "backward_key", dims)?;
+    let views = [("dqkv", dqkv), ("saved_delta", delta), ("dout", dout), ("qkv", qkv), ("saved_lse", lse)];
+    r.push(&key, &views, &dims.params(), dims.grid());
+    Ok(())
+}

@@ -1,0 +1,36 @@
+//! Host wrapper of `shaders/column_sum.wgsl`.
+
+use crate::error::Result;
+use crate::gpu::{View, shaders};
+use crate::ops::{ROWS_PER_CHUNK, Recorder, WG, check};
+
+#[repr(C)]
+#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+struct Params {
+    rows: u32,
+    cols: u32,
+    chunk: u32,
+}
+
+/// `out[c] += Σ_r inp[r, c]`: `inp` `[rows, cols]`, `out` `[cols]`.
+pub fn forward(r: &mut Recorder, out: &View, inp: &View, rows: usize, cols: usize) -> Result<()> {
+    check("column_sum", "out", out, cols);
+    check("column_sum", "inp", inp, rows * cols);
+    if rows <= 2 * ROWS_PER_CHUNK {
+        return add_rows(r, out, inp, rows, cols);
+    }
+    let chunks = rows.div_ceil(ROWS_PER_CHUNK);
+    let [partial, _] = r.scratch("column_sum", chunks * cols);
+    let kernel = r.kernel(&shaders::COLUMN_SUM, "partial", &[])?;
+    let params = Params { rows: rows as u32, cols: cols as u32, chunk: ROWS_PER_CHUNK as u32 };
+    r.push(&kernel, &[("inp", inp), ("out", &partial)], &params, [cols.div_ceil(WG) as u32, chunks as u32, 1]);
+    add_rows(r, out, &partial, chunks, cols)
+}
+
+/// The last stage: `out += ` the sum of a few rows.
+pub(super) fn add_rows(r: &mut Recorder, out: &View, inp: &View, rows: usize, cols: usize) -> Result<()> {
+    let kernel = r.kernel(&shaders::COLUMN_SUM, "forward", &[])?;
+    let params = Params { rows: rows as u32, cols: cols as u32, chunk: rows as u32 };
+    r.push(&kernel, &[("inp", inp), ("out", out)], &params, [cols.div_ceil(WG) as u32, 1, 1]);
+    Ok(())
+}

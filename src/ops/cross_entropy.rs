@@ -1,0 +1,74 @@
+//! Host wrapper of `shaders/cross_entropy.wgsl`.
+
+use crate::error::Result;
+use crate::gpu::{View, shaders};
+use crate::ops::{Recorder, check};
+
+/// Shape and settings of a loss.
+#[derive(Clone, Copy, Debug)]
+pub struct Dims {
+    /// Samples.
+    pub batch: usize,
+    /// Classes.
+    pub classes: usize,
+    /// Label smoothing ε.
+    pub smoothing: f32,
+    /// 1 / samples of the whole step, over all its micro-batches.
+    pub grad_scale: f32,
+}
+
+/// What a ring entry holds, by channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Channel {
+    /// The training loss.
+    Train = 0,
+    /// The global gradient norm (written by `norm_clip`).
+    GradNorm = 1,
+    /// The validation loss at the projected weights.
+    Radius = 2,
+}
+
+/// Values of a ring entry.
+pub const CHANNELS: usize = 4;
+
+#[repr(C)]
+#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+struct Params {
+    batch: u32,
+    classes: u32,
+    smoothing: f32,
+    grad_scale: f32,
+    channel: u32,
+}
+
+impl Dims {
+    fn params(self, channel: Channel) -> Params {
+        Params {
+            batch: self.batch as u32,
+            classes: self.classes as u32,
+            smoothing: self.smoothing,
+            grad_scale: self.grad_scale,
+            channel: channel as u32,
+        }
+    }
+}
+
+/// `loss` `[batch] = `, `dlogits` `[batch, classes] = ` from `logits` and `labels` (u32 `[batch]`).
+pub fn forward(r: &mut Recorder, loss: &View, dlogits: &View, logits: &View, labels: &View, dims: Dims) -> Result<()> {
+    check("cross_entropy", "loss", loss, dims.batch);
+    check("cross_entropy", "dlogits", dlogits, dims.batch * dims.classes);
+    check("cross_entropy", "logits", logits, dims.batch * dims.classes);
+    check("cross_entropy", "labels", labels, dims.batch);
+    let kernel = r.kernel(&shaders::CROSS_ENTROPY, "forward", &[("WG", r.reduce_lanes() as f64)])?;
+    let views = [("loss", loss), ("dlogits", dlogits), ("logits", logits), ("labels", labels)];
+    r.push(&kernel, &views, &dims.params(Channel::Train), [dims.batch as u32, 1, 1]);
+    Ok(())
+}
+
+/// `ring[step.slot][channel] (+)= grad_scale · Σ loss`.
+pub fn record(r: &mut Recorder, ring: &View, loss: &View, step: &View, channel: Channel, dims: Dims) -> Result<()> {
+    check("cross_entropy::record", "loss", loss, dims.batch);
+    let kernel = r.kernel(&shaders::CROSS_ENTROPY, "record", &[("WG", r.reduce_lanes() as f64)])?;
+    r.push(&kernel, &[("ring", ring), ("losses", loss), ("step", step)], &dims.params(channel), [1, 1, 1]);
+    Ok(())
+}

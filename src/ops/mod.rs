@@ -1,0 +1,95 @@
+//! Host wrappers of the shaders, one file a stem: shapes in, steps out. An op checks its tensors' lengths, picks the
+//! kernel variant and the grid, and records dispatches; it computes nothing itself.
+
+pub mod adamw;
+pub mod attention;
+pub mod column_sum;
+pub mod cross_entropy;
+pub mod gelu;
+pub mod layer_norm;
+pub mod mars;
+pub mod matmul;
+pub mod norm_clip;
+pub mod patch_embed;
+pub mod pool;
+pub mod residual;
+pub mod sgd;
+
+use std::sync::Arc;
+
+use crate::error::Result;
+use crate::gpu::buffer::align;
+use crate::gpu::program::{self, Params, Program};
+use crate::gpu::shaders::Shader;
+use crate::gpu::{Gpu, Kernel, View};
+
+/// Invocations of a workgroup of elementwise kernels.
+const WG: usize = 64;
+/// Elements that a lane of an elementwise kernel takes.
+const PER_LANE: usize = 16;
+
+/// Rows that one lane adds up in the first stage of a sum over rows.
+const ROWS_PER_CHUNK: usize = 64;
+
+/// Where ops record: the device, the program being written, and a scratch buffer that they share.
+#[derive(Debug)]
+pub struct Recorder<'a> {
+    /// The device.
+    pub gpu: &'a Gpu,
+    /// What was recorded so far.
+    pub program: Program,
+    /// Whether to record the kernel variants meant for CPU adapters, or those for GPUs. [`Recorder::new`] goes by the
+    /// adapter; the kernel suite runs both everywhere.
+    pub for_cpu: bool,
+    scratch: &'a View,
+}
+
+/// What an elementwise kernel needs to know.
+#[repr(C)]
+#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+struct Len {
+    len: u32,
+}
+
+/// Elements of scratch that sums over `rows` rows of `cols` columns need (two results at a time).
+pub fn scratch_len(rows: usize, cols: usize) -> usize {
+    2 * align(rows.div_ceil(ROWS_PER_CHUNK) * cols)
+}
+
+impl<'a> Recorder<'a> {
+    /// An empty program that records for `gpu`; `scratch` is at least the largest [`scratch_len`] of its ops.
+    pub fn new(gpu: &'a Gpu, scratch: &'a View) -> Self {
+        Recorder { gpu, program: Program::new(), for_cpu: gpu.is_cpu(), scratch }
+    }
+
+    /// Invocations of a workgroup whose lanes reduce together: on a CPU adapter a barrier is dear and eight lanes are
+    /// one vector register.
+    fn reduce_lanes(&self) -> usize {
+        if self.for_cpu { 8 } else { 64 }
+    }
+
+    fn kernel(&self, shader: &'static Shader, entry: &str, constants: &[(&str, f64)]) -> Result<Arc<Kernel>> {
+        self.gpu.kernel(shader, entry, constants, "")
+    }
+
+    fn push(&mut self, kernel: &Arc<Kernel>, views: &[(&str, &View)], params: &impl Params, grid: [u32; 3]) {
+        self.program.push(self.gpu, kernel, views, params, grid);
+    }
+
+    /// Two scratch ranges of `len` elements.
+    fn scratch(&self, op: &str, len: usize) -> [View; 2] {
+        assert!(self.scratch.len >= 2 * align(len), "{op}: scratch of {} elements, {} needed", self.scratch.len, 2 * len);
+        [self.scratch.slice(0, len), self.scratch.slice(align(len), len)]
+    }
+}
+
+/// Asserts a view's length: a wrong one is a bug of the model's.
+#[track_caller]
+fn check(op: &str, name: &str, view: &View, len: usize) {
+    assert_eq!(view.len, len, "{op}: {name} has {} elements, the dims give {len}", view.len);
+}
+
+/// A grid for `len` elements of an elementwise kernel.
+fn elementwise(len: usize) -> [u32; 3] {
+    program::fold(len.div_ceil(WG * PER_LANE))
+}

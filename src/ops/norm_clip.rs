@@ -1,0 +1,55 @@
+//! Host wrapper of `shaders/norm_clip.wgsl`.
+
+use crate::error::Result;
+use crate::gpu::{View, program::fold, shaders};
+use crate::model::params::Segment;
+use crate::ops::{Recorder, check};
+
+/// Elements of the gradient that one workgroup squares and adds: `CHUNK` of the shader.
+const CHUNK: usize = 4096;
+
+/// Elements of the `health` buffer: the clipping scale, and the first bad step.
+pub const HEALTH_LEN: usize = 2;
+
+#[repr(C)]
+#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+struct Params {
+    len: u32,
+    first: u32,
+    max_norm: f32,
+}
+
+/// Partial sums that an arena of these segments needs.
+pub fn partials_len(segments: &[Segment]) -> usize {
+    segments.iter().map(|s| s.len.div_ceil(CHUNK)).sum()
+}
+
+/// `health = ` the clipping scale for `max_norm` (0: none) and whether loss and gradient of this step are finite;
+/// `ring[step.slot][1] = ` the global norm of `dw`. `partials` is scratch.
+pub fn forward(
+    r: &mut Recorder,
+    health: &View,
+    ring: &View,
+    dw: &View,
+    step: &View,
+    partials: &View,
+    segments: &[Segment],
+    max_norm: f32,
+) -> Result<()> {
+    check("norm_clip", "health", health, HEALTH_LEN);
+    check("norm_clip", "partials", partials, partials_len(segments));
+    let constants = [("WG", r.reduce_lanes() as f64)];
+    let squares = r.kernel(&shaders::NORM_CLIP, "squares", &constants)?;
+    let mut first = 0;
+    for segment in segments {
+        let groups = segment.len.div_ceil(CHUNK);
+        let params = Params { len: segment.len as u32, first, max_norm };
+        let part = dw.slice(segment.offset, segment.len);
+        r.push(&squares, &[("dw", &part), ("partials", partials)], &params, fold(groups));
+        first += groups as u32;
+    }
+    let clip = r.kernel(&shaders::NORM_CLIP, "clip", &constants)?;
+    let views = [("sums", partials), ("step", step), ("ring", ring), ("health", health)];
+    r.push(&clip, &views, &Params { len: first, first: 0, max_norm }, [1, 1, 1]);
+    Ok(())
+}

@@ -1,0 +1,53 @@
+//! Host wrapper of `shaders/sgd.wgsl`.
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::Result;
+use crate::gpu::{View, shaders};
+use crate::model::params::Segment;
+use crate::ops::{Recorder, elementwise};
+
+/// Hyperparameters, as in `torch.optim.SGD`; the learning rate comes with every step.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Sgd {
+    /// Momentum, 0 for none.
+    pub momentum: f32,
+    /// Nesterov's variant.
+    pub nesterov: bool,
+    /// L2 penalty added to the gradient.
+    pub weight_decay: f32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+struct Params {
+    len: u32,
+    momentum: f32,
+    weight_decay: f32,
+}
+
+/// One step on the arena `w` with gradient `dw`; `m` is the momentum buffer, there if the momentum is not 0. `step` and
+/// `health` as in the shader.
+pub fn step(
+    r: &mut Recorder,
+    w: &View,
+    m: Option<&View>,
+    dw: &View,
+    step: &View,
+    health: &View,
+    segments: &[Segment],
+    sgd: Sgd,
+) -> Result<()> {
+    assert_eq!(m.is_some(), sgd.momentum != 0.0, "sgd: a momentum buffer goes with a momentum");
+    let entry = if m.is_some() { "forward" } else { "plain" };
+    let kernel = r.kernel(&shaders::SGD, entry, &[("NESTEROV", f64::from(u8::from(sgd.nesterov)))])?;
+    for s in segments {
+        let params = Params { len: s.len as u32, momentum: sgd.momentum, weight_decay: sgd.weight_decay };
+        let [w, dw] = [w, dw].map(|arena| arena.slice(s.offset, s.len));
+        let m = m.map(|m| m.slice(s.offset, s.len));
+        let mut views = vec![("w", &w), ("dw", &dw), ("step", step), ("health", health)];
+        views.extend(m.as_ref().map(|m| ("m", m)));
+        r.push(&kernel, &views, &params, elementwise(s.len));
+    }
+    Ok(())
+}

@@ -1,0 +1,216 @@
+//! The page itself: what stands where, and the sentences about each run.
+
+use std::fmt::Write as _;
+
+use super::read::Run;
+use super::tensors::{self, Tensor};
+use super::{charts, tables};
+
+const STYLE: &str = include_str!("page.css");
+
+/// `text` as HTML text or attribute value.
+pub(super) fn escape(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '&' => out.push_str("&amp;"),
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '"' => out.push_str("&quot;"),
+            '\'' => out.push_str("&#39;"),
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+/// A count with commas: 2,000.
+pub(super) fn integer(n: u64) -> String {
+    let digits = n.to_string();
+    let mut out = String::new();
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+/// A measured value with four significant digits and no trailing zeros.
+pub(super) fn number(v: f64) -> String {
+    let size = v.abs();
+    if !v.is_finite() {
+        return if v.is_nan() { "not a number".into() } else { "infinite".into() };
+    }
+    if v == 0.0 {
+        return "0".into();
+    }
+    let (lead, rest) = if v < 0.0 { ("−", size) } else { ("", size) };
+    if size.fract() == 0.0 && size < 1e9 {
+        return format!("{lead}{}", integer(size as u64));
+    }
+    let trim = |text: &str| -> String {
+        if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').into() } else { text.into() }
+    };
+    if !(1e-3..1e6).contains(&size) {
+        let text = format!("{rest:.2e}");
+        let (mantissa, exponent) = text.split_once('e').unwrap_or((&text, "0"));
+        return format!("{lead}{}e{}", trim(mantissa), exponent);
+    }
+    let decimals = (3 - size.log10().floor() as i32).clamp(0, 6) as usize;
+    format!("{lead}{}", trim(&format!("{rest:.decimals$}")))
+}
+
+/// The page about `runs`.
+pub(super) fn page(runs: &[Run]) -> String {
+    let names = runs.iter().map(|r| escape(&r.name)).collect::<Vec<_>>().join(", ");
+    let tensors: Vec<Vec<Tensor>> = runs.iter().map(tensors::by_depth).collect();
+    let models = tables::models(runs);
+    let mut body = format!("<h1>Fine-tuning report: {names}</h1>\n");
+    for run in runs {
+        body += &summary(run);
+    }
+    let accuracy = tables::accuracy(&models);
+    body += "<h2>Accuracy in and out of distribution</h2>\n";
+    if accuracy.is_empty() {
+        body += "<p>No test set was evaluated.</p>\n";
+    } else {
+        body += &accuracy;
+    }
+    if !models.is_empty() {
+        body += &tables::details(&models);
+    }
+    if let [run] = runs {
+        body += &section("r0", run, &tensors[0], "h2");
+    } else {
+        let _ = write!(
+            body,
+            "<h2>The runs compared</h2>\n<div class=\"charts\">{}</div>\n",
+            charts::of_all(runs, &tensors)
+        );
+        body += &tables::differences(runs);
+        for (i, (run, tensors)) in runs.iter().zip(&tensors).enumerate() {
+            let _ = writeln!(body, "<section><h2>Run {}</h2>", escape(&run.name));
+            body += &section(&format!("r{i}"), run, tensors, "h3");
+            body += "</section>\n";
+        }
+    }
+    format!(
+        "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
+         <meta name=\"color-scheme\" content=\"light dark\">\n<title>Fine-tuning report: {names}</title>\n\
+         <style>\n{STYLE}</style>\n</head>\n<body>\n<main>\n{body}</main>\n</body>\n</html>\n"
+    )
+}
+
+/// One paragraph: method, model, data, length, best validation accuracy, test accuracy.
+fn summary(run: &Run) -> String {
+    let mut text = format!("<p><b>{}</b>: ", escape(&run.name));
+    let known = |key: &str| run.setting(key).filter(|v| !v.is_empty()).map(|v| escape(&v));
+    text += &known("method").map_or("fine-tuning".into(), |m| format!("method {m}"));
+    if let Some(model) = known("model") {
+        let _ = write!(text, ", from <code>{model}</code>");
+    }
+    if let Some(data) = known("train") {
+        let _ = write!(text, ", trained on <code>{data}</code>");
+    }
+    let _ = write!(text, " for {} step{}", integer(run.steps()), if run.steps() == 1 { "" } else { "s" });
+    let epochs = run.train.iter().filter_map(|p| p.epoch).max().map(|e| e + 1);
+    if let Some(epochs) = epochs.filter(|e| *e > 1) {
+        let _ = write!(text, " ({} epochs)", integer(epochs));
+    }
+    let with = [("batch_size", "batch size"), ("optimizer", "optimizer"), ("lr", "learning rate"), ("seed", "seed")];
+    for (key, word) in with {
+        if let Some(value) = known(key) {
+            let _ = write!(text, ", {word} {value}");
+        }
+    }
+    text += ".";
+    if let Some((best, top1)) = run.best_val().and_then(|b| Some((b, b.top1?))) {
+        let images = best.images.map(|n| format!(" ({} images)", integer(n))).unwrap_or_default();
+        let _ =
+            write!(text, " Best top-1 on val: <b>{:.1} %</b> at step {}{images}.", 100.0 * top1, integer(best.step));
+    }
+    text += &tables::in_words(run);
+    text + "</p>\n" + &warnings(run)
+}
+
+fn warnings(run: &Run) -> String {
+    let warn = |text: String| format!("<p class=\"warn\"><b>{}</b>: {text}</p>\n", escape(&run.name));
+    if run.train.is_empty() {
+        return warn("no training step was logged.".into());
+    }
+    let broken = |v: Option<f64>| v.is_some_and(|v| !v.is_finite());
+    let steps: Vec<u64> =
+        run.train.iter().filter(|p| broken(p.train_loss) || broken(p.radius_loss)).map(|p| p.step).collect();
+    match steps[..] {
+        [] => String::new(),
+        [one] => warn(format!("the loss was not a number at step {}.", integer(one))),
+        [first, ..] => {
+            warn(format!("the loss was not a number at {} steps, first at step {}.", steps.len(), integer(first)))
+        }
+    }
+}
+
+/// Charts, tensors and configuration of one run, under headings of level `h`.
+fn section(id: &str, run: &Run, tensors: &[Tensor], h: &str) -> String {
+    let mut out = format!("<{h}>Training</{h}>\n<div class=\"charts\">{}</div>\n", charts::of_run(id, run, tensors));
+    let _ = writeln!(out, "<{h}>Radius and drift by tensor</{h}>");
+    out += &activity(run);
+    out += &tables::layers(tensors);
+    if tensors.is_empty() {
+        out += "<p>This run recorded neither radii nor drift.</p>\n";
+    }
+    out + &tables::config(run)
+}
+
+/// What the last outer iteration did, in one sentence.
+fn activity(run: &Run) -> String {
+    let iterations = tensors::iterations(run);
+    let Some(last) = iterations.last() else { return String::new() };
+    let unmoved = match last.unmoved {
+        0 => String::new(),
+        n => format!(" {} of the tensors had not moved at all.", integer(n)),
+    };
+    format!(
+        "<p>{} outer iterations over {} radii. In the last one, {} of {} rows stood outside their ball and were clipped; \
+         {} of {} radii were dead: no row outside, so no gradient.{unmoved}</p>\n",
+        integer(iterations.len() as u64),
+        integer(last.tensors),
+        integer(last.active),
+        integer(last.rows),
+        integer(last.dead),
+        integer(last.tensors)
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_read_well() {
+        let cases = [
+            (0.0, "0"),
+            (2000.0, "2,000"),
+            (1_234_567.0, "1,234,567"),
+            (0.1 + 0.2, "0.3"),
+            (1.23456, "1.235"),
+            (-12.5, "−12.5"),
+            (0.001, "0.001"),
+            (1e-8, "1e-8"),
+            (3.456e-5, "3.46e-5"),
+            (99_999.96, "100000"),
+            (f64::NAN, "not a number"),
+        ];
+        for (value, text) in cases {
+            assert_eq!(number(value), text);
+        }
+    }
+
+    #[test]
+    fn text_is_escaped() {
+        assert_eq!(escape("<a href=\"x\">&'"), "&lt;a href=&quot;x&quot;&gt;&amp;&#39;");
+    }
+}

@@ -1,0 +1,54 @@
+//! One self-contained HTML page about one run or several: no script, no external resource, light and dark, printable.
+//!
+//! [`read`] turns a run directory into a typed [`read::Run`]; `tensors` orders its tensors by depth; `svg` draws one
+//! line chart, `charts` says which charts there are, `tables` does the same for tables, and `html` puts the page
+//! together.
+
+mod charts;
+mod html;
+pub mod read;
+mod svg;
+mod tables;
+mod tensors;
+
+use std::ffi::OsString;
+use std::fs;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+
+/// The page about the runs in `dirs`, in that order, as HTML text.
+///
+/// # Errors
+/// No folder given; a folder that is not a run directory (the error names what is missing); a file in it that
+/// can't be read or understood (the error names file and line).
+pub fn render(dirs: &[PathBuf]) -> Result<String> {
+    if dirs.is_empty() {
+        return Err(Error::Usage("no run directory given: name one or more folders that a training run wrote".into()));
+    }
+    let mut runs = dirs.iter().map(|dir| read::Run::read(dir)).collect::<Result<Vec<_>>>()?;
+    read::tell_apart(&mut runs);
+    Ok(html::page(&runs))
+}
+
+/// Writes [`render`]'s page to the file `out`: beside it first, then renamed, so that `out` is never half a page.
+///
+/// # Errors
+/// Those of [`render`], and an `out` that can't be written.
+pub fn write(dirs: &[PathBuf], out: &Path) -> Result<()> {
+    let page = render(dirs)?;
+    let name = out.file_name().ok_or_else(|| Error::data(out, "not a file name to write the report to"))?;
+    let mut beside = OsString::from(".");
+    beside.push(name);
+    beside.push(format!(".{}.part", std::process::id()));
+    let part = out.with_file_name(beside);
+    let written = fs::File::create(&part)
+        .and_then(|mut file| file.write_all(page.as_bytes()).and_then(|()| file.sync_all()))
+        .and_then(|()| fs::rename(&part, out));
+    written.map_err(|source| {
+        // Best effort: the first error is the one worth telling.
+        let _ = fs::remove_file(&part);
+        Error::io(out, "cannot write", source)
+    })
+}

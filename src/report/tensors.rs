@@ -1,0 +1,210 @@
+//! A run's tensors from input to output, grouped by block, with what is known of each at the end of the run.
+
+use std::cmp::Ordering;
+use std::collections::HashMap;
+
+use super::read::{RadiusRow, Run};
+
+/// Below this a tensor has not moved, and its radius means nothing.
+const UNMOVED: f64 = 1e-8;
+
+/// Where a tensor stands: before the blocks, in one, or after them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Group {
+    /// Patch embedding, positions, stem.
+    Embedding,
+    /// A block by its prefix, such as `blocks.3` or `layer1.0`.
+    Block(String),
+    /// Final norm, pooling, head.
+    Head,
+}
+
+impl Group {
+    /// The group's name in a table.
+    pub(super) fn name(&self) -> String {
+        match self {
+            Self::Embedding => "embedding".into(),
+            Self::Block(prefix) => prefix.clone(),
+            Self::Head => "final norm and head".into(),
+        }
+    }
+
+    /// The group's name on an axis: a block's number alone.
+    pub(super) fn short(&self) -> String {
+        match self {
+            Self::Embedding => "emb".into(),
+            Self::Block(prefix) => {
+                let last = prefix.rsplit_once('.').map_or(prefix.as_str(), |(stem, number)| {
+                    // `layer1.0` would be mistaken for `layer2.0` without its stage.
+                    if stem.ends_with(|c: char| c.is_ascii_digit()) { prefix } else { number }
+                });
+                last.trim_start_matches(|c: char| !c.is_ascii_digit()).to_string()
+            }
+            Self::Head => "head".into(),
+        }
+    }
+}
+
+/// One tensor at the end of the run; NaN never stands for "unknown".
+#[derive(Clone, Debug)]
+pub(super) struct Tensor {
+    pub(super) group: Group,
+    /// The name within its group, such as `attn.qkv.weight`.
+    pub(super) label: String,
+    pub(super) rows: u64,
+    /// The last outer iteration's row, where the method has radii.
+    pub(super) radius: Option<RadiusRow>,
+    /// Index into `Radii::tensors`.
+    pub(super) index: Option<usize>,
+    /// Largest absolute row sum and L2 norm of θ − θ₀.
+    pub(super) drift: Option<(f64, f64)>,
+}
+
+/// The run's tensors, ordered by depth.
+pub(super) fn by_depth(run: &Run) -> Vec<Tensor> {
+    let mut last: HashMap<usize, RadiusRow> = HashMap::new();
+    for row in &run.radii.rows {
+        last.insert(row.tensor, *row);
+    }
+    let mut tensors: Vec<(String, Option<f64>, Tensor)> = Vec::new();
+    for (index, name) in run.radii.tensors.iter().enumerate() {
+        let radius = last.get(&index).copied();
+        tensors.push((name.clone(), None, tensor(name, radius.map_or(0, |r| r.rows), radius, Some(index))));
+    }
+    let known: HashMap<String, usize> = tensors.iter().enumerate().map(|(i, (n, ..))| (n.clone(), i)).collect();
+    for row in &run.drift {
+        let at = known.get(&row.tensor).copied().unwrap_or_else(|| {
+            tensors.push((row.tensor.clone(), None, tensor(&row.tensor, row.rows, None, None)));
+            tensors.len() - 1
+        });
+        tensors[at].1 = row.depth;
+        tensors[at].2.drift = Some((row.mars, row.l2));
+    }
+    // Only a depth known for all can order all; else the names say it. The sort is stable, so equals keep file order.
+    if tensors.iter().all(|(_, depth, _)| depth.is_some()) {
+        tensors.sort_by(|a, b| a.1.partial_cmp(&b.1).unwrap_or(Ordering::Equal));
+    } else {
+        tensors.sort_by(|a, b| compare(&a.2.group, &b.2.group));
+    }
+    tensors.into_iter().map(|(.., tensor)| tensor).collect()
+}
+
+fn tensor(name: &str, rows: u64, radius: Option<RadiusRow>, index: Option<usize>) -> Tensor {
+    let (group, label) = split(name);
+    Tensor { group, label, rows, radius, index, drift: None }
+}
+
+/// Splits a name after its first run of numbers: `blocks.3.attn.qkv.weight` is `attn.qkv.weight` in `blocks.3`.
+fn split(name: &str) -> (Group, String) {
+    const FIRST: [&str; 10] = [
+        "cls_token",
+        "pos_embed",
+        "patch_embed",
+        "reg_token",
+        "conv",
+        "bn",
+        "stem",
+        "class_embedding",
+        "positional_embedding",
+        "ln_pre",
+    ];
+    let bare = name.trim_start_matches("module.").trim_start_matches("model.").trim_start_matches("visual.");
+    if FIRST.iter().any(|prefix| bare.starts_with(prefix)) {
+        return (Group::Embedding, name.into());
+    }
+    let parts: Vec<&str> = name.split('.').collect();
+    let number = |part: &&str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
+    match parts.iter().position(number) {
+        Some(at) if at > 0 && at + 1 < parts.len() => (Group::Block(parts[..=at].join(".")), parts[at + 1..].join(".")),
+        _ => (Group::Head, name.into()),
+    }
+}
+
+fn compare(a: &Group, b: &Group) -> Ordering {
+    let rank = |g: &Group| match g {
+        Group::Embedding => 0,
+        Group::Block(_) => 1,
+        Group::Head => 2,
+    };
+    match (a, b) {
+        (Group::Block(a), Group::Block(b)) => natural(a).cmp(&natural(b)),
+        _ => rank(a).cmp(&rank(b)),
+    }
+}
+
+/// A sort key under which `blocks.2` comes before `blocks.10`.
+fn natural(name: &str) -> Vec<(String, u64)> {
+    let mut key = Vec::new();
+    let mut rest = name;
+    while !rest.is_empty() {
+        let text = rest.find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len());
+        let digits = rest[text..].find(|c: char| !c.is_ascii_digit()).map_or(rest.len(), |n| text + n);
+        key.push((rest[..text].to_string(), rest[text..digits].parse().unwrap_or(u64::MAX)));
+        rest = &rest[digits..];
+    }
+    key
+}
+
+/// What one outer iteration did, over all tensors.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Iteration {
+    pub(super) step: u64,
+    pub(super) tensors: u64,
+    pub(super) rows: u64,
+    /// Rows outside their ball.
+    pub(super) active: u64,
+    /// Radii without a single row outside, though the tensor has moved: they get no gradient.
+    pub(super) dead: u64,
+    /// Tensors that are where they started.
+    pub(super) unmoved: u64,
+}
+
+/// The outer iterations in order; one ends where a tensor comes again.
+pub(super) fn iterations(run: &Run) -> Vec<Iteration> {
+    let mut out: Vec<Iteration> = Vec::new();
+    let mut seen = vec![usize::MAX; run.radii.tensors.len()];
+    for row in &run.radii.rows {
+        let current = out.last().filter(|i| i.step == row.step && seen[row.tensor] != out.len());
+        if current.is_none() {
+            out.push(Iteration { step: row.step, ..Iteration::default() });
+        }
+        let nth = out.len();
+        seen[row.tensor] = nth;
+        let iteration = &mut out[nth - 1];
+        iteration.tensors += 1;
+        iteration.rows += row.rows;
+        iteration.active += row.active_rows;
+        iteration.unmoved += u64::from(row.max_norm < UNMOVED);
+        iteration.dead += u64::from(row.active_rows == 0 && row.max_norm >= UNMOVED);
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_split_into_block_and_label() {
+        let cases = [
+            ("blocks.3.attn.qkv.weight", "blocks.3", "3", "attn.qkv.weight"),
+            ("layer1.0.conv1.weight", "layer1.0", "1.0", "conv1.weight"),
+            ("visual.transformer.resblocks.11.ln_1.bias", "visual.transformer.resblocks.11", "11", "ln_1.bias"),
+            ("patch_embed.proj.weight", "embedding", "emb", "patch_embed.proj.weight"),
+            ("visual.conv1.weight", "embedding", "emb", "visual.conv1.weight"),
+            ("head.weight", "final norm and head", "head", "head.weight"),
+            ("7", "final norm and head", "head", "7"),
+        ];
+        for (name, group, short, label) in cases {
+            let (g, l) = split(name);
+            assert_eq!((g.name().as_str(), g.short().as_str(), l.as_str()), (group, short, label), "{name}");
+        }
+    }
+
+    #[test]
+    fn blocks_order_by_number() {
+        let mut names = ["head.bias", "blocks.10.a", "blocks.9.a", "norm.weight", "blocks.2.a", "cls_token"];
+        names.sort_by(|a, b| compare(&split(a).0, &split(b).0));
+        assert_eq!(names, ["cls_token", "blocks.2.a", "blocks.9.a", "blocks.10.a", "head.bias", "norm.weight"]);
+    }
+}

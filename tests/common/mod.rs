@@ -1,0 +1,105 @@
+//! What the GPU tests share: one device a process, random tensors, guard bands, comparisons.
+#![allow(dead_code)] // each test binary uses a part
+
+use std::sync::OnceLock;
+
+use tpgm::gpu::Gpu;
+
+/// The device under test: `TPGM_TEST_ADAPTER` picks it (as `--adapter` does), runtime checks are on unless
+/// `TPGM_TEST_UNCHECKED` is set. No adapter is a failure.
+pub fn gpu() -> &'static Gpu {
+    static GPU: OnceLock<Gpu> = OnceLock::new();
+    GPU.get_or_init(|| {
+        let wanted = std::env::var("TPGM_TEST_ADAPTER").ok();
+        let checked = std::env::var_os("TPGM_TEST_UNCHECKED").is_none();
+        Gpu::open(wanted.as_deref(), checked).unwrap_or_else(|e| panic!("{e}"))
+    })
+}
+
+/// A tiny deterministic generator (SplitMix64), so that a failure repeats.
+pub struct Random(u64);
+
+impl Random {
+    pub fn new(seed: u64) -> Random {
+        Random(seed)
+    }
+
+    pub fn bits(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// Uniform in −1..1, f32-representable.
+    pub fn value(&mut self) -> f32 {
+        (self.bits() >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+    }
+
+    pub fn vec(&mut self, len: usize) -> Vec<f32> {
+        (0..len).map(|_| self.value()).collect()
+    }
+}
+
+/// A file of `tests/fixtures/`. A missing file, key or type is a failure.
+pub struct Fixture {
+    bytes: Vec<u8>,
+    name: String,
+}
+
+impl Fixture {
+    pub fn open(name: &str) -> Fixture {
+        let path = fixture_path(name);
+        let bytes = std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        Fixture { bytes, name: name.to_string() }
+    }
+
+    fn tensors(&self) -> safetensors::SafeTensors<'_> {
+        safetensors::SafeTensors::deserialize(&self.bytes).unwrap_or_else(|e| panic!("{}: {e}", self.name))
+    }
+
+    pub fn has(&self, key: &str) -> bool {
+        self.tensors().names().contains(&key)
+    }
+
+    pub fn shape(&self, key: &str) -> Vec<usize> {
+        self.tensors().tensor(key).unwrap_or_else(|e| panic!("{}: {key}: {e}", self.name)).shape().to_vec()
+    }
+
+    pub fn f32(&self, key: &str) -> Vec<f32> {
+        let tensors = self.tensors();
+        let tensor = tensors.tensor(key).unwrap_or_else(|e| panic!("{}: {key}: {e}", self.name));
+        assert_eq!(tensor.dtype(), safetensors::Dtype::F32, "{}: {key}", self.name);
+        tensor.data().chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect()
+    }
+
+    pub fn u32(&self, key: &str) -> Vec<u32> {
+        let tensors = self.tensors();
+        let tensor = tensors.tensor(key).unwrap_or_else(|e| panic!("{}: {key}: {e}", self.name));
+        assert_eq!(tensor.dtype(), safetensors::Dtype::I32, "{}: {key}", self.name);
+        let values = tensor.data().chunks_exact(4).map(|b| i32::from_le_bytes(b.try_into().unwrap()));
+        values.map(|v| u32::try_from(v).expect("labels and counts are not negative")).collect()
+    }
+
+    /// A metadata entry parsed as JSON.
+    pub fn json(&self, key: &str) -> serde_json::Value {
+        let (_, metadata) = safetensors::SafeTensors::read_metadata(&self.bytes).unwrap();
+        let text = metadata.metadata().as_ref().and_then(|m| m.get(key)).unwrap_or_else(|| panic!("{}: no {key}", self.name));
+        serde_json::from_str(text).unwrap_or_else(|e| panic!("{}: {key}: {e}", self.name))
+    }
+}
+
+pub fn fixture_path(name: &str) -> std::path::PathBuf {
+    std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(format!("{name}.safetensors"))
+}
+
+/// The largest |got − want|, over the largest |want|. NaN counts as infinite.
+pub fn relative(got: &[f32], want: &[f32]) -> f32 {
+    assert_eq!(got.len(), want.len(), "lengths differ");
+    let scale = want.iter().fold(0.0f32, |m, w| m.max(w.abs()));
+    got.iter().zip(want).fold(0.0, |worst: f32, (g, w)| {
+        let error = (g - w).abs();
+        if error.is_nan() { f32::INFINITY } else { worst.max(error) }
+    }) / scale.max(f32::MIN_POSITIVE)
+}
