@@ -1,0 +1,93 @@
+//! One file a family of checkpoints: how to know it, and how to read it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::file::Checkpoint;
+use super::{Overrides, Recognised};
+use crate::error::Result;
+
+mod timm_vit;
+
+/// A family: add a file, and its constant to [`FAMILIES`].
+pub(super) struct Family {
+    /// What users call it.
+    name: &'static str,
+    /// Its names, for the message that lists what is supported.
+    layout: &'static str,
+    /// Tensors without whose like it is another family.
+    anchors: &'static [&'static str],
+    /// How many of the anchors suffice: one fewer than all, so that a missing one is reported as missing.
+    enough: usize,
+    /// Reads a checkpoint whose names begin with the given wrapper prefix.
+    read: fn(&Checkpoint, &str, &Overrides) -> Result<Recognised>,
+}
+
+const FAMILIES: &[Family] = &[timm_vit::FAMILY];
+
+/// What training wrappers put before every name.
+const WRAPPERS: [&str; 4] = ["module", "model", "_orig_mod", "timm_model"];
+
+pub(super) fn recognise(checkpoint: &Checkpoint, overrides: &Overrides) -> Result<Recognised> {
+    for family in FAMILIES {
+        let prefixes = prefixes(checkpoint, family);
+        match prefixes.as_slice() {
+            [] => {}
+            [prefix] => return (family.read)(checkpoint, prefix, overrides),
+            several => {
+                let several: Vec<String> = several.iter().map(|p| format!("{p:?}")).collect();
+                return Err(checkpoint.error(format!(
+                    "holds {} models, under the prefixes {}; keep one of them",
+                    several.len(),
+                    several.join(" and ")
+                )));
+            }
+        }
+    }
+    Err(checkpoint.error(unknown(checkpoint)))
+}
+
+/// The wrapper prefixes under which enough of the family's anchors stand.
+fn prefixes(checkpoint: &Checkpoint, family: &Family) -> Vec<String> {
+    let mut found: BTreeMap<&str, usize> = BTreeMap::new();
+    for tensor in checkpoint.tensors() {
+        for anchor in family.anchors {
+            if let Some(prefix) = tensor.name.strip_suffix(anchor).filter(|p| is_wrapper(p)) {
+                *found.entry(prefix).or_default() += 1;
+            }
+        }
+    }
+    found.into_iter().filter(|&(_, n)| n >= family.enough).map(|(p, _)| p.to_string()).collect()
+}
+
+fn is_wrapper(prefix: &str) -> bool {
+    match prefix.strip_suffix('.') {
+        Some(parts) => parts.split('.').all(|part| WRAPPERS.contains(&part)),
+        None => prefix.is_empty(),
+    }
+}
+
+/// What was seen and what would be understood.
+fn unknown(checkpoint: &Checkpoint) -> String {
+    let tensors = checkpoint.tensors();
+    if tensors.is_empty() {
+        return "holds no tensors".into();
+    }
+    // blocks.0 to blocks.11 say the same thing once.
+    let pattern = |name: &str| {
+        let parts = name.split('.').map(|p| if p.parse::<u32>().is_ok() { "N" } else { p });
+        parts.collect::<Vec<_>>().join(".")
+    };
+    let patterns: Vec<String> = tensors.iter().map(|t| pattern(&t.name)).collect::<BTreeSet<_>>().into_iter().collect();
+    // Spread over the alphabet, since neighbours in it tell the same.
+    let shown = patterns.len().min(6);
+    let seen: Vec<String> =
+        (0..shown).map(|i| patterns[i * patterns.len() / shown].chars().take(60).collect()).collect();
+    let more = if patterns.len() > shown { ", ..." } else { "" };
+    let supported: Vec<String> = FAMILIES.iter().map(|f| format!("{} ({})", f.name, f.layout)).collect();
+    format!(
+        "unknown architecture: its {} tensors have names such as {}{more}; supported: {}",
+        tensors.len(),
+        seen.join(", "),
+        supported.join("; ")
+    )
+}

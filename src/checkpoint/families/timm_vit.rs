@@ -1,0 +1,324 @@
+//! timm's `VisionTransformer`: the family whose names are our own.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::Family;
+use crate::checkpoint::file::{Checkpoint, is_float};
+use crate::checkpoint::header::TensorInfo;
+use crate::checkpoint::metadata::{self, Own};
+use crate::checkpoint::timm_config::{TimmConfig, timm_vit_preprocess, usual_heads};
+use crate::checkpoint::{Overrides, Recognised};
+use crate::data::preprocess::Preprocess;
+use crate::error::{Error, Result};
+use crate::model::config::{Activation, Pool, VitConfig};
+
+pub(super) const FAMILY: Family = Family {
+    name: "timm ViT",
+    layout: "cls_token, pos_embed, patch_embed.proj, blocks.N.norm1, .attn.qkv, .attn.proj, .norm2, .mlp.fc1, .mlp.fc2, \
+             norm or fc_norm, head",
+    anchors: &[
+        "patch_embed.proj.weight",
+        "blocks.0.norm1.weight",
+        "blocks.0.attn.qkv.weight",
+        "blocks.0.mlp.fc1.weight",
+    ],
+    enough: 3,
+    read,
+};
+
+/// Parts of names that stand for a computation we don't have yet, and what it is called.
+const UNSUPPORTED: [(&str, &str); 13] = [
+    ("dist_token", "a distillation token (DeiT)"),
+    ("reg_token", "register tokens"),
+    ("norm_pre.", "a norm before the blocks (CLIP)"),
+    ("attn_pool.", "attention pooling (SigLIP)"),
+    ("patch_embed.backbone.", "a convolutional stem (hybrid ViT)"),
+    ("patch_embed.norm.", "a norm in the patch embedding"),
+    (".q_norm.", "query-key normalisation"),
+    (".k_norm.", "query-key normalisation"),
+    ("mlp.w12.", "SwiGLU"),
+    ("mlp.fc1_g.", "SwiGLU"),
+    ("rel_pos", "relative positions"),
+    ("relative_position", "relative positions"),
+    ("rope.", "rotary positions"),
+];
+
+/// The file's tensors under their canonical names.
+struct Tensors<'a> {
+    checkpoint: &'a Checkpoint,
+    prefix: &'a str,
+    by_name: BTreeMap<&'a str, &'a TensorInfo>,
+}
+
+impl<'a> Tensors<'a> {
+    fn has(&self, name: &str) -> bool {
+        self.by_name.contains_key(name)
+    }
+
+    /// Whether any block has it: one that lacks it is then reported.
+    fn any(&self, ending: &str) -> bool {
+        self.by_name.keys().any(|name| name.starts_with("blocks.") && name.ends_with(ending))
+    }
+
+    fn get(&self, name: &str) -> Result<&'a TensorInfo> {
+        let missing = || self.checkpoint.error(format!("tensor {}{name} is missing", self.prefix));
+        self.by_name.get(name).copied().ok_or_else(missing)
+    }
+
+    /// The shape of a tensor of `N` dimensions, none of them 0.
+    fn dims<const N: usize>(&self, name: &str, expected: &str) -> Result<[usize; N]> {
+        let info = self.get(name)?;
+        match <[usize; N]>::try_from(info.shape.as_slice()) {
+            Ok(shape) if !shape.contains(&0) => Ok(shape),
+            _ => Err(self.error(info, format!("has shape {:?}, expected {expected}", info.shape))),
+        }
+    }
+
+    fn error(&self, info: &TensorInfo, what: impl AsRef<str>) -> Error {
+        self.checkpoint.error(format!("tensor {} {}", info.name, what.as_ref()))
+    }
+}
+
+fn read(checkpoint: &Checkpoint, prefix: &str, overrides: &Overrides) -> Result<Recognised> {
+    let by_name = checkpoint.tensors().iter().filter_map(|t| Some((t.name.strip_prefix(prefix)?, t))).collect();
+    let tensors = Tensors { checkpoint, prefix, by_name };
+    let timm = TimmConfig::of(checkpoint);
+    let own = metadata::read(checkpoint)?;
+    let mut notes = Vec::new();
+    reject_unsupported(&tensors)?;
+    timm.check_blocks()?;
+
+    let config = config(&tensors, &timm, &own, overrides, &mut notes)?;
+    let names = check_parameters(&tensors, &config)?;
+    let ignored = ignored(&tensors, &names, &mut notes)?;
+    let preprocess = preprocess(config.image_size, &timm, own.preprocess, &mut notes)?;
+    let classes = match own.classes {
+        Some(list) if list.len() == config.classes => Some(list),
+        Some(list) => {
+            let (named, outputs) = (list.len(), config.classes);
+            notes.push(format!("class names left out: the file has {named} of them for {outputs} outputs"));
+            None
+        }
+        None if config.classes > 0 => timm.classes(config.classes),
+        None => None,
+    };
+    let head_names = ["head.weight", "head.bias"].map(|name| format!("{prefix}{name}"));
+    let family = FAMILY.name;
+    Ok(Recognised { family, config, preprocess, names, head_names, initialised: Vec::new(), ignored, notes, classes })
+}
+
+fn reject_unsupported(tensors: &Tensors) -> Result<()> {
+    for (name, info) in &tensors.by_name {
+        if let Some((_, what)) = UNSUPPORTED.iter().find(|(part, _)| name.contains(part)) {
+            return Err(tensors.error(info, format!("means {what}: not supported yet")));
+        }
+    }
+    if tensors.has("norm.weight") && tensors.has("fc_norm.weight") {
+        return Err(tensors.error(tensors.get("fc_norm.weight")?, "stands beside norm.weight: not supported yet"));
+    }
+    Ok(())
+}
+
+fn config(
+    tensors: &Tensors,
+    timm: &TimmConfig,
+    own: &Own,
+    overrides: &Overrides,
+    notes: &mut Vec<String>,
+) -> Result<VitConfig> {
+    let [dim, channels, patch_size, width] = tensors.dims("patch_embed.proj.weight", "[dim, 3, patch, patch]")?;
+    if channels != 3 || width != patch_size {
+        let info = tensors.get("patch_embed.proj.weight")?;
+        let shape = &info.shape;
+        return Err(
+            tensors.error(info, format!("has shape {shape:?}, only square patches of RGB images are supported"))
+        );
+    }
+    let class_token = tensors.has("cls_token");
+    let image_size = image_size(tensors, dim, patch_size, class_token, timm, notes)?;
+    if let Some(size) = overrides.image_size.filter(|&size| size != image_size) {
+        return Err(tensors.checkpoint.error(format!(
+            "its positions are for images of {image_size} pixels, and resizing them to {size} is not supported yet; \
+             use --image-size {image_size}"
+        )));
+    }
+    let depth = depth(tensors)?;
+    let [mlp_dim, _] = tensors.dims("blocks.0.mlp.fc1.weight", "[mlp_dim, dim]")?;
+    let classes = if tensors.has("head.weight") {
+        tensors.dims::<2>("head.weight", "[classes, dim]")?[0]
+    } else if tensors.has("head.bias") {
+        return Err(tensors.get("head.weight").err().unwrap_or_else(|| tensors.checkpoint.error("head is incomplete")));
+    } else {
+        0
+    };
+
+    let fc_norm = tensors.has("fc_norm.weight");
+    let by_tensors = if fc_norm || !class_token { Pool::Mean } else { Pool::Cls };
+    let pool = overrides.pool.or(own.pool).or(timm.pool()?).unwrap_or(by_tensors);
+    if pool == Pool::Cls && !class_token {
+        return Err(tensors.checkpoint.error("pools the class token, but has no tensor cls_token; use mean pooling"));
+    }
+    let activation = match overrides.activation.or(own.activation).or(timm.activation()?) {
+        Some(activation) => activation,
+        None => {
+            notes.push("activation assumed: GELU with erf, as timm's ViTs have; --activation changes it".into());
+            Activation::Gelu
+        }
+    };
+    Ok(VitConfig {
+        image_size,
+        patch_size,
+        dim,
+        depth,
+        heads: heads(tensors, dim, timm, own, overrides, notes)?,
+        mlp_dim,
+        classes,
+        eps: own.eps.unwrap_or(1e-6),
+        activation,
+        pool,
+        class_token,
+        layer_scale: tensors.any(".ls1.gamma") || tensors.any(".ls2.gamma"),
+        fc_norm,
+        qkv_bias: tensors.any(".attn.qkv.bias"),
+        patch_bias: tensors.has("patch_embed.proj.bias"),
+        head_bias: tensors.has("head.bias"),
+    })
+}
+
+/// From the number of positions: they lie on a square grid of patches.
+fn image_size(
+    tensors: &Tensors,
+    dim: usize,
+    patch_size: usize,
+    class_token: bool,
+    timm: &TimmConfig,
+    notes: &mut Vec<String>,
+) -> Result<usize> {
+    let [_, positions, _] = tensors.dims("pos_embed", &format!("[1, positions, {dim}]"))?;
+    let info = tensors.get("pos_embed")?;
+    let square = |n: usize| n > 0 && n.isqrt().pow(2) == n;
+    let patches = positions - usize::from(class_token);
+    if !square(patches) {
+        return Err(if class_token && square(positions) {
+            tensors.error(info, format!("has {positions} positions and none for the class token: not supported yet"))
+        } else {
+            tensors.error(info, format!("has {patches} positions for patches, no square grid: not supported yet"))
+        });
+    }
+    let grid = patches.isqrt();
+    let size = grid * patch_size;
+    if let Some([height, width]) = timm.input_size() {
+        if height != width {
+            return Err(tensors.error(info, format!("is for images of {height} x {width} by config.json: not square")));
+        }
+        if width != size as u64 {
+            if width / patch_size as u64 == grid as u64 {
+                return Err(tensors.checkpoint.error(format!(
+                    "its images of {width} pixels (config.json) are no multiple of the patch size {patch_size}: not \
+                     supported yet"
+                )));
+            }
+            notes.push(format!("config.json says {width} pixels, the positions are for {size}: {size} is used"));
+        }
+    }
+    Ok(size)
+}
+
+/// The number of blocks, which are numbered without a gap.
+fn depth(tensors: &Tensors) -> Result<usize> {
+    let number = |name: &&str| name.strip_prefix("blocks.")?.split('.').next()?.parse::<usize>().ok();
+    let blocks: BTreeSet<usize> = tensors.by_name.keys().filter_map(number).collect();
+    for (i, &block) in blocks.iter().enumerate() {
+        if i != block {
+            return Err(tensors
+                .checkpoint
+                .error(format!("tensor {}blocks.{i}.norm1.weight is missing", tensors.prefix)));
+        }
+    }
+    Ok(blocks.len())
+}
+
+fn heads(
+    tensors: &Tensors,
+    dim: usize,
+    timm: &TimmConfig,
+    own: &Own,
+    overrides: &Overrides,
+    notes: &mut Vec<String>,
+) -> Result<usize> {
+    let fits = |heads: usize| heads > 0 && dim.is_multiple_of(heads);
+    if let Some(heads) = overrides.heads {
+        let wrong = || Error::Usage(format!("--heads {heads} does not divide the model's width {dim}"));
+        return fits(heads).then_some(heads).ok_or_else(wrong);
+    }
+    let written = match own.heads {
+        Some(heads) => Some((heads, "metadata tpgm.heads".to_string())),
+        None => timm.heads()?,
+    };
+    if let Some((heads, place)) = written {
+        let wrong = || {
+            let what = format!("{heads} heads ({place}) do not divide the width {dim}; say how many with --heads");
+            tensors.checkpoint.error(what)
+        };
+        return fits(heads).then_some(heads).ok_or_else(wrong);
+    }
+    let Some(heads) = usual_heads(dim) else {
+        let what = format!("its width {dim} is no multiple of 64, so the number of heads can't be told; use --heads");
+        return Err(tensors.checkpoint.error(what));
+    };
+    notes.push(format!("heads assumed: {heads}, as timm's models of width {dim} have; --heads changes it"));
+    Ok(heads)
+}
+
+/// Every parameter is there, in its shape, as floating-point numbers.
+fn check_parameters(tensors: &Tensors, config: &VitConfig) -> Result<Vec<(String, String)>> {
+    let mut names = Vec::new();
+    for (name, shape) in config.parameters() {
+        let info = tensors.get(&name)?;
+        if info.shape != shape {
+            return Err(tensors.error(info, format!("has shape {:?}, expected {shape:?}", info.shape)));
+        }
+        if !is_float(info.dtype) {
+            return Err(tensors.error(info, format!("is {}, weights must be F32, F16, BF16 or F64", info.dtype)));
+        }
+        names.push((name, info.name.clone()));
+    }
+    Ok(names)
+}
+
+/// The tensors that are left over; an error where one would change what the model computes.
+fn ignored(tensors: &Tensors, names: &[(String, String)], notes: &mut Vec<String>) -> Result<Vec<String>> {
+    let used: BTreeSet<&str> = names.iter().map(|(_, in_file)| in_file.as_str()).collect();
+    for (name, info) in &tensors.by_name {
+        let inside =
+            ["blocks.", "patch_embed.", "norm.", "fc_norm.", "head."].iter().any(|part| name.starts_with(part));
+        if inside && !used.contains(info.name.as_str()) {
+            return Err(tensors.error(info, "belongs to a part that a timm ViT does not have: not supported yet"));
+        }
+    }
+    if tensors.by_name.keys().any(|name| name.starts_with("pre_logits.")) {
+        notes.push("pre_logits is left out, as timm leaves it out".into());
+    }
+    let all = tensors.checkpoint.tensors().iter().map(|t| &t.name);
+    let mut ignored: Vec<String> = all.filter(|name| !used.contains(name.as_str())).cloned().collect();
+    ignored.sort();
+    Ok(ignored)
+}
+
+/// The input: what our own metadata says, else `config.json`, else timm's default.
+fn preprocess(
+    image_size: usize,
+    timm: &TimmConfig,
+    own: Option<Preprocess>,
+    notes: &mut Vec<String>,
+) -> Result<Preprocess> {
+    if let Some(own) = own {
+        return Ok(Preprocess { image_size, ..own });
+    }
+    if let Some(written) = timm.preprocess(image_size, notes)? {
+        return Ok(written);
+    }
+    let what = "preprocessing assumed: mean and std 0.5, bicubic, crop 0.9, as most timm ViTs have";
+    notes.push(format!("{what}; --mean, --std, --interpolation and --crop-pct change it"));
+    Ok(timm_vit_preprocess(image_size))
+}

@@ -1,0 +1,115 @@
+//! Weights that no file holds: a new model, or a new head on an old one.
+
+use std::f64::consts::TAU;
+
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use super::{Recognised, Weight};
+use crate::data::preprocess::Preprocess;
+use crate::model::config::VitConfig;
+
+/// The standard deviation of everything that timm's ViT draws from a normal distribution.
+const STD: f64 = 0.02;
+
+/// Initial weights in the order of [`VitConfig::parameters`], as timm draws them by default: position embedding and
+/// linear weights truncated normal with std 0.02 (cut at ±2, as timm has it), class token normal with std 1e-6, the
+/// patch embedding as PyTorch's convolutions (uniform within ±1/√fan_in, weight and bias), layer scale 1e-5, norms 1,
+/// all other biases 0. Each tensor has a stream of its own, so that the same seed gives a tensor the same values
+/// whatever stands before it in the model and however deep that is.
+pub fn fresh_vit(config: &VitConfig, seed: u64) -> Vec<Weight> {
+    let fan_in = (3 * config.patch_size * config.patch_size) as f64;
+    let draw = |(name, shape): (String, Vec<usize>)| {
+        let len: usize = shape.iter().product();
+        let mut rng = stream(seed, &name);
+        let values = match name.as_str() {
+            "cls_token" => (0..len).map(|_| (1e-6 * normal(&mut rng)) as f32).collect(),
+            "pos_embed" => truncated(len, &mut rng),
+            "patch_embed.proj.weight" | "patch_embed.proj.bias" => {
+                let bound = fan_in.sqrt().recip();
+                (0..len).map(|_| (bound * (2.0 * rng.random::<f64>() - 1.0)) as f32).collect()
+            }
+            _ if name.ends_with(".gamma") => vec![1e-5; len],
+            _ if name.ends_with(".bias") => vec![0.0; len],
+            _ if shape.len() == 1 => vec![1.0; len],
+            _ => truncated(len, &mut rng),
+        };
+        (name, shape, values)
+    };
+    config.parameters().into_iter().map(draw).collect()
+}
+
+/// What [`super::recognise`] would say of a model that starts from nothing; its names are timm's, and all of it is
+/// newly initialised. The number of `classes` takes the place of the config's.
+pub fn fresh_model(config: &VitConfig, preprocess: &Preprocess, classes: &[String]) -> Recognised {
+    let config = VitConfig { classes: classes.len(), ..config.clone() };
+    let names: Vec<String> = config.parameters().into_iter().map(|(name, _)| name).collect();
+    Recognised {
+        family: "timm ViT",
+        preprocess: preprocess.clone(),
+        names: names.iter().map(|name| (name.clone(), name.clone())).collect(),
+        head_names: ["head.weight", "head.bias"].map(String::from),
+        initialised: names,
+        ignored: Vec::new(),
+        notes: Vec::new(),
+        classes: Some(classes.to_vec()),
+        config,
+    }
+}
+
+/// A new head: weight `[classes, dim]` truncated normal with std 0.02, bias `[classes]` 0, as timm's.
+pub fn new_head(classes: usize, dim: usize, seed: u64) -> [Weight; 2] {
+    let weight = truncated(classes * dim, &mut stream(seed, "head.weight"));
+    [("head.weight".into(), vec![classes, dim], weight), ("head.bias".into(), vec![classes], vec![0.0; classes])]
+}
+
+/// Puts a new head for `classes` in the place of the model's, which may have none: `weights` (in the order of
+/// [`VitConfig::parameters`]), config, names and class names follow, and the notes say so.
+pub fn replace_head(recognised: &mut Recognised, weights: &mut Vec<Weight>, classes: &[String], seed: u64) {
+    let config = &mut recognised.config;
+    let head = new_head(classes.len(), config.dim, seed);
+    recognised.notes.push(match config.classes {
+        0 => format!("the checkpoint has no head: a new one for {} classes is initialised", classes.len()),
+        n => format!("the checkpoint's head has {n} outputs: a new one for {} classes is initialised", classes.len()),
+    });
+    config.classes = classes.len();
+    config.head_bias = true;
+    recognised.classes = Some(classes.to_vec());
+    weights.retain(|(name, ..)| !is_head(name));
+    recognised.names.retain(|(name, _)| !is_head(name));
+    recognised.initialised.retain(|name| !is_head(name));
+    for (weight, in_file) in head.into_iter().zip(&recognised.head_names) {
+        recognised.names.push((weight.0.clone(), in_file.clone()));
+        recognised.initialised.push(weight.0.clone());
+        weights.push(weight);
+    }
+}
+
+fn is_head(name: &str) -> bool {
+    name.starts_with("head.")
+}
+
+/// The random numbers of one tensor.
+fn stream(seed: u64, name: &str) -> ChaCha8Rng {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    // FNV-1a: a hash that stays the same with every compiler.
+    rng.set_stream(name.bytes().fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3)));
+    rng
+}
+
+/// Box and Muller (1958), the cosine half.
+fn normal(rng: &mut ChaCha8Rng) -> f64 {
+    // 1 − u lies in (0, 1], whose logarithm is finite.
+    let (u, v): (f64, f64) = (rng.random(), rng.random());
+    (-2.0 * (1.0 - u).ln()).sqrt() * (TAU * v).cos()
+}
+
+fn truncated(len: usize, rng: &mut ChaCha8Rng) -> Vec<f32> {
+    let mut draw = || loop {
+        let x = STD * normal(rng);
+        if x.abs() <= 2.0 {
+            return x as f32;
+        }
+    };
+    (0..len).map(|_| draw()).collect()
+}

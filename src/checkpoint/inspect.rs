@@ -1,0 +1,134 @@
+//! A checkpoint on one screen.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use super::{Checkpoint, Recognised};
+use crate::data::preprocess::Preprocess;
+use crate::model::config::VitConfig;
+
+/// How many names of a list are shown; the JSON has all.
+const SHOWN: usize = 6;
+
+/// What `tpgm inspect` says: [`fmt::Display`] for people, [`Serialize`] for programs.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Description {
+    /// The safetensors file.
+    pub path: PathBuf,
+    /// The `config.json` that was read with it.
+    pub config_path: Option<PathBuf>,
+    /// The family's name.
+    pub family: &'static str,
+    /// Shapes, heads, activation, eps, pooling.
+    pub config: VitConfig,
+    /// Length of the sequence.
+    pub tokens: usize,
+    /// Number of the model's values.
+    pub parameters: usize,
+    /// Tensors of the model by type, such as 150 of F32.
+    pub dtypes: BTreeMap<String, usize>,
+    /// The input.
+    pub preprocess: Preprocess,
+    /// Class names by output, where they are known.
+    pub classes: Option<Vec<String>>,
+    /// Parameters that are newly initialised.
+    pub initialised: Vec<String>,
+    /// Tensors of the file that are not used.
+    pub ignored: Vec<String>,
+    /// What was assumed or left out.
+    pub notes: Vec<String>,
+}
+
+/// Describes a checkpoint that was recognised.
+pub fn describe(checkpoint: &Checkpoint, recognised: &Recognised) -> Description {
+    let Recognised { family, config, preprocess, names, initialised, ignored, notes, classes, .. } = recognised;
+    let mut dtypes = BTreeMap::new();
+    for tensor in names.iter().filter_map(|(_, in_file)| checkpoint.tensor(in_file)) {
+        *dtypes.entry(tensor.dtype.to_string()).or_default() += 1;
+    }
+    Description {
+        path: checkpoint.path().into(),
+        config_path: checkpoint.config_path().map(Into::into),
+        family,
+        config: config.clone(),
+        tokens: config.tokens(),
+        parameters: config.parameters().iter().map(|(_, shape)| shape.iter().product::<usize>()).sum(),
+        dtypes,
+        preprocess: preprocess.clone(),
+        classes: classes.clone(),
+        initialised: initialised.clone(),
+        ignored: ignored.clone(),
+        notes: notes.clone(),
+    }
+}
+
+impl fmt::Display for Description {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let (c, p) = (&self.config, &self.preprocess);
+        let mut line = |label: &str, text: String| writeln!(f, "{label:<14}{text}");
+        line("file", self.path.display().to_string())?;
+        if let Some(path) = &self.config_path {
+            line("config", path.display().to_string())?;
+        }
+        let scale = if c.layer_scale { ", layer scale" } else { "" };
+        let bias = if c.qkv_bias { "" } else { ", no qkv bias" };
+        line("family", self.family.into())?;
+        line("architecture", format!("{} blocks, width {}, MLP {}{scale}{bias}", c.depth, c.dim, c.mlp_dim))?;
+        line("heads", format!("{} of {} dimensions", c.heads, c.dim / c.heads))?;
+        let dtypes: Vec<String> = self.dtypes.iter().map(|(dtype, n)| format!("{n} tensors of {dtype}")).collect();
+        line("parameters", format!("{} in {}", thousands(self.parameters), dtypes.join(", ")))?;
+        let class_token = if c.class_token { " and a class token" } else { "" };
+        let (size, patch, grid) = (c.image_size, c.patch_size, c.grid());
+        let tokens = self.tokens;
+        line("input", format!("{size} x {size}, patches of {patch}: {grid} x {grid}{class_token}, {tokens} tokens"))?;
+        let (filter, crop) = (word(&p.interpolation), word(&p.crop_mode));
+        line("preprocessing", format!("{filter}, crop {} ({crop}), mean {:?}, std {:?}", p.crop_pct, p.mean, p.std))?;
+        line("activation", format!("{}, layer norm eps {:e}", word(&c.activation), c.eps))?;
+        let norm = if c.fc_norm { "then fc_norm" } else { "after norm" };
+        line("pooling", format!("{}, {norm}", word(&c.pool)))?;
+        let bias = if c.head_bias { "" } else { ", no bias" };
+        line("head", if c.classes == 0 { "none".into() } else { format!("{} classes{bias}", c.classes) })?;
+        if let Some(classes) = &self.classes {
+            line("classes", shown(classes))?;
+        }
+        line("initialised", shown(&self.initialised))?;
+        line("ignored", shown(&self.ignored))?;
+        for note in &self.notes {
+            line("note", note.clone())?;
+        }
+        Ok(())
+    }
+}
+
+/// The first few of a list and how many more there are.
+fn shown(list: &[String]) -> String {
+    match list.len().saturating_sub(SHOWN) {
+        _ if list.is_empty() => "nothing".into(),
+        0 => list.join(", "),
+        more => format!("{} and {more} more", list[..SHOWN].join(", ")),
+    }
+}
+
+/// An enum's name as the command line spells it.
+fn word(value: &impl Serialize) -> String {
+    match serde_json::to_value(value) {
+        Ok(serde_json::Value::String(word)) => word,
+        _ => unreachable!("unit variants serialise as strings"),
+    }
+}
+
+/// 1234567 as 1,234,567.
+fn thousands(n: usize) -> String {
+    let digits = n.to_string();
+    let mut out = String::new();
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}

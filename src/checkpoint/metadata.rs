@@ -1,0 +1,86 @@
+//! What our own files say about themselves in `__metadata__`: all that a tensor's shape can't.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::Recognised;
+use super::file::Checkpoint;
+use crate::data::preprocess::Preprocess;
+use crate::error::Result;
+use crate::model::config::{Activation, Pool};
+
+const HEADS: &str = "tpgm.heads";
+const ACTIVATION: &str = "tpgm.activation";
+const EPS: &str = "tpgm.eps";
+const POOL: &str = "tpgm.pool";
+const PREPROCESS: &str = "tpgm.preprocess";
+const CLASSES: &str = "tpgm.classes";
+
+/// The `tpgm.*` entries of a file; each may be absent.
+#[derive(Debug, Default)]
+pub(super) struct Own {
+    pub(super) heads: Option<usize>,
+    pub(super) activation: Option<Activation>,
+    pub(super) eps: Option<f32>,
+    pub(super) pool: Option<Pool>,
+    pub(super) preprocess: Option<Preprocess>,
+    pub(super) classes: Option<Vec<String>>,
+}
+
+/// Reads the entries that are there.
+pub(super) fn read(checkpoint: &Checkpoint) -> Result<Own> {
+    let own = Own {
+        heads: entry(checkpoint, HEADS)?,
+        activation: word(checkpoint, ACTIVATION)?,
+        eps: entry(checkpoint, EPS)?,
+        pool: word(checkpoint, POOL)?,
+        preprocess: entry(checkpoint, PREPROCESS)?,
+        classes: entry(checkpoint, CLASSES)?,
+    };
+    if own.eps.is_some_and(|eps| !(eps.is_finite() && eps > 0.0)) {
+        return Err(checkpoint.error(format!("metadata {EPS}: it must be above 0")));
+    }
+    if let Some(preprocess) = &own.preprocess {
+        preprocess.validate().map_err(|e| checkpoint.error(format!("metadata {PREPROCESS}: {e}")))?;
+    }
+    Ok(own)
+}
+
+/// The `tpgm.*` entries for saving a model: heads, activation, eps, pooling, preprocessing (JSON) and, where they are
+/// known, class names (a JSON list).
+pub fn tpgm_metadata(recognised: &Recognised) -> BTreeMap<String, String> {
+    let config = &recognised.config;
+    let mut entries = BTreeMap::from([
+        (HEADS.into(), config.heads.to_string()),
+        (ACTIVATION.into(), json(&config.activation).replace('"', "")),
+        (EPS.into(), json(&config.eps)),
+        (POOL.into(), json(&config.pool).replace('"', "")),
+        (PREPROCESS.into(), json(&recognised.preprocess)),
+    ]);
+    if let Some(classes) = &recognised.classes {
+        entries.insert(CLASSES.into(), json(classes));
+    }
+    entries
+}
+
+fn json(value: &impl Serialize) -> String {
+    serde_json::to_string(value).expect("plain structs of numbers and strings always serialise")
+}
+
+fn entry<T: DeserializeOwned>(checkpoint: &Checkpoint, key: &str) -> Result<Option<T>> {
+    let parse = |text: &String| {
+        serde_json::from_str(text).map_err(|e| checkpoint.error(format!("metadata {key} = {text:?}: {e}")))
+    };
+    checkpoint.metadata().get(key).map(parse).transpose()
+}
+
+/// An entry whose value is a bare word.
+fn word<T: DeserializeOwned>(checkpoint: &Checkpoint, key: &str) -> Result<Option<T>> {
+    let parse = |text: &String| {
+        let quoted = serde_json::Value::from(text.as_str());
+        serde_json::from_value(quoted).map_err(|e| checkpoint.error(format!("metadata {key}: {e}")))
+    };
+    checkpoint.metadata().get(key).map(parse).transpose()
+}

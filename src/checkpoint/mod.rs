@@ -1,0 +1,117 @@
+//! Safetensors in and out: from a file that somebody has to a model that we can run, and back under the same names.
+//!
+//! In reading order:
+//!
+//! 1. [`Checkpoint`]: a file opened and checked; its tensors, `__metadata__` and `config.json`.
+//! 2. [`recognise`]: which model it is. Each family has a file in `families/` that maps its names to ours (timm's) and
+//!    finds out what the tensors alone don't tell: heads, activation, preprocessing. What had to be assumed is in
+//!    [`Recognised::notes`], never kept silent.
+//! 3. [`weights`]: the tensors as f32 in the model's order; [`replace_head`] and [`fresh_vit`] initialise what no
+//!    file holds.
+//! 4. [`save`]: the source's file again with other values; [`write_safetensors`] and [`atomic_write`] for the rest.
+//! 5. [`describe`]: all that on one screen, for `tpgm inspect`.
+
+use std::collections::BTreeMap;
+
+use crate::data::preprocess::Preprocess;
+use crate::error::Result;
+use crate::model::config::{Activation, Pool, VitConfig};
+
+pub mod atomic;
+mod families;
+mod file;
+pub mod fresh;
+mod header;
+pub mod inspect;
+mod metadata;
+mod save;
+mod timm_config;
+
+pub use atomic::atomic_write;
+pub use file::Checkpoint;
+pub use fresh::{fresh_model, fresh_vit, new_head, replace_head};
+pub use header::TensorInfo;
+pub use inspect::{Description, describe};
+pub use metadata::tpgm_metadata;
+pub use safetensors::tensor::Dtype;
+pub use save::{Values, save, write_model, write_safetensors};
+
+/// A weight: canonical name, shape, values in row-major order.
+pub type Weight = (String, Vec<usize>, Vec<f32>);
+
+/// What the user says about a checkpoint; each wins over what its files say.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Overrides {
+    /// Attention heads.
+    pub heads: Option<usize>,
+    /// The MLP's activation.
+    pub activation: Option<Activation>,
+    /// Height and width of the input, in pixels.
+    pub image_size: Option<usize>,
+    /// Pooling before the head.
+    pub pool: Option<Pool>,
+}
+
+/// A checkpoint understood.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Recognised {
+    /// The family's name, such as "timm ViT".
+    pub family: &'static str,
+    /// What to build.
+    pub config: VitConfig,
+    /// The input it was trained for.
+    pub preprocess: Preprocess,
+    /// The name in the file of each of [`VitConfig::parameters`], in that order: (canonical, in the file).
+    pub names: Vec<(String, String)>,
+    /// The names in the file that a head's weight and bias have, whether there is one or not.
+    pub head_names: [String; 2],
+    /// Canonical names of the parameters that are not the checkpoint's but newly initialised.
+    pub initialised: Vec<String>,
+    /// Tensors of the file that the model does not use; they are carried along when saving.
+    pub ignored: Vec<String>,
+    /// What was assumed or left out, one sentence each.
+    pub notes: Vec<String>,
+    /// Class names by output, where the file has them.
+    pub classes: Option<Vec<String>>,
+}
+
+/// Finds out which model a checkpoint holds and checks every tensor's name, shape and type.
+///
+/// # Errors
+/// Where no family fits (with the names seen and what is supported), a tensor is missing or has the wrong shape or
+/// type, a part is not supported, or heads can't be told. A flag that contradicts the weights is
+/// [`crate::error::Error::Usage`].
+pub fn recognise(checkpoint: &Checkpoint, overrides: &Overrides) -> Result<Recognised> {
+    families::recognise(checkpoint, overrides)
+}
+
+/// The weights in the order of [`VitConfig::parameters`].
+///
+/// # Errors
+/// Where the file can't be read or a value is NaN or infinite.
+///
+/// # Panics
+/// Where the model has newly initialised parameters: no file holds those.
+pub fn weights(checkpoint: &Checkpoint, recognised: &Recognised) -> Result<Vec<Weight>> {
+    assert!(recognised.initialised.is_empty(), "weights: {:?} are in no file", recognised.initialised);
+    let parameters = recognised.config.parameters();
+    assert_eq!(parameters.len(), recognised.names.len(), "weights: names must follow the parameters");
+    let read = |((name, shape), (canonical, in_file)): ((String, Vec<usize>), &(String, String))| {
+        assert_eq!(name, *canonical, "weights: names must follow the parameters");
+        Ok((name, shape, checkpoint.read_f32(in_file)?))
+    };
+    parameters.into_iter().zip(&recognised.names).map(read).collect()
+}
+
+/// Weights by canonical name as [`save`] wants them: by their names in the file.
+///
+/// # Panics
+/// Where a name is none of the model's.
+pub fn replacements(recognised: &Recognised, weights: &[Weight]) -> BTreeMap<String, (Vec<usize>, Vec<f32>)> {
+    let in_file: BTreeMap<&str, &str> = recognised.names.iter().map(|(c, f)| (c.as_str(), f.as_str())).collect();
+    let rename = |(name, shape, values): &Weight| {
+        let name = in_file.get(name.as_str()).unwrap_or_else(|| panic!("replacements: no parameter {name}"));
+        (name.to_string(), (shape.clone(), values.clone()))
+    };
+    weights.iter().map(rename).collect()
+}
