@@ -1,0 +1,317 @@
+//! Batches in an order that depends on the seed alone, made ahead of their use on other threads.
+//!
+//! One thread a loader makes batch after batch, with the images of each decoded in parallel on rayon's pool, and
+//! hands them over through a bounded channel: the channel is full after `prefetch` batches, which bounds the memory.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::{Arc, OnceLock};
+use std::thread::{self, JoinHandle};
+
+use rand::seq::SliceRandom;
+use rayon::prelude::*;
+
+use super::augment::{Augment, item_rng, order_rng};
+use super::dataset::Dataset;
+use super::decode::{RgbImage, decode};
+use super::preprocess::Preprocess;
+use crate::error::{Error, Result};
+
+/// The batches that wait ready, by default.
+pub const PREFETCH: usize = 4;
+
+/// Decoded images kept in memory, by default: 512 MiB.
+pub const CACHE_BYTES: usize = 512 << 20;
+
+/// Images on their way to the model.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Batch {
+    /// `[B, 3, H, W]`, normalised; H and W are the preprocessing's image size.
+    pub images: Vec<f32>,
+    /// `[B]`, indices into the data set's classes.
+    pub labels: Vec<u32>,
+    /// `[B]`, indices into the data set's items.
+    pub indices: Vec<usize>,
+}
+
+impl Batch {
+    /// The number of images, B.
+    pub fn len(&self) -> usize {
+        self.labels.len()
+    }
+
+    /// Whether there is no image; a loader makes no such batch.
+    pub fn is_empty(&self) -> bool {
+        self.labels.is_empty()
+    }
+}
+
+/// A data set with its decoded images, each kept the first time it is needed as long as the budget lasts. Loaders
+/// over the same data set may share one.
+pub struct ImageCache {
+    dataset: Dataset,
+    images: Vec<OnceLock<Arc<RgbImage>>>,
+    bytes_left: AtomicUsize,
+}
+
+impl ImageCache {
+    /// An empty cache that will keep at most `budget` bytes of pixels.
+    pub fn new(dataset: Dataset, budget: usize) -> Arc<Self> {
+        let images = dataset.items.iter().map(|_| OnceLock::new()).collect();
+        Arc::new(Self { dataset, images, bytes_left: AtomicUsize::new(budget) })
+    }
+
+    /// The data set.
+    pub fn dataset(&self) -> &Dataset {
+        &self.dataset
+    }
+
+    /// The decoded image of item `index`.
+    ///
+    /// # Errors
+    /// As [`decode`].
+    pub fn get(&self, index: usize) -> Result<Arc<RgbImage>> {
+        let slot = &self.images[index];
+        if let Some(image) = slot.get() {
+            return Ok(image.clone());
+        }
+        let image = Arc::new(decode(&self.dataset.items[index].path)?);
+        let bytes = image.as_raw().len();
+        let reserve = |left: usize| left.checked_sub(bytes);
+        if self.bytes_left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, reserve).is_ok()
+            && slot.set(image.clone()).is_err()
+        {
+            // Another loader was quicker with the same image.
+            self.bytes_left.fetch_add(bytes, Ordering::Relaxed);
+        }
+        Ok(image)
+    }
+}
+
+/// How a [`Loader`] goes through its data set.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LoaderConfig {
+    /// Images a batch.
+    pub batch_size: usize,
+    /// A fresh order every epoch, from the seed and the epoch; otherwise the data set's own order.
+    pub shuffle: bool,
+    /// What order and augmentation are drawn from.
+    pub seed: u64,
+    /// What is done to an image before normalisation.
+    pub augment: Augment,
+    /// Leaves out an epoch's last batch where it is not full; otherwise it is kept, smaller than the others.
+    pub drop_last: bool,
+    /// The first batch to make, counted from the start of training: how a resumed run goes on. Those before it are
+    /// not decoded.
+    pub start_batch: u64,
+    /// The most batches that wait ready.
+    pub prefetch: usize,
+    /// The most bytes of decoded images to keep.
+    pub cache_bytes: usize,
+}
+
+impl Default for LoaderConfig {
+    /// Unshuffled batches of 64 without augmentation, from the first.
+    fn default() -> Self {
+        Self {
+            batch_size: 64,
+            shuffle: false,
+            seed: 0,
+            augment: Augment::None,
+            drop_last: false,
+            start_batch: 0,
+            prefetch: PREFETCH,
+            cache_bytes: CACHE_BYTES,
+        }
+    }
+}
+
+/// Endless batches for training: epoch after epoch, each image once an epoch. The same data set, preprocessing and
+/// configuration give the same batches, whatever the number of threads.
+pub struct Loader {
+    batches: Prefetch,
+    batches_per_epoch: u64,
+}
+
+impl Loader {
+    /// Starts to make batches of `dataset`.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] where the preprocessing makes no sense or there is no batch in an epoch.
+    pub fn new(dataset: &Dataset, preprocess: &Preprocess, config: LoaderConfig) -> Result<Self> {
+        Self::with_cache(ImageCache::new(dataset.clone(), config.cache_bytes), preprocess, config)
+    }
+
+    /// [`Self::new`] on images that others use as well; `config.cache_bytes` plays no part.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn with_cache(images: Arc<ImageCache>, preprocess: &Preprocess, config: LoaderConfig) -> Result<Self> {
+        preprocess.validate()?;
+        let (count, size) = (images.dataset.items.len(), check_batch_size(config.batch_size)?);
+        let batches_per_epoch = if config.drop_last { count / size } else { count.div_ceil(size) } as u64;
+        if batches_per_epoch == 0 {
+            let name = &images.dataset.name;
+            return Err(Error::Usage(format!(
+                "{name} has {count} images, no full batch of {size}: use smaller batches"
+            )));
+        }
+        let maker = BatchMaker { images, preprocess: preprocess.clone(), augment: config.augment, seed: config.seed };
+        let plans = plan_epochs(count, batches_per_epoch, &config);
+        Ok(Self { batches: Prefetch::start(maker, config.prefetch, plans), batches_per_epoch })
+    }
+
+    /// The next batch; waits for it if need be.
+    ///
+    /// # Errors
+    /// The [`decode`] error of the batch's first image that has one, which names the file. The call after it goes on
+    /// with the batch after.
+    #[expect(clippy::should_implement_trait, reason = "it never ends, so that an Option would only be in the way")]
+    pub fn next(&mut self) -> Result<Batch> {
+        self.batches.next().expect("a loader is endless")
+    }
+
+    /// Batches an epoch, the last partial one included where it is kept.
+    pub fn batches_per_epoch(&self) -> u64 {
+        self.batches_per_epoch
+    }
+}
+
+/// Every image once, in the data set's order, with the evaluation transform; the last batch may be smaller. Images
+/// are not kept after use.
+///
+/// # Errors
+/// [`Error::Usage`] where the preprocessing makes no sense or `batch_size` is 0. A broken image is an error of the
+/// batch that has it.
+pub fn eval_batches(dataset: &Dataset, preprocess: &Preprocess, batch_size: usize) -> Result<EvalBatches> {
+    EvalBatches::new(ImageCache::new(dataset.clone(), 0), preprocess, batch_size)
+}
+
+/// The iterator of [`eval_batches`].
+pub struct EvalBatches(Prefetch);
+
+impl EvalBatches {
+    /// [`eval_batches`] on images that others use as well, for a data set that is evaluated again and again.
+    ///
+    /// # Errors
+    /// As [`eval_batches`].
+    pub fn new(images: Arc<ImageCache>, preprocess: &Preprocess, batch_size: usize) -> Result<Self> {
+        preprocess.validate()?;
+        let (count, size) = (images.dataset.items.len(), check_batch_size(batch_size)?);
+        let plans = (0..count)
+            .step_by(size)
+            .map(move |start| Plan { epoch: 0, indices: (start..count.min(start.saturating_add(size))).collect() });
+        let maker = BatchMaker { images, preprocess: preprocess.clone(), augment: Augment::None, seed: 0 };
+        Ok(Self(Prefetch::start(maker, PREFETCH, plans)))
+    }
+}
+
+impl Iterator for EvalBatches {
+    type Item = Result<Batch>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.0.next()
+    }
+}
+
+fn check_batch_size(size: usize) -> Result<usize> {
+    if size == 0 { Err(Error::Usage("batch size 0: it must be 1 or more".into())) } else { Ok(size) }
+}
+
+/// Which images a batch has.
+struct Plan {
+    epoch: u64,
+    indices: Vec<usize>,
+}
+
+fn plan_epochs(count: usize, per_epoch: u64, config: &LoaderConfig) -> impl Iterator<Item = Plan> + Send + 'static {
+    let &LoaderConfig { batch_size, shuffle, seed, start_batch, .. } = config;
+    let (first_epoch, first_batch) = (start_batch / per_epoch, (start_batch % per_epoch) as usize);
+    (first_epoch..).flat_map(move |epoch| {
+        let mut order: Vec<usize> = (0..count).collect();
+        if shuffle {
+            order.shuffle(&mut order_rng(seed, epoch));
+        }
+        let skipped = if epoch == first_epoch { first_batch } else { 0 };
+        (skipped..per_epoch as usize).map(move |batch| {
+            let start = batch * batch_size;
+            Plan { epoch, indices: order[start..count.min(start.saturating_add(batch_size))].to_vec() }
+        })
+    })
+}
+
+struct BatchMaker {
+    images: Arc<ImageCache>,
+    preprocess: Preprocess,
+    augment: Augment,
+    seed: u64,
+}
+
+impl BatchMaker {
+    /// `None` where `stop` was set midway.
+    fn make(&self, Plan { epoch, indices }: Plan, stop: &AtomicBool) -> Option<Result<Batch>> {
+        let image = |&index: &usize| {
+            if stop.load(Ordering::Relaxed) {
+                return None;
+            }
+            let mut rng = item_rng(self.seed, epoch, index);
+            Some(self.images.get(index).map(|image| self.augment.apply(&image, &self.preprocess, &mut rng)))
+        };
+        let images: Vec<Result<Vec<f32>>> = indices.par_iter().map(image).collect::<Option<_>>()?;
+        // Joined in order, so that of several broken images it is always the first that is named.
+        Some(images.into_iter().collect::<Result<Vec<_>>>().map(|images| Batch {
+            images: images.concat(),
+            labels: indices.iter().map(|&index| self.images.dataset.items[index].label).collect(),
+            indices,
+        }))
+    }
+}
+
+/// Batches made ahead on a thread of their own, which ends when this is dropped.
+struct Prefetch {
+    receiver: Option<Receiver<Result<Batch>>>,
+    thread: Option<JoinHandle<()>>,
+    stop: Arc<AtomicBool>,
+}
+
+impl Prefetch {
+    fn start(maker: BatchMaker, prefetch: usize, plans: impl Iterator<Item = Plan> + Send + 'static) -> Self {
+        // The thread holds one finished batch more while the channel is full.
+        let (sender, receiver) = sync_channel(prefetch.saturating_sub(1));
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = stop.clone();
+        let thread = thread::spawn(move || {
+            for plan in plans {
+                let Some(batch) = maker.make(plan, &stopped) else { return };
+                if sender.send(batch).is_err() {
+                    return;
+                }
+            }
+        });
+        Self { receiver: Some(receiver), thread: Some(thread), stop }
+    }
+
+    /// The next batch, or `None` after the last.
+    fn next(&mut self) -> Option<Result<Batch>> {
+        let batch = self.receiver.as_ref().and_then(|receiver| receiver.recv().ok());
+        if batch.is_none()
+            && let Some(Err(panic)) = self.thread.take().map(JoinHandle::join)
+        {
+            // A bug on the other thread must not look like the end of the data.
+            std::panic::resume_unwind(panic);
+        }
+        batch
+    }
+}
+
+impl Drop for Prefetch {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        // A thread that waits for room in the channel wakes up when the receiver goes.
+        self.receiver = None;
+        if let Some(thread) = self.thread.take() {
+            // Nobody is left to tell of a panic, and panicking here might abort.
+            let _ = thread.join();
+        }
+    }
+}
