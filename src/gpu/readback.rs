@@ -2,9 +2,13 @@
 
 use std::marker::PhantomData;
 use std::sync::mpsc::{Receiver, TryRecvError, channel};
+use std::time::Duration;
 
 use crate::error::{Error, Result};
 use crate::gpu::{Gpu, View};
+
+/// How long a copy that is done may take to tell us so.
+const CALLBACK: Duration = Duration::from_secs(10);
 
 /// A copy on its way to the host.
 #[derive(Debug)]
@@ -55,7 +59,8 @@ impl<T: bytemuck::Pod> Readback<T> {
     /// Waits for the elements.
     pub fn wait(&self, gpu: &Gpu) -> Result<Vec<T>> {
         gpu.wait()?;
-        self.take(gpu, self.mapped.try_recv().map_err(|e| e.to_string()))
+        // Where several threads wait, another one's poll may be what calls back, a moment after ours has returned.
+        self.take(gpu, self.mapped.recv_timeout(CALLBACK).map_err(|e| e.to_string()))
     }
 
     fn take(&self, gpu: &Gpu, result: Result<Result<(), wgpu::BufferAsyncError>, String>) -> Result<Vec<T>> {

@@ -49,6 +49,7 @@ shaders! {
     LAYER_NORM "layer_norm" [REDUCE, FOLD];
     GELU "gelu" [FOLD];
     ATTENTION "attention" [];
+    ATTENTION_DIRECT "attention_direct" [];
     RESIDUAL "residual" [FOLD];
     PATCH_EMBED "patch_embed" [FOLD];
     POOL "pool" [FOLD];

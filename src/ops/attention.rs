@@ -1,10 +1,13 @@
-//! Host wrapper of `shaders/attention.wgsl`.
+//! Host wrapper of `shaders/attention.wgsl` and `shaders/attention_direct.wgsl`.
 
 use std::sync::Arc;
 
 use crate::error::Result;
 use crate::gpu::{Kernel, View, shaders};
 use crate::ops::{Recorder, WG, check};
+
+/// Lanes of a workgroup of the direct kernel.
+const DIRECT_LANES: usize = 8;
 
 /// Shape of self-attention.
 #[derive(Clone, Copy, Debug)]
@@ -41,14 +44,18 @@ impl Dims {
         Params { tokens: self.tokens as u32, heads: self.heads as u32, scale }
     }
 
-    fn grid(self) -> [u32; 3] {
-        [self.tokens.div_ceil(WG) as u32, (self.batch * self.heads) as u32, 1]
-    }
 }
 
-fn kernel(r: &Recorder, entry: &str, dims: Dims) -> Result<Arc<Kernel>> {
-    let tail = format!("const HD = {}u;\nconst HD4 = {}u;\n", dims.head_dim, dims.head_dim.div_ceil(4));
-    r.gpu.kernel(&shaders::ATTENTION, entry, &[], &tail)
+/// The kernel for this adapter and head, and its grid.
+fn kernel(r: &Recorder, entry: &str, dims: Dims) -> Result<(Arc<Kernel>, [u32; 3])> {
+    let direct = r.for_cpu && r.gpu.has_wide_subgroups() && dims.head_dim.is_multiple_of(4);
+    let (shader, lanes) = if direct { (&shaders::ATTENTION_DIRECT, DIRECT_LANES) } else { (&shaders::ATTENTION, WG) };
+    let mut tail = format!("const HD4 = {}u;\n", dims.head_dim.div_ceil(4));
+    if !direct {
+        tail += &format!("const HD = {}u;\n", dims.head_dim);
+    }
+    let grid = [dims.tokens.div_ceil(lanes) as u32, (dims.batch * dims.heads) as u32, 1];
+    Ok((r.gpu.kernel(shader, entry, &[], &tail)?, grid))
 }
 
 /// `out = softmax(q·kᵀ/√d)·v` per image and head; saves `lse` (`[batch, heads, tokens]`) for backward.
@@ -57,8 +64,8 @@ pub fn forward(r: &mut Recorder, out: &View, lse: &View, qkv: &View, dims: Dims)
     check("attention", "out", out, dims.len());
     check("attention", "lse", lse, dims.stats());
     check("attention", "qkv", qkv, 3 * dims.len());
-    let kernel = kernel(r, "forward", dims)?;
-    r.push(&kernel, &[("out", out), ("lse", lse), ("qkv", qkv)], &dims.params(), dims.grid());
+    let (kernel, grid) = kernel(r, "forward", dims)?;
+    r.push(&kernel, &[("out", out), ("lse", lse), ("qkv", qkv)], &dims.params(), grid);
     Ok(())
 }
 
@@ -77,11 +84,11 @@ pub fn backward(
         check("attention::backward", name, view, len);
     }
     check("attention::backward", "delta", delta, dims.stats());
-    let query = kernel(r, "backward_query", dims)?;
+    let (query, grid) = kernel(r, "backward_query", dims)?;
     let views = [("dqkv", dqkv), ("delta", delta), ("dout", dout), ("attended", out), ("qkv", qkv), ("saved_lse", lse)];
-    r.push(&query, &views, &dims.params(), dims.grid());
-    let key = kernel(r, "backward_key", dims)?;
+    r.push(&query, &views, &dims.params(), grid);
+    let (key, grid) = kernel(r, "backward_key", dims)?;
     let views = [("dqkv", dqkv), ("saved_delta", delta), ("dout", dout), ("qkv", qkv), ("saved_lse", lse)];
-    r.push(&key, &views, &dims.params(), dims.grid());
+    r.push(&key, &views, &dims.params(), grid);
     Ok(())
 }

@@ -85,7 +85,8 @@ impl Fixture {
     /// A metadata entry parsed as JSON.
     pub fn json(&self, key: &str) -> serde_json::Value {
         let (_, metadata) = safetensors::SafeTensors::read_metadata(&self.bytes).unwrap();
-        let text = metadata.metadata().as_ref().and_then(|m| m.get(key)).unwrap_or_else(|| panic!("{}: no {key}", self.name));
+        let text =
+            metadata.metadata().as_ref().and_then(|m| m.get(key)).unwrap_or_else(|| panic!("{}: no {key}", self.name));
         serde_json::from_str(text).unwrap_or_else(|e| panic!("{}: {key}: {e}", self.name))
     }
 }

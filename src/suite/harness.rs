@@ -1,0 +1,350 @@
+//! One kernel run under observation: guarded tensors, poisoned outputs, and a comparison that can't look away.
+
+use std::ops::Range;
+
+use crate::error::Result;
+use crate::gpu::buffer::{ALIGN, align};
+use crate::gpu::{Gpu, Program, View, shaders};
+use crate::ops::Recorder;
+
+/// Half a unit in the last place of 1.0 is half of this: what one f32 operation may be off by, relatively.
+pub const EPS: f64 = f32::EPSILON as f64;
+
+/// What stands before and after every range, a NaN of its own: a kernel that reads past a range shows in its results, one
+/// that writes past it in these bits.
+const GUARD: u32 = 0x7fd5_a5a5;
+/// What outputs hold before a kernel assigns them, another NaN: an element left out shows.
+const POISON: u32 = 0x7fc0_0bad;
+
+/// How one kernel did in one case.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// The kernel, as in `layer_norm::backward_input`.
+    pub kernel: String,
+    /// The case, as in `rows 65, cols 197`.
+    pub case: String,
+    /// The largest error of the case's outputs, by [`error`]; that of the output which used up most of its tolerance.
+    pub error: f64,
+    /// What that output may be off by.
+    pub tolerance: f64,
+    /// Where that error is, as in `mean[3] is 0.5, not 0.25`.
+    pub worst: String,
+    /// What else is wrong: an element not written, a NaN, wrong bits, a write outside the output.
+    pub failure: Option<String>,
+    /// Labels of all kernels that this case dispatched.
+    pub dispatched: Vec<String>,
+}
+
+impl Outcome {
+    /// Whether nothing is wrong and the error is within its tolerance (a NaN is not).
+    pub fn passed(&self) -> bool {
+        self.failure.is_none() && self.error <= self.tolerance
+    }
+}
+
+/// The error of `got`: the largest `|got − want| / (|want| + mean |want|)` over all elements.
+///
+/// Relative to the element where it is large, so that big elements may round; relative to the tensor's mean where it is
+/// small, for sums that cancel; never relative to the tensor's largest element, behind which all others could hide. A
+/// NaN, and any difference from a tensor of zeros, is infinite.
+pub fn error(got: &[f64], want: &[f64]) -> f64 {
+    worst(got, want).1
+}
+
+/// The element with the largest [`error`], and that error.
+fn worst(got: &[f64], want: &[f64]) -> (usize, f64) {
+    assert_eq!(got.len(), want.len(), "as many results as expected ones");
+    let mean = want.iter().map(|w| w.abs()).sum::<f64>() / want.len().max(1) as f64;
+    let one = |(g, w): (&f64, &f64)| if g == w { 0.0 } else { (g - w).abs() / (w.abs() + mean) };
+    let errors = got.iter().zip(want).map(one).map(|e| if e.is_nan() { f64::INFINITY } else { e });
+    errors.enumerate().fold((0, 0.0), |worst, (i, e)| if e > worst.1 { (i, e) } else { worst })
+}
+
+/// The tolerance for a sum of `depth` products of either sign: rounding errors add up like a random walk, as √depth, and
+/// so does the sum itself, half a unit at a time. Twice √depth leaves room for the worst of thousands of elements; `slack` counts the operations around the sum.
+pub fn sum_tolerance(depth: usize, slack: f64) -> f64 {
+    EPS * (slack + 2.0 * (depth as f64).sqrt())
+}
+
+/// f32 values as the f64 reference takes them.
+pub fn wide(values: &[f32]) -> Vec<f64> {
+    values.iter().map(|x| f64::from(*x)).collect()
+}
+
+/// Reference values as an input of the next kernel.
+pub fn narrow(values: &[f64]) -> Vec<f32> {
+    values.iter().map(|x| *x as f32).collect()
+}
+
+/// A small deterministic generator (SplitMix64), so that a failure repeats.
+#[derive(Debug)]
+pub struct Random(u64);
+
+impl Random {
+    /// A sequence of its own for every `seed`.
+    pub fn new(seed: u64) -> Random {
+        Random(seed)
+    }
+
+    fn bits(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// `len` values, uniform in −1..1.
+    pub fn vec(&mut self, len: usize) -> Vec<f32> {
+        (0..len).map(|_| (self.bits() >> 40) as f32 / (1u64 << 23) as f32 - 1.0).collect()
+    }
+
+    /// `len` integers below `end`.
+    pub fn indices(&mut self, len: usize, end: usize) -> Vec<u32> {
+        (0..len).map(|_| (self.bits() % end as u64) as u32).collect()
+    }
+}
+
+/// How a case's kernels are launched.
+#[derive(Clone, Copy, Debug)]
+pub struct Launch {
+    /// Record the variants meant for CPU adapters, or those for GPUs ([`Recorder::for_cpu`]).
+    pub for_cpu: bool,
+    /// Fold every foldable grid in two, as only grids of more than 65,535 workgroups are otherwise.
+    pub fold: bool,
+}
+
+impl Launch {
+    /// As this adapter is used.
+    pub fn natural(gpu: &Gpu) -> Launch {
+        Launch { for_cpu: gpu.is_cpu(), fold: false }
+    }
+
+    /// Both sets of variants, and the one of this adapter with folded grids.
+    pub fn all(gpu: &Gpu) -> [Launch; 3] {
+        let for_cpu = gpu.is_cpu();
+        [Launch::natural(gpu), Launch { for_cpu: !for_cpu, fold: false }, Launch { for_cpu, fold: true }]
+    }
+
+    /// For a case's name.
+    pub fn suffix(self) -> String {
+        let variant = if self.for_cpu { "CPU variant" } else { "GPU variant" };
+        format!("{variant}{}", if self.fold { ", folded" } else { "" })
+    }
+}
+
+/// A range on the device between two guards, and what it held at first.
+#[derive(Debug)]
+struct Tensor {
+    name: String,
+    view: View,
+    whole: View,
+    before: Vec<u32>,
+}
+
+#[derive(Debug)]
+enum Expected {
+    Close { want: Vec<f64>, tolerance: f64 },
+    Bits(Vec<u32>),
+}
+
+#[derive(Debug)]
+struct Check {
+    kernel: String,
+    tensor: usize,
+    ranges: Vec<Range<usize>>,
+    expected: Expected,
+}
+
+/// One case: tensors are made, ops run on them, results expected; [`Case::finish`] compares.
+#[derive(Debug)]
+pub struct Case<'a> {
+    gpu: &'a Gpu,
+    name: String,
+    tensors: Vec<Tensor>,
+    checks: Vec<Check>,
+    scratch: View,
+    dispatched: Vec<String>,
+}
+
+impl<'a> Case<'a> {
+    /// A case called `name`, with `scratch` elements for the recorder.
+    pub fn new(gpu: &'a Gpu, name: impl Into<String>, scratch: usize) -> Result<Case<'a>> {
+        let mut case = Case {
+            gpu,
+            name: name.into(),
+            tensors: Vec::new(),
+            checks: Vec::new(),
+            scratch: gpu.buffer("scratch", 1)?,
+            dispatched: Vec::new(),
+        };
+        case.scratch = case.output("scratch", scratch.max(ALIGN))?;
+        Ok(case)
+    }
+
+    /// The device that this case runs on.
+    pub fn gpu(&self) -> &'a Gpu {
+        self.gpu
+    }
+
+    fn tensor(&mut self, name: &str, words: &[u32]) -> Result<View> {
+        let mut before = vec![GUARD; ALIGN + align(words.len()) + ALIGN];
+        before[ALIGN..ALIGN + words.len()].copy_from_slice(words);
+        let whole = self.gpu.upload(name, &before)?;
+        let view = whole.slice(ALIGN, words.len());
+        self.tensors.push(Tensor { name: name.into(), view: view.clone(), whole, before });
+        Ok(view)
+    }
+
+    /// A tensor of these values: an input, or an output that is added to.
+    pub fn input(&mut self, name: &str, values: &[f32]) -> Result<View> {
+        self.tensor(name, bytemuck::cast_slice(values))
+    }
+
+    /// A tensor of these words.
+    pub fn words(&mut self, name: &str, words: &[u32]) -> Result<View> {
+        self.tensor(name, words)
+    }
+
+    /// A tensor of `len` elements that a kernel is to assign, every one of them.
+    pub fn output(&mut self, name: &str, len: usize) -> Result<View> {
+        self.tensor(name, &vec![POISON; len])
+    }
+
+    /// Watches a buffer that an op made itself: what lies behind `view` must stay as it is now.
+    pub fn adopt(&mut self, name: &str, view: &View) -> Result<()> {
+        let whole = View { buffer: view.buffer.clone(), offset: 0, len: view.buffer.len };
+        let before = self.gpu.read(&whole)?;
+        self.tensors.push(Tensor { name: name.into(), view: view.clone(), whole, before });
+        Ok(())
+    }
+
+    /// Records ops and runs them once.
+    pub fn run(&mut self, launch: Launch, record: impl FnOnce(&mut Recorder) -> Result<()>) -> Result<()> {
+        let mut recorder = Recorder::new(self.gpu, &self.scratch);
+        recorder.for_cpu = launch.for_cpu;
+        record(&mut recorder)?;
+        let mut program = recorder.program;
+        for step in &mut program.steps {
+            if launch.fold && foldable(&step.kernel.label) && step.grid[1] == 1 {
+                step.grid = [step.grid[0].div_ceil(2), 2, 1];
+            }
+            self.dispatched.push(step.kernel.label.clone());
+        }
+        Program::run(self.gpu, &[], &[&program])?;
+        Ok(())
+    }
+
+    fn find(&self, view: &View) -> usize {
+        let found = self.tensors.iter().position(|t| t.view.buffer.id == view.buffer.id);
+        found.unwrap_or_else(|| panic!("{}: no tensor of this case", self.name))
+    }
+
+    /// Expects all of `view` to be `want`, within `tolerance` by [`error`]; `kernel` is to blame if not.
+    pub fn expect(&mut self, kernel: &str, view: &View, want: &[f64], tolerance: f64) {
+        assert_eq!(view.len, want.len(), "{kernel}, {}: one expected value an element", self.name);
+        self.expect_at(kernel, view, &[0..view.len], want, tolerance);
+    }
+
+    /// As [`Case::expect`], of these ranges of `view` alone; `want` is as long as `view`.
+    pub fn expect_at(&mut self, kernel: &str, view: &View, ranges: &[Range<usize>], want: &[f64], tolerance: f64) {
+        let expected = Expected::Close { want: want.to_vec(), tolerance };
+        let tensor = self.find(view);
+        self.checks.push(Check { kernel: kernel.into(), tensor, ranges: ranges.to_vec(), expected });
+    }
+
+    /// Expects exactly these bits in these ranges of `view`; `words` is as long as `view`.
+    pub fn expect_bits(&mut self, kernel: &str, view: &View, ranges: &[Range<usize>], words: &[u32]) {
+        let tensor = self.find(view);
+        let expected = Expected::Bits(words.to_vec());
+        self.checks.push(Check { kernel: kernel.into(), tensor, ranges: ranges.to_vec(), expected });
+    }
+
+    /// Expects `view` to hold what it held at first, bit for bit.
+    pub fn expect_unchanged(&mut self, kernel: &str, view: &View) {
+        let t = &self.tensors[self.find(view)];
+        let words = t.before[t.view.offset..][..t.view.len].to_vec();
+        self.expect_bits(kernel, view, &[0..view.len], &words);
+    }
+
+    /// Reads everything back and compares: one outcome for each kernel that something was expected of. Guards around
+    /// every tensor, and tensors of which nothing was expected, must be as they were (the scratch aside).
+    pub fn finish(self) -> Result<Vec<Outcome>> {
+        let mut outcomes: Vec<Outcome> = Vec::new();
+        let contents = self.tensors.iter().map(|t| self.gpu.read(&t.whole)).collect::<Result<Vec<Vec<u32>>>>()?;
+        for check in &self.checks {
+            let t = &self.tensors[check.tensor];
+            let Verdict { error, tolerance, worst, failure } =
+                check.judge(&t.name, &contents[check.tensor][t.view.offset..][..t.view.len]);
+            let known = outcomes.iter_mut().find(|o| o.kernel == check.kernel);
+            if let Some(o) = known {
+                o.failure = o.failure.take().or(failure);
+                if error / tolerance > o.error / o.tolerance {
+                    (o.error, o.tolerance, o.worst) = (error, tolerance, worst);
+                }
+            } else {
+                let (kernel, case, dispatched) = (check.kernel.clone(), self.name.clone(), self.dispatched.clone());
+                outcomes.push(Outcome { kernel, case, error, tolerance, worst, failure, dispatched });
+            }
+        }
+        for (i, (t, now)) in self.tensors.iter().zip(&contents).enumerate() {
+            let owner = self.checks.iter().find(|c| c.tensor == i);
+            let range = t.view.offset..t.view.offset + t.view.len;
+            let free = owner.is_some() || t.view.buffer.id == self.scratch.buffer.id;
+            let changed = (0..now.len()).find(|&e| now[e] != t.before[e] && !(free && range.contains(&e)));
+            let kernel = owner.or(self.checks.first()).map(|c| &c.kernel);
+            if let Some(o) = outcomes.iter_mut().find(|o| changed.is_some() && Some(&o.kernel) == kernel) {
+                let at = changed.unwrap_or_default() as i64 - t.view.offset as i64;
+                let what = format!("{}[{at}] was written, of {} elements", t.name, t.view.len);
+                o.failure = o.failure.take().or(Some(what));
+            }
+        }
+        Ok(outcomes)
+    }
+}
+
+struct Verdict {
+    error: f64,
+    tolerance: f64,
+    worst: String,
+    failure: Option<String>,
+}
+
+impl Check {
+    /// Compares an output whose words are `got`.
+    fn judge(&self, name: &str, got: &[u32]) -> Verdict {
+        let elements: Vec<usize> = self.ranges.iter().cloned().flatten().collect();
+        match &self.expected {
+            Expected::Bits(words) => {
+                let wrong = elements.iter().find(|&&e| got[e] != words[e]);
+                let failure = wrong.map(|&e| {
+                    format!("{name}[{e}] is {:#010x} ({:e}), not {:#010x}", got[e], f32::from_bits(got[e]), words[e])
+                });
+                Verdict { error: 0.0, tolerance: EPS, worst: String::new(), failure }
+            }
+            Expected::Close { want, tolerance } => {
+                let finite = |e: usize| f32::from_bits(got[e]).is_finite();
+                let failure = elements.iter().find(|&&e| !finite(e)).map(|&e| {
+                    if got[e] == POISON {
+                        format!("{name}[{e}] was not written")
+                    } else {
+                        format!("{name}[{e}] is {}", f32::from_bits(got[e]))
+                    }
+                });
+                let got: Vec<f64> = elements.iter().map(|&e| f64::from(f32::from_bits(got[e]))).collect();
+                let want: Vec<f64> = elements.iter().map(|&e| want[e]).collect();
+                let (at, error) = worst(&got, &want);
+                let worst = elements.get(at).map(|e| format!("{name}[{e}] is {:e}, not {:e}", got[at], want[at]));
+                Verdict { error, tolerance: *tolerance, worst: worst.unwrap_or_default(), failure }
+            }
+        }
+    }
+}
+
+/// Whether a kernel takes its index from a folded grid, which its entry point shows by asking for the grid's size.
+fn foldable(label: &str) -> bool {
+    let Some((stem, entry)) = label.split_once("::") else { return false };
+    let Some(shader) = shaders::ALL.iter().find(|s| s.name == stem) else { return false };
+    let signature = shader.text.split_once(&format!("fn {entry}(")).map_or("", |(_, rest)| rest);
+    signature.split('{').next().is_some_and(|arguments| arguments.contains("num_workgroups"))
+}

@@ -1,0 +1,87 @@
+//! Linear layers: matrix products in their three layouts, and sums over rows.
+
+use super::Suite;
+use super::harness::{Case, Launch, Random, sum_tolerance, wide};
+use crate::cpu;
+use crate::error::Result;
+use crate::ops;
+
+/// Rows, outputs and inputs of a layer: below, at and past every tile, vector widths and their neighbours.
+const SHAPES: [(usize, usize, usize); 18] = [
+    (1, 1, 1),
+    (1, 3, 63),
+    (3, 1, 65),
+    (63, 65, 3),
+    (65, 63, 197),
+    (65, 197, 1),
+    (197, 3, 768),
+    (3, 768, 65),
+    (197, 65, 63),
+    (1, 768, 197),
+    (63, 64, 768),
+    (64, 64, 64),
+    (32, 96, 128),
+    (60, 68, 36),
+    (36, 100, 20),
+    (130, 132, 4),
+    (128, 33, 7),
+    (65, 64, 30),
+];
+
+/// The three products; each sum has as many terms as its inner dimension, plus the bias or what was there before.
+pub(super) fn matmul(s: &mut Suite) -> Result<()> {
+    let natural = Launch::natural(s.gpu);
+    for launch in [natural, Launch { for_cpu: !natural.for_cpu, ..natural }] {
+        for (i, &(m, n, k)) in SHAPES.iter().enumerate() {
+            let mut random = Random::new(i as u64);
+            let (inp, weight, bias) = (random.vec(m * k), random.vec(n * k), random.vec(n));
+            let dout = random.vec(m * n);
+            let (inp64, weight64, dout64) = (wide(&inp), wide(&weight), wide(&dout));
+            let mut c = Case::new(s.gpu, format!("{m}×{n}×{k}, {}", launch.suffix()), 0)?;
+            let [inp, weight, bias_view] =
+                [c.input("inp", &inp)?, c.input("weight", &weight)?, c.input("bias", &bias)?];
+            let dout = c.input("dout", &dout)?;
+
+            for bias_view in [None, Some(&bias_view)] {
+                let out = c.output("out", m * n)?;
+                let bias64 = bias_view.map(|_| wide(&bias));
+                let mut want = vec![0.0; m * n];
+                cpu::matmul::matmul(&mut want, &inp64, &weight64, bias64.as_deref(), m, n, k, false, true, false, 1);
+                c.run(launch, |r| ops::matmul::forward(r, &out, &inp, &weight, bias_view, m, n, k))?;
+                c.expect("matmul::forward", &out, &want, sum_tolerance(k, 4.0));
+            }
+
+            let dinp = c.output("dinp", m * k)?;
+            let mut want = vec![0.0; m * k];
+            cpu::matmul::matmul(&mut want, &dout64, &weight64, None, m, k, n, false, false, false, 1);
+            c.run(launch, |r| ops::matmul::backward_input(r, &dinp, &dout, &weight, m, n, k))?;
+            c.expect("matmul::backward_input", &dinp, &want, sum_tolerance(n, 4.0));
+
+            let before = random.vec(n * k);
+            let dweight = c.input("dweight", &before)?;
+            let mut want = wide(&before);
+            cpu::matmul::matmul(&mut want, &dout64, &inp64, None, n, k, m, true, false, true, 1);
+            c.run(launch, |r| ops::matmul::backward_weight(r, &dweight, &dout, &inp, m, n, k))?;
+            c.expect("matmul::backward_weight", &dweight, &want, sum_tolerance(m, 4.0));
+            s.finish(c)?;
+        }
+    }
+    Ok(())
+}
+
+/// Added to what was there: a sum over `rows`, in one stage or two.
+pub(super) fn column_sum(s: &mut Suite) -> Result<()> {
+    let shapes = [(1, 1), (1, 65), (3, 197), (63, 3), (65, 63), (128, 65), (129, 65), (197, 768), (768, 1), (400, 3)];
+    for (i, (rows, cols)) in shapes.into_iter().enumerate() {
+        let mut random = Random::new(100 + i as u64);
+        let (inp, before) = (random.vec(rows * cols), random.vec(cols));
+        let mut c = Case::new(s.gpu, format!("rows {rows}, cols {cols}"), ops::scratch_len(rows, cols))?;
+        let mut want = wide(&before);
+        cpu::column_sum::column_sum(&mut want, &wide(&inp), rows, cols);
+        let (inp, out) = (c.input("inp", &inp)?, c.input("out", &before)?);
+        c.run(Launch::natural(s.gpu), |r| ops::column_sum::forward(r, &out, &inp, rows, cols))?;
+        c.expect("column_sum::forward", &out, &want, sum_tolerance(rows, 4.0));
+        s.finish(c)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,82 @@
+//! Layer norm in both variants.
+
+use super::Suite;
+use super::harness::{Case, EPS, Launch, Random, narrow, sum_tolerance, wide};
+use crate::cpu::layer_norm;
+use crate::error::Result;
+use crate::ops;
+
+/// `[rows, cols]` around `offset`, each row with a deviation of about 1, so that `rstd` amplifies nothing by chance.
+fn rows_around(random: &mut Random, offset: f32, rows: usize, cols: usize) -> Vec<f32> {
+    let noise = random.vec(rows * cols);
+    let side = |c: usize| if c.is_multiple_of(2) { 1.0 } else { -1.0 };
+    (0..rows * cols).map(|i| offset + side(i % cols) + 0.5 * noise[i]).collect()
+}
+
+pub(super) fn layer_norm(s: &mut Suite) -> Result<()> {
+    let shapes = [(1, 3), (3, 1), (1, 768), (63, 65), (65, 197), (197, 63), (3, 768), (130, 3)];
+    for launch in Launch::all(s.gpu) {
+        for (i, (rows, cols)) in shapes.into_iter().enumerate() {
+            for offset in [0.0, 1e3] {
+                case(s, launch, i as u64, rows, cols, offset)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn case(s: &mut Suite, launch: Launch, seed: u64, rows: usize, cols: usize, offset: f32) -> Result<()> {
+    let mut random = Random::new(200 + seed);
+    // One column has no variance at all: a large eps keeps rstd, and with it the noise, near 1.
+    let eps: f32 = if cols == 1 { 1.0 } else { 1e-6 };
+    let dims = ops::layer_norm::Dims { rows, cols, eps };
+    let (x, weight, bias) = (rows_around(&mut random, offset, rows, cols), random.vec(cols), random.vec(cols));
+    let dout = random.vec(rows * cols);
+    let (x64, weight64, dout64) = (wide(&x), wide(&weight), wide(&dout));
+    let name = format!("rows {rows}, cols {cols}, offset {offset}, {}", launch.suffix());
+    let mut c = Case::new(s.gpu, name, ops::scratch_len(rows, cols))?;
+    let [inp, weight, bias_view] = [c.input("inp", &x)?, c.input("weight", &weight)?, c.input("bias", &bias)?];
+    let dout = c.input("dout", &dout)?;
+
+    let [out, mean, rstd] = [c.output("out", rows * cols)?, c.output("mean", rows)?, c.output("rstd", rows)?];
+    let (mut want, mut mean64, mut rstd64) = (vec![0.0; rows * cols], vec![0.0; rows], vec![0.0; rows]);
+    layer_norm::forward(&mut want, &mut mean64, &mut rstd64, &x64, &weight64, &wide(&bias), rows, cols, f64::from(eps));
+    c.run(launch, |r| ops::layer_norm::forward(r, &out, &mean, &rstd, &inp, &weight, &bias_view, dims))?;
+    // Relative to the row's deviation of 1: the offset's rounding in the mean shifts the whole row, and a mean near zero is
+    // what is left of terms of that size.
+    let forward = sum_tolerance(cols, 8.0) * (1.0 + f64::from(offset));
+    let size = mean64.iter().map(|m| m.abs()).sum::<f64>() / rows as f64;
+    c.expect("layer_norm::forward", &out, &want, forward);
+    c.expect("layer_norm::forward", &mean, &mean64, sum_tolerance(cols, 4.0) * (1.0 + 1.0 / size));
+    c.expect("layer_norm::forward", &rstd, &rstd64, forward);
+
+    // Backward starts from the same saved statistics as the reference, so the offset costs no more than x itself.
+    let (mean32, rstd32) = (narrow(&mean64), narrow(&rstd64));
+    let (mean64, rstd64) = (wide(&mean32), wide(&rstd32));
+    let [mean, rstd] = [c.input("mean", &mean32)?, c.input("rstd", &rstd32)?];
+    for accumulate in [false, true] {
+        // One column: the gradient is exactly zero, and an error relative to zero says nothing.
+        if cols == 1 && !accumulate {
+            continue;
+        }
+        let before = random.vec(rows * cols);
+        let dinp = if accumulate { c.input("dinp", &before)? } else { c.output("dinp", rows * cols)? };
+        let mut want = if accumulate { wide(&before) } else { vec![0.0; rows * cols] };
+        layer_norm::backward_input(&mut want, &dout64, &x64, &weight64, &mean64, &rstd64, rows, cols);
+        c.run(launch, |r| {
+            ops::layer_norm::backward_input(r, &dinp, &dout, &inp, &weight, &mean, &rstd, dims, accumulate)
+        })?;
+        // Two sums over cols, and three terms of about the same size that partly cancel.
+        c.expect("layer_norm::backward_input", &dinp, &want, sum_tolerance(cols, 12.0));
+    }
+
+    let (before_weight, before_bias) = (random.vec(cols), random.vec(cols));
+    let [dweight, dbias] = [c.input("dweight", &before_weight)?, c.input("dbias", &before_bias)?];
+    let (mut want_weight, mut want_bias) = (wide(&before_weight), wide(&before_bias));
+    layer_norm::backward_params(&mut want_weight, &mut want_bias, &dout64, &x64, &mean64, &rstd64, rows, cols);
+    c.run(launch, |r| ops::layer_norm::backward_params(r, &dweight, &dbias, &dout, &inp, &mean, &rstd, dims))?;
+    // A sum over rows of a product of three.
+    c.expect("layer_norm::backward_params", &dweight, &want_weight, sum_tolerance(rows, 4.0));
+    c.expect("layer_norm::backward_params", &dbias, &want_bias, sum_tolerance(rows, 4.0) + EPS);
+    s.finish(c)
+}

@@ -1,0 +1,207 @@
+//! Elementwise kernels, and those that move tokens around.
+
+use super::Suite;
+use super::harness::{Case, EPS, Launch, Random, sum_tolerance, wide};
+use crate::cpu;
+use crate::error::Result;
+use crate::model::config::{Activation, Pool};
+use crate::ops;
+
+/// Natural, and with a folded grid: these kernels have one variant.
+fn launches(s: &Suite) -> [Launch; 2] {
+    let natural = Launch::natural(s.gpu);
+    [natural, Launch { fold: true, ..natural }]
+}
+
+fn folded(launch: Launch) -> &'static str {
+    if launch.fold { ", folded" } else { "" }
+}
+
+pub(super) fn gelu(s: &mut Suite) -> Result<()> {
+    use Activation::{Gelu, GeluTanh, QuickGelu};
+    for launch in launches(s) {
+        for activation in [Gelu, GeluTanh, QuickGelu] {
+            for len in [1, 3, 63, 65, 197, 768, 5000] {
+                let mut random = Random::new(len as u64);
+                // Half of them where the curve bends, half out to ±30, where naive forms overflow.
+                let spread = |(i, x): (usize, f32)| if i.is_multiple_of(2) { 3.0 * x } else { 30.0 * x };
+                let inp: Vec<f32> = random.vec(len).into_iter().enumerate().map(spread).collect();
+                let name = format!("{activation:?}, len {len}{}", folded(launch));
+                // Four operations around Φ, of which the fit is within 1.2e-7, or around an exponential, which may be
+                // off by 3 + 2·|argument| units in the last place: up to 4 where the result is not tiny.
+                gelu_case(s, launch, name, activation, inp, 16.0 * EPS)?;
+            }
+        }
+        // The left tail on its own, where no large element covers its errors: Φ(x) is exp of an argument around −10,
+        // off by 3 + 2·10 units and as much again from rounding it. Not for tanh, whose 1 + tanh(u) cancels there by
+        // its definition, in PyTorch too.
+        for activation in [Gelu, QuickGelu] {
+            let inp: Vec<f32> = Random::new(7).vec(197).into_iter().map(|x| -4.5 + 1.5 * x).collect();
+            gelu_case(s, launch, format!("{activation:?}, −6..−3{}", folded(launch)), activation, inp, 64.0 * EPS)?;
+        }
+    }
+    Ok(())
+}
+
+fn gelu_case(
+    s: &mut Suite,
+    launch: Launch,
+    name: String,
+    activation: Activation,
+    inp: Vec<f32>,
+    tolerance: f64,
+) -> Result<()> {
+    let len = inp.len();
+    let dout = Random::new(1 + len as u64).vec(len);
+    let (mut want, mut want_grad) = (vec![0.0; len], vec![0.0; len]);
+    cpu::gelu::forward(&mut want, &wide(&inp), activation);
+    cpu::gelu::backward(&mut want_grad, &wide(&dout), &wide(&inp), activation);
+    let mut c = Case::new(s.gpu, name, 0)?;
+    let [inp, dout] = [c.input("inp", &inp)?, c.input("dout", &dout)?];
+    let [out, dinp] = [c.output("out", len)?, c.output("dinp", len)?];
+    c.run(launch, |r| {
+        ops::gelu::forward(r, &out, &inp, activation)?;
+        ops::gelu::backward(r, &dinp, &dout, &inp, activation)
+    })?;
+    c.expect("gelu::forward", &out, &want, tolerance);
+    // The slope has twice as many operations; tanh's has 1 − t², which cancels next to a factor of up to 10.
+    let factor = if activation == Activation::GeluTanh { 8.0 } else { 2.0 };
+    c.expect("gelu::backward", &dinp, &want_grad, factor * tolerance);
+    s.finish(c)
+}
+
+pub(super) fn residual(s: &mut Suite) -> Result<()> {
+    for launch in launches(s) {
+        for (rows, cols) in [(1, 1), (3, 65), (63, 3), (65, 197), (197, 63), (2, 768), (300, 3)] {
+            let mut random = Random::new((rows * cols) as u64);
+            let n = rows * cols;
+            let (inp, branch, dout, gamma) = (random.vec(n), random.vec(n), random.vec(n), random.vec(cols));
+            let (inp64, branch64, dout64, gamma64) = (wide(&inp), wide(&branch), wide(&dout), wide(&gamma));
+            let name = format!("rows {rows}, cols {cols}{}", folded(launch));
+            let mut c = Case::new(s.gpu, name, ops::scratch_len(rows, cols))?;
+            let [inp, branch] = [c.input("inp", &inp)?, c.input("branch", &branch)?];
+            let [dout, gamma] = [c.input("dout", &dout)?, c.input("gamma", &gamma)?];
+
+            // An addition and a product: each rounds once.
+            let kernels = [("residual::forward", None), ("residual::forward_scaled", Some(&gamma))];
+            for (kernel, gamma) in kernels {
+                let out = c.output("out", n)?;
+                let mut want = vec![0.0; n];
+                let gamma64 = gamma.map(|_| gamma64.as_slice());
+                cpu::residual::forward(&mut want, &inp64, &branch64, gamma64, rows, cols);
+                c.run(launch, |r| ops::residual::forward(r, &out, &inp, &branch, gamma, rows, cols))?;
+                c.expect(kernel, &out, &want, 2.0 * EPS);
+            }
+
+            let dbranch = c.output("dbranch", n)?;
+            let mut want = vec![0.0; n];
+            cpu::residual::backward_input(&mut want, &dout64, Some(&gamma64), rows, cols);
+            c.run(launch, |r| ops::residual::backward_input(r, &dbranch, &dout, &gamma, rows, cols))?;
+            c.expect("residual::backward_input", &dbranch, &want, EPS);
+
+            let before = random.vec(cols);
+            let dgamma = c.input("dgamma", &before)?;
+            let mut want = wide(&before);
+            cpu::residual::backward_params(&mut want, &dout64, &branch64, rows, cols);
+            c.run(launch, |r| ops::residual::backward_params(r, &dgamma, &dout, &branch, rows, cols))?;
+            // A sum over rows of products.
+            c.expect("residual::backward_params", &dgamma, &want, sum_tolerance(rows, 4.0));
+            s.finish(c)?;
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn pool(s: &mut Suite) -> Result<()> {
+    for launch in launches(s) {
+        for (batch, tokens, dim) in [(1, 2, 1), (3, 5, 65), (2, 197, 63), (65, 3, 3), (2, 4, 768), (1, 65, 197)] {
+            for (pool, class_token) in [(Pool::Cls, true), (Pool::Mean, true), (Pool::Mean, false)] {
+                let mut random = Random::new((batch * tokens * dim) as u64);
+                let dims = ops::pool::Dims { batch, tokens, dim, class_token };
+                let (inp, dout) = (random.vec(batch * tokens * dim), random.vec(batch * dim));
+                let (mut want, mut want_grad) = (vec![0.0; batch * dim], vec![0.0; batch * tokens * dim]);
+                cpu::pool::forward(&mut want, &wide(&inp), pool, class_token, batch, tokens, dim);
+                cpu::pool::backward(&mut want_grad, &wide(&dout), pool, class_token, batch, tokens, dim);
+                let token = if class_token { "" } else { ", no class token" };
+                let name = format!("{pool:?}, {batch}×{tokens}×{dim}{token}{}", folded(launch));
+                let mut c = Case::new(s.gpu, name, 0)?;
+                let [inp, dout] = [c.input("inp", &inp)?, c.input("dout", &dout)?];
+                let [out, dinp] = [c.output("out", want.len())?, c.output("dinp", want_grad.len())?];
+                c.run(launch, |r| {
+                    ops::pool::forward(r, &out, &inp, pool, dims)?;
+                    ops::pool::backward(r, &dinp, &dout, pool, dims)
+                })?;
+                // A mean over tokens; backward is one division, good to 2.5 units in the last place.
+                c.expect("pool::forward", &out, &want, sum_tolerance(tokens, 4.0));
+                c.expect("pool::backward", &dinp, &want_grad, 3.0 * EPS);
+                s.finish(c)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn patch_embed(s: &mut Suite) -> Result<()> {
+    for launch in launches(s) {
+        for (batch, size, patch, dim) in [(1, 1, 1, 1), (2, 12, 4, 65), (3, 15, 5, 63), (1, 42, 3, 3), (2, 28, 14, 197)]
+        {
+            for class_token in [true, false] {
+                patch_embed_case(s, launch, ops::patch_embed::Dims { batch, size, patch, dim, class_token })?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn patch_embed_case(s: &mut Suite, launch: Launch, dims: ops::patch_embed::Dims) -> Result<()> {
+    let ops::patch_embed::Dims { batch, size, patch, dim, class_token } = dims;
+    let (count, tokens) = (dims.patches(), dims.patches() + usize::from(class_token));
+    let mut random = Random::new((size * dim) as u64);
+    let (images, embedded) = (random.vec(batch * 3 * size * size), random.vec(batch * count * dim));
+    let (pos, cls, dtokens) = (random.vec(tokens * dim), random.vec(dim), random.vec(batch * tokens * dim));
+    let (before_pos, before_cls) = (random.vec(tokens * dim), random.vec(dim));
+
+    let mut want_patches = vec![0.0; batch * count * dims.patch_len()];
+    cpu::patch_embed::unfold(&mut want_patches, &wide(&images), batch, size, size, patch);
+    let mut want_tokens = vec![0.0; batch * tokens * dim];
+    let cls64 = wide(&cls);
+    let cls64 = class_token.then_some(cls64.as_slice());
+    cpu::patch_embed::assemble(&mut want_tokens, &wide(&embedded), &wide(&pos), cls64, batch, count, dim);
+    let (mut want_embedded, mut want_pos) = (vec![0.0; batch * count * dim], wide(&before_pos));
+    let mut want_cls = wide(&before_cls);
+    let want_cls_slice = class_token.then_some(want_cls.as_mut_slice());
+    cpu::patch_embed::assemble_backward(
+        &mut want_embedded,
+        &mut want_pos,
+        want_cls_slice,
+        &wide(&dtokens),
+        batch,
+        count,
+        dim,
+    );
+
+    let token = if class_token { "" } else { ", no class token" };
+    let name = format!("{batch} of {size} px, patch {patch}, dim {dim}{token}{}", folded(launch));
+    let mut c = Case::new(s.gpu, name, 0)?;
+    let [images, embedded] = [c.input("images", &images)?, c.input("embedded", &embedded)?];
+    let [pos, cls, dtokens] = [c.input("pos", &pos)?, c.input("cls", &cls)?, c.input("dtokens", &dtokens)?];
+    let cls = class_token.then_some(cls);
+    let [patches, out] = [c.output("patches", want_patches.len())?, c.output("tokens", want_tokens.len())?];
+    let dembedded = c.output("dembedded", want_embedded.len())?;
+    let [dpos, dcls] = [c.input("dpos", &before_pos)?, c.input("dcls", &before_cls)?];
+    c.run(launch, |r| {
+        ops::patch_embed::unfold(r, &patches, &images, dims)?;
+        ops::patch_embed::assemble(r, &out, &embedded, &pos, cls.as_ref(), dims)?;
+        let dcls = class_token.then_some(&dcls);
+        ops::patch_embed::backward(r, &dembedded, &dpos, dcls, &dtokens, dims)
+    })?;
+    // Copies are exact; a position is one addition; its gradient is a sum over the batch.
+    c.expect("patch_embed::unfold", &patches, &want_patches, 0.0);
+    c.expect("patch_embed::assemble", &out, &want_tokens, EPS);
+    c.expect("patch_embed::backward_embedded", &dembedded, &want_embedded, 0.0);
+    c.expect("patch_embed::backward_pos", &dpos, &want_pos, sum_tolerance(batch, 2.0));
+    if class_token {
+        c.expect("patch_embed::backward_cls", &dcls, &want_cls, sum_tolerance(batch, 2.0));
+    }
+    s.finish(c)
+}

@@ -1,0 +1,227 @@
+//! Every kernel against its f64 reference, on the device under test and, as release runs have it, without runtime checks;
+//! then the harness itself, which must notice what it is there to notice.
+
+#![allow(clippy::single_range_in_vec_init)] // lists of ranges, of which some have one
+
+use std::collections::BTreeSet;
+use std::sync::OnceLock;
+
+use tpgm::cpu;
+use tpgm::gpu::{Gpu, View, shaders};
+use tpgm::model::config::Activation::Gelu;
+use tpgm::ops;
+use tpgm::suite::harness::{Case, EPS, Launch, Random, error, wide};
+use tpgm::suite::{self, Outcome};
+
+mod common;
+#[path = "kernels/goldens.rs"]
+mod goldens;
+
+/// The same adapter with shaders that carry no runtime checks.
+fn unchecked() -> &'static Gpu {
+    static GPU: OnceLock<Gpu> = OnceLock::new();
+    GPU.get_or_init(|| {
+        let wanted = std::env::var("TPGM_TEST_ADAPTER").ok();
+        Gpu::open(wanted.as_deref(), false).unwrap_or_else(|e| panic!("{e}"))
+    })
+}
+
+/// Fails with every outcome that has not passed; prints the worst error as a share of its tolerance.
+fn assert_passed(what: &str, outcomes: &[Outcome]) {
+    let failed: Vec<String> = outcomes
+        .iter()
+        .filter(|o| !o.passed())
+        .map(|o| {
+            let failure = o.failure.as_ref().unwrap_or(&o.worst);
+            format!("{} ({}): {failure}; error {:.2e}, tolerance {:.2e}", o.kernel, o.case, o.error, o.tolerance)
+        })
+        .collect();
+    let worst = outcomes.iter().max_by(|a, b| (a.error / a.tolerance).total_cmp(&(b.error / b.tolerance)));
+    let worst = worst.unwrap_or_else(|| panic!("{what}: no cases"));
+    println!(
+        "{what}: {} outcomes, worst {:.1e} of {:.1e} in {} ({})",
+        outcomes.len(),
+        worst.error,
+        worst.tolerance,
+        worst.kernel,
+        worst.case
+    );
+    assert!(failed.is_empty(), "{what}: {} of {} failed:\n{}", failed.len(), outcomes.len(), failed.join("\n"));
+}
+
+fn run(stem: &str) {
+    for (mode, gpu) in [("as opened", common::gpu()), ("unchecked", unchecked())] {
+        let outcomes = suite::run_stem(gpu, stem, &mut |_| {}).unwrap_or_else(|e| panic!("{e}"));
+        assert_passed(&format!("{stem}, {mode}"), &outcomes);
+    }
+}
+
+macro_rules! stems {
+    ($($stem:ident)*) => {
+        $(
+            #[test]
+            fn $stem() {
+                run(stringify!($stem));
+            }
+        )*
+        const TESTED: &[&str] = &[$(stringify!($stem)),*];
+    };
+}
+
+stems! { matmul column_sum layer_norm gelu residual pool patch_embed attention cross_entropy sgd adamw norm_clip mars }
+
+#[test]
+fn every_stem_has_a_test_and_every_entry_point_a_case() {
+    let names: Vec<&str> = suite::stems().iter().map(|(name, _)| *name).collect();
+    assert_eq!(names, TESTED);
+    let gpu = common::gpu();
+    let mut dispatched = BTreeSet::new();
+    suite::run(gpu, &mut |o| dispatched.extend(o.dispatched.iter().cloned())).unwrap_or_else(|e| panic!("{e}"));
+    for shader in shaders::ALL {
+        // Only adapters with subgroups of eight lanes and more can run this one.
+        if shader.name == "matmul_direct" && !gpu.has_wide_subgroups() {
+            continue;
+        }
+        let tail = if shader.name == "attention" { "const HD = 4u;\nconst HD4 = 1u;\n" } else { "" };
+        let (module, _) = tpgm::gpu::kernel::parse(shader.name, &shader.source(tail)).unwrap_or_else(|e| panic!("{e}"));
+        for entry in &module.entry_points {
+            let label = format!("{}::{}", shader.name, entry.name);
+            assert!(dispatched.contains(&label), "no case runs {label}");
+        }
+    }
+}
+
+// The harness. Each of these does something wrong on purpose.
+
+const LEN: usize = 65;
+
+/// A case of GELU on [`LEN`] elements: the case, its input on the device and on the host, and the right result.
+fn gelu_case() -> (Case<'static>, View, Vec<f64>) {
+    let inp = Random::new(1).vec(LEN);
+    let mut want = vec![0.0; LEN];
+    cpu::gelu::forward(&mut want, &wide(&inp), Gelu);
+    let mut case = Case::new(common::gpu(), "sabotage", 0).unwrap();
+    let inp = case.input("inp", &inp).unwrap();
+    (case, inp, want)
+}
+
+fn forward(case: &mut Case, out: &View, inp: &View) {
+    let launch = Launch::natural(common::gpu());
+    case.run(launch, |r| ops::gelu::forward(r, out, inp, Gelu)).unwrap();
+}
+
+/// The only outcome of a case.
+fn outcome(case: Case) -> Outcome {
+    let mut outcomes = case.finish().unwrap();
+    assert_eq!(outcomes.len(), 1);
+    outcomes.remove(0)
+}
+
+/// Expects a failure whose text contains `text`.
+fn assert_failure(case: Case, text: &str) {
+    let outcome = outcome(case);
+    assert!(!outcome.passed() && outcome.failure.as_ref().is_some_and(|f| f.contains(text)), "{text}: {outcome:?}");
+}
+
+#[test]
+fn the_harness_passes_a_right_result() {
+    let (mut case, inp, want) = gelu_case();
+    let out = case.output("out", LEN).unwrap();
+    forward(&mut case, &out, &inp);
+    case.expect("gelu::forward", &out, &want, 16.0 * EPS);
+    let outcome = outcome(case);
+    assert!(outcome.passed(), "{outcome:?}");
+    assert_eq!(outcome.dispatched, ["gelu::forward"]);
+}
+
+#[test]
+fn the_harness_notices_one_wrong_element() {
+    let (mut case, inp, mut want) = gelu_case();
+    let out = case.output("out", LEN).unwrap();
+    forward(&mut case, &out, &inp);
+    let smallest = (0..LEN).min_by(|&a, &b| want[a].abs().total_cmp(&want[b].abs())).unwrap();
+    want[smallest] += 1e-4;
+    case.expect("gelu::forward", &out, &want, 16.0 * EPS);
+    let outcome = outcome(case);
+    assert!(!outcome.passed() && outcome.failure.is_none() && outcome.error > 1e-4, "{outcome:?}");
+}
+
+#[test]
+fn the_harness_notices_an_element_not_written() {
+    let (mut case, inp, want) = gelu_case();
+    let out = case.output("out", LEN).unwrap();
+    forward(&mut case, &out.first(LEN - 1), &inp.first(LEN - 1));
+    case.expect("gelu::forward", &out, &want, 16.0 * EPS);
+    assert_failure(case, "out[64] was not written");
+}
+
+#[test]
+fn the_harness_notices_a_nan() {
+    let (mut case, _, want) = gelu_case();
+    let mut values = Random::new(1).vec(LEN);
+    values[17] = f32::NAN;
+    let (inp, out) = (case.input("broken", &values).unwrap(), case.output("out", LEN).unwrap());
+    // A residual addition carries a NaN through on every adapter; an activation may clamp it away.
+    let launch = Launch::natural(common::gpu());
+    case.run(launch, |r| ops::residual::forward(r, &out, &inp, &inp, None, 1, LEN)).unwrap();
+    case.expect("residual::forward", &out, &want, 1e9);
+    assert_failure(case, "out[17] is NaN");
+}
+
+#[test]
+fn the_harness_notices_writes_before_and_past_a_range() {
+    for (offset, len, text) in [(0, LEN + 1, "out[65] was written, of 65"), (64, LEN, "out[-64] was written, of 65")] {
+        let (mut case, inp, want) = gelu_case();
+        let out = case.output("out", LEN).unwrap();
+        let long = case.input("longer", &Random::new(2).vec(len)).unwrap();
+        forward(&mut case, &out, &inp);
+        forward(&mut case, &View { offset: out.offset - offset, len, buffer: out.buffer.clone() }, &long);
+        // The second run writes good elements too: only the guard is of interest.
+        case.expect("gelu::forward", &out, &want, 1e9);
+        assert_failure(case, text);
+    }
+}
+
+#[test]
+fn the_harness_notices_a_changed_input() {
+    let (mut case, inp, want) = gelu_case();
+    let (out, other) = (case.output("out", LEN).unwrap(), case.input("other", &[1.0; LEN]).unwrap());
+    forward(&mut case, &out, &inp);
+    forward(&mut case, &other, &inp);
+    case.expect("gelu::forward", &out, &want, 16.0 * EPS);
+    assert_failure(case, "other[0] was written");
+}
+
+#[test]
+fn the_harness_notices_wrong_bits() {
+    let (mut case, inp, _) = gelu_case();
+    let out = case.input("out", &[0.0; LEN]).unwrap();
+    forward(&mut case, &out, &inp);
+    case.expect_unchanged("gelu::forward", &out);
+    assert_failure(case, "out[0] is");
+}
+
+#[test]
+fn the_harness_notices_assigning_where_adding_is_meant() {
+    let (mut case, inp, want) = gelu_case();
+    let before = [0.5; LEN];
+    let out = case.input("out", &before).unwrap();
+    forward(&mut case, &out, &inp);
+    let sum: Vec<f64> = want.iter().map(|w| w + 0.5).collect();
+    case.expect("gelu::forward", &out, &sum, 16.0 * EPS);
+    assert!(!outcome(case).passed());
+}
+
+#[test]
+fn errors_are_measured_where_they_can_not_hide() {
+    assert_eq!(error(&[1.0, 2.0], &[1.0, 2.0]), 0.0);
+    assert_eq!(error(&[0.0], &[0.0]), 0.0);
+    assert_eq!(error(&[1e-30], &[0.0]), f64::INFINITY);
+    assert_eq!(error(&[1.0, f64::NAN], &[1.0, 1.0]), f64::INFINITY);
+    // One large element does not excuse a small one: the mean is 1000.5 / 1001, not 1000.
+    let mut want = vec![0.0005; 1000];
+    want.push(1000.0);
+    let mut got = want.clone();
+    got[3] += 0.1;
+    assert!(error(&got, &want) > 0.09);
+}
