@@ -1,0 +1,103 @@
+//! `tpgm demo`
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+
+use crate::cli::finetune::{result_table, train_and_report};
+use crate::cli::{AdapterArgs, print};
+use crate::data::Augment;
+use crate::error::{Error, Result};
+use crate::train::config::{Method, TrainArgs};
+use crate::train::trainer::{Start, TestResult};
+
+/// Flags of `demo`.
+#[derive(Args, Debug)]
+pub(super) struct DemoArgs {
+    /// Folder for the two runs and the page about them
+    #[arg(long, value_name = "DIR", default_value = "runs/demo")]
+    out: PathBuf,
+    /// Folder with the demo's images and weights [default: assets, here or beside the program's source]
+    #[arg(long, value_name = "DIR")]
+    assets: Option<PathBuf>,
+    /// Passes over the training images
+    #[arg(long, value_name = "N", default_value_t = EPOCHS)]
+    epochs: u64,
+    /// Decides everything that is random
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    #[command(flatten)]
+    adapter: AdapterArgs,
+}
+
+/// Enough for plain fine-tuning to settle, and short enough for two cores without a GPU.
+const EPOCHS: u64 = 12;
+
+/// Test sets: name, folder, in-distribution or not.
+const TESTS: [(&str, &str); 6] = [
+    ("google", "google/test"),
+    ("twitter", "twitter/test"),
+    ("fluent-flat", "fluent/flat/test"),
+    ("fluent-hc", "fluent/hc/test"),
+    ("openmoji", "openmoji/color/test"),
+    ("openmoji-black", "openmoji/black/test"),
+];
+
+fn find_assets(wanted: Option<PathBuf>) -> Result<PathBuf> {
+    let beside_source = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets");
+    let candidates = wanted.map_or(vec![PathBuf::from("assets"), beside_source], |dir| vec![dir]);
+    candidates.iter().find(|dir| dir.join(WEIGHTS).is_file()).cloned().ok_or_else(|| {
+        Error::data(&candidates[0], format!("there is no {WEIGHTS} here: give the repository's assets folder (--assets)"))
+    })
+}
+
+const WEIGHTS: &str = "vit-emoji.safetensors";
+
+pub(super) fn run(args: DemoArgs) -> Result<()> {
+    let assets = find_assets(args.assets)?;
+    let gpu = args.adapter.open()?;
+    eprintln!("on {} ({:?})", gpu.info.name, gpu.info.backend);
+    let path = |part: &str| Some(assets.join(part));
+    let runs = [("fine-tuning", "vanilla", Method::Vanilla), ("TPGM", "tpgm", Method::Tpgm)];
+    let mut rows: Vec<(String, Vec<TestResult>)> = Vec::new();
+    let mut dirs = Vec::new();
+    for (i, (title, name, method)) in runs.into_iter().enumerate() {
+        let flags = TrainArgs {
+            model: path(WEIGHTS),
+            train: path("google/train"),
+            val: path("google/val"),
+            test: Some(TESTS.map(|(name, dir)| format!("{name}={}", assets.join(dir).display())).to_vec()),
+            id: Some(vec![TESTS[0].0.into()]),
+            epochs: Some(args.epochs),
+            batch_size: Some(64),
+            augment: Some(Augment::Flip),
+            seed: Some(args.seed),
+            // Only at the end: the last weights are then the ones reported.
+            eval_every: Some(0),
+            method: Some(method),
+            ..TrainArgs::default()
+        };
+        let dir = args.out.join(name);
+        // A demo is run to be seen again: its own folders are replaced.
+        if dir.join("metrics.jsonl").exists() {
+            std::fs::remove_dir_all(&dir).map_err(|e| Error::io(&dir, "cannot replace this folder", e))?;
+        }
+        let start = Start { resume: false, baseline: i == 0 };
+        let summary = train_and_report(&gpu, &flags.resolve()?, &dir, start, &format!("{title}: "))?;
+        let of = |model: &str| summary.tests.iter().filter(|r| r.model == model).cloned().collect::<Vec<_>>();
+        if i == 0 {
+            rows.push(("pre-trained".into(), of("pretrained")));
+        }
+        rows.push((title.into(), of("last")));
+        dirs.push(dir);
+    }
+    let page = args.out.join("report.html");
+    crate::report::write(&dirs, &page)?;
+    let rows: Vec<(String, Vec<&TestResult>)> = rows.iter().map(|(n, r)| (n.clone(), r.iter().collect())).collect();
+    let images = rows[0].1.first().map_or(0, |r| r.evaluation.images);
+    print(&format!(
+        "\n{}\nfine-tuned on google's training images; {images} test images each, so a standard error near 3 points\n{}\n",
+        result_table(&rows),
+        page.display()
+    ))
+}

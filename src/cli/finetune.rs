@@ -1,0 +1,115 @@
+//! `tpgm finetune`
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use serde_json::json;
+
+use crate::cli::progress::Progress;
+use crate::cli::table::{percent, table};
+use crate::cli::{AdapterArgs, print, print_json};
+use crate::error::Result;
+use crate::gpu::Gpu;
+use crate::train::config::{TrainArgs, TrainConfig};
+use crate::train::trainer::{Start, Summary, TestResult};
+use crate::train::train;
+
+/// Flags of `finetune`.
+#[derive(Args, Debug)]
+pub(super) struct FinetuneArgs {
+    #[command(flatten)]
+    train: TrainArgs,
+    /// The run directory to write
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// A TOML file with the same names as these flags, which win over it
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Go on with the run in --out
+    #[arg(long)]
+    resume: bool,
+    /// Do not evaluate the pre-trained model on the test sets
+    #[arg(long)]
+    no_baseline: bool,
+    /// Time every kernel of one training step before the run, and print the table
+    #[arg(long)]
+    trace: bool,
+    #[command(flatten)]
+    adapter: AdapterArgs,
+    /// One JSON document on stdout
+    #[arg(long)]
+    json: bool,
+}
+
+/// Trains with progress on stderr, and writes the run's page.
+pub(super) fn train_and_report(
+    gpu: &Gpu,
+    config: &TrainConfig,
+    out: &Path,
+    start: Start,
+    prefix: &str,
+) -> Result<Summary> {
+    let mut progress = Progress::new(prefix);
+    let summary = train(gpu, config, out, start, &mut |event| progress.show(event))?;
+    drop(progress);
+    crate::report::write(&[out.to_path_buf()], &out.join("report.html"))?;
+    Ok(summary)
+}
+
+/// One row a model, one column a test set.
+pub(super) fn result_table(rows: &[(String, Vec<&TestResult>)]) -> String {
+    let Some((_, first)) = rows.first() else { return String::new() };
+    let mut header = vec!["top-1 %".to_string()];
+    header.extend(first.iter().map(|r| r.name.clone()));
+    let with_ood = first.iter().any(|r| r.id == Some(false));
+    if with_ood {
+        header.push("OOD mean".into());
+    }
+    let cells = rows.iter().map(|(name, results)| {
+        let mut row = vec![name.clone()];
+        row.extend(results.iter().map(|r| percent(r.evaluation.top1)));
+        if with_ood {
+            let ood: Vec<f64> = results.iter().filter(|r| r.id == Some(false)).map(|r| r.evaluation.top1).collect();
+            row.push(percent(ood.iter().sum::<f64>() / ood.len() as f64));
+        }
+        row
+    });
+    table(&header.iter().map(String::as_str).collect::<Vec<_>>(), &cells.collect::<Vec<_>>())
+}
+
+pub(super) fn run(args: FinetuneArgs) -> Result<()> {
+    let flags = match &args.config {
+        Some(file) => args.train.over_file(file)?,
+        None => args.train,
+    };
+    let config = flags.resolve()?;
+    let gpu = args.adapter.open()?;
+    if args.trace {
+        crate::cli::trace::run(&gpu, &config)?;
+    }
+    let start = Start { resume: args.resume, baseline: !args.no_baseline };
+    let summary = train_and_report(&gpu, &config, &args.out, start, "")?;
+    if args.json {
+        let test = |r: &TestResult| {
+            json!({
+                "data": r.name, "model": r.model, "id": r.id, "images": r.evaluation.images,
+                "top1": r.evaluation.top1, "top5": r.evaluation.top5, "loss": r.evaluation.loss,
+                "ece": r.evaluation.ece,
+            })
+        };
+        return print_json(&json!({
+            "out": args.out,
+            "steps": summary.steps,
+            "seconds": summary.seconds,
+            "tests": summary.tests.iter().map(test).collect::<Vec<_>>(),
+        }));
+    }
+    let models = ["pretrained", "last", "best"];
+    let rows: Vec<(String, Vec<&TestResult>)> = models
+        .iter()
+        .map(|m| (m.to_string(), summary.tests.iter().filter(|r| r.model == *m).collect::<Vec<_>>()))
+        .filter(|(_, results)| !results.is_empty())
+        .collect();
+    print(&result_table(&rows))?;
+    print(&format!("{} steps in {:.0} s; {}\n", summary.steps, summary.seconds, args.out.join("report.html").display()))
+}

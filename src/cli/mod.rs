@@ -1,0 +1,101 @@
+//! The command line: one file a subcommand. Results go to stdout, everything said on the way to stderr.
+
+mod check;
+mod demo;
+mod devices;
+mod eval;
+mod finetune;
+mod init;
+mod inspect;
+mod predict;
+mod progress;
+mod project;
+mod report;
+mod table;
+mod trace;
+
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::error::{Error, Result};
+use crate::gpu::Gpu;
+
+/// Robust fine-tuning of vision models on any GPU
+#[derive(Debug, Parser)]
+#[command(name = "tpgm", version, about, propagate_version = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// List the adapters, and which one a run would take and why
+    Devices(devices::DevicesArgs),
+    /// Hold every kernel against its reference on this adapter: what to run first on a new GPU
+    Check(check::CheckArgs),
+    /// Tell what a checkpoint holds and how it would be run
+    Inspect(inspect::InspectArgs),
+    /// Write a model with random weights, to pre-train from nothing
+    Init(init::InitArgs),
+    /// Predict the classes of images
+    Predict(predict::PredictArgs),
+    /// Accuracy, loss and calibration on data sets
+    Eval(eval::EvalArgs),
+    /// Fine-tune a model, held near the pre-trained one by radii learned on validation data
+    Finetune(Box<finetune::FinetuneArgs>),
+    /// Learn radii for a checkpoint that was fine-tuned elsewhere, and project it
+    Project(project::ProjectArgs),
+    /// Write one HTML page about one run or several
+    Report(report::ReportArgs),
+    /// Fine-tune on the images that come with this program, plainly and with TPGM, and compare
+    Demo(demo::DemoArgs),
+}
+
+/// Which adapter to run on.
+#[derive(Args, Clone, Debug, Default)]
+pub struct AdapterArgs {
+    /// Adapter: its number in `tpgm devices`, or a part of its name
+    #[arg(long, value_name = "ADAPTER")]
+    adapter: Option<String>,
+}
+
+impl AdapterArgs {
+    /// Opens it, with shaders as fast as they go.
+    fn open(&self) -> Result<Gpu> {
+        Gpu::open(self.adapter.as_deref(), false)
+    }
+}
+
+/// Runs a subcommand; the exit code is not 0 where it finished with a bad result.
+pub fn run(cli: Cli) -> Result<ExitCode> {
+    match cli.command {
+        Command::Devices(args) => devices::run(args),
+        Command::Check(args) => return check::run(args),
+        Command::Inspect(args) => inspect::run(args),
+        Command::Init(args) => init::run(args),
+        Command::Predict(args) => predict::run(args),
+        Command::Eval(args) => eval::run(args),
+        Command::Finetune(args) => finetune::run(*args),
+        Command::Project(args) => project::run(args),
+        Command::Report(args) => report::run(args),
+        Command::Demo(args) => demo::run(args),
+    }?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Prints to stdout; a closed pipe (`| head`) ends the output, not the program with a panic.
+fn print(text: &str) -> Result<()> {
+    use std::io::Write;
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => Err(Error::io("stdout", "cannot write", e)),
+        _ => Ok(()),
+    }
+}
+
+fn print_json(value: &impl serde::Serialize) -> Result<()> {
+    let text = serde_json::to_string_pretty(value).expect("plain values always serialise");
+    print(&(text + "\n"))
+}

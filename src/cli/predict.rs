@@ -1,0 +1,97 @@
+//! `tpgm predict`
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use clap::Args;
+use serde_json::json;
+
+use crate::checkpoint::write_safetensors;
+use crate::cli::{AdapterArgs, print, print_json};
+use crate::data::{Dataset, eval_batches};
+use crate::error::{Error, Result};
+use crate::train::config::ModelArgs;
+use crate::train::evaluate::{Classifier, Predictor};
+use crate::train::source::Source;
+
+/// Flags of `predict`.
+#[derive(Args, Debug)]
+pub(super) struct PredictArgs {
+    /// A .safetensors file, or a folder with model.safetensors
+    #[arg(long, value_name = "MODEL")]
+    model: PathBuf,
+    /// An image, a folder of images, a list file or a CSV
+    #[arg(long, value_name = "PATH")]
+    data: PathBuf,
+    /// Folder that the paths of a list file or CSV are relative to
+    #[arg(long, value_name = "DIR")]
+    root: Option<PathBuf>,
+    /// Write the logits [N,C] to this safetensors file, rows in sorted path order
+    #[arg(long, value_name = "FILE")]
+    logits: Option<PathBuf>,
+    /// Classes to name for each image
+    #[arg(long, value_name = "K", default_value_t = 1)]
+    top: usize,
+    /// Images that pass through the adapter at once
+    #[arg(long, value_name = "N", default_value_t = 32)]
+    batch_size: usize,
+    #[command(flatten)]
+    model_args: ModelArgs,
+    #[command(flatten)]
+    adapter: AdapterArgs,
+    /// One JSON document on stdout
+    #[arg(long)]
+    json: bool,
+}
+
+/// Classes by falling probability.
+fn ranked(logits: &[f32]) -> Vec<(usize, f64)> {
+    let peak = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let total: f64 = logits.iter().map(|l| f64::from(l - peak).exp()).sum();
+    let mut order: Vec<(usize, f64)> =
+        logits.iter().map(|l| f64::from(l - peak).exp() / total).enumerate().collect();
+    order.sort_by(|a, b| b.1.total_cmp(&a.1));
+    order
+}
+
+pub(super) fn run(args: PredictArgs) -> Result<()> {
+    if args.batch_size == 0 || args.top == 0 {
+        return Err(Error::Usage("--batch-size and --top must be greater than 0".into()));
+    }
+    let source = Source::open(&args.model, &args.model_args.overrides())?;
+    let classes = source.classes()?;
+    let preprocess = args.model_args.preprocess(&source.recognised.preprocess)?;
+    let mut images = Dataset::unlabelled(&args.data, args.root.as_deref())?;
+    images.items.sort_by(|a, b| a.path.cmp(&b.path));
+    let gpu = args.adapter.open()?;
+    let batch = args.batch_size.min(images.items.len());
+    let mut model = Predictor::new(&gpu, source.vit(), &source.packed(), batch)?;
+    let mut logits = Vec::with_capacity(images.items.len() * classes.len());
+    for batch in eval_batches(&images, &preprocess, model.capacity())? {
+        let batch = batch?;
+        logits.extend(model.logits(&batch.images, batch.len())?);
+    }
+    if let Some(path) = &args.logits {
+        let shape = vec![images.items.len(), classes.len()];
+        write_safetensors(path, &[("logits".to_string(), shape, logits.as_slice())], &BTreeMap::new())?;
+    }
+    let rows = images.items.iter().zip(logits.chunks(classes.len()));
+    if args.json {
+        let row = |(item, logits): (&crate::data::Item, &[f32])| {
+            let top: Vec<_> = ranked(logits)
+                .iter()
+                .take(args.top)
+                .map(|(c, p)| json!({"class": classes[*c], "probability": p}))
+                .collect();
+            json!({"path": item.path, "top": top})
+        };
+        return print_json(&rows.map(row).collect::<Vec<_>>());
+    }
+    let mut text = String::new();
+    for (item, logits) in rows {
+        let top: Vec<String> =
+            ranked(logits).iter().take(args.top).map(|(c, p)| format!("{} {:.1} %", classes[*c], 100.0 * p)).collect();
+        text += &format!("{}: {}\n", item.path.display(), top.join(", "));
+    }
+    print(&text)
+}

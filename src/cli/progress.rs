@@ -1,0 +1,75 @@
+//! What a run tells on the way: a progress bar on a terminal, plain lines elsewhere; always on stderr.
+
+use std::io::IsTerminal;
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::cli::table::percent;
+use crate::train::Event;
+
+/// Time between two plain lines about steps.
+const QUIET: Duration = Duration::from_secs(5);
+
+/// Shows [`Event`]s.
+pub(super) struct Progress {
+    bar: Option<ProgressBar>,
+    prefix: String,
+    last: Instant,
+}
+
+impl Progress {
+    /// `prefix` begins every line, to tell runs apart.
+    pub(super) fn new(prefix: &str) -> Progress {
+        let bar = std::io::stderr().is_terminal().then(|| {
+            let style = ProgressStyle::with_template("{prefix}{bar:30} {pos}/{len} steps  {msg}  {eta} left");
+            let bar = ProgressBar::new(0).with_style(style.expect("a valid template"));
+            bar.set_prefix(prefix.to_string());
+            bar
+        });
+        Progress { bar, prefix: prefix.to_string(), last: Instant::now() }
+    }
+
+    fn line(&self, text: &str) {
+        let text = format!("{}{text}", self.prefix);
+        match &self.bar {
+            Some(bar) => bar.suspend(|| eprintln!("{text}")),
+            None => eprintln!("{text}"),
+        }
+    }
+
+    pub(super) fn show(&mut self, event: Event) {
+        match event {
+            Event::Note(text) => self.line(&text),
+            Event::Warning(text) => self.line(&format!("warning: {text}")),
+            Event::Evaluated(r) => {
+                let (top1, loss) = (percent(r.evaluation.top1), r.evaluation.loss);
+                self.line(&format!("{} on {}: top-1 {top1} %, loss {loss:.4}", r.model, r.name));
+            }
+            Event::Progress { step, steps, loss, rate } => {
+                let loss = if loss.is_nan() { String::new() } else { format!("loss {loss:.4}, ") };
+                let text = format!("{loss}{rate:.1} images/s");
+                match &self.bar {
+                    Some(bar) => {
+                        bar.set_length(steps);
+                        bar.set_position(step);
+                        bar.set_message(text);
+                    }
+                    None if self.last.elapsed() > QUIET || step == steps => {
+                        self.last = Instant::now();
+                        self.line(&format!("step {step}/{steps}: {text}"));
+                    }
+                    None => {}
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}

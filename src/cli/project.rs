@@ -1,0 +1,85 @@
+//! `tpgm project`
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use crate::cli::progress::Progress;
+use crate::cli::{AdapterArgs, print};
+use crate::cpu::mars::Norm;
+use crate::error::{Error, Result};
+use crate::train::config::{ModelArgs, word};
+use crate::train::project::{ProjectConfig, beside, project};
+
+/// Flags of `project`.
+#[derive(Args, Debug)]
+pub(super) struct ProjectArgs {
+    /// The model that the fine-tuning began with
+    #[arg(long, value_name = "A")]
+    pretrained: PathBuf,
+    /// The fine-tuned model
+    #[arg(long, value_name = "B")]
+    finetuned: PathBuf,
+    /// Validation images: what the radii are learned on
+    #[arg(long, value_name = "PATH")]
+    val: PathBuf,
+    /// The file to write; C.radii.csv and C.metrics.jsonl come beside it
+    #[arg(long, value_name = "C")]
+    out: PathBuf,
+    /// Folder that the paths of a list file or CSV are relative to
+    #[arg(long, value_name = "DIR")]
+    root: Option<PathBuf>,
+    /// How drift is measured: mars or l2
+    #[arg(long, default_value = "l2", value_parser = word::<Norm>)]
+    norm: Norm,
+    /// Outer iterations
+    #[arg(long, value_name = "N", default_value_t = 200)]
+    max_iters: usize,
+    /// Adam's learning rate on the radii
+    #[arg(long, default_value_t = 1e-2)]
+    radius_lr: f32,
+    /// Images of a radius batch
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    radius_batch_size: usize,
+    /// Tensors that have no radius, by name; * and ? stand for any characters [default: whatever has no pre-trained
+    /// counterpart]
+    #[arg(long, value_name = "GLOB", num_args = 1..)]
+    exclude: Option<Vec<String>>,
+    /// Batches in sorted order
+    #[arg(long)]
+    no_shuffle: bool,
+    /// Decides the batches
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    #[command(flatten)]
+    model_args: ModelArgs,
+    #[command(flatten)]
+    adapter: AdapterArgs,
+}
+
+pub(super) fn run(args: ProjectArgs) -> Result<()> {
+    if args.max_iters == 0 || args.radius_batch_size == 0 || !args.radius_lr.is_normal() || args.radius_lr < 0.0 {
+        return Err(Error::Usage("--max-iters, --radius-batch-size and --radius-lr must be greater than 0".into()));
+    }
+    let config = ProjectConfig {
+        pretrained: args.pretrained,
+        finetuned: args.finetuned,
+        val: args.val,
+        root: args.root,
+        out: args.out,
+        model_args: args.model_args,
+        norm: args.norm,
+        max_iters: args.max_iters,
+        radius_lr: args.radius_lr,
+        radius_batch_size: args.radius_batch_size,
+        exclude: args.exclude,
+        no_shuffle: args.no_shuffle,
+        seed: args.seed,
+    };
+    let gpu = args.adapter.open()?;
+    let mut progress = Progress::new("");
+    project(&gpu, &config, &mut |event| progress.show(event))?;
+    drop(progress);
+    let radii = beside(&config.out, ".radii.csv");
+    print(&format!("{}, radii in {}\n", config.out.display(), radii.display()))
+}

@@ -1,0 +1,16 @@
+//! The host's part of training: configuration, learning-rate schedules, evaluation, the run directory, resuming, and
+//! the loop that ties a learner and a method together.
+
+pub mod config;
+pub mod evaluate;
+pub mod project;
+pub mod run_dir;
+pub mod schedule;
+pub mod source;
+pub mod splits;
+pub mod state;
+pub mod trainer;
+
+pub use config::TrainConfig;
+pub use evaluate::{Evaluation, Predictor};
+pub use trainer::{Event, Summary, train};

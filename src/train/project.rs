@@ -1,0 +1,164 @@
+//! The post-hoc recipe on two checkpoints that were trained elsewhere: radii learned at fixed weights, then one
+//! projection.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use crate::cpu::mars::Norm;
+use crate::data::{Dataset, Loader, LoaderConfig};
+use crate::error::{Error, Result};
+use crate::gpu::Gpu;
+use crate::gpu::buffer::mib;
+use crate::method::{Learner, Optimizer, Settings, Tpgm, TpgmSettings};
+use crate::ops::sgd::Sgd;
+use crate::train::config::ModelArgs;
+use crate::train::run_dir::RunLog;
+use crate::train::source::Source;
+use crate::train::trainer::{Event, excluded_by};
+
+/// What is projected onto what, and how the radii are learned.
+#[derive(Clone, Debug)]
+pub struct ProjectConfig {
+    /// The anchor.
+    pub pretrained: PathBuf,
+    /// The weights to project.
+    pub finetuned: PathBuf,
+    /// Images that the radii are learned on.
+    pub val: PathBuf,
+    /// Folder that the paths of a list file or CSV are relative to.
+    pub root: Option<PathBuf>,
+    /// The file to write.
+    pub out: PathBuf,
+    /// What the checkpoints can't say.
+    pub model_args: ModelArgs,
+    /// How drift is measured.
+    pub norm: Norm,
+    /// Outer iterations.
+    pub max_iters: usize,
+    /// Adam's learning rate on the radii.
+    pub radius_lr: f32,
+    /// Images of a radius batch.
+    pub radius_batch_size: usize,
+    /// Tensors that have no radius.
+    pub exclude: Option<Vec<String>>,
+    /// Batches in sorted order.
+    pub no_shuffle: bool,
+    /// Decides the batches.
+    pub seed: u64,
+}
+
+/// `path` with `suffix` after its whole name: `C.radii.csv` beside `C`.
+pub fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+/// The anchor in the layout of the fine-tuned model, and which tensors have none. A tensor that the anchor lacks, or has
+/// in another shape, can only be the head's: it stays as it was fine-tuned.
+fn anchor(pretrained: &Source, finetuned: &Source) -> Result<(Vec<f32>, Vec<bool>)> {
+    let known: BTreeMap<&str, (&Vec<usize>, &Vec<f32>)> =
+        pretrained.weights.iter().map(|(name, shape, values)| (name.as_str(), (shape, values))).collect();
+    let mut missing = Vec::new();
+    let mut tensors: Vec<&[f32]> = Vec::new();
+    for (name, shape, values) in &finetuned.weights {
+        let own = known.get(name.as_str()).filter(|(own, _)| *own == shape);
+        if own.is_none() && !name.starts_with("head.") {
+            let path = pretrained.checkpoint.path();
+            let what = match known.get(name.as_str()) {
+                Some((own, _)) => format!("tensor {name} has shape {own:?}, the fine-tuned model's {shape:?}"),
+                None => format!("tensor {name} is missing, the fine-tuned model has it"),
+            };
+            return Err(Error::checkpoint(path, format!("{what}: give the checkpoint that the fine-tuning began with")));
+        }
+        missing.push(own.is_none());
+        tensors.push(own.map_or(values.as_slice(), |(_, own)| own.as_slice()));
+    }
+    Ok((finetuned.vit().layout.pack(tensors.into_iter()), missing))
+}
+
+/// Learns the radii and writes `out`, with `out.radii.csv` and `out.metrics.jsonl` beside it.
+pub fn project(gpu: &Gpu, config: &ProjectConfig, events: &mut dyn FnMut(Event)) -> Result<()> {
+    let overrides = config.model_args.overrides();
+    let mut finetuned = Source::open(&config.finetuned, &overrides)?;
+    let pretrained = Source::open(&config.pretrained, &overrides)?;
+    finetuned.recognised.preprocess = config.model_args.preprocess(&finetuned.recognised.preprocess)?;
+    let (a, b) = (&pretrained.recognised.config, &finetuned.recognised.config);
+    if (a.heads, a.activation, a.eps, a.pool) != (b.heads, b.activation, b.eps, b.pool) {
+        return Err(Error::checkpoint(
+            &config.finetuned,
+            "heads, activation, eps or pooling differ from the pre-trained model's: see tpgm inspect on both",
+        ));
+    }
+    let (anchor, missing) = anchor(&pretrained, &finetuned)?;
+    let images = Dataset::open(&config.val, config.root.as_deref())?;
+    if b.classes == 0 {
+        return Err(Error::checkpoint(&config.finetuned, "this model has no head: radii are learned from its loss"));
+    }
+    if finetuned.recognised.classes.is_none() && images.classes.len() == b.classes {
+        finetuned.recognised.classes = Some(images.classes.clone());
+        let note = format!("the checkpoint does not name its {} classes: taken in sorted order", b.classes);
+        finetuned.recognised.notes.push(note);
+    }
+    let images = images.with_classes(&finetuned.classes()?)?;
+    for note in &finetuned.recognised.notes {
+        events(Event::Note(note.clone()));
+    }
+    let mut excluded = excluded_by(config.exclude.as_deref(), &finetuned)?;
+    for ((excluded, missing), (name, ..)) in excluded.iter_mut().zip(missing).zip(&finetuned.weights) {
+        if missing && !*excluded {
+            events(Event::Note(format!("{name} has no pre-trained counterpart: it has no radius and stays as it is")));
+            *excluded = true;
+        }
+    }
+
+    let vit = finetuned.vit();
+    let batch = config.radius_batch_size.min(images.items.len());
+    let plain = Sgd { momentum: 0.0, nesterov: false, weight_decay: 0.0 };
+    let settings = Settings {
+        optimizer: Optimizer::Sgd(plain),
+        clip_norm: 0.0,
+        smoothing: 0.0,
+        micro_batch: batch,
+        radius_batch: batch,
+    };
+    let bytes = Learner::bytes(&vit, &settings) + Tpgm::bytes(vit.layout.len);
+    events(Event::Note(format!("{}: {} planned for this run", gpu.info.name, mib(bytes))));
+    let mut learner = Learner::new(gpu, vit, &finetuned.packed(), settings)?;
+    let tpgm_settings =
+        TpgmSettings { norm: config.norm, radius_lr: config.radius_lr, max_iters: config.max_iters, proj_freq: 1 };
+    let mut tpgm = Tpgm::new(&learner, &anchor, &excluded, tpgm_settings)?;
+    let loader_config = LoaderConfig {
+        batch_size: config.radius_batch_size,
+        shuffle: !config.no_shuffle,
+        seed: config.seed,
+        drop_last: !config.no_shuffle && images.items.len() > config.radius_batch_size,
+        ..LoaderConfig::default()
+    };
+    let mut loader = Loader::new(&images, &finetuned.recognised.preprocess, loader_config)?;
+
+    let tensors =
+        tpgm.projected.iter().map(|i| (learner.vit.layout.params[*i].name.clone(), tpgm.mars.rows[*i])).collect();
+    let (metrics, radii) = (beside(&config.out, ".metrics.jsonl"), beside(&config.out, ".radii.csv"));
+    let mut log = RunLog::open(&metrics, &radii, tensors, None)?;
+    let started = std::time::Instant::now();
+    for i in 0..config.max_iters {
+        let images = loader.next()?;
+        tpgm.outer(&mut learner, &images.images, &images.labels)?;
+        let records = tpgm.records(&learner, i + 1 == config.max_iters)?;
+        log.outer_losses(&records)?;
+        log.radii(&records, |r| r.iteration)?;
+        if let Some(bad) = records.iter().find(|r| !r.loss.is_finite()) {
+            return Err(Error::Train(format!(
+                "the radius loss of iteration {} is not a finite number: nothing was written; are both checkpoints \
+                 of the same model?",
+                bad.iteration
+            )));
+        }
+        let rate = ((i + 1) * images.len()) as f64 / started.elapsed().as_secs_f64();
+        let loss = records.last().map_or(f32::NAN, |r| r.loss);
+        events(Event::Progress { step: i as u64 + 1, steps: config.max_iters as u64, loss, rate });
+    }
+    tpgm.apply(&mut learner)?;
+    finetuned.save(&config.out, &gpu.read::<f32>(&learner.w)?)
+}

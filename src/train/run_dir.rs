@@ -1,0 +1,168 @@
+//! The run directory: `config.toml`, `metrics.jsonl`, `radii.csv`, `drift.csv`.
+
+use std::fs::{File, OpenOptions};
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use crate::checkpoint::atomic_write;
+use crate::error::{Error, Result};
+use crate::method::learner::StepRecord;
+use crate::method::tpgm::OuterRecord;
+
+/// Files that grow line by line.
+#[derive(Debug)]
+pub struct RunLog {
+    metrics: Appender,
+    radii: Appender,
+    /// Names and rows of the tensors that have a radius.
+    tensors: Vec<(String, usize)>,
+}
+
+#[derive(Debug)]
+struct Appender {
+    path: PathBuf,
+    file: File,
+}
+
+impl Appender {
+    fn open(path: PathBuf, fresh: bool) -> Result<Appender> {
+        let file = OpenOptions::new()
+            .create(true)
+            .append(!fresh)
+            .write(true)
+            .truncate(fresh)
+            .open(&path)
+            .map_err(|e| Error::io(&path, "cannot write", e))?;
+        Ok(Appender { path, file })
+    }
+
+    /// Writes whole lines at once, so that a reader never meets half of one.
+    fn write(&mut self, lines: &str) -> Result<()> {
+        self.file.write_all(lines.as_bytes()).map_err(|e| Error::io(&self.path, "cannot write", e))
+    }
+}
+
+const RADII_HEADER: &str = "step,tensor,radius,max_norm,active_rows,rows\n";
+
+impl RunLog {
+    /// Starts (or, with `resume_at`, goes on with) the logs at `metrics` and `radii`. Lines of steps from `resume_at`
+    /// on are dropped: they are run again.
+    pub fn open(
+        metrics: &Path,
+        radii: &Path,
+        tensors: Vec<(String, usize)>,
+        resume_at: Option<u64>,
+    ) -> Result<RunLog> {
+        if let Some(step) = resume_at {
+            keep_lines(metrics, |line| {
+                let value: Option<Value> = serde_json::from_str(line).ok();
+                // A training line belongs to the step it has; an evaluation says how many steps came before it.
+                value.is_some_and(|v| {
+                    let at = v["step"].as_u64().unwrap_or(u64::MAX);
+                    if v.get("eval").is_some() { at <= step } else { at < step }
+                })
+            })?;
+            keep_lines(radii, |line| {
+                let at = line.split(',').next().and_then(|s| s.parse::<u64>().ok());
+                at.is_none_or(|at| at < step)
+            })?;
+        }
+        let fresh = resume_at.is_none();
+        let mut log = RunLog {
+            metrics: Appender::open(metrics.into(), fresh)?,
+            radii: Appender::open(radii.into(), fresh)?,
+            tensors,
+        };
+        if fresh {
+            log.radii.write(RADII_HEADER)?;
+        }
+        Ok(log)
+    }
+
+    /// A line a training step.
+    pub fn steps(
+        &mut self,
+        records: &[StepRecord],
+        epoch_steps: u64,
+        lr: impl Fn(u64) -> f64,
+        radius_loss: impl Fn(u64) -> Option<f32>,
+    ) -> Result<()> {
+        let mut lines = String::new();
+        for r in records {
+            let mut line = json!({
+                "step": r.step,
+                "epoch": r.step / epoch_steps,
+                "lr": lr(r.step),
+                "train_loss": r.loss,
+                "grad_norm": r.grad_norm,
+            });
+            if let Some(loss) = radius_loss(r.step) {
+                line["radius_loss"] = json!(loss);
+            }
+            lines += &format!("{line}\n");
+        }
+        self.metrics.write(&lines)
+    }
+
+    /// A line an outer iteration of the post-hoc recipe.
+    pub fn outer_losses(&mut self, records: &[OuterRecord]) -> Result<()> {
+        let line = |r: &OuterRecord| format!("{}\n", json!({"step": r.iteration, "radius_loss": r.loss}));
+        self.metrics.write(&records.iter().map(line).collect::<String>())
+    }
+
+    /// A row a tensor and outer iteration; `step` gives the number in the first column.
+    pub fn radii(&mut self, records: &[OuterRecord], step: impl Fn(&OuterRecord) -> u64) -> Result<()> {
+        let mut csv = csv::WriterBuilder::new().from_writer(Vec::new());
+        for record in records {
+            for ((name, rows), r) in self.tensors.iter().zip(&record.radii) {
+                let row = (step(record), name, r.radius, r.max_norm, r.active_rows, rows);
+                csv.serialize(row).expect("a row of numbers and a name");
+            }
+        }
+        let bytes = csv.into_inner().expect("writing to memory");
+        self.radii.write(std::str::from_utf8(&bytes).expect("CSV of UTF-8 names"))
+    }
+
+    /// Any other line of `metrics.jsonl`.
+    pub fn metric(&mut self, line: &Value) -> Result<()> {
+        self.metrics.write(&format!("{line}\n"))
+    }
+}
+
+/// Rewrites a log with only the lines that `keep` wants; a missing file stays missing.
+fn keep_lines(path: &Path, keep: impl Fn(&str) -> bool) -> Result<()> {
+    let Ok(file) = File::open(path) else { return Ok(()) };
+    let mut kept = String::new();
+    for line in BufReader::new(file).lines() {
+        let line = line.map_err(|e| Error::io(path, "cannot read", e))?;
+        if keep(&line) {
+            kept += &line;
+            kept.push('\n');
+        }
+    }
+    atomic_write(path, kept.as_bytes())
+}
+
+/// Makes the folder `dir`. Unless `resume`, one that already holds a run is refused rather than overwritten.
+pub fn create(dir: &Path, resume: bool) -> Result<()> {
+    if !resume && dir.join("metrics.jsonl").exists() {
+        return Err(Error::Usage(format!(
+            "{} already holds a run: give another --out, or --resume to go on with it",
+            dir.display()
+        )));
+    }
+    std::fs::create_dir_all(dir).map_err(|e| Error::io(dir, "cannot create this folder", e))
+}
+
+/// `drift.csv`: how far each tensor ended from the anchor.
+pub fn write_drift(path: &Path, step: u64, rows: &[(String, f64, f64, usize)]) -> Result<()> {
+    let mut csv = csv::Writer::from_writer(Vec::new());
+    let header = ["step", "tensor", "depth", "mars_drift", "l2_drift", "rows"];
+    csv.write_record(header).expect("writing to memory");
+    for (depth, (tensor, mars, l2, count)) in rows.iter().enumerate() {
+        csv.serialize((step, tensor, depth, mars, l2, count)).expect("a row of numbers and a name");
+    }
+    atomic_write(path, &csv.into_inner().expect("writing to memory"))
+}

@@ -1,0 +1,105 @@
+//! Learning-rate schedules.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+
+/// How the learning rate falls over a run, after its warm-up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LrSchedule {
+    /// It does not.
+    Constant,
+    /// Half a cosine to zero, a value a step.
+    Cosine,
+    /// The same, a value an epoch: the paper's ResNet recipe.
+    CosineEpoch,
+    /// A straight line to zero.
+    Linear,
+}
+
+impl FromStr for LrSchedule {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        match name {
+            "constant" => Ok(Self::Constant),
+            "cosine" => Ok(Self::Cosine),
+            "cosine-epoch" => Ok(Self::CosineEpoch),
+            "linear" => Ok(Self::Linear),
+            _ => Err(Error::Usage(format!(
+                "unknown learning-rate schedule `{name}`: choose constant, cosine, cosine-epoch or linear"
+            ))),
+        }
+    }
+}
+
+impl fmt::Display for LrSchedule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Constant => "constant",
+            Self::Cosine => "cosine",
+            Self::CosineEpoch => "cosine-epoch",
+            Self::Linear => "linear",
+        })
+    }
+}
+
+/// A schedule over a run of known length.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LearningRate {
+    /// The rate that the warm-up reaches.
+    pub base: f64,
+    /// What happens after it.
+    pub schedule: LrSchedule,
+    /// Steps over which it rises in a straight line.
+    pub warmup_steps: u64,
+    /// Steps of the run.
+    pub steps: u64,
+    /// Steps of an epoch.
+    pub epoch_steps: u64,
+}
+
+impl LearningRate {
+    /// The rate of step `step`, counted from 0.
+    pub fn at(&self, step: u64) -> f64 {
+        if step < self.warmup_steps {
+            return self.base * (step + 1) as f64 / self.warmup_steps as f64;
+        }
+        let step = match self.schedule {
+            LrSchedule::CosineEpoch => step - step % self.epoch_steps.max(1),
+            _ => step,
+        };
+        let length = self.steps.saturating_sub(self.warmup_steps).max(1) as f64;
+        let progress = (step.saturating_sub(self.warmup_steps) as f64 / length).min(1.0);
+        self.base
+            * match self.schedule {
+                LrSchedule::Constant => 1.0,
+                LrSchedule::Linear => 1.0 - progress,
+                LrSchedule::Cosine | LrSchedule::CosineEpoch => 0.5 * (1.0 + (std::f64::consts::PI * progress).cos()),
+            }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rates(schedule: LrSchedule, warmup_steps: u64) -> Vec<f64> {
+        let lr = LearningRate { base: 1.0, schedule, warmup_steps, steps: 8, epoch_steps: 3 };
+        (0..8).map(|s| (lr.at(s) * 1e4).round() / 1e4).collect()
+    }
+
+    #[test]
+    fn rates_are_those_of_the_formulas() {
+        assert_eq!(rates(LrSchedule::Constant, 2), [0.5, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0]);
+        assert_eq!(rates(LrSchedule::Linear, 0), [1.0, 0.875, 0.75, 0.625, 0.5, 0.375, 0.25, 0.125]);
+        assert_eq!(rates(LrSchedule::Cosine, 0)[4], 0.5);
+        // (1 + cos(3π/8)) / 2, the same for steps 3 to 5
+        assert_eq!(rates(LrSchedule::CosineEpoch, 0)[3..6], [0.6913, 0.6913, 0.6913]);
+        assert_eq!(rates(LrSchedule::Cosine, 4)[..5], [0.25, 0.5, 0.75, 1.0, 1.0]);
+    }
+}

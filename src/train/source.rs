@@ -1,0 +1,91 @@
+//! A model on its way from a checkpoint into an arena, and back.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use crate::checkpoint::{self, Checkpoint, Overrides, Recognised, Weight};
+use crate::error::{Error, Result};
+use crate::model::Vit;
+
+/// A checkpoint with its weights, ready to be uploaded.
+#[derive(Debug)]
+pub struct Source {
+    /// The file.
+    pub checkpoint: Checkpoint,
+    /// What it holds.
+    pub recognised: Recognised,
+    /// Its weights, in layout order.
+    pub weights: Vec<Weight>,
+}
+
+impl Source {
+    /// Opens, recognises and reads `path`.
+    pub fn open(path: &Path, overrides: &Overrides) -> Result<Source> {
+        let checkpoint = Checkpoint::open(path)?;
+        let recognised = checkpoint::recognise(&checkpoint, overrides)?;
+        let weights = checkpoint::weights(&checkpoint, &recognised)?;
+        Ok(Source { checkpoint, recognised, weights })
+    }
+
+    /// The model.
+    pub fn vit(&self) -> Vit {
+        Vit::new(self.recognised.config.clone())
+    }
+
+    /// The weights as an image of the model's arena.
+    pub fn packed(&self) -> Vec<f32> {
+        self.vit().layout.pack(self.weights.iter().map(|(_, _, values)| values.as_slice()))
+    }
+
+    /// Makes the model's outputs the classes `names`: as they are where the checkpoint has just these classes, else
+    /// with a new head, which the notes of [`Recognised`] say aloud. Returns the classes in the model's order.
+    pub fn fit_classes(&mut self, names: &[String], seed: u64) -> Vec<String> {
+        let has_head = self.recognised.config.classes > 0;
+        let known = self.recognised.classes.clone();
+        match known {
+            Some(known) if has_head && sorted(&known) == sorted(names) => known,
+            None if has_head && self.recognised.config.classes == names.len() => {
+                self.recognised.notes.push(format!(
+                    "the checkpoint does not name its {} classes: taken in sorted order, {} first",
+                    names.len(),
+                    names[0]
+                ));
+                self.recognised.classes = Some(names.to_vec());
+                names.to_vec()
+            }
+            _ => {
+                checkpoint::replace_head(&mut self.recognised, &mut self.weights, names, seed);
+                names.to_vec()
+            }
+        }
+    }
+
+    /// The classes that the model's outputs stand for.
+    ///
+    /// Errors where it has no head, or one whose classes nobody named.
+    pub fn classes(&self) -> Result<Vec<String>> {
+        let path = self.checkpoint.path();
+        if self.recognised.config.classes == 0 {
+            return Err(Error::checkpoint(path, "this model has no head: fine-tune it first (tpgm finetune)"));
+        }
+        self.recognised.classes.clone().map_or_else(
+            || Ok((0..self.recognised.config.classes).map(|c| c.to_string()).collect()),
+            Ok,
+        )
+    }
+
+    /// Saves the arena image `packed` under this checkpoint's names, types and metadata.
+    pub fn save(&self, path: &Path, packed: &[f32]) -> Result<()> {
+        let vit = self.vit();
+        let weights: Vec<Weight> =
+            vit.layout.unpack(packed).map(|(p, values)| (p.name.clone(), p.shape.clone(), values.to_vec())).collect();
+        let replaced: BTreeMap<_, _> = checkpoint::replacements(&self.recognised, &weights);
+        checkpoint::save(path, &self.checkpoint, &replaced, &checkpoint::tpgm_metadata(&self.recognised))
+    }
+}
+
+fn sorted(names: &[String]) -> Vec<&String> {
+    let mut names: Vec<&String> = names.iter().collect();
+    names.sort();
+    names
+}

@@ -1,0 +1,70 @@
+//! The data sets of a run: opened, labelled by one list of classes, and checked against each other.
+
+use crate::data::{Dataset, overlaps, same_classes};
+use crate::error::Result;
+use crate::train::config::TrainConfig;
+use crate::train::source::Source;
+
+/// A test set.
+#[derive(Clone, Debug)]
+pub struct TestSet {
+    /// Its name in reports.
+    pub name: String,
+    /// Whether it is in-distribution, where that was said.
+    pub id: Option<bool>,
+    /// Its images.
+    pub images: Dataset,
+}
+
+/// All images of a run; labels index the model's classes.
+#[derive(Clone, Debug)]
+pub struct Splits {
+    /// What the weights learn from.
+    pub train: Dataset,
+    /// What the radii learn from.
+    pub val: Dataset,
+    /// What the best checkpoint is chosen on, where that is not `val`.
+    pub select: Option<Dataset>,
+    /// What is reported.
+    pub tests: Vec<TestSet>,
+}
+
+impl Splits {
+    /// Opens the paths of `config` and fits the model's classes to those of the training images.
+    pub fn open(config: &TrainConfig, source: &mut Source) -> Result<Splits> {
+        let root = config.root.as_deref();
+        let train = Dataset::open(&config.train, root)?;
+        let val = Dataset::open(&config.val, root)?;
+        same_classes(&train, &val)?;
+        let classes = source.fit_classes(&train.classes, config.seed);
+        let select = config.select.as_ref().map(|path| Dataset::open(path, root)?.with_classes(&classes)).transpose()?;
+        let tests = config
+            .tests()?
+            .into_iter()
+            .map(|(name, path, id)| {
+                let images = Dataset::open(path, root)?.with_classes(&classes)?;
+                Ok(TestSet { name: name.to_string(), id, images })
+            })
+            .collect::<Result<_>>()?;
+        Ok(Splits { train: train.with_classes(&classes)?, val: val.with_classes(&classes)?, select, tests })
+    }
+
+    /// A warning for each pair of splits that share images, by content.
+    pub fn leaks(&self) -> Result<Vec<String>> {
+        let mut sets: Vec<(&str, &Dataset)> = vec![("train", &self.train), ("val", &self.val)];
+        sets.extend(self.select.as_ref().map(|select| ("select", select)));
+        sets.extend(self.tests.iter().map(|t| (t.name.as_str(), &t.images)));
+        let mut pairs: Vec<((String, String), usize, String)> = Vec::new();
+        for overlap in overlaps(&sets)? {
+            let pair = (overlap.first.0, overlap.second.0);
+            match pairs.iter_mut().find(|(names, ..)| *names == pair) {
+                Some((_, count, _)) => *count += 1,
+                None => pairs.push((pair, 1, overlap.second.1.display().to_string())),
+            }
+        }
+        let warning = |((first, second), count, example): ((String, String), usize, String)| {
+            format!("{count} images of {second} are in {first} as well, such as {example}: the result will flatter")
+        };
+        Ok(pairs.into_iter().map(warning).collect())
+    }
+}

@@ -1,0 +1,70 @@
+//! The state to resume from: what a stopped run needs to go on as if it had not stopped.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use crate::checkpoint::{Checkpoint, Values, write_safetensors};
+use crate::error::Result;
+use crate::method::{Learner, Tpgm};
+
+/// Where a run stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Progress {
+    /// Fine-tuning steps taken.
+    pub steps: u64,
+    /// Outer iterations run.
+    pub iterations: u64,
+    /// Top-1 accuracy and loss of the best evaluation so far, where there is one.
+    pub best: Option<(f64, f64)>,
+    /// Fine-tuning steps taken when it was found.
+    pub best_steps: u64,
+}
+
+/// Writes weights, optimiser state and radii with `progress` to `path`. `setup` identifies the run.
+pub fn save(path: &Path, learner: &Learner, tpgm: Option<&Tpgm>, progress: Progress, setup: &str) -> Result<()> {
+    let mut arenas = vec![("w".to_string(), learner.gpu.read::<f32>(&learner.w)?)];
+    for (i, m) in learner.moments.iter().enumerate() {
+        arenas.push((format!("moment{i}"), learner.gpu.read(m)?));
+    }
+    let radii = tpgm.map(|t| t.save_radii(learner)).transpose()?;
+    let mut tensors: Vec<(String, Vec<usize>, Values)> =
+        arenas.iter().map(|(name, v)| (name.clone(), vec![v.len()], Values::F32(v))).collect();
+    if let Some(radii) = &radii {
+        tensors.push(("radii".into(), vec![radii.len()], Values::U32(radii)));
+    }
+    let (top1, loss) = progress.best.unwrap_or((f64::NAN, f64::NAN));
+    let best = [top1.to_bits(), loss.to_bits(), progress.best_steps];
+    let counts = [progress.steps, progress.iterations, u64::from(progress.best.is_some())];
+    tensors.push(("progress".into(), vec![3], Values::U64(&counts)));
+    tensors.push(("best".into(), vec![3], Values::U64(&best)));
+    write_safetensors(path, &tensors, &BTreeMap::from([("setup".into(), setup.to_string())]))
+}
+
+/// Restores what [`save`] wrote; errors where it belongs to a run set up otherwise.
+pub fn restore(path: &Path, learner: &mut Learner, tpgm: Option<&mut Tpgm>, setup: &str) -> Result<Progress> {
+    let file = Checkpoint::open(path)?;
+    if file.metadata().get("setup").map(String::as_str) != Some(setup) {
+        return Err(file.error(
+            "this state belongs to a run with other settings: resume with the flags of its config.toml \
+             (--config DIR/config.toml), or start anew in another --out",
+        ));
+    }
+    let arena = |name: &str| {
+        let values = file.read_f32(name)?;
+        if values.len() == learner.vit.layout.len { Ok(values) } else { Err(file.error(format!("{name} has another length than the model"))) }
+    };
+    learner.gpu.write(&learner.w, &arena("w")?);
+    for (i, m) in learner.moments.iter().enumerate() {
+        learner.gpu.write(m, &arena(&format!("moment{i}"))?);
+    }
+    let (counts, best) = (file.read_u64("progress")?, file.read_u64("best")?);
+    let (&[steps, iterations, has_best], &[top1, loss, best_steps]) = (counts.as_slice(), best.as_slice()) else {
+        return Err(file.error("progress and best should have three numbers each"));
+    };
+    if let Some(tpgm) = tpgm {
+        tpgm.restore_radii(learner, &file.read_u32("radii")?, iterations);
+    }
+    learner.resume_at(steps);
+    let best = (has_best != 0).then(|| (f64::from_bits(top1), f64::from_bits(loss)));
+    Ok(Progress { steps, iterations, best, best_steps })
+}

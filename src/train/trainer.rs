@@ -1,0 +1,486 @@
+//! The main job: a checkpoint fine-tuned on a folder of images, evaluated, and left in a run directory.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use serde_json::json;
+
+use crate::data::{Dataset, ImageCache, Loader, LoaderConfig, Preprocess};
+use crate::error::{Error, Result};
+use crate::gpu::Gpu;
+use crate::gpu::buffer::mib;
+use crate::method::learner::StepRecord;
+use crate::method::{Learner, Schedule, Settings, Tpgm, TpgmSettings};
+use crate::train::config::{Method, TrainConfig};
+use crate::train::evaluate::{Evaluation, evaluate};
+use crate::train::run_dir::{self, RunLog};
+use crate::train::schedule::LearningRate;
+use crate::train::source::Source;
+use crate::train::splits::Splits;
+use crate::train::state::{self, Progress};
+
+/// Decoded images that the splits of a run keep in memory, each.
+const CACHE_BYTES: usize = 512 << 20;
+/// The radius loader draws from its own stream, so that it never follows the training loader's order.
+const RADIUS_STREAM: u64 = 0x7261_6469_7573;
+
+/// What a run tells whoever started it.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// Something worth knowing, one sentence.
+    Note(String),
+    /// Something that may spoil the result, one sentence.
+    Warning(String),
+    /// Steps done, of how many, the latest loss, and images a second since the start.
+    Progress {
+        /// Steps taken.
+        step: u64,
+        /// Steps of the run.
+        steps: u64,
+        /// Loss of the latest step that has been read back.
+        loss: f32,
+        /// Training images a second, evaluations left out.
+        rate: f64,
+    },
+    /// An evaluation.
+    Evaluated(TestResult),
+}
+
+/// A model's figures on one data set.
+#[derive(Clone, Debug)]
+pub struct TestResult {
+    /// The data set's name: `val`, `select`, or that of a test set.
+    pub name: String,
+    /// `pretrained`, `last` or `best`.
+    pub model: &'static str,
+    /// Whether the set is in-distribution, where that was said.
+    pub id: Option<bool>,
+    /// The figures.
+    pub evaluation: Evaluation,
+}
+
+/// What a finished run came to.
+#[derive(Clone, Debug, Default)]
+pub struct Summary {
+    /// Fine-tuning steps taken.
+    pub steps: u64,
+    /// Results on the test sets: of the pre-trained model, of the last weights, and of the best where they differ.
+    pub tests: Vec<TestResult>,
+    /// Seconds from the first step to the last, evaluations included.
+    pub seconds: f64,
+}
+
+/// How a run is started.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Start {
+    /// Go on with the run in the folder.
+    pub resume: bool,
+    /// Evaluate the pre-trained model on the test sets first.
+    pub baseline: bool,
+}
+
+/// A run in progress: what its parts share.
+struct Run<'a, 'g> {
+    config: &'a TrainConfig,
+    out: &'a Path,
+    source: &'a Source,
+    preprocess: &'a Preprocess,
+    classes: usize,
+    learner: Learner<'g>,
+    tpgm: Option<Tpgm>,
+    log: RunLog,
+    lr: LearningRate,
+    waiting: VecDeque<StepRecord>,
+    radius_losses: BTreeMap<u64, f32>,
+    outer_seen: u64,
+    latest_loss: f32,
+    events: &'a mut dyn FnMut(Event),
+}
+
+/// Fine-tunes as `config` says and writes the run directory `out`.
+pub fn train(
+    gpu: &Gpu,
+    config: &TrainConfig,
+    out: &Path,
+    start: Start,
+    events: &mut dyn FnMut(Event),
+) -> Result<Summary> {
+    run_dir::create(out, start.resume)?;
+    let mut source = Source::open(&config.model, &config.model_args.overrides())?;
+    source.recognised.preprocess = config.model_args.preprocess(&source.recognised.preprocess)?;
+    let splits = Splits::open(config, &mut source)?;
+    for note in &source.recognised.notes {
+        events(Event::Note(note.clone()));
+    }
+    for warning in splits.leaks()? {
+        events(Event::Warning(warning));
+    }
+    let preprocess = source.recognised.preprocess.clone();
+    let vit = source.vit();
+    let weights = source.packed();
+    let is_tpgm = config.method == Method::Tpgm;
+    let settings = Settings {
+        optimizer: config.optimizer(),
+        clip_norm: config.clip_norm,
+        smoothing: config.label_smoothing,
+        micro_batch: config.micro_batch.min(splits.train.items.len()),
+        radius_batch: if is_tpgm { config.radius_batch_size.min(splits.val.items.len()) } else { 0 },
+    };
+    let bytes = Learner::bytes(&vit, &settings) + if is_tpgm { Tpgm::bytes(vit.layout.len) } else { 0 };
+    events(Event::Note(format!("{}: {} planned for this run", gpu.info.name, mib(bytes))));
+
+    let learner = Learner::new(gpu, vit, &weights, settings)?;
+    let excluded = excluded(config, &source)?;
+    let tpgm = match config.method {
+        Method::Vanilla => None,
+        Method::Tpgm => Some(Tpgm::new(
+            &learner,
+            &weights,
+            &excluded,
+            TpgmSettings {
+                norm: config.norm,
+                radius_lr: config.radius_lr,
+                max_iters: config.max_iters,
+                proj_freq: config.proj_freq,
+            },
+        )?),
+    };
+
+    let train_config = LoaderConfig {
+        batch_size: config.batch_size,
+        shuffle: !config.no_shuffle,
+        seed: config.seed,
+        augment: config.augment,
+        // A batch of a few images is a noisy step; where shuffled, what is left out differs every epoch.
+        drop_last: !config.no_shuffle && splits.train.items.len() > config.batch_size,
+        ..LoaderConfig::default()
+    };
+    let epoch_steps = epoch_steps(&splits.train, &train_config);
+    let steps = config.steps.unwrap_or_else(|| config.epochs.unwrap_or(1) * epoch_steps);
+    let lr = LearningRate {
+        base: config.lr,
+        schedule: config.lr_schedule,
+        warmup_steps: config.warmup_steps,
+        steps,
+        epoch_steps,
+    };
+    let config_path = out.join("config.toml");
+    let state_path = out.join("state.safetensors");
+    let setup = config.to_toml();
+    let mut tpgm = tpgm;
+    let mut learner = learner;
+    let progress = if start.resume {
+        state::restore(&state_path, &mut learner, tpgm.as_mut(), &setup)?
+    } else {
+        Progress::default()
+    };
+    crate::checkpoint::atomic_write(&config_path, setup.as_bytes())?;
+    let tensors = tpgm.as_ref().map_or(Vec::new(), |t| {
+        t.projected.iter().map(|i| (learner.vit.layout.params[*i].name.clone(), t.mars.rows[*i])).collect()
+    });
+    let resume_at = start.resume.then_some(progress.steps);
+    let log = RunLog::open(&out.join("metrics.jsonl"), &out.join("radii.csv"), tensors, resume_at)?;
+
+    let mut run = Run {
+        config,
+        out,
+        source: &source,
+        preprocess: &preprocess,
+        classes: source.recognised.config.classes,
+        learner,
+        tpgm,
+        log,
+        lr,
+        waiting: VecDeque::new(),
+        radius_losses: BTreeMap::new(),
+        outer_seen: progress.iterations,
+        latest_loss: f32::NAN,
+        events,
+    };
+    run.fine_tune(&splits, train_config, progress, start, &weights, &state_path, &setup)
+}
+
+/// Steps of an epoch under a loader's settings.
+fn epoch_steps(train: &Dataset, config: &LoaderConfig) -> u64 {
+    let (count, size) = (train.items.len(), config.batch_size);
+    (if config.drop_last { count / size } else { count.div_ceil(size) }) as u64
+}
+
+/// A flag a tensor: whether it has no radius. By `--exclude`, else whatever has no pre-trained counterpart.
+pub(super) fn excluded(config: &TrainConfig, source: &Source) -> Result<Vec<bool>> {
+    excluded_by(config.exclude.as_deref(), source)
+}
+
+/// As [`TrainConfig::exclude`] says, by a tensor's name in the file or timm's. A pattern that fits nothing is an error.
+pub fn excluded_by(globs: Option<&[String]>, source: &Source) -> Result<Vec<bool>> {
+    let names = &source.recognised.names;
+    let Some(globs) = globs else {
+        return Ok(names.iter().map(|(name, _)| source.recognised.initialised.contains(name)).collect());
+    };
+    let mut excluded = vec![false; names.len()];
+    for text in globs {
+        let pattern =
+            glob::Pattern::new(text).map_err(|e| Error::Usage(format!("--exclude {text}: not a pattern: {}", e.msg)))?;
+        let fits: Vec<bool> = names.iter().map(|(name, file)| pattern.matches(name) || pattern.matches(file)).collect();
+        if !fits.contains(&true) {
+            let example = names.last().map_or("head.weight", |(name, _)| name);
+            return Err(Error::Usage(format!("--exclude {text}: no tensor has such a name (one is called {example})")));
+        }
+        excluded.iter_mut().zip(fits).for_each(|(e, fit)| *e |= fit);
+    }
+    Ok(excluded)
+}
+
+impl Run<'_, '_> {
+    fn fine_tune(
+        &mut self,
+        splits: &Splits,
+        train_config: LoaderConfig,
+        mut progress: Progress,
+        start: Start,
+        anchor: &[f32],
+        state_path: &Path,
+        setup: &str,
+    ) -> Result<Summary> {
+        let cache = |dataset: &Dataset| ImageCache::new(dataset.clone(), CACHE_BYTES);
+        let (train_images, val_images) = (cache(&splits.train), cache(&splits.val));
+        let select = splits.select.as_ref().map_or(val_images.clone(), cache);
+        let select_name = if splits.select.is_some() { "select" } else { "val" };
+        let tests: Vec<(String, Option<bool>, Arc<ImageCache>)> =
+            splits.tests.iter().map(|t| (t.name.clone(), t.id, cache(&t.images))).collect();
+
+        let mut summary = Summary::default();
+        if start.baseline && progress.steps == 0 && self.source.recognised.initialised.is_empty() {
+            self.test(&tests, "pretrained", 0, &mut summary)?;
+        }
+
+        let config = self.config;
+        let post = config.schedule == Schedule::Post && self.tpgm.is_some();
+        let mut train = Loader::with_cache(
+            train_images,
+            self.preprocess,
+            LoaderConfig { start_batch: progress.steps, ..train_config.clone() },
+        )?;
+        let mut radius = self.radius_loader(&val_images, progress.iterations)?;
+        let mut best: Option<Vec<f32>> = None;
+        let started = Instant::now();
+        let mut evaluating = 0.0;
+        let mut images = 0;
+        let first = progress.steps;
+        for step in first..self.lr.steps {
+            let batch = train.next()?;
+            images += batch.len();
+            self.learner.step(&batch.images, &batch.labels, self.lr.at(step))?;
+            if let (Some(tpgm), false) = (&mut self.tpgm, post) {
+                if tpgm.is_due(step) {
+                    for _ in 0..tpgm.max_iters() {
+                        let batch = radius.as_mut().expect("radii have a loader").next()?;
+                        tpgm.outer(&mut self.learner, &batch.images, &batch.labels)?;
+                    }
+                }
+                tpgm.apply(&mut self.learner)?;
+            }
+            self.flush(false)?;
+            let rate = images as f64 / (started.elapsed().as_secs_f64() - evaluating).max(1e-9);
+            let (steps, loss) = (self.lr.steps, self.latest_loss);
+            (self.events)(Event::Progress { step: step + 1, steps, loss, rate });
+
+            let every = config.eval_every * self.lr.epoch_steps;
+            let last = step + 1 == self.lr.steps;
+            if !last && every > 0 && (step + 1).is_multiple_of(every) {
+                let paused = Instant::now();
+                self.flush(true)?;
+                let evaluation = self.log_evaluation(select_name, &select, step + 1)?;
+                if !post {
+                    self.note_best(&evaluation, &mut progress, &mut best)?;
+                }
+                progress.steps = self.learner.steps;
+                progress.iterations = self.tpgm.as_ref().map_or(0, |t| t.iterations);
+                state::save(state_path, &self.learner, self.tpgm.as_ref(), progress, setup)?;
+                evaluating += paused.elapsed().as_secs_f64();
+            }
+        }
+        if let (Some(tpgm), true) = (&mut self.tpgm, post) {
+            (self.events)(Event::Note("learning the radii at the fine-tuned weights".into()));
+            for _ in tpgm.iterations..tpgm.max_iters() as u64 {
+                let batch = radius.as_mut().expect("radii have a loader").next()?;
+                tpgm.outer(&mut self.learner, &batch.images, &batch.labels)?;
+            }
+            tpgm.apply(&mut self.learner)?;
+        }
+        self.flush(true)?;
+        let steps = self.learner.steps;
+        let evaluation = self.log_evaluation(select_name, &select, steps)?;
+        self.note_best(&evaluation, &mut progress, &mut best)?;
+        summary.seconds = started.elapsed().as_secs_f64();
+        summary.steps = steps;
+
+        let packed: Vec<f32> = self.learner.gpu.read(&self.learner.w)?;
+        self.source.save(&self.out.join("last.safetensors"), &packed)?;
+        progress.steps = steps;
+        progress.iterations = self.tpgm.as_ref().map_or(0, |t| t.iterations);
+        state::save(state_path, &self.learner, self.tpgm.as_ref(), progress, setup)?;
+        self.write_drift(anchor, &packed)?;
+        self.test(&tests, "last", steps, &mut summary)?;
+        if progress.best_steps != steps {
+            let weights = match best {
+                Some(weights) => weights,
+                None => Source::open(&self.out.join("best.safetensors"), &config.model_args.overrides())?.packed(),
+            };
+            self.learner.gpu.write(&self.learner.w, &weights);
+            self.test(&tests, "best", progress.best_steps, &mut summary)?;
+        }
+        Ok(summary)
+    }
+
+    fn radius_loader(&self, images: &Arc<ImageCache>, start_batch: u64) -> Result<Option<Loader>> {
+        if self.tpgm.is_none() {
+            return Ok(None);
+        }
+        let config = LoaderConfig {
+            batch_size: self.config.radius_batch_size,
+            shuffle: !self.config.no_shuffle,
+            seed: self.config.seed ^ RADIUS_STREAM,
+            drop_last: !self.config.no_shuffle && images.dataset().items.len() > self.config.radius_batch_size,
+            start_batch,
+            ..LoaderConfig::default()
+        };
+        Loader::with_cache(images.clone(), self.preprocess, config).map(Some)
+    }
+
+    /// Writes the figures that have arrived; with `wait`, all. Stops the run at the first that is not a number.
+    fn flush(&mut self, wait: bool) -> Result<()> {
+        self.waiting.extend(self.learner.records(wait)?);
+        let post = self.config.schedule == Schedule::Post;
+        if let Some(tpgm) = &mut self.tpgm {
+            let records = tpgm.records(&self.learner, wait)?;
+            self.outer_seen += records.len() as u64;
+            if post {
+                self.log.outer_losses(&records)?;
+                self.log.radii(&records, |r| r.iteration)?;
+            } else {
+                // An outer iteration runs when its step has been counted already.
+                self.log.radii(&records, |r| r.step - 1)?;
+                self.radius_losses.extend(records.iter().map(|r| (r.step - 1, r.loss)));
+            }
+            if let Some(bad) = records.iter().find(|r| !r.loss.is_finite()) {
+                return Err(self.not_finite(&format!("the radius loss at outer iteration {}", bad.iteration)));
+            }
+        }
+        // A step's line waits for the radius loss that belongs into it.
+        let (freq, iters) = (self.config.proj_freq as u64, self.config.max_iters as u64);
+        let needs_radius = self.tpgm.is_some() && !post;
+        let ready = |step: u64| !needs_radius || self.outer_seen >= (step / freq + 1) * iters;
+        let count = self.waiting.iter().take_while(|r| ready(r.step)).count();
+        let records: Vec<StepRecord> = self.waiting.drain(..count).collect();
+        if let Some(last) = records.last() {
+            self.latest_loss = last.loss;
+        }
+        let (lr, losses) = (self.lr, &self.radius_losses);
+        self.log.steps(&records, lr.epoch_steps, |s| lr.at(s), |s| losses.get(&s).copied())?;
+        if let Some(last) = records.last() {
+            self.radius_losses = self.radius_losses.split_off(&(last.step + 1));
+        }
+        match records.iter().find(|r| !(r.loss.is_finite() && r.grad_norm.is_finite())) {
+            Some(bad) => {
+                let what = if bad.loss.is_finite() { "gradient" } else { "loss" };
+                Err(self.not_finite(&format!("the {what} of step {}", bad.step)))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Saves the weights, which are still those before the bad step, and words the error.
+    fn not_finite(&self, what: &str) -> Error {
+        let path = self.out.join("last.safetensors");
+        let saved = self.learner.gpu.read(&self.learner.w).and_then(|packed| self.source.save(&path, &packed));
+        let kept = match saved {
+            Ok(()) => format!("the last good weights are in {}", path.display()),
+            Err(e) => format!("the last good weights could not be saved ({e})"),
+        };
+        Error::Train(format!("{what} is not a finite number; {kept}: try a lower --lr, --warmup-steps or --clip-norm"))
+    }
+
+    fn log_evaluation(&mut self, name: &str, images: &Arc<ImageCache>, steps: u64) -> Result<Evaluation> {
+        let evaluation = evaluate(&mut self.learner, images, self.preprocess, self.classes)?;
+        let result = TestResult { name: name.into(), model: "last", id: None, evaluation: evaluation.clone() };
+        self.log.metric(&self.line(&result, steps, false))?;
+        (self.events)(Event::Evaluated(result));
+        Ok(evaluation)
+    }
+
+    /// A line of `metrics.jsonl` about an evaluation after `steps` steps.
+    fn line(&self, result: &TestResult, steps: u64, is_final: bool) -> serde_json::Value {
+        let e = &result.evaluation;
+        let mut line = json!({
+            "step": steps,
+            "epoch": steps / self.lr.epoch_steps,
+            "eval": result.name,
+            "images": e.images,
+            "loss": e.loss,
+            "top1": e.top1,
+            "top5": e.top5,
+            "ece": e.ece,
+        });
+        if is_final {
+            line["final"] = json!(true);
+            line["model"] = json!(result.model);
+            if result.model == "pretrained" {
+                line["baseline"] = json!(true);
+            }
+            if let Some(id) = result.id {
+                line["kind"] = json!(if id { "id" } else { "ood" });
+            }
+        }
+        line
+    }
+
+    /// Keeps these weights as the best where they are: by accuracy, then by loss.
+    fn note_best(&mut self, e: &Evaluation, progress: &mut Progress, best: &mut Option<Vec<f32>>) -> Result<()> {
+        let better = progress.best.is_none_or(|(top1, loss)| e.top1 > top1 || (e.top1 == top1 && e.loss < loss));
+        if better {
+            let packed: Vec<f32> = self.learner.gpu.read(&self.learner.w)?;
+            self.source.save(&self.out.join("best.safetensors"), &packed)?;
+            progress.best = Some((e.top1, e.loss));
+            progress.best_steps = self.learner.steps;
+            *best = Some(packed);
+        }
+        Ok(())
+    }
+
+    fn test(
+        &mut self,
+        tests: &[(String, Option<bool>, Arc<ImageCache>)],
+        model: &'static str,
+        steps: u64,
+        summary: &mut Summary,
+    ) -> Result<()> {
+        for (name, id, images) in tests {
+            let evaluation = evaluate(&mut self.learner, images, self.preprocess, self.classes)?;
+            let result = TestResult { name: name.clone(), model, id: *id, evaluation };
+            self.log.metric(&self.line(&result, steps, true))?;
+            (self.events)(Event::Evaluated(result.clone()));
+            summary.tests.push(result);
+        }
+        Ok(())
+    }
+
+    /// The largest row drift (MARS) and the L2 norm of each tensor's drift, in f64.
+    fn write_drift(&self, anchor: &[f32], packed: &[f32]) -> Result<()> {
+        let layout = &self.learner.vit.layout;
+        let rows: Vec<(String, f64, f64, usize)> = layout
+            .unpack(packed)
+            .zip(layout.unpack(anchor))
+            .map(|((param, w), (_, w0))| {
+                let delta: Vec<f64> = w.iter().zip(w0).map(|(w, w0)| f64::from(*w) - f64::from(*w0)).collect();
+                let row = |row: &[f64]| row.iter().map(|d| d.abs()).sum::<f64>();
+                let mars = delta.chunks(param.len / param.rows()).map(row).fold(0.0, f64::max);
+                let l2 = delta.iter().map(|d| d * d).sum::<f64>().sqrt();
+                (param.name.clone(), mars, l2, param.rows())
+            })
+            .collect();
+        run_dir::write_drift(&self.out.join("drift.csv"), self.learner.steps, &rows)
+    }
+}
