@@ -1,0 +1,23 @@
+# The two commands that do everything on a fresh machine are `make demo` and `make test`; both install what is missing.
+
+# rustup's folder goes last: a cargo that is already on the PATH wins.
+CARGO = PATH="$$PATH:$${CARGO_HOME:-$$HOME/.cargo}/bin" cargo
+
+.PHONY: demo test lint clean
+
+demo: ## fine-tune the small ViT of assets/ plainly and with TPGM; table on the terminal, page in runs/demo/report.html
+	@tools/setup.sh
+	$(CARGO) run --release -- demo --out runs/demo
+
+test: ## every test, in release mode
+	@tools/setup.sh
+	$(CARGO) test --release
+
+lint: ## formatting and clippy, warnings as errors
+	@tools/setup.sh lint
+	$(CARGO) fmt --check
+	$(CARGO) clippy --release --all-targets -- -D warnings
+
+clean: ## what was built, and the demo's run; other runs stay
+	-$(CARGO) clean
+	rm -rf runs/demo
