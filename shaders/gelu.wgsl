@@ -1,7 +1,7 @@
 // GELU (Hendrycks & Gimpel 2016) in three forms, and its backward.
 //
 //   KIND 0  erf     out = x · Φ(x)
-//   KIND 1  tanh    out = x/2 · (1 + tanh(√(2/π) · (x + 0.044715 x³)))
+//   KIND 1  tanh    out = x/2 · (1 + tanh u) = x · σ(2u),   u = √(2/π) · (x + 0.044715 x³)
 //   KIND 2  quick   out = x · σ(1.702 x)
 //
 //   inp, out, dout, dinp   [len]
@@ -41,27 +41,22 @@ fn normal_cdf(x: f32) -> f32 {
     return select(tail, 1.0 - tail, x > 0.0);
 }
 
-// tanh and σ by exp of a clamped argument: some drivers' own overflow to NaN.
-fn safe_tanh(x: f32) -> f32 {
-    let e = exp(2.0 * clamp(x, -15.0, 15.0));
-    return (e - 1.0) / (e + 1.0);
-}
-
+// By exp of a clamped argument: some drivers' own tanh overflows to NaN, and 1 + tanh u cancels far to the left.
 fn sigmoid(x: f32) -> f32 {
     return 1.0 / (1.0 + exp(-clamp(x, -80.0, 80.0)));
 }
 
 fn value(x: f32) -> f32 {
     if KIND == 0u { return x * normal_cdf(x); }
-    if KIND == 1u { return 0.5 * x * (1.0 + safe_tanh(SQRT_2_OVER_PI * (x + 0.044715 * x * x * x))); }
+    if KIND == 1u { return x * sigmoid(2.0 * SQRT_2_OVER_PI * (x + 0.044715 * x * x * x)); }
     return x * sigmoid(QUICK * x);
 }
 
 fn derivative(x: f32) -> f32 {
     if KIND == 0u { return normal_cdf(x) + x * 0.3989422804014327 * exp(-0.5 * min(x * x, 170.0)); }
     if KIND == 1u {
-        let t = safe_tanh(SQRT_2_OVER_PI * (x + 0.044715 * x * x * x));
-        return 0.5 * (1.0 + t) + 0.5 * x * (1.0 - t * t) * SQRT_2_OVER_PI * (1.0 + 0.134145 * x * x);
+        let s = sigmoid(2.0 * SQRT_2_OVER_PI * (x + 0.044715 * x * x * x));
+        return s + 2.0 * x * s * (1.0 - s) * SQRT_2_OVER_PI * (1.0 + 0.134145 * x * x);
     }
     let s = sigmoid(QUICK * x);
     return s + QUICK * x * s * (1.0 - s);

@@ -187,19 +187,16 @@ fn tpgm_run(prefix: &str) {
     let text = |key: &str| hyper[key].as_str().unwrap().to_string();
     let count = |key: &str| hyper.get(key).map_or(1, |v| v.as_u64().unwrap() as usize);
     let head_excluded = hyper["exclude_head"].as_bool().unwrap();
-    let excluded: Vec<bool> =
-        vit.layout.params.iter().map(|p| head_excluded && p.name.starts_with("head.")).collect();
+    let excluded: Vec<bool> = vit.layout.params.iter().map(|p| head_excluded && p.name.starts_with("head.")).collect();
     let names: Vec<String> = serde_json::from_value(golden.json(&format!("{prefix}.tensors"))).unwrap();
 
     let batch = train[0].1.len();
     let mut learner = Learner::new(gpu(), vit, &weights, settings(optimizer(&hyper), batch)).unwrap();
     let norm: Norm = text("norm").parse().unwrap();
     let radius_lr = number(&hyper, "radius_lr") as f32;
-    let tpgm_settings =
-        TpgmSettings { norm, radius_lr, max_iters: count("max_iters"), proj_freq: count("proj_freq") };
+    let tpgm_settings = TpgmSettings { norm, radius_lr, max_iters: count("max_iters"), proj_freq: count("proj_freq") };
     let mut tpgm = Tpgm::new(&learner, &weights, &excluded, tpgm_settings).unwrap();
-    let projected: Vec<String> =
-        tpgm.projected.iter().map(|t| learner.vit.layout.params[*t].name.clone()).collect();
+    let projected: Vec<String> = tpgm.projected.iter().map(|t| learner.vit.layout.params[*t].name.clone()).collect();
     assert_eq!(projected, names);
 
     let mut outer_count = 0;

@@ -78,11 +78,11 @@ fn every_stem_has_a_test_and_every_entry_point_a_case() {
     let mut dispatched = BTreeSet::new();
     suite::run(gpu, &mut |o| dispatched.extend(o.dispatched.iter().cloned())).unwrap_or_else(|e| panic!("{e}"));
     for shader in shaders::ALL {
-        // Only adapters with subgroups of eight lanes and more can run this one.
-        if shader.name == "matmul_direct" && !gpu.has_wide_subgroups() {
+        // Only adapters with subgroups of eight lanes and more can run these.
+        if shader.name.ends_with("_direct") && !gpu.has_wide_subgroups() {
             continue;
         }
-        let tail = if shader.name == "attention" { "const HD = 4u;\nconst HD4 = 1u;\n" } else { "" };
+        let tail = if shader.name.starts_with("attention") { "const HD = 4u;\nconst HD4 = 1u;\n" } else { "" };
         let (module, _) = tpgm::gpu::kernel::parse(shader.name, &shader.source(tail)).unwrap_or_else(|e| panic!("{e}"));
         for entry in &module.entry_points {
             let label = format!("{}::{}", shader.name, entry.name);

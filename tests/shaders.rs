@@ -22,7 +22,11 @@ const IMMEDIATE_BYTES: u32 = 128;
 /// What the host appends: attention's head width.
 fn tails(shader: &Shader) -> Vec<String> {
     let head = |width: usize| format!("const HD = {width}u;\nconst HD4 = {}u;\n", width.div_ceil(4));
-    if shader.name == "attention" { [1, 4, 10, 32, 64, 128].map(head).into() } else { vec![String::new()] }
+    match shader.name {
+        "attention" => [1, 4, 10, 32, 64, 128].map(head).into(),
+        "attention_direct" => [4, 32, 64, 128].map(|width| format!("const HD4 = {}u;\n", width / 4)).into(),
+        _ => vec![String::new()],
+    }
 }
 
 /// The values that the host gives to override constants.
@@ -75,7 +79,7 @@ fn for_each_variant(check: impl Fn(&Shader, &str, &str, &Module, &ModuleInfo)) {
 
 /// Subgroups need newer targets; wgpu asks for these, too.
 fn subgroups(shader: &Shader) -> bool {
-    shader.name == "matmul_direct"
+    shader.name.ends_with("_direct")
 }
 
 #[test]
@@ -195,7 +199,7 @@ fn every_file_is_listed_and_has_its_wrapper_and_reference() {
     assert_eq!(files, listed);
     for name in &files {
         // A second algorithm for the same stem is a file of its own.
-        let stem = if name == "matmul_direct" { "matmul" } else { name };
+        let stem = name.strip_suffix("_direct").unwrap_or(name);
         for folder in ["src/cpu", "src/ops"] {
             let path = root().join(folder).join(format!("{stem}.rs"));
             assert!(path.is_file(), "{} has no {}", name, path.display());

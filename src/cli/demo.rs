@@ -47,7 +47,10 @@ fn find_assets(wanted: Option<PathBuf>) -> Result<PathBuf> {
     let beside_source = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets");
     let candidates = wanted.map_or(vec![PathBuf::from("assets"), beside_source], |dir| vec![dir]);
     candidates.iter().find(|dir| dir.join(WEIGHTS).is_file()).cloned().ok_or_else(|| {
-        Error::data(&candidates[0], format!("there is no {WEIGHTS} here: give the repository's assets folder (--assets)"))
+        Error::data(
+            &candidates[0],
+            format!("there is no {WEIGHTS} here: give the repository's assets folder (--assets)"),
+        )
     })
 }
 

@@ -35,7 +35,8 @@ pub(super) fn run(args: DevicesArgs) -> Result<()> {
     let taken = choose(&found, args.adapter.adapter.as_deref());
     if args.json {
         let list: Vec<_> = found.iter().map(|a| entry_json(a, taken.as_ref().is_ok_and(|t| *t == a.index))).collect();
-        return print_json(&list);
+        print_json(&list)?;
+        return taken.map(|_| ());
     }
     let mut text = String::new();
     for a in &found {

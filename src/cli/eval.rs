@@ -52,7 +52,8 @@ pub(super) fn run(args: EvalArgs) -> Result<()> {
         .map(|(name, path)| Ok((name, Dataset::open(path, args.root.as_deref())?.with_classes(&classes)?)))
         .collect::<Result<Vec<_>>>()?;
     let gpu = args.adapter.open()?;
-    let mut model = Predictor::new(&gpu, source.vit(), &source.packed(), args.batch_size)?;
+    let most = sets.iter().map(|(_, images)| images.items.len()).max().unwrap_or(1);
+    let mut model = Predictor::new(&gpu, source.vit(), &source.packed(), args.batch_size.min(most))?;
     let mut results: Vec<(&str, Evaluation)> = Vec::new();
     for (name, images) in &sets {
         let images = ImageCache::new(images.clone(), 0);
@@ -65,7 +66,8 @@ pub(super) fn run(args: EvalArgs) -> Result<()> {
             });
             if args.per_class {
                 let by_class = classes.iter().zip(&e.per_class);
-                row["per_class"] = by_class.map(|(c, (n, right))| json!({"class": c, "images": n, "right": right})).collect();
+                row["per_class"] =
+                    by_class.map(|(c, (n, right))| json!({"class": c, "images": n, "right": right})).collect();
             }
             row
         };

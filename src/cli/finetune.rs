@@ -11,8 +11,8 @@ use crate::cli::{AdapterArgs, print, print_json};
 use crate::error::Result;
 use crate::gpu::Gpu;
 use crate::train::config::{TrainArgs, TrainConfig};
-use crate::train::trainer::{Start, Summary, TestResult};
 use crate::train::train;
+use crate::train::trainer::{Start, Summary, TestResult};
 
 /// Flags of `finetune`.
 #[derive(Args, Debug)]

@@ -48,8 +48,7 @@ pub(super) struct PredictArgs {
 fn ranked(logits: &[f32]) -> Vec<(usize, f64)> {
     let peak = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let total: f64 = logits.iter().map(|l| f64::from(l - peak).exp()).sum();
-    let mut order: Vec<(usize, f64)> =
-        logits.iter().map(|l| f64::from(l - peak).exp() / total).enumerate().collect();
+    let mut order: Vec<(usize, f64)> = logits.iter().map(|l| f64::from(l - peak).exp() / total).enumerate().collect();
     order.sort_by(|a, b| b.1.total_cmp(&a.1));
     order
 }

@@ -89,7 +89,10 @@ fn unusable(adapter: &wgpu::Adapter) -> Option<String> {
             base.max_compute_workgroups_per_dimension,
         ),
     ];
-    needs.iter().find(|(_, has, needed)| has < needed).map(|(n, has, needed)| format!("{n} is {has}, {needed} is needed"))
+    needs
+        .iter()
+        .find(|(_, has, needed)| has < needed)
+        .map(|(n, has, needed)| format!("{n} is {has}, {needed} is needed"))
 }
 
 /// The adapters of this machine, best first. `WGPU_BACKEND` restricts the backends.
@@ -151,8 +154,8 @@ pub fn choose(found: &[AdapterEntry], wanted: Option<&str>) -> Result<usize> {
         Ok(index) => found.iter().position(|a| a.index == index),
         Err(_) => found.iter().position(named),
     };
-    let picked = picked
-        .ok_or_else(|| Error::Adapter(format!("no adapter matches '{wanted}'; found: {}", listing(found))))?;
+    let picked =
+        picked.ok_or_else(|| Error::Adapter(format!("no adapter matches '{wanted}'; found: {}", listing(found))))?;
     if let Some(why) = &found[picked].unusable {
         return Err(Error::Adapter(format!(
             "adapter {picked} {} can't run tpgm: {why}; found: {}",

@@ -50,9 +50,9 @@ pub fn parse(name: &str, source: &str) -> Result<(naga::Module, naga::valid::Mod
         .map_err(|e| format!("shaders/{name}.wgsl: {}", e.emit_to_string_with_path(source, name)))?;
     let mut validator =
         naga::valid::Validator::new(naga::valid::ValidationFlags::all(), naga::valid::Capabilities::all());
-    let info = validator.validate(&module).map_err(|e| {
-        format!("shaders/{name}.wgsl: {}", e.emit_to_string_with_path(source, name))
-    })?;
+    let info = validator
+        .validate(&module)
+        .map_err(|e| format!("shaders/{name}.wgsl: {}", e.emit_to_string_with_path(source, name)))?;
     Ok((module, info))
 }
 
@@ -114,8 +114,7 @@ impl Gpu {
         let label = format!("{}::{entry}", shader.name);
         let source = shader.source(tail);
         let (module, info) = parse(shader.name, &source).unwrap_or_else(|e| panic!("{e}"));
-        let interface =
-            interface(&module, &info, entry).unwrap_or_else(|| panic!("{label}: no such entry point"));
+        let interface = interface(&module, &info, entry).unwrap_or_else(|| panic!("{label}: no such entry point"));
 
         let layout_entries: Vec<_> = interface
             .bindings
@@ -134,22 +133,19 @@ impl Gpu {
 
         let scope = self.device.push_error_scope(wgpu::ErrorFilter::Validation);
         let internal = self.device.push_error_scope(wgpu::ErrorFilter::Internal);
-        let descriptor = wgpu::ShaderModuleDescriptor {
-            label: Some(&label),
-            source: wgpu::ShaderSource::Wgsl(source.into()),
-        };
+        let descriptor =
+            wgpu::ShaderModuleDescriptor { label: Some(&label), source: wgpu::ShaderSource::Wgsl(source.into()) };
         let module = if self.checked {
             self.device.create_shader_module(descriptor)
         } else {
             // SAFETY: every kernel passes the suite with checks on (`tests/kernels.rs`), which reads and writes
             // guard bands around each range, and no kernel loops without a bound.
-            unsafe {
-                self.device.create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked())
-            }
+            unsafe { self.device.create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked()) }
         };
-        let layout = self
-            .device
-            .create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: Some(&label), entries: &layout_entries });
+        let layout = self.device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
+            label: Some(&label),
+            entries: &layout_entries,
+        });
         let pipeline_layout = self.device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
             label: Some(&label),
             bind_group_layouts: &[Some(&layout)],

@@ -368,7 +368,16 @@ impl Pass<'_> {
         residual::forward(r, &middle, &inp, &projected, gamma.as_ref(), rows, d)?;
 
         let (weight, bias) = (p("norm2.weight"), p("norm2.bias"));
-        layer_norm::forward(r, &norm2, &stats(b.mean2), &stats(b.rstd2), &middle, &weight, &bias, self.norm_dims(rows))?;
+        layer_norm::forward(
+            r,
+            &norm2,
+            &stats(b.mean2),
+            &stats(b.rstd2),
+            &middle,
+            &weight,
+            &bias,
+            self.norm_dims(rows),
+        )?;
         matmul::forward(r, &hidden, &norm2, &p("mlp.fc1.weight"), Some(&p("mlp.fc1.bias")), rows, f, d)?;
         gelu::forward(r, &activated, &hidden, c.activation)?;
         matmul::forward(r, &mlp, &activated, &p("mlp.fc2.weight"), Some(&p("mlp.fc2.bias")), rows, d, f)?;
@@ -448,11 +457,31 @@ impl Pass<'_> {
         let (dactivated, dhidden) = (self.wide(g.dwide, f), self.wide(g.dhidden, f));
         let (norm2, mean, rstd) = (self.stream(b.norm2), stats(b.mean2), stats(b.rstd2));
         let dbranch = self.branch_gradient(r, w, dw, g, &format!("blocks.{i}.ls2.gamma"), b.mlp)?;
-        linear_backward(r, &dactivated, &dp("mlp.fc2.weight"), Some(&dp("mlp.fc2.bias")), &dbranch, &activated,
-            &p("mlp.fc2.weight"), rows, d, f)?;
+        linear_backward(
+            r,
+            &dactivated,
+            &dp("mlp.fc2.weight"),
+            Some(&dp("mlp.fc2.bias")),
+            &dbranch,
+            &activated,
+            &p("mlp.fc2.weight"),
+            rows,
+            d,
+            f,
+        )?;
         gelu::backward(r, &dhidden, &dactivated, &hidden, c.activation)?;
-        linear_backward(r, &dnormed, &dp("mlp.fc1.weight"), Some(&dp("mlp.fc1.bias")), &dhidden, &norm2,
-            &p("mlp.fc1.weight"), rows, f, d)?;
+        linear_backward(
+            r,
+            &dnormed,
+            &dp("mlp.fc1.weight"),
+            Some(&dp("mlp.fc1.bias")),
+            &dhidden,
+            &norm2,
+            &p("mlp.fc1.weight"),
+            rows,
+            f,
+            d,
+        )?;
         let (dweight, dbias) = (dp("norm2.weight"), dp("norm2.bias"));
         layer_norm::backward_params(r, &dweight, &dbias, &dnormed, &middle, &mean, &rstd, dims)?;
         layer_norm::backward_input(r, &dx, &dnormed, &middle, &p("norm2.weight"), &mean, &rstd, dims, true)?;
@@ -464,19 +493,47 @@ impl Pass<'_> {
         let (dattended, dqkv) = (self.wide(g.dwide, d), self.wide(g.dhidden, 3 * d));
         let (norm1, mean, rstd) = (self.stream(b.norm1), stats(b.mean1), stats(b.rstd1));
         let dbranch = self.branch_gradient(r, w, dw, g, &format!("blocks.{i}.ls1.gamma"), b.projected)?;
-        linear_backward(r, &dattended, &dp("attn.proj.weight"), Some(&dp("attn.proj.bias")), &dbranch, &attended,
-            &p("attn.proj.weight"), rows, d, d)?;
+        linear_backward(
+            r,
+            &dattended,
+            &dp("attn.proj.weight"),
+            Some(&dp("attn.proj.bias")),
+            &dbranch,
+            &attended,
+            &p("attn.proj.weight"),
+            rows,
+            d,
+            d,
+        )?;
         attention::backward(r, &dqkv, &delta, &dattended, &attended, &qkv, &lse, self.attention_dims())?;
         let dbias = c.qkv_bias.then(|| dp("attn.qkv.bias"));
-        linear_backward(r, &dnormed, &dp("attn.qkv.weight"), dbias.as_ref(), &dqkv, &norm1, &p("attn.qkv.weight"),
-            rows, 3 * d, d)?;
+        linear_backward(
+            r,
+            &dnormed,
+            &dp("attn.qkv.weight"),
+            dbias.as_ref(),
+            &dqkv,
+            &norm1,
+            &p("attn.qkv.weight"),
+            rows,
+            3 * d,
+            d,
+        )?;
         let (dweight, dbias) = (dp("norm1.weight"), dp("norm1.bias"));
         layer_norm::backward_params(r, &dweight, &dbias, &dnormed, &inp, &mean, &rstd, dims)?;
         layer_norm::backward_input(r, &dx, &dnormed, &inp, &p("norm1.weight"), &mean, &rstd, dims, true)
     }
 
     /// The gradient of a branch's output: the stream's own, through the layer scale where there is one.
-    fn branch_gradient(&self, r: &mut Recorder, w: &View, dw: &View, g: &BackwardSlots, gamma: &str, branch: Slot) -> Result<View> {
+    fn branch_gradient(
+        &self,
+        r: &mut Recorder,
+        w: &View,
+        dw: &View,
+        g: &BackwardSlots,
+        gamma: &str,
+        branch: Slot,
+    ) -> Result<View> {
         let dx = self.stream(g.dx);
         if !self.config().layer_scale {
             return Ok(dx);

@@ -43,7 +43,6 @@ impl Dims {
         let scale = (1.0 / (self.head_dim as f64).sqrt()) as f32;
         Params { tokens: self.tokens as u32, heads: self.heads as u32, scale }
     }
-
 }
 
 /// The kernel for this adapter and head, and its grid.

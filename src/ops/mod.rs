@@ -78,7 +78,12 @@ impl<'a> Recorder<'a> {
 
     /// Two scratch ranges of `len` elements.
     fn scratch(&self, op: &str, len: usize) -> [View; 2] {
-        assert!(self.scratch.len >= 2 * align(len), "{op}: scratch of {} elements, {} needed", self.scratch.len, 2 * len);
+        assert!(
+            self.scratch.len >= 2 * align(len),
+            "{op}: scratch of {} elements, {} needed",
+            self.scratch.len,
+            2 * len
+        );
         [self.scratch.slice(0, len), self.scratch.slice(align(len), len)]
     }
 }

@@ -44,7 +44,14 @@ pub fn forward(
 }
 
 /// `dbranch = gamma·dout`. Without a layer scale `dout` itself is the branch's gradient.
-pub fn backward_input(r: &mut Recorder, dbranch: &View, dout: &View, gamma: &View, rows: usize, cols: usize) -> Result<()> {
+pub fn backward_input(
+    r: &mut Recorder,
+    dbranch: &View,
+    dout: &View,
+    gamma: &View,
+    rows: usize,
+    cols: usize,
+) -> Result<()> {
     check("residual::backward_input", "dbranch", dbranch, rows * cols);
     check("residual::backward_input", "dout", dout, rows * cols);
     check("residual::backward_input", "gamma", gamma, cols);
@@ -55,7 +62,14 @@ pub fn backward_input(r: &mut Recorder, dbranch: &View, dout: &View, gamma: &Vie
 }
 
 /// `dgamma += Σ_rows dout·branch` (`[cols]`).
-pub fn backward_params(r: &mut Recorder, dgamma: &View, dout: &View, branch: &View, rows: usize, cols: usize) -> Result<()> {
+pub fn backward_params(
+    r: &mut Recorder,
+    dgamma: &View,
+    dout: &View,
+    branch: &View,
+    rows: usize,
+    cols: usize,
+) -> Result<()> {
     check("residual::backward_params", "dgamma", dgamma, cols);
     check("residual::backward_params", "dout", dout, rows * cols);
     check("residual::backward_params", "branch", branch, rows * cols);

@@ -214,14 +214,15 @@ impl TrainArgs {
     /// These values where they are set, else those of `file`.
     pub fn over_file(mut self, file: &Path) -> Result<TrainArgs> {
         let text = std::fs::read_to_string(file).map_err(|e| Error::io(file, "cannot read", e))?;
-        let mut under: TrainArgs = toml::from_str(&text).map_err(|e| {
-            let line = e.span().map_or(0, |s| text[..s.start].lines().count().max(1));
-            Error::Usage(format!("{}: line {line}: {}", file.display(), e.message()))
-        })?;
+        let mut under: TrainArgs = toml::from_str(&text)
+            .map_err(|e| Error::Usage(format!("{}: line {}: {}", file.display(), line_of(&text, &e), e.message())))?;
         let over = &mut self;
         // An explicit length replaces the other way to give one.
         if over.epochs.is_some() || over.steps.is_some() {
             (under.epochs, under.steps) = (None, None);
+        }
+        if over.optimizer.is_some_and(|name| Some(name) != under.optimizer) {
+            (under.momentum, under.nesterov) = (None, None);
         }
         overlay!(over, under; model, train, val, select, test, id, root, epochs, steps, batch_size, micro_batch, optimizer,
             lr, momentum, nesterov, weight_decay, lr_schedule, warmup_steps, clip_norm, label_smoothing, augment,
@@ -239,7 +240,8 @@ impl TrainArgs {
         };
         let optimizer = self.optimizer.unwrap_or(OptimizerName::Sgd);
         let is_sgd = optimizer == OptimizerName::Sgd;
-        if !is_sgd && (self.momentum.is_some() || self.nesterov.is_some()) {
+        // Zeros are what the config.toml of a run with another optimiser has.
+        if !is_sgd && (self.momentum.is_some_and(|m| m != 0.0) || self.nesterov == Some(true)) {
             return Err(Error::Usage("--momentum and --nesterov go with --optimizer sgd".into()));
         }
         let momentum = if is_sgd { self.momentum.unwrap_or(0.9) } else { 0.0 };
@@ -285,6 +287,21 @@ impl TrainArgs {
         config.validate()?;
         Ok(config)
     }
+}
+
+/// The line of a TOML text that `error` is about. Where the model's flags are flattened into [`TrainArgs`], serde loses
+/// the place: the key that fails by itself is then looked up.
+fn line_of(text: &str, error: &toml::de::Error) -> usize {
+    let fails = |(key, value): &(String, toml::Value)| {
+        toml::Table::from_iter([(key.clone(), value.clone())]).try_into::<TrainArgs>().is_err()
+    };
+    let is_key = |line: &str, key: &str| {
+        let rest = line.trim_start_matches([' ', '\t', '"', '[']).strip_prefix(key);
+        rest.is_some_and(|rest| rest.starts_with([' ', '\t', '=', '"', '.', ']']))
+    };
+    let key = toml::from_str::<toml::Table>(text).ok().and_then(|table| table.into_iter().find(fails));
+    let at = key.and_then(|(key, _)| text.lines().position(|line| is_key(line, &key)));
+    at.unwrap_or_else(|| error.span().map_or(0, |s| text[..s.start].matches('\n').count())) + 1
 }
 
 /// A run's settings, all of them decided: what `config.toml` holds, and what `--config` takes again.
@@ -389,9 +406,10 @@ impl TrainConfig {
 pub fn named_paths(arguments: &[String]) -> Result<Vec<(&str, &Path)>> {
     let mut named: Vec<(&str, &Path)> = Vec::new();
     for argument in arguments {
-        let (name, path) = argument.split_once('=').filter(|(n, p)| !n.is_empty() && !p.is_empty()).ok_or_else(|| {
-            Error::Usage(format!("'{argument}': a data set is given as NAME=PATH, such as sketch=data/sketch"))
-        })?;
+        let (name, path) =
+            argument.split_once('=').filter(|(n, p)| !n.is_empty() && !p.is_empty()).ok_or_else(|| {
+                Error::Usage(format!("'{argument}': a data set is given as NAME=PATH, such as sketch=data/sketch"))
+            })?;
         if named.iter().any(|(other, _)| *other == name) {
             return Err(Error::Usage(format!("two data sets are called {name}")));
         }

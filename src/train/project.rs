@@ -69,7 +69,10 @@ fn anchor(pretrained: &Source, finetuned: &Source) -> Result<(Vec<f32>, Vec<bool
                 Some((own, _)) => format!("tensor {name} has shape {own:?}, the fine-tuned model's {shape:?}"),
                 None => format!("tensor {name} is missing, the fine-tuned model has it"),
             };
-            return Err(Error::checkpoint(path, format!("{what}: give the checkpoint that the fine-tuning began with")));
+            return Err(Error::checkpoint(
+                path,
+                format!("{what}: give the checkpoint that the fine-tuning began with"),
+            ));
         }
         missing.push(own.is_none());
         tensors.push(own.map_or(values.as_slice(), |(_, own)| own.as_slice()));
@@ -150,9 +153,10 @@ pub fn project(gpu: &Gpu, config: &ProjectConfig, events: &mut dyn FnMut(Event))
         log.radii(&records, |r| r.iteration)?;
         if let Some(bad) = records.iter().find(|r| !r.loss.is_finite()) {
             return Err(Error::Train(format!(
-                "the radius loss of iteration {} is not a finite number: nothing was written; are both checkpoints \
-                 of the same model?",
-                bad.iteration
+                "the radius loss of iteration {} is not a finite number: {} was not written; are both checkpoints of \
+                 the same model?",
+                bad.iteration,
+                config.out.display()
             )));
         }
         let rate = ((i + 1) * images.len()) as f64 / started.elapsed().as_secs_f64();

@@ -44,32 +44,51 @@ impl Appender {
     }
 }
 
+/// How far a run had come that is gone on with.
+#[derive(Clone, Copy, Debug)]
+pub struct Reached {
+    /// Training steps taken.
+    pub steps: u64,
+    /// What the first column of `radii.csv` had come to: steps, or outer iterations with the post schedule.
+    pub radii: u64,
+    /// Whether these are all steps of the run: its last evaluations are then made again.
+    pub done: bool,
+}
+
+impl Reached {
+    fn keeps(self, line: &Value) -> bool {
+        let Some(at) = line["step"].as_u64() else { return false };
+        if line["final"] == true {
+            return line["baseline"] == true;
+        }
+        // A training line belongs to the step it has; an evaluation says how many steps came before it.
+        match (line.get("eval"), line.get("train_loss")) {
+            (Some(_), _) => at < self.steps || (at == self.steps && !self.done),
+            (None, Some(_)) => at < self.steps,
+            (None, None) => at < self.radii,
+        }
+    }
+}
+
 const RADII_HEADER: &str = "step,tensor,radius,max_norm,active_rows,rows\n";
 
 impl RunLog {
-    /// Starts (or, with `resume_at`, goes on with) the logs at `metrics` and `radii`. Lines of steps from `resume_at`
-    /// on are dropped: they are run again.
+    /// Starts (or, where a run has `reached` something, goes on with) the logs at `metrics` and `radii`. Lines about what
+    /// is run again are dropped.
     pub fn open(
         metrics: &Path,
         radii: &Path,
         tensors: Vec<(String, usize)>,
-        resume_at: Option<u64>,
+        reached: Option<Reached>,
     ) -> Result<RunLog> {
-        if let Some(step) = resume_at {
-            keep_lines(metrics, |line| {
-                let value: Option<Value> = serde_json::from_str(line).ok();
-                // A training line belongs to the step it has; an evaluation says how many steps came before it.
-                value.is_some_and(|v| {
-                    let at = v["step"].as_u64().unwrap_or(u64::MAX);
-                    if v.get("eval").is_some() { at <= step } else { at < step }
-                })
-            })?;
+        if let Some(reached) = reached {
+            keep_lines(metrics, |line| serde_json::from_str(line).is_ok_and(|line| reached.keeps(&line)))?;
             keep_lines(radii, |line| {
                 let at = line.split(',').next().and_then(|s| s.parse::<u64>().ok());
-                at.is_none_or(|at| at < step)
+                at.is_none_or(|at| at < reached.radii)
             })?;
         }
-        let fresh = resume_at.is_none();
+        let fresh = reached.is_none();
         let mut log = RunLog {
             metrics: Appender::open(metrics.into(), fresh)?,
             radii: Appender::open(radii.into(), fresh)?,
@@ -145,16 +164,30 @@ fn keep_lines(path: &Path, keep: impl Fn(&str) -> bool) -> Result<()> {
     atomic_write(path, kept.as_bytes())
 }
 
-/// Makes the folder `dir`. Unless `resume`, one that already holds a run is refused rather than overwritten.
-pub fn create(dir: &Path, resume: bool) -> Result<()> {
+/// Refuses a folder `dir` that already holds a run rather than overwrite it, or, with `resume`, one that holds none to
+/// go on with.
+pub fn check(dir: &Path, resume: bool) -> Result<()> {
     if !resume && dir.join("metrics.jsonl").exists() {
         return Err(Error::Usage(format!(
             "{} already holds a run: give another --out, or --resume to go on with it",
             dir.display()
         )));
     }
+    if resume && !dir.join(STATE).exists() {
+        let what =
+            format!("there is no {STATE} to resume from (it comes with the first evaluation): start the run anew");
+        return Err(Error::data(dir, what));
+    }
+    Ok(())
+}
+
+/// Makes the folder `dir`.
+pub fn create(dir: &Path) -> Result<()> {
     std::fs::create_dir_all(dir).map_err(|e| Error::io(dir, "cannot create this folder", e))
 }
+
+/// The file to resume from.
+pub const STATE: &str = "state.safetensors";
 
 /// `drift.csv`: how far each tensor ended from the anchor.
 pub fn write_drift(path: &Path, step: u64, rows: &[(String, f64, f64, usize)]) -> Result<()> {

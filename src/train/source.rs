@@ -68,10 +68,10 @@ impl Source {
         if self.recognised.config.classes == 0 {
             return Err(Error::checkpoint(path, "this model has no head: fine-tune it first (tpgm finetune)"));
         }
-        self.recognised.classes.clone().map_or_else(
-            || Ok((0..self.recognised.config.classes).map(|c| c.to_string()).collect()),
-            Ok,
-        )
+        self.recognised
+            .classes
+            .clone()
+            .map_or_else(|| Ok((0..self.recognised.config.classes).map(|c| c.to_string()).collect()), Ok)
     }
 
     /// Saves the arena image `packed` under this checkpoint's names, types and metadata.

@@ -37,7 +37,8 @@ impl Splits {
         let val = Dataset::open(&config.val, root)?;
         same_classes(&train, &val)?;
         let classes = source.fit_classes(&train.classes, config.seed);
-        let select = config.select.as_ref().map(|path| Dataset::open(path, root)?.with_classes(&classes)).transpose()?;
+        let select =
+            config.select.as_ref().map(|path| Dataset::open(path, root)?.with_classes(&classes)).transpose()?;
         let tests = config
             .tests()?
             .into_iter()

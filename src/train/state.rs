@@ -51,7 +51,11 @@ pub fn restore(path: &Path, learner: &mut Learner, tpgm: Option<&mut Tpgm>, setu
     }
     let arena = |name: &str| {
         let values = file.read_f32(name)?;
-        if values.len() == learner.vit.layout.len { Ok(values) } else { Err(file.error(format!("{name} has another length than the model"))) }
+        if values.len() == learner.vit.layout.len {
+            Ok(values)
+        } else {
+            Err(file.error(format!("{name} has another length than the model")))
+        }
     };
     learner.gpu.write(&learner.w, &arena("w")?);
     for (i, m) in learner.moments.iter().enumerate() {

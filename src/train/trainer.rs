@@ -15,7 +15,7 @@ use crate::method::learner::StepRecord;
 use crate::method::{Learner, Schedule, Settings, Tpgm, TpgmSettings};
 use crate::train::config::{Method, TrainConfig};
 use crate::train::evaluate::{Evaluation, evaluate};
-use crate::train::run_dir::{self, RunLog};
+use crate::train::run_dir::{self, Reached, RunLog};
 use crate::train::schedule::LearningRate;
 use crate::train::source::Source;
 use crate::train::splits::Splits;
@@ -107,7 +107,7 @@ pub fn train(
     start: Start,
     events: &mut dyn FnMut(Event),
 ) -> Result<Summary> {
-    run_dir::create(out, start.resume)?;
+    run_dir::check(out, start.resume)?;
     let mut source = Source::open(&config.model, &config.model_args.overrides())?;
     source.recognised.preprocess = config.model_args.preprocess(&source.recognised.preprocess)?;
     let splits = Splits::open(config, &mut source)?;
@@ -166,8 +166,10 @@ pub fn train(
         steps,
         epoch_steps,
     };
+    // Only now: a run that can't start leaves no folder behind.
+    run_dir::create(out)?;
     let config_path = out.join("config.toml");
-    let state_path = out.join("state.safetensors");
+    let state_path = out.join(run_dir::STATE);
     let setup = config.to_toml();
     let mut tpgm = tpgm;
     let mut learner = learner;
@@ -180,8 +182,13 @@ pub fn train(
     let tensors = tpgm.as_ref().map_or(Vec::new(), |t| {
         t.projected.iter().map(|i| (learner.vit.layout.params[*i].name.clone(), t.mars.rows[*i])).collect()
     });
-    let resume_at = start.resume.then_some(progress.steps);
-    let log = RunLog::open(&out.join("metrics.jsonl"), &out.join("radii.csv"), tensors, resume_at)?;
+    let post = config.schedule == Schedule::Post;
+    let reached = start.resume.then_some(Reached {
+        steps: progress.steps,
+        radii: if post { progress.iterations } else { progress.steps },
+        done: progress.steps == steps,
+    });
+    let log = RunLog::open(&out.join("metrics.jsonl"), &out.join("radii.csv"), tensors, reached)?;
 
     let mut run = Run {
         config,
@@ -221,8 +228,8 @@ pub fn excluded_by(globs: Option<&[String]>, source: &Source) -> Result<Vec<bool
     };
     let mut excluded = vec![false; names.len()];
     for text in globs {
-        let pattern =
-            glob::Pattern::new(text).map_err(|e| Error::Usage(format!("--exclude {text}: not a pattern: {}", e.msg)))?;
+        let pattern = glob::Pattern::new(text)
+            .map_err(|e| Error::Usage(format!("--exclude {text}: not a pattern: {}", e.msg)))?;
         let fits: Vec<bool> = names.iter().map(|(name, file)| pattern.matches(name) || pattern.matches(file)).collect();
         if !fits.contains(&true) {
             let example = names.last().map_or("head.weight", |(name, _)| name);
@@ -302,13 +309,8 @@ impl Run<'_, '_> {
                 evaluating += paused.elapsed().as_secs_f64();
             }
         }
-        if let (Some(tpgm), true) = (&mut self.tpgm, post) {
-            (self.events)(Event::Note("learning the radii at the fine-tuned weights".into()));
-            for _ in tpgm.iterations..tpgm.max_iters() as u64 {
-                let batch = radius.as_mut().expect("radii have a loader").next()?;
-                tpgm.outer(&mut self.learner, &batch.images, &batch.labels)?;
-            }
-            tpgm.apply(&mut self.learner)?;
+        if let (Some(radius), true) = (&mut radius, post) {
+            self.learn_radii(radius)?;
         }
         self.flush(true)?;
         let steps = self.learner.steps;
@@ -333,6 +335,28 @@ impl Run<'_, '_> {
             self.test(&tests, "best", progress.best_steps, &mut summary)?;
         }
         Ok(summary)
+    }
+
+    /// The post-hoc recipe at the end of fine-tuning. A resumed run that has been through it is not projected again.
+    fn learn_radii(&mut self, radius: &mut Loader) -> Result<()> {
+        let iterations = self.config.max_iters as u64;
+        let (mut images, started) = (0, Instant::now());
+        while let Some(tpgm) = self.tpgm.as_mut().filter(|t| t.iterations < iterations) {
+            if tpgm.iterations == 0 {
+                (self.events)(Event::Note("learning the radii at the fine-tuned weights".into()));
+            }
+            let batch = radius.next()?;
+            images += batch.len();
+            tpgm.outer(&mut self.learner, &batch.images, &batch.labels)?;
+            let step = tpgm.iterations;
+            if step == iterations {
+                tpgm.apply(&mut self.learner)?;
+            }
+            self.flush(false)?;
+            let rate = images as f64 / started.elapsed().as_secs_f64();
+            (self.events)(Event::Progress { step, steps: iterations, loss: f32::NAN, rate });
+        }
+        Ok(())
     }
 
     fn radius_loader(&self, images: &Arc<ImageCache>, start_batch: u64) -> Result<Option<Loader>> {
@@ -366,7 +390,9 @@ impl Run<'_, '_> {
                 self.radius_losses.extend(records.iter().map(|r| (r.step - 1, r.loss)));
             }
             if let Some(bad) = records.iter().find(|r| !r.loss.is_finite()) {
-                return Err(self.not_finite(&format!("the radius loss at outer iteration {}", bad.iteration)));
+                let at =
+                    if post { format!("outer iteration {}", bad.iteration) } else { format!("step {}", bad.step - 1) };
+                return Err(self.not_finite(&format!("the radius loss of {at}")));
             }
         }
         // A step's line waits for the radius loss that belongs into it.

@@ -1,5 +1,5 @@
 //! What the GPU tests share: one device a process, random tensors, guard bands, comparisons.
-#![allow(dead_code)] // each test binary uses a part
+#![allow(dead_code, unreachable_pub)] // each test binary uses a part
 
 use std::sync::OnceLock;
 

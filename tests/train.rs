@@ -1,0 +1,249 @@
+//! The fifth link of the chain of trust: training itself. It overfits a batch; the same run gives the same bits; a run
+//! that was stopped and resumed is the run that was not; what must not change does not.
+
+mod common;
+
+use common::{Fixture, Random, fixture_path, gpu};
+use tpgm::cpu::mars::Norm;
+use tpgm::gpu::Gpu;
+use tpgm::method::{Learner, Optimizer, Settings, Tpgm, TpgmSettings};
+use tpgm::model::{Vit, VitConfig};
+use tpgm::ops::adamw::AdamW;
+use tpgm::ops::sgd::Sgd;
+use tpgm::train::source::Source;
+use tpgm::train::state::{self, Progress};
+
+const ADAMW: Optimizer = Optimizer::AdamW(AdamW { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.05 });
+const SGD: Optimizer = Optimizer::Sgd(Sgd { momentum: 0.9, nesterov: true, weight_decay: 5e-4 });
+
+fn model() -> (Vit, Vec<f32>) {
+    let config: VitConfig = serde_json::from_value(Fixture::open("vit_small_golden").json("config")).unwrap();
+    let vit = Vit::new(config);
+    let weights = Fixture::open("vit_small");
+    let tensors: Vec<Vec<f32>> = vit.layout.params.iter().map(|p| weights.f32(&p.name)).collect();
+    let packed = vit.layout.pack(tensors.iter().map(Vec::as_slice));
+    (vit, packed)
+}
+
+fn learner(gpu: &Gpu, optimizer: Optimizer, batch: usize) -> Learner<'_> {
+    let (vit, weights) = model();
+    let settings = Settings { optimizer, clip_norm: 0.0, smoothing: 0.0, micro_batch: batch, radius_batch: batch };
+    Learner::new(gpu, vit, &weights, settings).unwrap()
+}
+
+/// A batch of noise, the same for the same `seed`.
+fn batch(seed: u64, size: usize) -> (Vec<f32>, Vec<u32>) {
+    let mut random = Random::new(seed);
+    let images = random.vec(size * 3 * 20 * 20);
+    (images, (0..size as u32).map(|i| (i * 5 + seed as u32) % 7).collect())
+}
+
+fn weights(learner: &Learner) -> Vec<u32> {
+    learner.gpu.read(&learner.w).unwrap()
+}
+
+fn tpgm(learner: &Learner, norm: Norm, excluded: &dyn Fn(&str) -> bool) -> Tpgm {
+    let anchor: Vec<f32> = learner.gpu.read(&learner.w).unwrap();
+    let excluded: Vec<bool> = learner.vit.layout.params.iter().map(|p| excluded(&p.name)).collect();
+    let settings = TpgmSettings { norm, radius_lr: 1e-2, max_iters: 1, proj_freq: 1 };
+    Tpgm::new(learner, &anchor, &excluded, settings).unwrap()
+}
+
+#[test]
+fn a_batch_is_learned_by_heart() {
+    for (optimizer, lr, steps) in [(SGD, 0.02, 60), (ADAMW, 2e-3, 60)] {
+        let mut learner = learner(gpu(), optimizer, 8);
+        let (images, labels) = batch(1, 8);
+        for _ in 0..steps {
+            learner.step(&images, &labels, lr).unwrap();
+        }
+        let records = learner.records(true).unwrap();
+        assert_eq!(records.len(), steps);
+        assert!(records.iter().enumerate().all(|(i, r)| r.step == i as u64));
+        let (first, last) = (records[0].loss, records[steps - 1].loss);
+        assert!(first > 1.0 && last < 0.02, "{optimizer:?}: loss {first} to {last}");
+        let logits = learner.logits(&images, 8).unwrap();
+        for (row, label) in logits.chunks(7).zip(&labels) {
+            let best = row.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).unwrap().0;
+            assert_eq!(best as u32, *label, "{optimizer:?}");
+        }
+    }
+}
+
+/// Ten steps of TPGM from `from`, whose state is at `path` where it is not 0; saves the state after `until` steps.
+fn run(path: &std::path::Path, from: u64, until: u64) -> (Vec<u32>, Vec<u32>, Vec<f32>) {
+    let mut learner = learner(gpu(), ADAMW, 6);
+    let mut tpgm = tpgm(&learner, Norm::Mars, &|name| name.starts_with("head."));
+    if from > 0 {
+        let progress = state::restore(path, &mut learner, Some(&mut tpgm), "setup").unwrap();
+        assert_eq!((progress.steps, progress.iterations, progress.best), (from, from, Some((0.5, 1.25))));
+    }
+    for step in from..until {
+        let (images, labels) = batch(step, 6);
+        learner.step(&images, &labels, 1e-3).unwrap();
+        let (images, labels) = batch(100 + step, 6);
+        tpgm.outer(&mut learner, &images, &labels).unwrap();
+        tpgm.apply(&mut learner).unwrap();
+    }
+    let progress = Progress { steps: until, iterations: until, best: Some((0.5, 1.25)), best_steps: 2 };
+    state::save(path, &learner, Some(&tpgm), progress, "setup").unwrap();
+    let radii = tpgm.save_radii(&learner).unwrap();
+    let losses = learner.records(true).unwrap().iter().map(|r| r.loss).collect();
+    (weights(&learner), radii, losses)
+}
+
+#[test]
+fn the_same_run_gives_the_same_bits_and_a_resumed_run_is_the_same_run() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("state.safetensors");
+    let (w, radii, losses) = run(&path, 0, 10);
+    let bytes = std::fs::read(&path).unwrap();
+    let (w_again, radii_again, losses_again) = run(&path, 0, 10);
+    assert!(w == w_again && radii == radii_again && losses == losses_again, "two equal runs differ");
+    assert!(bytes == std::fs::read(&path).unwrap());
+
+    let (_, _, before) = run(&path, 0, 4);
+    let (w_resumed, radii_resumed, after) = run(&path, 4, 10);
+    assert!(w == w_resumed, "resumed weights differ");
+    assert!(radii == radii_resumed, "resumed radii differ");
+    assert_eq!(losses, [before, after].concat());
+}
+
+#[test]
+fn a_state_of_another_run_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("state.safetensors");
+    let mut learner = learner(gpu(), SGD, 2);
+    state::save(&path, &learner, None, Progress::default(), "lr = 1").unwrap();
+    let error = state::restore(&path, &mut learner, None, "lr = 2").unwrap_err().to_string();
+    assert!(error.contains("other settings"), "{error}");
+}
+
+#[test]
+fn a_step_that_is_not_finite_changes_nothing() {
+    for optimizer in [SGD, ADAMW] {
+        let mut learner = learner(gpu(), optimizer, 4);
+        let (mut images, labels) = batch(3, 4);
+        learner.step(&images, &labels, 1e-3).unwrap();
+        let before = weights(&learner);
+        let moments: Vec<u32> = learner.gpu.read(&learner.moments[0]).unwrap();
+        images[7] = f32::NAN;
+        learner.step(&images, &labels, 1e-3).unwrap();
+        // The host hears of it later, and meanwhile goes on with good batches: they change nothing either.
+        images[7] = 0.0;
+        learner.step(&images, &labels, 1e-3).unwrap();
+        let records = learner.records(true).unwrap();
+        assert!(records[0].loss.is_finite() && records[0].grad_norm.is_finite());
+        assert!(!(records[1].loss.is_finite() && records[1].grad_norm.is_finite()));
+        assert!(before == weights(&learner), "{optimizer:?}: weights changed");
+        assert!(moments == learner.gpu.read::<u32>(&learner.moments[0]).unwrap(), "{optimizer:?}: moments changed");
+    }
+}
+
+#[test]
+fn weights_that_have_not_moved_keep_their_bits_and_have_no_radius() {
+    for norm in [Norm::Mars, Norm::L2] {
+        let mut learner = learner(gpu(), SGD, 4);
+        let mut tpgm = tpgm(&learner, norm, &|_| false);
+        let (images, labels) = batch(4, 4);
+        let before = weights(&learner);
+        for _ in 0..3 {
+            tpgm.outer(&mut learner, &images, &labels).unwrap();
+            tpgm.apply(&mut learner).unwrap();
+        }
+        assert!(before == weights(&learner));
+        for record in tpgm.records(&learner, true).unwrap() {
+            assert!(record.loss.is_finite());
+            assert!(record.radii.iter().all(|r| r.radius == 0.0 && r.max_norm == 0.0 && r.active_rows == 0));
+        }
+        // Once they move, the first radius is half the smallest row norm, and one Adam step (at most 1e-2) from it.
+        learner.step(&images, &labels, 0.05).unwrap();
+        tpgm.outer(&mut learner, &images, &labels).unwrap();
+        let record = &tpgm.records(&learner, true).unwrap()[0];
+        assert!(record.radii.iter().all(|r| r.max_norm > 0.0 && r.radius <= r.max_norm / 2.0 + 1.01e-2));
+        // A row of zero drift would start a radius at its lower bound; elsewhere L2's one row is halved exactly.
+        if norm == Norm::L2 {
+            for r in &record.radii {
+                assert!((r.radius - r.max_norm / 2.0).abs() < 1.01e-2, "{r:?}");
+                assert_eq!(r.active_rows, 1);
+            }
+        }
+    }
+}
+
+#[test]
+fn excluded_tensors_are_trained_but_never_projected() {
+    let (images, labels) = batch(5, 4);
+    let train = |excluded: &dyn Fn(&str) -> bool| {
+        let mut learner = learner(gpu(), SGD, 4);
+        let mut tpgm = tpgm(&learner, Norm::Mars, excluded);
+        learner.step(&images, &labels, 0.05).unwrap();
+        let stepped: Vec<f32> = learner.gpu.read(&learner.w).unwrap();
+        tpgm.outer(&mut learner, &images, &labels).unwrap();
+        tpgm.apply(&mut learner).unwrap();
+        let after: Vec<f32> = learner.gpu.read(&learner.w).unwrap();
+        let changed = learner.vit.layout.unpack(&after).zip(learner.vit.layout.unpack(&stepped));
+        changed.map(|((p, a), (_, b))| (p.name.clone(), a != b)).collect::<Vec<_>>()
+    };
+    for (name, changed) in train(&|name| name.starts_with("head.") || name.contains("norm")) {
+        let excluded = name.starts_with("head.") || name.contains("norm");
+        assert_eq!(changed, !excluded, "{name}");
+    }
+    assert!(train(&|_| true).iter().all(|(_, changed)| !changed));
+}
+
+#[test]
+fn projection_keeps_every_row_within_its_radius() {
+    let mut learner = learner(gpu(), SGD, 6);
+    let anchor: Vec<f32> = learner.gpu.read(&learner.w).unwrap();
+    let mut tpgm = tpgm(&learner, Norm::Mars, &|_| false);
+    for step in 0..5 {
+        let (images, labels) = batch(step, 6);
+        learner.step(&images, &labels, 0.03).unwrap();
+        tpgm.outer(&mut learner, &images, &labels).unwrap();
+        tpgm.apply(&mut learner).unwrap();
+    }
+    let radii = tpgm.records(&learner, true).unwrap().pop().unwrap().radii;
+    let after: Vec<f32> = learner.gpu.read(&learner.w).unwrap();
+    let layout = &learner.vit.layout;
+    for (((param, w), (_, w0)), radius) in layout.unpack(&after).zip(layout.unpack(&anchor)).zip(&radii) {
+        let cols = param.len / param.rows();
+        // A radius below its lower bound counts as 1e-8. Rounding of w itself, not of the drift, is what is left over.
+        let bound = radius.radius.max(1e-8) + cols as f32 * 2.0 * f32::EPSILON;
+        for (row, (w, w0)) in w.chunks(cols).zip(w0.chunks(cols)).enumerate() {
+            let norm: f32 = w.iter().zip(w0).map(|(w, w0)| (w - w0).abs()).sum();
+            assert!(norm <= bound * (1.0 + 1e-4), "{} row {row}: {norm} over {bound}", param.name);
+        }
+    }
+}
+
+#[test]
+fn a_saved_model_gives_the_same_logits() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("model.safetensors");
+    let overrides = tpgm::checkpoint::Overrides { heads: Some(3), ..Default::default() };
+    let source = Source::open(&fixture_path("vit_small"), &overrides).unwrap();
+    let mut learner = learner(gpu(), SGD, 4);
+    let (images, labels) = batch(6, 4);
+    learner.step(&images, &labels, 0.05).unwrap();
+    let logits = learner.logits(&images, 4).unwrap();
+    source.save(&path, &learner.gpu.read::<f32>(&learner.w).unwrap()).unwrap();
+
+    // Its own metadata says how many heads it has.
+    let saved = Source::open(&path, &Default::default()).unwrap();
+    let settings = Settings { optimizer: SGD, clip_norm: 0.0, smoothing: 0.0, micro_batch: 4, radius_batch: 0 };
+    let mut again = Learner::new(gpu(), saved.vit(), &saved.packed(), settings).unwrap();
+    assert_eq!(logits, again.logits(&images, 4).unwrap());
+}
+
+#[test]
+fn a_lost_device_is_an_error_and_not_a_panic() {
+    let gpu = Gpu::open(std::env::var("TPGM_TEST_ADAPTER").ok().as_deref(), true).unwrap();
+    let mut learner = learner(&gpu, SGD, 2);
+    let (images, labels) = batch(7, 2);
+    learner.step(&images, &labels, 0.01).unwrap();
+    gpu.device.destroy();
+    let failed = (0..4).find_map(|_| learner.step(&images, &labels, 0.01).err());
+    let error = failed.expect("steps on a lost device succeed").to_string();
+    assert!(error.contains(&gpu.info.name) && !error.contains('\n'), "{error}");
+}
