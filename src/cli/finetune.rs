@@ -11,8 +11,7 @@ use crate::cli::{AdapterArgs, print, print_json};
 use crate::error::Result;
 use crate::gpu::Gpu;
 use crate::train::config::{TrainArgs, TrainConfig};
-use crate::train::train;
-use crate::train::trainer::{Start, Summary, TestResult};
+use crate::train::{Start, Summary, TestResult, train};
 
 /// Flags of `finetune`.
 #[derive(Args, Debug)]
@@ -56,25 +55,28 @@ pub(super) fn train_and_report(
     Ok(summary)
 }
 
-/// One row a model, one column a test set.
-pub(super) fn result_table(rows: &[(String, Vec<&TestResult>)]) -> String {
+/// A mean over test sets: its title, and groups of their names. The mean of a group counts once, since sets that share
+/// their geometry say the same thing twice.
+pub(super) type Mean<'a> = (&'a str, Vec<Vec<&'a str>>);
+
+/// One row a model, one column a test set, then one a mean.
+pub(super) fn result_table(rows: &[(String, Vec<&TestResult>)], means: &[Mean]) -> String {
     let Some((_, first)) = rows.first() else { return String::new() };
-    let mut header = vec!["top-1 %".to_string()];
-    header.extend(first.iter().map(|r| r.name.clone()));
-    let with_ood = first.iter().any(|r| r.id == Some(false));
-    if with_ood {
-        header.push("OOD mean".into());
-    }
+    let mut header = vec!["top-1 %"];
+    header.extend(first.iter().map(|r| r.name.as_str()));
+    header.extend(means.iter().map(|(title, _)| *title));
     let cells = rows.iter().map(|(name, results)| {
+        let top1 = |set: &str| results.iter().find(|r| r.name == set).map_or(f64::NAN, |r| r.evaluation.top1);
+        let average = |values: Vec<f64>| values.iter().sum::<f64>() / values.len() as f64;
         let mut row = vec![name.clone()];
         row.extend(results.iter().map(|r| percent(r.evaluation.top1)));
-        if with_ood {
-            let ood: Vec<f64> = results.iter().filter(|r| r.id == Some(false)).map(|r| r.evaluation.top1).collect();
-            row.push(percent(ood.iter().sum::<f64>() / ood.len() as f64));
-        }
+        row.extend(means.iter().map(|(_, groups)| {
+            let group = |sets: &Vec<&str>| average(sets.iter().map(|set| top1(set)).collect());
+            percent(average(groups.iter().map(group).collect()))
+        }));
         row
     });
-    table(&header.iter().map(String::as_str).collect::<Vec<_>>(), &cells.collect::<Vec<_>>())
+    table(&header, &cells.collect::<Vec<_>>())
 }
 
 pub(super) fn run(args: FinetuneArgs) -> Result<()> {
@@ -110,6 +112,12 @@ pub(super) fn run(args: FinetuneArgs) -> Result<()> {
         .map(|m| (m.to_string(), summary.tests.iter().filter(|r| r.model == *m).collect::<Vec<_>>()))
         .filter(|(_, results)| !results.is_empty())
         .collect();
-    print(&result_table(&rows))?;
+    let ood = |results: &[&TestResult]| -> Vec<Vec<String>> {
+        results.iter().filter(|r| r.id == Some(false)).map(|r| vec![r.name.clone()]).collect()
+    };
+    let sets = rows.first().map_or(Vec::new(), |(_, results)| ood(results));
+    let groups: Vec<Vec<&str>> = sets.iter().map(|group| group.iter().map(String::as_str).collect()).collect();
+    let means: Vec<Mean> = if groups.is_empty() { Vec::new() } else { vec![("OOD mean", groups)] };
+    print(&result_table(&rows, &means))?;
     print(&format!("{} steps in {:.0} s; {}\n", summary.steps, summary.seconds, args.out.join("report.html").display()))
 }

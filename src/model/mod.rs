@@ -5,6 +5,7 @@ pub mod config;
 pub mod params;
 pub mod plan;
 pub mod vit;
+pub mod vit_activations;
 
 pub use config::{Activation, Pool, VitConfig};
 pub use params::ParamLayout;

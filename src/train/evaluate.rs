@@ -10,7 +10,7 @@ use crate::error::Result;
 use crate::gpu::{Gpu, Program, View};
 use crate::method::Learner;
 use crate::model::Vit;
-use crate::model::vit::{Activations, Mode};
+use crate::model::vit_activations::{Activations, Mode};
 use crate::ops::Recorder;
 
 /// Whatever gives logits for a batch of images.

@@ -3,6 +3,8 @@
 
 pub mod config;
 pub mod evaluate;
+pub mod events;
+pub mod exclude;
 pub mod project;
 pub mod run_dir;
 pub mod schedule;
@@ -13,4 +15,5 @@ pub mod trainer;
 
 pub use config::TrainConfig;
 pub use evaluate::{Evaluation, Predictor};
-pub use trainer::{Event, Summary, train};
+pub use events::{Event, Start, Summary, TestResult};
+pub use trainer::train;

@@ -12,9 +12,10 @@ use crate::gpu::buffer::mib;
 use crate::method::{Learner, Optimizer, Settings, Tpgm, TpgmSettings};
 use crate::ops::sgd::Sgd;
 use crate::train::config::ModelArgs;
+use crate::train::events::Event;
+use crate::train::exclude::excluded;
 use crate::train::run_dir::RunLog;
 use crate::train::source::Source;
-use crate::train::trainer::{Event, excluded_by};
 
 /// What is projected onto what, and how the radii are learned.
 #[derive(Clone, Debug)]
@@ -107,7 +108,7 @@ pub fn project(gpu: &Gpu, config: &ProjectConfig, events: &mut dyn FnMut(Event))
     for note in &finetuned.recognised.notes {
         events(Event::Note(note.clone()));
     }
-    let mut excluded = excluded_by(config.exclude.as_deref(), &finetuned)?;
+    let mut excluded = excluded(config.exclude.as_deref(), &finetuned)?;
     for ((excluded, missing), (name, ..)) in excluded.iter_mut().zip(missing).zip(&finetuned.weights) {
         if missing && !*excluded {
             events(Event::Note(format!("{name} has no pre-trained counterpart: it has no radius and stays as it is")));

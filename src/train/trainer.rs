@@ -15,6 +15,8 @@ use crate::method::learner::StepRecord;
 use crate::method::{Learner, Schedule, Settings, Tpgm, TpgmSettings};
 use crate::train::config::{Method, TrainConfig};
 use crate::train::evaluate::{Evaluation, evaluate};
+use crate::train::events::{Event, Start, Summary, TestResult};
+use crate::train::exclude::excluded;
 use crate::train::run_dir::{self, Reached, RunLog};
 use crate::train::schedule::LearningRate;
 use crate::train::source::Source;
@@ -25,61 +27,6 @@ use crate::train::state::{self, Progress};
 const CACHE_BYTES: usize = 512 << 20;
 /// The radius loader draws from its own stream, so that it never follows the training loader's order.
 const RADIUS_STREAM: u64 = 0x7261_6469_7573;
-
-/// What a run tells whoever started it.
-#[derive(Clone, Debug)]
-pub enum Event {
-    /// Something worth knowing, one sentence.
-    Note(String),
-    /// Something that may spoil the result, one sentence.
-    Warning(String),
-    /// Steps done, of how many, the latest loss, and images a second since the start.
-    Progress {
-        /// Steps taken.
-        step: u64,
-        /// Steps of the run.
-        steps: u64,
-        /// Loss of the latest step that has been read back.
-        loss: f32,
-        /// Training images a second, evaluations left out.
-        rate: f64,
-    },
-    /// An evaluation.
-    Evaluated(TestResult),
-}
-
-/// A model's figures on one data set.
-#[derive(Clone, Debug)]
-pub struct TestResult {
-    /// The data set's name: `val`, `select`, or that of a test set.
-    pub name: String,
-    /// `pretrained`, `last` or `best`.
-    pub model: &'static str,
-    /// Whether the set is in-distribution, where that was said.
-    pub id: Option<bool>,
-    /// The figures.
-    pub evaluation: Evaluation,
-}
-
-/// What a finished run came to.
-#[derive(Clone, Debug, Default)]
-pub struct Summary {
-    /// Fine-tuning steps taken.
-    pub steps: u64,
-    /// Results on the test sets: of the pre-trained model, of the last weights, and of the best where they differ.
-    pub tests: Vec<TestResult>,
-    /// Seconds from the first step to the last, evaluations included.
-    pub seconds: f64,
-}
-
-/// How a run is started.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Start {
-    /// Go on with the run in the folder.
-    pub resume: bool,
-    /// Evaluate the pre-trained model on the test sets first.
-    pub baseline: bool,
-}
 
 /// A run in progress: what its parts share.
 struct Run<'a, 'g> {
@@ -132,7 +79,7 @@ pub fn train(
     events(Event::Note(format!("{}: {} planned for this run", gpu.info.name, mib(bytes))));
 
     let learner = Learner::new(gpu, vit, &weights, settings)?;
-    let excluded = excluded(config, &source)?;
+    let excluded = excluded(config.exclude.as_deref(), &source)?;
     let tpgm = match config.method {
         Method::Vanilla => None,
         Method::Tpgm => Some(Tpgm::new(
@@ -213,31 +160,6 @@ pub fn train(
 fn epoch_steps(train: &Dataset, config: &LoaderConfig) -> u64 {
     let (count, size) = (train.items.len(), config.batch_size);
     (if config.drop_last { count / size } else { count.div_ceil(size) }) as u64
-}
-
-/// A flag a tensor: whether it has no radius. By `--exclude`, else whatever has no pre-trained counterpart.
-pub(super) fn excluded(config: &TrainConfig, source: &Source) -> Result<Vec<bool>> {
-    excluded_by(config.exclude.as_deref(), source)
-}
-
-/// As [`TrainConfig::exclude`] says, by a tensor's name in the file or timm's. A pattern that fits nothing is an error.
-pub fn excluded_by(globs: Option<&[String]>, source: &Source) -> Result<Vec<bool>> {
-    let names = &source.recognised.names;
-    let Some(globs) = globs else {
-        return Ok(names.iter().map(|(name, _)| source.recognised.initialised.contains(name)).collect());
-    };
-    let mut excluded = vec![false; names.len()];
-    for text in globs {
-        let pattern = glob::Pattern::new(text)
-            .map_err(|e| Error::Usage(format!("--exclude {text}: not a pattern: {}", e.msg)))?;
-        let fits: Vec<bool> = names.iter().map(|(name, file)| pattern.matches(name) || pattern.matches(file)).collect();
-        if !fits.contains(&true) {
-            let example = names.last().map_or("head.weight", |(name, _)| name);
-            return Err(Error::Usage(format!("--exclude {text}: no tensor has such a name (one is called {example})")));
-        }
-        excluded.iter_mut().zip(fits).for_each(|(e, fit)| *e |= fit);
-    }
-    Ok(excluded)
 }
 
 impl Run<'_, '_> {

@@ -1,0 +1,58 @@
+//! What goes into a run besides its configuration, and what comes out of it besides its directory.
+
+use crate::train::evaluate::Evaluation;
+
+/// What a run tells whoever started it.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// Something worth knowing, one sentence.
+    Note(String),
+    /// Something that may spoil the result, one sentence.
+    Warning(String),
+    /// Steps done, of how many, the latest loss, and images a second since the start.
+    Progress {
+        /// Steps taken.
+        step: u64,
+        /// Steps of the run.
+        steps: u64,
+        /// Loss of the latest step that has been read back.
+        loss: f32,
+        /// Training images a second, evaluations left out.
+        rate: f64,
+    },
+    /// An evaluation.
+    Evaluated(TestResult),
+}
+
+/// A model's figures on one data set.
+#[derive(Clone, Debug)]
+pub struct TestResult {
+    /// The data set's name: `val`, `select`, or that of a test set.
+    pub name: String,
+    /// `pretrained`, `last` or `best`.
+    pub model: &'static str,
+    /// Whether the set is in-distribution, where that was said.
+    pub id: Option<bool>,
+    /// The figures.
+    pub evaluation: Evaluation,
+}
+
+/// What a finished run came to.
+#[derive(Clone, Debug, Default)]
+pub struct Summary {
+    /// Fine-tuning steps taken.
+    pub steps: u64,
+    /// Results on the test sets: of the pre-trained model, of the last weights, and of the best where they differ.
+    pub tests: Vec<TestResult>,
+    /// Seconds from the first step to the last, evaluations included.
+    pub seconds: f64,
+}
+
+/// How a run is started.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Start {
+    /// Go on with the run in the folder.
+    pub resume: bool,
+    /// Evaluate the pre-trained model on the test sets first.
+    pub baseline: bool,
+}

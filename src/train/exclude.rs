@@ -1,0 +1,25 @@
+//! Which tensors have no radius.
+
+use crate::error::{Error, Result};
+use crate::train::source::Source;
+
+/// A flag a tensor: whether it has no radius. By patterns on its name in the file or timm's, `*` and `?` standing for any
+/// characters; without patterns, whatever has no pre-trained counterpart. A pattern that fits nothing is an error.
+pub fn excluded(globs: Option<&[String]>, source: &Source) -> Result<Vec<bool>> {
+    let names = &source.recognised.names;
+    let Some(globs) = globs else {
+        return Ok(names.iter().map(|(name, _)| source.recognised.initialised.contains(name)).collect());
+    };
+    let mut excluded = vec![false; names.len()];
+    for text in globs {
+        let pattern = glob::Pattern::new(text)
+            .map_err(|e| Error::Usage(format!("--exclude {text}: not a pattern: {}", e.msg)))?;
+        let fits: Vec<bool> = names.iter().map(|(name, file)| pattern.matches(name) || pattern.matches(file)).collect();
+        if !fits.contains(&true) {
+            let example = names.last().map_or("head.weight", |(name, _)| name);
+            return Err(Error::Usage(format!("--exclude {text}: no tensor has such a name (one is called {example})")));
+        }
+        excluded.iter_mut().zip(fits).for_each(|(e, fit)| *e |= fit);
+    }
+    Ok(excluded)
+}
