@@ -1,5 +1,20 @@
-//! Robust fine-tuning of vision models on any GPU: the trainable projected gradient method (Tian et al., CVPR 2023) in
-//! hand-written WGSL compute shaders.
+//! Robust fine-tuning of vision models on any GPU: the trainable projected gradient method (TPGM, Tian et al., CVPR 2023)
+//! in hand-written WGSL compute shaders on wgpu.
+//!
+//! A tour in reading order, from the method down to the metal and up again:
+//!
+//! 1. [`method`]: the algorithm. [`method::tpgm`] has it on its first page: an inner optimiser step on a training batch, an
+//!    outer step on the radii with a validation batch, a projection.
+//! 2. [`model`]: a vision transformer, forward and its visible reverse, recorded against an arena of weights.
+//! 3. [`ops`]: one file a stem, the host's side of a shader: shapes in, dispatches out. `shaders/` has the WGSL under the
+//!    same names, and [`cpu`] the naive reference that each is held against.
+//! 4. [`gpu`]: adapters, kernels that describe themselves, and the program that is recorded once and replayed.
+//! 5. [`checkpoint`] and [`data`]: safetensors in and out, images to batches.
+//! 6. [`train`]: the loop, schedules, evaluation, the run directory; [`report`] makes a page of it.
+//! 7. [`suite`]: every kernel against its reference, on whatever adapter there is. [`cli`] puts it all on a command line.
+//!
+//! Imports run one way: `cli → train → method → model → ops → gpu`. Nothing but `gpu` and `ops` records dispatches, and
+//! `cpu` knows nothing of the GPU.
 #![warn(missing_docs, unreachable_pub)]
 
 pub mod checkpoint;

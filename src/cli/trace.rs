@@ -3,13 +3,15 @@
 use crate::cli::table::table;
 use crate::error::Result;
 use crate::gpu::{Gpu, profile};
-use crate::method::{Learner, Settings};
-use crate::train::config::TrainConfig;
+use crate::method::{Learner, Settings, Tpgm, TpgmSettings};
+use crate::train::config::{Method, TrainConfig};
 use crate::train::source::Source;
 
-/// Times forward and backward of one micro-batch, kernel by kernel, and prints the table to stderr.
+/// Times a training step of one micro-batch, and TPGM's own part of a radius update, kernel by kernel; the tables go to
+/// stderr. It works on a model of its own: the run after it starts from the checkpoint.
 pub(super) fn run(gpu: &Gpu, config: &TrainConfig) -> Result<()> {
     let source = Source::open(&config.model, &config.model_args.overrides())?;
+    source.classes()?;
     let settings = Settings {
         optimizer: config.optimizer(),
         clip_norm: config.clip_norm,
@@ -17,18 +19,28 @@ pub(super) fn run(gpu: &Gpu, config: &TrainConfig) -> Result<()> {
         micro_batch: config.micro_batch,
         radius_batch: 0,
     };
-    source.classes()?;
-    let mut learner = Learner::new(gpu, source.vit(), &source.packed(), settings)?;
+    let weights = source.packed();
+    let mut learner = Learner::new(gpu, source.vit(), &weights, settings)?;
     learner.trace(config.micro_batch)?; // compiles
-    let timings = learner.trace(config.micro_batch)?;
+    show(&format!("a step, {} images", config.micro_batch), &learner.trace(config.micro_batch)?);
+    if config.method == Method::Tpgm {
+        let (norm, radius_lr) = (config.norm, config.radius_lr);
+        let settings = TpgmSettings { norm, radius_lr, max_iters: 1, proj_freq: 1 };
+        let tpgm = Tpgm::new(&learner, &weights, &vec![false; source.weights.len()], settings)?;
+        tpgm.trace(&learner)?;
+        show("norms, projection and radii, beside the pass of a radius batch", &tpgm.trace(&learner)?);
+    }
+    Ok(())
+}
+
+fn show(what: &str, timings: &[profile::Timing]) {
     let total: f64 = timings.iter().map(|t| t.ms).sum();
-    let rows: Vec<Vec<String>> = profile::summary(&timings)
+    let rows: Vec<Vec<String>> = profile::summary(timings)
         .into_iter()
         .map(|(label, calls, ms)| {
             vec![label, calls.to_string(), format!("{ms:.2}"), format!("{:.1}", 100.0 * ms / total)]
         })
         .collect();
+    eprintln!("{what}: {total:.1} ms");
     eprint!("{}", table(&["kernel", "calls", "ms", "%"], &rows));
-    eprintln!("{total:.1} ms forward and backward, {} images", config.micro_batch);
-    Ok(())
 }

@@ -191,6 +191,7 @@ impl Gpu {
         }))
         .map_err(|e| Error::Adapter(format!("{} can't be opened: {e}", info.name)))?;
 
+        tracing::info!(name = info.name, backend = ?info.backend, driver = info.driver, checked, "open adapter");
         let fault: Arc<Mutex<Option<Fault>>> = Arc::default();
         let first = fault.clone();
         device.on_uncaptured_error(Arc::new(move |error| {

@@ -99,6 +99,7 @@ impl Gpu {
         if let Some(kernel) = kernels.get(&key) {
             return Ok(kernel.clone());
         }
+        tracing::debug!(kernel = %format!("{}::{entry}", shader.name), ?constants, "compile");
         let kernel = Arc::new(self.compile(shader, entry, &constants, tail)?);
         kernels.insert(key, kernel.clone());
         Ok(kernel)

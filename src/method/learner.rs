@@ -347,9 +347,11 @@ impl<'g> Learner<'g> {
         self.gpu.read(&pass.logits())
     }
 
-    /// One step's dispatches timed one by one (`--trace`), on the batch that was uploaded last. Takes no step.
+    /// One step's dispatches timed one by one (`--trace`), on whatever batch was uploaded last. The step is taken.
     pub fn trace(&mut self, batch: usize) -> Result<Vec<profile::Timing>> {
         self.prepare_gradient(batch, batch)?;
-        profile::trace(self.gpu, &[&self.dw], &self.gradients[&(batch, batch)])
+        let mut timings = profile::trace(self.gpu, &[&self.dw], &self.gradients[&(batch, batch)])?;
+        timings.extend(profile::trace(self.gpu, &[], &self.update)?);
+        Ok(timings)
     }
 }

@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use crate::cpu::mars::Norm;
 use crate::error::{Error, Result};
 use crate::gpu::readback::Readback;
-use crate::gpu::{Program, View};
+use crate::gpu::{Program, View, profile};
 use crate::method::learner::{Learner, STATE_WORDS, StepState, WINDOW};
 use crate::ops::cross_entropy::{CHANNELS, Channel};
 use crate::ops::mars::{LOG_WORDS, Mars, RADIUS_WORDS};
@@ -187,6 +187,15 @@ impl Tpgm {
     pub fn apply(&self, learner: &mut Learner) -> Result<()> {
         let index = Program::run(learner.gpu, &[], &[&self.apply])?;
         learner.submitted(index)
+    }
+
+    /// The dispatches that a radius update adds to its forward and backward pass, and those of a projection, timed one by
+    /// one (`--trace`). Both are done.
+    pub fn trace(&self, learner: &Learner) -> Result<Vec<profile::Timing>> {
+        let mut timings = profile::trace(learner.gpu, &[], &self.project)?;
+        timings.extend(profile::trace(learner.gpu, &[], &self.learn)?);
+        timings.extend(profile::trace(learner.gpu, &[], &self.apply)?);
+        Ok(timings)
     }
 
     /// Whether fine-tuning step `step` (counted from 0) learns its radii.

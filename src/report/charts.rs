@@ -67,7 +67,7 @@ fn loss(id: &str, run: &Run) -> String {
             series.push(line(name, color, points.clone()));
         }
     }
-    let val = run.evals.iter().filter(|e| e.set == "val" && (!e.is_final || e.baseline));
+    let val = run.evals.iter().filter(|e| e.set == "val" && on_curve(e));
     series.push(marks("val", 2, by_step(val.filter_map(|e| Some((e.step, e.loss?))))));
     let mut out = chart(format!("{id}-loss"), "Loss", Axis::Linear, series).figure();
     if apart {
@@ -183,10 +183,15 @@ fn by_step(values: impl Iterator<Item = (u64, f64)>) -> Vec<(f64, f64)> {
     values.collect::<BTreeMap<_, _>>().into_iter().map(|(step, y)| (step as f64, y)).collect()
 }
 
+/// Whether an evaluation is a point of its run's course; the best weights, evaluated again at the end, are not.
+fn on_curve(e: &Eval) -> bool {
+    !e.is_final || e.baseline || e.model.as_deref() == Some("last")
+}
+
 /// Top-1 in percent over training, the mean over the wanted sets, at steps where all of them were evaluated.
 fn top1(run: &Run, wanted: impl Fn(&Eval) -> bool) -> Vec<(f64, f64)> {
     let mut steps: BTreeMap<u64, BTreeMap<&str, f64>> = BTreeMap::new();
-    for e in run.evals.iter().filter(|e| (!e.is_final || e.baseline) && wanted(e)) {
+    for e in run.evals.iter().filter(|e| on_curve(e) && wanted(e)) {
         if let Some(top1) = e.top1 {
             steps.entry(e.step).or_default().insert(&e.set, 100.0 * top1);
         }

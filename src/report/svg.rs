@@ -67,6 +67,10 @@ impl Chart {
     pub(super) fn figure(&self) -> String {
         let finite = |s: &&Series| s.points.iter().any(|(_, y)| y.is_finite());
         let series: Vec<&Series> = self.series.iter().filter(finite).collect();
+        let first = series.iter().find_map(|s| s.points.first());
+        if series.iter().flat_map(|s| &s.points).all(|p| Some(p.0) == first.map(|f| f.0)) {
+            return String::new(); // values at a single step are no curve: the tables have them
+        }
         let Some(frame) = Frame::fit(&series, self.axis) else { return String::new() };
         let mut out = String::new();
         let (id, title) = (escape(&self.id), escape(&self.title));
