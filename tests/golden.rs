@@ -6,8 +6,8 @@ mod common;
 use common::{Fixture, gpu, relative};
 use tpgm::cpu::mars::Norm;
 use tpgm::gpu::View;
-use tpgm::method::{Learner, Optimizer, Settings, Tpgm, TpgmSettings};
-use tpgm::model::{Vit, VitConfig};
+use tpgm::method::{Learner, Optimizer, Settings, Snapshot, Tpgm, TpgmSettings};
+use tpgm::model::{Model, VitConfig};
 use tpgm::ops::adamw::AdamW;
 
 use tpgm::ops::sgd::Sgd;
@@ -23,13 +23,13 @@ fn settings(optimizer: Optimizer, batch: usize) -> Settings {
     Settings { optimizer, clip_norm: 0.0, smoothing: 0.0, micro_batch: batch, radius_batch: batch }
 }
 
-fn model(name: &str) -> (Vit, Vec<f32>) {
+fn model(name: &str) -> (Model, Snapshot) {
     let config: VitConfig = serde_json::from_value(Fixture::open(&format!("{name}_golden")).json("config")).unwrap();
-    let vit = Vit::new(config);
+    let model = Model::new(config);
     let weights = Fixture::open(name);
-    let tensors: Vec<Vec<f32>> = vit.layout.params.iter().map(|p| weights.f32(&p.name)).collect();
-    let packed = vit.layout.pack(tensors.iter().map(Vec::as_slice));
-    (vit, packed)
+    let tensors: Vec<Vec<f32>> = model.layout().params.iter().map(|p| weights.f32(&p.name)).collect();
+    let packed = model.layout().pack(tensors.iter().map(Vec::as_slice));
+    (model, Snapshot::of_weights(packed))
 }
 
 fn arena(learner: &Learner, view: &View) -> Vec<f32> {
@@ -39,7 +39,7 @@ fn arena(learner: &Learner, view: &View) -> Vec<f32> {
 /// Every tensor of `got` (an arena image) against `golden[prefix + name]`.
 fn assert_tensors(learner: &Learner, got: &[f32], golden: &Fixture, prefix: &str, tolerance: f32) {
     let mut compared = 0;
-    for (param, values) in learner.vit.layout.unpack(got) {
+    for (param, values) in learner.model.layout().unpack(got) {
         let key = format!("{prefix}{}", param.name);
         if golden.has(&key) {
             let error = relative(values, &golden.f32(&key));
@@ -52,12 +52,12 @@ fn assert_tensors(learner: &Learner, got: &[f32], golden: &Fixture, prefix: &str
 
 fn logits_and_gradients(name: &str) {
     let golden = Fixture::open(&format!("{name}_golden"));
-    let (vit, weights) = model(name);
-    let classes = vit.config.classes;
+    let (model, weights) = model(name);
+    let classes = model.classes();
     let (images, labels) = (golden.f32("images"), golden.u32("labels"));
     for (smoothing, loss, prefix) in [(0.0, "loss", "grad."), (0.1, "loss_smooth", "grad_smooth.")] {
         let settings = Settings { smoothing, ..settings(Optimizer::Sgd(PLAIN), labels.len()) };
-        let mut learner = Learner::new(gpu(), vit.clone(), &weights, settings).unwrap();
+        let mut learner = Learner::new(gpu(), model.clone(), &weights, settings).unwrap();
         let logits = learner.logits(&images, labels.len()).unwrap();
         assert_eq!(logits.len(), labels.len() * classes);
         let error = relative(&logits, &golden.f32("logits"));
@@ -70,8 +70,8 @@ fn logits_and_gradients(name: &str) {
 
         let dw = arena(&learner, &learner.dw);
         if smoothing > 0.0 {
-            let head = learner.vit.layout.index("head.weight");
-            let (_, values) = learner.vit.layout.unpack(&dw).nth(head).unwrap();
+            let head = learner.model.layout().index("head.weight");
+            let (_, values) = learner.model.layout().unpack(&dw).nth(head).unwrap();
             let error = relative(values, &golden.f32("grad_smooth.head.weight"));
             assert!(error < GRADIENTS, "{name} {prefix}: {error:e}");
         } else {
@@ -127,10 +127,10 @@ fn trajectory(prefix: &str) {
     let batch = data[0].1.len();
     let micro = hyper.get("micro").map_or(1, |m| m.as_u64().unwrap() as usize);
     let clip_norm = hyper.get("max_norm").map_or(0.0, |m| m.as_f64().unwrap() as f32);
-    let (vit, weights) = model("vit_small");
+    let (model, weights) = model("vit_small");
     let settings =
         Settings { clip_norm, micro_batch: batch / micro, radius_batch: 0, ..settings(optimizer(&hyper), batch) };
-    let mut learner = Learner::new(gpu(), vit, &weights, settings).unwrap();
+    let mut learner = Learner::new(gpu(), model, &weights, settings).unwrap();
     let losses = golden.f32(&format!("{prefix}.losses"));
     for step in 0..losses.len() {
         let (images, labels) = &data[step % data.len()];
@@ -183,20 +183,22 @@ fn tpgm_run(prefix: &str) {
     let golden = Fixture::open("vit_small_tpgm");
     let hyper = golden.json(prefix);
     let (train, val) = (batches(&Fixture::open("vit_small_train"), "train"), batches(&golden, "val"));
-    let (vit, weights) = model("vit_small");
+    let (model, weights) = model("vit_small");
     let text = |key: &str| hyper[key].as_str().unwrap().to_string();
     let count = |key: &str| hyper.get(key).map_or(1, |v| v.as_u64().unwrap() as usize);
     let head_excluded = hyper["exclude_head"].as_bool().unwrap();
-    let excluded: Vec<bool> = vit.layout.params.iter().map(|p| head_excluded && p.name.starts_with("head.")).collect();
+    let excluded: Vec<bool> =
+        model.layout().params.iter().map(|p| head_excluded && p.name.starts_with("head.")).collect();
     let names: Vec<String> = serde_json::from_value(golden.json(&format!("{prefix}.tensors"))).unwrap();
 
     let batch = train[0].1.len();
-    let mut learner = Learner::new(gpu(), vit, &weights, settings(optimizer(&hyper), batch)).unwrap();
+    let mut learner = Learner::new(gpu(), model, &weights, settings(optimizer(&hyper), batch)).unwrap();
     let norm: Norm = text("norm").parse().unwrap();
     let radius_lr = number(&hyper, "radius_lr") as f32;
     let tpgm_settings = TpgmSettings { norm, radius_lr, max_iters: count("max_iters"), proj_freq: count("proj_freq") };
-    let mut tpgm = Tpgm::new(&learner, &weights, &excluded, tpgm_settings).unwrap();
-    let projected: Vec<String> = tpgm.projected.iter().map(|t| learner.vit.layout.params[*t].name.clone()).collect();
+    let mut tpgm = Tpgm::new(&learner, &weights.w, &excluded, tpgm_settings).unwrap();
+    let projected: Vec<String> =
+        tpgm.projected.iter().map(|t| learner.model.layout().params[*t].name.clone()).collect();
     assert_eq!(projected, names);
 
     let mut outer_count = 0;

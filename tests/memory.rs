@@ -4,8 +4,8 @@ mod common;
 
 use common::{Fixture, Random, gpu};
 use tpgm::cpu::mars::Norm;
-use tpgm::method::{Learner, Optimizer, Settings, Tpgm, TpgmSettings};
-use tpgm::model::{Vit, VitConfig};
+use tpgm::method::{Learner, Optimizer, Settings, Snapshot, Tpgm, TpgmSettings};
+use tpgm::model::{Model, VitConfig};
 use tpgm::ops::sgd::Sgd;
 
 /// Resident memory of this process in bytes; on a CPU adapter the device's memory is part of it.
@@ -20,9 +20,10 @@ fn resident() -> u64 {
 fn memory_is_flat_over_two_thousand_steps() {
     let config: VitConfig = serde_json::from_value(Fixture::open("vit_quick_golden").json("config")).unwrap();
     let (size, classes) = (config.image_size, config.classes as u32);
-    let vit = Vit::new(config);
-    let weights = vit.layout.pack(
-        vit.layout
+    let model = Model::new(config);
+    let weights = model.layout().pack(
+        model
+            .layout()
             .params
             .iter()
             .map(|p| Fixture::open("vit_quick").f32(&p.name))
@@ -32,9 +33,9 @@ fn memory_is_flat_over_two_thousand_steps() {
     );
     let optimizer = Optimizer::Sgd(Sgd { momentum: 0.9, nesterov: true, weight_decay: 0.0 });
     let settings = Settings { optimizer, clip_norm: 1.0, smoothing: 0.0, micro_batch: 2, radius_batch: 4 };
-    let mut learner = Learner::new(gpu(), vit, &weights, settings).unwrap();
+    let mut learner = Learner::new(gpu(), model, &Snapshot::of_weights(weights.clone()), settings).unwrap();
     let tpgm_settings = TpgmSettings { norm: Norm::Mars, radius_lr: 1e-2, max_iters: 1, proj_freq: 1 };
-    let excluded = vec![false; learner.vit.layout.params.len()];
+    let excluded = vec![false; learner.model.layout().params.len()];
     let mut tpgm = Tpgm::new(&learner, &weights, &excluded, tpgm_settings).unwrap();
     let mut random = Random::new(1);
     let images = random.vec(4 * 3 * size * size);

@@ -6,8 +6,8 @@ mod common;
 use common::{Fixture, Random, fixture_path, gpu};
 use tpgm::cpu::mars::Norm;
 use tpgm::gpu::Gpu;
-use tpgm::method::{Learner, Optimizer, Settings, Tpgm, TpgmSettings};
-use tpgm::model::{Vit, VitConfig};
+use tpgm::method::{Learner, Optimizer, Settings, Snapshot, Tpgm, TpgmSettings};
+use tpgm::model::{Model, VitConfig};
 use tpgm::ops::adamw::AdamW;
 use tpgm::ops::sgd::Sgd;
 use tpgm::train::source::Source;
@@ -16,19 +16,19 @@ use tpgm::train::state::{self, Progress};
 const ADAMW: Optimizer = Optimizer::AdamW(AdamW { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.05 });
 const SGD: Optimizer = Optimizer::Sgd(Sgd { momentum: 0.9, nesterov: true, weight_decay: 5e-4 });
 
-fn model() -> (Vit, Vec<f32>) {
+fn model() -> (Model, Snapshot) {
     let config: VitConfig = serde_json::from_value(Fixture::open("vit_small_golden").json("config")).unwrap();
-    let vit = Vit::new(config);
+    let model = Model::new(config);
     let weights = Fixture::open("vit_small");
-    let tensors: Vec<Vec<f32>> = vit.layout.params.iter().map(|p| weights.f32(&p.name)).collect();
-    let packed = vit.layout.pack(tensors.iter().map(Vec::as_slice));
-    (vit, packed)
+    let tensors: Vec<Vec<f32>> = model.layout().params.iter().map(|p| weights.f32(&p.name)).collect();
+    let packed = model.layout().pack(tensors.iter().map(Vec::as_slice));
+    (model, Snapshot::of_weights(packed))
 }
 
 fn learner(gpu: &Gpu, optimizer: Optimizer, batch: usize) -> Learner<'_> {
-    let (vit, weights) = model();
+    let (model, weights) = model();
     let settings = Settings { optimizer, clip_norm: 0.0, smoothing: 0.0, micro_batch: batch, radius_batch: batch };
-    Learner::new(gpu, vit, &weights, settings).unwrap()
+    Learner::new(gpu, model, &weights, settings).unwrap()
 }
 
 /// A batch of noise, the same for the same `seed`.
@@ -44,7 +44,7 @@ fn weights(learner: &Learner) -> Vec<u32> {
 
 fn tpgm(learner: &Learner, norm: Norm, excluded: &dyn Fn(&str) -> bool) -> Tpgm {
     let anchor: Vec<f32> = learner.gpu.read(&learner.w).unwrap();
-    let excluded: Vec<bool> = learner.vit.layout.params.iter().map(|p| excluded(&p.name)).collect();
+    let excluded: Vec<bool> = learner.model.layout().params.iter().map(|p| excluded(&p.name)).collect();
     let settings = TpgmSettings { norm, radius_lr: 1e-2, max_iters: 1, proj_freq: 1 };
     Tpgm::new(learner, &anchor, &excluded, settings).unwrap()
 }
@@ -182,7 +182,7 @@ fn excluded_tensors_are_trained_but_never_projected() {
         tpgm.outer(&mut learner, &images, &labels).unwrap();
         tpgm.apply(&mut learner).unwrap();
         let after: Vec<f32> = learner.gpu.read(&learner.w).unwrap();
-        let changed = learner.vit.layout.unpack(&after).zip(learner.vit.layout.unpack(&stepped));
+        let changed = learner.model.layout().unpack(&after).zip(learner.model.layout().unpack(&stepped));
         changed.map(|((p, a), (_, b))| (p.name.clone(), a != b)).collect::<Vec<_>>()
     };
     for (name, changed) in train(&|name| name.starts_with("head.") || name.contains("norm")) {
@@ -205,7 +205,7 @@ fn projection_keeps_every_row_within_its_radius() {
     }
     let radii = tpgm.records(&learner, true).unwrap().pop().unwrap().radii;
     let after: Vec<f32> = learner.gpu.read(&learner.w).unwrap();
-    let layout = &learner.vit.layout;
+    let layout = learner.model.layout();
     for (((param, w), (_, w0)), radius) in layout.unpack(&after).zip(layout.unpack(&anchor)).zip(&radii) {
         let cols = param.len / param.rows();
         // A radius below its lower bound counts as 1e-8. Rounding of w itself, not of the drift, is what is left over.
@@ -227,12 +227,12 @@ fn a_saved_model_gives_the_same_logits() {
     let (images, labels) = batch(6, 4);
     learner.step(&images, &labels, 0.05).unwrap();
     let logits = learner.logits(&images, 4).unwrap();
-    source.save(&path, &learner.gpu.read::<f32>(&learner.w).unwrap()).unwrap();
+    source.save(&path, &learner.snapshot().unwrap()).unwrap();
 
     // Its own metadata says how many heads it has.
     let saved = Source::open(&path, &Default::default()).unwrap();
     let settings = Settings { optimizer: SGD, clip_norm: 0.0, smoothing: 0.0, micro_batch: 4, radius_batch: 0 };
-    let mut again = Learner::new(gpu(), saved.vit(), &saved.packed(), settings).unwrap();
+    let mut again = Learner::new(gpu(), saved.model(), &saved.snapshot(), settings).unwrap();
     assert_eq!(logits, again.logits(&images, 4).unwrap());
 }
 

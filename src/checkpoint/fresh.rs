@@ -53,27 +53,30 @@ pub fn fresh_model(config: &VitConfig, preprocess: &Preprocess, classes: &[Strin
         ignored: Vec::new(),
         notes: Vec::new(),
         classes: Some(classes.to_vec()),
-        config,
+        buffers: Vec::new(),
+        counters: Vec::new(),
+        config: config.into(),
     }
 }
 
-/// A new head: weight `[classes, dim]` truncated normal with std 0.02, bias `[classes]` 0, as timm's.
-pub fn new_head(classes: usize, dim: usize, seed: u64) -> [Weight; 2] {
-    let weight = truncated(classes * dim, &mut stream(seed, "head.weight"));
-    [("head.weight".into(), vec![classes, dim], weight), ("head.bias".into(), vec![classes], vec![0.0; classes])]
+/// A new head called `head`: weight `[classes, dim]` truncated normal with std 0.02, bias `[classes]` 0, as timm's.
+pub fn new_head(head: &str, classes: usize, dim: usize, seed: u64) -> [Weight; 2] {
+    let (weight, bias) = (format!("{head}.weight"), format!("{head}.bias"));
+    let values = truncated(classes * dim, &mut stream(seed, &weight));
+    [(weight, vec![classes, dim], values), (bias, vec![classes], vec![0.0; classes])]
 }
 
 /// Puts a new head for `classes` in the place of the model's, which may have none: `weights` (in the order of
-/// [`VitConfig::parameters`]), config, names and class names follow, and the notes say so.
+/// the model's parameters), config, names and class names follow, and the notes say so.
 pub fn replace_head(recognised: &mut Recognised, weights: &mut Vec<Weight>, classes: &[String], seed: u64) {
     let config = &mut recognised.config;
-    let head = new_head(classes.len(), config.dim, seed);
-    recognised.notes.push(match config.classes {
+    let head = new_head(config.head(), classes.len(), config.width(), seed);
+    recognised.notes.push(match config.classes() {
         0 => format!("the checkpoint has no head: a new one for {} classes is initialised", classes.len()),
         n => format!("the checkpoint's head has {n} outputs: a new one for {} classes is initialised", classes.len()),
     });
-    config.classes = classes.len();
-    config.head_bias = true;
+    config.set_classes(classes.len());
+    let is_head = |name: &str| config.is_head(name);
     recognised.classes = Some(classes.to_vec());
     weights.retain(|(name, ..)| !is_head(name));
     recognised.names.retain(|(name, _)| !is_head(name));
@@ -83,10 +86,6 @@ pub fn replace_head(recognised: &mut Recognised, weights: &mut Vec<Weight>, clas
         recognised.initialised.push(weight.0.clone());
         weights.push(weight);
     }
-}
-
-fn is_head(name: &str) -> bool {
-    name.starts_with("head.")
 }
 
 /// The random numbers of one tensor.

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::{Checkpoint, Recognised};
 use crate::data::preprocess::Preprocess;
-use crate::model::config::VitConfig;
+use crate::model::{ModelConfig, VitConfig};
 
 /// How many names of a list are shown; the JSON has all.
 const SHOWN: usize = 6;
@@ -23,9 +23,10 @@ pub struct Description {
     /// The family's name.
     pub family: &'static str,
     /// Shapes, heads, activation, eps, pooling.
-    pub config: VitConfig,
-    /// Length of the sequence.
-    pub tokens: usize,
+    pub config: ModelConfig,
+    /// Length of the sequence, where there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tokens: Option<usize>,
     /// Number of the model's values.
     pub parameters: usize,
     /// Tensors of the model by type, such as 150 of F32.
@@ -54,7 +55,7 @@ pub fn describe(checkpoint: &Checkpoint, recognised: &Recognised) -> Description
         config_path: checkpoint.config_path().map(Into::into),
         family,
         config: config.clone(),
-        tokens: config.tokens(),
+        tokens: config.vit().map(VitConfig::tokens),
         parameters: config.parameters().iter().map(|(_, shape)| shape.iter().product::<usize>()).sum(),
         dtypes,
         preprocess: preprocess.clone(),
@@ -67,30 +68,27 @@ pub fn describe(checkpoint: &Checkpoint, recognised: &Recognised) -> Description
 
 impl fmt::Display for Description {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        let (c, p) = (&self.config, &self.preprocess);
+        let p = &self.preprocess;
         let mut line = |label: &str, text: String| writeln!(f, "{label:<14}{text}");
         line("file", self.path.display().to_string())?;
         if let Some(path) = &self.config_path {
             line("config", path.display().to_string())?;
         }
-        let scale = if c.layer_scale { ", layer scale" } else { "" };
-        let bias = if c.qkv_bias { "" } else { ", no qkv bias" };
+        let words = match &self.config {
+            ModelConfig::Vit(c) => vit_words(c),
+        };
         line("family", self.family.into())?;
-        line("architecture", format!("{} blocks, width {}, MLP {}{scale}{bias}", c.depth, c.dim, c.mlp_dim))?;
-        line("heads", format!("{} of {} dimensions", c.heads, c.dim / c.heads))?;
+        for (label, text) in words.shape {
+            line(label, text)?;
+        }
         let dtypes: Vec<String> = self.dtypes.iter().map(|(dtype, n)| format!("{n} tensors of {dtype}")).collect();
         line("parameters", format!("{} in {}", thousands(self.parameters), dtypes.join(", ")))?;
-        let class_token = if c.class_token { " and a class token" } else { "" };
-        let (size, patch, grid) = (c.image_size, c.patch_size, c.grid());
-        let tokens = self.tokens;
-        line("input", format!("{size} x {size}, patches of {patch}: {grid} x {grid}{class_token}, {tokens} tokens"))?;
+        line("input", words.input)?;
         let (filter, crop) = (word(&p.interpolation), word(&p.crop_mode));
         line("preprocessing", format!("{filter}, crop {} ({crop}), mean {:?}, std {:?}", p.crop_pct, p.mean, p.std))?;
-        line("activation", format!("{}, layer norm eps {:e}", word(&c.activation), c.eps))?;
-        let norm = if c.fc_norm { "then fc_norm" } else { "after norm" };
-        line("pooling", format!("{}, {norm}", word(&c.pool)))?;
-        let bias = if c.head_bias { "" } else { ", no bias" };
-        line("head", if c.classes == 0 { "none".into() } else { format!("{} classes{bias}", c.classes) })?;
+        for (label, text) in words.computation {
+            line(label, text)?;
+        }
         if let Some(classes) = &self.classes {
             line("classes", shown(classes))?;
         }
@@ -100,6 +98,34 @@ impl fmt::Display for Description {
             line("note", note.clone())?;
         }
         Ok(())
+    }
+}
+
+/// What a model's family has to say, in the places where it belongs.
+struct Words {
+    shape: Vec<(&'static str, String)>,
+    input: String,
+    computation: Vec<(&'static str, String)>,
+}
+
+fn vit_words(c: &VitConfig) -> Words {
+    let scale = if c.layer_scale { ", layer scale" } else { "" };
+    let bias = if c.qkv_bias { "" } else { ", no qkv bias" };
+    let class_token = if c.class_token { " and a class token" } else { "" };
+    let (size, patch, grid, tokens) = (c.image_size, c.patch_size, c.grid(), c.tokens());
+    let norm = if c.fc_norm { "then fc_norm" } else { "after norm" };
+    let head_bias = if c.head_bias { "" } else { ", no bias" };
+    Words {
+        shape: vec![
+            ("architecture", format!("{} blocks, width {}, MLP {}{scale}{bias}", c.depth, c.dim, c.mlp_dim)),
+            ("heads", format!("{} of {} dimensions", c.heads, c.dim / c.heads)),
+        ],
+        input: format!("{size} x {size}, patches of {patch}: {grid} x {grid}{class_token}, {tokens} tokens"),
+        computation: vec![
+            ("activation", format!("{}, layer norm eps {:e}", word(&c.activation), c.eps)),
+            ("pooling", format!("{}, {norm}", word(&c.pool))),
+            ("head", if c.classes == 0 { "none".into() } else { format!("{} classes{head_bias}", c.classes) }),
+        ],
     }
 }
 

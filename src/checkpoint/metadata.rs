@@ -9,6 +9,7 @@ use super::Recognised;
 use super::file::Checkpoint;
 use crate::data::preprocess::Preprocess;
 use crate::error::Result;
+use crate::model::ModelConfig;
 use crate::model::config::{Activation, Pool};
 
 const HEADS: &str = "tpgm.heads";
@@ -51,14 +52,15 @@ pub(super) fn read(checkpoint: &Checkpoint) -> Result<Own> {
 /// The `tpgm.*` entries for saving a model: heads, activation, eps, pooling, preprocessing (JSON) and, where they are
 /// known, class names (a JSON list).
 pub fn tpgm_metadata(recognised: &Recognised) -> BTreeMap<String, String> {
-    let config = &recognised.config;
-    let mut entries = BTreeMap::from([
-        (HEADS.into(), config.heads.to_string()),
-        (ACTIVATION.into(), json(&config.activation).replace('"', "")),
-        (EPS.into(), json(&config.eps)),
-        (POOL.into(), json(&config.pool).replace('"', "")),
-        (PREPROCESS.into(), json(&recognised.preprocess)),
-    ]);
+    let mut entries = match &recognised.config {
+        ModelConfig::Vit(config) => BTreeMap::from([
+            (HEADS.into(), config.heads.to_string()),
+            (ACTIVATION.into(), json(&config.activation).replace('"', "")),
+            (EPS.into(), json(&config.eps)),
+            (POOL.into(), json(&config.pool).replace('"', "")),
+        ]),
+    };
+    entries.insert(PREPROCESS.into(), json(&recognised.preprocess));
     if let Some(classes) = &recognised.classes {
         entries.insert(CLASSES.into(), json(classes));
     }

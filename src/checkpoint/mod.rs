@@ -15,7 +15,8 @@ use std::collections::BTreeMap;
 
 use crate::data::preprocess::Preprocess;
 use crate::error::Result;
-use crate::model::config::{Activation, Pool, VitConfig};
+use crate::model::ModelConfig;
+use crate::model::config::{Activation, Pool};
 
 pub mod atomic;
 mod families;
@@ -58,11 +59,15 @@ pub struct Recognised {
     /// The family's name, such as "timm ViT".
     pub family: &'static str,
     /// What to build.
-    pub config: VitConfig,
+    pub config: ModelConfig,
     /// The input it was trained for.
     pub preprocess: Preprocess,
-    /// The name in the file of each of [`VitConfig::parameters`], in that order: (canonical, in the file).
+    /// The name in the file of each of [`ModelConfig::parameters`], in that order: (canonical, in the file).
     pub names: Vec<(String, String)>,
+    /// The name in the file of each of [`ModelConfig::buffers`], in that order: (canonical, in the file).
+    pub buffers: Vec<(String, String)>,
+    /// The file's counters of training batches (`num_batches_tracked`).
+    pub counters: Vec<String>,
     /// The names in the file that a head's weight and bias have, whether there is one or not.
     pub head_names: [String; 2],
     /// Canonical names of the parameters that are not the checkpoint's but newly initialised.
@@ -85,7 +90,7 @@ pub fn recognise(checkpoint: &Checkpoint, overrides: &Overrides) -> Result<Recog
     families::recognise(checkpoint, overrides)
 }
 
-/// The weights in the order of [`VitConfig::parameters`].
+/// The weights in the order of [`ModelConfig::parameters`].
 ///
 /// # Errors
 /// Where the file can't be read or a value is NaN or infinite.
@@ -94,21 +99,37 @@ pub fn recognise(checkpoint: &Checkpoint, overrides: &Overrides) -> Result<Recog
 /// Where the model has newly initialised parameters: no file holds those.
 pub fn weights(checkpoint: &Checkpoint, recognised: &Recognised) -> Result<Vec<Weight>> {
     assert!(recognised.initialised.is_empty(), "weights: {:?} are in no file", recognised.initialised);
-    let parameters = recognised.config.parameters();
-    assert_eq!(parameters.len(), recognised.names.len(), "weights: names must follow the parameters");
+    read_all(checkpoint, recognised.config.parameters(), &recognised.names)
+}
+
+/// The running statistics in the order of [`ModelConfig::buffers`].
+///
+/// # Errors
+/// As [`weights`].
+pub fn statistics(checkpoint: &Checkpoint, recognised: &Recognised) -> Result<Vec<Weight>> {
+    read_all(checkpoint, recognised.config.buffers(), &recognised.buffers)
+}
+
+fn read_all(
+    checkpoint: &Checkpoint,
+    tensors: Vec<(String, Vec<usize>)>,
+    names: &[(String, String)],
+) -> Result<Vec<Weight>> {
+    assert_eq!(tensors.len(), names.len(), "weights: names must follow the parameters");
     let read = |((name, shape), (canonical, in_file)): ((String, Vec<usize>), &(String, String))| {
         assert_eq!(name, *canonical, "weights: names must follow the parameters");
         Ok((name, shape, checkpoint.read_f32(in_file)?))
     };
-    parameters.into_iter().zip(&recognised.names).map(read).collect()
+    tensors.into_iter().zip(names).map(read).collect()
 }
 
-/// Weights by canonical name as [`save`] wants them: by their names in the file.
+/// Weights and running statistics by canonical name as [`save`] wants them: by their names in the file.
 ///
 /// # Panics
 /// Where a name is none of the model's.
 pub fn replacements(recognised: &Recognised, weights: &[Weight]) -> BTreeMap<String, (Vec<usize>, Vec<f32>)> {
-    let in_file: BTreeMap<&str, &str> = recognised.names.iter().map(|(c, f)| (c.as_str(), f.as_str())).collect();
+    let names = recognised.names.iter().chain(&recognised.buffers);
+    let in_file: BTreeMap<&str, &str> = names.map(|(c, f)| (c.as_str(), f.as_str())).collect();
     let rename = |(name, shape, values): &Weight| {
         let name = in_file.get(name.as_str()).unwrap_or_else(|| panic!("replacements: no parameter {name}"));
         (name.to_string(), (shape.clone(), values.clone()))

@@ -53,7 +53,7 @@ pub(super) fn run(args: EvalArgs) -> Result<()> {
         .collect::<Result<Vec<_>>>()?;
     let gpu = args.adapter.open()?;
     let most = sets.iter().map(|(_, images)| images.items.len()).max().unwrap_or(1);
-    let mut model = Predictor::new(&gpu, source.vit(), &source.packed(), args.batch_size.min(most))?;
+    let mut model = Predictor::new(&gpu, source.model(), &source.snapshot(), args.batch_size.min(most))?;
     let mut results: Vec<(&str, Evaluation)> = Vec::new();
     for (name, images) in &sets {
         let images = ImageCache::new(images.clone(), 0);

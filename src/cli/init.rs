@@ -81,7 +81,7 @@ pub(super) fn run(args: InitArgs) -> Result<()> {
         head_bias: true,
     };
     let recognised = fresh_model(&config, &preprocess, &classes);
-    write_model(&args.out, &recognised, &fresh_vit(&recognised.config, args.seed))?;
+    write_model(&args.out, &recognised, &fresh_vit(&config, args.seed))?;
     let count: usize = recognised.config.parameters().iter().map(|(_, shape)| shape.iter().product::<usize>()).sum();
     print(&format!("{}: a ViT of {count} random parameters for {} classes\n", args.out.display(), classes.len()))
 }

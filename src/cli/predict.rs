@@ -64,7 +64,7 @@ pub(super) fn run(args: PredictArgs) -> Result<()> {
     images.items.sort_by(|a, b| a.path.cmp(&b.path));
     let gpu = args.adapter.open()?;
     let batch = args.batch_size.min(images.items.len());
-    let mut model = Predictor::new(&gpu, source.vit(), &source.packed(), batch)?;
+    let mut model = Predictor::new(&gpu, source.model(), &source.snapshot(), batch)?;
     let mut logits = Vec::with_capacity(images.items.len() * classes.len());
     for batch in eval_batches(&images, &preprocess, model.capacity())? {
         let batch = batch?;

@@ -19,14 +19,14 @@ pub(super) fn run(gpu: &Gpu, config: &TrainConfig) -> Result<()> {
         micro_batch: config.micro_batch,
         radius_batch: 0,
     };
-    let weights = source.packed();
-    let mut learner = Learner::new(gpu, source.vit(), &weights, settings)?;
+    let values = source.snapshot();
+    let mut learner = Learner::new(gpu, source.model(), &values, settings)?;
     learner.trace(config.micro_batch)?; // compiles
     show(&format!("a step, {} images", config.micro_batch), &learner.trace(config.micro_batch)?);
     if config.method == Method::Tpgm {
         let (norm, radius_lr) = (config.norm, config.radius_lr);
         let settings = TpgmSettings { norm, radius_lr, max_iters: 1, proj_freq: 1 };
-        let tpgm = Tpgm::new(&learner, &weights, &vec![false; source.weights.len()], settings)?;
+        let tpgm = Tpgm::new(&learner, &values.w, &vec![false; source.weights.len()], settings)?;
         tpgm.trace(&learner)?;
         show("norms, projection and radii, beside the pass of a radius batch", &tpgm.trace(&learner)?);
     }

@@ -8,9 +8,8 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::gpu::readback::Readback;
 use crate::gpu::{Gpu, Program, View, profile};
-use crate::model::Vit;
 use crate::model::params::Segment;
-use crate::model::vit_activations::{Activations, Mode};
+use crate::model::{Activations, Mode, Model, Phase};
 use crate::ops::adamw::AdamW;
 use crate::ops::cross_entropy::{self, CHANNELS, Channel};
 use crate::ops::sgd::Sgd;
@@ -95,6 +94,39 @@ pub struct StepRecord {
     pub grad_norm: f32,
 }
 
+/// A model's values: images of its arenas.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Snapshot {
+    /// The weights, in the order of [`Model::layout`].
+    pub w: Vec<f32>,
+    /// The running statistics, in the order of [`Model::buffers`].
+    pub stats: Vec<f32>,
+    /// Training batches that went into the running statistics since the checkpoint was read.
+    pub batches: u64,
+}
+
+impl Snapshot {
+    /// Weights of a model without running statistics.
+    pub fn of_weights(w: Vec<f32>) -> Snapshot {
+        Snapshot { w, ..Snapshot::default() }
+    }
+
+    fn check(&self, model: &Model) {
+        assert_eq!(self.w.len(), model.layout().len, "weights are an image of the arena");
+        assert_eq!(self.stats.len(), model.buffers().len, "running statistics are an image of their arena");
+    }
+
+    /// Weights and running statistics on the device.
+    pub fn upload(&self, gpu: &Gpu, model: &Model) -> Result<(View, View)> {
+        self.check(model);
+        let w = model.layout().arena(gpu, "weights")?;
+        gpu.write(&w, &self.w);
+        let stats = model.buffers().arena(gpu, "running statistics")?;
+        gpu.write(&stats, &self.stats);
+        Ok((w, stats))
+    }
+}
+
 /// Losses on their way back: the window's first step, its length, and the copy.
 type Pending = VecDeque<(u64, u64, Readback<f32>)>;
 
@@ -104,9 +136,11 @@ pub struct Learner<'g> {
     /// The device.
     pub gpu: &'g Gpu,
     /// The model.
-    pub vit: Vit,
+    pub model: Model,
     /// The weights θ.
     pub w: View,
+    /// The running statistics, empty for a model without any.
+    pub stats: View,
     /// Their gradient; scratch for whoever runs a backward pass.
     pub dw: View,
     /// The arena cut to what one binding allows.
@@ -115,6 +149,8 @@ pub struct Learner<'g> {
     pub moments: Vec<View>,
     /// Steps taken.
     pub steps: u64,
+    /// Training batches that went into the running statistics.
+    pub batches: u64,
     settings: Settings,
     acts: Activations,
     scratch: View,
@@ -130,34 +166,37 @@ pub struct Learner<'g> {
 }
 
 impl<'g> Learner<'g> {
-    /// Bytes on the device that [`Learner::new`] takes for `vit`; known before anything is allocated.
-    pub fn bytes(vit: &Vit, settings: &Settings) -> u64 {
+    /// Bytes on the device that [`Learner::new`] takes for `model`; known before anything is allocated.
+    pub fn bytes(model: &Model, settings: &Settings) -> u64 {
         let arenas = 2 + settings.optimizer.arenas() as u64;
-        arenas * vit.layout.len as u64 * 4 + Self::plan(vit, settings).plan.bytes()
+        let values = arenas * model.layout().len as u64 + model.buffers().len as u64;
+        values * 4 + Self::plan(model, settings).plan.bytes()
     }
 
-    fn plan(vit: &Vit, settings: &Settings) -> Activations {
-        Activations::plan(vit, settings.micro_batch.max(settings.radius_batch), Mode::Train)
+    fn plan(model: &Model, settings: &Settings) -> Activations {
+        model.plan(settings.micro_batch.max(settings.radius_batch), Mode::Train)
     }
 
-    /// Allocates everything for `vit` and uploads `weights` (an arena image in `vit.layout`).
-    pub fn new(gpu: &'g Gpu, vit: Vit, weights: &[f32], settings: Settings) -> Result<Learner<'g>> {
-        assert_eq!(weights.len(), vit.layout.len, "weights are an image of the arena");
-        let segments = vit.layout.segments(gpu.limits.max_storage_buffer_binding_size)?;
-        let w = vit.layout.arena(gpu, "weights")?;
-        gpu.write(&w, weights);
-        let dw = vit.layout.arena(gpu, "gradient")?;
+    /// Allocates everything for `model` and uploads `start`.
+    pub fn new(gpu: &'g Gpu, model: Model, start: &Snapshot, settings: Settings) -> Result<Learner<'g>> {
+        let layout = model.layout();
+        start.check(&model);
+        let segments = layout.segments(gpu.limits.max_storage_buffer_binding_size)?;
+        let (w, stats) = start.upload(gpu, &model)?;
+        let dw = layout.arena(gpu, "gradient")?;
         let moments = (0..settings.optimizer.arenas())
-            .map(|_| vit.layout.arena(gpu, "optimizer state"))
+            .map(|_| layout.arena(gpu, "optimizer state"))
             .collect::<Result<Vec<_>>>()?;
-        let acts = Self::plan(&vit, &settings).allocate(gpu)?;
+        let acts = Self::plan(&model, &settings).allocate(gpu)?;
         let scratch = acts.scratch();
         let mut learner = Learner {
             gpu,
             w,
+            stats,
             dw,
             moments,
             steps: 0,
+            batches: start.batches,
             settings,
             scratch,
             acts,
@@ -171,7 +210,7 @@ impl<'g> Learner<'g> {
             pending: VecDeque::new(),
             in_flight: VecDeque::new(),
             segments,
-            vit,
+            model,
         };
         learner.update = learner.record_update()?;
         Ok(learner)
@@ -199,14 +238,15 @@ impl<'g> Learner<'g> {
         batch: usize,
         of: usize,
     ) -> Result<()> {
-        let pass = self.vit.pass(&self.acts, batch);
+        let pass = self.model.pass(&self.acts, batch);
         let smoothing = if channel == Channel::Train { self.settings.smoothing } else { 0.0 };
-        let classes = self.vit.config.classes;
+        let classes = self.model.classes();
+        let phase = if channel == Channel::Train { Phase::Train } else { Phase::Eval };
         let dims = cross_entropy::Dims { batch, classes, smoothing, grad_scale: 1.0 / of as f32 };
-        pass.forward(r, w)?;
+        pass.forward(r, w, &self.stats, phase)?;
         cross_entropy::forward(r, &pass.loss(), &pass.dlogits(), &pass.logits(), &pass.labels(), dims)?;
         cross_entropy::record(r, ring, &pass.loss(), state, channel, dims)?;
-        pass.backward(r, w, &self.dw)
+        pass.backward(r, w, &self.stats, &self.dw, phase)
     }
 
     fn record_update(&self) -> Result<Program> {
@@ -230,7 +270,7 @@ impl<'g> Learner<'g> {
 
     /// Writes a batch to the device: `images` `[batch, 3, size, size]`, `labels` `[batch]`.
     pub fn upload(&self, images: &[f32], labels: &[u32]) {
-        let pass = self.vit.pass(&self.acts, labels.len());
+        let pass = self.model.pass(&self.acts, labels.len());
         assert_eq!(images.len(), pass.images().len, "images for {} labels", labels.len());
         self.gpu.write(&pass.images(), images);
         self.gpu.write(&pass.labels(), labels);
@@ -253,6 +293,7 @@ impl<'g> Learner<'g> {
             let last = first + part.len() == of;
             let programs: &[&Program] = if last { &[gradient, &self.update] } else { &[gradient] };
             let index = Program::run(self.gpu, clear, programs)?;
+            self.batches += 1;
             self.submitted(index)?;
         }
         self.steps += 1;
@@ -326,6 +367,20 @@ impl<'g> Learner<'g> {
         Ok(records)
     }
 
+    /// The weights and running statistics as they are. Waits.
+    pub fn snapshot(&self) -> Result<Snapshot> {
+        let stats = if self.stats.len == 0 { Vec::new() } else { self.gpu.read(&self.stats)? };
+        Ok(Snapshot { w: self.gpu.read(&self.w)?, stats, batches: self.batches })
+    }
+
+    /// Takes other weights and running statistics.
+    pub fn load(&mut self, values: &Snapshot) {
+        values.check(&self.model);
+        self.gpu.write(&self.w, &values.w);
+        self.gpu.write(&self.stats, &values.stats);
+        self.batches = values.batches;
+    }
+
     /// Goes on as if `steps` steps had been taken; the caller has restored weights and moments.
     pub fn resume_at(&mut self, steps: u64) {
         self.steps = steps;
@@ -336,11 +391,11 @@ impl<'g> Learner<'g> {
     pub fn logits(&mut self, images: &[f32], batch: usize) -> Result<Vec<f32>> {
         if !self.inference.contains_key(&batch) {
             let mut r = self.recorder();
-            self.vit.pass(&self.acts, batch).forward(&mut r, &self.w)?;
+            self.model.pass(&self.acts, batch).forward(&mut r, &self.w, &self.stats, Phase::Eval)?;
             let program = r.program;
             self.inference.insert(batch, program);
         }
-        let pass = self.vit.pass(&self.acts, batch);
+        let pass = self.model.pass(&self.acts, batch);
         assert_eq!(images.len(), pass.images().len, "images for a batch of {batch}");
         self.gpu.write(&pass.images(), images);
         Program::run(self.gpu, &[], &[&self.inference[&batch]])?;

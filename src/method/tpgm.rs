@@ -121,7 +121,7 @@ impl Tpgm {
     /// arena image).
     pub fn new(learner: &Learner, anchor: &[f32], excluded: &[bool], settings: TpgmSettings) -> Result<Tpgm> {
         let gpu = learner.gpu;
-        let layout = &learner.vit.layout;
+        let layout = learner.model.layout();
         assert_eq!(anchor.len(), layout.len, "the anchor is an image of the arena");
         let w0 = layout.arena(gpu, "anchor weights")?;
         gpu.write(&w0, anchor);

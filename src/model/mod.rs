@@ -1,12 +1,16 @@
 //! Models: what they are made of ([`config`]), how their parameters lie in memory ([`params`]), how their activations do
-//! ([`plan`]), and forward with its visible reverse ([`vit`]).
+//! ([`plan`], [`activations`]), and forward with its visible reverse ([`vit`]). [`network`] is any of them.
 
+pub mod activations;
 pub mod config;
+pub mod network;
 pub mod params;
 pub mod plan;
 pub mod vit;
-pub mod vit_activations;
+mod vit_activations;
 
+pub use activations::{Activations, Mode, Phase};
 pub use config::{Activation, Pool, VitConfig};
+pub use network::{Model, ModelConfig};
 pub use params::ParamLayout;
 pub use vit::Vit;

@@ -4,10 +4,11 @@
 
 use crate::error::Result;
 use crate::gpu::View;
+use crate::model::activations::Pass;
 use crate::model::config::VitConfig;
 use crate::model::params::ParamLayout;
 use crate::model::plan::Slot;
-use crate::model::vit_activations::{Activations, BackwardSlots};
+use crate::model::vit_activations::{BackwardSlots, VitSlots};
 use crate::ops::{Recorder, attention, column_sum, gelu, layer_norm, matmul, patch_embed, pool, residual};
 
 /// A vision transformer: its configuration and where its parameters lie.
@@ -19,11 +20,12 @@ pub struct Vit {
     pub layout: ParamLayout,
 }
 
-/// A model with its activations at one batch size: what a program is recorded against.
+/// A vision transformer with its activations at one batch size.
 #[derive(Clone, Copy, Debug)]
-pub struct Pass<'a> {
+pub(super) struct VitPass<'a> {
     vit: &'a Vit,
-    acts: &'a Activations,
+    pass: Pass<'a>,
+    slots: &'a VitSlots,
     batch: usize,
 }
 
@@ -33,15 +35,13 @@ impl Vit {
         let layout = ParamLayout::new(&config.parameters());
         Vit { config, layout }
     }
-
-    /// This model over the first `batch` images of `acts`.
-    pub fn pass<'a>(&'a self, acts: &'a Activations, batch: usize) -> Pass<'a> {
-        assert!(batch > 0 && batch <= acts.batch, "a batch of {batch}, activations are for {}", acts.batch);
-        Pass { vit: self, acts, batch }
-    }
 }
 
-impl Pass<'_> {
+impl<'a> VitPass<'a> {
+    pub(super) fn new(vit: &'a Vit, pass: Pass<'a>, slots: &'a VitSlots) -> VitPass<'a> {
+        VitPass { vit, pass, slots, batch: pass.batch }
+    }
+
     fn config(&self) -> &VitConfig {
         &self.vit.config
     }
@@ -50,34 +50,13 @@ impl Pass<'_> {
         self.batch * self.config().tokens()
     }
 
-    /// Images `[batch, 3, size, size]`, normalised: what the host writes before a replay.
-    pub fn images(&self) -> View {
-        self.acts.view(self.acts.images, self.batch * 3 * self.config().image_size * self.config().image_size)
-    }
-
-    /// Labels `[batch]`, u32.
-    pub fn labels(&self) -> View {
-        self.acts.view(self.acts.labels, self.batch)
-    }
-
-    /// Logits `[batch, classes]`.
-    pub fn logits(&self) -> View {
-        self.acts.view(self.acts.logits, self.batch * self.config().classes)
-    }
-
-    /// Gradient of the logits, which the loss writes and backward starts from.
-    pub fn dlogits(&self) -> View {
-        self.acts.view(self.acts.dlogits, self.batch * self.config().classes)
-    }
-
-    /// Loss of each sample `[batch]`.
-    pub fn loss(&self) -> View {
-        self.acts.view(self.acts.loss, self.batch)
+    fn view(&self, slot: Slot, len: usize) -> View {
+        self.pass.acts.view(slot, len)
     }
 
     /// `[R, cols]`
     fn wide(&self, slot: Slot, cols: usize) -> View {
-        self.acts.view(slot, self.rows() * cols)
+        self.view(slot, self.rows() * cols)
     }
 
     fn stream(&self, slot: Slot) -> View {
@@ -86,7 +65,7 @@ impl Pass<'_> {
 
     /// The stream that enters block `i`; past the last one, what leaves it.
     fn entering(&self, i: usize) -> View {
-        self.stream(if i == 0 { self.acts.tokens } else { self.acts.blocks[i - 1].out })
+        self.stream(if i == 0 { self.slots.tokens } else { self.slots.blocks[i - 1].out })
     }
 
     fn param(&self, arena: &View, name: &str) -> View {
@@ -128,13 +107,13 @@ impl Pass<'_> {
     }
 
     /// Images to logits with the weights in arena `w`.
-    pub fn forward(&self, r: &mut Recorder, w: &View) -> Result<()> {
+    pub(super) fn forward(&self, r: &mut Recorder, w: &View) -> Result<()> {
         let c = self.config();
-        let a = self.acts;
+        let a = self.slots;
         let embed = self.embed_dims();
-        let patches = a.view(a.patches, self.batch * embed.patches() * embed.patch_len());
-        let embedded = a.view(a.embedded, self.batch * embed.patches() * c.dim);
-        patch_embed::unfold(r, &patches, &self.images(), embed)?;
+        let patches = self.view(a.patches, self.batch * embed.patches() * embed.patch_len());
+        let embedded = self.view(a.embedded, self.batch * embed.patches() * c.dim);
+        patch_embed::unfold(r, &patches, &self.pass.images(), embed)?;
         let weight = self.param(w, "patch_embed.proj.weight");
         let bias = self.maybe(c.patch_bias, w, "patch_embed.proj.bias");
         let (m, n, k) = (self.batch * embed.patches(), c.dim, embed.patch_len());
@@ -149,9 +128,9 @@ impl Pass<'_> {
         let last = self.entering(c.depth);
         let (norm, rows) = self.final_norm();
         let (weight, bias) = (self.param(w, &format!("{norm}.weight")), self.param(w, &format!("{norm}.bias")));
-        let normed = a.view(a.normed, rows * c.dim);
-        let (mean, rstd) = (a.view(a.mean, rows), a.view(a.rstd, rows));
-        let pooled = a.view(a.pooled, self.batch * c.dim);
+        let normed = self.view(a.normed, rows * c.dim);
+        let (mean, rstd) = (self.view(a.mean, rows), self.view(a.rstd, rows));
+        let pooled = self.view(a.pooled, self.batch * c.dim);
         let dims = self.norm_dims(rows);
         let features = if c.fc_norm {
             pool::forward(r, &pooled, &last, c.pool, self.pool_dims())?;
@@ -164,21 +143,21 @@ impl Pass<'_> {
         };
         let bias = self.maybe(c.head_bias, w, "head.bias");
         let weight = self.param(w, "head.weight");
-        matmul::forward(r, &self.logits(), &features, &weight, bias.as_ref(), self.batch, c.classes, c.dim)
+        matmul::forward(r, &self.pass.logits(), &features, &weight, bias.as_ref(), self.batch, c.classes, c.dim)
     }
 
     fn block_forward(&self, r: &mut Recorder, w: &View, i: usize) -> Result<()> {
         let c = self.config();
-        let b = &self.acts.blocks[i];
+        let b = &self.slots.blocks[i];
         let (rows, d, f) = (self.rows(), c.dim, c.mlp_dim);
-        let stats = |slot| self.acts.view(slot, rows);
+        let stats = |slot| self.view(slot, rows);
         let p = |name: &str| self.param(w, &format!("blocks.{i}.{name}"));
         let inp = self.entering(i);
         let (norm1, norm2) = (self.stream(b.norm1), self.stream(b.norm2));
         let (qkv, attended, middle) = (self.wide(b.qkv, 3 * d), self.stream(b.attended), self.stream(b.middle));
         let (projected, mlp) = (self.stream(b.projected), self.stream(b.mlp));
         let (hidden, activated) = (self.wide(b.hidden, f), self.wide(b.activated, f));
-        let lse = self.acts.view(b.lse, rows * c.heads);
+        let lse = self.view(b.lse, rows * c.heads);
 
         let (weight, bias) = (p("norm1.weight"), p("norm1.bias"));
         layer_norm::forward(r, &norm1, &stats(b.mean1), &stats(b.rstd1), &inp, &weight, &bias, self.norm_dims(rows))?;
@@ -207,18 +186,18 @@ impl Pass<'_> {
         residual::forward(r, &self.stream(b.out), &middle, &mlp, gamma.as_ref(), rows, d)
     }
 
-    /// From [`Pass::dlogits`] to the gradient of every parameter, added to arena `dw`. `w` is what forward ran with.
-    pub fn backward(&self, r: &mut Recorder, w: &View, dw: &View) -> Result<()> {
+    /// From the gradient of the logits to the gradient of every parameter, added to arena `dw`. `w` is what forward ran with.
+    pub(super) fn backward(&self, r: &mut Recorder, w: &View, dw: &View) -> Result<()> {
         let c = self.config();
-        let a = self.acts;
+        let a = self.slots;
         let g = a.backward.as_ref().expect("backward needs activations planned for training");
         let (batch, d) = (self.batch, c.dim);
         let dx = self.stream(g.dx);
-        let (dfeatures, dpooled) = (a.view(g.dfeatures, batch * d), a.view(g.dpooled, batch * d));
+        let (dfeatures, dpooled) = (self.view(g.dfeatures, batch * d), self.view(g.dpooled, batch * d));
         let (norm, rows) = self.final_norm();
-        let normed = a.view(a.normed, rows * d);
-        let (mean, rstd) = (a.view(a.mean, rows), a.view(a.rstd, rows));
-        let pooled = a.view(a.pooled, batch * d);
+        let normed = self.view(a.normed, rows * d);
+        let (mean, rstd) = (self.view(a.mean, rows), self.view(a.rstd, rows));
+        let pooled = self.view(a.pooled, batch * d);
         let (weight_name, bias_name) = (format!("{norm}.weight"), format!("{norm}.bias"));
         let weight = self.param(w, &weight_name);
         let (dweight, dbias) = (self.param(dw, &weight_name), self.param(dw, &bias_name));
@@ -227,7 +206,7 @@ impl Pass<'_> {
 
         // head
         let features = if c.fc_norm { &normed } else { &pooled };
-        let dlogits = self.dlogits();
+        let dlogits = self.pass.dlogits();
         matmul::backward_input(r, &dfeatures, &dlogits, &self.param(w, "head.weight"), batch, c.classes, d)?;
         matmul::backward_weight(r, &self.param(dw, "head.weight"), &dlogits, features, batch, c.classes, d)?;
         if c.head_bias {
@@ -250,10 +229,10 @@ impl Pass<'_> {
 
         let embed = self.embed_dims();
         let (m, n, k) = (batch * embed.patches(), d, embed.patch_len());
-        let dembedded = self.acts.view(g.dbranch, m * n);
+        let dembedded = self.view(g.dbranch, m * n);
         let dcls = self.maybe(c.class_token, dw, "cls_token");
         patch_embed::backward(r, &dembedded, &self.param(dw, "pos_embed"), dcls.as_ref(), &dx, embed)?;
-        let patches = a.view(a.patches, m * k);
+        let patches = self.view(a.patches, m * k);
         matmul::backward_weight(r, &self.param(dw, "patch_embed.proj.weight"), &dembedded, &patches, m, n, k)?;
         if c.patch_bias {
             column_sum::forward(r, &self.param(dw, "patch_embed.proj.bias"), &dembedded, m, n)?;
@@ -265,9 +244,9 @@ impl Pass<'_> {
     /// halves' branches add to it.
     fn block_backward(&self, r: &mut Recorder, w: &View, dw: &View, g: &BackwardSlots, i: usize) -> Result<()> {
         let c = self.config();
-        let b = &self.acts.blocks[i];
+        let b = &self.slots.blocks[i];
         let (rows, d, f) = (self.rows(), c.dim, c.mlp_dim);
-        let stats = |slot| self.acts.view(slot, rows);
+        let stats = |slot| self.view(slot, rows);
         let p = |name: &str| self.param(w, &format!("blocks.{i}.{name}"));
         let dp = |name: &str| self.param(dw, &format!("blocks.{i}.{name}"));
         let dims = self.norm_dims(rows);
@@ -310,8 +289,8 @@ impl Pass<'_> {
 
         // attention half: middle = inp + ls1·proj(attention(qkv(norm1(inp))))
         let (qkv, attended) = (self.wide(b.qkv, 3 * d), self.stream(b.attended));
-        let lse = self.acts.view(b.lse, rows * c.heads);
-        let delta = self.acts.view(g.delta, rows * c.heads);
+        let lse = self.view(b.lse, rows * c.heads);
+        let delta = self.view(g.delta, rows * c.heads);
         let (dattended, dqkv) = (self.wide(g.dwide, d), self.wide(g.dhidden, 3 * d));
         let (norm1, mean, rstd) = (self.stream(b.norm1), stats(b.mean1), stats(b.rstd1));
         let dbranch = self.branch_gradient(r, w, dw, g, &format!("blocks.{i}.ls1.gamma"), b.projected)?;

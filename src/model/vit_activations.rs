@@ -1,19 +1,9 @@
 //! The activations of a vision transformer: what a forward pass keeps for its reverse, planned before it is allocated.
 
-use crate::error::Result;
-use crate::gpu::{Gpu, View};
-use crate::model::plan::{Plan, Planned, Slot};
-use crate::model::vit::Vit;
+use crate::model::activations::Mode;
+use crate::model::config::VitConfig;
+use crate::model::plan::{Plan, Slot};
 use crate::ops::scratch_len;
-
-/// What a forward pass is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
-    /// Everything that backward needs is kept, and backward has its buffers.
-    Train,
-    /// Blocks share their buffers.
-    Infer,
-}
 
 /// Activations of one block. In [`Mode::Infer`] all blocks have the same slots.
 #[derive(Clone, Copy, Debug)]
@@ -54,16 +44,11 @@ pub(super) struct BackwardSlots {
     pub(super) dfeatures: Slot,
 }
 
-/// Every activation of a model for batches of up to `batch` images, planned and then allocated.
+/// A vision transformer's own activations.
 #[derive(Clone, Debug)]
-pub struct Activations {
-    /// What they take; known before [`Activations::allocate`].
-    pub plan: Plan,
-    pub(super) batch: usize,
+pub(super) struct VitSlots {
     pub(super) blocks: Vec<BlockSlots>,
     pub(super) backward: Option<BackwardSlots>,
-    pub(super) images: Slot,
-    pub(super) labels: Slot,
     pub(super) patches: Slot,
     pub(super) embedded: Slot,
     pub(super) tokens: Slot,
@@ -72,23 +57,14 @@ pub struct Activations {
     pub(super) mean: Slot,
     pub(super) rstd: Slot,
     pub(super) pooled: Slot,
-    pub(super) logits: Slot,
-    pub(super) dlogits: Slot,
-    pub(super) loss: Slot,
-    pub(super) scratch: Slot,
-    pub(super) allocated: Option<Planned>,
 }
 
-impl Activations {
-    /// Plans the activations of `vit`.
-    pub fn plan(vit: &Vit, batch: usize, mode: Mode) -> Activations {
-        let c = &vit.config;
+impl VitSlots {
+    /// Adds them to `plan` for up to `batch` images; returns the scratch that the ops need as well.
+    pub(super) fn plan(c: &VitConfig, plan: &mut Plan, batch: usize, mode: Mode) -> (VitSlots, usize) {
         let (d, f) = (c.dim, c.mlp_dim);
         let patches = c.grid() * c.grid();
         let (rows, stats) = (batch * c.tokens(), batch * c.tokens() * c.heads);
-        let mut plan = Plan::default();
-        let images = plan.add("images", batch * 3 * c.image_size * c.image_size);
-        let labels = plan.add("labels", batch);
         let unfolded = plan.add("patches", batch * patches * 3 * c.patch_size * c.patch_size);
         let embedded = plan.add("patch embedding", batch * patches * d);
         let tokens = plan.add("tokens", rows * d);
@@ -141,12 +117,9 @@ impl Activations {
         });
         let normed_rows = if c.fc_norm { batch } else { rows };
         let widest = f.max(3 * d).max(c.classes);
-        Activations {
-            batch,
+        let slots = VitSlots {
             blocks,
             backward,
-            images,
-            labels,
             patches: unfolded,
             embedded,
             tokens,
@@ -154,33 +127,7 @@ impl Activations {
             mean: plan.add("final norm mean", normed_rows),
             rstd: plan.add("final norm rstd", normed_rows),
             pooled: plan.add("pooled features", batch * d),
-            logits: plan.add("logits", batch * c.classes.max(1)),
-            dlogits: plan.add("gradient of the logits", batch * c.classes.max(1)),
-            loss: plan.add("loss", batch),
-            scratch: plan.add("partial sums", scratch_len(rows, widest)),
-            plan,
-            allocated: None,
-        }
-    }
-
-    /// Allocates them all.
-    pub fn allocate(mut self, gpu: &Gpu) -> Result<Activations> {
-        self.allocated = Some(self.plan.allocate(gpu)?);
-        Ok(self)
-    }
-
-    pub(super) fn view(&self, slot: Slot, len: usize) -> View {
-        self.allocated.as_ref().expect("activations are allocated before they are used").view(slot, len)
-    }
-
-    /// The largest batch.
-    pub fn batch(&self) -> usize {
-        self.batch
-    }
-
-    /// Scratch for a [`Recorder`].
-    pub fn scratch(&self) -> View {
-        let planned = self.allocated.as_ref().expect("activations are allocated before they are used");
-        planned.whole(self.scratch)
+        };
+        (slots, scratch_len(rows, widest))
     }
 }

@@ -8,9 +8,8 @@ use serde::Serialize;
 use crate::data::{EvalBatches, ImageCache, Preprocess};
 use crate::error::Result;
 use crate::gpu::{Gpu, Program, View};
-use crate::method::Learner;
-use crate::model::Vit;
-use crate::model::vit_activations::{Activations, Mode};
+use crate::method::{Learner, Snapshot};
+use crate::model::{Activations, Mode, Model, Phase};
 use crate::ops::Recorder;
 
 /// Whatever gives logits for a batch of images.
@@ -35,22 +34,22 @@ impl Classifier for Learner<'_> {
 #[derive(Debug)]
 pub struct Predictor<'g> {
     gpu: &'g Gpu,
-    vit: Vit,
+    model: Model,
     w: View,
+    stats: View,
     acts: Activations,
     scratch: View,
     programs: HashMap<usize, Program>,
 }
 
 impl<'g> Predictor<'g> {
-    /// Uploads `weights` (an arena image) and plans for batches of up to `batch` images.
-    pub fn new(gpu: &'g Gpu, vit: Vit, weights: &[f32], batch: usize) -> Result<Predictor<'g>> {
-        vit.layout.segments(gpu.limits.max_storage_buffer_binding_size)?;
-        let w = vit.layout.arena(gpu, "weights")?;
-        gpu.write(&w, weights);
-        let acts = Activations::plan(&vit, batch, Mode::Infer).allocate(gpu)?;
+    /// Uploads `values` and plans for batches of up to `batch` images.
+    pub fn new(gpu: &'g Gpu, model: Model, values: &Snapshot, batch: usize) -> Result<Predictor<'g>> {
+        model.layout().segments(gpu.limits.max_storage_buffer_binding_size)?;
+        let (w, stats) = values.upload(gpu, &model)?;
+        let acts = model.plan(batch, Mode::Infer).allocate(gpu)?;
         let scratch = acts.scratch();
-        Ok(Predictor { gpu, vit, w, acts, scratch, programs: HashMap::new() })
+        Ok(Predictor { gpu, model, w, stats, acts, scratch, programs: HashMap::new() })
     }
 }
 
@@ -60,10 +59,10 @@ impl Classifier for Predictor<'_> {
     }
 
     fn logits(&mut self, images: &[f32], batch: usize) -> Result<Vec<f32>> {
-        let pass = self.vit.pass(&self.acts, batch);
+        let pass = self.model.pass(&self.acts, batch);
         if !self.programs.contains_key(&batch) {
             let mut r = Recorder::new(self.gpu, &self.scratch);
-            pass.forward(&mut r, &self.w)?;
+            pass.forward(&mut r, &self.w, &self.stats, Phase::Eval)?;
             self.programs.insert(batch, r.program);
         }
         self.gpu.write(&pass.images(), images);

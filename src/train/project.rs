@@ -64,7 +64,7 @@ fn anchor(pretrained: &Source, finetuned: &Source) -> Result<(Vec<f32>, Vec<bool
     let mut tensors: Vec<&[f32]> = Vec::new();
     for (name, shape, values) in &finetuned.weights {
         let own = known.get(name.as_str()).filter(|(own, _)| *own == shape);
-        if own.is_none() && !name.starts_with("head.") {
+        if own.is_none() && !finetuned.recognised.config.is_head(name) {
             let path = pretrained.checkpoint.path();
             let what = match known.get(name.as_str()) {
                 Some((own, _)) => format!("tensor {name} has shape {own:?}, the fine-tuned model's {shape:?}"),
@@ -78,7 +78,7 @@ fn anchor(pretrained: &Source, finetuned: &Source) -> Result<(Vec<f32>, Vec<bool
         missing.push(own.is_none());
         tensors.push(own.map_or(values.as_slice(), |(_, own)| own.as_slice()));
     }
-    Ok((finetuned.vit().layout.pack(tensors.into_iter()), missing))
+    Ok((finetuned.model().layout().pack(tensors.into_iter()), missing))
 }
 
 /// Learns the radii and writes `out`, with `out.radii.csv` and `out.metrics.jsonl` beside it.
@@ -88,7 +88,7 @@ pub fn project(gpu: &Gpu, config: &ProjectConfig, events: &mut dyn FnMut(Event))
     let pretrained = Source::open(&config.pretrained, &overrides)?;
     finetuned.recognised.preprocess = config.model_args.preprocess(&finetuned.recognised.preprocess)?;
     let (a, b) = (&pretrained.recognised.config, &finetuned.recognised.config);
-    if (a.heads, a.activation, a.eps, a.pool) != (b.heads, b.activation, b.eps, b.pool) {
+    if !a.computes_like(b) {
         return Err(Error::checkpoint(
             &config.finetuned,
             "heads, activation, eps or pooling differ from the pre-trained model's: see tpgm inspect on both",
@@ -96,12 +96,12 @@ pub fn project(gpu: &Gpu, config: &ProjectConfig, events: &mut dyn FnMut(Event))
     }
     let (anchor, missing) = anchor(&pretrained, &finetuned)?;
     let images = Dataset::open(&config.val, config.root.as_deref())?;
-    if b.classes == 0 {
+    if b.classes() == 0 {
         return Err(Error::checkpoint(&config.finetuned, "this model has no head: radii are learned from its loss"));
     }
-    if finetuned.recognised.classes.is_none() && images.classes.len() == b.classes {
+    if finetuned.recognised.classes.is_none() && images.classes.len() == b.classes() {
         finetuned.recognised.classes = Some(images.classes.clone());
-        let note = format!("the checkpoint does not name its {} classes: taken in sorted order", b.classes);
+        let note = format!("the checkpoint does not name its {} classes: taken in sorted order", b.classes());
         finetuned.recognised.notes.push(note);
     }
     let images = images.with_classes(&finetuned.classes()?)?;
@@ -116,7 +116,7 @@ pub fn project(gpu: &Gpu, config: &ProjectConfig, events: &mut dyn FnMut(Event))
         }
     }
 
-    let vit = finetuned.vit();
+    let model = finetuned.model();
     let batch = config.radius_batch_size.min(images.items.len());
     let plain = Sgd { momentum: 0.0, nesterov: false, weight_decay: 0.0 };
     let settings = Settings {
@@ -126,9 +126,9 @@ pub fn project(gpu: &Gpu, config: &ProjectConfig, events: &mut dyn FnMut(Event))
         micro_batch: batch,
         radius_batch: batch,
     };
-    let bytes = Learner::bytes(&vit, &settings) + Tpgm::bytes(vit.layout.len);
+    let bytes = Learner::bytes(&model, &settings) + Tpgm::bytes(model.layout().len);
     events(Event::Note(format!("{}: {} planned for this run", gpu.info.name, mib(bytes))));
-    let mut learner = Learner::new(gpu, vit, &finetuned.packed(), settings)?;
+    let mut learner = Learner::new(gpu, model, &finetuned.snapshot(), settings)?;
     let tpgm_settings =
         TpgmSettings { norm: config.norm, radius_lr: config.radius_lr, max_iters: config.max_iters, proj_freq: 1 };
     let mut tpgm = Tpgm::new(&learner, &anchor, &excluded, tpgm_settings)?;
@@ -142,7 +142,7 @@ pub fn project(gpu: &Gpu, config: &ProjectConfig, events: &mut dyn FnMut(Event))
     let mut loader = Loader::new(&images, &finetuned.recognised.preprocess, loader_config)?;
 
     let tensors =
-        tpgm.projected.iter().map(|i| (learner.vit.layout.params[*i].name.clone(), tpgm.mars.rows[*i])).collect();
+        tpgm.projected.iter().map(|i| (learner.model.layout().params[*i].name.clone(), tpgm.mars.rows[*i])).collect();
     let (metrics, radii) = (beside(&config.out, ".metrics.jsonl"), beside(&config.out, ".radii.csv"));
     let mut log = RunLog::open(&metrics, &radii, tensors, None)?;
     let started = std::time::Instant::now();
@@ -165,5 +165,5 @@ pub fn project(gpu: &Gpu, config: &ProjectConfig, events: &mut dyn FnMut(Event))
         events(Event::Progress { step: i as u64 + 1, steps: config.max_iters as u64, loss, rate });
     }
     tpgm.apply(&mut learner)?;
-    finetuned.save(&config.out, &gpu.read::<f32>(&learner.w)?)
+    finetuned.save(&config.out, &learner.snapshot()?)
 }

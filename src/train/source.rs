@@ -5,7 +5,8 @@ use std::path::Path;
 
 use crate::checkpoint::{self, Checkpoint, Overrides, Recognised, Weight};
 use crate::error::{Error, Result};
-use crate::model::Vit;
+use crate::method::Snapshot;
+use crate::model::{Model, ParamLayout};
 
 /// A checkpoint with its weights, ready to be uploaded.
 #[derive(Debug)]
@@ -16,6 +17,8 @@ pub struct Source {
     pub recognised: Recognised,
     /// Its weights, in layout order.
     pub weights: Vec<Weight>,
+    /// Its running statistics, in the order of the model's buffers.
+    pub stats: Vec<Weight>,
 }
 
 impl Source {
@@ -24,27 +27,30 @@ impl Source {
         let checkpoint = Checkpoint::open(path)?;
         let recognised = checkpoint::recognise(&checkpoint, overrides)?;
         let weights = checkpoint::weights(&checkpoint, &recognised)?;
-        Ok(Source { checkpoint, recognised, weights })
+        let stats = checkpoint::statistics(&checkpoint, &recognised)?;
+        Ok(Source { checkpoint, recognised, weights, stats })
     }
 
     /// The model.
-    pub fn vit(&self) -> Vit {
-        Vit::new(self.recognised.config.clone())
+    pub fn model(&self) -> Model {
+        Model::new(self.recognised.config.clone())
     }
 
-    /// The weights as an image of the model's arena.
-    pub fn packed(&self) -> Vec<f32> {
-        self.vit().layout.pack(self.weights.iter().map(|(_, _, values)| values.as_slice()))
+    /// The weights and running statistics as images of the model's arenas.
+    pub fn snapshot(&self) -> Snapshot {
+        let model = self.model();
+        let pack = |layout: &ParamLayout, tensors: &[Weight]| layout.pack(tensors.iter().map(|t| t.2.as_slice()));
+        Snapshot { w: pack(model.layout(), &self.weights), stats: pack(model.buffers(), &self.stats), batches: 0 }
     }
 
     /// Makes the model's outputs the classes `names`: as they are where the checkpoint has just these classes, else
     /// with a new head, which the notes of [`Recognised`] say aloud. Returns the classes in the model's order.
     pub fn fit_classes(&mut self, names: &[String], seed: u64) -> Vec<String> {
-        let has_head = self.recognised.config.classes > 0;
+        let has_head = self.recognised.config.classes() > 0;
         let known = self.recognised.classes.clone();
         match known {
             Some(known) if has_head && sorted(&known) == sorted(names) => known,
-            None if has_head && self.recognised.config.classes == names.len() => {
+            None if has_head && self.recognised.config.classes() == names.len() => {
                 self.recognised.notes.push(format!(
                     "the checkpoint does not name its {} classes: taken in sorted order, {} first",
                     names.len(),
@@ -65,21 +71,22 @@ impl Source {
     /// Errors where it has no head, or one whose classes nobody named.
     pub fn classes(&self) -> Result<Vec<String>> {
         let path = self.checkpoint.path();
-        if self.recognised.config.classes == 0 {
+        if self.recognised.config.classes() == 0 {
             return Err(Error::checkpoint(path, "this model has no head: fine-tune it first (tpgm finetune)"));
         }
         self.recognised
             .classes
             .clone()
-            .map_or_else(|| Ok((0..self.recognised.config.classes).map(|c| c.to_string()).collect()), Ok)
+            .map_or_else(|| Ok((0..self.recognised.config.classes()).map(|c| c.to_string()).collect()), Ok)
     }
 
-    /// Saves the arena image `packed` under this checkpoint's names, types and metadata.
-    pub fn save(&self, path: &Path, packed: &[f32]) -> Result<()> {
-        let vit = self.vit();
-        let weights: Vec<Weight> =
-            vit.layout.unpack(packed).map(|(p, values)| (p.name.clone(), p.shape.clone(), values.to_vec())).collect();
-        let replaced: BTreeMap<_, _> = checkpoint::replacements(&self.recognised, &weights);
+    /// Saves `values` under this checkpoint's names, types and metadata.
+    pub fn save(&self, path: &Path, values: &Snapshot) -> Result<()> {
+        let model = self.model();
+        let tensors = model.layout().unpack(&values.w).chain(model.buffers().unpack(&values.stats));
+        let tensors: Vec<Weight> =
+            tensors.map(|(p, values)| (p.name.clone(), p.shape.clone(), values.to_vec())).collect();
+        let replaced: BTreeMap<_, _> = checkpoint::replacements(&self.recognised, &tensors);
         checkpoint::save(path, &self.checkpoint, &replaced, &checkpoint::tpgm_metadata(&self.recognised))
     }
 }

@@ -23,6 +23,9 @@ pub struct Progress {
 /// Writes weights, optimiser state and radii with `progress` to `path`. `setup` identifies the run.
 pub fn save(path: &Path, learner: &Learner, tpgm: Option<&Tpgm>, progress: Progress, setup: &str) -> Result<()> {
     let mut arenas = vec![("w".to_string(), learner.gpu.read::<f32>(&learner.w)?)];
+    if learner.stats.len > 0 {
+        arenas.push(("stats".into(), learner.gpu.read(&learner.stats)?));
+    }
     for (i, m) in learner.moments.iter().enumerate() {
         arenas.push((format!("moment{i}"), learner.gpu.read(m)?));
     }
@@ -49,15 +52,19 @@ pub fn restore(path: &Path, learner: &mut Learner, tpgm: Option<&mut Tpgm>, setu
              (--config DIR/config.toml), or start anew in another --out",
         ));
     }
-    let arena = |name: &str| {
+    let image = |name: &str, len: usize| {
         let values = file.read_f32(name)?;
-        if values.len() == learner.vit.layout.len {
+        if values.len() == len {
             Ok(values)
         } else {
             Err(file.error(format!("{name} has another length than the model")))
         }
     };
+    let arena = |name: &str| image(name, learner.model.layout().len);
     learner.gpu.write(&learner.w, &arena("w")?);
+    if learner.stats.len > 0 {
+        learner.gpu.write(&learner.stats, &image("stats", learner.stats.len)?);
+    }
     for (i, m) in learner.moments.iter().enumerate() {
         learner.gpu.write(m, &arena(&format!("moment{i}"))?);
     }

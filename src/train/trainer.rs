@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::gpu::buffer::mib;
 use crate::method::learner::StepRecord;
-use crate::method::{Learner, Schedule, Settings, Tpgm, TpgmSettings};
+use crate::method::{Learner, Schedule, Settings, Snapshot, Tpgm, TpgmSettings};
 use crate::train::config::{Method, TrainConfig};
 use crate::train::evaluate::{Evaluation, evaluate};
 use crate::train::events::{Event, Start, Summary, TestResult};
@@ -65,8 +65,8 @@ pub fn train(
         events(Event::Warning(warning));
     }
     let preprocess = source.recognised.preprocess.clone();
-    let vit = source.vit();
-    let weights = source.packed();
+    let model = source.model();
+    let start_values = source.snapshot();
     let is_tpgm = config.method == Method::Tpgm;
     let settings = Settings {
         optimizer: config.optimizer(),
@@ -75,16 +75,16 @@ pub fn train(
         micro_batch: config.micro_batch.min(splits.train.items.len()),
         radius_batch: if is_tpgm { config.radius_batch_size.min(splits.val.items.len()) } else { 0 },
     };
-    let bytes = Learner::bytes(&vit, &settings) + if is_tpgm { Tpgm::bytes(vit.layout.len) } else { 0 };
+    let bytes = Learner::bytes(&model, &settings) + if is_tpgm { Tpgm::bytes(model.layout().len) } else { 0 };
     events(Event::Note(format!("{}: {} planned for this run", gpu.info.name, mib(bytes))));
 
-    let learner = Learner::new(gpu, vit, &weights, settings)?;
+    let learner = Learner::new(gpu, model, &start_values, settings)?;
     let excluded = excluded(config.exclude.as_deref(), &source)?;
     let tpgm = match config.method {
         Method::Vanilla => None,
         Method::Tpgm => Some(Tpgm::new(
             &learner,
-            &weights,
+            &start_values.w,
             &excluded,
             TpgmSettings {
                 norm: config.norm,
@@ -127,7 +127,7 @@ pub fn train(
     };
     crate::checkpoint::atomic_write(&config_path, setup.as_bytes())?;
     let tensors = tpgm.as_ref().map_or(Vec::new(), |t| {
-        t.projected.iter().map(|i| (learner.vit.layout.params[*i].name.clone(), t.mars.rows[*i])).collect()
+        t.projected.iter().map(|i| (learner.model.layout().params[*i].name.clone(), t.mars.rows[*i])).collect()
     });
     let post = config.schedule == Schedule::Post;
     let reached = start.resume.then_some(Reached {
@@ -142,7 +142,7 @@ pub fn train(
         out,
         source: &source,
         preprocess: &preprocess,
-        classes: source.recognised.config.classes,
+        classes: source.recognised.config.classes(),
         learner,
         tpgm,
         log,
@@ -153,7 +153,7 @@ pub fn train(
         latest_loss: f32::NAN,
         events,
     };
-    run.fine_tune(&splits, train_config, progress, start, &weights, &state_path, &setup)
+    run.fine_tune(&splits, train_config, progress, start, &start_values.w, &state_path, &setup)
 }
 
 /// Steps of an epoch under a loader's settings.
@@ -193,7 +193,7 @@ impl Run<'_, '_> {
             LoaderConfig { start_batch: progress.steps, ..train_config.clone() },
         )?;
         let mut radius = self.radius_loader(&val_images, progress.iterations)?;
-        let mut best: Option<Vec<f32>> = None;
+        let mut best: Option<Snapshot> = None;
         let started = Instant::now();
         let mut evaluating = 0.0;
         let mut images = 0;
@@ -241,19 +241,19 @@ impl Run<'_, '_> {
         summary.seconds = started.elapsed().as_secs_f64();
         summary.steps = steps;
 
-        let packed: Vec<f32> = self.learner.gpu.read(&self.learner.w)?;
-        self.source.save(&self.out.join("last.safetensors"), &packed)?;
+        let values = self.learner.snapshot()?;
+        self.source.save(&self.out.join("last.safetensors"), &values)?;
         progress.steps = steps;
         progress.iterations = self.tpgm.as_ref().map_or(0, |t| t.iterations);
         state::save(state_path, &self.learner, self.tpgm.as_ref(), progress, setup)?;
-        self.write_drift(anchor, &packed)?;
+        self.write_drift(anchor, &values.w)?;
         self.test(&tests, "last", steps, &mut summary)?;
         if progress.best_steps != steps {
-            let weights = match best {
-                Some(weights) => weights,
-                None => Source::open(&self.out.join("best.safetensors"), &config.model_args.overrides())?.packed(),
+            let values = match best {
+                Some(values) => values,
+                None => Source::open(&self.out.join("best.safetensors"), &config.model_args.overrides())?.snapshot(),
             };
-            self.learner.gpu.write(&self.learner.w, &weights);
+            self.learner.load(&values);
             self.test(&tests, "best", progress.best_steps, &mut summary)?;
         }
         Ok(summary)
@@ -343,7 +343,7 @@ impl Run<'_, '_> {
     /// Saves the weights, which are still those before the bad step, and words the error.
     fn not_finite(&self, what: &str) -> Error {
         let path = self.out.join("last.safetensors");
-        let saved = self.learner.gpu.read(&self.learner.w).and_then(|packed| self.source.save(&path, &packed));
+        let saved = self.learner.snapshot().and_then(|values| self.source.save(&path, &values));
         let kept = match saved {
             Ok(()) => format!("the last good weights are in {}", path.display()),
             Err(e) => format!("the last good weights could not be saved ({e})"),
@@ -386,14 +386,14 @@ impl Run<'_, '_> {
     }
 
     /// Keeps these weights as the best where they are: by accuracy, then by loss.
-    fn note_best(&mut self, e: &Evaluation, progress: &mut Progress, best: &mut Option<Vec<f32>>) -> Result<()> {
+    fn note_best(&mut self, e: &Evaluation, progress: &mut Progress, best: &mut Option<Snapshot>) -> Result<()> {
         let better = progress.best.is_none_or(|(top1, loss)| e.top1 > top1 || (e.top1 == top1 && e.loss < loss));
         if better {
-            let packed: Vec<f32> = self.learner.gpu.read(&self.learner.w)?;
-            self.source.save(&self.out.join("best.safetensors"), &packed)?;
+            let values = self.learner.snapshot()?;
+            self.source.save(&self.out.join("best.safetensors"), &values)?;
             progress.best = Some((e.top1, e.loss));
             progress.best_steps = self.learner.steps;
-            *best = Some(packed);
+            *best = Some(values);
         }
         Ok(())
     }
@@ -417,7 +417,7 @@ impl Run<'_, '_> {
 
     /// The largest row drift (MARS) and the L2 norm of each tensor's drift, in f64.
     fn write_drift(&self, anchor: &[f32], packed: &[f32]) -> Result<()> {
-        let layout = &self.learner.vit.layout;
+        let layout = self.learner.model.layout();
         let rows: Vec<(String, f64, f64, usize)> = layout
             .unpack(packed)
             .zip(layout.unpack(anchor))

@@ -11,6 +11,7 @@ use tpgm::checkpoint::{
 use tpgm::data::preprocess::{CropMode, Preprocess};
 use tpgm::data::resize::Interpolation;
 use tpgm::error::Error;
+use tpgm::model::ModelConfig;
 use tpgm::model::config::{Activation, Pool, VitConfig};
 
 use crate::{Model, assert_error, preprocess, tiny};
@@ -31,7 +32,7 @@ fn with_heads(heads: usize) -> Overrides {
 fn a_bare_timm_vit_is_recognised_and_every_assumption_said() {
     let recognised = Model::vit(&tiny()).recognise(None, &Overrides::default()).unwrap();
     assert_eq!(recognised.family, "timm ViT");
-    assert_eq!(recognised.config, tiny());
+    assert_eq!(recognised.config, ModelConfig::from(tiny()));
     let canonical: Vec<String> = tiny().parameters().into_iter().map(|(name, _)| name).collect();
     assert_eq!(recognised.names, canonical.iter().map(|n| (n.clone(), n.clone())).collect::<Vec<_>>());
     let default = Preprocess {
@@ -61,7 +62,10 @@ fn every_form_of_the_vit_is_read_from_its_tensors() {
         VitConfig { dim: 1280, heads: 16, depth: 1, ..tiny() },
     ];
     for config in forms {
-        assert_eq!(Model::vit(&config).recognise(None, &Overrides::default()).unwrap().config, config);
+        assert_eq!(
+            Model::vit(&config).recognise(None, &Overrides::default()).unwrap().config,
+            ModelConfig::from(config)
+        );
     }
 }
 
@@ -75,7 +79,7 @@ fn the_golden_models_are_recognised() {
         let (heads, activation) = (Some(expected.heads), Some(expected.activation));
         let overrides = Overrides { heads, activation, ..Overrides::default() };
         let recognised = recognise(&checkpoint, &overrides).unwrap();
-        assert_eq!(recognised.config, expected, "{name}");
+        assert_eq!(recognised.config, ModelConfig::from(expected.clone()), "{name}");
         assert_eq!(weights(&checkpoint, &recognised).unwrap().len(), expected.parameters().len());
     }
 }
@@ -88,7 +92,7 @@ fn wrapper_prefixes_are_seen_through_and_kept() {
         let (dir, checkpoint) = model.open(None);
         let checkpoint = checkpoint.unwrap();
         let recognised = recognise(&checkpoint, &Overrides::default()).unwrap();
-        assert_eq!(recognised.config, tiny());
+        assert_eq!(recognised.config, ModelConfig::from(tiny()));
         assert_eq!(recognised.ignored, ["epoch"]);
         assert_eq!(recognised.names[0], ("cls_token".into(), format!("{prefix}cls_token")));
         assert_eq!(weights(&checkpoint, &recognised).unwrap(), fresh_vit(&tiny(), 1));
@@ -110,7 +114,7 @@ fn wrapper_prefixes_are_seen_through_and_kept() {
 fn heads_come_from_the_flag_then_our_metadata_then_the_config() {
     let mut model = Model::vit(&VitConfig { dim: 192, ..tiny() });
     let heads = |model: &Model, config: Option<&str>, overrides| {
-        model.recognise(config, &overrides).map(|recognised| recognised.config.heads)
+        model.recognise(config, &overrides).map(|recognised| recognised.config.vit().unwrap().heads)
     };
     let none = Overrides::default;
     let args = r#"{"architecture": "vit_tiny_patch16_224", "model_args": {"num_heads": 12}}"#;
@@ -161,13 +165,13 @@ fn timms_config_gives_preprocessing_pooling_activation_and_classes() {
     let (crop_mode, interpolation) = (CropMode::Squash, Interpolation::Bilinear);
     assert_eq!(recognised.preprocess, Preprocess { crop_pct: 0.95, crop_mode, interpolation, ..preprocess() });
     let expected = VitConfig { pool: Pool::Mean, activation: Activation::GeluTanh, heads: 2, ..tiny() };
-    assert_eq!(recognised.config, expected);
+    assert_eq!(recognised.config, ModelConfig::from(expected));
     assert_eq!(recognised.classes, Some(names(&["ant", "bee", "cat"])));
     assert_eq!(recognised.notes, [""; 0]);
     let (pool, activation) = (Some(Pool::Cls), Some(Activation::QuickGelu));
     let overrides = Overrides { pool, activation, ..with_heads(4) };
     let overridden = model.recognise(Some(config), &overrides).unwrap().config;
-    assert_eq!(overridden, VitConfig { activation: Activation::QuickGelu, heads: 4, ..tiny() });
+    assert_eq!(overridden, ModelConfig::from(VitConfig { activation: Activation::QuickGelu, heads: 4, ..tiny() }));
 
     // An older layout, and one that leaves things out.
     let flat = r#"{"architecture": "vit_tiny_x", "mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6], "crop_pct": 1.0,
@@ -220,7 +224,7 @@ fn what_we_save_is_understood_without_a_word() {
     fs::write(dir.path().join("config.json"), r#"{"mean": [0, 0, 0], "label_names": ["x", "y", "z"]}"#).unwrap();
     let checkpoint = Checkpoint::open(&path).unwrap();
     let read = recognise(&checkpoint, &Overrides::default()).unwrap();
-    assert_eq!(read.config, config);
+    assert_eq!(read.config, ModelConfig::from(config));
     assert_eq!(read.preprocess, preprocess());
     assert_eq!(read.classes, Some(classes));
     assert_eq!(read.notes, [""; 0]);
@@ -256,8 +260,8 @@ fn each_tensor_is_required_in_its_shape_and_type() {
         let mut changed = model.clone();
         changed.tensors.remove(&name);
         match name.as_str() {
-            "patch_embed.proj.bias" => assert!(!recognise(&changed).unwrap().config.patch_bias),
-            "head.bias" => assert!(!recognise(&changed).unwrap().config.head_bias),
+            "patch_embed.proj.bias" => assert!(!recognise(&changed).unwrap().config.vit().unwrap().patch_bias),
+            "head.bias" => assert!(!recognise(&changed).unwrap().config.vit().unwrap().head_bias),
             // Then there are five positions for patches.
             "cls_token" => drop(assert_error(recognise(&changed), &["pos_embed", "no square grid"])),
             _ => drop(assert_error(recognise(&changed), &[&format!("tensor {name} is missing")])),
@@ -307,7 +311,7 @@ fn geometry_that_we_cannot_run_is_told() {
     let larger = Overrides { image_size: Some(16), ..Overrides::default() };
     assert_error(Model::vit(&tiny()).recognise(None, &larger), &["8 pixels", "resizing them to 16", "--image-size 8"]);
     let same = Overrides { image_size: Some(8), ..Overrides::default() };
-    assert_eq!(Model::vit(&tiny()).recognise(None, &same).unwrap().config, tiny());
+    assert_eq!(Model::vit(&tiny()).recognise(None, &same).unwrap().config, ModelConfig::from(tiny()));
     let no_class_token = Model::vit(&VitConfig { class_token: false, ..tiny() });
     let cls = Overrides { pool: Some(Pool::Cls), ..Overrides::default() };
     assert_error(no_class_token.recognise(None, &cls), &["no tensor cls_token"]);
@@ -379,10 +383,10 @@ fn a_new_head_is_said_aloud_and_saved_under_the_files_names() {
         let classes = names(&["a", "b", "c", "d", "e"]);
         replace_head(&mut recognised, &mut model, &classes, 9);
 
-        assert_eq!(recognised.config, VitConfig { classes: 5, ..tiny() });
+        assert_eq!(recognised.config, ModelConfig::from(VitConfig { classes: 5, ..tiny() }));
         assert_eq!(recognised.initialised, ["head.weight", "head.bias"]);
         assert!(recognised.notes.last().unwrap().contains(says), "{:?}", recognised.notes);
-        assert_eq!(model[model.len() - 2..], new_head(5, 64, 9));
+        assert_eq!(model[model.len() - 2..], new_head("head", 5, 64, 9));
         let shapes: Vec<_> = model.iter().map(|(name, shape, _)| (name.clone(), shape.clone())).collect();
         assert_eq!(shapes, recognised.config.parameters());
         let text = describe(&checkpoint, &recognised).to_string();
@@ -431,7 +435,7 @@ fn fresh_weights_follow_timms_initialisation() {
     let deeper = fresh_vit(&VitConfig { depth: 3, ..config.clone() }, 7);
     assert_eq!(deeper.last(), model.last(), "a tensor does not depend on what stands before it");
     let start = fresh_model(&config, &preprocess(), &names(&["a", "b"]));
-    assert_eq!((start.config.classes, start.initialised.len()), (2, config.parameters().len()));
+    assert_eq!((start.config.classes(), start.initialised.len()), (2, config.parameters().len()));
 }
 
 #[test]

@@ -104,7 +104,19 @@ fn read(checkpoint: &Checkpoint, prefix: &str, overrides: &Overrides) -> Result<
     };
     let head_names = ["head.weight", "head.bias"].map(|name| format!("{prefix}{name}"));
     let family = FAMILY.name;
-    Ok(Recognised { family, config, preprocess, names, head_names, initialised: Vec::new(), ignored, notes, classes })
+    Ok(Recognised {
+        family,
+        config: config.into(),
+        preprocess,
+        names,
+        buffers: Vec::new(),
+        counters: Vec::new(),
+        head_names,
+        initialised: Vec::new(),
+        ignored,
+        notes,
+        classes,
+    })
 }
 
 fn reject_unsupported(tensors: &Tensors) -> Result<()> {

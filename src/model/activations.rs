@@ -1,0 +1,155 @@
+//! A model with its activations at one batch size: what every model has (images, logits, loss), and its own part.
+
+use crate::error::Result;
+use crate::gpu::{Gpu, View};
+use crate::model::network::Model;
+use crate::model::plan::{Plan, Planned, Slot};
+use crate::model::vit::VitPass;
+use crate::model::vit_activations::VitSlots;
+use crate::ops::Recorder;
+
+/// What activations are planned for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Everything that backward needs is kept, and backward has its buffers.
+    Train,
+    /// Blocks share their buffers.
+    Infer,
+}
+
+/// Which statistics batch norm takes. A model without running statistics has no difference between the two.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// The batch's, which move the running ones.
+    Train,
+    /// The running ones, which stay as they are.
+    Eval,
+}
+
+/// The slots of one model's own activations.
+#[derive(Clone, Debug)]
+pub(super) enum Part {
+    Vit(VitSlots),
+}
+
+/// Every activation of a model for batches of up to `batch` images, planned and then allocated.
+#[derive(Clone, Debug)]
+pub struct Activations {
+    /// What they take; known before [`Activations::allocate`].
+    pub plan: Plan,
+    batch: usize,
+    images: Slot,
+    labels: Slot,
+    logits: Slot,
+    dlogits: Slot,
+    loss: Slot,
+    scratch: Slot,
+    part: Part,
+    allocated: Option<Planned>,
+}
+
+impl Activations {
+    pub(super) fn plan(model: &Model, batch: usize, mode: Mode) -> Activations {
+        let mut plan = Plan::default();
+        let (size, classes) = (model.image_size(), model.classes().max(1));
+        let images = plan.add("images", batch * 3 * size * size);
+        let labels = plan.add("labels", batch);
+        let (part, scratch) = match model {
+            Model::Vit(vit) => {
+                let (slots, scratch) = VitSlots::plan(&vit.config, &mut plan, batch, mode);
+                (Part::Vit(slots), scratch)
+            }
+        };
+        Activations {
+            batch,
+            images,
+            labels,
+            logits: plan.add("logits", batch * classes),
+            dlogits: plan.add("gradient of the logits", batch * classes),
+            loss: plan.add("loss", batch),
+            scratch: plan.add("partial sums", scratch),
+            part,
+            plan,
+            allocated: None,
+        }
+    }
+
+    /// Allocates them all.
+    pub fn allocate(mut self, gpu: &Gpu) -> Result<Activations> {
+        self.allocated = Some(self.plan.allocate(gpu)?);
+        Ok(self)
+    }
+
+    fn planned(&self) -> &Planned {
+        self.allocated.as_ref().expect("activations are allocated before they are used")
+    }
+
+    pub(super) fn view(&self, slot: Slot, len: usize) -> View {
+        self.planned().view(slot, len)
+    }
+
+    /// The largest batch.
+    pub fn batch(&self) -> usize {
+        self.batch
+    }
+
+    /// Scratch for a [`Recorder`].
+    pub fn scratch(&self) -> View {
+        self.planned().whole(self.scratch)
+    }
+}
+
+/// A model with its activations at one batch size: what a program is recorded against.
+#[derive(Clone, Copy, Debug)]
+pub struct Pass<'a> {
+    model: &'a Model,
+    pub(super) acts: &'a Activations,
+    pub(super) batch: usize,
+}
+
+impl<'a> Pass<'a> {
+    pub(super) fn new(model: &'a Model, acts: &'a Activations, batch: usize) -> Pass<'a> {
+        assert!(batch > 0 && batch <= acts.batch, "a batch of {batch}, activations are for {}", acts.batch);
+        Pass { model, acts, batch }
+    }
+
+    /// Images `[batch, 3, size, size]`, normalised: what the host writes before a replay.
+    pub fn images(&self) -> View {
+        self.acts.view(self.acts.images, self.batch * 3 * self.model.image_size() * self.model.image_size())
+    }
+
+    /// Labels `[batch]`, u32.
+    pub fn labels(&self) -> View {
+        self.acts.view(self.acts.labels, self.batch)
+    }
+
+    /// Logits `[batch, classes]`.
+    pub fn logits(&self) -> View {
+        self.acts.view(self.acts.logits, self.batch * self.model.classes())
+    }
+
+    /// Gradient of the logits, which the loss writes and backward starts from.
+    pub fn dlogits(&self) -> View {
+        self.acts.view(self.acts.dlogits, self.batch * self.model.classes())
+    }
+
+    /// Loss of each sample `[batch]`.
+    pub fn loss(&self) -> View {
+        self.acts.view(self.acts.loss, self.batch)
+    }
+
+    /// Images to logits with the weights in arena `w` and the running statistics in arena `stats`.
+    pub fn forward(&self, r: &mut Recorder, w: &View, _stats: &View, _phase: Phase) -> Result<()> {
+        match (self.model, &self.acts.part) {
+            (Model::Vit(vit), Part::Vit(slots)) => VitPass::new(vit, *self, slots).forward(r, w),
+        }
+    }
+
+    /// From [`Pass::dlogits`] to the gradient of every parameter, added to arena `dw`. `w`, `stats` and `phase` are what
+    /// forward ran with.
+    pub fn backward(&self, r: &mut Recorder, w: &View, _stats: &View, dw: &View, _phase: Phase) -> Result<()> {
+        match (self.model, &self.acts.part) {
+            (Model::Vit(vit), Part::Vit(slots)) => VitPass::new(vit, *self, slots).backward(r, w, dw),
+        }
+    }
+}

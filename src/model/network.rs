@@ -1,0 +1,150 @@
+//! Any of the models: what the trainer, the method and the command line know of them.
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::activations::{Activations, Mode, Pass};
+use crate::model::config::VitConfig;
+use crate::model::params::ParamLayout;
+use crate::model::vit::Vit;
+
+/// What a model is made of, whichever it is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum ModelConfig {
+    /// A vision transformer.
+    Vit(VitConfig),
+}
+
+impl From<VitConfig> for ModelConfig {
+    fn from(config: VitConfig) -> Self {
+        Self::Vit(config)
+    }
+}
+
+impl ModelConfig {
+    /// Every parameter by its canonical name with its shape; the head comes last and only where there is one.
+    pub fn parameters(&self) -> Vec<(String, Vec<usize>)> {
+        match self {
+            Self::Vit(c) => c.parameters(),
+        }
+    }
+
+    /// Running statistics by name with their shapes: tensors that a model has besides its parameters.
+    pub fn buffers(&self) -> Vec<(String, Vec<usize>)> {
+        match self {
+            Self::Vit(_) => Vec::new(),
+        }
+    }
+
+    /// Outputs of the head; 0 for a model without one.
+    pub fn classes(&self) -> usize {
+        match self {
+            Self::Vit(c) => c.classes,
+        }
+    }
+
+    /// Gives the model a head with a bias for `classes` outputs.
+    pub fn set_classes(&mut self, classes: usize) {
+        match self {
+            Self::Vit(c) => (c.classes, c.head_bias) = (classes, true),
+        }
+    }
+
+    /// Height and width of the input, in pixels.
+    pub fn image_size(&self) -> usize {
+        match self {
+            Self::Vit(c) => c.image_size,
+        }
+    }
+
+    /// Length of the feature vector that enters the head.
+    pub fn width(&self) -> usize {
+        match self {
+            Self::Vit(c) => c.dim,
+        }
+    }
+
+    /// The name of the head: its tensors are `head.weight` and `head.bias` of a ViT.
+    pub fn head(&self) -> &'static str {
+        match self {
+            Self::Vit(_) => "head",
+        }
+    }
+
+    /// Whether `name` is one of the head's tensors.
+    pub fn is_head(&self, name: &str) -> bool {
+        name.strip_prefix(self.head()).is_some_and(|rest| rest.starts_with('.'))
+    }
+
+    /// Whether the same weights mean the same function in both, as far as their shapes don't tell.
+    pub fn computes_like(&self, other: &ModelConfig) -> bool {
+        match (self, other) {
+            (Self::Vit(a), Self::Vit(b)) => {
+                (a.heads, a.activation, a.eps, a.pool) == (b.heads, b.activation, b.eps, b.pool)
+            }
+        }
+    }
+
+    /// The vision transformer that it is.
+    pub fn vit(&self) -> Option<&VitConfig> {
+        let Self::Vit(config) = self;
+        Some(config)
+    }
+}
+
+/// A model: its configuration and where its tensors lie.
+#[derive(Clone, Debug)]
+pub enum Model {
+    /// A vision transformer.
+    Vit(Vit),
+}
+
+/// The layout of a model without running statistics.
+static NO_BUFFERS: ParamLayout = ParamLayout { params: Vec::new(), len: 0 };
+
+impl Model {
+    /// The model that `config` describes.
+    pub fn new(config: impl Into<ModelConfig>) -> Model {
+        match config.into() {
+            ModelConfig::Vit(config) => Model::Vit(Vit::new(config)),
+        }
+    }
+
+    /// Its parameters.
+    pub fn layout(&self) -> &ParamLayout {
+        match self {
+            Model::Vit(vit) => &vit.layout,
+        }
+    }
+
+    /// Its running statistics.
+    pub fn buffers(&self) -> &ParamLayout {
+        match self {
+            Model::Vit(_) => &NO_BUFFERS,
+        }
+    }
+
+    /// Outputs of the head.
+    pub fn classes(&self) -> usize {
+        match self {
+            Model::Vit(vit) => vit.config.classes,
+        }
+    }
+
+    /// Height and width of the input, in pixels.
+    pub fn image_size(&self) -> usize {
+        match self {
+            Model::Vit(vit) => vit.config.image_size,
+        }
+    }
+
+    /// The activations of batches of up to `batch` images, planned but not allocated.
+    pub fn plan(&self, batch: usize, mode: Mode) -> Activations {
+        Activations::plan(self, batch, mode)
+    }
+
+    /// This model over the first `batch` images of `acts`.
+    pub fn pass<'a>(&'a self, acts: &'a Activations, batch: usize) -> Pass<'a> {
+        Pass::new(self, acts, batch)
+    }
+}
