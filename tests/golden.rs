@@ -6,7 +6,7 @@ mod common;
 use common::{Fixture, gpu, relative};
 use tpgm::cpu::mars::Norm;
 use tpgm::gpu::View;
-use tpgm::method::{Learner, Optimizer, Settings, Snapshot, Tpgm, TpgmSettings};
+use tpgm::method::{BatchNorm, Learner, Optimizer, Settings, Snapshot, Tpgm, TpgmSettings};
 use tpgm::model::{Model, VitConfig};
 use tpgm::ops::adamw::AdamW;
 
@@ -20,7 +20,14 @@ const RADII: f32 = 1e-3;
 const PLAIN: Sgd = Sgd { momentum: 0.0, nesterov: false, weight_decay: 0.0 };
 
 fn settings(optimizer: Optimizer, batch: usize) -> Settings {
-    Settings { optimizer, clip_norm: 0.0, smoothing: 0.0, micro_batch: batch, radius_batch: batch }
+    Settings {
+        optimizer,
+        clip_norm: 0.0,
+        smoothing: 0.0,
+        micro_batch: batch,
+        radius_batch: batch,
+        batch_norm: BatchNorm::Train,
+    }
 }
 
 fn model(name: &str) -> (Model, Snapshot) {

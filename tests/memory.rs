@@ -4,7 +4,7 @@ mod common;
 
 use common::{Fixture, Random, gpu};
 use tpgm::cpu::mars::Norm;
-use tpgm::method::{Learner, Optimizer, Settings, Snapshot, Tpgm, TpgmSettings};
+use tpgm::method::{BatchNorm, Learner, Optimizer, Settings, Snapshot, Tpgm, TpgmSettings};
 use tpgm::model::{Model, VitConfig};
 use tpgm::ops::sgd::Sgd;
 
@@ -32,7 +32,14 @@ fn memory_is_flat_over_two_thousand_steps() {
             .map(Vec::as_slice),
     );
     let optimizer = Optimizer::Sgd(Sgd { momentum: 0.9, nesterov: true, weight_decay: 0.0 });
-    let settings = Settings { optimizer, clip_norm: 1.0, smoothing: 0.0, micro_batch: 2, radius_batch: 4 };
+    let settings = Settings {
+        optimizer,
+        clip_norm: 1.0,
+        smoothing: 0.0,
+        micro_batch: 2,
+        radius_batch: 4,
+        batch_norm: BatchNorm::Train,
+    };
     let mut learner = Learner::new(gpu(), model, &Snapshot::of_weights(weights.clone()), settings).unwrap();
     let tpgm_settings = TpgmSettings { norm: Norm::Mars, radius_lr: 1e-2, max_iters: 1, proj_freq: 1 };
     let excluded = vec![false; learner.model.layout().params.len()];

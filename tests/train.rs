@@ -6,7 +6,7 @@ mod common;
 use common::{Fixture, Random, fixture_path, gpu};
 use tpgm::cpu::mars::Norm;
 use tpgm::gpu::Gpu;
-use tpgm::method::{Learner, Optimizer, Settings, Snapshot, Tpgm, TpgmSettings};
+use tpgm::method::{BatchNorm, Learner, Optimizer, Settings, Snapshot, Tpgm, TpgmSettings};
 use tpgm::model::{Model, VitConfig};
 use tpgm::ops::adamw::AdamW;
 use tpgm::ops::sgd::Sgd;
@@ -27,7 +27,14 @@ fn model() -> (Model, Snapshot) {
 
 fn learner(gpu: &Gpu, optimizer: Optimizer, batch: usize) -> Learner<'_> {
     let (model, weights) = model();
-    let settings = Settings { optimizer, clip_norm: 0.0, smoothing: 0.0, micro_batch: batch, radius_batch: batch };
+    let settings = Settings {
+        optimizer,
+        clip_norm: 0.0,
+        smoothing: 0.0,
+        micro_batch: batch,
+        radius_batch: batch,
+        batch_norm: BatchNorm::Train,
+    };
     Learner::new(gpu, model, &weights, settings).unwrap()
 }
 
@@ -231,7 +238,14 @@ fn a_saved_model_gives_the_same_logits() {
 
     // Its own metadata says how many heads it has.
     let saved = Source::open(&path, &Default::default()).unwrap();
-    let settings = Settings { optimizer: SGD, clip_norm: 0.0, smoothing: 0.0, micro_batch: 4, radius_batch: 0 };
+    let settings = Settings {
+        optimizer: SGD,
+        clip_norm: 0.0,
+        smoothing: 0.0,
+        micro_batch: 4,
+        radius_batch: 0,
+        batch_norm: BatchNorm::Train,
+    };
     let mut again = Learner::new(gpu(), saved.model(), &saved.snapshot(), settings).unwrap();
     assert_eq!(logits, again.logits(&images, 4).unwrap());
 }

@@ -59,6 +59,7 @@ pub fn tpgm_metadata(recognised: &Recognised) -> BTreeMap<String, String> {
             (EPS.into(), json(&config.eps)),
             (POOL.into(), json(&config.pool).replace('"', "")),
         ]),
+        ModelConfig::ResNet(config) => BTreeMap::from([(EPS.into(), json(&config.eps))]),
     };
     entries.insert(PREPROCESS.into(), json(&recognised.preprocess));
     if let Some(classes) = &recognised.classes {

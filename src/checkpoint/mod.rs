@@ -35,7 +35,7 @@ pub use header::TensorInfo;
 pub use inspect::{Description, describe};
 pub use metadata::tpgm_metadata;
 pub use safetensors::tensor::Dtype;
-pub use save::{Values, save, write_model, write_safetensors};
+pub use save::{Values, save, save_counted, write_model, write_safetensors};
 
 /// A weight: canonical name, shape, values in row-major order.
 pub type Weight = (String, Vec<usize>, Vec<f32>);
@@ -105,9 +105,16 @@ pub fn weights(checkpoint: &Checkpoint, recognised: &Recognised) -> Result<Vec<W
 /// The running statistics in the order of [`ModelConfig::buffers`].
 ///
 /// # Errors
-/// As [`weights`].
+/// As [`weights`], and where a variance is negative.
 pub fn statistics(checkpoint: &Checkpoint, recognised: &Recognised) -> Result<Vec<Weight>> {
-    read_all(checkpoint, recognised.config.buffers(), &recognised.buffers)
+    let statistics = read_all(checkpoint, recognised.config.buffers(), &recognised.buffers)?;
+    for ((name, _, values), (_, in_file)) in statistics.iter().zip(&recognised.buffers) {
+        if let Some(i) = values.iter().position(|v| *v < 0.0 && name.ends_with("running_var")) {
+            let what = format!("tensor {in_file} has a variance of {} at element {i}: it is damaged", values[i]);
+            return Err(checkpoint.error(what));
+        }
+    }
+    Ok(statistics)
 }
 
 fn read_all(

@@ -81,6 +81,20 @@ pub fn save(
     replaced: &BTreeMap<String, (Vec<usize>, Vec<f32>)>,
     extra_metadata: &BTreeMap<String, String>,
 ) -> Result<()> {
+    save_counted(path, source, replaced, (&[], 0), extra_metadata)
+}
+
+/// As [`save`], with a number added to the source's `counters` (I64 or I32; of another type they stay as they are).
+///
+/// # Errors
+/// As [`save`].
+pub fn save_counted(
+    path: impl AsRef<Path>,
+    source: &Checkpoint,
+    replaced: &BTreeMap<String, (Vec<usize>, Vec<f32>)>,
+    (counters, added): (&[String], u64),
+    extra_metadata: &BTreeMap<String, String>,
+) -> Result<()> {
     let path = path.as_ref();
     let mut float_dtypes = source.tensors().iter().map(|t| t.dtype).filter(|&d| is_float(d));
     let shared = float_dtypes.next().filter(|&first| float_dtypes.all(|d| d == first)).unwrap_or(Dtype::F32);
@@ -105,6 +119,9 @@ pub fn save(
             let bytes = encode(planned.dtype, values)
                 .map_err(|what| Error::checkpoint(path, format!("not written: tensor {} {what}", planned.name)))?;
             file.write(&bytes)
+        }
+        None if added > 0 && counters.iter().any(|c| c == planned.name) => {
+            source.stream(planned.name, |bytes| file.write(&counted(planned.dtype, bytes, added)))
         }
         None => source.stream(planned.name, |bytes| file.write(bytes)),
     })
@@ -200,6 +217,22 @@ fn header_json(plan: &[Planned], metadata: &BTreeMap<String, String>) -> serde_j
     map.end()?;
     json.resize(json.len().next_multiple_of(8), b' ');
     Ok(json)
+}
+
+/// Integers with `added`.
+fn counted(dtype: Dtype, bytes: &[u8], added: u64) -> Vec<u8> {
+    match dtype {
+        Dtype::I64 => {
+            let sum = |b: &[u8; 8]| i64::from_le_bytes(*b).saturating_add_unsigned(added).to_le_bytes();
+            bytes.as_chunks().0.iter().flat_map(sum).collect()
+        }
+        Dtype::I32 => {
+            let added = u32::try_from(added).unwrap_or(u32::MAX);
+            let sum = |b: &[u8; 4]| i32::from_le_bytes(*b).saturating_add_unsigned(added).to_le_bytes();
+            bytes.as_chunks().0.iter().flat_map(sum).collect()
+        }
+        _ => bytes.to_vec(),
+    }
 }
 
 /// The values in the file's type; the error says what is wrong with them.

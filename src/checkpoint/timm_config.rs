@@ -139,16 +139,16 @@ impl<'a> TimmConfig<'a> {
         }
     }
 
-    /// The input, where anything is written about it; what is not is timm's default for a ViT.
-    pub(super) fn preprocess(&self, image_size: usize, notes: &mut Vec<String>) -> Result<Option<Preprocess>> {
+    /// The input, where anything is written about it; what is not is as in `usual`.
+    pub(super) fn preprocess(&self, usual: Preprocess, notes: &mut Vec<String>) -> Result<Option<Preprocess>> {
         let keys = ["mean", "std", "interpolation", "crop_pct", "crop_mode"];
         if keys.iter().all(|key| self.input(key).is_none()) {
             return Ok(None);
         }
-        let mut out = timm_vit_preprocess(image_size);
+        let mut out = usual;
         let missing: Vec<&str> = keys[..4].iter().copied().filter(|key| self.input(key).is_none()).collect();
         if !missing.is_empty() {
-            notes.push(format!("config.json does not give {}: a timm ViT's usual one was assumed", missing.join(", ")));
+            notes.push(format!("config.json does not give {}: the family's usual one was assumed", missing.join(", ")));
         }
         if let Some(mean) = self.triple("mean")? {
             out.mean = mean;
@@ -166,12 +166,12 @@ impl<'a> TimmConfig<'a> {
             Some(other) => notes.push(format!("crop_mode {other} of config.json is not supported: center is used")),
         }
         match self.input("interpolation").and_then(Value::as_str) {
-            None | Some("bicubic") => {}
+            None => {}
+            Some("bicubic") => out.interpolation = Interpolation::Bicubic,
             Some("bilinear") => out.interpolation = Interpolation::Bilinear,
             Some("lanczos") => out.interpolation = Interpolation::Lanczos,
-            Some(other) => {
-                notes.push(format!("interpolation {other} of config.json is not supported: bicubic is used"))
-            }
+            Some(other) => notes
+                .push(format!("interpolation {other} of config.json is not supported: the family's usual one is used")),
         }
         out.validate().map_err(|e| self.error(e.to_string()))?;
         Ok(Some(out))

@@ -18,6 +18,7 @@ pub(super) fn run(gpu: &Gpu, config: &TrainConfig) -> Result<()> {
         smoothing: config.label_smoothing,
         micro_batch: config.micro_batch,
         radius_batch: 0,
+        batch_norm: config.bn,
     };
     let values = source.snapshot();
     let mut learner = Learner::new(gpu, source.model(), &values, settings)?;

@@ -40,6 +40,17 @@ impl Optimizer {
     }
 }
 
+/// What batch norm does while a model is trained. Evaluation and radius batches always take the running statistics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BatchNorm {
+    /// It normalises by the batch, and the running statistics move.
+    #[default]
+    Train,
+    /// It normalises by the running statistics, which stay; its weight and bias are trained all the same.
+    Frozen,
+}
+
 /// What does not change during a run.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
@@ -53,6 +64,8 @@ pub struct Settings {
     pub micro_batch: usize,
     /// Images of a radius batch, 0 without radii: activations are planned for the larger of the two.
     pub radius_batch: usize,
+    /// What batch norm does in training.
+    pub batch_norm: BatchNorm,
 }
 
 /// The values that change every step: `Step` of the shaders.
@@ -127,8 +140,9 @@ impl Snapshot {
     }
 }
 
-/// Losses on their way back: the window's first step, its length, and the copy.
-type Pending = VecDeque<(u64, u64, Readback<f32>)>;
+/// Losses on their way back: the window's first step and its length, the copy, and one of the running statistics behind
+/// the window, with their batches.
+type Pending = VecDeque<(u64, u64, Readback<f32>, Option<(Readback<f32>, u64)>)>;
 
 /// Weights, gradient and optimiser state on the device, with the programs that train and evaluate them.
 #[derive(Debug)]
@@ -162,6 +176,8 @@ pub struct Learner<'g> {
     inference: HashMap<usize, Program>,
     requested: u64,
     pending: Pending,
+    /// The running statistics of the last window that were finite, and their batches.
+    sound: Option<(Vec<f32>, u64)>,
     in_flight: VecDeque<wgpu::SubmissionIndex>,
 }
 
@@ -208,6 +224,7 @@ impl<'g> Learner<'g> {
             inference: HashMap::new(),
             requested: 0,
             pending: VecDeque::new(),
+            sound: Some((start.stats.clone(), start.batches)),
             in_flight: VecDeque::new(),
             segments,
             model,
@@ -241,7 +258,8 @@ impl<'g> Learner<'g> {
         let pass = self.model.pass(&self.acts, batch);
         let smoothing = if channel == Channel::Train { self.settings.smoothing } else { 0.0 };
         let classes = self.model.classes();
-        let phase = if channel == Channel::Train { Phase::Train } else { Phase::Eval };
+        let moves = channel == Channel::Train && self.settings.batch_norm == BatchNorm::Train;
+        let phase = if moves { Phase::Train } else { Phase::Eval };
         let dims = cross_entropy::Dims { batch, classes, smoothing, grad_scale: 1.0 / of as f32 };
         pass.forward(r, w, &self.stats, phase)?;
         cross_entropy::forward(r, &pass.loss(), &pass.dlogits(), &pass.logits(), &pass.labels(), dims)?;
@@ -293,7 +311,7 @@ impl<'g> Learner<'g> {
             let last = first + part.len() == of;
             let programs: &[&Program] = if last { &[gradient, &self.update] } else { &[gradient] };
             let index = Program::run(self.gpu, clear, programs)?;
-            self.batches += 1;
+            self.batches += u64::from(self.settings.batch_norm == BatchNorm::Train);
             self.submitted(index)?;
         }
         self.steps += 1;
@@ -303,7 +321,21 @@ impl<'g> Learner<'g> {
         Ok(())
     }
 
+    /// Errors where batch norm can't be trained on passes of `batch` images.
+    pub fn check_batch(&self, batch: usize) -> Result<()> {
+        let pixels = self.model.norm_pixels().unwrap_or(usize::MAX);
+        if self.settings.batch_norm == BatchNorm::Frozen || batch.saturating_mul(pixels) > 1 {
+            return Ok(());
+        }
+        Err(Error::Usage(
+            "batch norm can't be trained on a batch of one image where a channel has one pixel: choose a --batch-size (and \
+             --micro-batch) that leaves no single image, a larger --image-size, or --bn frozen"
+                .into(),
+        ))
+    }
+
     fn prepare_gradient(&mut self, batch: usize, of: usize) -> Result<()> {
+        self.check_batch(batch)?;
         if !self.gradients.contains_key(&(batch, of)) {
             let mut r = self.recorder();
             self.record_gradient(&mut r, &self.w, &self.ring, &self.state, Channel::Train, batch, of)?;
@@ -343,7 +375,10 @@ impl<'g> Learner<'g> {
 
     fn request_records(&mut self) {
         let count = self.steps - self.requested;
-        self.pending.push_back((self.requested, count, self.gpu.read_later(&self.ring)));
+        let ring = self.gpu.read_later(&self.ring);
+        let moves = self.stats.len > 0 && self.settings.batch_norm == BatchNorm::Train;
+        let stats = moves.then(|| (self.gpu.read_later(&self.stats), self.batches));
+        self.pending.push_back((self.requested, count, ring, stats));
         self.requested = self.steps;
     }
 
@@ -355,9 +390,21 @@ impl<'g> Learner<'g> {
             self.request_records();
         }
         let mut records = Vec::new();
-        while let Some((first, count, copy)) = self.pending.front() {
+        while let Some((first, count, copy, stats)) = self.pending.front() {
+            let sound = match stats {
+                Some((copy, batches)) => {
+                    let values = if wait { Some(copy.wait(self.gpu)?) } else { copy.poll(self.gpu)? };
+                    let Some(values) = values else { break };
+                    values.iter().all(|v| v.is_finite()).then_some((values, *batches))
+                }
+                None => None,
+            };
             let values = if wait { Some(copy.wait(self.gpu)?) } else { copy.poll(self.gpu)? };
-            let Some(values) = values else { break };
+            let Some(values) = values else {
+                assert!(stats.is_none(), "the ring was copied before the statistics, so it has arrived too");
+                break;
+            };
+            self.sound = sound.or(self.sound.take());
             records.extend((*first..first + count).map(|step| {
                 let at = (step % WINDOW as u64) as usize * CHANNELS;
                 StepRecord { step, loss: values[at], grad_norm: values[at + Channel::GradNorm as usize] }
@@ -373,6 +420,16 @@ impl<'g> Learner<'g> {
         Ok(Snapshot { w: self.gpu.read(&self.w)?, stats, batches: self.batches })
     }
 
+    /// As [`Learner::snapshot`]; running statistics that a bad batch has spoilt are those of a few steps before. The
+    /// optimiser has left the weights alone since.
+    pub fn last_sound(&self) -> Result<Snapshot> {
+        let mut values = self.snapshot()?;
+        if let (Some((stats, batches)), false) = (&self.sound, values.stats.iter().all(|v| v.is_finite())) {
+            (values.stats, values.batches) = (stats.clone(), *batches);
+        }
+        Ok(values)
+    }
+
     /// Takes other weights and running statistics.
     pub fn load(&mut self, values: &Snapshot) {
         values.check(&self.model);
@@ -381,9 +438,10 @@ impl<'g> Learner<'g> {
         self.batches = values.batches;
     }
 
-    /// Goes on as if `steps` steps had been taken; the caller has restored weights and moments.
-    pub fn resume_at(&mut self, steps: u64) {
-        self.steps = steps;
+    /// Goes on as if `steps` steps had been taken, whose `batches` are in the running statistics; the caller has restored
+    /// weights, statistics and moments.
+    pub fn resume_at(&mut self, steps: u64, batches: u64) {
+        (self.steps, self.batches) = (steps, batches);
         self.requested = steps;
     }
 
@@ -400,6 +458,11 @@ impl<'g> Learner<'g> {
         self.gpu.write(&pass.images(), images);
         Program::run(self.gpu, &[], &[&self.inference[&batch]])?;
         self.gpu.read(&pass.logits())
+    }
+
+    /// The logits `[batch, classes]` of whatever pass of `batch` images ran last. Waits.
+    pub fn last_logits(&self, batch: usize) -> Result<Vec<f32>> {
+        self.gpu.read(&self.model.pass(&self.acts, batch).logits())
     }
 
     /// One step's dispatches timed one by one (`--trace`), on whatever batch was uploaded last. The step is taken.

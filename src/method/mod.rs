@@ -4,5 +4,5 @@
 pub mod learner;
 pub mod tpgm;
 
-pub use learner::{Learner, Optimizer, Settings, Snapshot};
+pub use learner::{BatchNorm, Learner, Optimizer, Settings, Snapshot};
 pub use tpgm::{Schedule, Tpgm, TpgmSettings};

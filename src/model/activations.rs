@@ -4,6 +4,8 @@ use crate::error::Result;
 use crate::gpu::{Gpu, View};
 use crate::model::network::Model;
 use crate::model::plan::{Plan, Planned, Slot};
+use crate::model::resnet::ResNetPass;
+use crate::model::resnet_activations::ResNetSlots;
 use crate::model::vit::VitPass;
 use crate::model::vit_activations::VitSlots;
 use crate::ops::Recorder;
@@ -30,6 +32,7 @@ pub enum Phase {
 #[derive(Clone, Debug)]
 pub(super) enum Part {
     Vit(VitSlots),
+    ResNet(ResNetSlots),
 }
 
 /// Every activation of a model for batches of up to `batch` images, planned and then allocated.
@@ -58,6 +61,10 @@ impl Activations {
             Model::Vit(vit) => {
                 let (slots, scratch) = VitSlots::plan(&vit.config, &mut plan, batch, mode);
                 (Part::Vit(slots), scratch)
+            }
+            Model::ResNet(net) => {
+                let (slots, scratch) = ResNetSlots::plan(net, &mut plan, batch, mode);
+                (Part::ResNet(slots), scratch)
             }
         };
         Activations {
@@ -139,17 +146,23 @@ impl<'a> Pass<'a> {
     }
 
     /// Images to logits with the weights in arena `w` and the running statistics in arena `stats`.
-    pub fn forward(&self, r: &mut Recorder, w: &View, _stats: &View, _phase: Phase) -> Result<()> {
+    pub fn forward(&self, r: &mut Recorder, w: &View, stats: &View, phase: Phase) -> Result<()> {
         match (self.model, &self.acts.part) {
             (Model::Vit(vit), Part::Vit(slots)) => VitPass::new(vit, *self, slots).forward(r, w),
+            (Model::ResNet(net), Part::ResNet(slots)) => ResNetPass::new(net, *self, slots, w, stats, phase).forward(r),
+            _ => unreachable!("activations of another model"),
         }
     }
 
     /// From [`Pass::dlogits`] to the gradient of every parameter, added to arena `dw`. `w`, `stats` and `phase` are what
     /// forward ran with.
-    pub fn backward(&self, r: &mut Recorder, w: &View, _stats: &View, dw: &View, _phase: Phase) -> Result<()> {
+    pub fn backward(&self, r: &mut Recorder, w: &View, stats: &View, dw: &View, phase: Phase) -> Result<()> {
         match (self.model, &self.acts.part) {
             (Model::Vit(vit), Part::Vit(slots)) => VitPass::new(vit, *self, slots).backward(r, w, dw),
+            (Model::ResNet(net), Part::ResNet(slots)) => {
+                ResNetPass::new(net, *self, slots, w, stats, phase).backward(r, dw)
+            }
+            _ => unreachable!("activations of another model"),
         }
     }
 }

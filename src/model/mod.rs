@@ -1,11 +1,14 @@
 //! Models: what they are made of ([`config`]), how their parameters lie in memory ([`params`]), how their activations do
-//! ([`plan`], [`activations`]), and forward with its visible reverse ([`vit`]). [`network`] is any of them.
+//! ([`plan`], [`activations`]), and forward with its visible reverse ([`vit`], [`resnet`]). [`network`] is any of them.
 
 pub mod activations;
 pub mod config;
 pub mod network;
 pub mod params;
 pub mod plan;
+pub mod resnet;
+mod resnet_activations;
+pub mod resnet_config;
 pub mod vit;
 mod vit_activations;
 
@@ -13,4 +16,6 @@ pub use activations::{Activations, Mode, Phase};
 pub use config::{Activation, Pool, VitConfig};
 pub use network::{Model, ModelConfig};
 pub use params::ParamLayout;
+pub use resnet::ResNet;
+pub use resnet_config::ResNetConfig;
 pub use vit::Vit;

@@ -5,6 +5,8 @@ use serde::{Deserialize, Serialize};
 use crate::model::activations::{Activations, Mode, Pass};
 use crate::model::config::VitConfig;
 use crate::model::params::ParamLayout;
+use crate::model::resnet::ResNet;
+use crate::model::resnet_config::ResNetConfig;
 use crate::model::vit::Vit;
 
 /// What a model is made of, whichever it is.
@@ -13,6 +15,8 @@ use crate::model::vit::Vit;
 pub enum ModelConfig {
     /// A vision transformer.
     Vit(VitConfig),
+    /// A ResNet.
+    ResNet(ResNetConfig),
 }
 
 impl From<VitConfig> for ModelConfig {
@@ -21,11 +25,18 @@ impl From<VitConfig> for ModelConfig {
     }
 }
 
+impl From<ResNetConfig> for ModelConfig {
+    fn from(config: ResNetConfig) -> Self {
+        Self::ResNet(config)
+    }
+}
+
 impl ModelConfig {
     /// Every parameter by its canonical name with its shape; the head comes last and only where there is one.
     pub fn parameters(&self) -> Vec<(String, Vec<usize>)> {
         match self {
             Self::Vit(c) => c.parameters(),
+            Self::ResNet(c) => c.parameters(),
         }
     }
 
@@ -33,6 +44,7 @@ impl ModelConfig {
     pub fn buffers(&self) -> Vec<(String, Vec<usize>)> {
         match self {
             Self::Vit(_) => Vec::new(),
+            Self::ResNet(c) => c.buffers(),
         }
     }
 
@@ -40,6 +52,7 @@ impl ModelConfig {
     pub fn classes(&self) -> usize {
         match self {
             Self::Vit(c) => c.classes,
+            Self::ResNet(c) => c.classes,
         }
     }
 
@@ -47,6 +60,7 @@ impl ModelConfig {
     pub fn set_classes(&mut self, classes: usize) {
         match self {
             Self::Vit(c) => (c.classes, c.head_bias) = (classes, true),
+            Self::ResNet(c) => (c.classes, c.head_bias) = (classes, true),
         }
     }
 
@@ -54,6 +68,7 @@ impl ModelConfig {
     pub fn image_size(&self) -> usize {
         match self {
             Self::Vit(c) => c.image_size,
+            Self::ResNet(c) => c.image_size,
         }
     }
 
@@ -61,13 +76,16 @@ impl ModelConfig {
     pub fn width(&self) -> usize {
         match self {
             Self::Vit(c) => c.dim,
+            Self::ResNet(c) => c.width(),
         }
     }
 
-    /// The name of the head: its tensors are `head.weight` and `head.bias` of a ViT.
+    /// The name of the head: its tensors are `head.weight` and `head.bias` of a ViT, those of a ResNet begin with
+    /// `fc`.
     pub fn head(&self) -> &'static str {
         match self {
             Self::Vit(_) => "head",
+            Self::ResNet(_) => "fc",
         }
     }
 
@@ -82,13 +100,19 @@ impl ModelConfig {
             (Self::Vit(a), Self::Vit(b)) => {
                 (a.heads, a.activation, a.eps, a.pool) == (b.heads, b.activation, b.eps, b.pool)
             }
+            (Self::ResNet(a), Self::ResNet(b)) => {
+                (a.eps, a.block, a.stem, a.downsample) == (b.eps, b.block, b.stem, b.downsample)
+            }
+            _ => false,
         }
     }
 
     /// The vision transformer that it is.
     pub fn vit(&self) -> Option<&VitConfig> {
-        let Self::Vit(config) = self;
-        Some(config)
+        match self {
+            Self::Vit(config) => Some(config),
+            Self::ResNet(_) => None,
+        }
     }
 }
 
@@ -97,6 +121,8 @@ impl ModelConfig {
 pub enum Model {
     /// A vision transformer.
     Vit(Vit),
+    /// A ResNet.
+    ResNet(ResNet),
 }
 
 /// The layout of a model without running statistics.
@@ -107,6 +133,7 @@ impl Model {
     pub fn new(config: impl Into<ModelConfig>) -> Model {
         match config.into() {
             ModelConfig::Vit(config) => Model::Vit(Vit::new(config)),
+            ModelConfig::ResNet(config) => Model::ResNet(ResNet::new(config)),
         }
     }
 
@@ -114,6 +141,7 @@ impl Model {
     pub fn layout(&self) -> &ParamLayout {
         match self {
             Model::Vit(vit) => &vit.layout,
+            Model::ResNet(net) => &net.layout,
         }
     }
 
@@ -121,6 +149,7 @@ impl Model {
     pub fn buffers(&self) -> &ParamLayout {
         match self {
             Model::Vit(_) => &NO_BUFFERS,
+            Model::ResNet(net) => &net.buffers,
         }
     }
 
@@ -128,6 +157,7 @@ impl Model {
     pub fn classes(&self) -> usize {
         match self {
             Model::Vit(vit) => vit.config.classes,
+            Model::ResNet(net) => net.config.classes,
         }
     }
 
@@ -135,6 +165,15 @@ impl Model {
     pub fn image_size(&self) -> usize {
         match self {
             Model::Vit(vit) => vit.config.image_size,
+            Model::ResNet(net) => net.config.image_size,
+        }
+    }
+
+    /// The fewest pixels of an image that a batch norm sees; none without batch norm.
+    pub fn norm_pixels(&self) -> Option<usize> {
+        match self {
+            Model::Vit(_) => None,
+            Model::ResNet(net) => Some(net.pixels()),
         }
     }
 

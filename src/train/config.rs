@@ -9,7 +9,7 @@ use crate::checkpoint::Overrides;
 use crate::cpu::mars::Norm;
 use crate::data::{Augment, CropMode, Interpolation, Preprocess};
 use crate::error::{Error, Result};
-use crate::method::{Optimizer, Schedule};
+use crate::method::{BatchNorm, Optimizer, Schedule};
 use crate::model::{Activation, Pool};
 use crate::ops::adamw::AdamW;
 use crate::ops::sgd::Sgd;
@@ -170,6 +170,10 @@ pub struct TrainArgs {
     /// none, flip or crop (random resized crop and flip) [default: crop]
     #[arg(long, value_parser = word::<Augment>)]
     pub augment: Option<Augment>,
+    /// What batch norm does in training: train (the batch's statistics, and the running ones move) or frozen (the running
+    /// ones, which stay) [default: train]
+    #[arg(long, value_parser = word::<BatchNorm>)]
+    pub bn: Option<BatchNorm>,
     /// Batches in sorted order, for training and radii alike
     #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
     pub no_shuffle: Option<bool>,
@@ -225,7 +229,7 @@ impl TrainArgs {
             (under.momentum, under.nesterov) = (None, None);
         }
         overlay!(over, under; model, train, val, select, test, id, root, epochs, steps, batch_size, micro_batch, optimizer,
-            lr, momentum, nesterov, weight_decay, lr_schedule, warmup_steps, clip_norm, label_smoothing, augment,
+            lr, momentum, nesterov, weight_decay, lr_schedule, warmup_steps, clip_norm, label_smoothing, augment, bn,
             no_shuffle, seed, eval_every, method, schedule, norm, proj_freq, max_iters, radius_lr, radius_batch_size,
             exclude);
         let (over, under) = (&mut self.model_args, under.model_args);
@@ -272,6 +276,7 @@ impl TrainArgs {
             clip_norm: self.clip_norm.unwrap_or(0.0),
             label_smoothing: self.label_smoothing.unwrap_or(0.0),
             augment: self.augment.unwrap_or(Augment::Crop),
+            bn: self.bn.unwrap_or_default(),
             no_shuffle: self.no_shuffle.unwrap_or(false),
             seed: self.seed.unwrap_or(0),
             eval_every: self.eval_every.unwrap_or(1),
@@ -330,6 +335,7 @@ pub struct TrainConfig {
     pub clip_norm: f32,
     pub label_smoothing: f32,
     pub augment: Augment,
+    pub bn: BatchNorm,
     pub no_shuffle: bool,
     pub seed: u64,
     pub eval_every: u64,

@@ -9,7 +9,7 @@ use crate::data::{Dataset, Loader, LoaderConfig};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::gpu::buffer::mib;
-use crate::method::{Learner, Optimizer, Settings, Tpgm, TpgmSettings};
+use crate::method::{BatchNorm, Learner, Optimizer, Settings, Tpgm, TpgmSettings};
 use crate::ops::sgd::Sgd;
 use crate::train::config::ModelArgs;
 use crate::train::events::Event;
@@ -125,6 +125,7 @@ pub fn project(gpu: &Gpu, config: &ProjectConfig, events: &mut dyn FnMut(Event))
         smoothing: 0.0,
         micro_batch: batch,
         radius_batch: batch,
+        batch_norm: BatchNorm::Frozen,
     };
     let bytes = Learner::bytes(&model, &settings) + Tpgm::bytes(model.layout().len);
     events(Event::Note(format!("{}: {} planned for this run", gpu.info.name, mib(bytes))));

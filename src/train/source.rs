@@ -87,7 +87,9 @@ impl Source {
         let tensors: Vec<Weight> =
             tensors.map(|(p, values)| (p.name.clone(), p.shape.clone(), values.to_vec())).collect();
         let replaced: BTreeMap<_, _> = checkpoint::replacements(&self.recognised, &tensors);
-        checkpoint::save(path, &self.checkpoint, &replaced, &checkpoint::tpgm_metadata(&self.recognised))
+        let counters = (self.recognised.counters.as_slice(), values.batches);
+        let metadata = checkpoint::tpgm_metadata(&self.recognised);
+        checkpoint::save_counted(path, &self.checkpoint, &replaced, counters, &metadata)
     }
 }
 

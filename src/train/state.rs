@@ -37,8 +37,8 @@ pub fn save(path: &Path, learner: &Learner, tpgm: Option<&Tpgm>, progress: Progr
     }
     let (top1, loss) = progress.best.unwrap_or((f64::NAN, f64::NAN));
     let best = [top1.to_bits(), loss.to_bits(), progress.best_steps];
-    let counts = [progress.steps, progress.iterations, u64::from(progress.best.is_some())];
-    tensors.push(("progress".into(), vec![3], Values::U64(&counts)));
+    let counts = [progress.steps, progress.iterations, u64::from(progress.best.is_some()), learner.batches];
+    tensors.push(("progress".into(), vec![4], Values::U64(&counts)));
     tensors.push(("best".into(), vec![3], Values::U64(&best)));
     write_safetensors(path, &tensors, &BTreeMap::from([("setup".into(), setup.to_string())]))
 }
@@ -69,13 +69,14 @@ pub fn restore(path: &Path, learner: &mut Learner, tpgm: Option<&mut Tpgm>, setu
         learner.gpu.write(m, &arena(&format!("moment{i}"))?);
     }
     let (counts, best) = (file.read_u64("progress")?, file.read_u64("best")?);
-    let (&[steps, iterations, has_best], &[top1, loss, best_steps]) = (counts.as_slice(), best.as_slice()) else {
-        return Err(file.error("progress and best should have three numbers each"));
+    let (&[steps, iterations, has_best, batches], &[top1, loss, best_steps]) = (counts.as_slice(), best.as_slice())
+    else {
+        return Err(file.error("progress should have four numbers, and best three"));
     };
     if let Some(tpgm) = tpgm {
         tpgm.restore_radii(learner, &file.read_u32("radii")?, iterations);
     }
-    learner.resume_at(steps);
+    learner.resume_at(steps, batches);
     let best = (has_best != 0).then(|| (f64::from_bits(top1), f64::from_bits(loss)));
     Ok(Progress { steps, iterations, best, best_steps })
 }

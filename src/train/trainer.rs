@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::gpu::buffer::mib;
 use crate::method::learner::StepRecord;
-use crate::method::{Learner, Schedule, Settings, Snapshot, Tpgm, TpgmSettings};
+use crate::method::{BatchNorm, Learner, Schedule, Settings, Snapshot, Tpgm, TpgmSettings};
 use crate::train::config::{Method, TrainConfig};
 use crate::train::evaluate::{Evaluation, evaluate};
 use crate::train::events::{Event, Start, Summary, TestResult};
@@ -74,6 +74,7 @@ pub fn train(
         smoothing: config.label_smoothing,
         micro_batch: config.micro_batch.min(splits.train.items.len()),
         radius_batch: if is_tpgm { config.radius_batch_size.min(splits.val.items.len()) } else { 0 },
+        batch_norm: config.bn,
     };
     let bytes = Learner::bytes(&model, &settings) + if is_tpgm { Tpgm::bytes(model.layout().len) } else { 0 };
     events(Event::Note(format!("{}: {} planned for this run", gpu.info.name, mib(bytes))));
@@ -104,6 +105,10 @@ pub fn train(
         drop_last: !config.no_shuffle && splits.train.items.len() > config.batch_size,
         ..LoaderConfig::default()
     };
+    learner.check_batch(smallest_pass(&splits.train, &train_config, config.micro_batch))?;
+    if config.bn == BatchNorm::Frozen && learner.stats.len == 0 {
+        return Err(Error::Usage("--bn frozen is for models with batch norm, this one has none".into()));
+    }
     let epoch_steps = epoch_steps(&splits.train, &train_config);
     let steps = config.steps.unwrap_or_else(|| config.epochs.unwrap_or(1) * epoch_steps);
     let lr = LearningRate {
@@ -160,6 +165,14 @@ pub fn train(
 fn epoch_steps(train: &Dataset, config: &LoaderConfig) -> u64 {
     let (count, size) = (train.items.len(), config.batch_size);
     (if config.drop_last { count / size } else { count.div_ceil(size) }) as u64
+}
+
+/// The fewest images of a pass: a last partial batch, or what micro-batches leave of one, is smaller than the others.
+fn smallest_pass(train: &Dataset, config: &LoaderConfig, micro: usize) -> usize {
+    let last = |count: usize, size: usize| if count.is_multiple_of(size) { size.min(count) } else { count % size };
+    let count = train.items.len();
+    let partial = if config.drop_last { config.batch_size } else { last(count, config.batch_size) };
+    last(partial, micro).min(last(config.batch_size.min(count), micro))
 }
 
 impl Run<'_, '_> {
@@ -343,7 +356,7 @@ impl Run<'_, '_> {
     /// Saves the weights, which are still those before the bad step, and words the error.
     fn not_finite(&self, what: &str) -> Error {
         let path = self.out.join("last.safetensors");
-        let saved = self.learner.snapshot().and_then(|values| self.source.save(&path, &values));
+        let saved = self.learner.last_sound().and_then(|values| self.source.save(&path, &values));
         let kept = match saved {
             Ok(()) => format!("the last good weights are in {}", path.display()),
             Err(e) => format!("the last good weights could not be saved ({e})"),

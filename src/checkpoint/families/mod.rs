@@ -6,6 +6,8 @@ use super::file::Checkpoint;
 use super::{Overrides, Recognised};
 use crate::error::Result;
 
+mod resnet;
+mod tensors;
 mod timm_vit;
 
 /// A family: add a file, and its constant to [`FAMILIES`].
@@ -22,10 +24,10 @@ pub(super) struct Family {
     read: fn(&Checkpoint, &str, &Overrides) -> Result<Recognised>,
 }
 
-const FAMILIES: &[Family] = &[timm_vit::FAMILY];
+const FAMILIES: &[Family] = &[timm_vit::FAMILY, resnet::FAMILY];
 
 /// What training wrappers put before every name.
-const WRAPPERS: [&str; 4] = ["module", "model", "_orig_mod", "timm_model"];
+const WRAPPERS: [&str; 5] = ["module", "model", "_orig_mod", "timm_model", "base_encoder"];
 
 pub(super) fn recognise(checkpoint: &Checkpoint, overrides: &Overrides) -> Result<Recognised> {
     for family in FAMILIES {

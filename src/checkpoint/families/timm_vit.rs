@@ -1,10 +1,10 @@
 //! timm's `VisionTransformer`: the family whose names are our own.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use super::Family;
-use crate::checkpoint::file::{Checkpoint, is_float};
-use crate::checkpoint::header::TensorInfo;
+use super::tensors::{Tensors, class_names};
+use crate::checkpoint::file::Checkpoint;
 use crate::checkpoint::metadata::{self, Own};
 use crate::checkpoint::timm_config::{TimmConfig, timm_vit_preprocess, usual_heads};
 use crate::checkpoint::{Overrides, Recognised};
@@ -43,45 +43,8 @@ const UNSUPPORTED: [(&str, &str); 13] = [
     ("rope.", "rotary positions"),
 ];
 
-/// The file's tensors under their canonical names.
-struct Tensors<'a> {
-    checkpoint: &'a Checkpoint,
-    prefix: &'a str,
-    by_name: BTreeMap<&'a str, &'a TensorInfo>,
-}
-
-impl<'a> Tensors<'a> {
-    fn has(&self, name: &str) -> bool {
-        self.by_name.contains_key(name)
-    }
-
-    /// Whether any block has it: one that lacks it is then reported.
-    fn any(&self, ending: &str) -> bool {
-        self.by_name.keys().any(|name| name.starts_with("blocks.") && name.ends_with(ending))
-    }
-
-    fn get(&self, name: &str) -> Result<&'a TensorInfo> {
-        let missing = || self.checkpoint.error(format!("tensor {}{name} is missing", self.prefix));
-        self.by_name.get(name).copied().ok_or_else(missing)
-    }
-
-    /// The shape of a tensor of `N` dimensions, none of them 0.
-    fn dims<const N: usize>(&self, name: &str, expected: &str) -> Result<[usize; N]> {
-        let info = self.get(name)?;
-        match <[usize; N]>::try_from(info.shape.as_slice()) {
-            Ok(shape) if !shape.contains(&0) => Ok(shape),
-            _ => Err(self.error(info, format!("has shape {:?}, expected {expected}", info.shape))),
-        }
-    }
-
-    fn error(&self, info: &TensorInfo, what: impl AsRef<str>) -> Error {
-        self.checkpoint.error(format!("tensor {} {}", info.name, what.as_ref()))
-    }
-}
-
 fn read(checkpoint: &Checkpoint, prefix: &str, overrides: &Overrides) -> Result<Recognised> {
-    let by_name = checkpoint.tensors().iter().filter_map(|t| Some((t.name.strip_prefix(prefix)?, t))).collect();
-    let tensors = Tensors { checkpoint, prefix, by_name };
+    let tensors = Tensors::new(checkpoint, prefix);
     let timm = TimmConfig::of(checkpoint);
     let own = metadata::read(checkpoint)?;
     let mut notes = Vec::new();
@@ -89,19 +52,10 @@ fn read(checkpoint: &Checkpoint, prefix: &str, overrides: &Overrides) -> Result<
     timm.check_blocks()?;
 
     let config = config(&tensors, &timm, &own, overrides, &mut notes)?;
-    let names = check_parameters(&tensors, &config)?;
+    let names = tensors.names_of(config.parameters())?;
     let ignored = ignored(&tensors, &names, &mut notes)?;
     let preprocess = preprocess(config.image_size, &timm, own.preprocess, &mut notes)?;
-    let classes = match own.classes {
-        Some(list) if list.len() == config.classes => Some(list),
-        Some(list) => {
-            let (named, outputs) = (list.len(), config.classes);
-            notes.push(format!("class names left out: the file has {named} of them for {outputs} outputs"));
-            None
-        }
-        None if config.classes > 0 => timm.classes(config.classes),
-        None => None,
-    };
+    let classes = class_names(own.classes, &timm, config.classes, &mut notes);
     let head_names = ["head.weight", "head.bias"].map(|name| format!("{prefix}{name}"));
     let family = FAMILY.name;
     Ok(Recognised {
@@ -282,22 +236,6 @@ fn heads(
     Ok(heads)
 }
 
-/// Every parameter is there, in its shape, as floating-point numbers.
-fn check_parameters(tensors: &Tensors, config: &VitConfig) -> Result<Vec<(String, String)>> {
-    let mut names = Vec::new();
-    for (name, shape) in config.parameters() {
-        let info = tensors.get(&name)?;
-        if info.shape != shape {
-            return Err(tensors.error(info, format!("has shape {:?}, expected {shape:?}", info.shape)));
-        }
-        if !is_float(info.dtype) {
-            return Err(tensors.error(info, format!("is {}, weights must be F32, F16, BF16 or F64", info.dtype)));
-        }
-        names.push((name, info.name.clone()));
-    }
-    Ok(names)
-}
-
 /// The tensors that are left over; an error where one would change what the model computes.
 fn ignored(tensors: &Tensors, names: &[(String, String)], notes: &mut Vec<String>) -> Result<Vec<String>> {
     let used: BTreeSet<&str> = names.iter().map(|(_, in_file)| in_file.as_str()).collect();
@@ -311,10 +249,7 @@ fn ignored(tensors: &Tensors, names: &[(String, String)], notes: &mut Vec<String
     if tensors.by_name.keys().any(|name| name.starts_with("pre_logits.")) {
         notes.push("pre_logits is left out, as timm leaves it out".into());
     }
-    let all = tensors.checkpoint.tensors().iter().map(|t| &t.name);
-    let mut ignored: Vec<String> = all.filter(|name| !used.contains(name.as_str())).cloned().collect();
-    ignored.sort();
-    Ok(ignored)
+    Ok(tensors.unused(&used))
 }
 
 /// The input: what our own metadata says, else `config.json`, else timm's default.
@@ -327,7 +262,7 @@ fn preprocess(
     if let Some(own) = own {
         return Ok(Preprocess { image_size, ..own });
     }
-    if let Some(written) = timm.preprocess(image_size, notes)? {
+    if let Some(written) = timm.preprocess(timm_vit_preprocess(image_size), notes)? {
         return Ok(written);
     }
     let what = "preprocessing assumed: mean and std 0.5, bicubic, crop 0.9, as most timm ViTs have";

@@ -1,0 +1,92 @@
+//! What families share in reading a file: its tensors under canonical names, checked one by one.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::checkpoint::file::{Checkpoint, is_float};
+use crate::checkpoint::header::TensorInfo;
+use crate::checkpoint::timm_config::TimmConfig;
+use crate::error::{Error, Result};
+
+/// The file's tensors under their canonical names.
+pub(super) struct Tensors<'a> {
+    pub(super) checkpoint: &'a Checkpoint,
+    pub(super) prefix: &'a str,
+    pub(super) by_name: BTreeMap<&'a str, &'a TensorInfo>,
+}
+
+impl<'a> Tensors<'a> {
+    pub(super) fn new(checkpoint: &'a Checkpoint, prefix: &'a str) -> Self {
+        let by_name = checkpoint.tensors().iter().filter_map(|t| Some((t.name.strip_prefix(prefix)?, t))).collect();
+        Self { checkpoint, prefix, by_name }
+    }
+
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.by_name.contains_key(name)
+    }
+
+    /// Whether any block has it: one that lacks it is then reported.
+    pub(super) fn any(&self, ending: &str) -> bool {
+        self.by_name.keys().any(|name| name.starts_with("blocks.") && name.ends_with(ending))
+    }
+
+    pub(super) fn get(&self, name: &str) -> Result<&'a TensorInfo> {
+        let missing = || self.checkpoint.error(format!("tensor {}{name} is missing", self.prefix));
+        self.by_name.get(name).copied().ok_or_else(missing)
+    }
+
+    /// The shape of a tensor of `N` dimensions, none of them 0.
+    pub(super) fn dims<const N: usize>(&self, name: &str, expected: &str) -> Result<[usize; N]> {
+        let info = self.get(name)?;
+        match <[usize; N]>::try_from(info.shape.as_slice()) {
+            Ok(shape) if !shape.contains(&0) => Ok(shape),
+            _ => Err(self.error(info, format!("has shape {:?}, expected {expected}", info.shape))),
+        }
+    }
+
+    pub(super) fn error(&self, info: &TensorInfo, what: impl AsRef<str>) -> Error {
+        self.checkpoint.error(format!("tensor {} {}", info.name, what.as_ref()))
+    }
+
+    /// The name in the file of each of `parameters`: every one is there, in its shape, as floating-point numbers.
+    pub(super) fn names_of(&self, parameters: Vec<(String, Vec<usize>)>) -> Result<Vec<(String, String)>> {
+        let mut names = Vec::new();
+        for (name, shape) in parameters {
+            let info = self.get(&name)?;
+            if info.shape != shape {
+                return Err(self.error(info, format!("has shape {:?}, expected {shape:?}", info.shape)));
+            }
+            if !is_float(info.dtype) {
+                return Err(self.error(info, format!("is {}, weights must be F32, F16, BF16 or F64", info.dtype)));
+            }
+            names.push((name, info.name.clone()));
+        }
+        Ok(names)
+    }
+
+    /// The tensors of the file that are not `used`, sorted.
+    pub(super) fn unused(&self, used: &BTreeSet<&str>) -> Vec<String> {
+        let all = self.checkpoint.tensors().iter().map(|t| &t.name);
+        let mut unused: Vec<String> = all.filter(|name| !used.contains(name.as_str())).cloned().collect();
+        unused.sort();
+        unused
+    }
+}
+
+/// Class names: our own metadata's, else `config.json`'s, where there is one for each of `outputs`.
+pub(super) fn class_names(
+    own: Option<Vec<String>>,
+    timm: &TimmConfig,
+    outputs: usize,
+    notes: &mut Vec<String>,
+) -> Option<Vec<String>> {
+    match own {
+        Some(list) if list.len() == outputs => Some(list),
+        Some(list) => {
+            let named = list.len();
+            notes.push(format!("class names left out: the file has {named} of them for {outputs} outputs"));
+            None
+        }
+        None if outputs > 0 => timm.classes(outputs),
+        None => None,
+    }
+}

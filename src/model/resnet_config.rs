@@ -1,0 +1,208 @@
+//! What a ResNet is made of, as read from a checkpoint: pure data, no GPU.
+
+use serde::{Deserialize, Serialize};
+
+/// The kind of residual block (He et al. 2016).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Block {
+    /// Two 3×3 convolutions, the stride on the first.
+    Basic,
+    /// 1×1, 3×3, 1×1, the stride on the 3×3 as torchvision and timm have it.
+    Bottleneck,
+}
+
+/// What stands before the first block; a 3×3 max pool of stride 2 ends it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stem {
+    /// A 7×7 convolution of stride 2.
+    Conv,
+    /// Three 3×3 convolutions, the first of stride 2 (ResNet-C and -D, He et al. 2019).
+    Deep,
+}
+
+/// The shortcut of a block that changes the shape.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Downsample {
+    /// A 1×1 convolution with the block's stride.
+    Conv,
+    /// A 2×2 average pool where there is a stride, then a 1×1 convolution (ResNet-D).
+    Avg,
+}
+
+/// A residual block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BlockConfig {
+    /// Channels between its convolutions.
+    pub inner: usize,
+    /// Channels that leave it.
+    pub out: usize,
+    /// Pixels from one of its outputs to the next.
+    pub stride: usize,
+    /// Whether its shortcut has a convolution.
+    pub downsample: bool,
+}
+
+/// A ResNet in torchvision's and timm's terms.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ResNetConfig {
+    /// Height and width of the input, in pixels.
+    pub image_size: usize,
+    /// The kind of its blocks.
+    pub block: Block,
+    /// What stands before them.
+    pub stem: Stem,
+    /// Output channels of the stem's convolutions: one or three.
+    pub stem_widths: Vec<usize>,
+    /// The blocks, stage by stage.
+    pub stages: Vec<Vec<BlockConfig>>,
+    /// How shortcuts change the shape.
+    pub downsample: Downsample,
+    /// Groups of the 3×3 convolutions of bottlenecks.
+    pub groups: usize,
+    /// Batch norm's epsilon.
+    pub eps: f32,
+    /// Weight of a batch in the running statistics.
+    pub momentum: f32,
+    /// Outputs of the head; 0 for a model without one.
+    pub classes: usize,
+    /// Whether the head has a bias.
+    pub head_bias: bool,
+}
+
+/// A convolution without a bias, and the batch norm behind it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unit {
+    /// The convolution's name.
+    pub conv: String,
+    /// The norm's name.
+    pub norm: String,
+    /// Channels that enter.
+    pub inp: usize,
+    /// Channels that leave.
+    pub out: usize,
+    /// Height and width of the kernel.
+    pub kernel: usize,
+    /// Pixels from one window to the next.
+    pub stride: usize,
+    /// Groups of channels.
+    pub groups: usize,
+}
+
+impl Unit {
+    fn new(conv: String, norm: String, inp: usize, out: usize, kernel: usize, stride: usize) -> Unit {
+        Unit { conv, norm, inp, out, kernel, stride, groups: 1 }
+    }
+
+    /// Zeros around the image.
+    pub fn padding(&self) -> usize {
+        self.kernel / 2
+    }
+}
+
+/// A block's parts by name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BlockUnits {
+    /// The branch.
+    pub units: Vec<Unit>,
+    /// The shortcut's convolution, where it has one.
+    pub shortcut: Option<Unit>,
+    /// The stride of the average pool before the shortcut's convolution; 1 for none.
+    pub shortcut_pool: usize,
+}
+
+impl ResNetConfig {
+    /// The stem's convolutions.
+    pub fn stem_units(&self) -> Vec<Unit> {
+        let unit = |conv: &str, norm: &str, inp, out, kernel, stride| {
+            Unit::new(conv.into(), norm.into(), inp, out, kernel, stride)
+        };
+        match (self.stem, self.stem_widths.as_slice()) {
+            (Stem::Conv, &[a]) => vec![unit("conv1", "bn1", 3, a, 7, 2)],
+            (Stem::Deep, &[a, b, c]) => vec![
+                unit("conv1.0", "conv1.1", 3, a, 3, 2),
+                unit("conv1.3", "conv1.4", a, b, 3, 1),
+                unit("conv1.6", "bn1", b, c, 3, 1),
+            ],
+            (stem, widths) => panic!("a stem {stem:?} of widths {widths:?}"),
+        }
+    }
+
+    /// The blocks of all stages in order.
+    pub fn block_units(&self) -> Vec<BlockUnits> {
+        let mut inp = *self.stem_widths.last().expect("a stem has convolutions");
+        let mut blocks = Vec::new();
+        for (stage, configs) in self.stages.iter().enumerate() {
+            for (i, block) in configs.iter().enumerate() {
+                blocks.push(self.block(&format!("layer{}.{i}", stage + 1), inp, block));
+                inp = block.out;
+            }
+        }
+        blocks
+    }
+
+    fn block(&self, name: &str, inp: usize, block: &BlockConfig) -> BlockUnits {
+        let BlockConfig { inner, out, stride, downsample } = *block;
+        let unit = |i: usize, inp, out, kernel, stride| {
+            Unit::new(format!("{name}.conv{i}"), format!("{name}.bn{i}"), inp, out, kernel, stride)
+        };
+        let units = match self.block {
+            Block::Basic => vec![unit(1, inp, inner, 3, stride), unit(2, inner, out, 3, 1)],
+            Block::Bottleneck => vec![
+                unit(1, inp, inner, 1, 1),
+                Unit { groups: self.groups, ..unit(2, inner, inner, 3, stride) },
+                unit(3, inner, out, 1, 1),
+            ],
+        };
+        let (first, conv_stride) = match self.downsample {
+            Downsample::Conv => (0, stride),
+            Downsample::Avg => (1, 1),
+        };
+        let (conv, norm) = (format!("{name}.downsample.{first}"), format!("{name}.downsample.{}", first + 1));
+        let shortcut = downsample.then(|| Unit::new(conv, norm, inp, out, 1, conv_stride));
+        let shortcut_pool = if self.downsample == Downsample::Avg && downsample { stride } else { 1 };
+        BlockUnits { units, shortcut, shortcut_pool }
+    }
+
+    /// Every convolution with its norm, in PyTorch's order of parameters.
+    pub fn units(&self) -> Vec<Unit> {
+        let blocks = self.block_units().into_iter().flat_map(|b| b.units.into_iter().chain(b.shortcut));
+        self.stem_units().into_iter().chain(blocks).collect()
+    }
+
+    /// Every parameter by torchvision's (or timm's) name with its shape, in their order. The head comes last and only
+    /// where `classes > 0`.
+    pub fn parameters(&self) -> Vec<(String, Vec<usize>)> {
+        let mut list = Vec::new();
+        for u in self.units() {
+            list.push((format!("{}.weight", u.conv), vec![u.out, u.inp / u.groups, u.kernel, u.kernel]));
+            list.push((format!("{}.weight", u.norm), vec![u.out]));
+            list.push((format!("{}.bias", u.norm), vec![u.out]));
+        }
+        if self.classes > 0 {
+            list.push(("fc.weight".into(), vec![self.classes, self.width()]));
+            if self.head_bias {
+                list.push(("fc.bias".into(), vec![self.classes]));
+            }
+        }
+        list
+    }
+
+    /// Every running statistic by name with its shape.
+    pub fn buffers(&self) -> Vec<(String, Vec<usize>)> {
+        let both = |u: Unit| ["running_mean", "running_var"].map(|what| (format!("{}.{what}", u.norm), vec![u.out]));
+        self.units().into_iter().flat_map(both).collect()
+    }
+
+    /// Channels that leave the last block.
+    pub fn width(&self) -> usize {
+        self.stages.last().and_then(|s| s.last()).map_or(0, |b| b.out)
+    }
+
+    /// Pixels of the image to one pixel of what leaves the last block.
+    pub fn stride(&self) -> usize {
+        4 * self.stages.iter().flatten().map(|b| b.stride).product::<usize>()
+    }
+}

@@ -1,0 +1,252 @@
+//! ResNets against PyTorch (`fixtures/generate_resnet.py`, which implements the method on its own): logits, every
+//! gradient and the running statistics in both modes of batch norm, training losses, and radii.
+
+mod common;
+
+use common::{Fixture, fixture_path, gpu, relative};
+use tpgm::checkpoint::Overrides;
+use tpgm::cpu::mars::Norm;
+use tpgm::gpu::View;
+use tpgm::method::{BatchNorm, Learner, Optimizer, Settings, Snapshot, Tpgm, TpgmSettings};
+use tpgm::model::{Model, ParamLayout};
+use tpgm::ops::sgd::Sgd;
+use tpgm::train::evaluate::{Classifier, Predictor};
+use tpgm::train::source::Source;
+
+const LOGITS: f32 = 1e-4;
+const GRADIENTS: f32 = 1e-3;
+const LOSSES: f32 = 1e-3;
+const RADII: f32 = 1e-3;
+const STATISTICS: f32 = 1e-4;
+
+const NAMES: [&str; 3] = ["resnet_basic", "resnet_bottleneck", "resnet_d"];
+
+fn source(name: &str) -> Source {
+    let config = Fixture::open(&format!("{name}_golden")).json("config");
+    let image_size = config["image_size"].as_u64().map(|size| size as usize);
+    Source::open(&fixture_path(name), &Overrides { image_size, ..Overrides::default() }).unwrap()
+}
+
+fn model(name: &str) -> (Model, Snapshot) {
+    let source = source(name);
+    (source.model(), source.snapshot())
+}
+
+fn sgd(json: &serde_json::Value) -> Optimizer {
+    let number = |key: &str| json[key].as_f64().unwrap() as f32;
+    let (momentum, weight_decay) = (number("momentum"), number("weight_decay"));
+    Optimizer::Sgd(Sgd { momentum, nesterov: json["nesterov"].as_bool().unwrap(), weight_decay })
+}
+
+fn settings(optimizer: Optimizer, batch: usize, batch_norm: BatchNorm) -> Settings {
+    Settings { optimizer, clip_norm: 0.0, smoothing: 0.0, micro_batch: batch, radius_batch: batch, batch_norm }
+}
+
+/// The batches that the rows of `key` name.
+fn batches(fixture: &Fixture, key: &str) -> Vec<(Vec<f32>, Vec<u32>)> {
+    let images = Fixture::open(fixture.json("images").as_str().unwrap());
+    let (pixels, labels) = (images.f32("images"), images.u32("labels"));
+    let one = pixels.len() / labels.len();
+    let rows = fixture.u32(key);
+    let cut = |row: &[u32]| {
+        let of = |i: &u32| pixels[*i as usize * one..(*i as usize + 1) * one].to_vec();
+        (row.iter().flat_map(of).collect(), row.iter().map(|i| labels[*i as usize]).collect())
+    };
+    rows.chunks(fixture.shape(key)[1]).map(cut).collect()
+}
+
+/// Every tensor of `got` (an image in `layout`) against `golden[prefix + name]`; returns the worst error.
+fn assert_tensors(layout: &ParamLayout, got: &[f32], golden: &Fixture, prefix: &str, tolerance: f32) -> f32 {
+    let mut worst: (f32, String) = (0.0, String::new());
+    for (param, values) in layout.unpack(got) {
+        let key = format!("{prefix}{}", param.name);
+        let error = relative(values, &golden.f32(&key));
+        if error >= worst.0 {
+            worst = (error, key);
+        }
+    }
+    assert!(worst.0 < tolerance, "{}: {:e}", worst.1, worst.0);
+    worst.0
+}
+
+fn read(learner: &Learner, view: &View) -> Vec<f32> {
+    learner.gpu.read(view).unwrap()
+}
+
+/// Logits, loss, gradients of one batch with batch norm frozen (which is eval mode) and in train mode.
+fn one_batch(name: &str) {
+    let golden = Fixture::open(&format!("{name}_golden"));
+    let (images, labels) = batches(&golden, "batches").remove(0);
+    let (model, start) = model(name);
+    let plain = Optimizer::Sgd(Sgd { momentum: 0.0, nesterov: false, weight_decay: 0.0 });
+    for (mode, batch_norm) in [("eval", BatchNorm::Frozen), ("train", BatchNorm::Train)] {
+        let settings = settings(plain, labels.len(), batch_norm);
+        let mut learner = Learner::new(gpu(), model.clone(), &start, settings).unwrap();
+        if batch_norm == BatchNorm::Frozen {
+            let logits = learner.logits(&images, labels.len()).unwrap();
+            let error = relative(&logits, &golden.f32("eval.logits"));
+            assert!(error < LOGITS, "{name} eval logits: {error:e}");
+            let mut predictor = Predictor::new(gpu(), model.clone(), &start, labels.len()).unwrap();
+            let shared = relative(&predictor.logits(&images, labels.len()).unwrap(), &golden.f32("eval.logits"));
+            assert!(shared < LOGITS, "{name} eval logits with shared activations: {shared:e}");
+            println!("{name} eval logits {error:.1e}, predictor {shared:.1e}");
+        }
+        learner.step(&images, &labels, 0.0).unwrap();
+        if batch_norm == BatchNorm::Train {
+            let error = relative(&learner.last_logits(labels.len()).unwrap(), &golden.f32("train.logits"));
+            assert!(error < LOGITS, "{name} train logits: {error:e}");
+            let once = "train.running_once.";
+            let worst = assert_tensors(model.buffers(), &read(&learner, &learner.stats), &golden, once, STATISTICS);
+            println!("{name} train logits {error:.1e}, running statistics {worst:.1e}");
+        } else {
+            assert!(read(&learner, &learner.stats) == start.stats, "frozen statistics moved");
+        }
+        let loss = learner.records(true).unwrap()[0].loss;
+        let error = relative(&[loss], &golden.f32(&format!("{mode}.loss")));
+        assert!(error < LOGITS, "{name} {mode} loss: {error:e}");
+        let dw = read(&learner, &learner.dw);
+        let worst = assert_tensors(model.layout(), &dw, &golden, &format!("{mode}.grad."), GRADIENTS);
+        println!("{name} {mode} loss {error:.1e}, gradients {worst:.1e}");
+    }
+}
+
+/// Three SGD steps in train mode: losses and running statistics.
+fn three_steps(name: &str) {
+    let golden = Fixture::open(&format!("{name}_golden"));
+    let hyper = golden.json("sgd");
+    let (model, start) = model(name);
+    let data = batches(&golden, "batches");
+    let settings = settings(sgd(&hyper), data[0].1.len(), BatchNorm::Train);
+    let mut learner = Learner::new(gpu(), model.clone(), &start, settings).unwrap();
+    for (images, labels) in &data {
+        learner.step(images, labels, hyper["lr"].as_f64().unwrap()).unwrap();
+    }
+    let losses: Vec<f32> = learner.records(true).unwrap().iter().map(|r| r.loss).collect();
+    let error = relative(&losses, &golden.f32("train.losses"));
+    assert!(error < LOSSES, "{name} losses {losses:?}: {error:e}");
+    let stats = read(&learner, &learner.stats);
+    let worst = assert_tensors(model.buffers(), &stats, &golden, "train.running.", STATISTICS);
+    println!("{name} three steps: losses {error:.1e}, running statistics {worst:.1e}");
+    assert_eq!(learner.batches, 3);
+}
+
+#[test]
+fn one_batch_matches_pytorch_in_both_modes() {
+    NAMES.iter().for_each(|name| one_batch(name));
+}
+
+#[test]
+fn running_statistics_after_three_steps_match_pytorch() {
+    NAMES.iter().for_each(|name| three_steps(name));
+}
+
+fn trajectory(prefix: &str, batch_norm: BatchNorm) {
+    let golden = Fixture::open("resnet_basic_train");
+    let hyper = golden.json(prefix);
+    let (model, start) = model("resnet_basic");
+    let data = batches(&golden, "train_batches");
+    let settings = settings(sgd(&hyper), data[0].1.len(), batch_norm);
+    let mut learner = Learner::new(gpu(), model.clone(), &start, settings).unwrap();
+    let losses = golden.f32(&format!("{prefix}.losses"));
+    for step in 0..losses.len() {
+        let (images, labels) = &data[step % data.len()];
+        learner.step(images, labels, hyper["lr"].as_f64().unwrap()).unwrap();
+    }
+    let got: Vec<f32> = learner.records(true).unwrap().iter().map(|r| r.loss).collect();
+    let error = got.iter().zip(&losses).map(|(got, want)| (got - want).abs() / want).fold(0.0, f32::max);
+    assert!(got.len() == losses.len() && error < LOSSES, "{prefix} losses {got:?}, PyTorch {losses:?}");
+    let w = read(&learner, &learner.w);
+    let weights = assert_tensors(model.layout(), &w, &golden, &format!("{prefix}.w."), 1e-3);
+    let stats = read(&learner, &learner.stats);
+    if batch_norm == BatchNorm::Train {
+        let prefix = format!("{prefix}.running.");
+        assert_tensors(model.buffers(), &stats, &golden, &prefix, 1e-3);
+    } else {
+        assert!(stats == start.stats && learner.batches == 0, "frozen statistics moved");
+    }
+    println!("{prefix}: losses {error:.1e}, weights {weights:.1e}");
+}
+
+#[test]
+fn ten_sgd_steps_match_pytorch() {
+    trajectory("sgd", BatchNorm::Train);
+}
+
+#[test]
+fn ten_steps_with_frozen_statistics_match_pytorch() {
+    trajectory("frozen", BatchNorm::Frozen);
+}
+
+/// TPGM with a projection every step: losses, radii and what they come from, weights and running statistics.
+fn radii(name: &str) {
+    let golden = Fixture::open(&format!("{name}_train"));
+    let hyper = golden.json("tpgm");
+    let (train, val) = (batches(&golden, "train_batches"), batches(&golden, "val_batches"));
+    let (model, start) = model(name);
+    let names: Vec<String> = serde_json::from_value(golden.json("tpgm.tensors")).unwrap();
+    let excluded: Vec<bool> = model.layout().params.iter().map(|p| p.name.starts_with("fc.")).collect();
+    let settings = settings(sgd(&hyper), train[0].1.len(), BatchNorm::Train);
+    let mut learner = Learner::new(gpu(), model.clone(), &start, settings).unwrap();
+    let norm: Norm = hyper["norm"].as_str().unwrap().parse().unwrap();
+    let radius_lr = hyper["radius_lr"].as_f64().unwrap() as f32;
+    let tpgm_settings = TpgmSettings { norm, radius_lr, max_iters: 1, proj_freq: 1 };
+    let mut tpgm = Tpgm::new(&learner, &start.w, &excluded, tpgm_settings).unwrap();
+    let projected: Vec<String> = tpgm.projected.iter().map(|t| model.layout().params[*t].name.clone()).collect();
+    assert_eq!(projected, names);
+
+    let train_loss = golden.f32("tpgm.train_loss");
+    for step in 0..train_loss.len() {
+        let (images, labels) = &train[step % train.len()];
+        learner.step(images, labels, hyper["lr"].as_f64().unwrap()).unwrap();
+        let (images, labels) = &val[step % val.len()];
+        tpgm.outer(&mut learner, images, labels).unwrap();
+        tpgm.apply(&mut learner).unwrap();
+    }
+    let got: Vec<f32> = learner.records(true).unwrap().iter().map(|r| r.loss).collect();
+    let train_error = relative(&got, &train_loss);
+    assert!(train_error < LOSSES, "{name} train losses {got:?}, PyTorch {train_loss:?}");
+    let records = tpgm.records(&learner, true).unwrap();
+    let got: Vec<f32> = records.iter().map(|r| r.loss).collect();
+    let radius_loss = golden.f32("tpgm.radius_loss");
+    let radius_error = relative(&got, &radius_loss);
+    assert!(radius_error < LOSSES, "{name} radius losses {got:?}, PyTorch {radius_loss:?}");
+
+    let n = names.len();
+    let rows = |key: &str| golden.f32(&format!("tpgm.{key}"));
+    let (radii, max_norm, gradient) = (rows("radii"), rows("max_norm"), rows("radius_grad"));
+    let active = golden.u32("tpgm.active_rows");
+    assert_eq!(records.len() * n, radii.len());
+    let mut worst = [0.0f32; 3];
+    for (i, record) in records.iter().enumerate() {
+        for (t, got) in record.radii.iter().enumerate() {
+            let (at, name) = (i * n + t, &names[t]);
+            let largest = (0..records.len()).fold(0.0f32, |m, i| m.max(gradient[i * n + t].abs()));
+            // Radii cross zero: relative to at least one Adam step, 1e-2; gradients vanish: to the tensor's largest.
+            let errors = [
+                (got.radius - radii[at]).abs() / radii[at].abs().max(1e-2),
+                (got.max_norm - max_norm[at]).abs() / max_norm[at],
+                (got.gradient - gradient[at]).abs() / largest.max(f32::MIN_POSITIVE),
+            ];
+            assert!(errors.iter().all(|e| *e < RADII), "iteration {i}, {name}: radius, norm, gradient {errors:?}");
+            worst = std::array::from_fn(|k| worst[k].max(errors[k]));
+            assert_eq!(got.active_rows, active[at], "iteration {i}, {name}: active rows");
+        }
+    }
+    let weights = assert_tensors(model.layout(), &read(&learner, &learner.w), &golden, "tpgm.w.", 1e-3);
+    let stats = read(&learner, &learner.stats);
+    let running = assert_tensors(model.buffers(), &stats, &golden, "tpgm.running.", 1e-3);
+    println!(
+        "{name}: losses {train_error:.1e} and {radius_error:.1e}, radius, norm, gradient {worst:?}, weights \
+         {weights:.1e}, running statistics {running:.1e}"
+    );
+}
+
+#[test]
+fn radii_of_basic_blocks_match_pytorch() {
+    radii("resnet_basic");
+}
+
+#[test]
+fn radii_of_bottlenecks_match_pytorch() {
+    radii("resnet_bottleneck");
+}

@@ -1,0 +1,320 @@
+//! ResNets around the numbers: which files are understood and which refused, running statistics through saving and
+//! resuming, and what batch norm can't be trained on. `golden_resnet` has the numbers themselves.
+
+mod common;
+
+use std::collections::BTreeMap;
+
+use common::{Random, fixture_path, gpu};
+use tpgm::checkpoint::{
+    Checkpoint, Overrides, Recognised, Values, describe, recognise, replace_head, write_safetensors,
+};
+use tpgm::cpu::mars::Norm;
+use tpgm::data::resize::Interpolation;
+use tpgm::error::Error;
+use tpgm::method::{BatchNorm, Learner, Optimizer, Settings, Tpgm, TpgmSettings};
+use tpgm::model::resnet_config::{Block, BlockConfig, Downsample, ResNetConfig, Stem};
+use tpgm::model::{Model, ModelConfig};
+use tpgm::ops::sgd::Sgd;
+use tpgm::train::source::Source;
+use tpgm::train::state::{self, Progress};
+
+type Tensors = BTreeMap<String, (Vec<usize>, Vec<f32>)>;
+
+/// The floating-point tensors of a fixture.
+fn tensors(name: &str) -> Tensors {
+    let file = Checkpoint::open(fixture_path(name)).unwrap();
+    let floats = file.tensors().iter().filter(|t| !t.name.ends_with("tracked"));
+    floats.map(|t| (t.name.clone(), (t.shape.clone(), file.read_f32(&t.name).unwrap()))).collect()
+}
+
+fn at(size: usize) -> Overrides {
+    Overrides { image_size: Some(size), ..Overrides::default() }
+}
+
+fn write(tensors: &Tensors) -> (tempfile::TempDir, Checkpoint) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("net.safetensors");
+    let list: Vec<_> = tensors.iter().map(|(n, (shape, v))| (n.clone(), shape.clone(), v.as_slice())).collect();
+    write_safetensors(&path, &list, &BTreeMap::new()).unwrap();
+    let checkpoint = Checkpoint::open(&path).unwrap();
+    (dir, checkpoint)
+}
+
+fn read(tensors: &Tensors) -> Result<Recognised, Error> {
+    recognise(&write(tensors).1, &at(36))
+}
+
+fn assert_error<T: std::fmt::Debug>(result: Result<T, Error>, parts: &[&str]) {
+    let error = result.unwrap_err().to_string();
+    assert!(parts.iter().all(|part| error.contains(part)) && !error.contains('\n'), "{error}");
+}
+
+fn config(recognised: &Recognised) -> &ResNetConfig {
+    match &recognised.config {
+        ModelConfig::ResNet(config) => config,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn depth_widths_stem_and_shortcuts_are_read_from_the_tensors() {
+    for (name, depths, block, stem, downsample, inner) in [
+        ("resnet_basic", [1, 1, 1, 1], Block::Basic, Stem::Conv, Downsample::Conv, [8, 12, 16, 20]),
+        ("resnet_bottleneck", [1, 2, 1, 1], Block::Bottleneck, Stem::Conv, Downsample::Conv, [6, 9, 12, 18]),
+        ("resnet_d", [1, 1, 2, 1], Block::Bottleneck, Stem::Deep, Downsample::Avg, [4, 6, 8, 10]),
+    ] {
+        let checkpoint = Checkpoint::open(fixture_path(name)).unwrap();
+        let recognised = recognise(&checkpoint, &Overrides::default()).unwrap();
+        let c = config(&recognised);
+        assert_eq!((c.block, c.stem, c.downsample, c.classes, c.groups), (block, stem, downsample, 5, 1), "{name}");
+        assert_eq!(c.stages.iter().map(Vec::len).collect::<Vec<_>>(), depths);
+        assert_eq!(c.stages.iter().map(|s| s[0].inner).collect::<Vec<_>>(), inner);
+        assert_eq!(c.stages.iter().map(|s| s[0].stride).collect::<Vec<_>>(), [1, 2, 2, 2]);
+        assert_eq!(c.stages[0][0].downsample, block == Block::Bottleneck, "{name}");
+        assert_eq!((recognised.config.image_size(), c.stride(), recognised.ignored.len()), (224, 32, 0));
+        assert_eq!(recognised.counters.len(), c.units().len());
+        let p = &recognised.preprocess;
+        assert_eq!((p.image_size, p.crop_pct, p.mean[0]), (224, 0.875, 0.485));
+        assert_eq!(p.interpolation == Interpolation::Bicubic, stem == Stem::Deep);
+        assert!(recognised.notes.iter().any(|n| n.starts_with("preprocessing assumed")), "{:?}", recognised.notes);
+        let text = describe(&checkpoint, &recognised).to_string();
+        for part in ["ResNet", "blocks 1-", "224 x 224, stride 32", "batch norm eps 1e-5", "5 classes"] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+    }
+}
+
+#[test]
+fn moco_v3_is_a_resnet_without_a_head() {
+    let mut moco: Tensors = BTreeMap::new();
+    for (name, tensor) in tensors("resnet_bottleneck") {
+        if !name.starts_with("fc.") {
+            moco.insert(format!("module.base_encoder.{name}"), tensor.clone());
+            moco.insert(format!("module.momentum_encoder.{name}"), tensor);
+        }
+    }
+    for name in ["module.base_encoder.fc.0.weight", "module.predictor.0.weight"] {
+        moco.insert(name.into(), (vec![2, 2], vec![0.0; 4]));
+    }
+    let (_dir, checkpoint) = write(&moco);
+    let mut recognised = recognise(&checkpoint, &at(64)).unwrap();
+    assert_eq!((recognised.config.classes(), recognised.config.image_size()), (0, 64));
+    assert!(recognised.notes.iter().any(|n| n.contains("projector")), "{:?}", recognised.notes);
+    assert!(recognised.ignored.iter().all(|n| n.contains("momentum") || n.contains("predictor") || n.contains("fc.0")));
+
+    let mut weights = tpgm::checkpoint::weights(&checkpoint, &recognised).unwrap();
+    replace_head(&mut recognised, &mut weights, &["a".to_string(), "b".to_string()], 1);
+    assert_eq!(recognised.initialised, ["fc.weight", "fc.bias"]);
+    assert_eq!(recognised.names.last().unwrap().1, "module.base_encoder.fc.bias");
+    let shapes: Vec<_> = weights.iter().map(|(name, shape, _)| (name.clone(), shape.clone())).collect();
+    assert_eq!(shapes, recognised.config.parameters());
+}
+
+#[test]
+fn what_is_no_resnet_of_ours_is_refused_with_the_tensor_that_tells() {
+    let whole = tensors("resnet_bottleneck");
+    let with = |change: &dyn Fn(&mut Tensors)| {
+        let mut changed = whole.clone();
+        change(&mut changed);
+        read(&changed)
+    };
+    let reshape = |t: &mut Tensors, name: &str, shape: [usize; 4]| {
+        t.insert(name.into(), (shape.to_vec(), vec![0.0; shape.iter().product()]));
+    };
+    let block = "fit no known block";
+    assert_error(with(&|t| reshape(t, "layer2.1.conv1.weight", [9, 24, 5, 5])), &[block, "layer2.1.conv1.weight"]);
+    assert_error(with(&|t| reshape(t, "layer1.0.conv2.weight", [6, 6, 1, 1])), &[block, "layer1.0.conv2.weight"]);
+    assert_error(with(&|t| reshape(t, "layer3.0.conv2.weight", [12, 6, 3, 3])), &[block, "layer3.0"]);
+    assert_error(with(&|t| drop(t.remove("layer2.1.conv3.weight"))), &[block, "layer2.1"]);
+    let missing = ["layer2.0.downsample.0.weight", "layer4.0.bn2.running_var", "bn1.bias", "layer3.0.conv1.weight"];
+    for name in missing {
+        assert_error(with(&|t| drop(t.remove(name))), &[name]);
+    }
+    let extra = |name: &'static str| with(&move |t| drop(t.insert(name.into(), (vec![2], vec![0.0; 2]))));
+    assert_error(extra("layer1.0.se.fc1.bias"), &["layer1.0.se.fc1.bias", "not supported"]);
+    assert_error(extra("conv1.bias"), &["conv1.bias", "not supported"]);
+    let (_dir, negative) = write(&{
+        let mut t = whole.clone();
+        t.get_mut("bn1.running_var").unwrap().1[3] = -0.5;
+        t
+    });
+    let recognised = recognise(&negative, &at(36)).unwrap();
+    assert_error(tpgm::checkpoint::statistics(&negative, &recognised), &["bn1.running_var", "-0.5", "element 3"]);
+
+    let (_dir, checkpoint) = write(&whole);
+    let small = recognise(&checkpoint, &at(31));
+    assert!(matches!(small, Err(Error::Usage(_))));
+    assert_error(small, &["31 pixels", "stride of 32"]);
+    let heads = Overrides { heads: Some(2), ..at(36) };
+    assert!(matches!(recognise(&checkpoint, &heads), Err(Error::Usage(_))));
+}
+
+const SGD: Optimizer = Optimizer::Sgd(Sgd { momentum: 0.9, nesterov: true, weight_decay: 5e-4 });
+
+fn settings(batch: usize, batch_norm: BatchNorm) -> Settings {
+    Settings { optimizer: SGD, clip_norm: 0.0, smoothing: 0.0, micro_batch: batch, radius_batch: batch, batch_norm }
+}
+
+fn source(size: usize) -> Source {
+    Source::open(&fixture_path("resnet_basic"), &at(size)).unwrap()
+}
+
+fn batch(seed: u64, count: usize, size: usize) -> (Vec<f32>, Vec<u32>) {
+    (Random::new(seed).vec(count * 3 * size * size), (0..count as u32).map(|i| (i + seed as u32) % 5).collect())
+}
+
+#[test]
+fn running_statistics_and_their_counters_are_saved_and_read_again() {
+    let source = source(36);
+    let mut learner = Learner::new(gpu(), source.model(), &source.snapshot(), settings(4, BatchNorm::Train)).unwrap();
+    for step in 0..3 {
+        // Two passes a step: each counts, as each of PyTorch's forward passes does.
+        let (images, labels) = batch(step, 6, 36);
+        learner.step(&images, &labels, 0.01).unwrap();
+    }
+    let (images, _) = batch(9, 4, 36);
+    let logits = learner.logits(&images, 4).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("net.safetensors");
+    source.save(&path, &learner.snapshot().unwrap()).unwrap();
+
+    let saved = Source::open(&path, &Overrides::default()).unwrap();
+    assert_eq!(saved.recognised.config, source.recognised.config);
+    assert!(saved.stats != source.stats);
+    let mut again = Learner::new(gpu(), saved.model(), &saved.snapshot(), settings(4, BatchNorm::Frozen)).unwrap();
+    assert_eq!(logits, again.logits(&images, 4).unwrap());
+    let (before, after) = (counters(&fixture_path("resnet_basic")), counters(&path));
+    assert!(before.len() > 10 && before.keys().eq(after.keys()));
+    assert!(before.iter().all(|(name, count)| after[name] == count + 6), "{before:?} {after:?}");
+}
+
+/// The I64 tensors of a file.
+fn counters(path: &std::path::Path) -> BTreeMap<String, i64> {
+    let bytes = std::fs::read(path).unwrap();
+    let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let integers = file.tensors().into_iter().filter(|(_, t)| t.dtype() == safetensors::Dtype::I64);
+    integers.map(|(name, t)| (name, i64::from_le_bytes(t.data().try_into().unwrap()))).collect()
+}
+
+/// Steps `from..until` of TPGM with the state at `path`: what `state::save` writes at the end.
+fn run(path: &std::path::Path, from: u64, until: u64) -> Vec<u8> {
+    let source = source(36);
+    let start = source.snapshot();
+    let mut learner = Learner::new(gpu(), source.model(), &start, settings(6, BatchNorm::Train)).unwrap();
+    let excluded: Vec<bool> = learner.model.layout().params.iter().map(|p| p.name.starts_with("fc.")).collect();
+    let tpgm_settings = TpgmSettings { norm: Norm::Mars, radius_lr: 1e-2, max_iters: 1, proj_freq: 1 };
+    let mut tpgm = Tpgm::new(&learner, &start.w, &excluded, tpgm_settings).unwrap();
+    if from > 0 {
+        state::restore(path, &mut learner, Some(&mut tpgm), "setup").unwrap();
+        assert_eq!(learner.batches, from);
+    }
+    for step in from..until {
+        let (images, labels) = batch(step, 6, 36);
+        learner.step(&images, &labels, 1e-2).unwrap();
+        let before: Vec<u32> = learner.gpu.read(&learner.stats).unwrap();
+        let (images, labels) = batch(100 + step, 6, 36);
+        tpgm.outer(&mut learner, &images, &labels).unwrap();
+        tpgm.apply(&mut learner).unwrap();
+        assert!(before == learner.gpu.read::<u32>(&learner.stats).unwrap(), "a radius batch moved the statistics");
+    }
+    state::save(
+        path,
+        &learner,
+        Some(&tpgm),
+        Progress { steps: until, iterations: until, ..Progress::default() },
+        "setup",
+    )
+    .unwrap();
+    std::fs::read(path).unwrap()
+}
+
+#[test]
+fn a_resumed_run_is_the_run_that_was_not_stopped() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("state.safetensors");
+    let whole = run(&path, 0, 6);
+    run(&path, 0, 2);
+    assert!(whole == run(&path, 2, 6), "weights, statistics, radii or counts differ");
+}
+
+#[test]
+fn one_image_at_one_pixel_can_only_be_trained_on_with_frozen_statistics() {
+    let (images, labels) = batch(1, 1, 32);
+    let source = source(32);
+    for (batch_norm, fits) in [(BatchNorm::Train, false), (BatchNorm::Frozen, true)] {
+        let mut learner = Learner::new(gpu(), source.model(), &source.snapshot(), settings(2, batch_norm)).unwrap();
+        let stepped = learner.step(&images, &labels, 0.01);
+        assert_eq!(stepped.is_ok(), fits);
+        if let Err(error) = stepped {
+            assert!(matches!(error, Error::Usage(_)));
+            assert_error(Err::<(), _>(error), &["batch of one image", "--bn frozen"]);
+        }
+        assert!(learner.logits(&images, 1).unwrap().iter().all(|v| v.is_finite()));
+    }
+}
+
+#[test]
+fn a_bad_batch_spoils_neither_weights_nor_the_statistics_that_are_saved() {
+    let source = source(36);
+    let mut learner = Learner::new(gpu(), source.model(), &source.snapshot(), settings(4, BatchNorm::Train)).unwrap();
+    let (images, labels) = batch(1, 4, 36);
+    for _ in 0..16 {
+        learner.step(&images, &labels, 0.01).unwrap();
+    }
+    learner.records(true).unwrap();
+    let good = learner.snapshot().unwrap();
+    let mut bad = images.clone();
+    bad[7] = f32::NAN;
+    learner.step(&bad, &labels, 0.01).unwrap();
+    learner.step(&images, &labels, 0.01).unwrap();
+    let records = learner.records(true).unwrap();
+    // A ReLU may make a number of what is none, so that only the gradient tells.
+    assert!(!(records[0].loss.is_finite() && records[0].grad_norm.is_finite()), "{records:?}");
+    assert_eq!(learner.last_sound().unwrap(), good);
+}
+
+#[test]
+fn a_resnet_50_at_224_pixels_and_batch_8_stays_inside_4_gib() {
+    let stage = |count, inner, stride| {
+        let block =
+            |i| BlockConfig { inner, out: 4 * inner, stride: if i == 0 { stride } else { 1 }, downsample: i == 0 };
+        (0..count).map(block).collect::<Vec<_>>()
+    };
+    let config = ResNetConfig {
+        image_size: 224,
+        block: Block::Bottleneck,
+        stem: Stem::Conv,
+        stem_widths: vec![64],
+        stages: vec![stage(3, 64, 1), stage(4, 128, 2), stage(6, 256, 2), stage(3, 512, 2)],
+        downsample: Downsample::Conv,
+        groups: 1,
+        eps: 1e-5,
+        momentum: 0.1,
+        classes: 1000,
+        head_bias: true,
+    };
+    let model = Model::new(config);
+    // torchvision's count of a ResNet-50's parameters.
+    assert_eq!(model.layout().count(), 25_557_032);
+    let bytes = Learner::bytes(&model, &settings(8, BatchNorm::Train)) + Tpgm::bytes(model.layout().len);
+    assert!(bytes < 4 << 30, "{bytes} bytes");
+    println!("{} MiB", bytes >> 20);
+}
+
+#[test]
+fn integer_weights_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("net.safetensors");
+    let floats = tensors("resnet_basic");
+    let ones = vec![1i32; 8];
+    let list: Vec<(String, Vec<usize>, Values)> = floats
+        .iter()
+        .map(|(n, (shape, v))| {
+            let values = if n == "bn1.running_mean" { Values::I32(&ones) } else { Values::F32(v) };
+            (n.clone(), shape.clone(), values)
+        })
+        .collect();
+    write_safetensors(&path, &list, &BTreeMap::new()).unwrap();
+    assert_error(recognise(&Checkpoint::open(&path).unwrap(), &at(36)), &["bn1.running_mean", "I32"]);
+}
