@@ -345,8 +345,8 @@ impl Run<'_, '_> {
         let path = self.out.join("last.safetensors");
         let saved = self.learner.gpu.read(&self.learner.w).and_then(|packed| self.source.save(&path, &packed));
         let kept = match saved {
-            Ok(()) => format!("the last good weights are in {}", path.display()),
-            Err(e) => format!("the last good weights could not be saved ({e})"),
+            Ok(()) => format!("the last finite weights are in {}", path.display()),
+            Err(e) => format!("the last finite weights could not be saved ({e})"),
         };
         Error::Train(format!("{what} is not a finite number; {kept}: try a lower --lr, --warmup-steps or --clip-norm"))
     }
