@@ -31,7 +31,7 @@ pub(super) struct DemoArgs {
 }
 
 /// Enough for plain fine-tuning to settle, and short enough for two cores without a GPU.
-const EPOCHS: u64 = 12;
+const EPOCHS: u64 = 8;
 
 /// Test sets: name, folder, in-distribution or not.
 const TESTS: [(&str, &str); 6] = [
