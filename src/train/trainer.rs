@@ -248,7 +248,7 @@ impl Run<'_, '_> {
         state::save(state_path, &self.learner, self.tpgm.as_ref(), progress, setup)?;
         self.write_drift(anchor, &packed)?;
         self.test(&tests, "last", steps, &mut summary)?;
-        if progress.best_steps != steps {
+        if start.best && progress.best_steps != steps {
             let weights = match best {
                 Some(weights) => weights,
                 None => Source::open(&self.out.join("best.safetensors"), &config.model_args.overrides())?.packed(),
