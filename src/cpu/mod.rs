@@ -18,15 +18,20 @@ use std::ops::{Add, AddAssign, Div, Mul, Neg, Sub};
 
 pub mod adamw;
 pub mod attention;
+pub mod avg_pool;
+pub mod batch_norm;
 pub mod column_sum;
+pub mod conv2d;
 pub mod cross_entropy;
 pub mod gelu;
 pub mod layer_norm;
 pub mod mars;
 pub mod matmul;
+pub mod max_pool;
 pub mod norm_clip;
 pub mod patch_embed;
 pub mod pool;
+pub mod relu;
 pub mod residual;
 pub mod sgd;
 

@@ -135,9 +135,10 @@ impl Gpu {
 
 /// A size in bytes as people read it.
 pub fn mib(bytes: u64) -> String {
-    if bytes < 10 << 20 {
-        format!("{:.1} KiB", bytes as f64 / 1024.0)
-    } else {
-        format!("{:.0} MiB", bytes as f64 / (1024.0 * 1024.0))
+    let mib = bytes as f64 / (1024.0 * 1024.0);
+    match mib {
+        0.0..1.0 => format!("{:.1} KiB", mib * 1024.0),
+        1.0..100.0 => format!("{mib:.1} MiB"),
+        _ => format!("{mib:.0} MiB"),
     }
 }

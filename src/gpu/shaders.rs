@@ -51,6 +51,12 @@ shaders! {
     ATTENTION "attention" [];
     ATTENTION_DIRECT "attention_direct" [];
     RESIDUAL "residual" [FOLD];
+    CONV2D "conv2d" [FOLD];
+    CONV2D_DIRECT "conv2d_direct" [];
+    BATCH_NORM "batch_norm" [REDUCE, FOLD];
+    RELU "relu" [FOLD];
+    MAX_POOL "max_pool" [];
+    AVG_POOL "avg_pool" [];
     PATCH_EMBED "patch_embed" [FOLD];
     POOL "pool" [FOLD];
     CROSS_ENTROPY "cross_entropy" [REDUCE];

@@ -3,15 +3,20 @@
 
 pub mod adamw;
 pub mod attention;
+pub mod avg_pool;
+pub mod batch_norm;
 pub mod column_sum;
+pub mod conv2d;
 pub mod cross_entropy;
 pub mod gelu;
 pub mod layer_norm;
 pub mod mars;
 pub mod matmul;
+pub mod max_pool;
 pub mod norm_clip;
 pub mod patch_embed;
 pub mod pool;
+pub mod relu;
 pub mod residual;
 pub mod sgd;
 
@@ -76,15 +81,11 @@ impl<'a> Recorder<'a> {
         self.program.push(self.gpu, kernel, views, params, grid);
     }
 
-    /// Two scratch ranges of `len` elements.
-    fn scratch(&self, op: &str, len: usize) -> [View; 2] {
-        assert!(
-            self.scratch.len >= 2 * align(len),
-            "{op}: scratch of {} elements, {} needed",
-            self.scratch.len,
-            2 * len
-        );
-        [self.scratch.slice(0, len), self.scratch.slice(align(len), len)]
+    /// `N` scratch ranges of `len` elements.
+    fn scratch<const N: usize>(&self, op: &str, len: usize) -> [View; N] {
+        let needed = (N - 1) * align(len) + len;
+        assert!(self.scratch.len >= needed, "{op}: scratch of {} elements, {needed} needed", self.scratch.len);
+        std::array::from_fn(|i| self.scratch.slice(i * align(len), len))
     }
 }
 
@@ -92,6 +93,11 @@ impl<'a> Recorder<'a> {
 #[track_caller]
 fn check(op: &str, name: &str, view: &View, len: usize) {
     assert_eq!(view.len, len, "{op}: {name} has {} elements, the dims give {len}", view.len);
+}
+
+/// For shaders that leave the element type to the host: vectors of four where `channels` allows, and what is appended.
+fn elem(channels: usize) -> (usize, &'static str) {
+    if channels.is_multiple_of(4) { (4, "alias elem = vec4f;\n") } else { (1, "alias elem = f32;\n") }
 }
 
 /// A grid for `len` elements of an elementwise kernel.

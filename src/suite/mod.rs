@@ -9,12 +9,15 @@
 pub mod harness;
 
 mod attention;
+mod batch_norm;
+mod conv;
 mod linear;
 mod loss;
 mod mars;
 mod norm;
 mod optim;
 mod pointwise;
+mod pooling;
 
 pub use harness::Outcome;
 
@@ -34,6 +37,11 @@ pub fn stems() -> &'static [(&'static str, Stem)] {
         ("gelu", pointwise::gelu),
         ("residual", pointwise::residual),
         ("pool", pointwise::pool),
+        ("conv2d", conv::conv2d),
+        ("batch_norm", batch_norm::batch_norm),
+        ("relu", batch_norm::relu),
+        ("max_pool", pooling::max_pool),
+        ("avg_pool", pooling::avg_pool),
         ("patch_embed", pointwise::patch_embed),
         ("attention", attention::attention),
         ("cross_entropy", loss::cross_entropy),

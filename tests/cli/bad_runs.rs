@@ -67,15 +67,39 @@ fn a_place_that_can_not_be_written() {
     space.fails(1, "predict --model m.safetensors --data test --logits train", &["train", "not a regular file"]);
 }
 
-/// `line` under a shell's limit on the size of a file, which is what a full disk looks like from inside.
+/// `line` in a shell after `limit`.
 #[cfg(unix)]
-fn on_a_small_disk(space: &Space, kib: usize, line: &str) -> Command {
+fn under(space: &Space, limit: &str, line: &str) -> Command {
     let command = space.command(line);
     let mut shell = Command::new("sh");
-    shell.arg("-c").arg(format!("trap '' XFSZ; ulimit -f {}; exec \"$@\"", 2 * kib)).arg("sh");
+    shell.arg("-c").arg(format!("{limit}; exec \"$@\"")).arg("sh");
     shell.arg(command.get_program()).args(command.get_args()).current_dir(space.dir.path());
     shell.env_remove("RUST_BACKTRACE").env("MESA_SHADER_CACHE_DISABLE", "true");
     shell
+}
+
+/// `line` under a limit on the size of a file, which is what a full disk looks like from inside.
+#[cfg(unix)]
+fn on_a_small_disk(space: &Space, kib: usize, line: &str) -> Command {
+    under(space, &format!("trap '' XFSZ; ulimit -f {}", 2 * kib), line)
+}
+
+/// A limit on the address space, which is what running out of memory looks like from inside. The model's activations for
+/// 60 images take 3 GiB, each within the limit of a binding; where the driver itself does not fit, that is said instead.
+#[cfg(target_os = "linux")]
+#[test]
+fn out_of_memory() {
+    let space = Space::new();
+    let init = "init --classes-of train --image-size 320 --patch-size 8 --dim 32 --depth 10 --heads 2 --seed 1";
+    space.ok(&format!("{init} --out large.safetensors"));
+    // Enough images for a step of them: the plan follows the batch, but is never larger than the data set.
+    for i in 0..60 {
+        space.image(&format!("train/red/more{i}.png"), "red");
+    }
+    let line = "finetune --model large.safetensors --train train --val val --method vanilla --batch-size 60 --steps 1";
+    let error = fails(under(&space, "ulimit -v 1500000", &format!("{line} --out run")), 1, &[]);
+    assert!(error.to_lowercase().contains("memory"), "{error}");
+    space.no_stray_files();
 }
 
 #[cfg(unix)]

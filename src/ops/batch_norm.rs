@@ -1,0 +1,235 @@
+//! Host wrapper of `shaders/batch_norm.wgsl`.
+
+use std::sync::Arc;
+
+use crate::error::Result;
+use crate::gpu::{Kernel, View, program::MAX_GROUPS, program::fold, shaders};
+use crate::ops::{Recorder, WG, check, elem};
+
+/// Shape of a batch norm: statistics over `rows`, for each of `cols`.
+#[derive(Clone, Copy, Debug)]
+pub struct Dims {
+    /// Rows: pixels of all images. In train mode at least 2, or the running variance would be that of nothing.
+    pub rows: usize,
+    /// Columns: channels.
+    pub cols: usize,
+    /// Added to the variance.
+    pub eps: f32,
+    /// Weight of this batch in the running statistics.
+    pub momentum: f32,
+}
+
+/// Whose statistics normalise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// The batch's own, through which the gradient flows; they move the running ones.
+    Train,
+    /// The running ones: an affine map of each channel.
+    Eval,
+}
+
+/// What backward takes from forward, and the running statistics: `[cols]` each.
+#[derive(Clone, Copy, Debug)]
+pub struct Stats<'a> {
+    /// Assigned by forward. In train mode it is relative to row 0 of `inp` (see the shader).
+    pub mean: &'a View,
+    /// Assigned by forward: 1 / √(var + eps).
+    pub rstd: &'a View,
+    /// Read in eval mode, moved in train mode.
+    pub running_mean: &'a View,
+    /// Read in eval mode, moved in train mode; unbiased, as PyTorch keeps it.
+    pub running_var: &'a View,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+struct Params {
+    rows: u32,
+    cols: u32,
+    chunk: u32,
+    partials: u32,
+    eps: f32,
+    momentum: f32,
+}
+
+/// Partial results of a column that are left for the last stage, at most, for each row of lanes.
+const MAX_CHUNKS: usize = 256;
+/// Rows that a lane takes at least.
+const LANE_ROWS: usize = 64;
+
+/// How `lanes` of a workgroup share the matrix; `width` is that of an element.
+#[derive(Clone, Copy)]
+struct Split {
+    dims: Dims,
+    lanes: usize,
+    width: usize,
+    /// Lanes side by side, and rows of them.
+    across: usize,
+    subs: usize,
+}
+
+impl Split {
+    fn new(dims: Dims, lanes: usize) -> Split {
+        let width = elem(dims.cols).0;
+        let across = lanes.min(dims.cols / width);
+        Split { dims, lanes, width, across, subs: lanes / across }
+    }
+
+    /// Rows of a workgroup of a reduction.
+    fn chunk(self) -> usize {
+        self.dims.rows.div_ceil(MAX_CHUNKS).max(LANE_ROWS * self.subs)
+    }
+
+    fn partials(self) -> usize {
+        self.dims.rows.div_ceil(self.chunk()) * self.subs
+    }
+
+    fn params(self, chunk: usize, width: usize) -> Params {
+        Params {
+            rows: self.dims.rows as u32,
+            cols: (self.dims.cols / width) as u32,
+            chunk: chunk as u32,
+            partials: self.partials() as u32,
+            eps: self.dims.eps,
+            momentum: self.dims.momentum,
+        }
+    }
+
+    fn kernel(self, r: &Recorder, entry: &str, constants: &[(&str, bool)]) -> Result<Arc<Kernel>> {
+        let mut constants: Vec<_> = constants.iter().map(|(name, on)| (*name, f64::from(u8::from(*on)))).collect();
+        constants.push(("WG", self.lanes as f64));
+        r.gpu.kernel(&shaders::BATCH_NORM, entry, &constants, elem(self.dims.cols).1)
+    }
+
+    /// Runs an entry whose lanes walk down columns, `chunk` rows a workgroup.
+    fn columns(
+        self,
+        r: &mut Recorder,
+        entry: &str,
+        constants: &[(&str, bool)],
+        views: &[(&str, &View)],
+        chunk: usize,
+    ) -> Result<()> {
+        let kernel = self.kernel(r, entry, constants)?;
+        let across = (self.dims.cols / self.width).div_ceil(self.across);
+        let grid = [across as u32, self.dims.rows.div_ceil(chunk) as u32, 1];
+        r.push(&kernel, views, &self.params(chunk, self.width), grid);
+        Ok(())
+    }
+
+    /// Runs an entry with a workgroup a channel.
+    fn channels(self, r: &mut Recorder, entry: &str, views: &[(&str, &View)]) -> Result<()> {
+        let kernel = self.kernel(r, entry, &[])?;
+        r.push(&kernel, views, &self.params(self.chunk(), 1), fold(self.dims.cols));
+        Ok(())
+    }
+
+    /// Rows of a workgroup of an elementwise entry.
+    fn elementwise(self) -> usize {
+        self.dims.rows.div_ceil(MAX_GROUPS).max(LANE_ROWS * self.subs)
+    }
+}
+
+/// Elements of scratch that a batch norm over `rows` and `cols` needs.
+pub fn scratch_len(rows: usize, cols: usize) -> usize {
+    let dims = Dims { rows, cols, eps: 0.0, momentum: 0.0 };
+    let lens = [8, WG].map(|lanes| 2 * Split::new(dims, lanes).partials() * cols);
+    crate::gpu::buffer::align(lens[0].max(lens[1]))
+}
+
+fn check_all(op: &str, matrices: &[(&str, &View)], columns: &[(&str, &View)], dims: Dims) {
+    for (name, view) in matrices {
+        check(op, name, view, dims.rows * dims.cols);
+    }
+    for (name, view) in columns {
+        check(op, name, view, dims.cols);
+    }
+}
+
+/// `out = x̂·weight + bias`, plus `shortcut` where there is one, then with `relu` what is negative becomes zero. Assigns
+/// `stats.mean` and `stats.rstd`, and in train mode moves the running statistics. Matrices are `[rows, cols]`, the rest
+/// `[cols]`.
+pub fn forward(
+    r: &mut Recorder,
+    out: &View,
+    stats: Stats,
+    inp: &View,
+    weight: &View,
+    bias: &View,
+    shortcut: Option<&View>,
+    relu: bool,
+    mode: Mode,
+    dims: Dims,
+) -> Result<()> {
+    let op = "batch_norm";
+    let Stats { mean, rstd, running_mean, running_var } = stats;
+    check_all(op, &[("out", out), ("inp", inp), ("shortcut", shortcut.unwrap_or(inp))], &[], dims);
+    check_all(op, &[], &[("weight", weight), ("bias", bias), ("mean", mean), ("rstd", rstd)], dims);
+    check_all(op, &[], &[("running_mean", running_mean), ("running_var", running_var)], dims);
+    let split = Split::new(dims, r.reduce_lanes());
+    if mode == Mode::Train {
+        assert!(dims.rows > 1, "{op}: one row has no variance");
+        let [partials] = r.scratch(op, 2 * split.partials() * dims.cols);
+        split.columns(r, "statistics", &[], &[("inp", inp), ("partials", &partials)], split.chunk())?;
+        let first_row = inp.first(dims.cols);
+        let views = [
+            ("first_row", &first_row),
+            ("sums", &partials),
+            ("mean", mean),
+            ("rstd", rstd),
+            ("running_mean", running_mean),
+            ("running_var", running_var),
+        ];
+        split.channels(r, "finish_statistics", &views)?;
+    } else {
+        let kernel = split.kernel(r, "running_statistics", &[])?;
+        let views =
+            [("saved_running_mean", running_mean), ("saved_running_var", running_var), ("mean", mean), ("rstd", rstd)];
+        r.push(&kernel, &views, &split.params(split.chunk(), 1), fold(dims.cols.div_ceil(split.lanes)));
+    }
+    let views = [
+        ("out", out),
+        ("inp", inp),
+        ("saved_mean", mean),
+        ("saved_rstd", rstd),
+        ("weight", weight),
+        ("bias", bias),
+        ("shortcut", shortcut.unwrap_or(inp)),
+    ];
+    let constants = [("TRAIN", mode == Mode::Train), ("RELU", relu), ("SHORTCUT", shortcut.is_some())];
+    split.columns(r, "forward", &constants, &views, split.elementwise())
+}
+
+/// `dinp = `, `dweight += `, `dbias += `. With `out`, the saved output of a ReLU behind the norm, `dout` counts only where
+/// that is positive; a shortcut's gradient is then [`crate::ops::relu::backward`] of the same, or `dout` itself.
+pub fn backward(
+    r: &mut Recorder,
+    dinp: &View,
+    dweight: &View,
+    dbias: &View,
+    dout: &View,
+    out: Option<&View>,
+    inp: &View,
+    weight: &View,
+    mean: &View,
+    rstd: &View,
+    mode: Mode,
+    dims: Dims,
+) -> Result<()> {
+    let op = "batch_norm::backward";
+    check_all(op, &[("dinp", dinp), ("dout", dout), ("out", out.unwrap_or(dout)), ("inp", inp)], &[], dims);
+    let columns = [("dweight", dweight), ("dbias", dbias), ("weight", weight), ("mean", mean), ("rstd", rstd)];
+    check_all(op, &[], &columns, dims);
+    let split = Split::new(dims, r.reduce_lanes());
+    let [partials] = r.scratch(op, 2 * split.partials() * dims.cols);
+    let constants = [("TRAIN", mode == Mode::Train), ("RELU", out.is_some())];
+    let common =
+        [("dout", dout), ("saved_out", out.unwrap_or(dout)), ("inp", inp), ("saved_mean", mean), ("saved_rstd", rstd)];
+    let mut views = common.to_vec();
+    views.push(("dpartials", &partials));
+    split.columns(r, "backward_partials", &constants, &views, split.chunk())?;
+    split.channels(r, "backward_params", &[("sums", &partials), ("dweight", dweight), ("dbias", dbias)])?;
+    let mut views = common.to_vec();
+    views.extend([("totals", &partials), ("weight", weight), ("dinp", dinp)]);
+    split.columns(r, "backward_input", &constants, &views, split.elementwise())
+}

@@ -1,0 +1,328 @@
+//! Host wrapper of `shaders/conv2d.wgsl` and `shaders/conv2d_direct.wgsl`: 2-D convolutions without a bias, over NHWC
+//! images, with weights in PyTorch's order `[O, I, k, k]`.
+//!
+//! Channel counts that are no multiple of 4 may be stored padded to one, with zeros: a view's length tells. RGB images
+//! from [`to_nhwc`] are best stored so, since unpadded they, and grouped convolutions, take a slow path.
+
+use crate::error::Result;
+use crate::gpu::buffer::align;
+use crate::gpu::program::fold;
+use crate::gpu::{View, shaders};
+use crate::ops::{Recorder, WG, check, column_sum, matmul};
+
+pub use crate::cpu::conv2d::Dims;
+
+/// Rows of both kernels' tiles: pixels, or pairs of tap and input channel.
+const TILE: usize = 64;
+/// Pixels that a workgroup of `backward_weight` adds up at least: partial sums cost a store and a load each.
+const MIN_CHUNK: usize = 512;
+/// Workgroups that keep an adapter busy: a CPU, a GPU.
+const BUSY: [usize; 2] = [64, 512];
+
+#[repr(C)]
+#[derive(Clone, Copy, Default, bytemuck::Pod, bytemuck::Zeroable)]
+struct Params {
+    batch: u32,
+    rows_h: u32,
+    rows_w: u32,
+    src_h: u32,
+    src_w: u32,
+    src_c4: u32,
+    dst_h: u32,
+    dst_w: u32,
+    dst_c4: u32,
+    stride: u32,
+    off_y: i32,
+    off_x: i32,
+    taps_y: u32,
+    taps_x: u32,
+    first_y: u32,
+    first_x: u32,
+    step: u32,
+    kernel: u32,
+    dst_stride: u32,
+    dst_y: u32,
+    dst_x: u32,
+    chunk: u32,
+    out_channels: u32,
+    in_channels: u32,
+    groups: u32,
+    in_pitch: u32,
+    out_pitch: u32,
+}
+
+/// A convolution and how its images are stored.
+#[derive(Clone, Copy)]
+struct Layout {
+    dims: Dims,
+    in_pitch: usize,
+    out_pitch: usize,
+}
+
+/// Channels of a stored pixel: as many as there are, or padded to a multiple of 4.
+#[track_caller]
+fn pitch(op: &str, name: &str, view: &View, pixels: usize, channels: usize) -> usize {
+    let padded = channels.next_multiple_of(4);
+    if view.len == pixels * padded {
+        return padded;
+    }
+    check(op, name, view, pixels * channels);
+    channels
+}
+
+#[track_caller]
+fn layout(op: &str, [in_name, out_name]: [&str; 2], inp: &View, out: &View, weight: &View, dims: Dims) -> Layout {
+    assert!(
+        dims.in_channels.is_multiple_of(dims.groups) && dims.out_channels.is_multiple_of(dims.groups),
+        "{op}: {dims:?}"
+    );
+    check(op, "weight", weight, dims.weight_len());
+    let in_pitch = pitch(op, in_name, inp, dims.in_pixels(), dims.in_channels);
+    Layout { dims, in_pitch, out_pitch: pitch(op, out_name, out, dims.out_pixels(), dims.out_channels) }
+}
+
+impl Layout {
+    /// Whether the kernels that go by vectors of four channels apply.
+    fn fast(self) -> bool {
+        self.dims.groups == 1 && self.in_pitch.is_multiple_of(4) && self.out_pitch.is_multiple_of(4)
+    }
+
+    /// Whether this is a linear layer over pixels.
+    fn pointwise(self) -> bool {
+        let Dims { kernel, stride, padding, groups, in_channels, out_channels, .. } = self.dims;
+        let plain = (self.in_pitch, self.out_pitch) == (in_channels, out_channels);
+        (kernel, stride, padding, groups) == (1, 1, 0, 1) && plain
+    }
+
+    /// Elements of packed weights.
+    fn packed_len(self) -> usize {
+        self.dims.kernel * self.dims.kernel * self.in_pitch * self.out_pitch
+    }
+
+    /// What all kernels need; rows are out's pixels and inp is gathered, as in the forward pass.
+    fn params(self) -> Params {
+        let Dims { batch, height, width, in_channels, out_channels, kernel, stride, padding, groups } = self.dims;
+        Params {
+            batch: batch as u32,
+            rows_h: self.dims.out_height() as u32,
+            rows_w: self.dims.out_width() as u32,
+            src_h: height as u32,
+            src_w: width as u32,
+            src_c4: (self.in_pitch / 4) as u32,
+            dst_h: self.dims.out_height() as u32,
+            dst_w: self.dims.out_width() as u32,
+            dst_c4: (self.out_pitch / 4) as u32,
+            stride: stride as u32,
+            off_y: -(padding as i32),
+            off_x: -(padding as i32),
+            taps_y: kernel as u32,
+            taps_x: kernel as u32,
+            step: 1,
+            kernel: kernel as u32,
+            dst_stride: 1,
+            out_channels: out_channels as u32,
+            in_channels: (in_channels / groups) as u32,
+            groups: groups as u32,
+            in_pitch: self.in_pitch as u32,
+            out_pitch: self.out_pitch as u32,
+            ..Params::default()
+        }
+    }
+
+    /// Pixels that a workgroup of `backward_weight` adds up, where `cols` output channels are a tile's.
+    fn chunk(self, for_cpu: bool, cols: usize) -> usize {
+        let tiles = (self.packed_len() / self.out_pitch).div_ceil(TILE) * self.out_pitch.div_ceil(cols);
+        let pixels = self.dims.out_pixels();
+        // Whole steps of the tiled kernel.
+        (pixels * tiles).div_ceil(BUSY[usize::from(!for_cpu)]).max(MIN_CHUNK).next_multiple_of(16)
+    }
+}
+
+/// Columns of the direct kernel's tile.
+fn direct_cols(channels: usize) -> usize {
+    if channels <= 16 || channels == 48 { 16 } else { 32 }
+}
+
+/// Elements of scratch that the three passes over `dims` need.
+pub fn scratch_len(dims: Dims) -> usize {
+    let padded = [dims.in_channels, dims.out_channels].map(|c| c.next_multiple_of(4));
+    let layout = Layout { dims, in_pitch: padded[0], out_pitch: padded[1] };
+    let chunks = [(true, direct_cols(padded[1])), (false, TILE), (true, TILE)]
+        .map(|(for_cpu, cols)| dims.out_pixels().div_ceil(layout.chunk(for_cpu, cols)));
+    let simple = dims.out_pixels().div_ceil(MIN_CHUNK) * dims.weight_len();
+    let fast = if dims.groups == 1 { layout.packed_len() * chunks.into_iter().max().unwrap_or(1) } else { 0 };
+    align(simple.max(fast))
+}
+
+/// Packed weights in scratch, for the forward pass or `transposed` for the gradient of `inp`.
+fn pack(r: &mut Recorder, weight: &View, layout: Layout, transposed: bool) -> Result<View> {
+    let [packed] = r.scratch("conv2d", layout.packed_len());
+    let kernel = r.kernel(&shaders::CONV2D, "pack", &[("TRANSPOSED", f64::from(u8::from(transposed)))])?;
+    let (rows, cols) =
+        if transposed { (layout.out_pitch, layout.in_pitch) } else { (layout.in_pitch, layout.out_pitch) };
+    let grid = [cols.div_ceil(WG) as u32, rows as u32, 1];
+    r.push(&kernel, &[("weight", weight), ("packed_weight", &packed)], &layout.params(), grid);
+    Ok(packed)
+}
+
+/// The dispatch that `forward` and every class of `backward_input` share.
+fn gather(
+    r: &mut Recorder,
+    entry: &str,
+    dst: &View,
+    src: &View,
+    packed: &View,
+    params: &Params,
+    accumulate: bool,
+) -> Result<()> {
+    let mut constants = vec![("ACCUMULATE", f64::from(u8::from(accumulate)))];
+    let channels = params.dst_c4 as usize * 4;
+    let (shader, cols) = if r.for_cpu && r.gpu.has_wide_subgroups() {
+        let cols = direct_cols(channels);
+        constants.push(("COLS", cols as f64));
+        (&shaders::CONV2D_DIRECT, cols)
+    } else {
+        (&shaders::CONV2D, TILE)
+    };
+    let kernel = r.kernel(shader, entry, &constants)?;
+    let rows = (params.batch * params.rows_h * params.rows_w) as usize;
+    let grid = [channels.div_ceil(cols) as u32, rows.div_ceil(TILE) as u32, 1];
+    r.push(&kernel, &[("dst", dst), ("src", src), ("packed", packed)], params, grid);
+    Ok(())
+}
+
+/// `out = ` the convolution of `inp`: `out` `[B, H', W', O]`, `inp` `[B, H, W, C]`, `weight` `[O, C/groups, k, k]`.
+pub fn forward(r: &mut Recorder, out: &View, inp: &View, weight: &View, dims: Dims) -> Result<()> {
+    let layout = layout("conv2d", ["inp", "out"], inp, out, weight, dims);
+    if layout.pointwise() {
+        return matmul::forward(r, out, inp, weight, None, dims.out_pixels(), dims.out_channels, dims.in_channels);
+    }
+    if layout.fast() {
+        let packed = pack(r, weight, layout, false)?;
+        return gather(r, "forward", out, inp, &packed, &layout.params(), false);
+    }
+    let kernel = r.kernel(&shaders::CONV2D, "forward_any", &[])?;
+    let views = [("out", out), ("inp", inp), ("filters", weight)];
+    r.push(&kernel, &views, &layout.params(), fold(out.len.div_ceil(WG)));
+    Ok(())
+}
+
+/// Gradient of the input: `dinp = `, or `+= ` with `accumulate`. Shapes as in [`forward`].
+pub fn backward_input(
+    r: &mut Recorder,
+    dinp: &View,
+    dout: &View,
+    weight: &View,
+    dims: Dims,
+    accumulate: bool,
+) -> Result<()> {
+    let layout = layout("conv2d::backward_input", ["dinp", "dout"], dinp, dout, weight, dims);
+    if layout.pointwise() && !accumulate {
+        let (n, k) = (dims.out_channels, dims.in_channels);
+        return matmul::backward_input(r, dinp, dout, weight, dims.out_pixels(), n, k);
+    }
+    if !layout.fast() {
+        let constants = [("ACCUMULATE", f64::from(u8::from(accumulate)))];
+        let kernel = r.kernel(&shaders::CONV2D, "backward_input_any", &constants)?;
+        let views = [("dinp", dinp), ("dout", dout), ("filters", weight)];
+        r.push(&kernel, &views, &layout.params(), fold(dinp.len.div_ceil(WG)));
+        return Ok(());
+    }
+    let packed = pack(r, weight, layout, true)?;
+    let Dims { height, width, kernel, stride, padding, .. } = dims;
+    // Along one axis, the class of pixels ≡ `rest` mod stride: how many, their first tap, how many taps, offset.
+    let class = |rest: usize, size: usize| {
+        let first = (rest + padding) % stride;
+        let taps = kernel.saturating_sub(first).div_ceil(stride);
+        (
+            size.saturating_sub(rest).div_ceil(stride) as u32,
+            first as u32,
+            taps as u32,
+            ((rest + padding) / stride) as i32,
+        )
+    };
+    for (rest_y, rest_x) in (0..stride).flat_map(|y| (0..stride).map(move |x| (y, x))) {
+        let (rows_h, first_y, taps_y, off_y) = class(rest_y, height);
+        let (rows_w, first_x, taps_x, off_x) = class(rest_x, width);
+        if rows_h == 0 || rows_w == 0 || (accumulate && (taps_y == 0 || taps_x == 0)) {
+            continue;
+        }
+        let params = Params {
+            rows_h,
+            rows_w,
+            src_h: dims.out_height() as u32,
+            src_w: dims.out_width() as u32,
+            src_c4: (layout.out_pitch / 4) as u32,
+            dst_h: height as u32,
+            dst_w: width as u32,
+            dst_c4: (layout.in_pitch / 4) as u32,
+            stride: 1,
+            off_y,
+            off_x,
+            taps_y,
+            taps_x,
+            first_y,
+            first_x,
+            step: stride as u32,
+            dst_stride: stride as u32,
+            dst_y: rest_y as u32,
+            dst_x: rest_x as u32,
+            ..layout.params()
+        };
+        gather(r, "backward_input", dinp, dout, &packed, &params, accumulate)?;
+    }
+    Ok(())
+}
+
+/// Gradient of the weight: `dweight += `. Shapes as in [`forward`].
+pub fn backward_weight(r: &mut Recorder, dweight: &View, dout: &View, inp: &View, dims: Dims) -> Result<()> {
+    let layout = layout("conv2d::backward_weight", ["inp", "dout"], inp, dout, dweight, dims);
+    let pixels = dims.out_pixels();
+    if !layout.fast() {
+        let chunks = pixels.div_ceil(MIN_CHUNK);
+        let [partial] = r.scratch("conv2d::backward_weight", chunks * dweight.len);
+        let kernel = r.kernel(&shaders::CONV2D, "backward_weight_any", &[])?;
+        let params = Params { chunk: MIN_CHUNK as u32, ..layout.params() };
+        let views = [("dweight", &partial), ("gradient", dout), ("inp", inp)];
+        r.push(&kernel, &views, &params, [dweight.len.div_ceil(WG) as u32, chunks as u32, 1]);
+        return column_sum::add_rows(r, dweight, &partial, chunks, dweight.len);
+    }
+    let direct = r.for_cpu && r.gpu.has_wide_subgroups();
+    let cols = if direct { direct_cols(layout.out_pitch) } else { TILE };
+    let chunk = layout.chunk(r.for_cpu, cols);
+    let chunks = pixels.div_ceil(chunk);
+    let [partial] = r.scratch("conv2d::backward_weight", chunks * layout.packed_len());
+    let params = Params { chunk: chunk as u32, ..layout.params() };
+    let rows = layout.packed_len() / layout.out_pitch;
+    let grid = [rows.div_ceil(TILE) as u32, layout.out_pitch.div_ceil(cols) as u32, chunks as u32];
+    let kernel = if direct {
+        r.kernel(&shaders::CONV2D_DIRECT, "backward_weight", &[("COLS", cols as f64)])?
+    } else {
+        r.kernel(&shaders::CONV2D, "backward_weight", &[])?
+    };
+    let dout_name = if direct { "dout" } else { "dout4" };
+    r.push(&kernel, &[("partial", &partial), (dout_name, dout), ("src", inp)], &params, grid);
+
+    let kernel = r.kernel(&shaders::CONV2D, "unpack", &[])?;
+    let params = Params { batch: chunks as u32, ..layout.params() };
+    let grid = [dims.out_channels.div_ceil(WG) as u32, dims.in_channels as u32, 1];
+    r.push(&kernel, &[("dweight", dweight), ("chunks_of_dweight", &partial)], &params, grid);
+    Ok(())
+}
+
+/// `out` `[batch, pixels, pitch] = ` the images `inp` `[batch, channels, pixels]`, with channels last; `out`'s length says
+/// whether its pitch is `channels` or that padded with zeros to a multiple of 4.
+pub fn to_nhwc(r: &mut Recorder, out: &View, inp: &View, batch: usize, channels: usize, pixels: usize) -> Result<()> {
+    check("conv2d::to_nhwc", "inp", inp, batch * channels * pixels);
+    let params = Params {
+        batch: batch as u32,
+        src_h: pixels as u32,
+        src_w: 1,
+        in_channels: channels as u32,
+        out_pitch: pitch("conv2d::to_nhwc", "out", out, batch * pixels, channels) as u32,
+        ..Params::default()
+    };
+    let kernel = r.kernel(&shaders::CONV2D, "to_nhwc", &[])?;
+    r.push(&kernel, &[("out", out), ("inp", inp)], &params, fold((batch * pixels).div_ceil(WG)));
+    Ok(())
+}

@@ -1,0 +1,58 @@
+//! Host wrapper of `shaders/max_pool.wgsl`.
+
+use crate::error::Result;
+use crate::gpu::{View, shaders};
+use crate::ops::{Recorder, check, elem};
+
+pub use crate::cpu::max_pool::Dims;
+
+#[repr(C)]
+#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+struct Params {
+    src_h: u32,
+    src_w: u32,
+    dst_h: u32,
+    dst_w: u32,
+    cols: u32,
+    kernel: u32,
+    stride: u32,
+    padding: u32,
+}
+
+fn run(r: &mut Recorder, entry: &str, views: &[(&str, &View)], lines: usize, dims: Dims) -> Result<()> {
+    assert!(2 * dims.padding <= dims.kernel, "max_pool: {dims:?} leaves windows empty");
+    let (width, tail) = elem(dims.channels);
+    let tail = format!("{tail}alias taps = {};\n", if width == 4 { "vec4u" } else { "u32" });
+    let lanes = r.reduce_lanes();
+    let kernel = r.gpu.kernel(&shaders::MAX_POOL, entry, &[("WG", lanes as f64)], &tail)?;
+    let cols = dims.channels / width;
+    let params = Params {
+        src_h: dims.height as u32,
+        src_w: dims.width as u32,
+        dst_h: dims.out_height() as u32,
+        dst_w: dims.out_width() as u32,
+        cols: cols as u32,
+        kernel: dims.kernel as u32,
+        stride: dims.stride as u32,
+        padding: dims.padding as u32,
+    };
+    r.push(&kernel, views, &params, [cols.div_ceil(lanes.min(cols)) as u32, lines as u32, 1]);
+    Ok(())
+}
+
+/// `out` `[B, H', W', C] = ` the windows' largest values of `inp` `[B, H, W, C]`; assigns `tap` (u32, as large as `out`),
+/// which says where they were, for backward.
+pub fn forward(r: &mut Recorder, out: &View, tap: &View, inp: &View, dims: Dims) -> Result<()> {
+    check("max_pool", "out", out, dims.out_len());
+    check("max_pool", "tap", tap, dims.out_len());
+    check("max_pool", "inp", inp, dims.in_len());
+    run(r, "forward", &[("out", out), ("tap", tap), ("inp", inp)], dims.batch * dims.out_height(), dims)
+}
+
+/// `dinp = ` the gradient: each window's goes to its first largest value. Shapes as in [`forward`].
+pub fn backward(r: &mut Recorder, dinp: &View, dout: &View, tap: &View, dims: Dims) -> Result<()> {
+    check("max_pool::backward", "dinp", dinp, dims.in_len());
+    check("max_pool::backward", "dout", dout, dims.out_len());
+    check("max_pool::backward", "tap", tap, dims.out_len());
+    run(r, "backward", &[("dinp", dinp), ("dout", dout), ("saved_tap", tap)], dims.batch * dims.height, dims)
+}

@@ -1,0 +1,28 @@
+//! Host wrapper of `shaders/relu.wgsl`.
+
+use crate::error::Result;
+use crate::gpu::{View, shaders};
+use crate::ops::{Len, Recorder, check, elem, elementwise};
+
+/// `out = max(inp, 0)`, as long as `inp`.
+pub fn forward(r: &mut Recorder, out: &View, inp: &View) -> Result<()> {
+    check("relu", "out", out, inp.len);
+    let (width, tail) = elem(inp.len);
+    let kernel = r.gpu.kernel(&shaders::RELU, "forward", &[], tail)?;
+    let len = inp.len / width;
+    r.push(&kernel, &[("out", out), ("inp", inp)], &Len { len: len as u32 }, elementwise(len));
+    Ok(())
+}
+
+/// `dinp = dout` where `out`, saved by forward, is positive, else 0; with `accumulate` it is added.
+pub fn backward(r: &mut Recorder, dinp: &View, dout: &View, out: &View, accumulate: bool) -> Result<()> {
+    check("relu::backward", "dinp", dinp, out.len);
+    check("relu::backward", "dout", dout, out.len);
+    let (width, tail) = elem(out.len);
+    let constants = [("ACCUMULATE", f64::from(u8::from(accumulate)))];
+    let kernel = r.gpu.kernel(&shaders::RELU, "backward", &constants, tail)?;
+    let len = out.len / width;
+    let views = [("dinp", dinp), ("dout", dout), ("saved_out", out)];
+    r.push(&kernel, &views, &Len { len: len as u32 }, elementwise(len));
+    Ok(())
+}

@@ -1,0 +1,220 @@
+//! Batch norm in both modes and both variants, and the ReLU.
+
+use super::Suite;
+use super::harness::{Case, EPS, Launch, Random, narrow, sum_tolerance, wide};
+use crate::cpu;
+use crate::cpu::batch_norm::{backward, normalise, statistics, update_running};
+use crate::error::Result;
+use crate::ops;
+use crate::ops::batch_norm::{Dims, Mode, Stats};
+
+const MOMENTUM: f32 = 0.1;
+
+pub(super) fn batch_norm(s: &mut Suite) -> Result<()> {
+    // Below, at and past lanes, their blocks of 64 rows, and chunks.
+    let shapes = [(2, 1), (2, 64), (3, 5), (63, 65), (65, 16), (130, 63), (197, 3), (600, 12), (1025, 4), (300, 260)];
+    for launch in Launch::all(s.gpu) {
+        for (i, (rows, cols)) in shapes.into_iter().enumerate() {
+            // The second: a channel far from zero whose values hardly differ.
+            for (offset, deviation) in [(0.0, 1.0), (1e3, 1e-2)] {
+                for mode in [Mode::Train, Mode::Eval] {
+                    case(s, launch, i as u64, rows, cols, offset, deviation, mode)?;
+                }
+            }
+        }
+    }
+    // More rows than chunks of 64 are allowed for, with an outlier in the row that everything is relative to.
+    outlier(s)
+}
+
+fn case(
+    s: &mut Suite,
+    launch: Launch,
+    seed: u64,
+    rows: usize,
+    cols: usize,
+    offset: f32,
+    deviation: f32,
+    mode: Mode,
+) -> Result<()> {
+    let mut random = Random::new(1000 + seed);
+    let n = rows * cols;
+    // An eps below the variance, which it must not cover.
+    let eps = 0.1 * deviation * deviation;
+    let dims = Dims { rows, cols, eps, momentum: MOMENTUM };
+    // Alternately one up and one down, so that no column is without variance.
+    let side = |i: usize| if (i / cols).is_multiple_of(2) { 1.0 } else { -1.0 };
+    let x: Vec<f32> = random.vec(n).iter().enumerate().map(|(i, v)| offset + deviation * (side(i) + 0.5 * v)).collect();
+    let (weight, bias, shortcut, dout) = (random.vec(cols), random.vec(cols), random.vec(n), random.vec(n));
+    let running_mean: Vec<f32> = random.vec(cols).iter().map(|v| offset + deviation * v).collect();
+    let running_var: Vec<f32> = random.vec(cols).iter().map(|v| deviation * deviation * (1.2 + v)).collect();
+    let (x64, weight64, bias64, shortcut64) = (wide(&x), wide(&weight), wide(&bias), wide(&shortcut));
+    let name = format!("rows {rows}, cols {cols}, {offset} ± {deviation}, {mode:?}, {}", launch.suffix());
+    let mut c = Case::new(s.gpu, name, ops::batch_norm::scratch_len(rows, cols))?;
+    let [inp, weight_view, bias_view] = [c.input("inp", &x)?, c.input("weight", &weight)?, c.input("bias", &bias)?];
+    let [shortcut_view, dout_view] = [c.input("shortcut", &shortcut)?, c.input("dout", &dout)?];
+
+    let train = mode == Mode::Train;
+    let (mut mean64, mut var64) = (wide(&running_mean), wide(&running_var));
+    let (mut want_running_mean, mut want_running_var) = (mean64.clone(), var64.clone());
+    if train {
+        statistics(&mut mean64, &mut var64, &x64, rows, cols);
+        let momentum = f64::from(MOMENTUM);
+        update_running(&mut want_running_mean, &mut want_running_var, &mean64, &var64, rows, momentum);
+    }
+    // In train mode nothing but x itself carries the offset: the mean is relative to row 0.
+    let origin: Vec<f64> = if train { x64[..cols].to_vec() } else { vec![0.0; cols] };
+    let relative: Vec<f64> = mean64.iter().zip(&origin).map(|(m, o)| m - o).collect();
+    let tolerance = sum_tolerance(rows, 24.0);
+    let mut rstd64 = vec![0.0; cols];
+    for (with_shortcut, relu) in [(false, false), (false, true), (true, true), (true, false)] {
+        let mut want = vec![0.0; n];
+        let shortcut64 = with_shortcut.then_some(shortcut64.as_slice());
+        normalise(
+            &mut want,
+            &mut rstd64,
+            &x64,
+            &mean64,
+            &var64,
+            &weight64,
+            &bias64,
+            shortcut64,
+            relu,
+            rows,
+            cols,
+            f64::from(eps),
+        );
+        let [out, mean, rstd] = [c.output("out", n)?, c.output("mean", cols)?, c.output("rstd", cols)?];
+        let [running_mean, running_var] =
+            [c.input("running_mean", &running_mean)?, c.input("running_var", &running_var)?];
+        let stats = Stats { mean: &mean, rstd: &rstd, running_mean: &running_mean, running_var: &running_var };
+        let shortcut = with_shortcut.then_some(&shortcut_view);
+        c.run(launch, |r| {
+            ops::batch_norm::forward(r, &out, stats, &inp, &weight_view, &bias_view, shortcut, relu, mode, dims)
+        })?;
+        // Sums over rows, then some operations on values of the size of the deviation.
+        c.expect("batch_norm::forward", &out, &want, tolerance);
+        c.expect("batch_norm::forward", &mean, &relative, tolerance);
+        c.expect("batch_norm::forward", &rstd, &rstd64, tolerance);
+        if train {
+            // The mean is f32 again; the variance has a sum of squares in it.
+            c.expect("batch_norm::running", &running_mean, &want_running_mean, tolerance);
+            c.expect("batch_norm::running", &running_var, &want_running_var, tolerance);
+        } else {
+            c.expect_unchanged("batch_norm::running", &running_mean);
+            c.expect_unchanged("batch_norm::running", &running_var);
+        }
+    }
+
+    // Backward starts from the same saved statistics as the reference.
+    let (mean32, rstd32) = (narrow(&relative), narrow(&rstd64));
+    let absolute: Vec<f64> = wide(&mean32).iter().zip(&origin).map(|(m, o)| m + o).collect();
+    let rstd64 = wide(&rstd32);
+    let [mean, rstd] = [c.input("saved_mean", &mean32)?, c.input("saved_rstd", &rstd32)?];
+    // Any output will do as a mask.
+    let out: Vec<f32> = random.vec(n).iter().map(|v| v.max(0.0)).collect();
+    let out_view = c.input("saved_out", &out)?;
+    for relu in [false, true] {
+        let masked: Vec<f64> =
+            wide(&dout).iter().zip(&out).map(|(g, y)| if relu && *y <= 0.0 { 0.0 } else { *g }).collect();
+        let (before_weight, before_bias) = (random.vec(cols), random.vec(cols));
+        let (mut want, mut want_weight, mut want_bias) = (vec![0.0; n], wide(&before_weight), wide(&before_bias));
+        backward(
+            &mut want,
+            &mut want_weight,
+            &mut want_bias,
+            &masked,
+            &x64,
+            &weight64,
+            &absolute,
+            &rstd64,
+            train,
+            rows,
+            cols,
+        );
+        let dinp = c.output("dinp", n)?;
+        let [dweight, dbias] = [c.input("dweight", &before_weight)?, c.input("dbias", &before_bias)?];
+        let mask = relu.then_some(&out_view);
+        c.run(launch, |r| {
+            ops::batch_norm::backward(
+                r,
+                &dinp,
+                &dweight,
+                &dbias,
+                &dout_view,
+                mask,
+                &inp,
+                &weight_view,
+                &mean,
+                &rstd,
+                mode,
+                dims,
+            )
+        })?;
+        // Two rows: what is left of the gradient is eps's share of it, a twentieth.
+        let cancelled = if rows == 2 { 40.0 } else { 1.0 };
+        c.expect("batch_norm::backward", &dinp, &want, cancelled * tolerance);
+        c.expect("batch_norm::backward", &dweight, &want_weight, tolerance);
+        c.expect("batch_norm::backward", &dbias, &want_bias, tolerance);
+    }
+    s.finish(c)
+}
+
+/// The first row is 400 deviations away from the others: as far as one of so many rows can be, nearly.
+fn outlier(s: &mut Suite) -> Result<()> {
+    let (rows, cols, eps) = (180_000, 4, 1e-5_f32);
+    let mut x = Random::new(5).vec(rows * cols);
+    x[..cols].fill(400.0);
+    let dims = Dims { rows, cols, eps, momentum: MOMENTUM };
+    let (x64, one, zero) = (wide(&x), vec![1.0_f32; cols], vec![0.0_f32; cols]);
+    let (mut mean64, mut var64, mut rstd64) = (vec![0.0; cols], vec![0.0; cols], vec![0.0; cols]);
+    statistics(&mut mean64, &mut var64, &x64, rows, cols);
+    let mut want = vec![0.0; rows * cols];
+    let (one64, zero64) = (wide(&one), wide(&zero));
+    normalise(&mut want, &mut rstd64, &x64, &mean64, &var64, &one64, &zero64, None, false, rows, cols, f64::from(eps));
+    let (mut want_mean, mut want_var) = (vec![0.0; cols], vec![1.0; cols]);
+    update_running(&mut want_mean, &mut want_var, &mean64, &var64, rows, f64::from(MOMENTUM));
+    let mut c = Case::new(s.gpu, "an outlier in row 0", ops::batch_norm::scratch_len(rows, cols))?;
+    let [inp, weight, bias] = [c.input("inp", &x)?, c.input("weight", &one)?, c.input("bias", &zero)?];
+    let [out, mean, rstd] = [c.output("out", rows * cols)?, c.output("mean", cols)?, c.output("rstd", cols)?];
+    let [running_mean, running_var] = [c.input("running_mean", &zero)?, c.input("running_var", &one)?];
+    let stats = Stats { mean: &mean, rstd: &rstd, running_mean: &running_mean, running_var: &running_var };
+    c.run(Launch::natural(s.gpu), |r| {
+        ops::batch_norm::forward(r, &out, stats, &inp, &weight, &bias, None, false, Mode::Train, dims)
+    })?;
+    // Distances from row 0 round by 2^-15, a 16-thousandth of a deviation.
+    let relative: Vec<f64> = mean64.iter().map(|m| m - 400.0).collect();
+    c.expect("batch_norm::forward", &out, &want, 1e-4);
+    c.expect("batch_norm::forward", &mean, &relative, 1e-6);
+    c.expect("batch_norm::forward", &rstd, &rstd64, 1e-5);
+    c.expect("batch_norm::running", &running_var, &want_var, 1e-5);
+    c.expect_bits("batch_norm::running", &running_mean, &[], &[]);
+    s.finish(c)
+}
+
+pub(super) fn relu(s: &mut Suite) -> Result<()> {
+    let natural = Launch::natural(s.gpu);
+    for launch in [natural, Launch { fold: true, ..natural }] {
+        for len in [1, 3, 63, 64, 65, 768, 5001, 5000] {
+            let mut random = Random::new(len as u64);
+            let (mut inp, dout, before) = (random.vec(len), random.vec(len), random.vec(len));
+            inp[len / 2] = 0.0;
+            let mut want = vec![0.0; len];
+            cpu::relu::forward(&mut want, &wide(&inp));
+            let mut c = Case::new(s.gpu, format!("len {len}{}", if launch.fold { ", folded" } else { "" }), 0)?;
+            let [inp, dout_view, out] = [c.input("inp", &inp)?, c.input("dout", &dout)?, c.output("out", len)?];
+            c.run(launch, |r| ops::relu::forward(r, &out, &inp))?;
+            c.expect("relu::forward", &out, &want, 0.0);
+            for accumulate in [false, true] {
+                let mut want_grad = if accumulate { wide(&before) } else { vec![0.0; len] };
+                cpu::relu::backward(&mut want_grad, &wide(&dout), &want, accumulate);
+                let dinp = if accumulate { c.input("dinp", &before)? } else { c.output("dinp", len)? };
+                c.run(launch, |r| ops::relu::backward(r, &dinp, &dout_view, &out, accumulate))?;
+                // A copy, or one addition.
+                c.expect("relu::backward", &dinp, &want_grad, EPS);
+            }
+            s.finish(c)?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,141 @@
+//! Convolutions: both fast variants, the slow one for other channel counts and groups, and the change of layout before.
+
+use super::Suite;
+use super::harness::{Case, Launch, Random, sum_tolerance, wide};
+use crate::cpu;
+use crate::error::Result;
+use crate::gpu::View;
+use crate::ops;
+use crate::ops::conv2d::Dims;
+
+/// Batch, height, width, channels in and out, kernel, stride, padding, groups: below, at and past tiles and chunks;
+/// strides that leave pixels out, or whole classes of them without a tap.
+const SHAPES: [[usize; 9]; 24] = [
+    [1, 1, 1, 1, 1, 1, 1, 0, 1],
+    [1, 1, 1, 4, 4, 3, 1, 1, 1],
+    [2, 5, 7, 3, 5, 3, 1, 1, 1],
+    [1, 9, 8, 16, 16, 3, 1, 1, 1],
+    [3, 7, 7, 64, 64, 3, 1, 1, 1],
+    [2, 8, 9, 64, 68, 3, 2, 1, 1],
+    [1, 15, 14, 3, 16, 7, 2, 3, 1],
+    [2, 12, 17, 3, 64, 7, 2, 3, 1],
+    [2, 10, 7, 63, 65, 3, 1, 1, 1],
+    [1, 6, 5, 12, 20, 5, 1, 2, 1],
+    [2, 9, 9, 16, 32, 1, 2, 0, 1],
+    [2, 9, 8, 16, 48, 1, 2, 1, 1],
+    [2, 7, 8, 8, 16, 1, 1, 0, 1],
+    [3, 4, 4, 5, 7, 1, 1, 0, 1],
+    [1, 11, 4, 4, 48, 2, 2, 0, 1],
+    [1, 13, 13, 8, 8, 3, 3, 1, 1],
+    [2, 4, 4, 4, 4, 3, 2, 0, 1],
+    [2, 3, 5, 8, 4, 2, 4, 0, 1],
+    [1, 33, 47, 8, 8, 3, 1, 1, 1],
+    [2, 31, 33, 20, 36, 3, 2, 1, 1],
+    [1, 7, 7, 100, 36, 3, 1, 1, 1],
+    [2, 6, 7, 8, 12, 3, 1, 1, 4],
+    [1, 5, 6, 6, 6, 3, 2, 1, 6],
+    [1, 24, 25, 6, 4, 3, 1, 1, 2],
+];
+
+pub(super) fn conv2d(s: &mut Suite) -> Result<()> {
+    let natural = Launch::natural(s.gpu);
+    let other = Launch { for_cpu: !natural.for_cpu, ..natural };
+    for (i, &[batch, height, width, in_channels, out_channels, kernel, stride, padding, groups]) in
+        SHAPES.iter().enumerate()
+    {
+        let dims = Dims { batch, height, width, in_channels, out_channels, kernel, stride, padding, groups };
+        for launch in [natural, other] {
+            case(s, launch, i as u64, dims, false)?;
+            if !(in_channels.is_multiple_of(4) && out_channels.is_multiple_of(4)) {
+                case(s, launch, i as u64, dims, true)?;
+            }
+        }
+    }
+    for launch in [natural, Launch { fold: true, ..natural }] {
+        for (batch, channels, pixels) in [(1, 1_usize, 1), (2, 3, 35), (3, 5, 65), (1, 4, 197), (2, 64, 9)] {
+            for pitch in [channels, channels.next_multiple_of(4)] {
+                let inp = Random::new(pixels as u64).vec(batch * channels * pixels);
+                let mut want = vec![0.0; batch * pixels * pitch];
+                cpu::conv2d::to_nhwc(&mut want, &wide(&inp), batch, channels, pixels, pitch);
+                let mut c = Case::new(s.gpu, format!("{batch}×{channels}×{pixels} to {pitch}"), 0)?;
+                let [inp, out] = [c.input("inp", &inp)?, c.output("out", want.len())?];
+                c.run(launch, |r| ops::conv2d::to_nhwc(r, &out, &inp, batch, channels, pixels))?;
+                // A copy.
+                c.expect("conv2d::to_nhwc", &out, &want, 0.0);
+                s.finish(c)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Pixels of `channels` each, with zeros up to `pitch`.
+fn pad<T: Copy + Default>(values: &[T], channels: usize, pitch: usize) -> Vec<T> {
+    let pixel = |p: &[T]| p.iter().copied().chain(vec![T::default(); pitch - channels]).collect::<Vec<T>>();
+    values.chunks_exact(channels).flat_map(pixel).collect()
+}
+
+fn case(s: &mut Suite, launch: Launch, seed: u64, dims: Dims, padded: bool) -> Result<()> {
+    let mut random = Random::new(900 + seed);
+    let (inp, weight, dout) = (random.vec(dims.in_len()), random.vec(dims.weight_len()), random.vec(dims.out_len()));
+    let (inp64, weight64, dout64) = (wide(&inp), wide(&weight), wide(&dout));
+    let stored = |channels: usize| if padded { channels.next_multiple_of(4) } else { channels };
+    let pad_in = |x: &[f64]| pad(x, dims.in_channels, stored(dims.in_channels));
+    let pad_out = |x: &[f64]| pad(x, dims.out_channels, stored(dims.out_channels));
+    let Dims { batch, height, width, in_channels, out_channels, kernel, stride, padding, groups } = dims;
+    let name = format!(
+        "{batch}×{height}×{width}×{in_channels} to {out_channels}, kernel {kernel}, stride {stride}, padding {padding}, \
+         groups {groups}{}, {}",
+        if padded { ", stored in fours" } else { "" },
+        launch.suffix()
+    );
+    let mut c = Case::new(s.gpu, name, ops::conv2d::scratch_len(dims))?;
+    let inp_view = c.input("inp", &pad(&inp, in_channels, stored(in_channels)))?;
+    let dout_view = c.input("dout", &pad(&dout, out_channels, stored(out_channels)))?;
+    let weight_view = c.input("weight", &weight)?;
+
+    let mut want = vec![0.0; dims.out_len()];
+    cpu::conv2d::forward(&mut want, &inp64, &weight64, dims);
+    let want = pad_out(&want);
+    let out = c.output("out", want.len())?;
+    c.run(launch, |r| ops::conv2d::forward(r, &out, &inp_view, &weight_view, dims))?;
+    // Sums over the window and its channels; for the gradients over outputs, and over all pixels.
+    c.expect("conv2d::forward", &out, &want, sum_tolerance(kernel * kernel * in_channels / groups, 4.0));
+
+    for accumulate in [false, true] {
+        let before = random.vec(dims.in_len());
+        let mut want = if accumulate { wide(&before) } else { vec![0.0; dims.in_len()] };
+        cpu::conv2d::backward_input(&mut want, &dout64, &weight64, dims, accumulate);
+        let want = pad_in(&want);
+        let dinp: View = if accumulate {
+            c.input("dinp", &pad(&before, in_channels, stored(in_channels)))?
+        } else {
+            c.output("dinp", want.len())?
+        };
+        c.run(launch, |r| ops::conv2d::backward_input(r, &dinp, &dout_view, &weight_view, dims, accumulate))?;
+        let depth = kernel * kernel * out_channels / groups;
+        // Pixels that no window sees have no gradient: the mean, to which errors are relative, is that much smaller.
+        let sparse = if kernel < stride { (stride * stride / kernel / kernel) as f64 } else { 1.0 };
+        c.expect("conv2d::backward_input", &dinp, &want, sparse * sum_tolerance(depth, 4.0));
+    }
+
+    let before = random.vec(dims.weight_len());
+    let dweight = c.input("dweight", &before)?;
+    let mut want = wide(&before);
+    cpu::conv2d::backward_weight(&mut want, &dout64, &inp64, dims);
+    c.run(launch, |r| ops::conv2d::backward_weight(r, &dweight, &dout_view, &inp_view, dims))?;
+    c.expect("conv2d::backward_weight", &dweight, &want, sum_tolerance(dims.out_pixels(), 4.0));
+    if dims.groups > 1 || !in_channels.is_multiple_of(4) {
+        // The slow kernels take folded grids.
+        let folded = Launch { fold: true, ..launch };
+        let mut want = vec![0.0; dims.out_len()];
+        cpu::conv2d::forward(&mut want, &inp64, &weight64, dims);
+        let want = pad_out(&want);
+        if !padded {
+            let again = c.output("again", want.len())?;
+            c.run(folded, |r| ops::conv2d::forward(r, &again, &inp_view, &weight_view, dims))?;
+            c.expect("conv2d::forward", &again, &want, sum_tolerance(kernel * kernel * in_channels / groups, 4.0));
+        }
+    }
+    s.finish(c)
+}

@@ -1,0 +1,97 @@
+//! Pooling over windows of images.
+
+use super::Suite;
+use super::harness::{Case, Launch, Random, sum_tolerance, wide};
+use crate::cpu;
+use crate::error::Result;
+use crate::ops;
+use crate::ops::{avg_pool, max_pool};
+
+pub(super) fn max_pool(s: &mut Suite) -> Result<()> {
+    // Batch, height, width, channels, kernel, stride, padding: the ResNet's own first; windows that overlap, touch, leave
+    // pixels out.
+    let shapes = [
+        [2, 8, 9, 16, 3, 2, 1],
+        [1, 7, 7, 65, 3, 2, 1],
+        [3, 5, 4, 3, 3, 2, 1],
+        [1, 1, 1, 64, 3, 2, 1],
+        [2, 6, 7, 63, 2, 2, 0],
+        [1, 9, 9, 5, 3, 1, 1],
+        [1, 11, 10, 260, 2, 3, 0],
+        [2, 13, 6, 12, 5, 3, 2],
+    ];
+    let natural = Launch::natural(s.gpu);
+    for launch in [natural, Launch { for_cpu: !natural.for_cpu, ..natural }] {
+        for [batch, height, width, channels, kernel, stride, padding] in shapes {
+            let dims = max_pool::Dims { batch, height, width, channels, kernel, stride, padding };
+            let mut random = Random::new((height * channels) as u64);
+            // Few different values, most of them negative: many ties, and nothing to be said for a zero from outside.
+            let inp: Vec<f32> = random.indices(dims.in_len(), 5).iter().map(|&v| v as f32 - 4.5).collect();
+            let dout = random.vec(dims.out_len());
+            let (mut want, mut tap) = (vec![0.0; dims.out_len()], vec![0; dims.out_len()]);
+            cpu::max_pool::forward(&mut want, &mut tap, &wide(&inp), dims);
+            let mut want_grad = vec![0.0; dims.in_len()];
+            cpu::max_pool::backward(&mut want_grad, &wide(&dout), &tap, dims);
+            let name = format!(
+                "{batch}×{height}×{width}×{channels}, kernel {kernel}, stride {stride}, padding {padding}, {}",
+                launch.suffix()
+            );
+            let mut c = Case::new(s.gpu, name, 0)?;
+            let [inp, dout] = [c.input("inp", &inp)?, c.input("dout", &dout)?];
+            let [out, tap_view] = [c.output("out", want.len())?, c.output("tap", want.len())?];
+            let dinp = c.output("dinp", want_grad.len())?;
+            c.run(launch, |r| {
+                ops::max_pool::forward(r, &out, &tap_view, &inp, dims)?;
+                ops::max_pool::backward(r, &dinp, &dout, &tap_view, dims)
+            })?;
+            c.expect("max_pool::forward", &out, &want, 0.0);
+            c.expect_bits("max_pool::forward", &tap_view, &[0..tap.len()], &tap);
+            // A sum over the windows of a pixel.
+            c.expect("max_pool::backward", &dinp, &want_grad, sum_tolerance(kernel * kernel, 0.0));
+            s.finish(c)?;
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn avg_pool(s: &mut Suite) -> Result<()> {
+    // Batch, height, width, channels, kernel, stride; whether the last windows may be partly outside.
+    let shapes = [
+        ([2, 8, 6, 16, 2, 2], false),
+        ([2, 7, 9, 65, 2, 2], true),
+        ([1, 7, 9, 64, 2, 2], false),
+        ([3, 1, 1, 63, 2, 2], true),
+        ([1, 7, 7, 5, 7, 7], false),
+        ([2, 10, 8, 12, 3, 2], true),
+        ([1, 5, 5, 260, 1, 3], true),
+        ([1, 9, 10, 3, 2, 3], true),
+    ];
+    let natural = Launch::natural(s.gpu);
+    for launch in [natural, Launch { for_cpu: !natural.for_cpu, ..natural }] {
+        for ([batch, height, width, channels, kernel, stride], ceil_mode) in shapes {
+            let dims = avg_pool::Dims { batch, height, width, channels, kernel, stride, ceil_mode };
+            let mut random = Random::new((height * channels) as u64);
+            let (inp, dout) = (random.vec(dims.in_len()), random.vec(dims.out_len()));
+            let (mut want, mut want_grad) = (vec![0.0; dims.out_len()], vec![0.0; dims.in_len()]);
+            cpu::avg_pool::forward(&mut want, &wide(&inp), dims);
+            cpu::avg_pool::backward(&mut want_grad, &wide(&dout), dims);
+            let name = format!(
+                "{batch}×{height}×{width}×{channels}, kernel {kernel}, stride {stride}{}, {}",
+                if ceil_mode { ", ceil" } else { "" },
+                launch.suffix()
+            );
+            let mut c = Case::new(s.gpu, name, 0)?;
+            let [inp, dout] = [c.input("inp", &inp)?, c.input("dout", &dout)?];
+            let [out, dinp] = [c.output("out", want.len())?, c.output("dinp", want_grad.len())?];
+            c.run(launch, |r| {
+                ops::avg_pool::forward(r, &out, &inp, dims)?;
+                ops::avg_pool::backward(r, &dinp, &dout, dims)
+            })?;
+            // Sums over a window, and a division.
+            c.expect("avg_pool::forward", &out, &want, sum_tolerance(kernel * kernel, 3.0));
+            c.expect("avg_pool::backward", &dinp, &want_grad, sum_tolerance(kernel * kernel, 3.0));
+            s.finish(c)?;
+        }
+    }
+    Ok(())
+}
