@@ -89,7 +89,7 @@ pub(super) fn run(args: FinetuneArgs) -> Result<()> {
     if args.trace {
         crate::cli::trace::run(&gpu, &config)?;
     }
-    let start = Start { resume: args.resume, baseline: !args.no_baseline };
+    let start = Start { resume: args.resume, baseline: !args.no_baseline, best: true };
     let summary = train_and_report(&gpu, &config, &args.out, start, "")?;
     if args.json {
         let test = |r: &TestResult| {

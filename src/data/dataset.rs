@@ -123,7 +123,7 @@ impl Dataset {
 /// labels.
 ///
 /// # Errors
-/// [`Error::Usage`] naming the classes that only one of them has.
+/// [`Error::Data`] naming the classes that only one of them has.
 pub fn same_classes(train: &Dataset, val: &Dataset) -> Result<()> {
     let set = |dataset: &Dataset| dataset.classes.iter().cloned().collect::<BTreeSet<_>>();
     let (ours, theirs) = (set(train), set(val));
@@ -136,12 +136,9 @@ pub fn same_classes(train: &Dataset, val: &Dataset) -> Result<()> {
     if differences.is_empty() {
         return Ok(());
     }
-    Err(Error::Usage(format!(
-        "the classes of {} and {} differ: {}; give both the same class names",
-        train.name,
-        val.name,
-        differences.join("; ")
-    )))
+    let what =
+        format!("its classes and those of {} differ: {}; give both the same", train.name, differences.join("; "));
+    Err(Error::data(&val.name, what))
 }
 
 /// The SHA-256 of every image file's bytes, in the order of `dataset.items`.

@@ -68,17 +68,22 @@ impl Gpu {
     ///
     /// Errors when it is larger than the adapter's largest binding or buffer, or when the device is out of memory.
     pub fn buffer(&self, label: &str, len: usize) -> Result<View> {
-        let view = self.large_buffer(label, len)?;
-        let limit = self.limits.max_storage_buffer_binding_size;
-        if view.byte_len() > limit {
-            return Err(Error::Limit(format!(
-                "{label} needs a binding of {}, this adapter allows {}: use a smaller batch size or image size, or \
-                 another adapter (--adapter)",
-                mib(view.byte_len()),
-                mib(limit)
-            )));
+        self.check_binding(label, len)?;
+        self.large_buffer(label, len)
+    }
+
+    /// Errors when a buffer of `len` elements is more than one binding can hold.
+    pub fn check_binding(&self, label: &str, len: usize) -> Result<()> {
+        let (size, limit) = (len as u64 * 4, self.limits.max_storage_buffer_binding_size);
+        if size <= limit {
+            return Ok(());
         }
-        Ok(view)
+        Err(Error::Limit(format!(
+            "{label} needs a binding of {}, this adapter allows {}: use a smaller batch size or image size, or another \
+             adapter (--adapter)",
+            mib(size),
+            mib(limit)
+        )))
     }
 
     /// As [`Gpu::buffer`], for an arena: it may be larger than one binding, and is then bound in segments.
@@ -130,9 +135,10 @@ impl Gpu {
 
 /// A size in bytes as people read it.
 pub fn mib(bytes: u64) -> String {
-    if bytes < 10 << 20 {
-        format!("{:.1} KiB", bytes as f64 / 1024.0)
-    } else {
-        format!("{:.0} MiB", bytes as f64 / (1024.0 * 1024.0))
+    let mib = bytes as f64 / (1024.0 * 1024.0);
+    match mib {
+        0.0..1.0 => format!("{:.1} KiB", mib * 1024.0),
+        1.0..100.0 => format!("{mib:.1} MiB"),
+        _ => format!("{mib:.0} MiB"),
     }
 }

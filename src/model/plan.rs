@@ -26,8 +26,10 @@ impl Plan {
         self.slots.iter().map(|(_, len)| align(*len) as u64 * 4).sum()
     }
 
-    /// Allocates every planned tensor; the error names the one that did not fit.
+    /// Allocates every planned tensor. The error names the one that does not fit, before any is allocated where the
+    /// adapter's limits tell.
     pub fn allocate(&self, gpu: &Gpu) -> Result<Planned> {
+        self.slots.iter().try_for_each(|(label, len)| gpu.check_binding(label, *len))?;
         let views = self.slots.iter().map(|(label, len)| gpu.buffer(label, *len)).collect::<Result<_>>()?;
         Ok(Planned { views })
     }

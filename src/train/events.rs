@@ -55,4 +55,6 @@ pub struct Start {
     pub resume: bool,
     /// Evaluate the pre-trained model on the test sets first.
     pub baseline: bool,
+    /// Evaluate the best weights on the test sets too, where they are not the last.
+    pub best: bool,
 }

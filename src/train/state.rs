@@ -74,7 +74,11 @@ pub fn restore(path: &Path, learner: &mut Learner, tpgm: Option<&mut Tpgm>, setu
         return Err(file.error("progress should have four numbers, and best three"));
     };
     if let Some(tpgm) = tpgm {
-        tpgm.restore_radii(learner, &file.read_u32("radii")?, iterations);
+        let radii = file.read_u32("radii")?;
+        if radii.len() != tpgm.mars.radii.len {
+            return Err(file.error("radii has another length than the model's"));
+        }
+        tpgm.restore_radii(learner, &radii, iterations);
     }
     learner.resume_at(steps, batches);
     let best = (has_best != 0).then(|| (f64::from_bits(top1), f64::from_bits(loss)));

@@ -261,7 +261,7 @@ impl Run<'_, '_> {
         state::save(state_path, &self.learner, self.tpgm.as_ref(), progress, setup)?;
         self.write_drift(anchor, &values.w)?;
         self.test(&tests, "last", steps, &mut summary)?;
-        if progress.best_steps != steps {
+        if start.best && progress.best_steps != steps {
             let values = match best {
                 Some(values) => values,
                 None => Source::open(&self.out.join("best.safetensors"), &config.model_args.overrides())?.snapshot(),
@@ -358,8 +358,8 @@ impl Run<'_, '_> {
         let path = self.out.join("last.safetensors");
         let saved = self.learner.last_sound().and_then(|values| self.source.save(&path, &values));
         let kept = match saved {
-            Ok(()) => format!("the last good weights are in {}", path.display()),
-            Err(e) => format!("the last good weights could not be saved ({e})"),
+            Ok(()) => format!("the last finite weights are in {}", path.display()),
+            Err(e) => format!("the last finite weights could not be saved ({e})"),
         };
         Error::Train(format!("{what} is not a finite number; {kept}: try a lower --lr, --warmup-steps or --clip-norm"))
     }

@@ -1,0 +1,209 @@
+//! `finetune`: what a run leaves behind, and what decides it.
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
+use crate::{Space, TRAIN, with};
+
+/// The training lines of a `metrics.jsonl`.
+fn steps(space: &Space, run: &str) -> Vec<Value> {
+    let lines = space.lines(&format!("{run}/metrics.jsonl"));
+    lines.into_iter().filter(|line| line.get("train_loss").is_some()).collect()
+}
+
+fn losses(space: &Space, run: &str) -> Vec<f64> {
+    steps(space, run).iter().map(|line| line["train_loss"].as_f64().unwrap()).collect()
+}
+
+/// The files that the same run writes byte for byte again.
+#[track_caller]
+fn assert_same_run(space: &Space, one: &str, two: &str) {
+    for file in ["metrics.jsonl", "radii.csv", "drift.csv", "last.safetensors", "best.safetensors"] {
+        let (a, b) = (space.bytes(&format!("{one}/{file}")), space.bytes(&format!("{two}/{file}")));
+        assert!(a == b, "{file} of {one} and {two} differ");
+    }
+}
+
+#[test]
+fn plain_fine_tuning_leaves_a_run_directory() {
+    let space = Space::new();
+    let flags = "--epochs 4 --lr 0.05 --method vanilla --test id=test ood=val --id id --out run";
+    let out = space.ok(&with(TRAIN, flags));
+    let table: Vec<&str> = out.lines().collect();
+    assert!(table[0].starts_with("top-1 %") && table[0].ends_with("OOD mean"), "{out}");
+    assert!(table[1].starts_with("pretrained") && table[2].starts_with("last"), "{out}");
+    for file in ["config.toml", "metrics.jsonl", "radii.csv", "drift.csv", "state.safetensors", "report.html"] {
+        assert!(!space.bytes(&format!("run/{file}")).is_empty(), "{file} is empty");
+    }
+    assert_eq!(space.text("run/radii.csv"), "step,tensor,radius,max_norm,active_rows,rows\n");
+    assert!(space.text("run/report.html").contains("</html>"));
+    space.no_stray_files();
+
+    let lines = steps(&space, "run");
+    assert_eq!(lines.len(), 12, "4 epochs of 18 images in batches of 6");
+    for (i, line) in lines.iter().enumerate() {
+        assert_eq!((&line["step"], &line["epoch"]), (&Value::from(i), &Value::from(i / 3)));
+        assert!(line["lr"].as_f64().unwrap() <= 0.05 && line["train_loss"].as_f64().unwrap() > 0.0, "{line}");
+        assert!(line.get("radius_loss").is_none(), "{line}");
+    }
+    assert!(losses(&space, "run")[11] < losses(&space, "run")[0]);
+
+    let lines = space.lines("run/metrics.jsonl");
+    let evals: Vec<_> = lines.iter().filter(|l| l["eval"] == "val").map(|l| l["step"].as_u64().unwrap()).collect();
+    assert_eq!(evals, [3, 6, 9, 12], "an evaluation an epoch");
+    let last = lines.iter().find(|l| l["final"] == true && l["model"] == "last" && l["eval"] == "id").unwrap();
+    let again = space.json("eval --model run/last.safetensors --data id=test");
+    assert_eq!(last["top1"], again[0]["top1"]);
+    assert!((last["loss"].as_f64().unwrap() - again[0]["loss"].as_f64().unwrap()).abs() < 1e-5);
+    for model in ["best", "last"] {
+        assert!(space.ok(&format!("inspect run/{model}.safetensors")).contains("blue, green, red"));
+    }
+}
+
+#[test]
+fn tpgm_logs_a_radius_loss_a_step_and_a_row_a_tensor_and_outer_iteration() {
+    let space = Space::new();
+    let json = space.json(&format!("{TRAIN} --test t=test --no-baseline --out run"));
+    assert_eq!((&json["steps"], &json["tests"][0]["model"]), (&Value::from(6), &Value::from("last")));
+    assert!(steps(&space, "run").iter().all(|line| line["radius_loss"].as_f64().unwrap() > 0.0));
+    let tensors: BTreeSet<String> = space.tensors("m.safetensors").into_keys().collect();
+    let rows = space.rows("run/radii.csv");
+    assert_eq!(rows.len(), 6 * tensors.len());
+    for (i, row) in rows.iter().enumerate() {
+        assert_eq!((row[0].as_str(), row.len()), ((i / tensors.len()).to_string().as_str(), 6));
+        let (active, count): (u64, u64) = (row[4].parse().unwrap(), row[5].parse().unwrap());
+        assert!(row[2].parse::<f64>().unwrap().is_finite() && active <= count, "{row:?}");
+    }
+    assert_eq!(rows[..tensors.len()].iter().map(|r| r[1].clone()).collect::<BTreeSet<_>>(), tensors);
+
+    space.ok(&format!("{TRAIN} --proj-freq 2 --max-iters 3 --exclude head.* --out freq"));
+    for (i, line) in steps(&space, "freq").iter().enumerate() {
+        assert_eq!(line.get("radius_loss").is_some(), i % 2 == 0, "{line}");
+    }
+    let rows = space.rows("freq/radii.csv");
+    assert_eq!(rows.len(), 3 * 3 * (tensors.len() - 2));
+    assert!(rows.iter().all(|row| !row[1].starts_with("head.")));
+    assert_eq!(rows.iter().map(|row| row[0].as_str()).collect::<BTreeSet<_>>(), BTreeSet::from(["0", "2", "4"]));
+}
+
+#[test]
+fn the_post_schedule_learns_radii_after_plain_fine_tuning() {
+    let space = Space::new();
+    space.ok(&format!("{TRAIN} --method vanilla --out plain"));
+    let (_, notes) = space.run(&format!("{TRAIN} --schedule post --max-iters 20 --out run"));
+    assert!(notes.contains("learning the radii"), "{notes}");
+    assert_eq!(losses(&space, "run"), losses(&space, "plain"), "until the end both are the same");
+    let outer: Vec<Value> =
+        space.lines("run/metrics.jsonl").into_iter().filter(|l| l.get("radius_loss").is_some()).collect();
+    assert_eq!(outer.iter().map(|l| l["step"].as_u64().unwrap()).collect::<Vec<_>>(), (0..20).collect::<Vec<_>>());
+    assert_eq!(space.rows("run/radii.csv").len(), 20 * space.tensors("m.safetensors").len());
+    assert_ne!(space.bytes("run/last.safetensors"), space.bytes("plain/last.safetensors"));
+    assert!(space.text("run/config.toml").contains("norm = \"l2\""));
+}
+
+#[test]
+fn the_seed_decides_everything() {
+    let space = Space::new();
+    let train = with(TRAIN, "--augment crop");
+    for (out, seed) in [("one", 3), ("two", 3), ("other", 4)] {
+        space.ok(&format!("{train} --seed {seed} --out {out}"));
+    }
+    assert_same_run(&space, "one", "two");
+    for file in ["metrics.jsonl", "radii.csv", "last.safetensors"] {
+        let (a, b) = (space.bytes(&format!("one/{file}")), space.bytes(&format!("other/{file}")));
+        assert!(a != b, "{file} does not depend on the seed");
+    }
+}
+
+#[test]
+fn a_config_makes_the_same_run_again_and_flags_win_over_it() {
+    let space = Space::new();
+    space.ok(&format!("{TRAIN} --lr 0.02 --warmup-steps 2 --clip-norm 1 --test t=test --seed 5 --out one"));
+    space.ok("finetune --config one/config.toml --out two");
+    assert_same_run(&space, "one", "two");
+    assert_eq!(space.text("one/config.toml"), space.text("two/config.toml"));
+
+    space.ok("finetune --config one/config.toml --seed 6 --steps 4 --method vanilla --out three");
+    let config: toml::Table = space.text("three/config.toml").parse().unwrap();
+    let value = |key: &str| config.get(key).map(ToString::to_string);
+    assert_eq!(value("seed").as_deref(), Some("6"));
+    assert_eq!((value("steps").as_deref(), value("epochs")), (Some("4"), None));
+    assert_eq!((value("lr").as_deref(), value("warmup-steps").as_deref()), (Some("0.02"), Some("2")));
+    assert_eq!(losses(&space, "three").len(), 4);
+}
+
+#[test]
+fn the_config_of_one_optimiser_serves_itself_and_the_other() {
+    let space = Space::new();
+    space.ok(&format!("{TRAIN} --optimizer adamw --lr 1e-3 --out one"));
+    space.ok("finetune --config one/config.toml --out two");
+    assert_same_run(&space, "one", "two");
+    space.ok("finetune --config one/config.toml --optimizer sgd --out sgd");
+    assert!(space.text("sgd/config.toml").contains("momentum = 0.9"));
+    space.ok("finetune --config sgd/config.toml --optimizer adamw --out three");
+    assert_same_run(&space, "one", "three");
+}
+
+#[test]
+fn a_wrong_config_is_named_with_its_line() {
+    let space = Space::new();
+    space.ok(&format!("{TRAIN} --out one"));
+    let good = space.text("one/config.toml");
+    let line_with = |part: &str| good.lines().position(|line| line.contains(part)).unwrap() + 1;
+    let wrong = [
+        (format!("{good}lerning-rate = 3\n"), good.lines().count() + 1, "lerning-rate"),
+        (format!("# heads\nheads = \"two\"\n{good}"), 2, "invalid type"),
+        (format!("\n\n{good}").replace("seed = 0", "seed = true"), line_with("seed = 0") + 2, "invalid type"),
+        (good.replace("norm = \"mars\"", "norm = \"l1\""), line_with("norm = \"mars\""), "`mars` or `l2`"),
+        ("epochs = = 3\n".into(), 1, "`=`"),
+    ];
+    for (text, line, part) in wrong {
+        space.write("wrong.toml", text);
+        space.fails(2, "finetune --config wrong.toml --out x", &[&format!("wrong.toml: line {line}: "), part]);
+    }
+    space.fails(1, "finetune --config nowhere.toml --out x", &["nowhere.toml", "cannot read"]);
+}
+
+#[test]
+fn without_shuffling_batches_follow_the_sorted_paths() {
+    let space = Space::new();
+    space.ok("predict --model m.safetensors --data train --logits l.safetensors");
+    let (_, logits) = &space.tensors("l.safetensors")["logits"];
+    // The loss of each image, in sorted order, at weights that a tiny learning rate leaves where they are.
+    let image = |(i, row): (usize, &[f32])| {
+        let total: f64 = row.iter().map(|l| f64::from(*l).exp()).sum();
+        total.ln() - f64::from(row[i / 6])
+    };
+    let each: Vec<f64> = logits.chunks(3).enumerate().map(image).collect();
+    let want: Vec<f64> = each.chunks(4).map(|batch| batch.iter().sum::<f64>() / batch.len() as f64).collect();
+    assert_eq!(want.len(), 5, "the last batch has two images");
+
+    let frozen = with(TRAIN, "--batch-size 4 --no-shuffle --lr 1e-30 --weight-decay 0 --method vanilla");
+    space.ok(&format!("{frozen} --seed 1 --out one"));
+    space.ok(&format!("{frozen} --seed 2 --out two"));
+    assert_eq!(space.bytes("one/metrics.jsonl"), space.bytes("two/metrics.jsonl"), "nothing is left to the seed");
+    let losses = losses(&space, "one");
+    assert_eq!(losses.len(), 10);
+    for (i, (got, want)) in losses.iter().zip(want.iter().cycle()).enumerate() {
+        assert!((got - want).abs() < 1e-5, "step {i}: {got}, expected {want}");
+    }
+}
+
+#[test]
+fn a_batch_may_pass_in_parts() {
+    let space = Space::new();
+    let train = with(TRAIN, "--batch-size 9 --method vanilla");
+    space.ok(&format!("{train} --out whole"));
+    space.ok(&format!("{train} --micro-batch 4 --out parts"));
+    for (whole, parts) in losses(&space, "whole").iter().zip(losses(&space, "parts")) {
+        assert!((whole - parts).abs() < 1e-4, "{whole} {parts}");
+    }
+}
+
+#[test]
+fn images_in_two_splits_are_warned_of() {
+    let space = Space::new();
+    let (_, notes) = space.run(&with(TRAIN, "--steps 1 --test seen=train --out run"));
+    assert!(notes.contains("warning: 18 images of seen are in train"), "{notes}");
+}

@@ -1,0 +1,132 @@
+//! `predict` and `eval`.
+
+use std::fs;
+
+use serde_json::Value;
+
+use crate::{CLASSES, Space};
+
+const PREDICT: &str = "predict --model m.safetensors";
+
+fn softmax(logits: &[f32]) -> Vec<f64> {
+    let exp: Vec<f64> = logits.iter().map(|l| f64::from(*l).exp()).collect();
+    let total: f64 = exp.iter().sum();
+    exp.iter().map(|e| e / total).collect()
+}
+
+/// The rows of a logits file.
+fn logits(space: &Space, name: &str, count: usize) -> Vec<Vec<f32>> {
+    let tensors = space.tensors(name);
+    assert_eq!(tensors.keys().collect::<Vec<_>>(), ["logits"]);
+    let (shape, values) = &tensors["logits"];
+    assert_eq!(shape, &[count, 3]);
+    values.chunks(3).map(<[f32]>::to_vec).collect()
+}
+
+fn close(a: &[f32], b: &[f32]) -> bool {
+    a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-5)
+}
+
+#[test]
+fn a_tree_is_predicted_in_sorted_path_order() {
+    let space = Space::new();
+    let json = space.json(&format!("{PREDICT} --data test --logits l.safetensors --top 3"));
+    let rows = logits(&space, "l.safetensors", 12);
+    let list = json.as_array().unwrap();
+    let expected: Vec<String> =
+        CLASSES.iter().flat_map(|(class, _)| (0..4).map(move |i| format!("test/{class}/{i}.png"))).collect();
+    assert_eq!(list.iter().map(|p| p["path"].as_str().unwrap()).collect::<Vec<_>>(), expected);
+
+    for (row, logits) in list.iter().zip(&rows) {
+        let top = row["top"].as_array().unwrap();
+        let probabilities = softmax(logits);
+        assert_eq!(top.len(), 3);
+        assert!(top.is_sorted_by(|a, b| a["probability"].as_f64() >= b["probability"].as_f64()), "{row}");
+        for entry in top {
+            let class = CLASSES.iter().position(|(c, _)| entry["class"] == *c).unwrap();
+            assert!((entry["probability"].as_f64().unwrap() - probabilities[class]).abs() < 1e-6, "{row}");
+        }
+    }
+
+    // In words: one line an image, the first class of the JSON.
+    let text = space.ok(&format!("{PREDICT} --data test --logits again.safetensors"));
+    for (line, row) in text.lines().zip(list) {
+        let (path, class) = (row["path"].as_str().unwrap(), row["top"][0]["class"].as_str().unwrap());
+        assert!(line.starts_with(&format!("{path}: {class} ")) && line.ends_with(" %"), "{line}");
+    }
+    assert_eq!(text.lines().count(), 12);
+    assert_eq!(space.bytes("again.safetensors"), space.bytes("l.safetensors"), "two runs differ");
+}
+
+#[test]
+fn an_image_a_flat_folder_a_list_and_a_csv_give_the_rows_of_the_tree() {
+    let space = Space::new();
+    space.ok(&format!("{PREDICT} --data test --logits tree.safetensors"));
+    let tree = logits(&space, "tree.safetensors", 12);
+
+    space.ok(&format!("{PREDICT} --data test/green/1.png --logits one.safetensors"));
+    assert!(close(&logits(&space, "one.safetensors", 1)[0], &tree[5]));
+
+    space.ok(&format!("{PREDICT} --data test/green --logits flat.safetensors"));
+    for (row, want) in logits(&space, "flat.safetensors", 4).iter().zip(&tree[4..8]) {
+        assert!(close(row, want));
+    }
+
+    // Sorted by path, whatever the order of the lines.
+    space.write("few.txt", "# two images\ntest/red/3.png red\ntest/blue/0.png blue\n");
+    space.write("lists/few.csv", "label,path\nred,test/red/3.png\nblue,test/blue/0.png\n");
+    for data in ["few.txt", "lists/few.csv --root ."] {
+        let json = space.json(&format!("{PREDICT} --data {data} --logits few.safetensors"));
+        assert!(json[0]["path"].as_str().unwrap().ends_with("test/blue/0.png"), "{json}");
+        let rows = logits(&space, "few.safetensors", 2);
+        assert!(close(&rows[0], &tree[0]) && close(&rows[1], &tree[11]), "{data}");
+    }
+
+    // Batches that do not divide the images.
+    space.ok(&format!("{PREDICT} --data test --batch-size 5 --logits fives.safetensors"));
+    for (row, want) in logits(&space, "fives.safetensors", 12).iter().zip(&tree) {
+        assert!(close(row, want));
+    }
+}
+
+#[test]
+fn eval_gives_the_figures_of_the_logits() {
+    let space = Space::new();
+    space.ok(&format!("{PREDICT} --data test --logits l.safetensors"));
+    let rows = logits(&space, "l.safetensors", 12);
+    let (mut loss, mut right) = (0.0, [0; 3]);
+    for (i, row) in rows.iter().enumerate() {
+        loss -= softmax(row)[i / 4].ln() / 12.0;
+        right[i / 4] += usize::from((0..3).all(|c| row[c] <= row[i / 4]));
+    }
+    let json = space.json("eval --model m.safetensors --data t=test v=val --per-class");
+    let t = &json[0];
+    assert_eq!((&t["data"], &t["images"], &json[1]["data"]), (&Value::from("t"), &Value::from(12), &Value::from("v")));
+    assert!((t["loss"].as_f64().unwrap() - loss).abs() < 1e-6, "{t}, expected a loss of {loss}");
+    assert!((t["top1"].as_f64().unwrap() - right.iter().sum::<usize>() as f64 / 12.0).abs() < 1e-9, "{t}");
+    assert_eq!(t["top5"], 1.0);
+    for (i, (class, _)) in CLASSES.iter().enumerate() {
+        assert_eq!(t["per_class"][i], serde_json::json!({"class": class, "images": 4, "right": right[i]}));
+    }
+
+    let text = space.ok("eval --model m.safetensors --data t=test --per-class");
+    assert!(text.starts_with("data  images  top-1 %"), "{text}");
+    assert!(CLASSES.iter().all(|(class, _)| text.contains(class)), "{text}");
+}
+
+#[test]
+fn eval_matches_labels_by_name() {
+    let space = Space::new();
+    let whole = space.json("eval --model m.safetensors --data t=test --per-class");
+    // Without blue, green would be the first class if labels were numbers.
+    fs::remove_dir_all(space.path("test/blue")).unwrap();
+    let list: String = (0..4).map(|i| format!("test/red/{i}.png red\n")).collect();
+    space.write("red.txt", list);
+    let part = space.json("eval --model m.safetensors --data part=test red=red.txt --per-class --batch-size 100000");
+    assert_eq!(part[0]["images"], 8);
+    assert_eq!(part[0]["per_class"][0]["images"], 0);
+    for class in [1, 2] {
+        assert_eq!(part[0]["per_class"][class], whole[0]["per_class"][class]);
+    }
+    assert_eq!(part[1]["per_class"][2], whole[0]["per_class"][2]);
+}
