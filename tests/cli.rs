@@ -26,6 +26,8 @@ mod finetune;
 mod predict;
 #[path = "cli/project.rs"]
 mod project;
+#[path = "cli/resnet.rs"]
+mod resnet;
 #[path = "cli/resume.rs"]
 mod resume;
 

@@ -7,7 +7,7 @@ use rand_chacha::ChaCha8Rng;
 
 use super::{Recognised, Weight};
 use crate::data::preprocess::Preprocess;
-use crate::model::config::VitConfig;
+use crate::model::{ModelConfig, ResNetConfig, VitConfig};
 
 /// The standard deviation of everything that timm's ViT draws from a normal distribution.
 const STD: f64 = 0.02;
@@ -39,23 +39,69 @@ pub fn fresh_vit(config: &VitConfig, seed: u64) -> Vec<Weight> {
     config.parameters().into_iter().map(draw).collect()
 }
 
-/// What [`super::recognise`] would say of a model that starts from nothing; its names are timm's, and all of it is
-/// newly initialised. The number of `classes` takes the place of the config's.
-pub fn fresh_model(config: &VitConfig, preprocess: &Preprocess, classes: &[String]) -> Recognised {
-    let config = VitConfig { classes: classes.len(), ..config.clone() };
-    let names: Vec<String> = config.parameters().into_iter().map(|(name, _)| name).collect();
+/// Initial weights in the order of [`ResNetConfig::parameters`], as torchvision draws them: convolutions normal with
+/// variance 2 / fan_out (He et al. 2015), norms 1 and 0, the head uniform within ±1/√fan_in. Each tensor has a stream of
+/// its own, as in [`fresh_vit`].
+pub fn fresh_resnet(config: &ResNetConfig, seed: u64) -> Vec<Weight> {
+    let bound = (config.width() as f64).sqrt().recip();
+    let draw = |(name, shape): (String, Vec<usize>)| {
+        let len: usize = shape.iter().product();
+        let mut rng = stream(seed, &name);
+        let values = match shape.as_slice() {
+            [out, _, height, width] => {
+                let std = (2.0 / (out * height * width) as f64).sqrt();
+                (0..len).map(|_| (std * normal(&mut rng)) as f32).collect()
+            }
+            _ if name.starts_with("fc.") => {
+                (0..len).map(|_| (bound * (2.0 * rng.random::<f64>() - 1.0)) as f32).collect()
+            }
+            _ if name.ends_with(".bias") => vec![0.0; len],
+            _ => vec![1.0; len],
+        };
+        (name, shape, values)
+    };
+    config.parameters().into_iter().map(draw).collect()
+}
+
+/// Running statistics in the order of [`ResNetConfig::buffers`] before any batch: means 0, variances 1.
+pub fn fresh_statistics(config: &ResNetConfig) -> Vec<Weight> {
+    let start = |(name, shape): (String, Vec<usize>)| {
+        let value = if name.ends_with("running_var") { 1.0 } else { 0.0 };
+        let values = vec![value; shape.iter().product()];
+        (name, shape, values)
+    };
+    config.buffers().into_iter().map(start).collect()
+}
+
+/// What [`super::recognise`] would say of a model that starts from nothing; its names are timm's or torchvision's, and all
+/// of it is newly initialised. The number of `classes` takes the place of the config's.
+pub fn fresh_model(config: impl Into<ModelConfig>, preprocess: &Preprocess, classes: &[String]) -> Recognised {
+    let mut config: ModelConfig = config.into();
+    let family = match &mut config {
+        ModelConfig::Vit(c) => {
+            c.classes = classes.len();
+            "timm ViT"
+        }
+        ModelConfig::ResNet(c) => {
+            c.classes = classes.len();
+            "ResNet"
+        }
+    };
+    let of = |tensors: Vec<(String, Vec<usize>)>| tensors.into_iter().map(|(name, _)| name).collect::<Vec<_>>();
+    let (names, buffers) = (of(config.parameters()), of(config.buffers()));
+    let twice = |names: &[String]| names.iter().map(|name| (name.clone(), name.clone())).collect();
     Recognised {
-        family: "timm ViT",
+        family,
         preprocess: preprocess.clone(),
-        names: names.iter().map(|name| (name.clone(), name.clone())).collect(),
-        head_names: ["head.weight", "head.bias"].map(String::from),
+        names: twice(&names),
+        head_names: ["weight", "bias"].map(|what| format!("{}.{what}", config.head())),
         initialised: names,
         ignored: Vec::new(),
         notes: Vec::new(),
         classes: Some(classes.to_vec()),
-        buffers: Vec::new(),
+        buffers: twice(&buffers),
         counters: Vec::new(),
-        config: config.into(),
+        config,
     }
 }
 

@@ -30,7 +30,7 @@ mod timm_config;
 
 pub use atomic::atomic_write;
 pub use file::Checkpoint;
-pub use fresh::{fresh_model, fresh_vit, new_head, replace_head};
+pub use fresh::{fresh_model, fresh_resnet, fresh_statistics, fresh_vit, new_head, replace_head};
 pub use header::TensorInfo;
 pub use inspect::{Description, describe};
 pub use metadata::tpgm_metadata;

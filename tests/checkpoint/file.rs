@@ -172,7 +172,7 @@ fn a_header_that_lies_is_an_error() {
 #[test]
 fn mutated_headers_never_panic() {
     let mut model = Model::vit(&VitConfig { depth: 1, ..tiny() });
-    model.metadata.extend(tpgm_metadata(&fresh_model(&tiny(), &preprocess(), &["a".into(), "b".into(), "c".into()])));
+    model.metadata.extend(tpgm_metadata(&fresh_model(tiny(), &preprocess(), &["a".into(), "b".into(), "c".into()])));
     let whole = model.bytes();
     let header = u64::from_le_bytes(whole[..8].try_into().unwrap()) as usize + 8;
     let dir = tempfile::tempdir().unwrap();

@@ -215,7 +215,7 @@ fn what_we_save_is_understood_without_a_word() {
         layer_scale: true,
         ..tiny()
     };
-    let model = fresh_model(&config, &preprocess(), &classes);
+    let model = fresh_model(config.clone(), &preprocess(), &classes);
     let weights_in = fresh_vit(&config, 3);
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("model.safetensors");
@@ -434,7 +434,7 @@ fn fresh_weights_follow_timms_initialisation() {
     assert_ne!(by_name["blocks.0.mlp.fc1.weight"], by_name["blocks.1.mlp.fc1.weight"]);
     let deeper = fresh_vit(&VitConfig { depth: 3, ..config.clone() }, 7);
     assert_eq!(deeper.last(), model.last(), "a tensor does not depend on what stands before it");
-    let start = fresh_model(&config, &preprocess(), &names(&["a", "b"]));
+    let start = fresh_model(config.clone(), &preprocess(), &names(&["a", "b"]));
     assert_eq!((start.config.classes(), start.initialised.len()), (2, config.parameters().len()));
 }
 

@@ -1,0 +1,86 @@
+//! A ResNet through every command.
+
+use crate::{Space, TRAIN, with};
+
+const INIT: &str = "init --arch resnet --depths 1 1 --classes-of train --seed 3";
+
+/// With a ResNet of two stages as `m.safetensors`.
+fn space() -> Space {
+    let space = Space::new();
+    space.ok(&format!("{INIT} --widths 8 16 --image-size 16 --out m.safetensors"));
+    space
+}
+
+#[test]
+fn a_resnet_is_made_fine_tuned_projected_and_read_again() {
+    let space = space();
+    assert!(space.ok("inspect m.safetensors").contains("basic blocks 1-1 of 8, 16 channels"));
+    space.ok(&with(TRAIN, "--epochs 4 --lr 0.02 --test id=test --out run"));
+    let (before, after) = (space.tensors("m.safetensors"), space.tensors("run/last.safetensors"));
+    assert_eq!(before.keys().collect::<Vec<_>>(), after.keys().collect::<Vec<_>>());
+    for name in ["bn1.running_mean", "bn1.running_var", "conv1.weight", "layer2.0.downsample.1.running_var"] {
+        assert_ne!(before[name], after[name], "{name}");
+    }
+    let radii = space.rows("run/radii.csv");
+    assert!(radii.iter().any(|row| row[1] == "layer1.0.bn1.weight" && row[5] == "1"));
+    assert!(radii.iter().all(|row| !row[1].contains("running")));
+
+    let last =
+        space.lines("run/metrics.jsonl").into_iter().find(|l| l["final"] == true && l["model"] == "last").unwrap();
+    let again = space.json("eval --model run/last.safetensors --data id=test");
+    assert!((last["loss"].as_f64().unwrap() - again[0]["loss"].as_f64().unwrap()).abs() < 1e-5);
+    space.ok("predict --model run/last.safetensors --data test --logits logits.safetensors");
+
+    space.ok(
+        "project --pretrained m.safetensors --finetuned run/last.safetensors --val val --max-iters 3 --out c.safetensors",
+    );
+    let projected = space.tensors("c.safetensors");
+    assert_eq!(projected["bn1.running_mean"], after["bn1.running_mean"]);
+    assert_ne!(projected["conv1.weight"], after["conv1.weight"]);
+}
+
+#[test]
+fn frozen_statistics_stay_and_a_new_head_has_no_radius() {
+    let space = space();
+    space.ok("init --out m4.safetensors --arch resnet --block bottleneck --depths 1 1 --widths 16 32 --image-size 16 \
+              --classes-of train");
+    let flags = "--bn frozen --epochs 1 --model m4.safetensors --out run";
+    space.ok(&with(TRAIN, flags));
+    let (before, after) = (space.tensors("m4.safetensors"), space.tensors("run/last.safetensors"));
+    for (name, tensor) in &before {
+        assert_eq!(name.contains("running"), after[name] == *tensor, "{name}");
+    }
+    assert!(space.text("run/config.toml").contains("bn = \"frozen\""));
+
+    for (split, count) in [("train", 6), ("val", 4)] {
+        for i in 0..count {
+            let to = space.path(&format!("two-{split}/{}/{i}.png", ["a", "b"][i % 2]));
+            std::fs::create_dir_all(to.parent().unwrap()).unwrap();
+            std::fs::copy(space.path(&format!("{split}/red/{}.png", i % 4)), to).unwrap();
+        }
+    }
+    space.ok("finetune --model m.safetensors --train two-train --val two-val --epochs 1 --batch-size 3 --out new");
+    let radii = space.rows("new/radii.csv");
+    assert!(!radii.is_empty() && radii.iter().all(|row| !row[1].starts_with("fc.")));
+    assert_eq!(space.tensors("new/last.safetensors")["fc.weight"].0, [2, 16]);
+}
+
+#[test]
+fn what_a_resnet_can_not_be_trained_on_is_said_before_the_run() {
+    let space = space();
+    let single = "--image-size 8 --batch-size 17 --no-shuffle --out run";
+    space.fails(2, &with(TRAIN, single), &["batch of one image", "--bn frozen"]);
+    assert!(!space.path("run").exists());
+    space.fails(2, &with(TRAIN, "--image-size 8 --batch-size 1 --out run"), &["batch of one image"]);
+    space.fails(2, &with(TRAIN, "--image-size 7 --out run"), &["7 pixels", "stride of 8"]);
+    space.fails(2, &with(TRAIN, "--heads 2 --out run"), &["--heads", "ResNet"]);
+    space.ok(
+        "init --out vit.safetensors --classes-of train --image-size 16 --patch-size 8 --dim 16 --depth 1 --heads 2",
+    );
+    space.fails(2, &with(TRAIN, "--model vit.safetensors --bn frozen --out run"), &["--bn frozen", "batch norm"]);
+    space.fails(1, "project --pretrained vit.safetensors --finetuned m.safetensors --val val --out c", &["inspect"]);
+
+    space.fails(2, &format!("{INIT} --widths 8 --out x"), &["--depths", "--widths"]);
+    space.fails(2, &format!("{INIT} --block bottleneck --widths 8 10 --out x"), &["multiples of 4"]);
+    space.fails(2, &format!("{INIT} --image-size 4 --out x"), &["--image-size 4", "stride of 8"]);
+}
