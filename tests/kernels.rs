@@ -16,6 +16,8 @@ use tpgm::suite::{self, Outcome};
 mod common;
 #[path = "kernels/goldens.rs"]
 mod goldens;
+#[path = "kernels/resnet.rs"]
+mod resnet;
 
 /// The same adapter with shaders that carry no runtime checks.
 fn unchecked() -> &'static Gpu {
@@ -68,7 +70,10 @@ macro_rules! stems {
     };
 }
 
-stems! { matmul column_sum layer_norm gelu residual pool patch_embed attention cross_entropy sgd adamw norm_clip mars }
+stems! {
+    matmul column_sum layer_norm gelu residual pool conv2d batch_norm relu max_pool avg_pool patch_embed attention
+    cross_entropy sgd adamw norm_clip mars
+}
 
 #[test]
 fn every_stem_has_a_test_and_every_entry_point_a_case() {
@@ -82,7 +87,12 @@ fn every_stem_has_a_test_and_every_entry_point_a_case() {
         if shader.name.ends_with("_direct") && !gpu.has_wide_subgroups() {
             continue;
         }
-        let tail = if shader.name.starts_with("attention") { "const HD = 4u;\nconst HD4 = 1u;\n" } else { "" };
+        let tail = match shader.name {
+            "attention" | "attention_direct" => "const HD = 4u;\nconst HD4 = 1u;\n",
+            "batch_norm" | "relu" | "avg_pool" => "alias elem = vec4f;\n",
+            "max_pool" => "alias elem = vec4f;\nalias taps = vec4u;\n",
+            _ => "",
+        };
         let (module, _) = tpgm::gpu::kernel::parse(shader.name, &shader.source(tail)).unwrap_or_else(|e| panic!("{e}"));
         for entry in &module.entry_points {
             let label = format!("{}::{}", shader.name, entry.name);

@@ -19,12 +19,16 @@ const WORKGROUP_BYTES: u32 = 16_384;
 /// What Vulkan guarantees for push constants.
 const IMMEDIATE_BYTES: u32 = 128;
 
-/// What the host appends: attention's head width.
+/// What the host appends: attention's head width, elements that are vectors or not.
 fn tails(shader: &Shader) -> Vec<String> {
     let head = |width: usize| format!("const HD = {width}u;\nconst HD4 = {}u;\n", width.div_ceil(4));
     match shader.name {
         "attention" => [1, 4, 10, 32, 64, 128].map(head).into(),
         "attention_direct" => [4, 32, 64, 128].map(|width| format!("const HD4 = {}u;\n", width / 4)).into(),
+        "batch_norm" | "relu" | "avg_pool" => ["vec4f", "f32"].map(|elem| format!("alias elem = {elem};\n")).into(),
+        "max_pool" => [("vec4f", "vec4u"), ("f32", "u32")]
+            .map(|(elem, taps)| format!("alias elem = {elem};\nalias taps = {taps};\n"))
+            .into(),
         _ => vec![String::new()],
     }
 }
@@ -36,10 +40,13 @@ fn overrides(shader: &Shader) -> Vec<(&'static str, &'static [f64])> {
     match shader.name {
         "matmul" => vec![("ACCUMULATE", flag), ("HAS_BIAS", flag)],
         "matmul_direct" => vec![("ACCUMULATE", flag), ("HAS_BIAS", flag), ("ROWS", &[32.0, 64.0])],
-        "layer_norm" => vec![("ACCUMULATE", flag)],
+        "conv2d" => vec![("ACCUMULATE", flag), ("TRANSPOSED", flag)],
+        "conv2d_direct" => vec![("ACCUMULATE", flag), ("COLS", &[16.0, 32.0])],
+        "layer_norm" | "relu" => vec![("ACCUMULATE", flag)],
+        "batch_norm" => vec![("WG", lanes), ("TRAIN", flag), ("RELU", flag), ("SHORTCUT", flag)],
         "gelu" => vec![("KIND", &[0.0, 1.0, 2.0])],
         "pool" => vec![("MEAN", flag)],
-        "cross_entropy" | "norm_clip" => vec![("WG", lanes)],
+        "cross_entropy" | "norm_clip" | "max_pool" | "avg_pool" => vec![("WG", lanes)],
         "sgd" => vec![("NESTEROV", flag)],
         "mars" => vec![("WG", lanes), ("L2", flag)],
         _ => vec![],

@@ -1,0 +1,249 @@
+// Batch norm over rows (a row a pixel, a column a channel; Ioffe & Szegedy 2015), and its backward. A shortcut may be
+// added behind it, and a ReLU may follow.
+//
+//   x̂ = (inp − mean) · rstd,   out = relu(x̂ · weight + bias + shortcut),   rstd = 1 / √(var + eps), var biased
+//
+//   inp, shortcut, out, dout, dinp   [rows, cols]      weight, bias, mean, rstd, running_*, dweight, dbias   [cols]
+//   partials   [2, P, cols]: each chunk's mean and sum of squared deviations; in backward, sums of g and of g · x̂
+//
+//   entry              grid                             writes
+//   statistics         [⌈cols/lanes⌉, chunks, 1]        partials =
+//   finish_statistics  fold(cols)                       mean =, rstd =, saved for backward; running_mean, running_var moved
+//   running_statistics fold(⌈cols/WG⌉)                  mean =, rstd =   from the running ones
+//   forward            [⌈cols/lanes⌉, chunks, 1]        out =
+//   backward_partials  [⌈cols/lanes⌉, chunks, 1]        partials =       g = dout where out > 0 (all of it without RELU)
+//   backward_params    fold(cols)                       dweight +=, dbias +=; this batch's own sums go to row 0 of partials
+//   backward_input     [⌈cols/lanes⌉, chunks, 1]        dinp =
+//
+//   dinp = rstd · weight · (g − Σ g / rows − x̂ · Σ(g · x̂) / rows)     TRAIN: through the statistics; else rstd · weight · g
+//
+// `mean` is relative to row 0 of inp in TRAIN. A batch's mean rounded to f32 would be off by more than 1e-3 deviations for a
+// channel around 1e3 with a deviation of 1e-2; its distance from one of its own values, which is never more than √rows
+// deviations, is not.
+//
+// The host appends `alias elem = vec4f;`, or f32 where channels are no multiple of 4; `cols` counts these. Lanes stand side by
+// side along the columns, and in several rows where there are fewer columns than lanes. No atomics: the same bits every time.
+
+struct Params { rows: u32, cols: u32, chunk: u32, partials: u32, eps: f32, momentum: f32 }
+var<immediate> p: Params;
+
+override WG: u32 = 64u;
+override TRAIN: bool = true;
+override RELU: bool = false;
+override SHORTCUT: bool = false; // binding 5 may be anything readable when off
+
+@group(0) @binding(0) var<storage, read> inp: array<elem>;
+@group(0) @binding(1) var<storage, read_write> partials: array<elem>;
+
+// Rows that are added up around one of their own before their sum joins the others.
+const BLOCK = 64u;
+
+// A lane's column, its first row, and the step to its next row; a step of 0 where there is nothing to do.
+struct Seat { col: u32, sub: u32, step: u32 }
+
+fn seat(group: vec3u, lane: u32) -> Seat {
+    let across = min(WG, p.cols);
+    let sub = lane / across;
+    let col = group.x * across + lane % across;
+    return Seat(col, sub, select(0u, WG / across, col < p.cols && sub < WG / across));
+}
+
+@compute @workgroup_size(WG)
+fn statistics(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
+    let s = seat(group, lane);
+    if s.step == 0u { return; }
+    let end = min((group.y + 1u) * p.chunk, p.rows);
+    let zero = elem();
+    let origin = inp[s.col];
+    var mean = zero;
+    var squares = zero;
+    var count = 0.0;
+    for (var start = group.y * p.chunk + s.sub; start < end; start += BLOCK * s.step) {
+        // Around one of the block's own values nothing cancels, even where the channel is far from zero.
+        let own = inp[start * p.cols + s.col];
+        var sum = zero;
+        var sum_squares = zero;
+        var n = 0.0;
+        for (var row = start; row < min(start + BLOCK * s.step, end); row += s.step) {
+            let d = inp[row * p.cols + s.col] - own;
+            sum += d;
+            sum_squares += d * d;
+            n += 1.0;
+        }
+        // Chan, Golub & LeVeque 1979
+        let delta = own - origin + sum / n - mean;
+        mean += delta * (n / (count + n));
+        squares += max(sum_squares - sum * sum / n, zero) + delta * delta * (count * n / (count + n));
+        count += n;
+    }
+    let i = (group.y * s.step + s.sub) * p.cols + s.col;
+    partials[i] = mean;
+    partials[p.partials * p.cols + i] = squares;
+}
+
+// ---- a workgroup a channel: p.cols counts single channels.
+
+@group(0) @binding(0) var<storage, read> first_row: array<f32>;
+@group(0) @binding(1) var<storage, read_write> sums: array<f32>;
+@group(0) @binding(2) var<storage, read_write> mean: array<f32>;
+@group(0) @binding(3) var<storage, read_write> rstd: array<f32>;
+@group(0) @binding(4) var<storage, read_write> running_mean: array<f32>;
+@group(0) @binding(5) var<storage, read_write> running_var: array<f32>;
+
+// Rows behind partial result i, when each chunk has `subs` of them.
+fn rows_of(i: u32, subs: u32) -> f32 {
+    let rows = min(p.chunk, p.rows - i / subs * p.chunk);
+    return f32((rows + subs - 1u - i % subs) / subs);
+}
+
+@compute @workgroup_size(WG)
+fn finish_statistics(
+    @builtin(workgroup_id) group: vec3u,
+    @builtin(num_workgroups) groups: vec3u,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let c = fold_index(group, groups);
+    if c >= p.cols { return; }
+    let subs = p.partials / ((p.rows + p.chunk - 1u) / p.chunk);
+    var sum = 0.0;
+    for (var i = lane; i < p.partials; i += WG) { sum += rows_of(i, subs) * sums[i * p.cols + c]; }
+    let mu = reduce_sum(sum, lane) / f32(p.rows);
+
+    var squares = 0.0;
+    for (var i = lane; i < p.partials; i += WG) {
+        let d = sums[i * p.cols + c] - mu;
+        squares += sums[(p.partials + i) * p.cols + c] + rows_of(i, subs) * d * d;
+    }
+    let total = reduce_sum(squares, lane);
+    if lane > 0u { return; }
+    mean[c] = mu;
+    rstd[c] = 1.0 / sqrt(total / f32(p.rows) + p.eps);
+    running_mean[c] = (1.0 - p.momentum) * running_mean[c] + p.momentum * (first_row[c] + mu);
+    running_var[c] = (1.0 - p.momentum) * running_var[c] + p.momentum * (total / (f32(p.rows) - 1.0));
+}
+
+@group(0) @binding(0) var<storage, read> saved_running_mean: array<f32>;
+@group(0) @binding(1) var<storage, read> saved_running_var: array<f32>;
+
+@compute @workgroup_size(WG)
+fn running_statistics(
+    @builtin(workgroup_id) group: vec3u,
+    @builtin(num_workgroups) groups: vec3u,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let c = fold_index(group, groups) * WG + lane;
+    if c >= p.cols { return; }
+    mean[c] = saved_running_mean[c];
+    rstd[c] = 1.0 / sqrt(saved_running_var[c] + p.eps);
+}
+
+@group(0) @binding(2) var<storage, read_write> dweight: array<f32>;
+@group(0) @binding(3) var<storage, read_write> dbias: array<f32>;
+
+@compute @workgroup_size(WG)
+fn backward_params(
+    @builtin(workgroup_id) group: vec3u,
+    @builtin(num_workgroups) groups: vec3u,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let c = fold_index(group, groups);
+    if c >= p.cols { return; }
+    var db = 0.0;
+    var dw = 0.0;
+    for (var i = lane; i < p.partials; i += WG) {
+        db += sums[i * p.cols + c];
+        dw += sums[(p.partials + i) * p.cols + c];
+    }
+    db = reduce_sum(db, lane);
+    dw = reduce_sum(dw, lane);
+    if lane > 0u { return; }
+    dbias[c] += db;
+    dweight[c] += dw;
+    sums[c] = db;
+    sums[p.partials * p.cols + c] = dw;
+}
+
+// ---- elementwise, a lane a column.
+
+@group(0) @binding(1) var<storage, read> saved_mean: array<elem>;
+@group(0) @binding(2) var<storage, read> saved_rstd: array<elem>;
+@group(0) @binding(3) var<storage, read> weight: array<elem>;
+@group(0) @binding(4) var<storage, read> bias: array<elem>;
+@group(0) @binding(5) var<storage, read> shortcut: array<elem>;
+@group(0) @binding(6) var<storage, read_write> out: array<elem>;
+
+fn origin_of(col: u32) -> elem {
+    if TRAIN { return inp[col]; }
+    return elem();
+}
+
+@compute @workgroup_size(WG)
+fn forward(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
+    let s = seat(group, lane);
+    if s.step == 0u { return; }
+    let end = min((group.y + 1u) * p.chunk, p.rows);
+    let zero = elem();
+    let origin = origin_of(s.col);
+    let mu = saved_mean[s.col];
+    let scale = saved_rstd[s.col] * weight[s.col];
+    let b = bias[s.col];
+    for (var row = group.y * p.chunk + s.sub; row < end; row += s.step) {
+        let i = row * p.cols + s.col;
+        var y = (inp[i] - origin - mu) * scale + b;
+        if SHORTCUT { y += shortcut[i]; }
+        if RELU { y = max(y, zero); }
+        out[i] = y;
+    }
+}
+
+@group(0) @binding(4) var<storage, read> dout: array<elem>;
+@group(0) @binding(5) var<storage, read> saved_out: array<elem>; // may be anything readable without RELU
+
+fn gradient(i: u32) -> elem {
+    if RELU { return select(elem(), dout[i], saved_out[i] > elem()); }
+    return dout[i];
+}
+
+@group(0) @binding(6) var<storage, read_write> dpartials: array<elem>;
+
+@compute @workgroup_size(WG)
+fn backward_partials(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
+    let s = seat(group, lane);
+    if s.step == 0u { return; }
+    let end = min((group.y + 1u) * p.chunk, p.rows);
+    let origin = origin_of(s.col);
+    let mu = saved_mean[s.col];
+    var db = elem();
+    var dw = elem();
+    for (var row = group.y * p.chunk + s.sub; row < end; row += s.step) {
+        let i = row * p.cols + s.col;
+        let g = gradient(i);
+        db += g;
+        dw += g * (inp[i] - origin - mu);
+    }
+    let i = (group.y * s.step + s.sub) * p.cols + s.col;
+    dpartials[i] = db;
+    dpartials[p.partials * p.cols + i] = dw * saved_rstd[s.col];
+}
+
+@group(0) @binding(6) var<storage, read> totals: array<elem>;
+@group(0) @binding(7) var<storage, read_write> dinp: array<elem>;
+
+@compute @workgroup_size(WG)
+fn backward_input(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
+    let s = seat(group, lane);
+    if s.step == 0u { return; }
+    let end = min((group.y + 1u) * p.chunk, p.rows);
+    let origin = origin_of(s.col);
+    let mu = saved_mean[s.col];
+    let r = saved_rstd[s.col];
+    let scale = r * weight[s.col];
+    let mean_g = totals[s.col] / f32(p.rows);
+    let mean_gx = totals[p.partials * p.cols + s.col] / f32(p.rows) * r;
+    for (var row = group.y * p.chunk + s.sub; row < end; row += s.step) {
+        let i = row * p.cols + s.col;
+        var g = gradient(i);
+        if TRAIN { g -= mean_g + (inp[i] - origin - mu) * mean_gx; }
+        dinp[i] = scale * g;
+    }
+}

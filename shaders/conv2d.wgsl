@@ -1,0 +1,405 @@
+// 2-D convolution (NHWC, no bias) as an implicit matrix product, for GPUs: 64 × 64 tiles of out, both operands staged
+// through workgroup memory 16 k at a time. CPU adapters, where barriers are what costs, take conv2d_direct.wgsl.
+//
+//   out[b, y, x, o]     = Σ_{ky, kx, c} inp[b, y·s − p + ky, x·s − p + kx, c] · weight[o, c, ky, kx]
+//   dinp[b, u, v, c]    = Σ_{ky, kx, o} dout[b, (u + p − ky)/s, (v + p − kx)/s, o] · weight[o, c, ky, kx]
+//   dweight[o,c,ky,kx] += Σ_{b, y, x}   dout[b, y, x, o] · inp[b, y·s − p + ky, x·s − p + kx, c]
+//
+//   inp, dinp [B, H, W, C]   out, dout [B, H', W', O]   weight, dweight [O, I, k, k], PyTorch's order, I = C / groups
+//
+// The fast entries take one group, C and O multiples of 4, and packed weights: [k·k, C, O], or [k·k, O, C] TRANSPOSED.
+// Pixels with stride s see only every s-th tap, so backward_input runs once for each of the s² classes of pixels
+// (u mod s, v mod s) over that class's taps alone: no product with a zero that the stride put there.
+//
+//   entry                grid                                        writes
+//   forward              [⌈dst channels/64⌉, ⌈rows/64⌉, 1]           dst =
+//   backward_input       the same, for each class                    dst =, or += with ACCUMULATE
+//   backward_weight      [⌈k·k·C/64⌉, ⌈O/64⌉, chunks]                partial =   [chunks, k·k, C, O], `chunk` pixels each
+//   pack                 [⌈dst channels/WG⌉, src channels, 1]        packed =    channels past weight's are zero
+//   unpack               [⌈O/WG⌉, I, 1]                              dweight +=  the sum of the chunks, in order
+//   to_nhwc              fold(⌈B·H·W/WG⌉)                            out [B, H, W, pitch] =   inp [B, C, H, W], then zeros
+//
+// Any channels and groups, a lane an element, slow:
+//
+//   forward_any          fold(⌈len/WG⌉)                              out =
+//   backward_input_any   fold(⌈len/WG⌉)                              dinp =, or += with ACCUMULATE
+//   backward_weight_any  [⌈len/WG⌉, chunks, 1]                       dweight =   [chunks, O, I, k, k]; column_sum ends it
+//
+// Nothing is saved for backward.
+
+struct Params {
+    batch: u32,
+    rows_h: u32, rows_w: u32,                // rows are the pixels (image, j, i) of a grid
+    src_h: u32, src_w: u32, src_c4: u32,     // what is gathered; channels in fours
+    dst_h: u32, dst_w: u32, dst_c4: u32,     // what is written; for backward_weight, the channels of dout
+    stride: u32, off_y: i32, off_x: i32,     // tap t of row j reads source row j · stride + off ± t
+    taps_y: u32, taps_x: u32,                // the kernel's rows and columns that take part:
+    first_y: u32, first_x: u32, step: u32,   // first, first + step, ...
+    kernel: u32,
+    dst_stride: u32, dst_y: u32, dst_x: u32, // row j is written to destination row j · dst_stride + dst_y
+    chunk: u32,                              // pixels that a workgroup of backward_weight adds up
+    out_channels: u32, in_channels: u32, groups: u32, // as PyTorch's weight has them: in_channels of one group
+    in_pitch: u32, out_pitch: u32,           // channels of inp and out as they are stored
+}
+var<immediate> p: Params;
+
+override ACCUMULATE: bool = false;
+override TRANSPOSED: bool = false;
+override WG: u32 = 64u;
+
+@group(0) @binding(0) var<storage, read> src: array<vec4f>;
+@group(0) @binding(1) var<storage, read> packed: array<vec4f>;
+@group(0) @binding(2) var<storage, read_write> dst: array<vec4f>;
+
+const TILE = 64u;
+const THREADS = 128u; // 8 × 16, each 8 rows and 4 columns, as in matmul.wgsl
+const STEPS = vec4u(0u, 1u, 2u, 3u);
+
+// 8 KiB: a's tile, then b's, each [16 k, 16 quads of rows or columns].
+var<workgroup> tile: array<vec4f, 512>;
+const B_TILE = 256u;
+
+// The exclusive or spreads the blocks along k over all banks.
+fn slot(k4: u32, quad: u32) -> u32 { return k4 * 64u + (quad ^ (k4 * 2u)); }
+
+// Column i of `values` is k + i, its vector four rows or columns.
+fn stage(is_b: bool, k4: u32, quad: u32, values: mat4x4f) {
+    let start = select(0u, B_TILE, is_b) + slot(k4, quad);
+    tile[start] = values[0];
+    tile[start + 16u] = values[1];
+    tile[start + 32u] = values[2];
+    tile[start + 48u] = values[3];
+}
+
+// Column i of a matrix is a row, its vector four columns; `low` starts at row 4y, `high` at 32 + 4y.
+struct Sums { low: mat4x4f, high: mat4x4f }
+
+fn outer(rows: vec4f, cols: vec4f) -> mat4x4f {
+    return mat4x4f(cols * rows.x, cols * rows.y, cols * rows.z, cols * rows.w);
+}
+
+fn multiply(before: Sums, thread: u32) -> Sums {
+    var low = before.low;
+    var high = before.high;
+    for (var k4 = 0u; k4 < 4u; k4++) {
+        let i = slot(k4, thread / 16u);
+        let j = slot(k4, thread / 16u + 8u);
+        let c = B_TILE + slot(k4, thread % 16u);
+        low += outer(tile[i], tile[c]);
+        high += outer(tile[j], tile[c]);
+        low += outer(tile[i + 16u], tile[c + 16u]);
+        high += outer(tile[j + 16u], tile[c + 16u]);
+        low += outer(tile[i + 32u], tile[c + 32u]);
+        high += outer(tile[j + 32u], tile[c + 32u]);
+        low += outer(tile[i + 48u], tile[c + 48u]);
+        high += outer(tile[j + 48u], tile[c + 48u]);
+    }
+    return Sums(low, high);
+}
+
+// Four source pixels; where a pixel is outside its image, zero.
+fn gather(image: vec4u, y: vec4i, x: vec4i, c4: u32, wanted: vec4<bool>) -> mat4x4f {
+    let none = vec4f();
+    let size = vec2i(i32(p.src_h), i32(p.src_w));
+    let inside = wanted & (y >= vec4i(0)) & (y < vec4i(size.x)) & (x >= vec4i(0)) & (x < vec4i(size.y));
+    let at = select(vec4u(0u), ((image * p.src_h + vec4u(y)) * p.src_w + vec4u(x)) * p.src_c4 + c4, inside);
+    return mat4x4f(select(none, src[at.x], inside.x), select(none, src[at.y], inside.y),
+                   select(none, src[at.z], inside.z), select(none, src[at.w], inside.w));
+}
+
+// ---- forward and backward_input: rows are pixels, k runs over taps and, within a tap, the source's channels.
+
+struct Tap { y: u32, x: u32, c4: u32 }
+
+fn settle(before: Tap) -> Tap {
+    var tap = before;
+    while tap.c4 >= p.src_c4 {
+        tap.c4 -= p.src_c4;
+        tap.x += 1u;
+        if tap.x == p.taps_x { tap.x = 0u; tap.y += 1u; }
+    }
+    return tap;
+}
+
+fn gathered(group: vec3u, thread: u32, direction: i32) {
+    let rows = p.batch * p.rows_h * p.rows_w;
+    let is_b = thread >= 64u;
+    // Neighbouring threads take neighbouring addresses: pixels along their channels, weights along theirs.
+    let k4 = select(thread % 4u, (thread - 64u) / 16u, is_b);
+    let quad = select(thread / 4u, thread % 16u, is_b);
+    let row = min(group.y * TILE + quad * 4u + STEPS, vec4u(rows - 1u));
+    let image = row / (p.rows_h * p.rows_w);
+    let y = vec4i(row / p.rows_w % p.rows_h * p.stride) + p.off_y;
+    let x = vec4i(row % p.rows_w * p.stride) + p.off_x;
+    let col = min(group.x * (TILE / 4u) + quad, p.dst_c4 - 1u);
+
+    var tap = settle(Tap(0u, 0u, k4));
+    var sums = Sums();
+    var next = fetch(is_b, tap, image, y, x, col, direction);
+    for (var k = 0u; k < p.taps_y * p.taps_x * p.src_c4; k += 4u) {
+        workgroupBarrier(); // the last tile has been read by everyone
+        stage(is_b, k4, quad, next);
+        workgroupBarrier();
+        // The next tile is on its way from memory while this one is multiplied.
+        tap = settle(Tap(tap.y, tap.x, tap.c4 + 4u));
+        next = fetch(is_b, tap, image, y, x, col, direction);
+        sums = multiply(sums, thread);
+    }
+    store(sums.low, group.y * TILE + thread / 16u * 4u, group.x * (TILE / 4u) + thread % 16u);
+    store(sums.high, group.y * TILE + thread / 16u * 4u + 32u, group.x * (TILE / 4u) + thread % 16u);
+}
+
+fn fetch(is_b: bool, tap: Tap, image: vec4u, y: vec4i, x: vec4i, col: u32, direction: i32) -> mat4x4f {
+    if tap.y >= p.taps_y || tap.x >= p.taps_x { return mat4x4f(); } // past the last k
+    if is_b {
+        let at = (p.first_y + tap.y * p.step) * p.kernel + p.first_x + tap.x * p.step;
+        let w = (at * p.src_c4 + tap.c4) * 4u * p.dst_c4 + col;
+        return mat4x4f(packed[w], packed[w + p.dst_c4], packed[w + 2u * p.dst_c4], packed[w + 3u * p.dst_c4]);
+    }
+    return transpose(gather(image, y + direction * i32(tap.y), x + direction * i32(tap.x), tap.c4, vec4<bool>(true)));
+}
+
+fn store(quad: mat4x4f, row: u32, col: u32) {
+    if col >= p.dst_c4 { return; }
+    store_row(quad[0], row, col);
+    store_row(quad[1], row + 1u, col);
+    store_row(quad[2], row + 2u, col);
+    store_row(quad[3], row + 3u, col);
+}
+fn store_row(sum: vec4f, row: u32, col: u32) {
+    if row >= p.batch * p.rows_h * p.rows_w { return; }
+    let image = row / (p.rows_h * p.rows_w);
+    let y = row / p.rows_w % p.rows_h * p.dst_stride + p.dst_y;
+    let x = row % p.rows_w * p.dst_stride + p.dst_x;
+    let i = ((image * p.dst_h + y) * p.dst_w + x) * p.dst_c4 + col;
+    var before = vec4f();
+    if ACCUMULATE { before = dst[i]; }
+    dst[i] = before + sum;
+}
+
+@compute @workgroup_size(THREADS)
+fn forward(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) thread: u32) {
+    gathered(group, thread, 1);
+}
+
+@compute @workgroup_size(THREADS)
+fn backward_input(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) thread: u32) {
+    gathered(group, thread, -1);
+}
+
+// ---- backward_weight: rows are taps and, within a tap, input channels; k runs over the pixels of out.
+
+@group(0) @binding(1) var<storage, read> dout4: array<vec4f>;
+@group(0) @binding(2) var<storage, read_write> partial: array<vec4f>;
+
+// The pixel after (image, y, x).
+fn after(at: vec3u) -> vec3u {
+    if at.z + 1u < p.rows_w { return vec3u(at.x, at.y, at.z + 1u); }
+    if at.y + 1u < p.rows_h { return vec3u(at.x, at.y + 1u, 0u); }
+    return vec3u(at.x + 1u, 0u, 0u);
+}
+
+@compute @workgroup_size(THREADS)
+fn backward_weight(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) thread: u32) {
+    let pixels = p.batch * p.rows_h * p.rows_w;
+    let end = min((group.z + 1u) * p.chunk, pixels);
+    let is_b = thread >= 64u;
+    let k4 = thread % 64u / 16u;
+    let quad = thread % 16u;
+    let quads = p.kernel * p.kernel * p.src_c4;
+    let row = min(group.x * (TILE / 4u) + quad, quads - 1u);
+    let col = min(group.y * (TILE / 4u) + quad, p.dst_c4 - 1u);
+    let c4 = row % p.src_c4;
+    let off_y = i32(row / p.src_c4 / p.kernel) + p.off_y;
+    let off_x = i32(row / p.src_c4 % p.kernel) + p.off_x;
+
+    var k = group.z * p.chunk + k4 * 4u;
+    var at = vec3u(k / (p.rows_h * p.rows_w), k / p.rows_w % p.rows_h, k % p.rows_w);
+    var sums = Sums();
+    for (var first = group.z * p.chunk; first < end; first += 16u) {
+        var next: mat4x4f;
+        if is_b {
+            let i = min(k + STEPS, vec4u(pixels - 1u)) * p.dst_c4 + col;
+            next = mat4x4f(dout4[i.x], dout4[i.y], dout4[i.z], dout4[i.w]);
+        } else {
+            let b = after(at);
+            let c = after(b);
+            let d = after(c);
+            let y = vec4i(vec4u(at.y, b.y, c.y, d.y) * p.stride) + off_y;
+            let x = vec4i(vec4u(at.z, b.z, c.z, d.z) * p.stride) + off_x;
+            next = gather(vec4u(at.x, b.x, c.x, d.x), y, x, c4, k + STEPS < vec4u(end));
+        }
+        workgroupBarrier(); // the last tile has been read by everyone
+        stage(is_b, k4, quad, next);
+        workgroupBarrier();
+        k += 16u;
+        at.z += 16u;
+        while at.z >= p.rows_w {
+            at.z -= p.rows_w;
+            at.y += 1u;
+            if at.y == p.rows_h { at.y = 0u; at.x += 1u; }
+        }
+        sums = multiply(sums, thread);
+    }
+    let first = group.x * TILE + thread / 16u * 4u;
+    let into = group.y * (TILE / 4u) + thread % 16u;
+    store_partial(sums.low, group.z * quads * 4u, first, into);
+    store_partial(sums.high, group.z * quads * 4u, first + 32u, into);
+}
+
+fn store_partial(quad: mat4x4f, start: u32, row: u32, col: u32) {
+    // Rows come in fours, as the channels do.
+    if col >= p.dst_c4 || row >= p.kernel * p.kernel * p.src_c4 * 4u { return; }
+    let i = (start + row) * p.dst_c4 + col;
+    partial[i] = quad[0];
+    partial[i + p.dst_c4] = quad[1];
+    partial[i + 2u * p.dst_c4] = quad[2];
+    partial[i + 3u * p.dst_c4] = quad[3];
+}
+
+// ---- between PyTorch's weights and packed ones: a lane walks the taps of one pair of channels.
+
+@group(0) @binding(0) var<storage, read> weight: array<f32>;
+@group(0) @binding(2) var<storage, read_write> packed_weight: array<f32>;
+
+@compute @workgroup_size(WG)
+fn pack(@builtin(global_invocation_id) id: vec3u, @builtin(workgroup_id) group: vec3u) {
+    let rows = select(p.in_pitch, p.out_pitch, TRANSPOSED);
+    let cols = select(p.out_pitch, p.in_pitch, TRANSPOSED);
+    if id.x >= cols { return; }
+    let o = select(id.x, group.y, TRANSPOSED);
+    let i = select(group.y, id.x, TRANSPOSED);
+    let taps = p.kernel * p.kernel;
+    let exists = o < p.out_channels && i < p.in_channels;
+    let start = select(0u, (o * p.in_channels + i) * taps, exists);
+    for (var t = 0u; t < taps; t++) {
+        packed_weight[(t * rows + group.y) * cols + id.x] = select(0.0, weight[start + t], exists);
+    }
+}
+
+@group(0) @binding(0) var<storage, read> chunks_of_dweight: array<f32>;
+@group(0) @binding(2) var<storage, read_write> dweight: array<f32>;
+
+@compute @workgroup_size(WG)
+fn unpack(@builtin(global_invocation_id) id: vec3u, @builtin(workgroup_id) group: vec3u) {
+    if id.x >= p.out_channels { return; }
+    let taps = p.kernel * p.kernel;
+    for (var t = 0u; t < taps; t++) {
+        var sum = 0.0;
+        for (var z = 0u; z < p.batch; z++) { // `batch` chunks
+            sum += chunks_of_dweight[((z * taps + t) * p.in_pitch + group.y) * p.out_pitch + id.x];
+        }
+        dweight[(id.x * p.in_channels + group.y) * taps + t] += sum;
+    }
+}
+
+@group(0) @binding(0) var<storage, read> inp: array<f32>;
+@group(0) @binding(2) var<storage, read_write> out: array<f32>;
+
+@compute @workgroup_size(WG)
+fn to_nhwc(
+    @builtin(workgroup_id) group: vec3u,
+    @builtin(num_workgroups) groups: vec3u,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let pixel = fold_index(group, groups) * WG + lane;
+    let pixels = p.src_h * p.src_w;
+    if pixel >= p.batch * pixels { return; }
+    let start = pixel / pixels * p.in_channels * pixels + pixel % pixels;
+    for (var c = 0u; c < p.out_pitch; c++) {
+        let exists = c < p.in_channels;
+        out[pixel * p.out_pitch + c] = select(0.0, inp[select(0u, start + c * pixels, exists)], exists);
+    }
+}
+
+// ---- any channels and groups.
+
+@group(0) @binding(1) var<storage, read> filters: array<f32>;
+
+@compute @workgroup_size(WG)
+fn forward_any(
+    @builtin(workgroup_id) group: vec3u,
+    @builtin(num_workgroups) groups: vec3u,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let i = fold_index(group, groups) * WG + lane;
+    if i >= p.batch * p.rows_h * p.rows_w * p.out_pitch { return; }
+    let o = i % p.out_pitch;
+    let row = i / p.out_pitch;
+    if o >= p.out_channels { out[i] = 0.0; return; }
+    let channel = o / (p.out_channels / p.groups) * p.in_channels;
+    var sum = 0.0;
+    for (var ky = 0u; ky < p.kernel; ky++) {
+        let y = i32(row / p.rows_w % p.rows_h * p.stride + ky) + p.off_y;
+        if y < 0 || y >= i32(p.src_h) { continue; }
+        for (var kx = 0u; kx < p.kernel; kx++) {
+            let x = i32(row % p.rows_w * p.stride + kx) + p.off_x;
+            if x < 0 || x >= i32(p.src_w) { continue; }
+            let at = ((row / (p.rows_h * p.rows_w) * p.src_h + u32(y)) * p.src_w + u32(x)) * p.in_pitch + channel;
+            for (var c = 0u; c < p.in_channels; c++) {
+                sum += inp[at + c] * filters[((o * p.in_channels + c) * p.kernel + ky) * p.kernel + kx];
+            }
+        }
+    }
+    out[i] = sum;
+}
+
+@group(0) @binding(0) var<storage, read> dout: array<f32>;
+@group(0) @binding(2) var<storage, read_write> dinp: array<f32>;
+
+@compute @workgroup_size(WG)
+fn backward_input_any(
+    @builtin(workgroup_id) group: vec3u,
+    @builtin(num_workgroups) groups: vec3u,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let i = fold_index(group, groups) * WG + lane;
+    if i >= p.batch * p.src_h * p.src_w * p.in_pitch { return; }
+    let channel = i % p.in_pitch;
+    let pixel = i / p.in_pitch;
+    var sum = 0.0;
+    if channel < p.in_channels * p.groups {
+        let c = channel % p.in_channels;
+        let outs = p.out_channels / p.groups;
+        let first = channel / p.in_channels * outs;
+        for (var ky = 0u; ky < p.kernel; ky++) {
+            let y = i32(pixel / p.src_w % p.src_h) - p.off_y - i32(ky);
+            if y < 0 || y % i32(p.stride) != 0 || y / i32(p.stride) >= i32(p.rows_h) { continue; }
+            for (var kx = 0u; kx < p.kernel; kx++) {
+                let x = i32(pixel % p.src_w) - p.off_x - i32(kx);
+                if x < 0 || x % i32(p.stride) != 0 || x / i32(p.stride) >= i32(p.rows_w) { continue; }
+                let row = (pixel / (p.src_h * p.src_w) * p.rows_h + u32(y) / p.stride) * p.rows_w + u32(x) / p.stride;
+                for (var o = first; o < first + outs; o++) {
+                    sum += dout[row * p.out_pitch + o] * filters[((o * p.in_channels + c) * p.kernel + ky) * p.kernel + kx];
+                }
+            }
+        }
+    }
+    var before = 0.0;
+    if ACCUMULATE { before = dinp[i]; }
+    dinp[i] = before + sum;
+}
+
+@group(0) @binding(1) var<storage, read> gradient: array<f32>;
+
+@compute @workgroup_size(WG)
+fn backward_weight_any(@builtin(global_invocation_id) id: vec3u, @builtin(workgroup_id) group: vec3u) {
+    let taps = p.kernel * p.kernel;
+    let len = p.out_channels * p.in_channels * taps;
+    if id.x >= len { return; }
+    let o = id.x / taps / p.in_channels;
+    let channel = o / (p.out_channels / p.groups) * p.in_channels + id.x / taps % p.in_channels;
+    let first = group.y * p.chunk;
+    var at = vec3u(first / (p.rows_h * p.rows_w), first / p.rows_w % p.rows_h, first % p.rows_w);
+    var sum = 0.0;
+    for (var row = first; row < min(first + p.chunk, p.batch * p.rows_h * p.rows_w); row++) {
+        let y = i32(at.y * p.stride + id.x % taps / p.kernel) + p.off_y;
+        let x = i32(at.z * p.stride + id.x % p.kernel) + p.off_x;
+        if y >= 0 && y < i32(p.src_h) && x >= 0 && x < i32(p.src_w) {
+            let i = ((at.x * p.src_h + u32(y)) * p.src_w + u32(x)) * p.in_pitch + channel;
+            sum += gradient[row * p.out_pitch + o] * inp[i];
+        }
+        at = after(at);
+    }
+    dweight[group.y * len + id.x] = sum;
+}

@@ -1,0 +1,92 @@
+// The largest value of every window, channel by channel, over NHWC images, and its backward.
+//
+//   out[b, y, x, c] = max_{ky, kx} inp[b, y·s − p + ky, x·s − p + kx, c]      pixels outside the image do not count
+//
+//   inp, dinp [B, H, W, C]      out, dout [B, H', W', C]
+//   tap       [B, H', W', C]    ky · k + kx of the window's first largest value, row by row; saved for backward
+//
+//   entry      grid                            writes
+//   forward    [⌈cols/lanes⌉, B·H', 1]         out =, tap =
+//   backward   [⌈cols/lanes⌉, B·H, 1]          dinp =   a pixel looks up the windows that hold it: no atomics
+//
+// The host appends `alias elem = vec4f; alias taps = vec4u;`, or f32 and u32 where channels are no multiple of 4; `cols`
+// counts these. Lanes stand side by side along the channels, and in several pixels where there are fewer.
+
+struct Params { src_h: u32, src_w: u32, dst_h: u32, dst_w: u32, cols: u32, kernel: u32, stride: u32, padding: u32 }
+var<immediate> p: Params;
+
+override WG: u32 = 64u;
+
+@group(0) @binding(0) var<storage, read> inp: array<elem>;
+@group(0) @binding(1) var<storage, read_write> out: array<elem>;
+@group(0) @binding(2) var<storage, read_write> tap: array<taps>;
+
+@compute @workgroup_size(WG)
+fn forward(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
+    let across = min(WG, p.cols);
+    let step = WG / across;
+    let c = group.x * across + lane % across;
+    if c >= p.cols || lane / across >= step { return; }
+    let top = group.y % p.dst_h * p.stride;
+    let from_y = max(p.padding, top) - top;
+    let to_y = min(p.kernel, p.src_h + p.padding - top);
+    for (var x = lane / across; x < p.dst_w; x += step) {
+        let left = x * p.stride;
+        let from_x = max(p.padding, left) - left;
+        let to_x = min(p.kernel, p.src_w + p.padding - left);
+        var best = elem();
+        var best_tap = taps();
+        for (var ky = from_y; ky < to_y; ky++) {
+            let line = (group.y / p.dst_h * p.src_h + top + ky - p.padding) * p.src_w;
+            for (var kx = from_x; kx < to_x; kx++) {
+                let value = inp[(line + left + kx - p.padding) * p.cols + c];
+                if ky == from_y && kx == from_x {
+                    best = value;
+                    best_tap = taps(ky * p.kernel + kx);
+                } else {
+                    // Strictly larger: of equal ones the first counts.
+                    best_tap = select(best_tap, taps(ky * p.kernel + kx), value > best);
+                    best = select(best, value, value > best);
+                }
+            }
+        }
+        let i = (group.y * p.dst_w + x) * p.cols + c;
+        out[i] = best;
+        tap[i] = best_tap;
+    }
+}
+
+@group(0) @binding(0) var<storage, read> dout: array<elem>;
+@group(0) @binding(1) var<storage, read> saved_tap: array<taps>;
+@group(0) @binding(2) var<storage, read_write> dinp: array<elem>;
+
+@compute @workgroup_size(WG)
+fn backward(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
+    let across = min(WG, p.cols);
+    let step = WG / across;
+    let c = group.x * across + lane % across;
+    if c >= p.cols || lane / across >= step { return; }
+    let u = group.y % p.src_h + p.padding;
+    let from_y = first_window(u);
+    let to_y = min(u / p.stride + 1u, p.dst_h);
+    for (var x = lane / across; x < p.src_w; x += step) {
+        let v = x + p.padding;
+        let from_x = first_window(v);
+        let to_x = min(v / p.stride + 1u, p.dst_w);
+        var sum = elem();
+        for (var oy = from_y; oy < to_y; oy++) {
+            for (var ox = from_x; ox < to_x; ox++) {
+                let i = ((group.y / p.src_h * p.dst_h + oy) * p.dst_w + ox) * p.cols + c;
+                let own = (u - oy * p.stride) * p.kernel + v - ox * p.stride;
+                sum += select(elem(), dout[i], saved_tap[i] == taps(own));
+            }
+        }
+        dinp[(group.y * p.src_w + x) * p.cols + c] = sum;
+    }
+}
+
+// The first window that reaches the padded coordinate `u`.
+fn first_window(u: u32) -> u32 {
+    if u < p.kernel { return 0u; }
+    return (u - p.kernel) / p.stride + 1u;
+}

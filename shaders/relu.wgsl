@@ -1,0 +1,48 @@
+// What is negative becomes zero, and its backward.
+//
+//   out = max(inp, 0),   dinp = dout where out > 0, else 0       inp, out, dout, dinp [len]
+//
+//   entry      grid                          writes
+//   forward    fold(⌈len/(WG·PER_LANE)⌉)     out =
+//   backward   fold(⌈len/(WG·PER_LANE)⌉)     dinp =, or += with ACCUMULATE
+//
+// `out` is saved for backward. The host appends `alias elem = vec4f;`, or f32 where the length is no multiple of 4; `len`
+// counts these.
+
+struct Params { len: u32 }
+var<immediate> p: Params;
+
+override WG: u32 = 64u;
+override PER_LANE: u32 = 16u;
+override ACCUMULATE: bool = false;
+
+@group(0) @binding(0) var<storage, read> inp: array<elem>;
+@group(0) @binding(1) var<storage, read_write> out: array<elem>;
+
+@compute @workgroup_size(WG)
+fn forward(
+    @builtin(workgroup_id) group: vec3u,
+    @builtin(num_workgroups) groups: vec3u,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let first = fold_index(group, groups) * WG * PER_LANE + lane;
+    for (var i = first; i < min(first + WG * PER_LANE, p.len); i += WG) { out[i] = max(inp[i], elem()); }
+}
+
+@group(0) @binding(0) var<storage, read> dout: array<elem>;
+@group(0) @binding(1) var<storage, read> saved_out: array<elem>;
+@group(0) @binding(2) var<storage, read_write> dinp: array<elem>;
+
+@compute @workgroup_size(WG)
+fn backward(
+    @builtin(workgroup_id) group: vec3u,
+    @builtin(num_workgroups) groups: vec3u,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let first = fold_index(group, groups) * WG * PER_LANE + lane;
+    for (var i = first; i < min(first + WG * PER_LANE, p.len); i += WG) {
+        var g = select(elem(), dout[i], saved_out[i] > elem());
+        if ACCUMULATE { g += dinp[i]; }
+        dinp[i] = g;
+    }
+}
