@@ -46,7 +46,6 @@ fn forward(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index)
     }
 }
 
-struct Step { lr: f32, bias_correction1: f32, bias_correction2_sqrt: f32, step: u32, slot: u32, first: u32, micro: u32 }
 @group(0) @binding(0) var<storage, read> losses: array<f32>;
 @group(0) @binding(1) var<storage, read> step: Step;
 @group(0) @binding(2) var<storage, read_write> ring: array<f32>;

@@ -188,7 +188,6 @@ fn dots(
     if lane == 0u { partials[p.first + index] = sum; }
 }
 
-struct Step { lr: f32, bias_correction1: f32, bias_correction2_sqrt: f32, step: u32, slot: u32, first: u32, micro: u32 }
 @group(0) @binding(5) var<storage, read_write> log: array<Entry>;
 @group(0) @binding(6) var<storage, read> state: Step;
 

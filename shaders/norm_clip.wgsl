@@ -35,8 +35,6 @@ fn squares(
     if lane == 0u && start < p.len { partials[p.first + chunk] = sum; }
 }
 
-struct Step { lr: f32, bias_correction1: f32, bias_correction2_sqrt: f32, step: u32, slot: u32, first: u32, micro: u32 }
-struct Health { grad_scale: f32, bad_step: u32 }
 @group(0) @binding(0) var<storage, read> sums: array<f32>;
 @group(0) @binding(1) var<storage, read> step: Step;
 @group(0) @binding(2) var<storage, read_write> ring: array<f32>;

@@ -17,8 +17,6 @@ override WG: u32 = 64u;
 override PER_LANE: u32 = 16u;
 override NESTEROV: bool = false;
 
-struct Step { lr: f32, bias_correction1: f32, bias_correction2_sqrt: f32, step: u32, slot: u32, first: u32, micro: u32 }
-struct Health { grad_scale: f32, bad_step: u32 }
 @group(0) @binding(0) var<storage, read_write> w: array<f32>;
 @group(0) @binding(1) var<storage, read_write> m: array<f32>;
 @group(0) @binding(2) var<storage, read> dw: array<f32>;

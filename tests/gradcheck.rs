@@ -15,6 +15,8 @@ use tpgm::model::config::{Activation, Pool};
 
 #[path = "gradcheck/network.rs"]
 mod network;
+#[path = "gradcheck/resnet.rs"]
+mod resnet;
 
 /// Largest error of a gradient, as a share of the largest element of that gradient.
 const TOLERANCE: f64 = 1e-9;

@@ -16,6 +16,8 @@ use tpgm::suite::{self, Outcome};
 mod common;
 #[path = "kernels/goldens.rs"]
 mod goldens;
+#[path = "kernels/resnet.rs"]
+mod resnet;
 
 /// The same adapter with shaders that carry no runtime checks.
 fn unchecked() -> &'static Gpu {
@@ -68,7 +70,10 @@ macro_rules! stems {
     };
 }
 
-stems! { matmul column_sum layer_norm gelu residual pool conv2d batch_norm relu max_pool avg_pool patch_embed attention cross_entropy sgd adamw norm_clip mars }
+stems! {
+    matmul column_sum layer_norm gelu residual pool conv2d batch_norm relu max_pool avg_pool patch_embed attention
+    cross_entropy sgd adamw norm_clip mars
+}
 
 #[test]
 fn every_stem_has_a_test_and_every_entry_point_a_case() {

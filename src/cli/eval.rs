@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::cli::table::{percent, table};
 use crate::cli::{AdapterArgs, print, print_json};
-use crate::data::{Dataset, ImageCache};
+use crate::data::{ClassMap, ImageCache};
 use crate::error::{Error, Result};
 use crate::train::config::{ModelArgs, named_paths};
 use crate::train::evaluate::{Evaluation, Predictor, evaluate};
@@ -25,6 +25,9 @@ pub(super) struct EvalArgs {
     /// Folder that the paths of list files and CSVs are relative to
     #[arg(long, value_name = "DIR")]
     root: Option<PathBuf>,
+    /// Which folder is which output of the model: `folder name` a line, or imagenet_class_index.json
+    #[arg(long, value_name = "FILE")]
+    class_map: Option<PathBuf>,
     /// Accuracy by class as well
     #[arg(long)]
     per_class: bool,
@@ -45,11 +48,14 @@ pub(super) fn run(args: EvalArgs) -> Result<()> {
         return Err(Error::Usage("--batch-size must be greater than 0".into()));
     }
     let source = Source::open(&args.model, &args.model_args.overrides())?;
-    let classes = source.classes()?;
+    let map = args.class_map.as_deref();
+    let classes = source.classes_by(map)?;
     let preprocess = args.model_args.preprocess(&source.recognised.preprocess)?;
     let sets = named_paths(&args.data)?
         .into_iter()
-        .map(|(name, path)| Ok((name, Dataset::open(path, args.root.as_deref())?.with_classes(&classes)?)))
+        .map(|(name, path)| {
+            Ok((name, ClassMap::open_dataset(path, args.root.as_deref(), map)?.with_classes(&classes)?))
+        })
         .collect::<Result<Vec<_>>>()?;
     let gpu = args.adapter.open()?;
     let most = sets.iter().map(|(_, images)| images.items.len()).max().unwrap_or(1);

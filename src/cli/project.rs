@@ -29,6 +29,9 @@ pub(super) struct ProjectArgs {
     /// Folder that the paths of a list file or CSV are relative to
     #[arg(long, value_name = "DIR")]
     root: Option<PathBuf>,
+    /// Which folder is which output of the model: `folder name` a line, or imagenet_class_index.json
+    #[arg(long, value_name = "FILE")]
+    class_map: Option<PathBuf>,
     /// How drift is measured: mars or l2
     #[arg(long, default_value = "l2", value_parser = word::<Norm>)]
     norm: Norm,
@@ -66,6 +69,7 @@ pub(super) fn run(args: ProjectArgs) -> Result<()> {
         finetuned: args.finetuned,
         val: args.val,
         root: args.root,
+        class_map: args.class_map,
         out: args.out,
         model_args: args.model_args,
         norm: args.norm,

@@ -14,6 +14,7 @@
 //! decoders, because a pre-trained model's accuracy depends on the pixels that it was trained on.
 
 pub mod augment;
+pub mod class_map;
 pub mod dataset;
 pub mod decode;
 pub mod loader;
@@ -22,6 +23,7 @@ pub mod preprocess;
 pub mod resize;
 
 pub use augment::{Augment, RandomResizedCrop, item_rng};
+pub use class_map::ClassMap;
 pub use dataset::{Dataset, Item, Overlap, content_hashes, overlaps, same_classes};
 pub use decode::{RgbImage, decode};
 pub use loader::{Batch, EvalBatches, ImageCache, Loader, LoaderConfig, eval_batches};

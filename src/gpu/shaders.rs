@@ -26,6 +26,7 @@ impl Shader {
 
 const REDUCE: &str = include_str!("../../shaders/lib/reduce.wgsl");
 const FOLD: &str = include_str!("../../shaders/lib/fold.wgsl");
+const STEP: &str = include_str!("../../shaders/lib/step.wgsl");
 
 macro_rules! shaders {
     ($($constant:ident $stem:literal [$($lib:ident),*];)*) => {
@@ -59,9 +60,9 @@ shaders! {
     AVG_POOL "avg_pool" [];
     PATCH_EMBED "patch_embed" [FOLD];
     POOL "pool" [FOLD];
-    CROSS_ENTROPY "cross_entropy" [REDUCE];
-    NORM_CLIP "norm_clip" [REDUCE, FOLD];
-    SGD "sgd" [FOLD];
-    ADAMW "adamw" [FOLD];
-    MARS "mars" [REDUCE, FOLD];
+    CROSS_ENTROPY "cross_entropy" [REDUCE, STEP];
+    NORM_CLIP "norm_clip" [REDUCE, FOLD, STEP];
+    SGD "sgd" [FOLD, STEP];
+    ADAMW "adamw" [FOLD, STEP];
+    MARS "mars" [REDUCE, FOLD, STEP];
 }

@@ -124,6 +124,9 @@ pub struct TrainArgs {
     /// Folder that the paths of list files and CSVs are relative to [default: the file's own]
     #[arg(long, value_name = "DIR")]
     pub root: Option<PathBuf>,
+    /// Which folder is which output of the model: `folder name` a line, or imagenet_class_index.json
+    #[arg(long, value_name = "FILE")]
+    pub class_map: Option<PathBuf>,
     #[command(flatten)]
     #[serde(flatten)]
     #[allow(missing_docs)]
@@ -228,7 +231,7 @@ impl TrainArgs {
         if over.optimizer.is_some_and(|name| Some(name) != under.optimizer) {
             (under.momentum, under.nesterov) = (None, None);
         }
-        overlay!(over, under; model, train, val, select, test, id, root, epochs, steps, batch_size, micro_batch, optimizer,
+        overlay!(over, under; model, train, val, select, test, id, root, class_map, epochs, steps, batch_size, micro_batch, optimizer,
             lr, momentum, nesterov, weight_decay, lr_schedule, warmup_steps, clip_norm, label_smoothing, augment, bn,
             no_shuffle, seed, eval_every, method, schedule, norm, proj_freq, max_iters, radius_lr, radius_batch_size,
             exclude);
@@ -261,6 +264,7 @@ impl TrainArgs {
             test: self.test.unwrap_or_default(),
             id: self.id.unwrap_or_default(),
             root: self.root,
+            class_map: self.class_map,
             model_args: self.model_args,
             epochs: if self.steps.is_some() { None } else { Some(self.epochs.unwrap_or(10)) },
             steps: self.steps,
@@ -321,6 +325,7 @@ pub struct TrainConfig {
     pub test: Vec<String>,
     pub id: Vec<String>,
     pub root: Option<PathBuf>,
+    pub class_map: Option<PathBuf>,
     pub epochs: Option<u64>,
     pub steps: Option<u64>,
     pub batch_size: usize,

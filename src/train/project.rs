@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::cpu::mars::Norm;
-use crate::data::{Dataset, Loader, LoaderConfig};
+use crate::data::{ClassMap, Loader, LoaderConfig};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::gpu::buffer::mib;
@@ -28,6 +28,8 @@ pub struct ProjectConfig {
     pub val: PathBuf,
     /// Folder that the paths of a list file or CSV are relative to.
     pub root: Option<PathBuf>,
+    /// Which folder is which output of the model.
+    pub class_map: Option<PathBuf>,
     /// The file to write.
     pub out: PathBuf,
     /// What the checkpoints can't say.
@@ -95,13 +97,13 @@ pub fn project(gpu: &Gpu, config: &ProjectConfig, events: &mut dyn FnMut(Event))
         ));
     }
     let (anchor, missing) = anchor(&pretrained, &finetuned)?;
-    let images = Dataset::open(&config.val, config.root.as_deref())?;
+    let images = ClassMap::open_dataset(&config.val, config.root.as_deref(), config.class_map.as_deref())?;
     if b.classes() == 0 {
         return Err(Error::checkpoint(&config.finetuned, "this model has no head: radii are learned from its loss"));
     }
     if finetuned.recognised.classes.is_none() && images.classes.len() == b.classes() {
         finetuned.recognised.classes = Some(images.classes.clone());
-        let note = format!("the checkpoint does not name its {} classes: taken in sorted order", b.classes());
+        let note = format!("the checkpoint does not name its {} classes: taken in the data set's order", b.classes());
         finetuned.recognised.notes.push(note);
     }
     let images = images.with_classes(&finetuned.classes()?)?;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use crate::checkpoint::{self, Checkpoint, Overrides, Recognised, Weight};
+use crate::data::ClassMap;
 use crate::error::{Error, Result};
 use crate::method::Snapshot;
 use crate::model::{Model, ParamLayout};
@@ -52,7 +53,7 @@ impl Source {
             Some(known) if has_head && sorted(&known) == sorted(names) => known,
             None if has_head && self.recognised.config.classes() == names.len() => {
                 self.recognised.notes.push(format!(
-                    "the checkpoint does not name its {} classes: taken in sorted order, {} first",
+                    "the checkpoint does not name its {} classes: taken in the data set's order, {} first",
                     names.len(),
                     names[0]
                 ));
@@ -78,6 +79,21 @@ impl Source {
             .classes
             .clone()
             .map_or_else(|| Ok((0..self.recognised.config.classes()).map(|c| c.to_string()).collect()), Ok)
+    }
+
+    /// As [`Source::classes`]; where the checkpoint does not name them, they are those of the class map at `map`.
+    pub fn classes_by(&self, map: Option<&Path>) -> Result<Vec<String>> {
+        match map {
+            Some(map) if self.recognised.classes.is_none() => {
+                let names = ClassMap::open(map)?.names();
+                if names.len() == self.recognised.config.classes() {
+                    return Ok(names);
+                }
+                let (has, outputs) = (names.len(), self.recognised.config.classes());
+                Err(Error::data(map, format!("this map has {has} classes, the model {outputs} outputs")))
+            }
+            _ => self.classes(),
+        }
     }
 
     /// Saves `values` under this checkpoint's names, types and metadata.

@@ -1,6 +1,8 @@
 //! The data sets of a run: opened, labelled by one list of classes, and checked against each other.
 
-use crate::data::{Dataset, overlaps, same_classes};
+use std::path::Path;
+
+use crate::data::{ClassMap, Dataset, overlaps, same_classes};
 use crate::error::Result;
 use crate::train::config::TrainConfig;
 use crate::train::source::Source;
@@ -32,18 +34,17 @@ pub struct Splits {
 impl Splits {
     /// Opens the paths of `config` and fits the model's classes to those of the training images.
     pub fn open(config: &TrainConfig, source: &mut Source) -> Result<Splits> {
-        let root = config.root.as_deref();
-        let train = Dataset::open(&config.train, root)?;
-        let val = Dataset::open(&config.val, root)?;
+        let open = |path: &Path| ClassMap::open_dataset(path, config.root.as_deref(), config.class_map.as_deref());
+        let train = open(&config.train)?;
+        let val = open(&config.val)?;
         same_classes(&train, &val)?;
         let classes = source.fit_classes(&train.classes, config.seed);
-        let select =
-            config.select.as_ref().map(|path| Dataset::open(path, root)?.with_classes(&classes)).transpose()?;
+        let select = config.select.as_ref().map(|path| open(path)?.with_classes(&classes)).transpose()?;
         let tests = config
             .tests()?
             .into_iter()
             .map(|(name, path, id)| {
-                let images = Dataset::open(path, root)?.with_classes(&classes)?;
+                let images = open(path)?.with_classes(&classes)?;
                 Ok(TestSet { name: name.to_string(), id, images })
             })
             .collect::<Result<_>>()?;

@@ -130,3 +130,36 @@ fn eval_matches_labels_by_name() {
     }
     assert_eq!(part[1]["per_class"][2], whole[0]["per_class"][2]);
 }
+
+/// Folders named by WordNet id, some of the model's classes only: the same figures as a list with the outputs' numbers.
+#[test]
+fn a_class_map_says_which_folder_is_which_output() {
+    let space = Space::new();
+    let model = crate::common::fixture_path("vit_small");
+    let model = format!("--model {} --heads 3", model.display());
+    space.image("subset/n05/a.png", "red");
+    space.image("subset/n02/b.png", "blue");
+    space.image("subset/n02/c.png", "red");
+    let map: String = (0..7).map(|i| format!("n0{i} class number {i}\n")).collect();
+    space.write("map.txt", map);
+    space.write("list.txt", "n05/a.png 5\nn02/b.png 2\nn02/c.png 2\n");
+    let by_map = space.json(&format!("eval {model} --data s=subset --class-map map.txt --per-class"));
+    let by_number = space.json(&format!("eval {model} --data s=list.txt --root subset"));
+    for key in ["images", "loss", "top1", "top5", "ece"] {
+        assert_eq!(by_map[0][key], by_number[0][key], "{key}");
+    }
+    assert_eq!(
+        by_map[0]["per_class"][2],
+        serde_json::json!({"class": "class number 2", "images": 2, "right": by_map[0]["per_class"][2]["right"]})
+    );
+
+    space.write("short.txt", "n02 two\nn05 five\n");
+    space.fails(
+        1,
+        &format!("eval {model} --data s=subset --class-map short.txt"),
+        &["short.txt", "2 classes", "7 outputs"],
+    );
+    space.write("other.txt", "n02 two\n");
+    let train = "finetune --model m.safetensors --train subset --val subset --out run --class-map other.txt";
+    space.fails(1, train, &["other.txt", "\"n05\"", "not in this map"]);
+}

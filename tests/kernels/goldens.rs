@@ -26,13 +26,16 @@ fn ops_fixture() -> Fixture {
 }
 
 #[track_caller]
-fn assert_reference(key: &str, got: &[f64], golden: &[f32]) {
+pub(super) fn assert_reference(key: &str, got: &[f64], golden: &[f32]) {
     let error = error(got, &wide(golden));
     assert!(error <= ROUNDED, "the reference of {key} is off by {error:e}");
 }
 
 /// Runs `body` in a case on both devices and in both sets of variants; all of its expectations must hold.
-fn on_devices(name: &str, body: impl Fn(&mut Case, &mut dyn FnMut(&mut Case, Op<'_>) -> Result<()>) -> Result<()>) {
+pub(super) fn on_devices(
+    name: &str,
+    body: impl Fn(&mut Case, &mut dyn FnMut(&mut Case, Op<'_>) -> Result<()>) -> Result<()>,
+) {
     for gpu in [common::gpu(), unchecked()] {
         for launch in &Launch::all(gpu)[..2] {
             let mut case = Case::new(gpu, format!("{name}, {}", launch.suffix()), 1 << 16).unwrap();
@@ -42,7 +45,7 @@ fn on_devices(name: &str, body: impl Fn(&mut Case, &mut dyn FnMut(&mut Case, Op<
     }
 }
 
-type Op<'a> = &'a dyn Fn(&mut Recorder) -> Result<()>;
+pub(super) type Op<'a> = &'a dyn Fn(&mut Recorder) -> Result<()>;
 
 #[test]
 fn layer_norm_agrees_with_pytorch() {
