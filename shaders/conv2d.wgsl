@@ -15,8 +15,8 @@
 //   forward              [⌈dst channels/64⌉, ⌈rows/64⌉, 1]           dst =
 //   backward_input       the same, for each class                    dst =, or += with ACCUMULATE
 //   backward_weight      [⌈k·k·C/64⌉, ⌈O/64⌉, chunks]                partial =   [chunks, k·k, C, O], `chunk` pixels each
-//   pack                 [⌈dst channels/WG⌉, src channels, 1]        packed =    channels past weight's are zero
-//   unpack               [⌈O/WG⌉, I, 1]                              dweight +=  the sum of the chunks, in order
+//   pack                 [⌈C/WG⌉, O/4, 1], TRANSPOSED [⌈C/4/WG⌉, O, 1]   packed =    channels past weight's are zero
+//   unpack               [⌈C/WG⌉, O/4, 1]                            dweight +=  the sum of the chunks, in order
 //   to_nhwc              fold(⌈B·H·W/WG⌉)                            out [B, H, W, pitch] =   inp [B, C, H, W], then zeros
 //
 // Any channels and groups, a lane an element, slow:
@@ -257,39 +257,59 @@ fn store_partial(quad: mat4x4f, start: u32, row: u32, col: u32) {
     partial[i + 3u * p.dst_c4] = quad[3];
 }
 
-// ---- between PyTorch's weights and packed ones: a lane walks the taps of one pair of channels.
+// ---- between PyTorch's weights and packed ones. A lane has one input channel and four output channels, or when TRANSPOSED
+// the other way round, and walks the taps: lanes stand along the input channels, as the weights do.
 
 @group(0) @binding(0) var<storage, read> weight: array<f32>;
-@group(0) @binding(2) var<storage, read_write> packed_weight: array<f32>;
+@group(0) @binding(2) var<storage, read_write> packed_weight: array<vec4f>;
+
+// Weight (o, i) at tap t; zero where stored channels are more than there are.
+fn weight_at(o: u32, i: u32, t: u32) -> f32 {
+    let exists = o < p.out_channels && i < p.in_channels;
+    return select(0.0, weight[select(0u, (o * p.in_channels + i) * p.kernel * p.kernel + t, exists)], exists);
+}
 
 @compute @workgroup_size(WG)
 fn pack(@builtin(global_invocation_id) id: vec3u, @builtin(workgroup_id) group: vec3u) {
-    let rows = select(p.in_pitch, p.out_pitch, TRANSPOSED);
-    let cols = select(p.out_pitch, p.in_pitch, TRANSPOSED);
-    if id.x >= cols { return; }
-    let o = select(id.x, group.y, TRANSPOSED);
-    let i = select(group.y, id.x, TRANSPOSED);
     let taps = p.kernel * p.kernel;
-    let exists = o < p.out_channels && i < p.in_channels;
-    let start = select(0u, (o * p.in_channels + i) * taps, exists);
-    for (var t = 0u; t < taps; t++) {
-        packed_weight[(t * rows + group.y) * cols + id.x] = select(0.0, weight[start + t], exists);
+    if TRANSPOSED {
+        let i = id.x * 4u;
+        if i >= p.in_pitch { return; }
+        for (var t = 0u; t < taps; t++) {
+            packed_weight[(t * p.out_pitch + group.y) * (p.in_pitch / 4u) + id.x] = vec4f(
+                weight_at(group.y, i, t), weight_at(group.y, i + 1u, t),
+                weight_at(group.y, i + 2u, t), weight_at(group.y, i + 3u, t));
+        }
+    } else {
+        let o = group.y * 4u;
+        if id.x >= p.in_pitch { return; }
+        for (var t = 0u; t < taps; t++) {
+            packed_weight[(t * p.in_pitch + id.x) * (p.out_pitch / 4u) + group.y] = vec4f(
+                weight_at(o, id.x, t), weight_at(o + 1u, id.x, t),
+                weight_at(o + 2u, id.x, t), weight_at(o + 3u, id.x, t));
+        }
     }
 }
 
-@group(0) @binding(0) var<storage, read> chunks_of_dweight: array<f32>;
+@group(0) @binding(0) var<storage, read> chunks_of_dweight: array<vec4f>;
 @group(0) @binding(2) var<storage, read_write> dweight: array<f32>;
 
 @compute @workgroup_size(WG)
 fn unpack(@builtin(global_invocation_id) id: vec3u, @builtin(workgroup_id) group: vec3u) {
-    if id.x >= p.out_channels { return; }
+    if id.x >= p.in_channels { return; }
     let taps = p.kernel * p.kernel;
+    let o = group.y * 4u;
+    let step = p.in_channels * taps;
     for (var t = 0u; t < taps; t++) {
-        var sum = 0.0;
+        var sum = vec4f();
         for (var z = 0u; z < p.batch; z++) { // `batch` chunks
-            sum += chunks_of_dweight[((z * taps + t) * p.in_pitch + group.y) * p.out_pitch + id.x];
+            sum += chunks_of_dweight[((z * taps + t) * p.in_pitch + id.x) * (p.out_pitch / 4u) + group.y];
         }
-        dweight[(id.x * p.in_channels + group.y) * taps + t] += sum;
+        let i = (o * p.in_channels + id.x) * taps + t;
+        dweight[i] += sum.x;
+        if o + 1u < p.out_channels { dweight[i + step] += sum.y; }
+        if o + 2u < p.out_channels { dweight[i + 2u * step] += sum.z; }
+        if o + 3u < p.out_channels { dweight[i + 3u * step] += sum.w; }
     }
 }
 

@@ -136,11 +136,17 @@ fn share(col: u32, lane: u32) -> vec2u {
 // Four source pixels; where a pixel is outside its image, zero.
 struct Source { at: vec4u, inside: vec4<bool> }
 
-fn source(image: vec4u, y: vec4i, x: vec4i) -> Source {
+// `at` is where pixels (y, x) of their images are, if they are.
+fn source(at: vec4i, y: vec4i, x: vec4i) -> Source {
     // A negative coordinate is a large one without its sign.
     let inside = (vec4u(y) < vec4u(p.src_h)) & (vec4u(x) < vec4u(p.src_w));
-    let at = ((image * p.src_h + vec4u(y)) * p.src_w + vec4u(x)) * p.src_c4;
-    return Source(select(vec4u(0u), at, inside), inside);
+    return Source(select(vec4u(0u), vec4u(at), inside), inside);
+}
+
+// Rows past the last one are in images past the last one: they are taken from the last image, and come to nothing.
+fn index(image: vec4u, y: vec4i, x: vec4i) -> vec4i {
+    let line = vec4i(min(image, vec4u(p.batch - 1u)) * p.src_h) + y;
+    return (line * i32(p.src_w) + x) * i32(p.src_c4);
 }
 
 fn load(s: Source, c4: u32) -> mat4x4f {
@@ -177,17 +183,19 @@ const BAND = 4u;
 
 // ---- forward and backward_input: a lane's own are eight pixels in a row.
 
-struct Pixels { image: vec4u, y: vec4i, x: vec4i, to: vec4u }
+struct Pixels { y: vec4i, x: vec4i, from_at: vec4i, to: vec4u }
 
 fn pixels(a: vec3u) -> Pixels {
     let b = after(a);
     let c = after(b);
     let d = after(c);
     let image = vec4u(a.x, b.x, c.x, d.x);
-    let y = vec4u(a.y, b.y, c.y, d.y);
-    let x = vec4u(a.z, b.z, c.z, d.z);
-    let to = ((image * p.dst_h + y * p.dst_stride + p.dst_y) * p.dst_w + x * p.dst_stride + p.dst_x) * p.dst_c4;
-    return Pixels(image, vec4i(y * p.stride) + p.off_y, vec4i(x * p.stride) + p.off_x, to);
+    let j = vec4u(a.y, b.y, c.y, d.y);
+    let i = vec4u(a.z, b.z, c.z, d.z);
+    let y = vec4i(j * p.stride) + p.off_y;
+    let x = vec4i(i * p.stride) + p.off_x;
+    let to = ((image * p.dst_h + j * p.dst_stride + p.dst_y) * p.dst_w + i * p.dst_stride + p.dst_x) * p.dst_c4;
+    return Pixels(y, x, index(image, y, x), to);
 }
 
 fn gathered(group_id: vec3u, count: vec3u, lane: u32, direction: i32) {
@@ -195,10 +203,8 @@ fn gathered(group_id: vec3u, count: vec3u, lane: u32, direction: i32) {
     let col = group.x * (COLS / 4u);
     let row = group.y * 64u + lane * 8u;
     let first = place(row);
-    // Rows past the last one are in images past the last one, and are read from the last image instead.
     let low_pixels = pixels(first);
     let high_pixels = pixels(after(after(after(after(first)))));
-    let last = vec4u(p.batch - 1u);
     let w_share = share(col, lane);
     var low = Four();
     var high = Four();
@@ -206,8 +212,9 @@ fn gathered(group_id: vec3u, count: vec3u, lane: u32, direction: i32) {
         for (var tx = 0u; tx < p.taps_x; tx++) {
             let move_y = direction * i32(ty);
             let move_x = direction * i32(tx);
-            let s_low = source(min(low_pixels.image, last), low_pixels.y + move_y, low_pixels.x + move_x);
-            let s_high = source(min(high_pixels.image, last), high_pixels.y + move_y, high_pixels.x + move_x);
+            let move_at = (move_y * i32(p.src_w) + move_x) * i32(p.src_c4);
+            let s_low = source(low_pixels.from_at + move_at, low_pixels.y + move_y, low_pixels.x + move_x);
+            let s_high = source(high_pixels.from_at + move_at, high_pixels.y + move_y, high_pixels.x + move_x);
             let tap = (p.first_y + ty * p.step) * p.kernel + p.first_x + tx * p.step;
             var w = tap * p.src_c4 * 4u * p.dst_c4 + w_share.x;
             for (var c4 = 0u; c4 < p.src_c4; c4++) {
@@ -268,13 +275,15 @@ fn backward_input(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) 
 @group(0) @binding(2) var<storage, read_write> partial: array<vec4f>;
 
 // A quad of input channels under one tap.
-struct Own { y: i32, x: i32, c4: u32 }
+struct Own { y: i32, x: i32, at: i32 }
 
 fn own(quad: u32, quads: u32) -> Own {
     let i = min(quad, quads - 1u);
     let tap = i / p.src_c4;
     let ky = tap / p.kernel;
-    return Own(i32(ky) + p.off_y, i32(tap - ky * p.kernel) + p.off_x, i - tap * p.src_c4);
+    let y = i32(ky) + p.off_y;
+    let x = i32(tap - ky * p.kernel) + p.off_x;
+    return Own(y, x, (y * i32(p.src_w) + x) * i32(p.src_c4) + i32(i - tap * p.src_c4));
 }
 
 fn load_dout(row: u32, end: u32, col: u32, lane: u32) -> mat4x4f {
@@ -295,7 +304,6 @@ fn backward_weight(@builtin(workgroup_id) group: vec3u, @builtin(local_invocatio
     let b = own(quad + 8u, quads);
     let col = group.y * (COLS / 4u);
     let end = min((group.z + 1u) * p.chunk, p.batch * p.rows_h * p.rows_w);
-    let last = vec4u(p.batch - 1u);
     var at = place(group.z * p.chunk);
     var low = Four();
     var high = Four();
@@ -303,13 +311,13 @@ fn backward_weight(@builtin(workgroup_id) group: vec3u, @builtin(local_invocatio
         let at1 = after(at);
         let at2 = after(at1);
         let at3 = after(at2);
-        // Pixels past the chunk's end count for nothing: they are moved out of the image.
-        let away = select(vec4i(0), vec4i(-0x10000000), row + STEPS >= vec4u(end));
-        let image = min(vec4u(at.x, at1.x, at2.x, at3.x), last);
-        let y = vec4i(vec4u(at.y, at1.y, at2.y, at3.y) * p.stride) + away;
+        let y = vec4i(vec4u(at.y, at1.y, at2.y, at3.y) * p.stride);
         let x = vec4i(vec4u(at.z, at1.z, at2.z, at3.z) * p.stride);
-        let x_low = transpose(load(source(image, y + a.y, x + a.x), a.c4));
-        let x_high = transpose(load(source(image, y + b.y, x + b.x), b.c4));
+        let from_at = index(vec4u(at.x, at1.x, at2.x, at3.x), y, x);
+        // Pixels past the chunk's end count for nothing: they are moved out of the image.
+        let counted = y + select(vec4i(0), vec4i(-0x10000000), row + STEPS >= vec4u(end));
+        let x_low = transpose(load(source(from_at + a.at, counted + a.y, x + a.x), 0u));
+        let x_high = transpose(load(source(from_at + b.at, counted + b.y, x + b.x), 0u));
         multiply(&low, &high, load_dout(row, end, col, lane), x_low, x_high);
         at = after(at3);
     }

@@ -31,7 +31,7 @@ pub struct Dims {
 }
 
 impl Dims {
-    /// Height of `out`.
+    /// Height of `out`. Panics where no window fits, unless in `ceil_mode`.
     pub fn out_height(self) -> usize {
         self.windows(self.height)
     }
@@ -43,6 +43,7 @@ impl Dims {
 
     fn windows(self, size: usize) -> usize {
         if !self.ceil_mode {
+            assert!(size >= self.kernel, "an image of {size} pixels is smaller than a window: {self:?}");
             return (size - self.kernel) / self.stride + 1;
         }
         let windows = size.saturating_sub(self.kernel).div_ceil(self.stride) + 1;

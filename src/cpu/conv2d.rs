@@ -36,14 +36,21 @@ pub struct Dims {
 }
 
 impl Dims {
-    /// Height of `out`: windows that fit the padded image.
+    /// Height of `out`: windows that fit the padded image. Panics where none does.
     pub fn out_height(self) -> usize {
-        (self.height + 2 * self.padding - self.kernel) / self.stride + 1
+        self.windows(self.height)
     }
 
     /// Width of `out`.
     pub fn out_width(self) -> usize {
-        (self.width + 2 * self.padding - self.kernel) / self.stride + 1
+        self.windows(self.width)
+    }
+
+    #[track_caller]
+    fn windows(self, size: usize) -> usize {
+        let padded = size + 2 * self.padding;
+        assert!(padded >= self.kernel, "an image of {size} pixels is smaller than a window: {self:?}");
+        (padded - self.kernel) / self.stride + 1
     }
 
     /// Pixels of `inp`, all images together.

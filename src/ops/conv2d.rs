@@ -157,10 +157,12 @@ pub fn scratch_len(dims: Dims) -> usize {
 /// Packed weights in scratch, for the forward pass or `transposed` for the gradient of `inp`.
 fn pack(r: &mut Recorder, weight: &View, layout: Layout, transposed: bool) -> Result<View> {
     let [packed] = r.scratch("conv2d", layout.packed_len());
-    let kernel = r.kernel(&shaders::CONV2D, "pack", &[("TRANSPOSED", f64::from(u8::from(transposed)))])?;
-    let (rows, cols) =
-        if transposed { (layout.out_pitch, layout.in_pitch) } else { (layout.in_pitch, layout.out_pitch) };
-    let grid = [cols.div_ceil(WG) as u32, rows as u32, 1];
+    let lanes = r.reduce_lanes();
+    let constants = [("TRANSPOSED", f64::from(u8::from(transposed))), ("WG", lanes as f64)];
+    let kernel = r.kernel(&shaders::CONV2D, "pack", &constants)?;
+    let (across, down) =
+        if transposed { (layout.in_pitch / 4, layout.out_pitch) } else { (layout.in_pitch, layout.out_pitch / 4) };
+    let grid = [across.div_ceil(lanes) as u32, down as u32, 1];
     r.push(&kernel, &[("weight", weight), ("packed_weight", &packed)], &layout.params(), grid);
     Ok(packed)
 }
@@ -303,9 +305,10 @@ pub fn backward_weight(r: &mut Recorder, dweight: &View, dout: &View, inp: &View
     let dout_name = if direct { "dout" } else { "dout4" };
     r.push(&kernel, &[("partial", &partial), (dout_name, dout), ("src", inp)], &params, grid);
 
-    let kernel = r.kernel(&shaders::CONV2D, "unpack", &[])?;
+    let lanes = r.reduce_lanes();
+    let kernel = r.kernel(&shaders::CONV2D, "unpack", &[("WG", lanes as f64)])?;
     let params = Params { batch: chunks as u32, ..layout.params() };
-    let grid = [dims.out_channels.div_ceil(WG) as u32, dims.in_channels as u32, 1];
+    let grid = [dims.in_channels.div_ceil(lanes) as u32, (layout.out_pitch / 4) as u32, 1];
     r.push(&kernel, &[("dweight", dweight), ("chunks_of_dweight", &partial)], &params, grid);
     Ok(())
 }
