@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use crate::cli::finetune::{Mean, result_table, train_and_report};
 use crate::cli::{AdapterArgs, print};
@@ -17,6 +17,9 @@ pub(super) struct DemoArgs {
     /// Folder for the two runs and the page about them
     #[arg(long, value_name = "DIR", default_value = "runs/demo")]
     out: PathBuf,
+    /// The pre-trained model that is fine-tuned
+    #[arg(long, value_enum, default_value_t = DemoModel::Vit)]
+    model: DemoModel,
     /// Folder with the demo's images and weights [default: assets, here or beside the program's source]
     #[arg(long, value_name = "DIR")]
     assets: Option<PathBuf>,
@@ -28,6 +31,24 @@ pub(super) struct DemoArgs {
     seed: u64,
     #[command(flatten)]
     adapter: AdapterArgs,
+}
+
+/// The models in assets/.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum DemoModel {
+    /// A ViT of 474 thousand parameters
+    Vit,
+    /// A ResNet of 249 thousand parameters
+    Resnet,
+}
+
+impl DemoModel {
+    fn weights(self) -> &'static str {
+        match self {
+            DemoModel::Vit => "vit-emoji.safetensors",
+            DemoModel::Resnet => "resnet-emoji.safetensors",
+        }
+    }
 }
 
 /// Enough for plain fine-tuning to settle, and short enough for two cores without a GPU.
@@ -51,21 +72,20 @@ fn means() -> Vec<Mean<'static>> {
     ]
 }
 
-fn find_assets(wanted: Option<PathBuf>) -> Result<PathBuf> {
+fn find_assets(wanted: Option<PathBuf>, weights: &str) -> Result<PathBuf> {
     let beside_source = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets");
     let candidates = wanted.map_or(vec![PathBuf::from("assets"), beside_source], |dir| vec![dir]);
-    candidates.iter().find(|dir| dir.join(WEIGHTS).is_file()).cloned().ok_or_else(|| {
+    candidates.iter().find(|dir| dir.join(weights).is_file()).cloned().ok_or_else(|| {
         Error::data(
             &candidates[0],
-            format!("there is no {WEIGHTS} here: give the repository's assets folder (--assets)"),
+            format!("there is no {weights} here: give the repository's assets folder (--assets)"),
         )
     })
 }
 
-const WEIGHTS: &str = "vit-emoji.safetensors";
-
 pub(super) fn run(args: DemoArgs) -> Result<()> {
-    let assets = find_assets(args.assets)?;
+    let weights = args.model.weights();
+    let assets = find_assets(args.assets, weights)?;
     let gpu = args.adapter.open()?;
     eprintln!("on {} ({:?})", gpu.info.name, gpu.info.backend);
     let path = |part: &str| Some(assets.join(part));
@@ -74,7 +94,7 @@ pub(super) fn run(args: DemoArgs) -> Result<()> {
     let mut dirs = Vec::new();
     for (i, (title, name, method)) in runs.into_iter().enumerate() {
         let flags = TrainArgs {
-            model: path(WEIGHTS),
+            model: path(weights),
             train: path("google/train"),
             val: path("google/val"),
             test: Some(TESTS.map(|(name, dir)| format!("{name}={}", assets.join(dir).display())).to_vec()),
