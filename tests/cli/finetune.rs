@@ -207,3 +207,25 @@ fn images_in_two_splits_are_warned_of() {
     let (_, notes) = space.run(&with(TRAIN, "--steps 1 --test seen=train --out run"));
     assert!(notes.contains("warning: 18 images of seen are in train"), "{notes}");
 }
+
+/// On the images and weights of the repository; the ResNet, which is the quicker of the two models.
+#[test]
+fn the_demo_compares_the_pretrained_model_plain_fine_tuning_and_tpgm() {
+    let space = Space::new();
+    let assets = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("assets");
+    let line = format!("demo --assets {} --model resnet --epochs 1 --out demo", assets.display());
+    let table = space.ok(&line);
+    let row = |name: &str| -> Vec<f64> {
+        let line = table.lines().find(|l| l.starts_with(name)).unwrap_or_else(|| panic!("no {name} in\n{table}"));
+        line.split_whitespace().skip(1).map(|cell| cell.parse().unwrap()).collect()
+    };
+    let rows = ["pre-trained", "fine-tuning", "TPGM"].map(row);
+    // Six test sets and two means; a model that guessed would be right on one image of thirteen.
+    assert!(rows.iter().all(|r| r.len() == 8 && r[0] > 30.0), "{table}");
+    assert!(rows[1] != rows[2] && rows[0] != rows[1], "{table}");
+    let page = space.text("demo/report.html");
+    assert!(page.contains("vanilla") && page.contains("tpgm") && page.contains("openmoji-black"));
+    // A second demo replaces the first.
+    space.ok(&line);
+    space.fails(1, "demo --assets test --out other", &["test", "vit-emoji.safetensors", "--assets"]);
+}
