@@ -220,10 +220,14 @@ fn header_len(first: &[u8], len: u64) -> Result<u64, String> {
     };
     let header_len = u64::from_le_bytes(bytes);
     if header_len > header::MAX_LEN {
-        return not_ours(format!("not a safetensors file (its header would be {header_len} bytes long)"));
+        return not_ours(format!(
+            "not a safetensors file (its header would be {header_len} bytes long); give one, or convert this first"
+        ));
     }
     if first.get(8).is_some_and(|&b| b != b'{') || header_len == 0 {
-        return not_ours("not a safetensors file (no header follows the first 8 bytes)".into());
+        return not_ours(
+            "not a safetensors file (no header follows the first 8 bytes); give one, or convert this first".into(),
+        );
     }
     if header_len > len - 8 {
         let rest = len - 8;
