@@ -1,5 +1,5 @@
-// 2-D convolution (NHWC, no bias) as an implicit matrix product, for GPUs: 64 × 64 tiles of out, both operands staged
-// through workgroup memory 16 k at a time. CPU adapters, where barriers are what costs, take conv2d_direct.wgsl.
+// 2-D convolution (NHWC, no bias) as an implicit matrix product, for GPUs: tiles of out, 64 × 64 or 128 × 128, both operands
+// staged through workgroup memory 16 k at a time (lib/tile.wgsl). CPU adapters, where barriers are what costs, take conv2d_direct.wgsl.
 //
 //   out[b, y, x, o]     = Σ_{ky, kx, c} inp[b, y·s − p + ky, x·s − p + kx, c] · weight[o, c, ky, kx]
 //   dinp[b, u, v, c]    = Σ_{ky, kx, o} dout[b, (u + p − ky)/s, (v + p − kx)/s, o] · weight[o, c, ky, kx]
@@ -12,9 +12,9 @@
 // (u mod s, v mod s) over that class's taps alone: no product with a zero that the stride put there.
 //
 //   entry                grid                                        writes
-//   forward              [⌈dst channels/64⌉, ⌈rows/64⌉, 1]           dst =
+//   forward              [⌈dst channels/TILE⌉, ⌈rows/TILE⌉, 1]       dst =
 //   backward_input       the same, for each class                    dst =, or += with ACCUMULATE
-//   backward_weight      [⌈k·k·C/64⌉, ⌈O/64⌉, chunks]                partial =   [chunks, k·k, C, O], `chunk` pixels each
+//   backward_weight      [⌈k·k·C/TILE⌉, ⌈O/TILE⌉, chunks]            partial =   [chunks, k·k, C, O], `chunk` pixels each
 //   pack                 [⌈C/WG⌉, O/4, 1], TRANSPOSED [⌈C/4/WG⌉, O, 1]   packed =    channels past weight's are zero
 //   unpack               [⌈C/WG⌉, O/4, 1]                            dweight +=  the sum of the chunks, in order
 //   to_nhwc              fold(⌈B·H·W/WG⌉)                            out [B, H, W, pitch] =   inp [B, C, H, W], then zeros
@@ -51,52 +51,6 @@ override WG: u32 = 64u;
 @group(0) @binding(1) var<storage, read> packed: array<vec4f>;
 @group(0) @binding(2) var<storage, read_write> dst: array<vec4f>;
 
-const TILE = 64u;
-const THREADS = 128u; // 8 × 16, each 8 rows and 4 columns, as in matmul.wgsl
-const STEPS = vec4u(0u, 1u, 2u, 3u);
-
-// 8 KiB: a's tile, then b's, each [16 k, 16 quads of rows or columns].
-var<workgroup> tile: array<vec4f, 512>;
-const B_TILE = 256u;
-
-// The exclusive or spreads the blocks along k over all banks.
-fn slot(k4: u32, quad: u32) -> u32 { return k4 * 64u + (quad ^ (k4 * 2u)); }
-
-// Column i of `values` is k + i, its vector four rows or columns.
-fn stage(is_b: bool, k4: u32, quad: u32, values: mat4x4f) {
-    let start = select(0u, B_TILE, is_b) + slot(k4, quad);
-    tile[start] = values[0];
-    tile[start + 16u] = values[1];
-    tile[start + 32u] = values[2];
-    tile[start + 48u] = values[3];
-}
-
-// Column i of a matrix is a row, its vector four columns; `low` starts at row 4y, `high` at 32 + 4y.
-struct Sums { low: mat4x4f, high: mat4x4f }
-
-fn outer(rows: vec4f, cols: vec4f) -> mat4x4f {
-    return mat4x4f(cols * rows.x, cols * rows.y, cols * rows.z, cols * rows.w);
-}
-
-fn multiply(before: Sums, thread: u32) -> Sums {
-    var low = before.low;
-    var high = before.high;
-    for (var k4 = 0u; k4 < 4u; k4++) {
-        let i = slot(k4, thread / 16u);
-        let j = slot(k4, thread / 16u + 8u);
-        let c = B_TILE + slot(k4, thread % 16u);
-        low += outer(tile[i], tile[c]);
-        high += outer(tile[j], tile[c]);
-        low += outer(tile[i + 16u], tile[c + 16u]);
-        high += outer(tile[j + 16u], tile[c + 16u]);
-        low += outer(tile[i + 32u], tile[c + 32u]);
-        high += outer(tile[j + 32u], tile[c + 32u]);
-        low += outer(tile[i + 48u], tile[c + 48u]);
-        high += outer(tile[j + 48u], tile[c + 48u]);
-    }
-    return Sums(low, high);
-}
-
 // Four source pixels; where a pixel is outside its image, zero.
 fn gather(image: vec4u, y: vec4i, x: vec4i, c4: u32, wanted: vec4<bool>) -> mat4x4f {
     let none = vec4f();
@@ -123,15 +77,15 @@ fn settle(before: Tap) -> Tap {
 
 fn gathered(group: vec3u, thread: u32, direction: i32) {
     let rows = p.batch * p.rows_h * p.rows_w;
-    let is_b = thread >= 64u;
+    let is_b = thread >= TILE;
     // Neighbouring threads take neighbouring addresses: pixels along their channels, weights along theirs.
-    let k4 = select(thread % 4u, (thread - 64u) / 16u, is_b);
-    let quad = select(thread / 4u, thread % 16u, is_b);
+    let k4 = select(thread % 4u, (thread - TILE) / QUADS, is_b);
+    let quad = select(thread / 4u, thread % QUADS, is_b);
     let row = min(group.y * TILE + quad * 4u + STEPS, vec4u(rows - 1u));
     let image = row / (p.rows_h * p.rows_w);
     let y = vec4i(row / p.rows_w % p.rows_h * p.stride) + p.off_y;
     let x = vec4i(row % p.rows_w * p.stride) + p.off_x;
-    let col = min(group.x * (TILE / 4u) + quad, p.dst_c4 - 1u);
+    let col = min(group.x * QUADS + quad, p.dst_c4 - 1u);
 
     var tap = settle(Tap(0u, 0u, k4));
     var sums = Sums();
@@ -145,8 +99,14 @@ fn gathered(group: vec3u, thread: u32, direction: i32) {
         next = fetch(is_b, tap, image, y, x, col, direction);
         sums = multiply(sums, thread);
     }
-    store(sums.low, group.y * TILE + thread / 16u * 4u, group.x * (TILE / 4u) + thread % 16u);
-    store(sums.high, group.y * TILE + thread / 16u * 4u + 32u, group.x * (TILE / 4u) + thread % 16u);
+    let first = group.y * TILE + first_row(thread);
+    let into = group.x * QUADS + first_col(thread) / 4u;
+    store(sums.low, first, into);
+    store(sums.high, first + TILE / 2u, into);
+    if TILE == 128u {
+        store(sums.low_right, first, into + 16u);
+        store(sums.high_right, first + TILE / 2u, into + 16u);
+    }
 }
 
 fn fetch(is_b: bool, tap: Tap, image: vec4u, y: vec4i, x: vec4i, col: u32, direction: i32) -> mat4x4f {
@@ -203,12 +163,12 @@ fn after(at: vec3u) -> vec3u {
 fn backward_weight(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) thread: u32) {
     let pixels = p.batch * p.rows_h * p.rows_w;
     let end = min((group.z + 1u) * p.chunk, pixels);
-    let is_b = thread >= 64u;
-    let k4 = thread % 64u / 16u;
-    let quad = thread % 16u;
+    let is_b = thread >= TILE;
+    let k4 = thread % TILE / QUADS;
+    let quad = thread % QUADS;
     let quads = p.kernel * p.kernel * p.src_c4;
-    let row = min(group.x * (TILE / 4u) + quad, quads - 1u);
-    let col = min(group.y * (TILE / 4u) + quad, p.dst_c4 - 1u);
+    let row = min(group.x * QUADS + quad, quads - 1u);
+    let col = min(group.y * QUADS + quad, p.dst_c4 - 1u);
     let c4 = row % p.src_c4;
     let off_y = i32(row / p.src_c4 / p.kernel) + p.off_y;
     let off_x = i32(row / p.src_c4 % p.kernel) + p.off_x;
@@ -216,7 +176,7 @@ fn backward_weight(@builtin(workgroup_id) group: vec3u, @builtin(local_invocatio
     var k = group.z * p.chunk + k4 * 4u;
     var at = vec3u(k / (p.rows_h * p.rows_w), k / p.rows_w % p.rows_h, k % p.rows_w);
     var sums = Sums();
-    for (var first = group.z * p.chunk; first < end; first += 16u) {
+    for (var first = group.z * p.chunk; first < end; first += TILE_K) {
         var next: mat4x4f;
         if is_b {
             let i = min(k + STEPS, vec4u(pixels - 1u)) * p.dst_c4 + col;
@@ -232,8 +192,8 @@ fn backward_weight(@builtin(workgroup_id) group: vec3u, @builtin(local_invocatio
         workgroupBarrier(); // the last tile has been read by everyone
         stage(is_b, k4, quad, next);
         workgroupBarrier();
-        k += 16u;
-        at.z += 16u;
+        k += TILE_K;
+        at.z += TILE_K;
         while at.z >= p.rows_w {
             at.z -= p.rows_w;
             at.y += 1u;
@@ -241,10 +201,15 @@ fn backward_weight(@builtin(workgroup_id) group: vec3u, @builtin(local_invocatio
         }
         sums = multiply(sums, thread);
     }
-    let first = group.x * TILE + thread / 16u * 4u;
-    let into = group.y * (TILE / 4u) + thread % 16u;
-    store_partial(sums.low, group.z * quads * 4u, first, into);
-    store_partial(sums.high, group.z * quads * 4u, first + 32u, into);
+    let first = group.x * TILE + first_row(thread);
+    let into = group.y * QUADS + first_col(thread) / 4u;
+    let start = group.z * quads * 4u;
+    store_partial(sums.low, start, first, into);
+    store_partial(sums.high, start, first + TILE / 2u, into);
+    if TILE == 128u {
+        store_partial(sums.low_right, start, first, into + 16u);
+        store_partial(sums.high_right, start, first + TILE / 2u, into + 16u);
+    }
 }
 
 fn store_partial(quad: mat4x4f, start: u32, row: u32, col: u32) {

@@ -37,39 +37,12 @@ override ACCUMULATE: bool = false;
 @group(0) @binding(1) var<storage, read> packed: array<vec4f>;
 @group(0) @binding(2) var<storage, read_write> dst: array<vec4f>;
 
-const STEPS = vec4u(0u, 1u, 2u, 3u);
-
 // What four of a lane's eight have become: matrix column j of q₀…q₇ is the j-th of them, its vector four columns.
 struct Four {
     q0: mat4x4f, q1: mat4x4f, q2: mat4x4f, q3: mat4x4f,
     q4: mat4x4f, q5: mat4x4f, q6: mat4x4f, q7: mat4x4f,
 }
 
-// The lane of a broadcast must be a constant expression, and a function's argument is none.
-fn from_lane0(x: mat4x4f) -> mat4x4f {
-    return mat4x4f(subgroupBroadcast(x[0], 0u), subgroupBroadcast(x[1], 0u), subgroupBroadcast(x[2], 0u), subgroupBroadcast(x[3], 0u));
-}
-fn from_lane1(x: mat4x4f) -> mat4x4f {
-    return mat4x4f(subgroupBroadcast(x[0], 1u), subgroupBroadcast(x[1], 1u), subgroupBroadcast(x[2], 1u), subgroupBroadcast(x[3], 1u));
-}
-fn from_lane2(x: mat4x4f) -> mat4x4f {
-    return mat4x4f(subgroupBroadcast(x[0], 2u), subgroupBroadcast(x[1], 2u), subgroupBroadcast(x[2], 2u), subgroupBroadcast(x[3], 2u));
-}
-fn from_lane3(x: mat4x4f) -> mat4x4f {
-    return mat4x4f(subgroupBroadcast(x[0], 3u), subgroupBroadcast(x[1], 3u), subgroupBroadcast(x[2], 3u), subgroupBroadcast(x[3], 3u));
-}
-fn from_lane4(x: mat4x4f) -> mat4x4f {
-    return mat4x4f(subgroupBroadcast(x[0], 4u), subgroupBroadcast(x[1], 4u), subgroupBroadcast(x[2], 4u), subgroupBroadcast(x[3], 4u));
-}
-fn from_lane5(x: mat4x4f) -> mat4x4f {
-    return mat4x4f(subgroupBroadcast(x[0], 5u), subgroupBroadcast(x[1], 5u), subgroupBroadcast(x[2], 5u), subgroupBroadcast(x[3], 5u));
-}
-fn from_lane6(x: mat4x4f) -> mat4x4f {
-    return mat4x4f(subgroupBroadcast(x[0], 6u), subgroupBroadcast(x[1], 6u), subgroupBroadcast(x[2], 6u), subgroupBroadcast(x[3], 6u));
-}
-fn from_lane7(x: mat4x4f) -> mat4x4f {
-    return mat4x4f(subgroupBroadcast(x[0], 7u), subgroupBroadcast(x[1], 7u), subgroupBroadcast(x[2], 7u), subgroupBroadcast(x[3], 7u));
-}
 fn from_lanes0_4(x: vec4f, y: vec4f) -> mat4x4f {
     return mat4x4f(subgroupBroadcast(x, 0u), subgroupBroadcast(x, 4u), subgroupBroadcast(y, 0u), subgroupBroadcast(y, 4u));
 }
@@ -169,18 +142,6 @@ fn place(row: u32) -> vec3u {
     return vec3u(image, line - image * p.rows_h, row - line * p.rows_w);
 }
 
-// Tile (x, y) of a workgroup: down bands of BAND tiles of rows, so that weights are still in the cache when they come
-// round again.
-fn tile_of(group: vec3u, count: vec3u) -> vec2u {
-    let i = group.y * count.x + group.x;
-    let band = i / (BAND * count.x);
-    let j = i % (BAND * count.x);
-    let height = min(BAND, count.y - band * BAND);
-    return vec2u(j / height, band * BAND + j % height);
-}
-
-const BAND = 4u;
-
 // ---- forward and backward_input: a lane's own are eight pixels in a row.
 
 struct Pixels { y: vec4i, x: vec4i, from_at: vec4i, to: vec4u }
@@ -199,7 +160,7 @@ fn pixels(a: vec3u) -> Pixels {
 }
 
 fn gathered(group_id: vec3u, count: vec3u, lane: u32, direction: i32) {
-    let group = tile_of(group_id, count);
+    let group = place_in_bands(group_id, count);
     let col = group.x * (COLS / 4u);
     let row = group.y * 64u + lane * 8u;
     let first = place(row);

@@ -1,20 +1,23 @@
-// Matrix product for GPUs: 64 × 64 tiles of out, both operands staged through workgroup memory 16 k at a time.
+// Matrix product for GPUs: tiles of out, 64 × 64 or 128 × 128, both operands staged through workgroup memory 16 k at a time
+// (lib/tile.wgsl).
 // CPU adapters, where barriers are what costs, take matmul_direct.wgsl.
 //
 //   forward           out[m,n] = Σₖ a[m,k] · b[n,k] + bias[n]     inp · weightᵀ + bias
 //   backward_input    out[m,n] = Σₖ a[m,k] · b[k,n]               dout · weight
 //   backward_weight   out[m,n] = Σₖ a[k,m] · b[k,n]               doutᵀ · inp
 //
-//   out [m, n], bias [n]; all row-major and contiguous. `=`, or `+=` with ACCUMULATE.
+//   out [m, n], bias [n]; all row-major and contiguous. `=`, or `+=` with ACCUMULATE. The vec4 entries
+//   hand the sum on to the epilogue that the host appends, one of lib/epilogue_*.wgsl, and write what it makes of it.
 //
 //   entry                                 needs
 //   forward_vec4, backward_input_vec4     k and n multiples of 4, every binding 16-byte aligned
 //   backward_weight_vec4                  m and n multiples of 4, every binding 16-byte aligned
 //   forward, backward_input, backward_weight     nothing: any m, n, k ≥ 1
 //
-//   grid [⌈n/64⌉, ⌈m/64⌉, 1], each at most 65,535. Nothing is saved for backward.
+//   grid [⌈n/TILE⌉, ⌈m/TILE⌉, ⌈k/chunk⌉], each at most 65,535. Workgroups along z share a sum: group z adds up `chunk` of its
+//   terms, and writes out's z-th copy. One chunk is the whole sum. Nothing is saved for backward.
 
-struct Params { m: u32, n: u32, k: u32 }
+struct Params { m: u32, n: u32, k: u32, chunk: u32 }
 var<immediate> p: Params;
 
 override HAS_BIAS: bool = false; // forward only; binding 2 may be anything readable when off
@@ -30,67 +33,17 @@ override ACCUMULATE: bool = false;
 @group(0) @binding(2) var<storage, read> bias4: array<vec4f>;
 @group(0) @binding(3) var<storage, read_write> out4: array<vec4f>;
 
-const TILE = 64u;
-const TILE_K = 16u;
-const THREADS = 128u; // 8 × 16, each 8 rows and 4 columns of out: 3 vec4f reads for 32 multiply-adds
-const STEPS = vec4u(0u, 1u, 2u, 3u);
-
-// 8 KiB: a's tile, then b's, each [16 k, 16 quads of rows or columns].
-var<workgroup> tile: array<vec4f, 512>;
-const B_TILE = 256u;
-
-// 4 rows or columns of an operand × 4 k, which one thread brings to the tile: threads 0…63 a's, 64…127 b's.
+// 4 rows or columns of an operand × 4 k, which one thread brings to the tile: the first half of the threads a's, the others b's.
 // `k` and `quad` are its place in the tile, both counted in fours.
 struct Block { is_b: bool, k: u32, quad: u32 }
 
 // Neighbouring threads take neighbouring addresses: along k, or across the rows.
 fn block_of(thread: u32, a_along: bool, b_along: bool) -> Block {
-    let is_b = thread >= 64u;
-    let i = thread % 64u;
+    let is_b = thread >= TILE;
+    let i = thread % TILE;
     if select(a_along, b_along, is_b) { return Block(is_b, i % 4u, i / 4u); }
-    return Block(is_b, i / 16u, i % 16u);
+    return Block(is_b, i / QUADS, i % QUADS);
 }
-
-// The exclusive or spreads eight blocks along k over all banks; padding a row to 17 quads leaves pairs of them colliding.
-fn slot(k4: u32, quad: u32) -> u32 { return k4 * 64u + (quad ^ (k4 * 2u)); }
-
-// Column i of `values` is k + i, its vector the four rows.
-fn stage(block: Block, values: mat4x4f) {
-    let start = select(0u, B_TILE, block.is_b) + slot(block.k, block.quad);
-    tile[start] = values[0];
-    tile[start + 16u] = values[1];
-    tile[start + 32u] = values[2];
-    tile[start + 48u] = values[3];
-}
-
-// Column i of a matrix is a row of out, its vector four columns; `low` starts at row 4y, `high` at 32 + 4y.
-struct Sums { low: mat4x4f, high: mat4x4f }
-
-fn outer(rows: vec4f, cols: vec4f) -> mat4x4f {
-    return mat4x4f(cols * rows.x, cols * rows.y, cols * rows.z, cols * rows.w);
-}
-
-fn multiply(before: Sums, thread: u32) -> Sums {
-    var low = before.low;
-    var high = before.high;
-    for (var k4 = 0u; k4 < TILE_K / 4u; k4++) {
-        let i = slot(k4, thread / 16u);
-        let j = slot(k4, thread / 16u + 8u);
-        let c = B_TILE + slot(k4, thread % 16u);
-        low += outer(tile[i], tile[c]);
-        high += outer(tile[j], tile[c]);
-        low += outer(tile[i + 16u], tile[c + 16u]);
-        high += outer(tile[j + 16u], tile[c + 16u]);
-        low += outer(tile[i + 32u], tile[c + 32u]);
-        high += outer(tile[j + 32u], tile[c + 32u]);
-        low += outer(tile[i + 48u], tile[c + 48u]);
-        high += outer(tile[j + 48u], tile[c + 48u]);
-    }
-    return Sums(low, high);
-}
-
-// What out[row, col] becomes, for four columns: the one place for bias, activation and the like.
-fn epilogue(sum: vec4f, added: vec4f) -> vec4f { return sum + added; }
 
 // ---- vec4 loads. Rows past the edge repeat the last one, and are not stored; k past the edge are zero.
 
@@ -99,21 +52,21 @@ fn load(is_b: bool, i: vec4u) -> mat4x4f {
     return mat4x4f(a4[i.x], a4[i.y], a4[i.z], a4[i.w]);
 }
 
-// `row` is the tile's first of the operand's `rows`, `k` the tile's first.
-fn fetch4(block: Block, row: u32, rows: u32, k: u32, along: bool) -> mat4x4f {
+// `row` is the tile's first of the operand's `rows`, `k` the tile's first, `end` past the last of the group's.
+fn fetch4(block: Block, row: u32, rows: u32, k: u32, end: u32, along: bool) -> mat4x4f {
     let first = k + block.k * 4u;
     if along {
-        if first >= p.k { return mat4x4f(); }
+        if first >= end { return mat4x4f(); }
         return transpose(load(block.is_b, min(row + block.quad * 4u + STEPS, vec4u(rows - 1u)) * (p.k / 4u) + first / 4u));
     }
     let quad = min(row + block.quad * 4u, rows - 4u) / 4u;
-    return without_tail(load(block.is_b, min(first + STEPS, vec4u(p.k - 1u)) * (rows / 4u) + quad), first);
+    return without_tail(load(block.is_b, min(first + STEPS, vec4u(p.k - 1u)) * (rows / 4u) + quad), first, end);
 }
 
-fn without_tail(x: mat4x4f, k: u32) -> mat4x4f {
+fn without_tail(x: mat4x4f, k: u32, end: u32) -> mat4x4f {
     let none = vec4f();
-    return mat4x4f(select(none, x[0], k < p.k), select(none, x[1], k + 1u < p.k),
-                   select(none, x[2], k + 2u < p.k), select(none, x[3], k + 3u < p.k));
+    return mat4x4f(select(none, x[0], k < end), select(none, x[1], k + 1u < end),
+                   select(none, x[2], k + 2u < end), select(none, x[3], k + 3u < end));
 }
 
 // The flags are literals, so what they rule out folds away.
@@ -127,34 +80,39 @@ fn run_vec4(group: vec3u, thread: u32, a_along: bool, b_along: bool) {
 
     var sums = Sums();
     // The next tile is on its way from memory while this one is multiplied.
-    var next = fetch4(block, row, rows, 0u, along);
-    for (var k = 0u; k < p.k; k += TILE_K) {
+    let end = min((group.z + 1u) * p.chunk, p.k);
+    var next = fetch4(block, row, rows, group.z * p.chunk, end, along);
+    for (var k = group.z * p.chunk; k < end; k += TILE_K) {
         workgroupBarrier(); // the last tile has been read by everyone
-        stage(block, next);
+        stage(block.is_b, block.k, block.quad, next);
         workgroupBarrier();
-        next = fetch4(block, row, rows, k + TILE_K, along);
+        next = fetch4(block, row, rows, k + TILE_K, end, along);
         sums = multiply(sums, thread);
     }
-    let y = m + thread / 16u * 4u;
-    let x = n + thread % 16u * 4u;
-    store4(sums.low, y, x);
-    store4(sums.high, y + 32u, x);
+    let y = m + first_row(thread);
+    let x = n + first_col(thread);
+    store4(sums.low, group.z, y, x);
+    store4(sums.high, group.z, y + TILE / 2u, x);
+    if TILE == 128u {
+        store4(sums.low_right, group.z, y, x + 64u);
+        store4(sums.high_right, group.z, y + TILE / 2u, x + 64u);
+    }
 }
 
-fn store4(quad: mat4x4f, m: u32, n: u32) {
+fn store4(quad: mat4x4f, copy: u32, m: u32, n: u32) {
     if n >= p.n { return; }
-    store4_row(quad[0], m, n);
-    store4_row(quad[1], m + 1u, n);
-    store4_row(quad[2], m + 2u, n);
-    store4_row(quad[3], m + 3u, n);
+    store4_row(quad[0], copy, m, n);
+    store4_row(quad[1], copy, m + 1u, n);
+    store4_row(quad[2], copy, m + 2u, n);
+    store4_row(quad[3], copy, m + 3u, n);
 }
-fn store4_row(sum: vec4f, m: u32, n: u32) {
+fn store4_row(sum: vec4f, copy: u32, m: u32, n: u32) {
     if m >= p.m { return; }
-    let i = (m * p.n + n) / 4u;
+    let i = (copy * p.m * p.n + m * p.n + n) / 4u;
     var added = vec4f();
     if HAS_BIAS { added = bias4[n / 4u]; }
     if ACCUMULATE { added += out4[i]; }
-    out4[i] = epilogue(sum, added);
+    out4[i] = epilogue(sum + added, i, n / 4u);
 }
 
 @compute @workgroup_size(THREADS)
@@ -179,12 +137,12 @@ fn gather(is_b: bool, i: vec4u) -> vec4f {
     return vec4f(a[i.x], a[i.y], a[i.z], a[i.w]);
 }
 
-fn fetch(block: Block, row: u32, rows: u32, k: u32, stride: vec2u) -> mat4x4f {
+fn fetch(block: Block, row: u32, rows: u32, k: u32, end: u32, stride: vec2u) -> mat4x4f {
     let start = min(row + block.quad * 4u + STEPS, vec4u(rows - 1u)) * stride.x;
     let first = k + block.k * 4u;
     let step = min(first + STEPS, vec4u(p.k - 1u)) * stride.y;
     return without_tail(mat4x4f(gather(block.is_b, start + step.x), gather(block.is_b, start + step.y),
-                                gather(block.is_b, start + step.z), gather(block.is_b, start + step.w)), first);
+                                gather(block.is_b, start + step.z), gather(block.is_b, start + step.w)), first, end);
 }
 
 fn run(group: vec3u, thread: u32, a_stride: vec2u, b_stride: vec2u) {
@@ -196,34 +154,39 @@ fn run(group: vec3u, thread: u32, a_stride: vec2u, b_stride: vec2u) {
     let stride = select(a_stride, b_stride, block.is_b);
 
     var sums = Sums();
-    var next = fetch(block, row, rows, 0u, stride);
-    for (var k = 0u; k < p.k; k += TILE_K) {
+    let end = min((group.z + 1u) * p.chunk, p.k);
+    var next = fetch(block, row, rows, group.z * p.chunk, end, stride);
+    for (var k = group.z * p.chunk; k < end; k += TILE_K) {
         workgroupBarrier(); // as in run_vec4
-        stage(block, next);
+        stage(block.is_b, block.k, block.quad, next);
         workgroupBarrier();
-        next = fetch(block, row, rows, k + TILE_K, stride);
+        next = fetch(block, row, rows, k + TILE_K, end, stride);
         sums = multiply(sums, thread);
     }
-    let y = m + thread / 16u * 4u;
-    let x = n + thread % 16u * 4u;
-    store(sums.low, y, x);
-    store(sums.high, y + 32u, x);
+    let y = m + first_row(thread);
+    let x = n + first_col(thread);
+    store(sums.low, group.z, y, x);
+    store(sums.high, group.z, y + TILE / 2u, x);
+    if TILE == 128u {
+        store(sums.low_right, group.z, y, x + 64u);
+        store(sums.high_right, group.z, y + TILE / 2u, x + 64u);
+    }
 }
 
-fn store(quad: mat4x4f, m: u32, n: u32) {
-    store_row(quad[0], m, n);
-    store_row(quad[1], m + 1u, n);
-    store_row(quad[2], m + 2u, n);
-    store_row(quad[3], m + 3u, n);
+fn store(quad: mat4x4f, copy: u32, m: u32, n: u32) {
+    store_row(quad[0], copy, m, n);
+    store_row(quad[1], copy, m + 1u, n);
+    store_row(quad[2], copy, m + 2u, n);
+    store_row(quad[3], copy, m + 3u, n);
 }
-fn store_row(sum: vec4f, m: u32, n: u32) {
+fn store_row(sum: vec4f, copy: u32, m: u32, n: u32) {
     if m >= p.m || n >= p.n { return; }
     let col = min(n + STEPS, vec4u(p.n - 1u));
-    let i = m * p.n + col;
+    let i = copy * p.m * p.n + m * p.n + col;
     var added = vec4f();
     if HAS_BIAS { added = vec4f(bias[col.x], bias[col.y], bias[col.z], bias[col.w]); }
     if ACCUMULATE { added += vec4f(out[i.x], out[i.y], out[i.z], out[i.w]); }
-    let value = epilogue(sum, added);
+    let value = sum + added;
     out[i.x] = value.x;
     if n + 1u < p.n { out[i.y] = value.y; }
     if n + 2u < p.n { out[i.z] = value.z; }

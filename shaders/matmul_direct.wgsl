@@ -5,14 +5,16 @@
 //   backward_input    out[m,n] = Σₖ a[m,k] · b[k,n]               dout · weight
 //   backward_weight   out[m,n] = Σₖ a[k,m] · b[k,n]               doutᵀ · inp
 //
-//   out [m, n], bias [n]; all row-major and contiguous. `=`, or `+=` with ACCUMULATE.
+//   out [m, n], bias [n]; all row-major and contiguous. `=`, or `+=` with ACCUMULATE. The vec4 entries
+//   hand the sum on to the epilogue that the host appends, one of lib/epilogue_*.wgsl, and write what it makes of it.
 //
 //   entry                                 needs
 //   forward_vec4, backward_input_vec4     k and n multiples of 4, every binding 16-byte aligned
 //   backward_weight_vec4                  m and n multiples of 4, every binding 16-byte aligned
 //   forward, backward_input, backward_weight     nothing: any m, n, k ≥ 1
 //
-//   grid [⌈n/32⌉, ⌈m/ROWS⌉, 1], each at most 65,535; ROWS is 64 or 32. Nothing is saved for backward.
+//   grid [⌈n/32⌉, ⌈m/ROWS⌉, ⌈k/chunk⌉], each at most 65,535; ROWS is 64 or 32. Workgroups along z share a sum: group z adds up
+//   `chunk` of its terms, a multiple of 4, and writes out's z-th copy. One chunk is the whole sum. Nothing is saved for backward.
 //   Needs subgroups of at least 8 invocations (wgpu: Features::SUBGROUP, subgroup_min_size ≥ 8).
 //
 // The driver runs one invocation a SIMD lane, and any load inside a loop, even one whose address is the
@@ -21,7 +23,7 @@
 // round: 12 loads for 1,024 multiply-adds, where one without subgroups needs 20 for 256. Accumulators
 // are named, since a loop over an array stays a loop once runtime checks are on, and then they live in memory.
 
-struct Params { m: u32, n: u32, k: u32 }
+struct Params { m: u32, n: u32, k: u32, chunk: u32 }
 var<immediate> p: Params;
 
 override ROWS: u32 = 64u; // 32 wastes less where m is small; 64 was no slower at k = 128, and 10 to 30 % faster at 1024³
@@ -64,48 +66,7 @@ fn last_four(x: vec4f) -> mat4x4f {
     return mat4x4f(subgroupBroadcast(x, 4u), subgroupBroadcast(x, 5u), subgroupBroadcast(x, 6u), subgroupBroadcast(x, 7u));
 }
 
-// The lane of a broadcast must be a constant expression, and a function's argument is none.
-fn from_lane0(x: mat4x4f) -> mat4x4f {
-    return mat4x4f(subgroupBroadcast(x[0], 0u), subgroupBroadcast(x[1], 0u), subgroupBroadcast(x[2], 0u), subgroupBroadcast(x[3], 0u));
-}
-fn from_lane1(x: mat4x4f) -> mat4x4f {
-    return mat4x4f(subgroupBroadcast(x[0], 1u), subgroupBroadcast(x[1], 1u), subgroupBroadcast(x[2], 1u), subgroupBroadcast(x[3], 1u));
-}
-fn from_lane2(x: mat4x4f) -> mat4x4f {
-    return mat4x4f(subgroupBroadcast(x[0], 2u), subgroupBroadcast(x[1], 2u), subgroupBroadcast(x[2], 2u), subgroupBroadcast(x[3], 2u));
-}
-fn from_lane3(x: mat4x4f) -> mat4x4f {
-    return mat4x4f(subgroupBroadcast(x[0], 3u), subgroupBroadcast(x[1], 3u), subgroupBroadcast(x[2], 3u), subgroupBroadcast(x[3], 3u));
-}
-fn from_lane4(x: mat4x4f) -> mat4x4f {
-    return mat4x4f(subgroupBroadcast(x[0], 4u), subgroupBroadcast(x[1], 4u), subgroupBroadcast(x[2], 4u), subgroupBroadcast(x[3], 4u));
-}
-fn from_lane5(x: mat4x4f) -> mat4x4f {
-    return mat4x4f(subgroupBroadcast(x[0], 5u), subgroupBroadcast(x[1], 5u), subgroupBroadcast(x[2], 5u), subgroupBroadcast(x[3], 5u));
-}
-fn from_lane6(x: mat4x4f) -> mat4x4f {
-    return mat4x4f(subgroupBroadcast(x[0], 6u), subgroupBroadcast(x[1], 6u), subgroupBroadcast(x[2], 6u), subgroupBroadcast(x[3], 6u));
-}
-fn from_lane7(x: mat4x4f) -> mat4x4f {
-    return mat4x4f(subgroupBroadcast(x[0], 7u), subgroupBroadcast(x[1], 7u), subgroupBroadcast(x[2], 7u), subgroupBroadcast(x[3], 7u));
-}
 
-// What out[row, col] becomes, for the four columns from `col`: the one place for bias, activation and the like.
-fn epilogue(sum: vec4f, added: vec4f) -> vec4f { return sum + added; }
-
-// Tile (x, y) of a workgroup: down bands of BAND tiles of m, so that the operands' panels are still in the cache
-// when they come round again. Along n alone, backward_input at 1024³ ran at 30 instead of 40 GFLOP/s.
-fn place(group: vec3u, count: vec3u) -> vec2u {
-    let i = group.y * count.x + group.x;
-    let band = i / (BAND * count.x);
-    let j = i % (BAND * count.x);
-    let height = min(BAND, count.y - band * BAND);
-    return vec2u(j / height, band * BAND + j % height);
-}
-
-const BAND = 4u;
-
-const STEPS = vec4u(0u, 1u, 2u, 3u);
 const EIGHTS = vec4u(0u, 8u, 16u, 24u);
 
 // ---- vec4 loads. Rows and columns past the edge repeat the last one, and are not stored.
@@ -125,35 +86,36 @@ fn without_tail(bm: mat4x4f, k: u32) -> mat4x4f {
     return mat4x4f(bm[0], select(none, bm[1], k + 1u < p.k), select(none, bm[2], k + 2u < p.k), select(none, bm[3], k + 3u < p.k));
 }
 
-fn store4(rows: Rows, m: u32, n: u32) {
+fn store4(rows: Rows, copy: u32, m: u32, n: u32) {
     if n >= p.n { return; }
-    store4_quad(rows.q0, m, n);
-    store4_quad(rows.q1, m + 4u, n);
-    store4_quad(rows.q2, m + 8u, n);
-    store4_quad(rows.q3, m + 12u, n);
-    store4_quad(rows.q4, m + 16u, n);
-    store4_quad(rows.q5, m + 20u, n);
-    store4_quad(rows.q6, m + 24u, n);
-    store4_quad(rows.q7, m + 28u, n);
+    store4_quad(rows.q0, copy, m, n);
+    store4_quad(rows.q1, copy, m + 4u, n);
+    store4_quad(rows.q2, copy, m + 8u, n);
+    store4_quad(rows.q3, copy, m + 12u, n);
+    store4_quad(rows.q4, copy, m + 16u, n);
+    store4_quad(rows.q5, copy, m + 20u, n);
+    store4_quad(rows.q6, copy, m + 24u, n);
+    store4_quad(rows.q7, copy, m + 28u, n);
 }
-fn store4_quad(quad: mat4x4f, m: u32, n: u32) {
-    store4_row(quad[0], m, n);
-    store4_row(quad[1], m + 1u, n);
-    store4_row(quad[2], m + 2u, n);
-    store4_row(quad[3], m + 3u, n);
+fn store4_quad(quad: mat4x4f, copy: u32, m: u32, n: u32) {
+    store4_row(quad[0], copy, m, n);
+    store4_row(quad[1], copy, m + 1u, n);
+    store4_row(quad[2], copy, m + 2u, n);
+    store4_row(quad[3], copy, m + 3u, n);
 }
-fn store4_row(sum: vec4f, m: u32, n: u32) {
+fn store4_row(sum: vec4f, copy: u32, m: u32, n: u32) {
     if m >= p.m { return; }
-    let i = (m * p.n + n) / 4u;
+    let i = (copy * p.m * p.n + m * p.n + n) / 4u;
     var added = vec4f();
     if HAS_BIAS { added = bias4[n / 4u]; }
     if ACCUMULATE { added += out4[i]; }
-    out4[i] = epilogue(sum, added);
+    out4[i] = epilogue(sum + added, i, n / 4u);
 }
 
 // With `b_along` both operands run along k, else b across; a literal, so the branch folds away.
 fn rows_of_a(group_id: vec3u, count: vec3u, lane: u32, b_along: bool) {
-    let group = place(group_id, count);
+    let group = vec3u(place_in_bands(group_id, count), group_id.z);
+    let end = min((group.z + 1u) * p.chunk, p.k);
     let m = group.y * ROWS;
     let n = group.x * 32u + lane * 4u;
     let k4 = p.k / 4u;
@@ -164,7 +126,7 @@ fn rows_of_a(group_id: vec3u, count: vec3u, lane: u32, b_along: bool) {
     let b_col = across(n, p.n);
     var low = Rows();
     var high = Rows();
-    for (var k = 0u; k < k4; k++) {
+    for (var k = group.z * p.chunk / 4u; k < end / 4u; k++) {
         var bm: mat4x4f;
         if b_along { bm = transpose(load_b(b_rows + k)); } else { bm = load_b(b_col + (k * 4u + STEPS) * (p.n / 4u)); }
         let low0 = a4[a_low.x + k];
@@ -194,8 +156,8 @@ fn rows_of_a(group_id: vec3u, count: vec3u, lane: u32, b_along: bool) {
             high.q7 += bm * last_four(high3);
         }
     }
-    store4(low, m, n);
-    if ROWS > 32u { store4(high, m + 32u, n); }
+    store4(low, group.z, m, n);
+    if ROWS > 32u { store4(high, group.z, m + 32u, n); }
 }
 
 @compute @workgroup_size(8)
@@ -210,7 +172,8 @@ fn backward_input_vec4(@builtin(workgroup_id) group: vec3u, @builtin(num_workgro
 
 @compute @workgroup_size(8)
 fn backward_weight_vec4(@builtin(workgroup_id) group_id: vec3u, @builtin(num_workgroups) count: vec3u, @builtin(local_invocation_index) lane: u32) {
-    let group = place(group_id, count);
+    let group = vec3u(place_in_bands(group_id, count), group_id.z);
+    let end = min((group.z + 1u) * p.chunk, p.k);
     let m = group.y * ROWS;
     let n = group.x * 32u + lane * 4u;
     let a_low = across(m + lane * 4u, p.m);
@@ -218,14 +181,14 @@ fn backward_weight_vec4(@builtin(workgroup_id) group_id: vec3u, @builtin(num_wor
     let b_start = across(n, p.n);
     var low = Rows();
     var high = Rows();
-    for (var k = 0u; k < p.k; k += 4u) {
+    for (var k = group.z * p.chunk; k < end; k += 4u) {
         let a_step = clamped(k) * (p.m / 4u);
         let bm = without_tail(load_b(b_start + clamped(k) * (p.n / 4u)), k);
         multiply(&low, transpose(load_a(a_low + a_step)), bm);
         if ROWS > 32u { multiply(&high, transpose(load_a(a_high + a_step)), bm); }
     }
-    store4(low, m, n);
-    if ROWS > 32u { store4(high, m + 32u, n); }
+    store4(low, group.z, m, n);
+    if ROWS > 32u { store4(high, group.z, m + 32u, n); }
 }
 
 // ---- any size, scalar loads: element (row, k) of an operand is at row · stride.x + k · stride.y.
@@ -245,30 +208,30 @@ fn gather_b_rows(rows: vec4u, k: vec4u) -> mat4x4f {
     return mat4x4f(gather_b(rows.x, k), gather_b(rows.y, k), gather_b(rows.z, k), gather_b(rows.w, k));
 }
 
-fn store(rows: Rows, m: u32, n: u32) {
-    store_quad(rows.q0, m, n);
-    store_quad(rows.q1, m + 4u, n);
-    store_quad(rows.q2, m + 8u, n);
-    store_quad(rows.q3, m + 12u, n);
-    store_quad(rows.q4, m + 16u, n);
-    store_quad(rows.q5, m + 20u, n);
-    store_quad(rows.q6, m + 24u, n);
-    store_quad(rows.q7, m + 28u, n);
+fn store(rows: Rows, copy: u32, m: u32, n: u32) {
+    store_quad(rows.q0, copy, m, n);
+    store_quad(rows.q1, copy, m + 4u, n);
+    store_quad(rows.q2, copy, m + 8u, n);
+    store_quad(rows.q3, copy, m + 12u, n);
+    store_quad(rows.q4, copy, m + 16u, n);
+    store_quad(rows.q5, copy, m + 20u, n);
+    store_quad(rows.q6, copy, m + 24u, n);
+    store_quad(rows.q7, copy, m + 28u, n);
 }
-fn store_quad(quad: mat4x4f, m: u32, n: u32) {
-    store_row(quad[0], m, n);
-    store_row(quad[1], m + 1u, n);
-    store_row(quad[2], m + 2u, n);
-    store_row(quad[3], m + 3u, n);
+fn store_quad(quad: mat4x4f, copy: u32, m: u32, n: u32) {
+    store_row(quad[0], copy, m, n);
+    store_row(quad[1], copy, m + 1u, n);
+    store_row(quad[2], copy, m + 2u, n);
+    store_row(quad[3], copy, m + 3u, n);
 }
-fn store_row(sum: vec4f, m: u32, n: u32) {
+fn store_row(sum: vec4f, copy: u32, m: u32, n: u32) {
     if m >= p.m || n >= p.n { return; }
     let col = min(n + STEPS, vec4u(p.n - 1u));
-    let i = m * p.n + col;
+    let i = copy * p.m * p.n + m * p.n + col;
     var added = vec4f();
     if HAS_BIAS { added = vec4f(bias[col.x], bias[col.y], bias[col.z], bias[col.w]); }
     if ACCUMULATE { added += vec4f(out[i.x], out[i.y], out[i.z], out[i.w]); }
-    let value = epilogue(sum, added);
+    let value = sum + added;
     out[i.x] = value.x;
     if n + 1u < p.n { out[i.y] = value.y; }
     if n + 2u < p.n { out[i.z] = value.z; }
@@ -276,7 +239,8 @@ fn store_row(sum: vec4f, m: u32, n: u32) {
 }
 
 fn any_size(group_id: vec3u, count: vec3u, lane: u32, a_stride: vec2u, b_stride: vec2u) {
-    let group = place(group_id, count);
+    let group = vec3u(place_in_bands(group_id, count), group_id.z);
+    let end = min((group.z + 1u) * p.chunk, p.k);
     let m = group.y * ROWS;
     let n = group.x * 32u + lane * 4u;
     let a_low = min(m + lane * 4u + STEPS, vec4u(p.m - 1u)) * a_stride.x;
@@ -284,14 +248,14 @@ fn any_size(group_id: vec3u, count: vec3u, lane: u32, a_stride: vec2u, b_stride:
     let b_start = min(n + STEPS, vec4u(p.n - 1u)) * b_stride.x;
     var low = Rows();
     var high = Rows();
-    for (var k = 0u; k < p.k; k += 4u) {
+    for (var k = group.z * p.chunk; k < end; k += 4u) {
         let a_step = clamped(k) * a_stride.y;
         let bm = without_tail(transpose(gather_b_rows(b_start, clamped(k) * b_stride.y)), k);
         multiply(&low, gather_a_rows(a_low, a_step), bm);
         if ROWS > 32u { multiply(&high, gather_a_rows(a_high, a_step), bm); }
     }
-    store(low, m, n);
-    if ROWS > 32u { store(high, m + 32u, n); }
+    store(low, group.z, m, n);
+    if ROWS > 32u { store(high, group.z, m + 32u, n); }
 }
 
 @compute @workgroup_size(8)

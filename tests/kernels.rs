@@ -71,8 +71,8 @@ macro_rules! stems {
 }
 
 stems! {
-    matmul column_sum layer_norm gelu residual pool conv2d batch_norm relu max_pool avg_pool patch_embed attention
-    cross_entropy sgd adamw norm_clip mars
+    matmul epilogue column_sum layer_norm gelu residual pool conv2d batch_norm relu max_pool avg_pool patch_embed
+    attention cross_entropy sgd adamw norm_clip mars
 }
 
 #[test]
@@ -91,6 +91,10 @@ fn every_stem_has_a_test_and_every_entry_point_a_case() {
             "attention" | "attention_direct" => "const HD = 4u;\nconst HD4 = 1u;\n",
             "batch_norm" | "relu" | "avg_pool" => "alias elem = vec4f;\n",
             "max_pool" => "alias elem = vec4f;\nalias taps = vec4u;\n",
+            "gelu" => "const KIND = 0u;\nalias elem = f32;\n",
+            "conv2d" => "const TILE = 64u;\n",
+            "matmul" => &format!("const TILE = 64u;\n{}", shaders::Epilogue::None.text()),
+            "matmul_direct" => &shaders::Epilogue::None.text(),
             _ => "",
         };
         let (module, _) = tpgm::gpu::kernel::parse(shader.name, &shader.source(tail)).unwrap_or_else(|e| panic!("{e}"));

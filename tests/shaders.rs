@@ -10,7 +10,8 @@ use naga::valid::ModuleInfo;
 use naga::{AddressSpace, Module, ShaderStage, TypeInner};
 use tpgm::gpu::kernel::{interface, parse};
 use tpgm::gpu::program::{MAX_GROUPS, fold};
-use tpgm::gpu::shaders::{ALL, Shader};
+use tpgm::gpu::shaders::{ALL, Epilogue, Shader};
+use tpgm::gpu::tune::Tile;
 
 /// WebGPU's default limits.
 const STORAGE_BUFFERS: usize = 8;
@@ -25,12 +26,32 @@ fn tails(shader: &Shader) -> Vec<String> {
     match shader.name {
         "attention" => [1, 4, 10, 32, 64, 128].map(head).into(),
         "attention_direct" => [4, 32, 64, 128].map(|width| format!("const HD4 = {}u;\n", width / 4)).into(),
+        "matmul" => {
+            let tiles = [Tile::Tiled, Tile::TiledLarge].map(|tile| format!("const TILE = {}u;\n", tile.side()));
+            epilogues().into_iter().flat_map(|end| tiles.clone().map(|tile| end.clone() + &tile)).collect()
+        }
+        "matmul_direct" => epilogues(),
+        "conv2d" => [Tile::Tiled, Tile::TiledLarge].map(|tile| format!("const TILE = {}u;\n", tile.side())).into(),
+        "gelu" => (0..3)
+            .flat_map(|kind| ["vec4f", "f32"].map(|elem| format!("const KIND = {kind}u;\nalias elem = {elem};\n")))
+            .collect(),
         "batch_norm" | "relu" | "avg_pool" => ["vec4f", "f32"].map(|elem| format!("alias elem = {elem};\n")).into(),
         "max_pool" => [("vec4f", "vec4u"), ("f32", "u32")]
             .map(|(elem, taps)| format!("alias elem = {elem};\nalias taps = {taps};\n"))
             .into(),
         _ => vec![String::new()],
     }
+}
+
+/// What a matrix product does with its sums.
+fn epilogues() -> Vec<String> {
+    let with_kinds = |end: Epilogue| match end {
+        Epilogue::Gelu | Epilogue::GeluBackward => {
+            (0..3).map(|kind| format!("{}const KIND = {kind}u;\n", end.text())).collect()
+        }
+        _ => vec![end.text()],
+    };
+    Epilogue::ALL.into_iter().flat_map(with_kinds).collect()
 }
 
 /// The values that the host gives to override constants.
@@ -44,7 +65,6 @@ fn overrides(shader: &Shader) -> Vec<(&'static str, &'static [f64])> {
         "conv2d_direct" => vec![("ACCUMULATE", flag), ("COLS", &[16.0, 32.0])],
         "layer_norm" | "relu" => vec![("ACCUMULATE", flag)],
         "batch_norm" => vec![("WG", lanes), ("TRAIN", flag), ("RELU", flag), ("SHORTCUT", flag)],
-        "gelu" => vec![("KIND", &[0.0, 1.0, 2.0])],
         "pool" => vec![("MEAN", flag)],
         "cross_entropy" | "norm_clip" | "max_pool" | "avg_pool" => vec![("WG", lanes)],
         "sgd" => vec![("NESTEROV", flag)],

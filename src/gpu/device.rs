@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use crate::error::{Error, Result};
 use crate::gpu::kernel::{Kernel, KernelKey};
+use crate::gpu::tune::Choices;
 
 /// Features that are used where the adapter offers them; only [`wgpu::Features::IMMEDIATES`] is needed.
 const WANTED: wgpu::Features =
@@ -42,6 +43,8 @@ pub struct Gpu {
     pub checked: bool,
     /// Kernels by what they were made from.
     pub(crate) kernels: Mutex<HashMap<KernelKey, Arc<Kernel>>>,
+    /// Which variants were measured to be fastest.
+    pub(super) choices: Mutex<Choices>,
     /// The first error that reached no error scope, or the reason for which the device was lost.
     fault: Arc<Mutex<Option<Fault>>>,
 }
@@ -208,7 +211,17 @@ impl Gpu {
                 first.lock().unwrap_or_else(|e| e.into_inner()).get_or_insert(what);
             }
         });
-        Ok(Gpu { device, queue, info, limits, features, checked, kernels: Mutex::default(), fault })
+        Ok(Gpu {
+            device,
+            queue,
+            info,
+            limits,
+            features,
+            checked,
+            kernels: Mutex::default(),
+            choices: Mutex::default(),
+            fault,
+        })
     }
 
     /// The error, if any, that the driver has reported since the device was opened. Called wherever the host waits.

@@ -3,7 +3,7 @@
 //!
 //! Reading order: [`device`] (adapters and limits), [`shaders`] (the WGSL files), [`kernel`] (pipelines and what they
 //! bind, by name), [`buffer`] (buffers and views), [`program`] (record, check, replay), [`readback`] (numbers back
-//! without stalling), [`profile`] (a timestamp a step).
+//! without stalling), [`profile`] (a timestamp a step), [`tune`] (which kernels are fastest here).
 
 pub mod buffer;
 pub mod device;
@@ -12,6 +12,7 @@ pub mod profile;
 pub mod program;
 pub mod readback;
 pub mod shaders;
+pub mod tune;
 
 pub use buffer::{Buffer, View};
 pub use device::{AdapterEntry, Gpu};

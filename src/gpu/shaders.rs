@@ -26,7 +26,44 @@ impl Shader {
 
 const REDUCE: &str = include_str!("../../shaders/lib/reduce.wgsl");
 const FOLD: &str = include_str!("../../shaders/lib/fold.wgsl");
+const TILE: &str = include_str!("../../shaders/lib/tile.wgsl");
+const LANES: &str = include_str!("../../shaders/lib/lanes.wgsl");
+const GELU_FUNCTIONS: &str = include_str!("../../shaders/lib/gelu.wgsl");
 const STEP: &str = include_str!("../../shaders/lib/step.wgsl");
+
+/// What a matrix product does with its sums on their way out: a text that is appended to `matmul.wgsl`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Epilogue {
+    /// `out = sum`
+    None,
+    /// `out = gelu(sum)`, `hidden = sum`
+    Gelu,
+    /// `out = sum · gelu'(hidden)`
+    GeluBackward,
+    /// `out = residual + sum`
+    Residual,
+    /// `out = residual + gamma · sum`, `branch = sum`
+    ResidualScaled,
+}
+
+impl Epilogue {
+    /// All of them, for the tests.
+    pub const ALL: [Epilogue; 5] =
+        [Epilogue::None, Epilogue::Gelu, Epilogue::GeluBackward, Epilogue::Residual, Epilogue::ResidualScaled];
+
+    /// What is appended, the `const`s that it needs aside.
+    pub fn text(self) -> String {
+        let own = match self {
+            Epilogue::None => include_str!("../../shaders/lib/epilogue_none.wgsl"),
+            Epilogue::Gelu => include_str!("../../shaders/lib/epilogue_gelu.wgsl"),
+            Epilogue::GeluBackward => include_str!("../../shaders/lib/epilogue_gelu_backward.wgsl"),
+            Epilogue::Residual => include_str!("../../shaders/lib/epilogue_residual.wgsl"),
+            Epilogue::ResidualScaled => include_str!("../../shaders/lib/epilogue_residual_scaled.wgsl"),
+        };
+        let functions = matches!(self, Epilogue::Gelu | Epilogue::GeluBackward);
+        if functions { format!("{own}\n{GELU_FUNCTIONS}\nalias elem = vec4f;\n") } else { own.into() }
+    }
+}
 
 macro_rules! shaders {
     ($($constant:ident $stem:literal [$($lib:ident),*];)*) => {
@@ -44,16 +81,16 @@ macro_rules! shaders {
 }
 
 shaders! {
-    MATMUL "matmul" [];
-    MATMUL_DIRECT "matmul_direct" [];
+    MATMUL "matmul" [TILE];
+    MATMUL_DIRECT "matmul_direct" [LANES];
     COLUMN_SUM "column_sum" [];
     LAYER_NORM "layer_norm" [REDUCE, FOLD];
-    GELU "gelu" [FOLD];
+    GELU "gelu" [FOLD, GELU_FUNCTIONS];
     ATTENTION "attention" [];
     ATTENTION_DIRECT "attention_direct" [];
     RESIDUAL "residual" [FOLD];
-    CONV2D "conv2d" [FOLD];
-    CONV2D_DIRECT "conv2d_direct" [];
+    CONV2D "conv2d" [TILE, FOLD];
+    CONV2D_DIRECT "conv2d_direct" [LANES];
     BATCH_NORM "batch_norm" [REDUCE, FOLD];
     RELU "relu" [FOLD];
     MAX_POOL "max_pool" [];

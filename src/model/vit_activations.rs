@@ -3,7 +3,7 @@
 use crate::model::activations::Mode;
 use crate::model::config::VitConfig;
 use crate::model::plan::{Plan, Slot};
-use crate::ops::scratch_len;
+use crate::ops::{matmul, scratch_len};
 
 /// Activations of one block. In [`Mode::Infer`] all blocks have the same slots.
 #[derive(Clone, Copy, Debug)]
@@ -128,6 +128,9 @@ impl VitSlots {
             rstd: plan.add("final norm rstd", normed_rows),
             pooled: plan.add("pooled features", batch * d),
         };
-        (slots, scratch_len(rows, widest))
+        let weights =
+            [(rows, 3 * d, d), (rows, d, d), (rows, f, d), (rows, d, f), (batch * patches, d, 3 * c.patch_size.pow(2))];
+        let products = weights.map(|(m, n, k)| matmul::scratch_len(m, n, k)).into_iter().max().unwrap_or(0);
+        (slots, scratch_len(rows, widest).max(products))
     }
 }

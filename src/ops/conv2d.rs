@@ -7,17 +7,17 @@
 use crate::error::Result;
 use crate::gpu::buffer::align;
 use crate::gpu::program::fold;
+use crate::gpu::tune::Tile;
 use crate::gpu::{View, shaders};
+use crate::ops::product::{Pass, Product};
 use crate::ops::{Recorder, WG, check, column_sum, matmul};
 
 pub use crate::cpu::conv2d::Dims;
 
-/// Rows of both kernels' tiles: pixels, or pairs of tap and input channel.
-const TILE: usize = 64;
-/// Pixels that a workgroup of `backward_weight` adds up at least: partial sums cost a store and a load each.
-const MIN_CHUNK: usize = 512;
-/// Workgroups that keep an adapter busy: a CPU, a GPU.
-const BUSY: [usize; 2] = [64, 512];
+/// Pixels that a lane of the slow path adds up for the weight's gradient.
+const CHUNK: usize = 512;
+/// Pixels that the kernels for the weight's gradient take at a time.
+const STEP: usize = 16;
 
 #[repr(C)]
 #[derive(Clone, Copy, Default, bytemuck::Pod, bytemuck::Zeroable)]
@@ -129,29 +129,23 @@ impl Layout {
         }
     }
 
-    /// Pixels that a workgroup of `backward_weight` adds up, where `cols` output channels are a tile's.
-    fn chunk(self, for_cpu: bool, cols: usize) -> usize {
-        let tiles = (self.packed_len() / self.out_pitch).div_ceil(TILE) * self.out_pitch.div_ceil(cols);
-        let pixels = self.dims.out_pixels();
-        // Whole steps of the tiled kernel.
-        (pixels * tiles).div_ceil(BUSY[usize::from(!for_cpu)]).max(MIN_CHUNK).next_multiple_of(16)
+    /// As the tuner sees it, with channels as they are stored.
+    fn product(self, pass: Pass) -> Product {
+        let dims = Dims { in_channels: self.in_pitch, out_channels: self.out_pitch, ..self.dims };
+        Product::Conv2d { pass, dims }
     }
-}
-
-/// Columns of the direct kernel's tile.
-fn direct_cols(channels: usize) -> usize {
-    if channels <= 16 || channels == 48 { 16 } else { 32 }
 }
 
 /// Elements of scratch that the three passes over `dims` need.
 pub fn scratch_len(dims: Dims) -> usize {
     let padded = [dims.in_channels, dims.out_channels].map(|c| c.next_multiple_of(4));
     let layout = Layout { dims, in_pitch: padded[0], out_pitch: padded[1] };
-    let chunks = [(true, direct_cols(padded[1])), (false, TILE), (true, TILE)]
-        .map(|(for_cpu, cols)| dims.out_pixels().div_ceil(layout.chunk(for_cpu, cols)));
-    let simple = dims.out_pixels().div_ceil(MIN_CHUNK) * dims.weight_len();
-    let fast = if dims.groups == 1 { layout.packed_len() * chunks.into_iter().max().unwrap_or(1) } else { 0 };
-    align(simple.max(fast))
+    if layout.pointwise() {
+        return matmul::scratch_len(dims.out_pixels(), dims.out_channels, dims.in_channels);
+    }
+    let simple = dims.out_pixels().div_ceil(CHUNK) * dims.weight_len();
+    let split = layout.product(Pass::BackwardWeight).largest_split();
+    align(if dims.groups == 1 { layout.packed_len() * split } else { simple })
 }
 
 /// Packed weights in scratch, for the forward pass or `transposed` for the gradient of `inp`.
@@ -159,7 +153,7 @@ fn pack(r: &mut Recorder, weight: &View, layout: Layout, transposed: bool) -> Re
     let [packed] = r.scratch("conv2d", layout.packed_len());
     let lanes = r.reduce_lanes();
     let constants = [("TRANSPOSED", f64::from(u8::from(transposed))), ("WG", lanes as f64)];
-    let kernel = r.kernel(&shaders::CONV2D, "pack", &constants)?;
+    let kernel = r.tiled_kernel(&shaders::CONV2D, "pack", &constants, Tile::Tiled)?;
     let (across, down) =
         if transposed { (layout.in_pitch / 4, layout.out_pitch) } else { (layout.in_pitch, layout.out_pitch / 4) };
     let grid = [across.div_ceil(lanes) as u32, down as u32, 1];
@@ -170,6 +164,7 @@ fn pack(r: &mut Recorder, weight: &View, layout: Layout, transposed: bool) -> Re
 /// The dispatch that `forward` and every class of `backward_input` share.
 fn gather(
     r: &mut Recorder,
+    product: Product,
     entry: &str,
     dst: &View,
     src: &View,
@@ -179,16 +174,16 @@ fn gather(
 ) -> Result<()> {
     let mut constants = vec![("ACCUMULATE", f64::from(u8::from(accumulate)))];
     let channels = params.dst_c4 as usize * 4;
-    let (shader, cols) = if r.for_cpu && r.gpu.has_wide_subgroups() {
-        let cols = direct_cols(channels);
+    let tile = r.variant(product).tile;
+    let [rows, cols] = product.tile_size(tile);
+    let kernel = if tile.is_direct() {
         constants.push(("COLS", cols as f64));
-        (&shaders::CONV2D_DIRECT, cols)
+        r.kernel(&shaders::CONV2D_DIRECT, entry, &constants)?
     } else {
-        (&shaders::CONV2D, TILE)
+        r.tiled_kernel(&shaders::CONV2D, entry, &constants, tile)?
     };
-    let kernel = r.kernel(shader, entry, &constants)?;
-    let rows = (params.batch * params.rows_h * params.rows_w) as usize;
-    let grid = [channels.div_ceil(cols) as u32, rows.div_ceil(TILE) as u32, 1];
+    let pixels = (params.batch * params.rows_h * params.rows_w) as usize;
+    let grid = [channels.div_ceil(cols) as u32, pixels.div_ceil(rows) as u32, 1];
     r.push(&kernel, &[("dst", dst), ("src", src), ("packed", packed)], params, grid);
     Ok(())
 }
@@ -201,9 +196,10 @@ pub fn forward(r: &mut Recorder, out: &View, inp: &View, weight: &View, dims: Di
     }
     if layout.fast() {
         let packed = pack(r, weight, layout, false)?;
-        return gather(r, "forward", out, inp, &packed, &layout.params(), false);
+        let product = layout.product(Pass::Forward);
+        return gather(r, product, "forward", out, inp, &packed, &layout.params(), false);
     }
-    let kernel = r.kernel(&shaders::CONV2D, "forward_any", &[])?;
+    let kernel = r.tiled_kernel(&shaders::CONV2D, "forward_any", &[], Tile::Tiled)?;
     let views = [("out", out), ("inp", inp), ("filters", weight)];
     r.push(&kernel, &views, &layout.params(), fold(out.len.div_ceil(WG)));
     Ok(())
@@ -225,7 +221,7 @@ pub fn backward_input(
     }
     if !layout.fast() {
         let constants = [("ACCUMULATE", f64::from(u8::from(accumulate)))];
-        let kernel = r.kernel(&shaders::CONV2D, "backward_input_any", &constants)?;
+        let kernel = r.tiled_kernel(&shaders::CONV2D, "backward_input_any", &constants, Tile::Tiled)?;
         let views = [("dinp", dinp), ("dout", dout), ("filters", weight)];
         r.push(&kernel, &views, &layout.params(), fold(dinp.len.div_ceil(WG)));
         return Ok(());
@@ -271,7 +267,7 @@ pub fn backward_input(
             dst_x: rest_x as u32,
             ..layout.params()
         };
-        gather(r, "backward_input", dinp, dout, &packed, &params, accumulate)?;
+        gather(r, layout.product(Pass::BackwardInput), "backward_input", dinp, dout, &packed, &params, accumulate)?;
     }
     Ok(())
 }
@@ -281,32 +277,34 @@ pub fn backward_weight(r: &mut Recorder, dweight: &View, dout: &View, inp: &View
     let layout = layout("conv2d::backward_weight", ["inp", "dout"], inp, dout, dweight, dims);
     let pixels = dims.out_pixels();
     if !layout.fast() {
-        let chunks = pixels.div_ceil(MIN_CHUNK);
+        let chunks = pixels.div_ceil(CHUNK);
         let [partial] = r.scratch("conv2d::backward_weight", chunks * dweight.len);
-        let kernel = r.kernel(&shaders::CONV2D, "backward_weight_any", &[])?;
-        let params = Params { chunk: MIN_CHUNK as u32, ..layout.params() };
+        let kernel = r.tiled_kernel(&shaders::CONV2D, "backward_weight_any", &[], Tile::Tiled)?;
+        let params = Params { chunk: CHUNK as u32, ..layout.params() };
         let views = [("dweight", &partial), ("gradient", dout), ("inp", inp)];
         r.push(&kernel, &views, &params, [dweight.len.div_ceil(WG) as u32, chunks as u32, 1]);
         return column_sum::add_rows(r, dweight, &partial, chunks, dweight.len);
     }
-    let direct = r.for_cpu && r.gpu.has_wide_subgroups();
-    let cols = if direct { direct_cols(layout.out_pitch) } else { TILE };
-    let chunk = layout.chunk(r.for_cpu, cols);
+    let product = layout.product(Pass::BackwardWeight);
+    let variant = r.variant(product);
+    let [rows, cols] = product.tile_size(variant.tile);
+    let chunk = pixels.div_ceil(variant.split).next_multiple_of(STEP);
     let chunks = pixels.div_ceil(chunk);
     let [partial] = r.scratch("conv2d::backward_weight", chunks * layout.packed_len());
     let params = Params { chunk: chunk as u32, ..layout.params() };
-    let rows = layout.packed_len() / layout.out_pitch;
-    let grid = [rows.div_ceil(TILE) as u32, layout.out_pitch.div_ceil(cols) as u32, chunks as u32];
+    let tall = layout.packed_len() / layout.out_pitch;
+    let grid = [tall.div_ceil(rows) as u32, layout.out_pitch.div_ceil(cols) as u32, chunks as u32];
+    let direct = variant.tile.is_direct();
     let kernel = if direct {
         r.kernel(&shaders::CONV2D_DIRECT, "backward_weight", &[("COLS", cols as f64)])?
     } else {
-        r.kernel(&shaders::CONV2D, "backward_weight", &[])?
+        r.tiled_kernel(&shaders::CONV2D, "backward_weight", &[], variant.tile)?
     };
     let dout_name = if direct { "dout" } else { "dout4" };
     r.push(&kernel, &[("partial", &partial), (dout_name, dout), ("src", inp)], &params, grid);
 
     let lanes = r.reduce_lanes();
-    let kernel = r.kernel(&shaders::CONV2D, "unpack", &[("WG", lanes as f64)])?;
+    let kernel = r.tiled_kernel(&shaders::CONV2D, "unpack", &[("WG", lanes as f64)], Tile::Tiled)?;
     let params = Params { batch: chunks as u32, ..layout.params() };
     let grid = [dims.in_channels.div_ceil(lanes) as u32, (layout.out_pitch / 4) as u32, 1];
     r.push(&kernel, &[("dweight", dweight), ("chunks_of_dweight", &partial)], &params, grid);
@@ -325,7 +323,7 @@ pub fn to_nhwc(r: &mut Recorder, out: &View, inp: &View, batch: usize, channels:
         out_pitch: pitch("conv2d::to_nhwc", "out", out, batch * pixels, channels) as u32,
         ..Params::default()
     };
-    let kernel = r.kernel(&shaders::CONV2D, "to_nhwc", &[])?;
+    let kernel = r.tiled_kernel(&shaders::CONV2D, "to_nhwc", &[], Tile::Tiled)?;
     r.push(&kernel, &[("out", out), ("inp", inp)], &params, fold((batch * pixels).div_ceil(WG)));
     Ok(())
 }

@@ -3,31 +3,35 @@
 use crate::error::Result;
 use crate::gpu::{View, shaders};
 use crate::model::config::Activation;
-use crate::ops::{Len, Recorder, check, elementwise};
+use crate::ops::{Len, Recorder, check, elem, elementwise};
 
-fn kind(activation: Activation) -> [(&'static str, f64); 1] {
+/// What is appended to the shader, and to a matrix product's epilogue, for the activation.
+pub(super) fn kind(activation: Activation) -> String {
     let kind = match activation {
-        Activation::Gelu => 0.0,
-        Activation::GeluTanh => 1.0,
-        Activation::QuickGelu => 2.0,
+        Activation::Gelu => 0,
+        Activation::GeluTanh => 1,
+        Activation::QuickGelu => 2,
     };
-    [("KIND", kind)]
+    format!("const KIND = {kind}u;\n")
+}
+
+fn run(r: &mut Recorder, entry: &str, views: &[(&str, &View)], len: usize, activation: Activation) -> Result<()> {
+    let (width, alias) = elem(len);
+    let kernel = r.gpu.kernel(&shaders::GELU, entry, &[], &(kind(activation) + alias))?;
+    let len = len / width;
+    r.push(&kernel, views, &Len { len: len as u32 }, elementwise(len));
+    Ok(())
 }
 
 /// `out = gelu(inp)`, elementwise.
 pub fn forward(r: &mut Recorder, out: &View, inp: &View, activation: Activation) -> Result<()> {
     check("gelu", "out", out, inp.len);
-    let kernel = r.kernel(&shaders::GELU, "forward", &kind(activation))?;
-    r.push(&kernel, &[("out", out), ("inp", inp)], &Len { len: inp.len as u32 }, elementwise(inp.len));
-    Ok(())
+    run(r, "forward", &[("out", out), ("inp", inp)], inp.len, activation)
 }
 
 /// `dinp = dout · gelu'(inp)`, elementwise.
 pub fn backward(r: &mut Recorder, dinp: &View, dout: &View, inp: &View, activation: Activation) -> Result<()> {
     check("gelu::backward", "dinp", dinp, inp.len);
     check("gelu::backward", "dout", dout, inp.len);
-    let kernel = r.kernel(&shaders::GELU, "backward", &kind(activation))?;
-    let views = [("dinp", dinp), ("dout", dout), ("inp", inp)];
-    r.push(&kernel, &views, &Len { len: inp.len as u32 }, elementwise(inp.len));
-    Ok(())
+    run(r, "backward", &[("dinp", dinp), ("dout", dout), ("inp", inp)], inp.len, activation)
 }

@@ -1,13 +1,17 @@
-//! Host wrapper of `shaders/matmul.wgsl` and `shaders/matmul_direct.wgsl`: one product, three layouts.
+//! Host wrapper of `shaders/matmul.wgsl` and `shaders/matmul_direct.wgsl`: one product, three layouts, and what happens to
+//! its sums on their way out.
 
 use crate::error::Result;
-use crate::gpu::{View, shaders};
-use crate::ops::{Recorder, check};
+use crate::gpu::View;
+use crate::gpu::buffer::align;
+use crate::gpu::shaders::{self, Epilogue};
+use crate::gpu::tune::Tile;
+use crate::model::config::Activation;
+use crate::ops::product::{Pass, Product};
+use crate::ops::{Recorder, check, column_sum, gelu, residual};
 
-/// Side of the tiled kernel's tile, in both directions.
-const TILE: usize = 64;
-/// Columns of the direct kernel's tile.
-const DIRECT_COLS: usize = 32;
+/// Terms of a sum come in steps of so many, whatever the kernel.
+const STEP: usize = 16;
 
 #[repr(C)]
 #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
@@ -15,50 +19,101 @@ struct Params {
     m: u32,
     n: u32,
     k: u32,
+    chunk: u32,
 }
 
-/// A product's shape: `out` is `[m, n]`, the sum runs over `k`.
+/// A linear layer's shape: rows, columns of its output, columns of its input.
 #[derive(Clone, Copy)]
-struct Dims {
+struct Layer {
     m: usize,
     n: usize,
     k: usize,
 }
 
-fn run(
+/// An epilogue, and what it binds by the shader's names.
+struct End<'a> {
+    epilogue: Epilogue,
+    constants: String,
+    views: Vec<(&'static str, &'a View)>,
+}
+
+impl Layer {
+    /// Whether vector loads, which run along the operands' rows, serve all three products. Only their kernels have epilogues.
+    fn vector(self) -> bool {
+        self.n.is_multiple_of(4) && self.k.is_multiple_of(4)
+    }
+
+    fn product(self, pass: Pass) -> Product {
+        Product::Linear { pass, rows: self.m, out: self.n, inp: self.k }
+    }
+}
+
+impl End<'_> {
+    fn none() -> Self {
+        End { epilogue: Epilogue::None, constants: String::new(), views: Vec::new() }
+    }
+}
+
+/// Elements of scratch that the weight's gradient needs, where several workgroups share a sum.
+pub fn scratch_len(m: usize, n: usize, k: usize) -> usize {
+    let split = Layer { m, n, k }.product(Pass::BackwardWeight).largest_split();
+    if split > 1 { align(split * n * k) } else { 0 }
+}
+
+/// Records `out = ` the sums of a product's two operands, plus the bias, through the epilogue.
+fn assign(
     r: &mut Recorder,
-    entry: &str,
+    pass: Pass,
+    out: &View,
+    operands: [&View; 2],
+    bias: Option<&View>,
+    end: End,
+    layer: Layer,
+) -> Result<()> {
+    let variant = r.variant(layer.product(pass));
+    let Layer { m, n, k } = layer;
+    let (n, k) = if pass == Pass::Forward { (n, k) } else { (k, n) };
+    let params = Params { m: m as u32, n: n as u32, k: k as u32, chunk: k as u32 };
+    dispatch(r, pass, variant.tile, out, operands, bias, false, end, layer, params)
+}
+
+fn dispatch(
+    r: &mut Recorder,
+    pass: Pass,
+    tile: Tile,
     out: &View,
     [a, b]: [&View; 2],
     bias: Option<&View>,
     accumulate: bool,
-    dims: Dims,
+    end: End,
+    layer: Layer,
+    params: Params,
 ) -> Result<()> {
-    let Dims { m, n, k } = dims;
-    // Vector loads run along the operands' rows: k and n long, or m and n where a is read across.
-    let vec4 = n.is_multiple_of(4) && if entry == "backward_weight" { m } else { k }.is_multiple_of(4);
-    let entry = if vec4 { format!("{entry}_vec4") } else { entry.to_string() };
-    let mut constants =
-        vec![("ACCUMULATE", f64::from(u8::from(accumulate))), ("HAS_BIAS", f64::from(u8::from(bias.is_some())))];
-    let (shader, grid) = if r.for_cpu && r.gpu.has_wide_subgroups() {
-        // A tall tile is faster where it divides m, and wasteful where m barely passes a multiple of it.
-        let rows = if m % 64 == 0 || m > 512 { 64 } else { 32 };
+    let flag = |flag: bool| f64::from(u8::from(flag));
+    let mut constants = vec![("ACCUMULATE", flag(accumulate)), ("HAS_BIAS", flag(bias.is_some()))];
+    let [rows, cols] = layer.product(pass).tile_size(tile);
+    let mut tail = end.constants + &end.epilogue.text();
+    let shader = if tile.is_direct() {
         constants.push(("ROWS", rows as f64));
-        (&shaders::MATMUL_DIRECT, [n.div_ceil(DIRECT_COLS), m.div_ceil(rows)])
+        &shaders::MATMUL_DIRECT
     } else {
-        (&shaders::MATMUL, [n.div_ceil(TILE), m.div_ceil(TILE)])
+        tail += &format!("const TILE = {rows}u;\n");
+        &shaders::MATMUL
     };
-    let kernel = r.kernel(shader, &entry, &constants)?;
+    let vector = layer.vector();
+    let entry = if vector { format!("{}_vec4", pass.entry()) } else { pass.entry().to_string() };
+    let kernel = r.gpu.kernel(shader, &entry, &constants, &tail)?;
     // The shader sees one buffer as scalars or as vectors, under two names; without a bias any readable buffer will do.
-    let view = |name: &'static str, vector: &'static str| if vec4 { vector } else { name };
-    let views = [
-        (view("out", "out4"), out),
-        (view("a", "a4"), a),
-        (view("b", "b4"), b),
-        (view("bias", "bias4"), bias.unwrap_or(b)),
+    let name = |scalar: &'static str, four: &'static str| if vector { four } else { scalar };
+    let mut views = vec![
+        (name("out", "out4"), out),
+        (name("a", "a4"), a),
+        (name("b", "b4"), b),
+        (name("bias", "bias4"), bias.unwrap_or(b)),
     ];
-    let params = Params { m: m as u32, n: n as u32, k: k as u32 };
-    r.push(&kernel, &views, &params, [grid[0] as u32, grid[1] as u32, 1]);
+    views.extend(end.views);
+    let (m, n, k, chunk) = (params.m as usize, params.n as usize, params.k as usize, params.chunk as usize);
+    r.push(&kernel, &views, &params, [n.div_ceil(cols) as u32, m.div_ceil(rows) as u32, k.div_ceil(chunk) as u32]);
     Ok(())
 }
 
@@ -76,7 +131,67 @@ pub fn forward(
     check("matmul", "out", out, m * n);
     check("matmul", "inp", inp, m * k);
     check("matmul", "weight", weight, n * k);
-    run(r, "forward", out, [inp, weight], bias, false, Dims { m, n, k })
+    assign(r, Pass::Forward, out, [inp, weight], bias, End::none(), Layer { m, n, k })
+}
+
+/// A linear layer and the activation behind it: `hidden` as [`forward`]'s `out`, `out = gelu(hidden)`, both `[m, n]`.
+pub fn forward_gelu(
+    r: &mut Recorder,
+    out: &View,
+    hidden: &View,
+    inp: &View,
+    weight: &View,
+    bias: Option<&View>,
+    activation: Activation,
+    m: usize,
+    n: usize,
+    k: usize,
+) -> Result<()> {
+    let layer = Layer { m, n, k };
+    check("matmul::forward_gelu", "hidden", hidden, m * n);
+    if !layer.vector() {
+        forward(r, hidden, inp, weight, bias, m, n, k)?;
+        return gelu::forward(r, out, hidden, activation);
+    }
+    check("matmul::forward_gelu", "out", out, m * n);
+    let end = End { epilogue: Epilogue::Gelu, constants: gelu::kind(activation), views: vec![("hidden4", hidden)] };
+    assign(r, Pass::Forward, out, [inp, weight], bias, end, layer)
+}
+
+/// A branch's last linear layer and the residual: `out = residual + gamma·branch` with `branch` as [`forward`]'s `out`, all
+/// `[m, n]`. `gamma` (`[n]`) is the layer scale, where there is one; only then is `branch` sure to be written.
+pub fn forward_residual(
+    r: &mut Recorder,
+    out: &View,
+    branch: &View,
+    residual: &View,
+    gamma: Option<&View>,
+    inp: &View,
+    weight: &View,
+    bias: Option<&View>,
+    m: usize,
+    n: usize,
+    k: usize,
+) -> Result<()> {
+    let layer = Layer { m, n, k };
+    if !layer.vector() {
+        forward(r, branch, inp, weight, bias, m, n, k)?;
+        return residual::forward(r, out, residual, branch, gamma, m, n);
+    }
+    for (name, view) in [("out", out), ("branch", branch), ("residual", residual)] {
+        check("matmul::forward_residual", name, view, m * n);
+    }
+    let mut views = vec![("residual4", residual)];
+    let epilogue = match gamma {
+        Some(gamma) => {
+            check("matmul::forward_residual", "gamma", gamma, n);
+            views.extend([("gamma4", gamma), ("branch4", branch)]);
+            Epilogue::ResidualScaled
+        }
+        None => Epilogue::Residual,
+    };
+    let end = End { epilogue, constants: String::new(), views };
+    assign(r, Pass::Forward, out, [inp, weight], bias, end, layer)
 }
 
 /// Gradient of a linear layer's input: `dinp = dout·weight`. `dout` `[m, n]`, `weight` `[n, k]`, `dinp` `[m, k]`.
@@ -92,7 +207,33 @@ pub fn backward_input(
     check("matmul::backward_input", "dinp", dinp, m * k);
     check("matmul::backward_input", "dout", dout, m * n);
     check("matmul::backward_input", "weight", weight, n * k);
-    run(r, "backward_input", dinp, [dout, weight], None, false, Dims { m, n: k, k: n })
+    assign(r, Pass::BackwardInput, dinp, [dout, weight], None, End::none(), Layer { m, n, k })
+}
+
+/// The same, on through the activation in front of the layer: `dhidden = (dout·weight)·gelu'(hidden)`, `[m, k]`. `dinp`,
+/// of the same length, is a scratch that may be written.
+pub fn backward_input_gelu(
+    r: &mut Recorder,
+    dhidden: &View,
+    dinp: &View,
+    dout: &View,
+    weight: &View,
+    hidden: &View,
+    activation: Activation,
+    m: usize,
+    n: usize,
+    k: usize,
+) -> Result<()> {
+    let layer = Layer { m, n, k };
+    check("matmul::backward_input_gelu", "hidden", hidden, m * k);
+    if !layer.vector() {
+        backward_input(r, dinp, dout, weight, m, n, k)?;
+        return gelu::backward(r, dhidden, dinp, hidden, activation);
+    }
+    check("matmul::backward_input_gelu", "dhidden", dhidden, m * k);
+    let constants = gelu::kind(activation);
+    let end = End { epilogue: Epilogue::GeluBackward, constants, views: vec![("hidden4", hidden)] };
+    assign(r, Pass::BackwardInput, dhidden, [dout, weight], None, end, layer)
 }
 
 /// Gradient of a linear layer's weight: `dweight += doutᵀ·inp`. `dout` `[m, n]`, `inp` `[m, k]`, `dweight` `[n, k]`.
@@ -108,5 +249,15 @@ pub fn backward_weight(
     check("matmul::backward_weight", "dweight", dweight, n * k);
     check("matmul::backward_weight", "dout", dout, m * n);
     check("matmul::backward_weight", "inp", inp, m * k);
-    run(r, "backward_weight", dweight, [dout, inp], None, true, Dims { m: n, n: k, k: m })
+    let (pass, layer) = (Pass::BackwardWeight, Layer { m, n, k });
+    let variant = r.variant(layer.product(pass));
+    let chunk = m.div_ceil(variant.split).next_multiple_of(STEP);
+    let params = Params { m: n as u32, n: k as u32, k: m as u32, chunk: chunk as u32 };
+    let chunks = m.div_ceil(chunk);
+    if chunks == 1 {
+        return dispatch(r, pass, variant.tile, dweight, [dout, inp], None, true, End::none(), layer, params);
+    }
+    let [partial] = r.scratch("matmul::backward_weight", chunks * n * k);
+    dispatch(r, pass, variant.tile, &partial, [dout, inp], None, false, End::none(), layer, params)?;
+    column_sum::add_rows(r, dweight, &partial, chunks, n * k)
 }

@@ -16,9 +16,11 @@ pub mod max_pool;
 pub mod norm_clip;
 pub mod patch_embed;
 pub mod pool;
+pub mod product;
 pub mod relu;
 pub mod residual;
 pub mod sgd;
+pub mod tune;
 
 use std::sync::Arc;
 
@@ -26,7 +28,9 @@ use crate::error::Result;
 use crate::gpu::buffer::align;
 use crate::gpu::program::{self, Params, Program};
 use crate::gpu::shaders::Shader;
+use crate::gpu::tune::{Tile, Variant};
 use crate::gpu::{Gpu, Kernel, View};
+use crate::ops::product::Product;
 
 /// Invocations of a workgroup of elementwise kernels.
 const WG: usize = 64;
@@ -46,6 +50,10 @@ pub struct Recorder<'a> {
     /// Whether to record the kernel variants meant for CPU adapters, or those for GPUs. [`Recorder::new`] goes by the
     /// adapter; the kernel suite runs both everywhere.
     pub for_cpu: bool,
+    /// Record every product as this variant, where the adapter can run it; the kernel suite goes through them all.
+    pub forced: Option<Variant>,
+    /// Products that were recorded by default, since nobody has measured them on this adapter.
+    pub untuned: Vec<Product>,
     scratch: &'a View,
 }
 
@@ -64,7 +72,25 @@ pub fn scratch_len(rows: usize, cols: usize) -> usize {
 impl<'a> Recorder<'a> {
     /// An empty program that records for `gpu`; `scratch` is at least the largest [`scratch_len`] of its ops.
     pub fn new(gpu: &'a Gpu, scratch: &'a View) -> Self {
-        Recorder { gpu, program: Program::new(), for_cpu: gpu.is_cpu(), scratch }
+        Recorder { gpu, program: Program::new(), for_cpu: gpu.is_cpu(), forced: None, untuned: Vec::new(), scratch }
+    }
+
+    /// The variant for `product`: what was measured to be fastest, else the default.
+    fn variant(&mut self, product: Product) -> Variant {
+        let wide = self.gpu.has_wide_subgroups();
+        match self.forced {
+            Some(forced) if wide || !forced.tile.is_direct() => return forced,
+            _ => {}
+        }
+        if self.for_cpu == self.gpu.is_cpu() {
+            // Choices come from a file: one that this product could not have is ignored.
+            let chosen = self.gpu.chosen(&product.class());
+            match chosen.filter(|variant| product.candidates(self.gpu).contains(variant)) {
+                Some(variant) => return variant,
+                None => self.untuned.push(product),
+            }
+        }
+        product.default_variant(self.for_cpu && wide)
     }
 
     /// Invocations of a workgroup whose lanes reduce together: on a CPU adapter a barrier is dear and eight lanes are
@@ -75,6 +101,17 @@ impl<'a> Recorder<'a> {
 
     fn kernel(&self, shader: &'static Shader, entry: &str, constants: &[(&str, f64)]) -> Result<Arc<Kernel>> {
         self.gpu.kernel(shader, entry, constants, "")
+    }
+
+    /// As [`Recorder::kernel`], of a shader that leaves its tile's side to the host.
+    fn tiled_kernel(
+        &self,
+        shader: &'static Shader,
+        entry: &str,
+        constants: &[(&str, f64)],
+        tile: Tile,
+    ) -> Result<Arc<Kernel>> {
+        self.gpu.kernel(shader, entry, constants, &format!("const TILE = {}u;\n", tile.side()))
     }
 
     fn push(&mut self, kernel: &Arc<Kernel>, views: &[(&str, &View)], params: &impl Params, grid: [u32; 3]) {

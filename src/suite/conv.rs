@@ -5,6 +5,7 @@ use super::harness::{Case, Launch, Random, sum_tolerance, wide};
 use crate::cpu;
 use crate::error::Result;
 use crate::gpu::View;
+use crate::gpu::buffer::align;
 use crate::ops;
 use crate::ops::conv2d::Dims;
 
@@ -37,14 +38,18 @@ const SHAPES: [[usize; 9]; 24] = [
     [1, 24, 25, 6, 4, 3, 1, 1, 2],
 ];
 
+/// Workgroups that share a sum, at most.
+const MOST_SPLIT: usize = 3;
+
 pub(super) fn conv2d(s: &mut Suite) -> Result<()> {
     let natural = Launch::natural(s.gpu);
-    let other = Launch { for_cpu: !natural.for_cpu, ..natural };
     for (i, &[batch, height, width, in_channels, out_channels, kernel, stride, padding, groups]) in
         SHAPES.iter().enumerate()
     {
         let dims = Dims { batch, height, width, in_channels, out_channels, kernel, stride, padding, groups };
-        for launch in [natural, other] {
+        let fast = groups == 1;
+        let launches = if fast { Launch::products(s.gpu, 1 + i % MOST_SPLIT) } else { vec![natural] };
+        for launch in launches {
             case(s, launch, i as u64, dims, false)?;
             if !(in_channels.is_multiple_of(4) && out_channels.is_multiple_of(4)) {
                 case(s, launch, i as u64, dims, true)?;
@@ -93,7 +98,9 @@ fn case(s: &mut Suite, launch: Launch, seed: u64, dims: Dims, padded: bool) -> R
         if padded { ", stored in fours" } else { "" },
         launch.suffix()
     );
-    let mut c = Case::new(s.gpu, name, ops::conv2d::scratch_len(dims))?;
+    let fours = [in_channels, out_channels].map(|c| c.next_multiple_of(4));
+    let partial = align(MOST_SPLIT * kernel * kernel * fours[0] * fours[1]);
+    let mut c = Case::new(s.gpu, name, ops::conv2d::scratch_len(dims).max(partial))?;
     let inp_view = c.input("inp", &pad(&inp, in_channels, stored(in_channels)))?;
     let dout_view = c.input("dout", &pad(&dout, out_channels, stored(out_channels)))?;
     let weight_view = c.input("weight", &weight)?;

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use crate::error::Result;
 use crate::gpu::buffer::{ALIGN, align};
+use crate::gpu::tune::{Tile, Variant};
 use crate::gpu::{Gpu, Program, View, shaders};
 use crate::ops::Recorder;
 
@@ -112,22 +113,39 @@ pub struct Launch {
     pub for_cpu: bool,
     /// Fold every foldable grid in two, as only grids of more than 65,535 workgroups are otherwise.
     pub fold: bool,
+    /// Compute every product in this variant.
+    pub variant: Option<Variant>,
 }
 
 impl Launch {
     /// As this adapter is used.
     pub fn natural(gpu: &Gpu) -> Launch {
-        Launch { for_cpu: gpu.is_cpu(), fold: false }
+        Launch { for_cpu: gpu.is_cpu(), fold: false, variant: None }
     }
 
     /// Both sets of variants, and the one of this adapter with folded grids.
     pub fn all(gpu: &Gpu) -> [Launch; 3] {
         let for_cpu = gpu.is_cpu();
-        [Launch::natural(gpu), Launch { for_cpu: !for_cpu, fold: false }, Launch { for_cpu, fold: true }]
+        let natural = Launch::natural(gpu);
+        [natural, Launch { for_cpu: !for_cpu, ..natural }, Launch { fold: true, ..natural }]
+    }
+
+    /// Every variant of a product that this adapter can run, `split` workgroups to a sum.
+    pub fn products(gpu: &Gpu, split: usize) -> Vec<Launch> {
+        let able = Tile::ALL.into_iter().filter(|tile| gpu.has_wide_subgroups() || !tile.is_direct());
+        able.map(|tile| Launch {
+            for_cpu: tile.is_direct(),
+            variant: Some(Variant { tile, split }),
+            ..Launch::natural(gpu)
+        })
+        .collect()
     }
 
     /// For a case's name.
     pub fn suffix(self) -> String {
+        if let Some(Variant { tile, split }) = self.variant {
+            return format!("{tile:?}, split {split}");
+        }
         let variant = if self.for_cpu { "CPU variant" } else { "GPU variant" };
         format!("{variant}{}", if self.fold { ", folded" } else { "" })
     }
@@ -223,6 +241,7 @@ impl<'a> Case<'a> {
     pub fn run(&mut self, launch: Launch, record: impl FnOnce(&mut Recorder) -> Result<()>) -> Result<()> {
         let mut recorder = Recorder::new(self.gpu, &self.scratch);
         recorder.for_cpu = launch.for_cpu;
+        recorder.forced = launch.variant;
         record(&mut recorder)?;
         let mut program = recorder.program;
         for step in &mut program.steps {

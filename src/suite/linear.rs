@@ -1,9 +1,11 @@
 //! Linear layers: matrix products in their three layouts, and sums over rows.
 
 use super::Suite;
-use super::harness::{Case, Launch, Random, sum_tolerance, wide};
+use super::harness::{Case, EPS, Launch, Random, sum_tolerance, wide};
 use crate::cpu;
 use crate::error::Result;
+use crate::gpu::buffer::align;
+use crate::model::config::Activation;
 use crate::ops;
 
 /// Rows, outputs and inputs of a layer: below, at and past every tile, vector widths and their neighbours.
@@ -28,16 +30,19 @@ const SHAPES: [(usize, usize, usize); 18] = [
     (65, 64, 30),
 ];
 
+/// Workgroups that share a sum, at most.
+const MOST_SPLIT: usize = 3;
+
 /// The three products; each sum has as many terms as its inner dimension, plus the bias or what was there before.
 pub(super) fn matmul(s: &mut Suite) -> Result<()> {
-    let natural = Launch::natural(s.gpu);
-    for launch in [natural, Launch { for_cpu: !natural.for_cpu, ..natural }] {
-        for (i, &(m, n, k)) in SHAPES.iter().enumerate() {
+    for (i, &(m, n, k)) in SHAPES.iter().enumerate() {
+        let split = 1 + i % MOST_SPLIT;
+        for launch in Launch::products(s.gpu, split) {
             let mut random = Random::new(i as u64);
             let (inp, weight, bias) = (random.vec(m * k), random.vec(n * k), random.vec(n));
             let dout = random.vec(m * n);
             let (inp64, weight64, dout64) = (wide(&inp), wide(&weight), wide(&dout));
-            let mut c = Case::new(s.gpu, format!("{m}×{n}×{k}, {}", launch.suffix()), 0)?;
+            let mut c = Case::new(s.gpu, format!("{m}×{n}×{k}, {}", launch.suffix()), align(split * n * k))?;
             let [inp, weight, bias_view] =
                 [c.input("inp", &inp)?, c.input("weight", &weight)?, c.input("bias", &bias)?];
             let dout = c.input("dout", &dout)?;
@@ -63,6 +68,73 @@ pub(super) fn matmul(s: &mut Suite) -> Result<()> {
             cpu::matmul::matmul(&mut want, &dout64, &inp64, None, n, k, m, true, false, true, 1);
             c.run(launch, |r| ops::matmul::backward_weight(r, &dweight, &dout, &inp, m, n, k))?;
             c.expect("matmul::backward_weight", &dweight, &want, sum_tolerance(m, 4.0));
+            s.finish(c)?;
+        }
+    }
+    Ok(())
+}
+
+/// The same products with what an epilogue makes of them.
+pub(super) fn epilogues(s: &mut Suite) -> Result<()> {
+    let activations = [Activation::Gelu, Activation::GeluTanh, Activation::QuickGelu];
+    for (i, &(m, n, k)) in SHAPES.iter().enumerate() {
+        let activation = activations[i % 3];
+        for launch in Launch::products(s.gpu, 1) {
+            let mut random = Random::new(50 + i as u64);
+            let small = |x: Vec<f32>| x.into_iter().map(|x| x * (3.0 / k as f32).sqrt()).collect::<Vec<f32>>();
+            let (inp, weight, bias) = (random.vec(m * k), small(random.vec(n * k)), random.vec(n));
+            let (residual, gamma, dout) = (random.vec(m * n), random.vec(n), random.vec(m * n));
+            let before = random.vec(m * k).into_iter().map(|x| 3.0 * x).collect::<Vec<f32>>();
+            let (inp64, weight64, dout64) = (wide(&inp), wide(&weight), wide(&dout));
+            let name = format!("{m}×{n}×{k}, {activation:?}, {}", launch.suffix());
+            let mut c = Case::new(s.gpu, name, 0)?;
+            let [inp, weight, bias_view] =
+                [c.input("inp", &inp)?, c.input("weight", &weight)?, c.input("bias", &bias)?];
+            let bias64 = wide(&bias);
+            let mut sum = vec![0.0; m * n];
+            cpu::matmul::matmul(&mut sum, &inp64, &weight64, Some(&bias64), m, n, k, false, true, false, 1);
+            let tolerance = sum_tolerance(k, 4.0);
+
+            let (hidden, out) = (c.output("hidden", m * n)?, c.output("activated", m * n)?);
+            let bias = Some(&bias_view);
+            c.run(launch, |r| ops::matmul::forward_gelu(r, &out, &hidden, &inp, &weight, bias, activation, m, n, k))?;
+            let mut want = vec![0.0; m * n];
+            cpu::gelu::forward(&mut want, &sum, activation);
+            c.expect("matmul::forward", &hidden, &sum, tolerance);
+            // The slope is at most 1.13, and half the outputs are near zero: their mean is some four times smaller.
+            c.expect("matmul::forward_gelu", &out, &want, 4.0 * tolerance + 16.0 * EPS);
+
+            let residual_view = c.input("residual", &residual)?;
+            let gamma_view = c.input("gamma", &gamma)?;
+            for gamma_view in [None, Some(&gamma_view)] {
+                let (out, branch) = (c.output("out", m * n)?, c.output("branch", m * n)?);
+                c.run(launch, |r| {
+                    let op = ops::matmul::forward_residual;
+                    op(r, &out, &branch, &residual_view, gamma_view, &inp, &weight, bias, m, n, k)
+                })?;
+                let mut want = vec![0.0; m * n];
+                let gamma64 = gamma_view.map(|_| wide(&gamma));
+                cpu::residual::forward(&mut want, &wide(&residual), &sum, gamma64.as_deref(), m, n);
+                c.expect("matmul::forward_residual", &out, &want, tolerance + 4.0 * EPS);
+                // Without a scale nobody reads the branch again: the vector kernels leave it alone.
+                if gamma_view.is_some() || !(n.is_multiple_of(4) && k.is_multiple_of(4)) {
+                    c.expect("matmul::forward", &branch, &sum, tolerance);
+                }
+            }
+
+            let (hidden, dout) = (c.input("hidden", &before)?, c.input("dout", &dout)?);
+            let (dhidden, dinp) = (c.output("dhidden", m * k)?, c.output("dinp", m * k)?);
+            c.run(launch, |r| {
+                let op = ops::matmul::backward_input_gelu;
+                op(r, &dhidden, &dinp, &dout, &weight, &hidden, activation, m, n, k)
+            })?;
+            let (mut through, mut want) = (vec![0.0; m * k], vec![0.0; m * k]);
+            cpu::matmul::matmul(&mut through, &dout64, &weight64, None, m, k, n, false, false, false, 1);
+            cpu::gelu::backward(&mut want, &through, &wide(&before), activation);
+            if !(n.is_multiple_of(4) && k.is_multiple_of(4)) {
+                c.expect("matmul::backward_input", &dinp, &through, sum_tolerance(n, 4.0));
+            }
+            c.expect("matmul::backward_input_gelu", &dhidden, &want, 4.0 * sum_tolerance(n, 4.0) + 64.0 * EPS);
             s.finish(c)?;
         }
     }

@@ -32,6 +32,7 @@ pub type Stem = fn(&mut Suite) -> Result<()>;
 pub fn stems() -> &'static [(&'static str, Stem)] {
     &[
         ("matmul", linear::matmul),
+        ("epilogue", linear::epilogues),
         ("column_sum", linear::column_sum),
         ("layer_norm", norm::layer_norm),
         ("gelu", pointwise::gelu),

@@ -1,0 +1,178 @@
+//! Matrix products and convolutions as the tuner sees them: what is summed over what, the class of shapes that one choice
+//! serves, and the variants that come into question.
+
+use crate::gpu::Gpu;
+use crate::gpu::tune::{Tile, Variant};
+use crate::ops::conv2d;
+
+/// Which of a layer's three products.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pass {
+    /// The layer's output.
+    Forward,
+    /// The gradient of its input.
+    BackwardInput,
+    /// The gradient of its weight.
+    BackwardWeight,
+}
+
+/// A product of known shape.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Product {
+    /// Of a linear layer.
+    Linear {
+        /// Which of its products.
+        pass: Pass,
+        /// Rows of its input.
+        rows: usize,
+        /// Columns of its output.
+        out: usize,
+        /// Columns of its input.
+        inp: usize,
+    },
+    /// Of a convolution of one group.
+    Conv2d {
+        /// Which of its products.
+        pass: Pass,
+        /// Its shape; channels as they are stored.
+        dims: conv2d::Dims,
+    },
+}
+
+/// Terms of a sum that a workgroup adds up at least: partial sums cost a store and a load each.
+const MIN_CHUNK: usize = 512;
+/// Workgroups that keep an adapter busy: a CPU, a GPU.
+const BUSY: [usize; 2] = [64, 512];
+/// From this many tiles on, the large ones fill a GPU.
+const MANY_TILES: usize = 128;
+
+impl Product {
+    fn pass(self) -> Pass {
+        match self {
+            Product::Linear { pass, .. } | Product::Conv2d { pass, .. } => pass,
+        }
+    }
+
+    /// Rows and columns of the result, and terms of each sum.
+    fn shape(self) -> [usize; 3] {
+        match self {
+            Product::Linear { pass, rows, out, inp } => match pass {
+                Pass::Forward => [rows, out, inp],
+                Pass::BackwardInput => [rows, inp, out],
+                Pass::BackwardWeight => [out, inp, rows],
+            },
+            Product::Conv2d { pass, dims } => {
+                let taps = dims.kernel * dims.kernel;
+                match pass {
+                    Pass::Forward => [dims.out_pixels(), dims.out_channels, taps * dims.in_channels],
+                    // Each class of pixels is a product of its own, over its share of the taps.
+                    Pass::BackwardInput => {
+                        let classes = dims.stride * dims.stride;
+                        let terms = taps.div_ceil(classes) * dims.out_channels;
+                        [dims.in_pixels().div_ceil(classes), dims.in_channels, terms]
+                    }
+                    Pass::BackwardWeight => [taps * dims.in_channels, dims.out_channels, dims.out_pixels()],
+                }
+            }
+        }
+    }
+
+    /// Multiply-adds, twice.
+    pub fn flops(self) -> f64 {
+        let classes = match self {
+            Product::Conv2d { pass: Pass::BackwardInput, dims } => dims.stride * dims.stride,
+            _ => 1,
+        };
+        2.0 * classes as f64 * self.shape().into_iter().map(|n| n as f64).product::<f64>()
+    }
+
+    /// The class whose choice it shares: rows count by powers of two, so that a last partial batch needs no tuning.
+    pub fn class(self) -> String {
+        match self {
+            Product::Linear { pass, rows, out, inp } => {
+                format!("matmul::{}, {} rows, {inp} to {out}", pass.entry(), rows.next_power_of_two())
+            }
+            Product::Conv2d { pass, dims } => {
+                let conv2d::Dims { kernel, stride, in_channels, out_channels, .. } = dims;
+                let pixels = dims.out_pixels().next_power_of_two();
+                let pass = pass.entry();
+                format!("conv2d::{pass}, {pixels} pixels, {in_channels} to {out_channels}, {kernel}×{kernel}/{stride}")
+            }
+        }
+    }
+
+    /// Rows and columns of out that one workgroup of `tile` has.
+    pub fn tile_size(self, tile: Tile) -> [usize; 2] {
+        match (tile, self) {
+            (Tile::DirectSmall, Product::Linear { .. }) => [32, 32],
+            (Tile::Direct, _) => [64, 32],
+            (Tile::DirectSmall, Product::Conv2d { .. }) => [64, 16],
+            (Tile::Tiled | Tile::TiledLarge, _) => [tile.side(), tile.side()],
+        }
+    }
+
+    fn tiles(self, tile: Tile) -> usize {
+        let [m, n, _] = self.shape();
+        let [rows, cols] = self.tile_size(tile);
+        m.div_ceil(rows) * n.div_ceil(cols)
+    }
+
+    /// A tile with as many workgroups to a sum as keep the adapter busy.
+    fn with_split(self, tile: Tile) -> Variant {
+        let busy = BUSY[usize::from(!tile.is_direct())] / self.tiles(tile);
+        let most = self.shape()[2] / MIN_CHUNK;
+        let split = if self.pass() == Pass::BackwardWeight { busy.min(most).max(1) } else { 1 };
+        Variant { tile, split }
+    }
+
+    /// What is taken where nothing was measured. `direct` says whether `*_direct.wgsl` come into question.
+    pub fn default_variant(self, direct: bool) -> Variant {
+        let tile = match (direct, self) {
+            (true, Product::Linear { .. }) => {
+                // A tall tile is faster where it divides the rows, and wasteful where they barely pass a multiple of it.
+                let rows = self.shape()[0];
+                if rows.is_multiple_of(64) || rows > 512 { Tile::Direct } else { Tile::DirectSmall }
+            }
+            (true, Product::Conv2d { .. }) => {
+                let channels = self.shape()[1];
+                if channels <= 16 || channels == 48 { Tile::DirectSmall } else { Tile::Direct }
+            }
+            (false, _) if self.tiles(Tile::TiledLarge) >= MANY_TILES => Tile::TiledLarge,
+            (false, _) => Tile::Tiled,
+        };
+        self.with_split(tile)
+    }
+
+    /// The variants that are worth measuring on `gpu`, each once.
+    pub fn candidates(self, gpu: &Gpu) -> Vec<Variant> {
+        let direct = gpu.is_cpu() && gpu.has_wide_subgroups();
+        let mut found: Vec<Variant> = Vec::new();
+        for tile in Tile::ALL.into_iter().filter(|tile| tile.is_direct() == direct) {
+            let natural = self.with_split(tile);
+            let splits = if natural.split == 1 { vec![1] } else { vec![1, natural.split.div_ceil(2), natural.split] };
+            for split in splits {
+                let variant = Variant { tile, split };
+                if !found.contains(&variant) {
+                    found.push(variant);
+                }
+            }
+        }
+        found
+    }
+
+    /// The most workgroups that any variant lets share a sum.
+    pub fn largest_split(self) -> usize {
+        Tile::ALL.into_iter().map(|tile| self.with_split(tile).split).max().unwrap_or(1)
+    }
+}
+
+impl Pass {
+    /// The entry point's name.
+    pub fn entry(self) -> &'static str {
+        match self {
+            Pass::Forward => "forward",
+            Pass::BackwardInput => "backward_input",
+            Pass::BackwardWeight => "backward_weight",
+        }
+    }
+}
