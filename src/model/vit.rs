@@ -9,7 +9,7 @@ use crate::model::config::VitConfig;
 use crate::model::params::ParamLayout;
 use crate::model::plan::Slot;
 use crate::model::vit_activations::{BackwardSlots, VitSlots};
-use crate::ops::{Recorder, attention, column_sum, gelu, layer_norm, matmul, patch_embed, pool, residual};
+use crate::ops::{Recorder, attention, column_sum, layer_norm, matmul, patch_embed, pool, residual};
 
 /// A vision transformer: its configuration and where its parameters lie.
 #[derive(Clone, Debug)]
@@ -164,9 +164,10 @@ impl<'a> VitPass<'a> {
         let bias = c.qkv_bias.then(|| p("attn.qkv.bias"));
         matmul::forward(r, &qkv, &norm1, &p("attn.qkv.weight"), bias.as_ref(), rows, 3 * d, d)?;
         attention::forward(r, &attended, &lse, &qkv, self.attention_dims())?;
-        matmul::forward(r, &projected, &attended, &p("attn.proj.weight"), Some(&p("attn.proj.bias")), rows, d, d)?;
+        let (weight, bias) = (p("attn.proj.weight"), p("attn.proj.bias"));
         let gamma = c.layer_scale.then(|| p("ls1.gamma"));
-        residual::forward(r, &middle, &inp, &projected, gamma.as_ref(), rows, d)?;
+        let (gamma, bias) = (gamma.as_ref(), Some(&bias));
+        matmul::forward_residual(r, &middle, &projected, &inp, gamma, &attended, &weight, bias, rows, d, d)?;
 
         let (weight, bias) = (p("norm2.weight"), p("norm2.bias"));
         layer_norm::forward(
@@ -179,11 +180,13 @@ impl<'a> VitPass<'a> {
             &bias,
             self.norm_dims(rows),
         )?;
-        matmul::forward(r, &hidden, &norm2, &p("mlp.fc1.weight"), Some(&p("mlp.fc1.bias")), rows, f, d)?;
-        gelu::forward(r, &activated, &hidden, c.activation)?;
-        matmul::forward(r, &mlp, &activated, &p("mlp.fc2.weight"), Some(&p("mlp.fc2.bias")), rows, d, f)?;
+        let (weight, bias) = (p("mlp.fc1.weight"), p("mlp.fc1.bias"));
+        let bias = Some(&bias);
+        matmul::forward_gelu(r, &activated, &hidden, &norm2, &weight, bias, c.activation, rows, f, d)?;
+        let (weight, bias) = (p("mlp.fc2.weight"), p("mlp.fc2.bias"));
         let gamma = c.layer_scale.then(|| p("ls2.gamma"));
-        residual::forward(r, &self.stream(b.out), &middle, &mlp, gamma.as_ref(), rows, d)
+        let (gamma, bias, out) = (gamma.as_ref(), Some(&bias), self.entering(i + 1));
+        matmul::forward_residual(r, &out, &mlp, &middle, gamma, &activated, &weight, bias, rows, d, f)
     }
 
     /// From the gradient of the logits to the gradient of every parameter, added to arena `dw`. `w` is what forward ran with.
@@ -258,19 +261,10 @@ impl<'a> VitPass<'a> {
         let (dactivated, dhidden) = (self.wide(g.dwide, f), self.wide(g.dhidden, f));
         let (norm2, mean, rstd) = (self.stream(b.norm2), stats(b.mean2), stats(b.rstd2));
         let dbranch = self.branch_gradient(r, w, dw, g, &format!("blocks.{i}.ls2.gamma"), b.mlp)?;
-        linear_backward(
-            r,
-            &dactivated,
-            &dp("mlp.fc2.weight"),
-            Some(&dp("mlp.fc2.bias")),
-            &dbranch,
-            &activated,
-            &p("mlp.fc2.weight"),
-            rows,
-            d,
-            f,
-        )?;
-        gelu::backward(r, &dhidden, &dactivated, &hidden, c.activation)?;
+        let weight = p("mlp.fc2.weight");
+        matmul::backward_input_gelu(r, &dhidden, &dactivated, &dbranch, &weight, &hidden, c.activation, rows, d, f)?;
+        matmul::backward_weight(r, &dp("mlp.fc2.weight"), &dbranch, &activated, rows, d, f)?;
+        column_sum::forward(r, &dp("mlp.fc2.bias"), &dbranch, rows, d)?;
         linear_backward(
             r,
             &dnormed,
