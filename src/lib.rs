@@ -18,6 +18,7 @@
 //! `cpu` knows nothing of the GPU.
 #![warn(missing_docs, unreachable_pub)]
 
+pub mod atomic;
 pub mod checkpoint;
 pub mod cli;
 pub mod cpu;

@@ -30,6 +30,8 @@ mod project;
 mod resnet;
 #[path = "cli/resume.rs"]
 mod resume;
+#[path = "cli/tuning.rs"]
+mod tuning;
 
 /// Classes, and the colours that their images have.
 const CLASSES: [(&str, [u8; 3]); 3] = [("blue", [40, 60, 200]), ("green", [50, 190, 60]), ("red", [200, 50, 40])];
@@ -136,6 +138,8 @@ impl Space {
         for name in ["WGPU_BACKEND", "WGPU_ADAPTER_NAME", "TPGM_LOG", "RUST_BACKTRACE"] {
             command.env_remove(name);
         }
+        // The same kernels whatever was measured before, and nothing left in the user's cache.
+        command.env("TPGM_NO_TUNE", "1").env("TPGM_CACHE_DIR", env!("CARGO_TARGET_TMPDIR"));
         command
     }
 

@@ -18,7 +18,6 @@ use crate::error::Result;
 use crate::model::ModelConfig;
 use crate::model::config::{Activation, Pool};
 
-pub mod atomic;
 mod families;
 mod file;
 pub mod fresh;
@@ -28,7 +27,7 @@ mod metadata;
 mod save;
 mod timm_config;
 
-pub use atomic::atomic_write;
+pub use crate::atomic::atomic_write;
 pub use file::Checkpoint;
 pub use fresh::{fresh_model, fresh_resnet, fresh_statistics, fresh_vit, new_head, replace_head};
 pub use header::TensorInfo;

@@ -8,9 +8,9 @@ use half::{bf16, f16};
 use safetensors::tensor::{Dtype, TensorInfo as RawInfo};
 use serde::ser::{SerializeMap, Serializer};
 
-use super::atomic::AtomicFile;
 use super::file::{Checkpoint, is_float};
 use super::{Recognised, Weight, tpgm_metadata};
+use crate::atomic::AtomicFile;
 use crate::error::{Error, Result};
 
 /// The values of a tensor to write.

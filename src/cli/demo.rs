@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, ValueEnum};
 
 use crate::cli::finetune::{Mean, result_table, train_and_report};
-use crate::cli::{AdapterArgs, print};
+use crate::cli::{RunArgs, print};
 use crate::data::Augment;
 use crate::error::{Error, Result};
 use crate::train::config::{Method, TrainArgs};
@@ -30,7 +30,7 @@ pub(super) struct DemoArgs {
     #[arg(long, default_value_t = 0)]
     seed: u64,
     #[command(flatten)]
-    adapter: AdapterArgs,
+    run: RunArgs,
 }
 
 /// The models in assets/.
@@ -86,7 +86,7 @@ fn find_assets(wanted: Option<PathBuf>, weights: &str) -> Result<PathBuf> {
 pub(super) fn run(args: DemoArgs) -> Result<()> {
     let weights = args.model.weights();
     let assets = find_assets(args.assets, weights)?;
-    let gpu = args.adapter.open()?;
+    let gpu = args.run.open()?;
     eprintln!("on {} ({:?})", gpu.info.name, gpu.info.backend);
     let path = |part: &str| Some(assets.join(part));
     let runs = [("fine-tuning", "vanilla", Method::Vanilla), ("TPGM", "tpgm", Method::Tpgm)];
@@ -113,7 +113,7 @@ pub(super) fn run(args: DemoArgs) -> Result<()> {
             std::fs::remove_dir_all(&dir).map_err(|e| Error::io(&dir, "cannot replace this folder", e))?;
         }
         // The last weights of both runs are held against each other: the same steps, and nothing chosen.
-        let start = Start { resume: false, baseline: i == 0, best: false };
+        let start = Start { resume: false, baseline: i == 0, best: false, tune: args.run.tunes() };
         let summary = train_and_report(&gpu, &flags.resolve()?, &dir, start, &format!("{title}: "))?;
         let of = |model: &str| summary.tests.iter().filter(|r| r.model == model).cloned().collect::<Vec<_>>();
         if i == 0 {

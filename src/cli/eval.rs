@@ -6,7 +6,7 @@ use clap::Args;
 use serde_json::json;
 
 use crate::cli::table::{percent, table};
-use crate::cli::{AdapterArgs, print, print_json};
+use crate::cli::{RunArgs, print, print_json};
 use crate::data::{ClassMap, ImageCache};
 use crate::error::{Error, Result};
 use crate::train::config::{ModelArgs, named_paths};
@@ -37,7 +37,7 @@ pub(super) struct EvalArgs {
     #[command(flatten)]
     model_args: ModelArgs,
     #[command(flatten)]
-    adapter: AdapterArgs,
+    run: RunArgs,
     /// One JSON document on stdout
     #[arg(long)]
     json: bool,
@@ -57,7 +57,7 @@ pub(super) fn run(args: EvalArgs) -> Result<()> {
             Ok((name, ClassMap::open_dataset(path, args.root.as_deref(), map)?.with_classes(&classes)?))
         })
         .collect::<Result<Vec<_>>>()?;
-    let gpu = args.adapter.open()?;
+    let gpu = args.run.open()?;
     let most = sets.iter().map(|(_, images)| images.items.len()).max().unwrap_or(1);
     let mut model = Predictor::new(&gpu, source.model(), &source.snapshot(), args.batch_size.min(most))?;
     let mut results: Vec<(&str, Evaluation)> = Vec::new();

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::cli::progress::Progress;
 use crate::cli::table::{percent, table};
-use crate::cli::{AdapterArgs, print, print_json};
+use crate::cli::{RunArgs, print, print_json};
 use crate::error::Result;
 use crate::gpu::Gpu;
 use crate::train::config::{TrainArgs, TrainConfig};
@@ -34,7 +34,7 @@ pub(super) struct FinetuneArgs {
     #[arg(long)]
     trace: bool,
     #[command(flatten)]
-    adapter: AdapterArgs,
+    run: RunArgs,
     /// One JSON document on stdout
     #[arg(long)]
     json: bool,
@@ -85,11 +85,11 @@ pub(super) fn run(args: FinetuneArgs) -> Result<()> {
         None => args.train,
     };
     let config = flags.resolve()?;
-    let gpu = args.adapter.open()?;
+    let gpu = args.run.open()?;
     if args.trace {
         crate::cli::trace::run(&gpu, &config)?;
     }
-    let start = Start { resume: args.resume, baseline: !args.no_baseline, best: true };
+    let start = Start { resume: args.resume, baseline: !args.no_baseline, best: true, tune: args.run.tunes() };
     let summary = train_and_report(&gpu, &config, &args.out, start, "")?;
     if args.json {
         let test = |r: &TestResult| {

@@ -14,12 +14,14 @@ mod report;
 mod table;
 mod trace;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
+use crate::gpu::cache::cache_dir;
 
 /// Robust fine-tuning of vision models on any GPU
 #[derive(Debug, Parser)]
@@ -61,10 +63,56 @@ pub struct AdapterArgs {
     adapter: Option<String>,
 }
 
-impl AdapterArgs {
+/// Which adapter to run on, and whether by the kernels that are fastest there.
+#[derive(Args, Clone, Debug, Default)]
+pub struct RunArgs {
+    #[command(flatten)]
+    adapter: AdapterArgs,
+    /// Take the default kernels: neither measure which are fastest on this adapter, nor go by what was measured before
+    #[arg(long)]
+    no_tune: bool,
+}
+
+impl RunArgs {
     /// Opens it, with shaders as fast as they go.
-    fn open(&self) -> Result<Gpu> {
-        Gpu::open(self.adapter.as_deref(), false)
+    fn open(&self) -> Result<OpenGpu> {
+        let gpu = Gpu::open(self.adapter.adapter.as_deref(), false)?;
+        let cache = cache_dir();
+        if let Some(dir) = &cache {
+            gpu.load_pipelines(dir).unwrap_or_else(|e| tracing::warn!("{e}: every kernel is compiled"));
+            if self.tunes() {
+                gpu.load_choices(dir).unwrap_or_else(|e| eprintln!("warning: {e}: ignored, kernels are measured anew"));
+            }
+        }
+        Ok(OpenGpu { gpu, cache })
+    }
+
+    /// Whether kernels are chosen by measuring; the environment's `TPGM_NO_TUNE` turns it off as well as the flag.
+    fn tunes(&self) -> bool {
+        !self.no_tune && std::env::var_os("TPGM_NO_TUNE").is_none()
+    }
+}
+
+/// A device whose pipelines are kept for the next run when this one ends, however it ends.
+#[derive(Debug)]
+struct OpenGpu {
+    gpu: Gpu,
+    cache: Option<PathBuf>,
+}
+
+impl std::ops::Deref for OpenGpu {
+    type Target = Gpu;
+
+    fn deref(&self) -> &Gpu {
+        &self.gpu
+    }
+}
+
+impl Drop for OpenGpu {
+    fn drop(&mut self) {
+        if let Some(Err(e)) = self.cache.as_ref().map(|dir| self.gpu.save_pipelines(dir)) {
+            tracing::warn!("{e}: pipelines are not kept");
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use clap::Args;
 use serde_json::json;
 
 use crate::checkpoint::write_safetensors;
-use crate::cli::{AdapterArgs, print, print_json};
+use crate::cli::{RunArgs, print, print_json};
 use crate::data::{Dataset, eval_batches};
 use crate::error::{Error, Result};
 use crate::train::config::ModelArgs;
@@ -38,7 +38,7 @@ pub(super) struct PredictArgs {
     #[command(flatten)]
     model_args: ModelArgs,
     #[command(flatten)]
-    adapter: AdapterArgs,
+    run: RunArgs,
     /// One JSON document on stdout
     #[arg(long)]
     json: bool,
@@ -62,7 +62,7 @@ pub(super) fn run(args: PredictArgs) -> Result<()> {
     let preprocess = args.model_args.preprocess(&source.recognised.preprocess)?;
     let mut images = Dataset::unlabelled(&args.data, args.root.as_deref())?;
     images.items.sort_by(|a, b| a.path.cmp(&b.path));
-    let gpu = args.adapter.open()?;
+    let gpu = args.run.open()?;
     let batch = args.batch_size.min(images.items.len());
     let mut model = Predictor::new(&gpu, source.model(), &source.snapshot(), batch)?;
     let mut logits = Vec::with_capacity(images.items.len() * classes.len());

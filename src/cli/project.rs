@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use crate::cli::progress::Progress;
-use crate::cli::{AdapterArgs, print};
+use crate::cli::{RunArgs, print};
 use crate::cpu::mars::Norm;
 use crate::error::{Error, Result};
 use crate::train::config::{ModelArgs, word};
@@ -57,7 +57,7 @@ pub(super) struct ProjectArgs {
     #[command(flatten)]
     model_args: ModelArgs,
     #[command(flatten)]
-    adapter: AdapterArgs,
+    run: RunArgs,
 }
 
 pub(super) fn run(args: ProjectArgs) -> Result<()> {
@@ -79,8 +79,9 @@ pub(super) fn run(args: ProjectArgs) -> Result<()> {
         exclude: args.exclude,
         no_shuffle: args.no_shuffle,
         seed: args.seed,
+        tune: args.run.tunes(),
     };
-    let gpu = args.adapter.open()?;
+    let gpu = args.run.open()?;
     let mut progress = Progress::new("");
     project(&gpu, &config, &mut |event| progress.show(event))?;
     drop(progress);

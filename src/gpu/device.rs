@@ -1,15 +1,17 @@
 //! Finding the adapters, choosing one, and opening it.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use crate::error::{Error, Result};
 use crate::gpu::kernel::{Kernel, KernelKey};
 use crate::gpu::tune::Choices;
 
 /// Features that are used where the adapter offers them; only [`wgpu::Features::IMMEDIATES`] is needed.
-const WANTED: wgpu::Features =
-    wgpu::Features::IMMEDIATES.union(wgpu::Features::TIMESTAMP_QUERY).union(wgpu::Features::SUBGROUP);
+const WANTED: wgpu::Features = wgpu::Features::IMMEDIATES
+    .union(wgpu::Features::TIMESTAMP_QUERY)
+    .union(wgpu::Features::SUBGROUP)
+    .union(wgpu::Features::PIPELINE_CACHE);
 
 /// Bytes of immediates (shapes and scalars of a step) that our kernels may use: what Vulkan guarantees.
 const IMMEDIATE_BYTES: u32 = 128;
@@ -43,6 +45,8 @@ pub struct Gpu {
     pub checked: bool,
     /// Kernels by what they were made from.
     pub(crate) kernels: Mutex<HashMap<KernelKey, Arc<Kernel>>>,
+    /// Pipelines that the driver has kept from earlier runs, where it can.
+    pub(super) pipelines: OnceLock<wgpu::PipelineCache>,
     /// Which variants were measured to be fastest.
     pub(super) choices: Mutex<Choices>,
     /// The first error that reached no error scope, or the reason for which the device was lost.
@@ -219,6 +223,7 @@ impl Gpu {
             features,
             checked,
             kernels: Mutex::default(),
+            pipelines: OnceLock::new(),
             choices: Mutex::default(),
             fault,
         })

@@ -162,7 +162,7 @@ impl Gpu {
                 constants: &constants,
                 zero_initialize_workgroup_memory: self.checked,
             },
-            cache: None,
+            cache: self.pipelines.get(),
         });
         for scope in [internal, scope] {
             if let Some(error) = pollster::block_on(scope.pop()) {

@@ -6,6 +6,7 @@
 //! without stalling), [`profile`] (a timestamp a step), [`tune`] (which kernels are fastest here).
 
 pub mod buffer;
+pub mod cache;
 pub mod device;
 pub mod kernel;
 pub mod profile;

@@ -70,6 +70,11 @@ impl Gpu {
         self.choices.lock().unwrap_or_else(|e| e.into_inner()).clone()
     }
 
+    /// Goes by these choices and no others.
+    pub fn replace_variants(&self, choices: Choices) {
+        *self.choices.lock().unwrap_or_else(|e| e.into_inner()) = choices;
+    }
+
     /// Adds to the choices: products that are recorded afterwards go by them.
     pub fn choose_variants(&self, choices: Choices) {
         self.choices.lock().unwrap_or_else(|e| e.into_inner()).extend(choices);

@@ -12,6 +12,7 @@ use crate::model::params::Segment;
 use crate::model::{Activations, Mode, Model, Phase};
 use crate::ops::adamw::AdamW;
 use crate::ops::cross_entropy::{self, CHANNELS, Channel};
+use crate::ops::product::Product;
 use crate::ops::sgd::Sgd;
 use crate::ops::{Recorder, adamw, norm_clip, sgd};
 
@@ -265,6 +266,17 @@ impl<'g> Learner<'g> {
         cross_entropy::forward(r, &pass.loss(), &pass.dlogits(), &pass.logits(), &pass.labels(), dims)?;
         cross_entropy::record(r, ring, &pass.loss(), state, channel, dims)?;
         pass.backward(r, w, &self.stats, &self.dw, phase)
+    }
+
+    /// The products of its passes that nobody has measured on this adapter.
+    pub fn untuned(&self) -> Result<Vec<Product>> {
+        let mut r = self.recorder();
+        for batch in [self.settings.micro_batch, self.settings.radius_batch] {
+            if batch > 0 {
+                self.record_gradient(&mut r, &self.w, &self.ring, &self.state, Channel::Train, batch, batch)?;
+            }
+        }
+        Ok(r.untuned)
     }
 
     fn record_update(&self) -> Result<Program> {

@@ -57,4 +57,6 @@ pub struct Start {
     pub baseline: bool,
     /// Evaluate the best weights on the test sets too, where they are not the last.
     pub best: bool,
+    /// Measure the kernels for products that nobody has measured on this adapter.
+    pub tune: bool,
 }

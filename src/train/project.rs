@@ -16,6 +16,7 @@ use crate::train::events::Event;
 use crate::train::exclude::excluded;
 use crate::train::run_dir::RunLog;
 use crate::train::source::Source;
+use crate::train::tuning;
 
 /// What is projected onto what, and how the radii are learned.
 #[derive(Clone, Debug)]
@@ -48,6 +49,8 @@ pub struct ProjectConfig {
     pub no_shuffle: bool,
     /// Decides the batches.
     pub seed: u64,
+    /// Measure the kernels for products that nobody has measured on this adapter.
+    pub tune: bool,
 }
 
 /// `path` with `suffix` after its whole name: `C.radii.csv` beside `C`.
@@ -132,6 +135,9 @@ pub fn project(gpu: &Gpu, config: &ProjectConfig, events: &mut dyn FnMut(Event))
     let bytes = Learner::bytes(&model, &settings) + Tpgm::bytes(model.layout().len);
     events(Event::Note(format!("{}: {} planned for this run", gpu.info.name, mib(bytes))));
     let mut learner = Learner::new(gpu, model, &finetuned.snapshot(), settings)?;
+    if config.tune {
+        tuning::tune(gpu, &learner.untuned()?, events)?;
+    }
     let tpgm_settings =
         TpgmSettings { norm: config.norm, radius_lr: config.radius_lr, max_iters: config.max_iters, proj_freq: 1 };
     let mut tpgm = Tpgm::new(&learner, &anchor, &excluded, tpgm_settings)?;

@@ -189,6 +189,9 @@ pub fn create(dir: &Path) -> Result<()> {
 /// The file to resume from.
 pub const STATE: &str = "state.safetensors";
 
+/// The variants of products that the run goes by.
+pub const TUNING: &str = "tuning.json";
+
 /// `drift.csv`: how far each tensor ended from the anchor.
 pub fn write_drift(path: &Path, step: u64, rows: &[(String, f64, f64, usize)]) -> Result<()> {
     let mut csv = csv::Writer::from_writer(Vec::new());

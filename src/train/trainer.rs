@@ -22,6 +22,7 @@ use crate::train::schedule::LearningRate;
 use crate::train::source::Source;
 use crate::train::splits::Splits;
 use crate::train::state::{self, Progress};
+use crate::train::tuning;
 
 /// Decoded images that the splits of a run keep in memory, each.
 const CACHE_BYTES: usize = 512 << 20;
@@ -79,7 +80,13 @@ pub fn train(
     let bytes = Learner::bytes(&model, &settings) + if is_tpgm { Tpgm::bytes(model.layout().len) } else { 0 };
     events(Event::Note(format!("{}: {} planned for this run", gpu.info.name, mib(bytes))));
 
+    if start.resume {
+        tuning::read_choices(gpu, &out.join(run_dir::TUNING))?;
+    }
     let learner = Learner::new(gpu, model, &start_values, settings)?;
+    if start.tune && !start.resume {
+        tuning::tune(gpu, &learner.untuned()?, events)?;
+    }
     let excluded = excluded(config.exclude.as_deref(), &source)?;
     let tpgm = match config.method {
         Method::Vanilla => None,
@@ -131,6 +138,7 @@ pub fn train(
         Progress::default()
     };
     crate::checkpoint::atomic_write(&config_path, setup.as_bytes())?;
+    tuning::write_choices(gpu, &out.join(run_dir::TUNING))?;
     let tensors = tpgm.as_ref().map_or(Vec::new(), |t| {
         t.projected.iter().map(|i| (learner.model.layout().params[*i].name.clone(), t.mars.rows[*i])).collect()
     });

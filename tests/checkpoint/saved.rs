@@ -6,7 +6,7 @@ use std::path::Path;
 
 use half::f16;
 use safetensors::tensor::TensorView;
-use tpgm::checkpoint::atomic::AtomicFile;
+use tpgm::atomic::AtomicFile;
 use tpgm::checkpoint::{Checkpoint, Dtype, Values, atomic_write, save, write_safetensors};
 use tpgm::error::Error;
 

@@ -1,0 +1,53 @@
+//! Before a run: the variants of its products that this adapter runs fastest are measured, once, and kept for the next run.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use crate::error::{Error, Result};
+use crate::gpu::Gpu;
+use crate::gpu::cache::cache_dir;
+use crate::gpu::tune::Choices;
+use crate::ops::product::Product;
+use crate::ops::tune;
+use crate::train::events::Event;
+
+/// Measuring takes no longer than this by much: what is left keeps its default, and has its turn in the next run.
+const LIMIT: Duration = Duration::from_secs(10);
+
+/// Measures those among `products` that nobody has measured on this adapter, and keeps what came out.
+pub(super) fn tune(gpu: &Gpu, products: &[Product], events: &mut dyn FnMut(Event)) -> Result<()> {
+    let started = Instant::now();
+    let choices = tune::measure(gpu, products, LIMIT, &mut |class, measured| {
+        tracing::debug!(class, ?measured, "measured");
+    })?;
+    if choices.is_empty() {
+        return Ok(());
+    }
+    let (count, seconds) = (choices.len(), started.elapsed().as_secs_f64());
+    gpu.choose_variants(choices);
+    events(Event::Note(format!("measured the kernels for {count} products on this adapter in {seconds:.1} s")));
+    if let Some(Err(e)) = cache_dir().map(|dir| gpu.save_choices(&dir)) {
+        events(Event::Warning(format!("what was measured is not kept for later runs: {e}")));
+    }
+    Ok(())
+}
+
+/// The choices that a run goes by, for its directory: resumed, it must go by the same, or its bits differ.
+pub(super) fn write_choices(gpu: &Gpu, path: &Path) -> Result<()> {
+    let text = serde_json::to_string_pretty(&gpu.choices()).expect("choices are plain values");
+    crate::atomic::atomic_write(path, text.as_bytes())
+}
+
+/// Goes by the choices of a run's directory, and no others; a run that has no such file went by the defaults.
+pub(super) fn read_choices(gpu: &Gpu, path: &Path) -> Result<()> {
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => "{}".into(),
+        Err(e) => return Err(Error::io(path, "cannot read", e)),
+    };
+    let choices: Choices = serde_json::from_str(&text).map_err(|e| {
+        Error::data(path, format!("not a choice of kernels ({e}): delete it to go on with the defaults"))
+    })?;
+    gpu.replace_variants(choices);
+    Ok(())
+}
