@@ -46,7 +46,7 @@ fn overrides(shader: &Shader) -> Vec<(&'static str, &'static [f64])> {
         "batch_norm" => vec![("WG", lanes), ("TRAIN", flag), ("RELU", flag), ("SHORTCUT", flag)],
         "gelu" => vec![("KIND", &[0.0, 1.0, 2.0])],
         "pool" => vec![("MEAN", flag)],
-        "cross_entropy" | "norm_clip" | "max_pool" | "avg_pool" => vec![("WG", lanes)],
+        "cross_entropy" | "norm_clip" | "max_pool" | "avg_pool" | "attention_pool" => vec![("WG", lanes)],
         "sgd" => vec![("NESTEROV", flag)],
         "mars" => vec![("WG", lanes), ("L2", flag)],
         _ => vec![],

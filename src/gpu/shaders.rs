@@ -51,6 +51,7 @@ shaders! {
     GELU "gelu" [FOLD];
     ATTENTION "attention" [];
     ATTENTION_DIRECT "attention_direct" [];
+    ATTENTION_POOL "attention_pool" [REDUCE, FOLD];
     RESIDUAL "residual" [FOLD];
     CONV2D "conv2d" [FOLD];
     CONV2D_DIRECT "conv2d_direct" [];

@@ -95,6 +95,22 @@ pub fn backward_input(
     run(r, "backward_input", dinp, [dout, weight], None, false, Dims { m, n: k, k: n })
 }
 
+/// As [`backward_input`], added to what is there: `dinp += dout·weight`, for an input that several layers read.
+pub fn backward_input_added(
+    r: &mut Recorder,
+    dinp: &View,
+    dout: &View,
+    weight: &View,
+    m: usize,
+    n: usize,
+    k: usize,
+) -> Result<()> {
+    check("matmul::backward_input_added", "dinp", dinp, m * k);
+    check("matmul::backward_input_added", "dout", dout, m * n);
+    check("matmul::backward_input_added", "weight", weight, n * k);
+    run(r, "backward_input", dinp, [dout, weight], None, true, Dims { m, n: k, k: n })
+}
+
 /// Gradient of a linear layer's weight: `dweight += doutᵀ·inp`. `dout` `[m, n]`, `inp` `[m, k]`, `dweight` `[n, k]`.
 pub fn backward_weight(
     r: &mut Recorder,
