@@ -9,6 +9,7 @@ pub mod plan;
 pub mod resnet;
 mod resnet_activations;
 pub mod resnet_config;
+mod resnet_layers;
 pub mod vit;
 mod vit_activations;
 

@@ -2,7 +2,7 @@
 
 use crate::model::activations::Mode;
 use crate::model::plan::{Plan, Slot};
-use crate::model::resnet::{Layer, ResNet};
+use crate::model::resnet_layers::{Block, Layer, ResNet};
 use crate::ops::{batch_norm, conv2d, scratch_len};
 
 /// Activations of a convolution and its norm. In [`Mode::Infer`] all share their slots.
@@ -79,7 +79,7 @@ impl ResNetSlots {
         if mode == Mode::Train {
             stem = net.stem.iter().map(|l| new(plan, l, None)).collect();
             stem_pooled = plan.add("activation stem", net.stem_pool(batch).out_len());
-            let mut block = |b: &crate::model::resnet::Block| BlockSlots {
+            let mut block = |b: &Block| BlockSlots {
                 units: b.units.iter().map(|l| new(plan, l, None)).collect(),
                 shortcut: b.shortcut.as_ref().map(|l| new(plan, l, None)),
                 pooled: b.pool(batch).map(|p| plan.add("activation pooled shortcut", p.out_len())),
@@ -99,7 +99,7 @@ impl ResNetSlots {
             let pooled = plan.add("activation of a pooled shortcut", largest_pooled);
             stem = vec![shared; net.stem.len()];
             stem_pooled = outs[1];
-            let block = |(i, b): (usize, &crate::model::resnet::Block)| {
+            let block = |(i, b): (usize, &Block)| {
                 let mut units = vec![shared; b.units.len()];
                 units.last_mut().expect("a block has convolutions").out = outs[i % 2];
                 BlockSlots {
@@ -110,7 +110,7 @@ impl ResNetSlots {
             };
             blocks = net.blocks.iter().enumerate().map(block).collect();
         }
-        let inner = |b: &crate::model::resnet::Block| largest(b.units[1..].iter().map(|l| l.in_len(batch)));
+        let inner = |b: &Block| largest(b.units[1..].iter().map(|l| l.in_len(batch)));
         let largest_inner = largest(net.blocks.iter().map(inner).chain(net.stem.iter().map(|l| l.out_len(batch))));
         let backward = (mode == Mode::Train).then(|| BackwardSlots {
             dx: [0, 1].map(|i| plan.add(format!("gradient of blocks {i}"), largest_out)),
