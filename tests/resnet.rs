@@ -13,7 +13,7 @@ use tpgm::cpu::mars::Norm;
 use tpgm::data::resize::Interpolation;
 use tpgm::error::Error;
 use tpgm::method::{BatchNorm, Learner, Optimizer, Settings, Tpgm, TpgmSettings};
-use tpgm::model::resnet_config::{Block, BlockConfig, Downsample, ResNetConfig, Stem};
+use tpgm::model::resnet_config::{Block, BlockConfig, Downsample, Pooling, ResNetConfig, Stem};
 use tpgm::model::{Model, ModelConfig};
 use tpgm::ops::sgd::Sgd;
 use tpgm::train::source::Source;
@@ -288,6 +288,7 @@ fn a_resnet_50_at_224_pixels_and_batch_8_stays_inside_4_gib() {
         stem_widths: vec![64],
         stages: vec![stage(3, 64, 1), stage(4, 128, 2), stage(6, 256, 2), stage(3, 512, 2)],
         downsample: Downsample::Conv,
+        pooling: Pooling::Mean,
         groups: 1,
         eps: 1e-5,
         momentum: 0.1,

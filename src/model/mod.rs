@@ -2,6 +2,7 @@
 //! ([`plan`], [`activations`]), and forward with its visible reverse ([`vit`], [`resnet`]). [`network`] is any of them.
 
 pub mod activations;
+mod attention_pool;
 pub mod config;
 pub mod network;
 pub mod params;

@@ -1,7 +1,8 @@
 //! The layers of a ResNet: their shapes, and where their tensors lie.
 
+use crate::model::attention_pool::AttentionPool;
 use crate::model::params::ParamLayout;
-use crate::model::resnet_config::{ResNetConfig, Unit};
+use crate::model::resnet_config::{Downsample, ResNetConfig, Stem, Unit};
 use crate::ops::{avg_pool, conv2d, max_pool};
 
 /// A ResNet: its configuration, where its tensors lie, and the shape of every layer.
@@ -9,12 +10,14 @@ use crate::ops::{avg_pool, conv2d, max_pool};
 pub struct ResNet {
     /// What it is made of.
     pub config: ResNetConfig,
-    /// Its parameters, by torchvision's (or timm's) names.
+    /// Its parameters, by torchvision's (or timm's, or OpenCLIP's) names.
     pub layout: ParamLayout,
     /// Its running statistics.
     pub buffers: ParamLayout,
     pub(super) stem: Vec<Layer>,
     pub(super) blocks: Vec<Block>,
+    /// Where the features are not the mean of what leaves the last block.
+    pub(super) attention: Option<Box<AttentionPool>>,
     /// Height and width of what leaves the last block.
     size: usize,
 }
@@ -39,6 +42,38 @@ pub(super) struct Block {
     pub(super) shortcut: Option<Layer>,
     /// The average pool before the shortcut's convolution, for one image.
     shortcut_pool: Option<avg_pool::Dims>,
+    /// The average pool before the branch's last convolution, for one image.
+    branch_pool: Option<avg_pool::Dims>,
+}
+
+/// The pool behind the stem.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum StemPool {
+    Max(max_pool::Dims),
+    Avg(avg_pool::Dims),
+}
+
+impl StemPool {
+    pub(super) fn in_len(self) -> usize {
+        match self {
+            StemPool::Max(dims) => dims.in_len(),
+            StemPool::Avg(dims) => dims.in_len(),
+        }
+    }
+
+    pub(super) fn out_len(self) -> usize {
+        match self {
+            StemPool::Max(dims) => dims.out_len(),
+            StemPool::Avg(dims) => dims.out_len(),
+        }
+    }
+
+    fn out_height(self) -> usize {
+        match self {
+            StemPool::Max(dims) => dims.out_height(),
+            StemPool::Avg(dims) => dims.out_height(),
+        }
+    }
 }
 
 impl Layer {
@@ -81,8 +116,12 @@ impl Layer {
 }
 
 impl Block {
-    pub(super) fn pool(&self, batch: usize) -> Option<avg_pool::Dims> {
+    pub(super) fn shortcut_pool(&self, batch: usize) -> Option<avg_pool::Dims> {
         self.shortcut_pool.map(|dims| avg_pool::Dims { batch, ..dims })
+    }
+
+    pub(super) fn branch_pool(&self, batch: usize) -> Option<avg_pool::Dims> {
+        self.branch_pool.map(|dims| avg_pool::Dims { batch, ..dims })
     }
 
     pub(super) fn out_len(&self, batch: usize) -> usize {
@@ -95,34 +134,37 @@ impl ResNet {
     pub fn new(config: ResNetConfig) -> ResNet {
         let (layout, buffers) = (ParamLayout::new(&config.parameters()), ParamLayout::new(&config.buffers()));
         let layer = |unit: &Unit, size: usize| Layer::new(unit, size, &layout, &buffers);
-        let chain = |units: &[Unit], mut size: usize| {
-            let mut layers: Vec<Layer> = Vec::new();
-            for unit in units {
-                layers.push(layer(unit, size));
-                size = layers[layers.len() - 1].dims.out_height();
-            }
-            (layers, size)
-        };
-        let (stem, _) = chain(&config.stem_units(), config.image_size);
-        let mut size = pooled(&stem[stem.len() - 1], 1).out_height();
+        let mut stem: Vec<Layer> = Vec::new();
+        for unit in config.stem_units() {
+            let size = stem.last().map_or(config.image_size, |last| last.dims.out_height());
+            stem.push(layer(&unit, size));
+        }
+        let mut size = stem_pool(&config, &stem[stem.len() - 1], 1).out_height();
         let mut blocks = Vec::new();
         for block in config.block_units() {
-            let (units, out) = chain(&block.units, size);
-            let shortcut_pool = (block.shortcut_pool > 1).then_some(avg_pool::Dims {
-                batch: 1,
-                height: size,
-                width: size,
-                channels: block.units[0].inp,
-                kernel: 2,
-                stride: block.shortcut_pool,
-                ceil_mode: true,
-            });
+            let pool = |size: usize, channels: usize, stride: usize| {
+                let ceil_mode = config.downsample == Downsample::Avg;
+                let dims =
+                    avg_pool::Dims { batch: 1, height: size, width: size, channels, kernel: 2, stride, ceil_mode };
+                (stride > 1).then_some(dims)
+            };
+            let shortcut_pool = pool(size, block.units[0].inp, block.shortcut_pool);
             let entering = shortcut_pool.map_or(size, |p| p.out_height());
             let shortcut = block.shortcut.as_ref().map(|unit| layer(unit, entering));
-            blocks.push(Block { units, shortcut, shortcut_pool });
-            size = out;
+            let mut units: Vec<Layer> = Vec::new();
+            let mut branch_pool = None;
+            for (i, unit) in block.units.iter().enumerate() {
+                if i + 1 == block.units.len() {
+                    branch_pool = pool(size, unit.inp, block.branch_pool);
+                    size = branch_pool.map_or(size, |p| p.out_height());
+                }
+                units.push(layer(unit, size));
+                size = units[i].dims.out_height();
+            }
+            blocks.push(Block { units, shortcut, shortcut_pool, branch_pool });
         }
-        ResNet { stem, blocks, size, layout, buffers, config }
+        let attention = AttentionPool::new(&config, &layout).map(Box::new);
+        ResNet { stem, blocks, attention, size, layout, buffers, config }
     }
 
     /// Every convolution.
@@ -130,8 +172,8 @@ impl ResNet {
         self.stem.iter().chain(self.blocks.iter().flat_map(|b| b.units.iter().chain(&b.shortcut)))
     }
 
-    pub(super) fn stem_pool(&self, batch: usize) -> max_pool::Dims {
-        pooled(&self.stem[self.stem.len() - 1], batch)
+    pub(super) fn stem_pool(&self, batch: usize) -> StemPool {
+        stem_pool(&self.config, &self.stem[self.stem.len() - 1], batch)
     }
 
     /// Pixels of what leaves the last block: the fewest values that a batch norm has of an image.
@@ -140,15 +182,12 @@ impl ResNet {
     }
 }
 
-/// The max pool behind the stem.
-fn pooled(last: &Layer, batch: usize) -> max_pool::Dims {
-    max_pool::Dims {
-        batch,
-        height: last.dims.out_height(),
-        width: last.dims.out_width(),
-        channels: last.dims.out_channels,
-        kernel: 3,
-        stride: 2,
-        padding: 1,
+/// What comes behind the stem's last convolution.
+fn stem_pool(config: &ResNetConfig, last: &Layer, batch: usize) -> StemPool {
+    let (height, width, channels) = (last.dims.out_height(), last.dims.out_width(), last.dims.out_channels);
+    if config.stem == Stem::Clip {
+        StemPool::Avg(avg_pool::Dims { batch, height, width, channels, kernel: 2, stride: 2, ceil_mode: false })
+    } else {
+        StemPool::Max(max_pool::Dims { batch, height, width, channels, kernel: 3, stride: 2, padding: 1 })
     }
 }
