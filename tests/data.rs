@@ -274,6 +274,31 @@ fn lists_and_csvs_are_read() {
     assert_eq!(listed(&unlabelled, root), pairs(&[("img/b c.png", 0), ("img/d.png", 0)]));
 }
 
+/// DomainNet's `clipart_train.txt` and its like: classes by number, of which a part of the list may lack some.
+#[test]
+fn domainnets_lists_have_345_classes_by_number() {
+    let dir = tree(&[
+        ("DomainNet/real/dog/real_092_000016.jpg", "rgb8.png"),
+        ("DomainNet/real/zigzag/real_345_000001.jpg", "rgb8.png"),
+        ("DomainNet/real/aircraft_carrier/real_001_000002.jpg", "rgb8.png"),
+        (
+            "lists/real_train.txt",
+            "real/zigzag/real_345_000001.jpg 344\nreal/dog/real_092_000016.jpg 91\n\
+             real/aircraft_carrier/real_001_000002.jpg 0\n",
+        ),
+        ("lists/real_test.txt", "real/dog/real_092_000016.jpg 91\n"),
+    ]);
+    let root = dir.path().join("DomainNet");
+    let open = |name: &str| Dataset::open(dir.path().join("lists").join(name), Some(&root)).unwrap();
+    let train = open("real_train.txt");
+    assert_eq!((train.classes.len(), &*train.classes[91], &*train.classes[344]), (345, "91", "344"));
+    let labels: Vec<u32> = train.items.iter().map(|item| item.label).collect();
+    assert_eq!(labels, [0, 91, 344], "sorted by path");
+    assert!(train.items[1].path.ends_with("real/dog/real_092_000016.jpg"));
+    let test = open("real_test.txt").with_classes(&train.classes).unwrap();
+    assert_eq!((test.classes.len(), test.items[0].label), (345, 91));
+}
+
 #[test]
 fn bad_data_sets_are_errors_that_say_where() {
     let dir = tree(&[

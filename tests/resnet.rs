@@ -7,13 +7,14 @@ use std::collections::BTreeMap;
 
 use common::{Random, fixture_path, gpu};
 use tpgm::checkpoint::{
-    Checkpoint, Overrides, Recognised, Values, describe, recognise, replace_head, write_safetensors,
+    Checkpoint, Overrides, Recognised, Values, describe, fresh_model, fresh_resnet, fresh_statistics, recognise,
+    replace_head, write_model, write_safetensors,
 };
 use tpgm::cpu::mars::Norm;
 use tpgm::data::resize::Interpolation;
 use tpgm::error::Error;
 use tpgm::method::{BatchNorm, Learner, Optimizer, Settings, Tpgm, TpgmSettings};
-use tpgm::model::resnet_config::{Block, BlockConfig, Downsample, ResNetConfig, Stem};
+use tpgm::model::resnet_config::{Block, BlockConfig, Downsample, Pooling, ResNetConfig, Stem};
 use tpgm::model::{Model, ModelConfig};
 use tpgm::ops::sgd::Sgd;
 use tpgm::train::source::Source;
@@ -109,6 +110,149 @@ fn moco_v3_is_a_resnet_without_a_head() {
     assert_eq!(recognised.names.last().unwrap().1, "module.base_encoder.fc.bias");
     let shapes: Vec<_> = weights.iter().map(|(name, shape, _)| (name.clone(), shape.clone())).collect();
     assert_eq!(shapes, recognised.config.parameters());
+}
+
+/// CLIP's fixture at its own size, with the heads that its width can't tell.
+fn clip() -> Overrides {
+    Overrides { heads: Some(4), ..Overrides::default() }
+}
+
+#[test]
+fn clip_is_read_under_its_own_names() {
+    let checkpoint = Checkpoint::open(fixture_path("clip_resnet")).unwrap();
+    let recognised = recognise(&checkpoint, &clip()).unwrap();
+    let c = config(&recognised);
+    assert_eq!((c.block, c.stem, c.downsample, c.classes), (Block::Bottleneck, Stem::Clip, Downsample::AntiAliased, 5));
+    assert_eq!(c.pooling, Pooling::Attention { heads: 4, features: 12 });
+    assert_eq!(c.stages.iter().map(Vec::len).collect::<Vec<_>>(), [1, 2, 1, 1]);
+    assert!(c.stages[0][0].downsample && c.stages[0][0].stride == 1);
+    // Two by two positions and their mean's.
+    assert_eq!((c.image_size, c.final_size(), c.stride()), (64, 2, 32));
+    assert!(recognised.ignored.is_empty() && recognised.counters.len() == c.units().len());
+    let p = &recognised.preprocess;
+    assert_eq!((p.crop_pct, p.mean[0], p.interpolation), (1.0, 0.481_454_66, Interpolation::Bicubic));
+    let in_file: BTreeMap<_, _> = recognised.names.iter().cloned().collect();
+    assert_eq!(in_file["attnpool.positional_embedding"], "visual.attnpool.positional_embedding");
+    assert_eq!(in_file["head.weight"], "head.weight");
+    let text = describe(&checkpoint, &recognised).to_string();
+    for part in ["CLIP ResNet", "average pool, anti-aliased strides", "attention, 4 heads of 10", "12 features"] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+
+    // As OpenAI has it: with a text tower, without a head.
+    let mut whole = tensors("clip_resnet");
+    whole.retain(|name, _| !name.starts_with("head."));
+    for name in ["positional_embedding", "transformer.resblocks.0.ln_1.weight", "ln_final.bias", "logit_scale"] {
+        whole.insert(name.into(), (vec![2], vec![0.0; 2]));
+    }
+    let (_dir, checkpoint) = write(&whole);
+    let mut recognised = recognise(&checkpoint, &clip()).unwrap();
+    assert_eq!((recognised.config.classes(), recognised.ignored.len()), (0, 4));
+    let mut weights = tpgm::checkpoint::weights(&checkpoint, &recognised).unwrap();
+    replace_head(&mut recognised, &mut weights, &["a".to_string(), "b".to_string()], 1);
+    assert_eq!(recognised.initialised, ["head.weight", "head.bias"]);
+    assert_eq!(recognised.names.last().unwrap().1, "head.bias");
+    let shapes: Vec<_> = weights.iter().map(|(name, shape, _)| (name.clone(), shape.clone())).collect();
+    assert_eq!(shapes, recognised.config.parameters());
+
+    // The tower alone.
+    let alone = whole.into_iter().filter_map(|(name, t)| Some((name.strip_prefix("visual.")?.to_string(), t)));
+    let recognised = recognise(&write(&alone.collect()).1, &clip()).unwrap();
+    assert_eq!(recognised.head_names, ["head.weight", "head.bias"]);
+}
+
+#[test]
+fn what_clip_can_not_tell_or_does_not_have_is_said() {
+    let whole = tensors("clip_resnet");
+    let with = |overrides: Overrides, change: &dyn Fn(&mut Tensors)| {
+        let mut changed = whole.clone();
+        change(&mut changed);
+        recognise(&write(&changed).1, &overrides)
+    };
+    let put = |t: &mut Tensors, name: &str, shape: &[usize]| {
+        t.insert(name.into(), (shape.to_vec(), vec![0.0; shape.iter().product()]));
+    };
+    let same = |_: &mut Tensors| ();
+    assert_error(with(Overrides::default(), &same), &["width 40", "no multiple of 64", "--heads"]);
+    for heads in [0, 3] {
+        let wrong = with(Overrides { heads: Some(heads), ..Overrides::default() }, &same);
+        assert!(matches!(wrong, Err(Error::Usage(_))));
+        assert_error(wrong, &["--heads", "width 40"]);
+    }
+    let pool = with(Overrides { pool: Some(tpgm::model::Pool::Mean), ..clip() }, &same);
+    assert_error(pool, &["--activation and --pool", "ResNet"]);
+
+    let sized = |size| with(Overrides { image_size: Some(size), ..clip() }, &same);
+    assert_error(sized(96), &["positions are for images of 64 pixels", "96", "--image-size 64"]);
+    assert_error(sized(32), &["positions are for images of 64 pixels"]);
+    assert_error(sized(31), &["31 pixels", "stride of 32"]);
+    // 79 halves to 40, 20, 10, 5 and 2: pools leave out what fills no window.
+    assert_eq!(config(&sized(79).unwrap()).final_size(), 2);
+    assert_error(sized(95), &["positions are for images of 64 pixels"]);
+    let positions = "visual.attnpool.positional_embedding";
+    for count in [1, 4] {
+        assert_error(with(clip(), &|t| put(t, positions, &[count, 40])), &[positions, "square grid"]);
+    }
+    assert_error(with(clip(), &|t| put(t, positions, &[5, 36])), &[positions, "[5, 40]"]);
+    for name in ["visual.attnpool.c_proj.bias", "visual.conv3.weight", "visual.layer1.0.downsample.0.weight"] {
+        assert_error(with(clip(), &|t| drop(t.remove(name))), &[name, "missing"]);
+    }
+    assert_error(
+        with(clip(), &|t| put(t, "visual.attnpool.extra.weight", &[2])),
+        &["visual.attnpool.extra.weight", "not supported"],
+    );
+    // Basic blocks there are none of.
+    let basic = |t: &mut Tensors| {
+        t.retain(|name, _| !name.contains(".conv3.") || name == "visual.conv3.weight");
+        put(t, "visual.layer1.0.conv1.weight", &[16, 8, 3, 3]);
+        put(t, "visual.layer1.0.conv2.weight", &[16, 16, 3, 3]);
+    };
+    assert_error(with(clip(), &basic), &["fit no known block", "visual.layer1.0.conv1.weight"]);
+}
+
+#[test]
+fn heads_of_an_attention_pool_are_64_wide_and_travel_with_the_file() {
+    let stage = |out: usize, stride| vec![BlockConfig { inner: out / 4, out, stride, downsample: true }];
+    let made = ResNetConfig {
+        image_size: 32,
+        block: Block::Bottleneck,
+        stem: Stem::Clip,
+        stem_widths: vec![4, 4, 8],
+        stages: vec![stage(16, 1), stage(128, 2)],
+        downsample: Downsample::AntiAliased,
+        pooling: Pooling::Attention { heads: 4, features: 16 },
+        groups: 1,
+        eps: 1e-5,
+        momentum: 0.1,
+        classes: 2,
+        head_bias: true,
+    };
+    let json = serde_json::to_string(&made).unwrap();
+    assert_eq!(serde_json::from_str::<ResNetConfig>(&json).unwrap(), made);
+    let mut mean: serde_json::Value = serde_json::from_str(&json).unwrap();
+    mean.as_object_mut().unwrap().remove("pooling");
+    let mean: ResNetConfig = serde_json::from_value(mean).unwrap();
+    assert_eq!(mean, ResNetConfig { pooling: Pooling::Mean, ..made.clone() }, "as written before there was a choice");
+
+    let mut weights = fresh_resnet(&made, 1);
+    weights.extend(fresh_statistics(&made));
+    let bare: Tensors = weights.iter().map(|(name, shape, v)| (name.clone(), (shape.clone(), v.clone()))).collect();
+    let (_dir, checkpoint) = write(&bare);
+    let heads = |overrides: &Overrides| match config(&recognise(&checkpoint, overrides).unwrap()).pooling {
+        Pooling::Attention { heads, .. } => heads,
+        Pooling::Mean => 0,
+    };
+    assert_eq!((heads(&Overrides::default()), heads(&clip())), (2, 4));
+    let recognised = recognise(&checkpoint, &Overrides::default()).unwrap();
+    assert!(recognised.notes.iter().any(|n| n.contains("heads assumed: 2 of 64")), "{:?}", recognised.notes);
+
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("net.safetensors");
+    let classes = ["a".to_string(), "b".to_string()];
+    let named = fresh_model(made.clone(), &recognised.preprocess, &classes);
+    write_model(&path, &named, &weights).unwrap();
+    let read = recognise(&Checkpoint::open(&path).unwrap(), &Overrides::default()).unwrap();
+    assert_eq!(config(&read), &made);
 }
 
 #[test]
@@ -288,6 +432,7 @@ fn a_resnet_50_at_224_pixels_and_batch_8_stays_inside_4_gib() {
         stem_widths: vec![64],
         stages: vec![stage(3, 64, 1), stage(4, 128, 2), stage(6, 256, 2), stage(3, 512, 2)],
         downsample: Downsample::Conv,
+        pooling: Pooling::Mean,
         groups: 1,
         eps: 1e-5,
         momentum: 0.1,

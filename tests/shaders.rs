@@ -66,7 +66,7 @@ fn overrides(shader: &Shader) -> Vec<(&'static str, &'static [f64])> {
         "layer_norm" | "relu" => vec![("ACCUMULATE", flag)],
         "batch_norm" => vec![("WG", lanes), ("TRAIN", flag), ("RELU", flag), ("SHORTCUT", flag)],
         "pool" => vec![("MEAN", flag)],
-        "cross_entropy" | "norm_clip" | "max_pool" | "avg_pool" => vec![("WG", lanes)],
+        "cross_entropy" | "norm_clip" | "max_pool" | "avg_pool" | "attention_pool" => vec![("WG", lanes)],
         "sgd" => vec![("NESTEROV", flag)],
         "mars" => vec![("WG", lanes), ("L2", flag)],
         _ => vec![],

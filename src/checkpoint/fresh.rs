@@ -7,6 +7,7 @@ use rand_chacha::ChaCha8Rng;
 
 use super::{Recognised, Weight};
 use crate::data::preprocess::Preprocess;
+use crate::model::resnet_config::Stem;
 use crate::model::{ModelConfig, ResNetConfig, VitConfig};
 
 /// The standard deviation of everything that timm's ViT draws from a normal distribution.
@@ -40,10 +41,11 @@ pub fn fresh_vit(config: &VitConfig, seed: u64) -> Vec<Weight> {
 }
 
 /// Initial weights in the order of [`ResNetConfig::parameters`], as torchvision draws them: convolutions normal with
-/// variance 2 / fan_out (He et al. 2015), norms 1 and 0, the head uniform within ±1/√fan_in. Each tensor has a stream of
-/// its own, as in [`fresh_vit`].
+/// variance 2 / fan_out (He et al. 2015), norms 1 and 0, the head uniform within ±1/√fan_in; an attention pool's matrices
+/// normal with variance 1 / width as OpenCLIP's, its biases 0. Each tensor has a stream of its own, as in [`fresh_vit`].
 pub fn fresh_resnet(config: &ResNetConfig, seed: u64) -> Vec<Weight> {
-    let bound = (config.width() as f64).sqrt().recip();
+    let bound = (config.features() as f64).sqrt().recip();
+    let head = format!("{}.", config.head());
     let draw = |(name, shape): (String, Vec<usize>)| {
         let len: usize = shape.iter().product();
         let mut rng = stream(seed, &name);
@@ -52,8 +54,12 @@ pub fn fresh_resnet(config: &ResNetConfig, seed: u64) -> Vec<Weight> {
                 let std = (2.0 / (out * height * width) as f64).sqrt();
                 (0..len).map(|_| (std * normal(&mut rng)) as f32).collect()
             }
-            _ if name.starts_with("fc.") => {
+            _ if name.starts_with(&head) => {
                 (0..len).map(|_| (bound * (2.0 * rng.random::<f64>() - 1.0)) as f32).collect()
+            }
+            [_, width] => {
+                let std = (*width as f64).sqrt().recip();
+                (0..len).map(|_| (std * normal(&mut rng)) as f32).collect()
             }
             _ if name.ends_with(".bias") => vec![0.0; len],
             _ => vec![1.0; len],
@@ -84,7 +90,7 @@ pub fn fresh_model(config: impl Into<ModelConfig>, preprocess: &Preprocess, clas
         }
         ModelConfig::ResNet(c) => {
             c.classes = classes.len();
-            "ResNet"
+            if c.stem == Stem::Clip { "CLIP ResNet" } else { "ResNet" }
         }
     };
     let of = |tensors: Vec<(String, Vec<usize>)>| tensors.into_iter().map(|(name, _)| name).collect::<Vec<_>>();

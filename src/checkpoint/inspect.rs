@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::{Checkpoint, Recognised};
 use crate::data::preprocess::Preprocess;
-use crate::model::resnet_config::{Downsample, ResNetConfig, Stem};
+use crate::model::resnet_config::{Downsample, Pooling, ResNetConfig, Stem};
 use crate::model::{ModelConfig, VitConfig};
 
 /// How many names of a list are shown; the JSON has all.
@@ -134,20 +134,34 @@ fn vit_words(c: &VitConfig) -> Words {
 fn resnet_words(c: &ResNetConfig) -> Words {
     let depths: Vec<String> = c.stages.iter().map(|blocks| blocks.len().to_string()).collect();
     let widths: Vec<String> = c.stages.iter().filter_map(|b| Some(b.last()?.out.to_string())).collect();
-    let stem = if c.stem == Stem::Deep { "three 3x3 convolutions" } else { "a 7x7 convolution" };
-    let shortcut = if c.downsample == Downsample::Avg { ", average-pooled shortcuts" } else { "" };
+    let (stem, pool) = match c.stem {
+        Stem::Conv => ("a 7x7 convolution", "max pool"),
+        Stem::Deep => ("three 3x3 convolutions", "max pool"),
+        Stem::Clip => ("three 3x3 convolutions", "average pool"),
+    };
+    let shortcut = match c.downsample {
+        Downsample::Conv => "",
+        Downsample::Avg => ", average-pooled shortcuts",
+        Downsample::AntiAliased => ", anti-aliased strides",
+    };
+    let pooling = match c.pooling {
+        Pooling::Mean => "mean".into(),
+        Pooling::Attention { heads, features } => {
+            format!("attention, {heads} heads of {} dimensions, {features} features", c.width() / heads)
+        }
+    };
     let groups = if c.groups > 1 { format!(", {} groups", c.groups) } else { String::new() };
     let block = word(&c.block);
     let bias = if c.head_bias { "" } else { ", no bias" };
     Words {
         shape: vec![
             ("architecture", format!("{block} blocks {} of {} channels{groups}", depths.join("-"), widths.join(", "))),
-            ("stem", format!("{stem} of {} channels, max pool{shortcut}", c.stem_widths[c.stem_widths.len() - 1])),
+            ("stem", format!("{stem} of {} channels, {pool}{shortcut}", c.stem_widths[c.stem_widths.len() - 1])),
         ],
         input: format!("{0} x {0}, stride {1}", c.image_size, c.stride()),
         computation: vec![
             ("activation", format!("relu, batch norm eps {:e}, momentum {}", c.eps, c.momentum)),
-            ("pooling", "mean".into()),
+            ("pooling", pooling),
             ("head", if c.classes == 0 { "none".into() } else { format!("{} classes{bias}", c.classes) }),
         ],
     }

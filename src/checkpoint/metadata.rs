@@ -11,6 +11,7 @@ use crate::data::preprocess::Preprocess;
 use crate::error::Result;
 use crate::model::ModelConfig;
 use crate::model::config::{Activation, Pool};
+use crate::model::resnet_config::{Pooling, ResNetConfig};
 
 const HEADS: &str = "tpgm.heads";
 const ACTIVATION: &str = "tpgm.activation";
@@ -61,6 +62,9 @@ pub fn tpgm_metadata(recognised: &Recognised) -> BTreeMap<String, String> {
         ]),
         ModelConfig::ResNet(config) => BTreeMap::from([(EPS.into(), json(&config.eps))]),
     };
+    if let ModelConfig::ResNet(ResNetConfig { pooling: Pooling::Attention { heads, .. }, .. }) = &recognised.config {
+        entries.insert(HEADS.into(), heads.to_string());
+    }
     entries.insert(PREPROCESS.into(), json(&recognised.preprocess));
     if let Some(classes) = &recognised.classes {
         entries.insert(CLASSES.into(), json(classes));

@@ -9,7 +9,7 @@ use crate::checkpoint::{Recognised, Weight, fresh_model, fresh_resnet, fresh_sta
 use crate::cli::print;
 use crate::data::{CropMode, Dataset, Interpolation, Preprocess};
 use crate::error::{Error, Result};
-use crate::model::resnet_config::{Block, BlockConfig, Downsample, ResNetConfig, Stem};
+use crate::model::resnet_config::{Block, BlockConfig, Downsample, Pooling, ResNetConfig, Stem};
 use crate::model::{Activation, Pool, VitConfig};
 use crate::train::config::{ModelArgs, word};
 
@@ -162,6 +162,7 @@ fn resnet(args: &InitArgs, classes: &[String]) -> Result<(Recognised, Vec<Weight
         stem_widths: vec![widths[0] / expansion],
         stages: args.depths.iter().zip(widths).enumerate().map(stage).collect(),
         downsample: Downsample::Conv,
+        pooling: Pooling::Mean,
         groups: 1,
         eps: 1e-5,
         momentum: 0.1,

@@ -18,6 +18,7 @@ use std::ops::{Add, AddAssign, Div, Mul, Neg, Sub};
 
 pub mod adamw;
 pub mod attention;
+pub mod attention_pool;
 pub mod avg_pool;
 pub mod batch_norm;
 pub mod column_sum;

@@ -88,6 +88,7 @@ shaders! {
     GELU "gelu" [FOLD, GELU_FUNCTIONS];
     ATTENTION "attention" [];
     ATTENTION_DIRECT "attention_direct" [];
+    ATTENTION_POOL "attention_pool" [REDUCE, FOLD];
     RESIDUAL "residual" [FOLD];
     CONV2D "conv2d" [TILE, FOLD];
     CONV2D_DIRECT "conv2d_direct" [LANES];

@@ -2,6 +2,7 @@
 //! ([`plan`], [`activations`]), and forward with its visible reverse ([`vit`], [`resnet`]). [`network`] is any of them.
 
 pub mod activations;
+mod attention_pool;
 pub mod config;
 pub mod network;
 pub mod params;
@@ -9,6 +10,7 @@ pub mod plan;
 pub mod resnet;
 mod resnet_activations;
 pub mod resnet_config;
+mod resnet_layers;
 pub mod vit;
 mod vit_activations;
 

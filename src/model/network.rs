@@ -76,16 +76,16 @@ impl ModelConfig {
     pub fn width(&self) -> usize {
         match self {
             Self::Vit(c) => c.dim,
-            Self::ResNet(c) => c.width(),
+            Self::ResNet(c) => c.features(),
         }
     }
 
-    /// The name of the head: its tensors are `head.weight` and `head.bias` of a ViT, those of a ResNet begin with
-    /// `fc`.
+    /// The name of the head: its tensors are `head.weight` and `head.bias` of a ViT and of CLIP's ResNets, those of other
+    /// ResNets begin with `fc`.
     pub fn head(&self) -> &'static str {
         match self {
             Self::Vit(_) => "head",
-            Self::ResNet(_) => "fc",
+            Self::ResNet(c) => c.head(),
         }
     }
 
@@ -101,7 +101,8 @@ impl ModelConfig {
                 (a.heads, a.activation, a.eps, a.pool) == (b.heads, b.activation, b.eps, b.pool)
             }
             (Self::ResNet(a), Self::ResNet(b)) => {
-                (a.eps, a.block, a.stem, a.downsample) == (b.eps, b.block, b.stem, b.downsample)
+                let what = |c: &ResNetConfig| (c.eps, c.block, c.stem, c.downsample, c.pooling);
+                what(a) == what(b)
             }
             _ => false,
         }

@@ -1,4 +1,5 @@
-//! A ResNet (He et al. 2016) as torchvision and timm build it: forward, and its visible reverse. Images are NHWC inside.
+//! A ResNet (He et al. 2016) as torchvision, timm and CLIP build it: forward, and its visible reverse. Images are NHWC
+//! inside.
 //!
 //! Weights and running statistics are arguments, not fields: the outer loop of TPGM records the same model once more at
 //! the projected arena, with batch norm in eval mode.
@@ -6,161 +7,14 @@
 use crate::error::Result;
 use crate::gpu::View;
 use crate::model::activations::{Pass, Phase};
+use crate::model::attention_pool::AttentionPass;
 use crate::model::config::Pool;
-use crate::model::params::ParamLayout;
 use crate::model::plan::Slot;
-use crate::model::resnet_activations::{BackwardSlots, BlockSlots, LayerSlots, ResNetSlots};
-use crate::model::resnet_config::{ResNetConfig, Unit};
+use crate::model::resnet_activations::{BackwardSlots, LayerSlots, ResNetSlots};
+use crate::model::resnet_layers::{Layer, StemPool};
 use crate::ops::{Recorder, avg_pool, batch_norm, column_sum, conv2d, matmul, max_pool, pool, relu};
 
-/// A ResNet: its configuration, where its tensors lie, and the shape of every layer.
-#[derive(Clone, Debug)]
-pub struct ResNet {
-    /// What it is made of.
-    pub config: ResNetConfig,
-    /// Its parameters, by torchvision's (or timm's) names.
-    pub layout: ParamLayout,
-    /// Its running statistics.
-    pub buffers: ParamLayout,
-    pub(super) stem: Vec<Layer>,
-    pub(super) blocks: Vec<Block>,
-    /// Height and width of what leaves the last block.
-    size: usize,
-}
-
-/// A convolution and its norm: shape, and the indices of their tensors.
-#[derive(Clone, Debug)]
-pub(super) struct Layer {
-    pub(super) name: String,
-    /// For one image.
-    pub(super) dims: conv2d::Dims,
-    weight: usize,
-    norm_weight: usize,
-    norm_bias: usize,
-    running_mean: usize,
-    running_var: usize,
-}
-
-/// A residual block.
-#[derive(Clone, Debug)]
-pub(super) struct Block {
-    pub(super) units: Vec<Layer>,
-    pub(super) shortcut: Option<Layer>,
-    /// The average pool before the shortcut's convolution, for one image.
-    shortcut_pool: Option<avg_pool::Dims>,
-}
-
-impl Layer {
-    fn new(unit: &Unit, size: usize, layout: &ParamLayout, buffers: &ParamLayout) -> Layer {
-        let dims = conv2d::Dims {
-            batch: 1,
-            height: size,
-            width: size,
-            in_channels: unit.inp,
-            out_channels: unit.out,
-            kernel: unit.kernel,
-            stride: unit.stride,
-            padding: unit.padding(),
-            groups: unit.groups,
-        };
-        Layer {
-            name: unit.conv.clone(),
-            dims,
-            weight: layout.index(&format!("{}.weight", unit.conv)),
-            norm_weight: layout.index(&format!("{}.weight", unit.norm)),
-            norm_bias: layout.index(&format!("{}.bias", unit.norm)),
-            running_mean: buffers.index(&format!("{}.running_mean", unit.norm)),
-            running_var: buffers.index(&format!("{}.running_var", unit.norm)),
-        }
-    }
-
-    pub(super) fn dims(&self, batch: usize) -> conv2d::Dims {
-        conv2d::Dims { batch, ..self.dims }
-    }
-
-    /// Elements of its input; RGB pixels are padded to four channels, which the convolution reads faster.
-    pub(super) fn in_len(&self, batch: usize) -> usize {
-        let channels = if self.dims.in_channels == 3 { 4 } else { self.dims.in_channels };
-        self.dims(batch).in_pixels() * channels
-    }
-
-    pub(super) fn out_len(&self, batch: usize) -> usize {
-        self.dims(batch).out_len()
-    }
-}
-
-impl Block {
-    pub(super) fn pool(&self, batch: usize) -> Option<avg_pool::Dims> {
-        self.shortcut_pool.map(|dims| avg_pool::Dims { batch, ..dims })
-    }
-
-    pub(super) fn out_len(&self, batch: usize) -> usize {
-        self.units[self.units.len() - 1].out_len(batch)
-    }
-}
-
-impl ResNet {
-    /// The model that `config` describes.
-    pub fn new(config: ResNetConfig) -> ResNet {
-        let (layout, buffers) = (ParamLayout::new(&config.parameters()), ParamLayout::new(&config.buffers()));
-        let layer = |unit: &Unit, size: usize| Layer::new(unit, size, &layout, &buffers);
-        let chain = |units: &[Unit], mut size: usize| {
-            let mut layers: Vec<Layer> = Vec::new();
-            for unit in units {
-                layers.push(layer(unit, size));
-                size = layers[layers.len() - 1].dims.out_height();
-            }
-            (layers, size)
-        };
-        let (stem, _) = chain(&config.stem_units(), config.image_size);
-        let mut size = pooled(&stem[stem.len() - 1], 1).out_height();
-        let mut blocks = Vec::new();
-        for block in config.block_units() {
-            let (units, out) = chain(&block.units, size);
-            let shortcut_pool = (block.shortcut_pool > 1).then_some(avg_pool::Dims {
-                batch: 1,
-                height: size,
-                width: size,
-                channels: block.units[0].inp,
-                kernel: 2,
-                stride: block.shortcut_pool,
-                ceil_mode: true,
-            });
-            let entering = shortcut_pool.map_or(size, |p| p.out_height());
-            let shortcut = block.shortcut.as_ref().map(|unit| layer(unit, entering));
-            blocks.push(Block { units, shortcut, shortcut_pool });
-            size = out;
-        }
-        ResNet { stem, blocks, size, layout, buffers, config }
-    }
-
-    /// Every convolution.
-    pub(super) fn layers(&self) -> impl Iterator<Item = &Layer> {
-        self.stem.iter().chain(self.blocks.iter().flat_map(|b| b.units.iter().chain(&b.shortcut)))
-    }
-
-    pub(super) fn stem_pool(&self, batch: usize) -> max_pool::Dims {
-        pooled(&self.stem[self.stem.len() - 1], batch)
-    }
-
-    /// Pixels of what leaves the last block: the fewest values that a batch norm has of an image.
-    pub fn pixels(&self) -> usize {
-        self.size * self.size
-    }
-}
-
-/// The max pool behind the stem.
-fn pooled(last: &Layer, batch: usize) -> max_pool::Dims {
-    max_pool::Dims {
-        batch,
-        height: last.dims.out_height(),
-        width: last.dims.out_width(),
-        channels: last.dims.out_channels,
-        kernel: 3,
-        stride: 2,
-        padding: 1,
-    }
-}
+pub use crate::model::resnet_layers::ResNet;
 
 /// A ResNet with its activations at one batch size, weights and statistics.
 #[derive(Clone, Copy, Debug)]
@@ -217,6 +71,17 @@ impl<'a> ResNetPass<'a> {
         self.view(slots.units[block.units.len() - 1].out, block.out_len(self.batch))
     }
 
+    fn attention(&self) -> Option<AttentionPass<'a>> {
+        let (net, slots) = (self.net.attention.as_deref()?, self.slots.attention.as_ref()?);
+        Some(AttentionPass { net, slots, acts: self.pass.acts, layout: &self.net.layout, w: self.w, batch: self.batch })
+    }
+
+    fn head(&self, arena: &View) -> (View, Option<View>) {
+        let c = &self.net.config;
+        let param = |what: &str| self.param(arena, &format!("{}.{what}", c.head()));
+        (param("weight"), c.head_bias.then(|| param("bias")))
+    }
+
     fn pool_dims(&self) -> pool::Dims {
         pool::Dims { batch: self.batch, tokens: self.net.pixels(), dim: self.net.config.width(), class_token: false }
     }
@@ -229,18 +94,26 @@ impl<'a> ResNetPass<'a> {
         for (layer, slots) in net.stem.iter().zip(&s.stem) {
             x = self.layer_forward(r, layer, slots, &x, None, true)?;
         }
-        let dims = net.stem_pool(self.batch);
-        max_pool::forward(r, &self.entering(0), &self.view(s.tap, dims.out_len()), &x, dims)?;
+        match net.stem_pool(self.batch) {
+            StemPool::Max(dims) => max_pool::forward(r, &self.entering(0), &self.tap(dims), &x, dims)?,
+            StemPool::Avg(dims) => avg_pool::forward(r, &self.entering(0), &x, dims)?,
+        }
 
         for i in 0..net.blocks.len() {
             self.block_forward(r, i)?;
         }
 
-        let features = self.view(s.features, self.batch * c.width());
-        pool::forward(r, &features, &self.entering(net.blocks.len()), Pool::Mean, self.pool_dims())?;
-        let bias = c.head_bias.then(|| self.param(self.w, "fc.bias"));
-        let weight = self.param(self.w, "fc.weight");
-        matmul::forward(r, &self.pass.logits(), &features, &weight, bias.as_ref(), self.batch, c.classes, c.width())
+        let (features, pixels) = (self.view(s.features, self.batch * c.features()), self.entering(net.blocks.len()));
+        match self.attention() {
+            Some(attention) => attention.forward(r, &features, &pixels)?,
+            None => pool::forward(r, &features, &pixels, Pool::Mean, self.pool_dims())?,
+        }
+        let (weight, bias) = self.head(self.w);
+        matmul::forward(r, &self.pass.logits(), &features, &weight, bias.as_ref(), self.batch, c.classes, c.features())
+    }
+
+    fn tap(&self, dims: max_pool::Dims) -> View {
+        self.view(self.slots.tap.expect("a max pool has its taps"), dims.out_len())
     }
 
     /// out = relu(branch(inp) + shortcut(inp))
@@ -250,8 +123,8 @@ impl<'a> ResNetPass<'a> {
         let shortcut = match (&block.shortcut, &slots.shortcut) {
             (Some(layer), Some(own)) => {
                 let mut x = inp.clone();
-                if let Some(dims) = block.pool(self.batch) {
-                    x = self.pooled(slots, dims);
+                if let Some(dims) = block.shortcut_pool(self.batch) {
+                    x = self.pooled(slots.pooled, dims);
                     avg_pool::forward(r, &x, &inp, dims)?;
                 }
                 self.layer_forward(r, layer, own, &x, None, false)?
@@ -263,12 +136,17 @@ impl<'a> ResNetPass<'a> {
         for (layer, own) in first.iter().zip(&slots.units) {
             x = self.layer_forward(r, layer, own, &x, None, true)?;
         }
+        if let Some(dims) = block.branch_pool(self.batch) {
+            let pooled = self.pooled(slots.branch_pooled, dims);
+            avg_pool::forward(r, &pooled, &x, dims)?;
+            x = pooled;
+        }
         self.layer_forward(r, last, &slots.units[first.len()], &x, Some(&shortcut), true)?;
         Ok(())
     }
 
-    fn pooled(&self, slots: &BlockSlots, dims: avg_pool::Dims) -> View {
-        self.view(slots.pooled.expect("a pooled shortcut has its slot"), dims.out_len())
+    fn pooled(&self, slot: Option<Slot>, dims: avg_pool::Dims) -> View {
+        self.view(slot.expect("an average pool has its slot"), dims.out_len())
     }
 
     /// norm(conv(inp)), plus `shortcut`, through a ReLU where `rectify`; returns it.
@@ -301,26 +179,34 @@ impl<'a> ResNetPass<'a> {
     pub(super) fn backward(&self, r: &mut Recorder, dw: &View) -> Result<()> {
         let (net, s, c) = (self.net, self.slots, &self.net.config);
         let g = s.backward.as_ref().expect("backward needs activations planned for training");
-        let (batch, width) = (self.batch, c.width());
+        let (batch, width) = (self.batch, c.features());
         let count = net.blocks.len();
 
         let (features, dfeatures) = (self.view(s.features, batch * width), self.view(g.dfeatures, batch * width));
         let dlogits = self.pass.dlogits();
-        matmul::backward_input(r, &dfeatures, &dlogits, &self.param(self.w, "fc.weight"), batch, c.classes, width)?;
-        matmul::backward_weight(r, &self.param(dw, "fc.weight"), &dlogits, &features, batch, c.classes, width)?;
-        if c.head_bias {
-            column_sum::forward(r, &self.param(dw, "fc.bias"), &dlogits, batch, c.classes)?;
+        let (dweight, dbias) = self.head(dw);
+        matmul::backward_input(r, &dfeatures, &dlogits, &self.head(self.w).0, batch, c.classes, width)?;
+        matmul::backward_weight(r, &dweight, &dlogits, &features, batch, c.classes, width)?;
+        if let Some(dbias) = dbias {
+            column_sum::forward(r, &dbias, &dlogits, batch, c.classes)?;
         }
         let dx = self.view(g.dx[count % 2], self.entering(count).len);
-        pool::backward(r, &dx, &dfeatures, Pool::Mean, self.pool_dims())?;
+        match self.attention() {
+            Some(attention) => attention.backward(r, dw, &dx, &dfeatures)?,
+            None => pool::backward(r, &dx, &dfeatures, Pool::Mean, self.pool_dims())?,
+        }
 
         for i in (0..count).rev() {
             self.block_backward(r, dw, g, i)?;
         }
 
-        let dims = net.stem_pool(batch);
-        let mut dx = self.view(g.dinner, dims.in_len());
-        max_pool::backward(r, &dx, &self.view(g.dx[0], dims.out_len()), &self.view(s.tap, dims.out_len()), dims)?;
+        let stem_pool = net.stem_pool(batch);
+        let mut dx = self.view(g.dinner, stem_pool.in_len());
+        let dpooled = self.view(g.dx[0], stem_pool.out_len());
+        match stem_pool {
+            StemPool::Max(dims) => max_pool::backward(r, &dx, &dpooled, &self.tap(dims), dims)?,
+            StemPool::Avg(dims) => avg_pool::backward(r, &dx, &dpooled, dims)?,
+        }
         for (i, (layer, slots)) in net.stem.iter().zip(&s.stem).enumerate().rev() {
             let inp = match i {
                 0 => self.view(s.pixels, layer.in_len(batch)),
@@ -345,8 +231,8 @@ impl<'a> ResNetPass<'a> {
 
         match (&block.shortcut, &slots.shortcut) {
             (Some(layer), Some(own)) => {
-                if let Some(dims) = block.pool(self.batch) {
-                    let (pooled, dpooled) = (self.pooled(slots, dims), self.view(g.dinner, dims.out_len()));
+                if let Some(dims) = block.shortcut_pool(self.batch) {
+                    let (pooled, dpooled) = (self.pooled(slots.pooled, dims), self.view(g.dinner, dims.out_len()));
                     let dconv = self.layer_backward(r, dw, g, layer, own, &dout, Some(&out), &pooled)?;
                     self.conv_backward_input(r, &dpooled, &dconv, layer, false)?;
                     avg_pool::backward(r, &dinp, &dpooled, dims)?;
@@ -359,14 +245,23 @@ impl<'a> ResNetPass<'a> {
         }
 
         let mut dx = dout;
+        let last = block.units.len() - 1;
         for (j, (layer, own)) in block.units.iter().zip(&slots.units).enumerate().rev() {
-            let entering = if j == 0 { inp.clone() } else { self.out(&block.units[j - 1], &slots.units[j - 1]) };
+            let before = if j == 0 { inp.clone() } else { self.out(&block.units[j - 1], &slots.units[j - 1]) };
+            let pool = block.branch_pool(self.batch).filter(|_| j == last);
+            let entering = pool.map_or_else(|| before.clone(), |dims| self.pooled(slots.branch_pooled, dims));
             let leaving = self.out(layer, own);
             let dconv = self.layer_backward(r, dw, g, layer, own, &dx, Some(&leaving), &entering)?;
             if j == 0 {
                 self.conv_backward_input(r, &dinp, &dconv, layer, true)?;
+                continue;
+            }
+            dx = self.view(g.dinner, before.len);
+            if let Some(dims) = pool {
+                let dpooled = self.view(g.dpooled, dims.out_len());
+                self.conv_backward_input(r, &dpooled, &dconv, layer, false)?;
+                avg_pool::backward(r, &dx, &dpooled, dims)?;
             } else {
-                dx = self.view(g.dinner, entering.len);
                 self.conv_backward_input(r, &dx, &dconv, layer, false)?;
             }
         }

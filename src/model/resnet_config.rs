@@ -12,24 +12,45 @@ pub enum Block {
     Bottleneck,
 }
 
-/// What stands before the first block; a 3×3 max pool of stride 2 ends it.
+/// What stands before the first block; a pool of stride 2 ends it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Stem {
-    /// A 7×7 convolution of stride 2.
+    /// A 7×7 convolution of stride 2, a 3×3 max pool.
     Conv,
-    /// Three 3×3 convolutions, the first of stride 2 (ResNet-C and -D, He et al. 2019).
+    /// Three 3×3 convolutions, the first of stride 2 (ResNet-C and -D, He et al. 2019), a 3×3 max pool.
     Deep,
+    /// Three 3×3 convolutions, the first of stride 2, a 2×2 average pool (CLIP, Radford et al. 2021).
+    Clip,
 }
 
-/// The shortcut of a block that changes the shape.
+/// How a block changes the shape: its shortcut, and where its stride is taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Downsample {
     /// A 1×1 convolution with the block's stride.
     Conv,
-    /// A 2×2 average pool where there is a stride, then a 1×1 convolution (ResNet-D).
+    /// A 2×2 average pool where there is a stride, which may reach over the edge, then a 1×1 convolution (ResNet-D).
     Avg,
+    /// The same with whole windows alone, and the branch has no other stride either: its average pool stands behind the
+    /// 3×3 convolution of a bottleneck (CLIP; the strides are anti-aliased, Zhang 2019).
+    AntiAliased,
+}
+
+/// How the pixels that leave the last block become one feature vector.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Pooling {
+    /// Their mean.
+    #[default]
+    Mean,
+    /// Attention with their mean as the query, and a projection (CLIP's `attnpool`).
+    Attention {
+        /// Heads; a divisor of the last block's channels.
+        heads: usize,
+        /// Width of the feature vector.
+        features: usize,
+    },
 }
 
 /// A residual block.
@@ -45,7 +66,7 @@ pub struct BlockConfig {
     pub downsample: bool,
 }
 
-/// A ResNet in torchvision's and timm's terms.
+/// A ResNet in torchvision's, timm's and OpenCLIP's terms.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ResNetConfig {
     /// Height and width of the input, in pixels.
@@ -58,8 +79,11 @@ pub struct ResNetConfig {
     pub stem_widths: Vec<usize>,
     /// The blocks, stage by stage.
     pub stages: Vec<Vec<BlockConfig>>,
-    /// How shortcuts change the shape.
+    /// How blocks change the shape.
     pub downsample: Downsample,
+    /// How the last block's pixels become the head's input.
+    #[serde(default)]
+    pub pooling: Pooling,
     /// Groups of the 3×3 convolutions of bottlenecks.
     pub groups: usize,
     /// Batch norm's epsilon.
@@ -109,8 +133,10 @@ pub struct BlockUnits {
     pub units: Vec<Unit>,
     /// The shortcut's convolution, where it has one.
     pub shortcut: Option<Unit>,
-    /// The stride of the average pool before the shortcut's convolution; 1 for none.
+    /// The stride of the 2×2 average pool before the shortcut's convolution; 1 for none.
     pub shortcut_pool: usize,
+    /// The stride of the 2×2 average pool before the branch's last convolution; 1 for none.
+    pub branch_pool: usize,
 }
 
 impl ResNetConfig {
@@ -125,6 +151,11 @@ impl ResNetConfig {
                 unit("conv1.0", "conv1.1", 3, a, 3, 2),
                 unit("conv1.3", "conv1.4", a, b, 3, 1),
                 unit("conv1.6", "bn1", b, c, 3, 1),
+            ],
+            (Stem::Clip, &[a, b, c]) => vec![
+                unit("conv1", "bn1", 3, a, 3, 2),
+                unit("conv2", "bn2", a, b, 3, 1),
+                unit("conv3", "bn3", b, c, 3, 1),
             ],
             (stem, widths) => panic!("a stem {stem:?} of widths {widths:?}"),
         }
@@ -145,25 +176,33 @@ impl ResNetConfig {
 
     fn block(&self, name: &str, inp: usize, block: &BlockConfig) -> BlockUnits {
         let BlockConfig { inner, out, stride, downsample } = *block;
+        let (conv_stride, pool_stride) =
+            if self.downsample == Downsample::AntiAliased { (1, stride) } else { (stride, 1) };
         let unit = |i: usize, inp, out, kernel, stride| {
             Unit::new(format!("{name}.conv{i}"), format!("{name}.bn{i}"), inp, out, kernel, stride)
         };
         let units = match self.block {
-            Block::Basic => vec![unit(1, inp, inner, 3, stride), unit(2, inner, out, 3, 1)],
+            Block::Basic => vec![unit(1, inp, inner, 3, conv_stride), unit(2, inner, out, 3, 1)],
             Block::Bottleneck => vec![
                 unit(1, inp, inner, 1, 1),
-                Unit { groups: self.groups, ..unit(2, inner, inner, 3, stride) },
+                Unit { groups: self.groups, ..unit(2, inner, inner, 3, conv_stride) },
                 unit(3, inner, out, 1, 1),
             ],
         };
-        let (first, conv_stride) = match self.downsample {
-            Downsample::Conv => (0, stride),
-            Downsample::Avg => (1, 1),
+        // ResNet-D counts its pool among the parts, CLIP does not.
+        let (first, shortcut_stride, shortcut_pool) = match self.downsample {
+            Downsample::Conv => (0, stride, 1),
+            Downsample::Avg => (1, 1, stride),
+            Downsample::AntiAliased => (0, 1, stride),
         };
         let (conv, norm) = (format!("{name}.downsample.{first}"), format!("{name}.downsample.{}", first + 1));
-        let shortcut = downsample.then(|| Unit::new(conv, norm, inp, out, 1, conv_stride));
-        let shortcut_pool = if self.downsample == Downsample::Avg && downsample { stride } else { 1 };
-        BlockUnits { units, shortcut, shortcut_pool }
+        let shortcut = downsample.then(|| Unit::new(conv, norm, inp, out, 1, shortcut_stride));
+        BlockUnits {
+            units,
+            shortcut,
+            shortcut_pool: if downsample { shortcut_pool } else { 1 },
+            branch_pool: pool_stride,
+        }
     }
 
     /// Every convolution with its norm, in PyTorch's order of parameters.
@@ -172,8 +211,8 @@ impl ResNetConfig {
         self.stem_units().into_iter().chain(blocks).collect()
     }
 
-    /// Every parameter by torchvision's (or timm's) name with its shape, in their order. The head comes last and only
-    /// where `classes > 0`.
+    /// Every parameter by torchvision's (or timm's, or OpenCLIP's) name with its shape, in their order. The head comes
+    /// last and only where `classes > 0`.
     pub fn parameters(&self) -> Vec<(String, Vec<usize>)> {
         let mut list = Vec::new();
         for u in self.units() {
@@ -181,10 +220,19 @@ impl ResNetConfig {
             list.push((format!("{}.weight", u.norm), vec![u.out]));
             list.push((format!("{}.bias", u.norm), vec![u.out]));
         }
+        if let Pooling::Attention { features, .. } = self.pooling {
+            let width = self.width();
+            let positions = 1 + self.final_size() * self.final_size();
+            list.push(("attnpool.positional_embedding".into(), vec![positions, width]));
+            for (part, out) in [("k", width), ("q", width), ("v", width), ("c", features)] {
+                list.push((format!("attnpool.{part}_proj.weight"), vec![out, width]));
+                list.push((format!("attnpool.{part}_proj.bias"), vec![out]));
+            }
+        }
         if self.classes > 0 {
-            list.push(("fc.weight".into(), vec![self.classes, self.width()]));
+            list.push((format!("{}.weight", self.head()), vec![self.classes, self.features()]));
             if self.head_bias {
-                list.push(("fc.bias".into(), vec![self.classes]));
+                list.push((format!("{}.bias", self.head()), vec![self.classes]));
             }
         }
         list
@@ -199,6 +247,34 @@ impl ResNetConfig {
     /// Channels that leave the last block.
     pub fn width(&self) -> usize {
         self.stages.last().and_then(|s| s.last()).map_or(0, |b| b.out)
+    }
+
+    /// Length of the feature vector that enters the head.
+    pub fn features(&self) -> usize {
+        match self.pooling {
+            Pooling::Mean => self.width(),
+            Pooling::Attention { features, .. } => features,
+        }
+    }
+
+    /// The name of the head: torchvision's `fc`; CLIP's image towers have none, and get a `head`.
+    pub fn head(&self) -> &'static str {
+        match self.pooling {
+            Pooling::Mean => "fc",
+            Pooling::Attention { .. } => "head",
+        }
+    }
+
+    /// Height and width of what leaves the last block. Convolutions and max pools take windows that reach over the edge,
+    /// CLIP's average pools do not.
+    pub fn final_size(&self) -> usize {
+        let stem = self.image_size.div_ceil(2);
+        let pooled = if self.stem == Stem::Clip { stem / 2 } else { stem.div_ceil(2) };
+        let strides = self.stages.iter().flatten().map(|b| b.stride);
+        strides.fold(pooled, |size, stride| match self.downsample {
+            Downsample::AntiAliased => size / stride,
+            Downsample::Conv | Downsample::Avg => size.div_ceil(stride),
+        })
     }
 
     /// Pixels of the image to one pixel of what leaves the last block.

@@ -215,9 +215,9 @@ pub fn backward_input(
     accumulate: bool,
 ) -> Result<()> {
     let layout = layout("conv2d::backward_input", ["dinp", "dout"], dinp, dout, weight, dims);
-    if layout.pointwise() && !accumulate {
-        let (n, k) = (dims.out_channels, dims.in_channels);
-        return matmul::backward_input(r, dinp, dout, weight, dims.out_pixels(), n, k);
+    if layout.pointwise() {
+        let op = if accumulate { matmul::backward_input_added } else { matmul::backward_input };
+        return op(r, dinp, dout, weight, dims.out_pixels(), dims.out_channels, dims.in_channels);
     }
     if !layout.fast() {
         let constants = [("ACCUMULATE", f64::from(u8::from(accumulate)))];

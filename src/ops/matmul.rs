@@ -60,13 +60,14 @@ pub fn scratch_len(m: usize, n: usize, k: usize) -> usize {
     if split > 1 { align(split * n * k) } else { 0 }
 }
 
-/// Records `out = ` the sums of a product's two operands, plus the bias, through the epilogue.
+/// Records `out = `, or `+= ` with `accumulate`, the sums of a product's two operands, plus the bias, through the epilogue.
 fn assign(
     r: &mut Recorder,
     pass: Pass,
     out: &View,
     operands: [&View; 2],
     bias: Option<&View>,
+    accumulate: bool,
     end: End,
     layer: Layer,
 ) -> Result<()> {
@@ -74,7 +75,7 @@ fn assign(
     let Layer { m, n, k } = layer;
     let (n, k) = if pass == Pass::Forward { (n, k) } else { (k, n) };
     let params = Params { m: m as u32, n: n as u32, k: k as u32, chunk: k as u32 };
-    dispatch(r, pass, variant.tile, out, operands, bias, false, end, layer, params)
+    dispatch(r, pass, variant.tile, out, operands, bias, accumulate, end, layer, params)
 }
 
 fn dispatch(
@@ -131,7 +132,7 @@ pub fn forward(
     check("matmul", "out", out, m * n);
     check("matmul", "inp", inp, m * k);
     check("matmul", "weight", weight, n * k);
-    assign(r, Pass::Forward, out, [inp, weight], bias, End::none(), Layer { m, n, k })
+    assign(r, Pass::Forward, out, [inp, weight], bias, false, End::none(), Layer { m, n, k })
 }
 
 /// A linear layer and the activation behind it: `hidden` as [`forward`]'s `out`, `out = gelu(hidden)`, both `[m, n]`.
@@ -155,7 +156,7 @@ pub fn forward_gelu(
     }
     check("matmul::forward_gelu", "out", out, m * n);
     let end = End { epilogue: Epilogue::Gelu, constants: gelu::kind(activation), views: vec![("hidden4", hidden)] };
-    assign(r, Pass::Forward, out, [inp, weight], bias, end, layer)
+    assign(r, Pass::Forward, out, [inp, weight], bias, false, end, layer)
 }
 
 /// A branch's last linear layer and the residual: `out = residual + gamma·branch` with `branch` as [`forward`]'s `out`, all
@@ -191,7 +192,7 @@ pub fn forward_residual(
         None => Epilogue::Residual,
     };
     let end = End { epilogue, constants: String::new(), views };
-    assign(r, Pass::Forward, out, [inp, weight], bias, end, layer)
+    assign(r, Pass::Forward, out, [inp, weight], bias, false, end, layer)
 }
 
 /// Gradient of a linear layer's input: `dinp = dout·weight`. `dout` `[m, n]`, `weight` `[n, k]`, `dinp` `[m, k]`.
@@ -207,7 +208,7 @@ pub fn backward_input(
     check("matmul::backward_input", "dinp", dinp, m * k);
     check("matmul::backward_input", "dout", dout, m * n);
     check("matmul::backward_input", "weight", weight, n * k);
-    assign(r, Pass::BackwardInput, dinp, [dout, weight], None, End::none(), Layer { m, n, k })
+    assign(r, Pass::BackwardInput, dinp, [dout, weight], None, false, End::none(), Layer { m, n, k })
 }
 
 /// The same, on through the activation in front of the layer: `dhidden = (dout·weight)·gelu'(hidden)`, `[m, k]`. `dinp`,
@@ -233,7 +234,23 @@ pub fn backward_input_gelu(
     check("matmul::backward_input_gelu", "dhidden", dhidden, m * k);
     let constants = gelu::kind(activation);
     let end = End { epilogue: Epilogue::GeluBackward, constants, views: vec![("hidden4", hidden)] };
-    assign(r, Pass::BackwardInput, dhidden, [dout, weight], None, end, layer)
+    assign(r, Pass::BackwardInput, dhidden, [dout, weight], None, false, end, layer)
+}
+
+/// As [`backward_input`], added to what is there: `dinp += dout·weight`, for an input that several layers read.
+pub fn backward_input_added(
+    r: &mut Recorder,
+    dinp: &View,
+    dout: &View,
+    weight: &View,
+    m: usize,
+    n: usize,
+    k: usize,
+) -> Result<()> {
+    check("matmul::backward_input_added", "dinp", dinp, m * k);
+    check("matmul::backward_input_added", "dout", dout, m * n);
+    check("matmul::backward_input_added", "weight", weight, n * k);
+    assign(r, Pass::BackwardInput, dinp, [dout, weight], None, true, End::none(), Layer { m, n, k })
 }
 
 /// Gradient of a linear layer's weight: `dweight += doutᵀ·inp`. `dout` `[m, n]`, `inp` `[m, k]`, `dweight` `[n, k]`.

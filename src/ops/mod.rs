@@ -3,6 +3,7 @@
 
 pub mod adamw;
 pub mod attention;
+pub mod attention_pool;
 pub mod avg_pool;
 pub mod batch_norm;
 pub mod column_sum;

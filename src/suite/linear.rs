@@ -62,6 +62,13 @@ pub(super) fn matmul(s: &mut Suite) -> Result<()> {
             c.run(launch, |r| ops::matmul::backward_input(r, &dinp, &dout, &weight, m, n, k))?;
             c.expect("matmul::backward_input", &dinp, &want, sum_tolerance(n, 4.0));
 
+            let before = random.vec(m * k);
+            let dinp = c.input("added dinp", &before)?;
+            let mut want = wide(&before);
+            cpu::matmul::matmul(&mut want, &dout64, &weight64, None, m, k, n, false, false, true, 1);
+            c.run(launch, |r| ops::matmul::backward_input_added(r, &dinp, &dout, &weight, m, n, k))?;
+            c.expect("matmul::backward_input", &dinp, &want, sum_tolerance(n, 4.0));
+
             let before = random.vec(n * k);
             let dweight = c.input("dweight", &before)?;
             let mut want = wide(&before);

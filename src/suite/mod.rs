@@ -45,6 +45,7 @@ pub fn stems() -> &'static [(&'static str, Stem)] {
         ("avg_pool", pooling::avg_pool),
         ("patch_embed", pointwise::patch_embed),
         ("attention", attention::attention),
+        ("attention_pool", attention::attention_pool),
         ("cross_entropy", loss::cross_entropy),
         ("sgd", optim::sgd),
         ("adamw", optim::adamw),

@@ -84,3 +84,62 @@ fn what_a_resnet_can_not_be_trained_on_is_said_before_the_run() {
     space.fails(2, &format!("{INIT} --block bottleneck --widths 8 10 --out x"), &["multiples of 4"]);
     space.fails(2, &format!("{INIT} --image-size 4 --out x"), &["--image-size 4", "stride of 8"]);
 }
+
+/// OpenAI's layout: an image tower without a head beside what the text needs.
+#[test]
+fn clips_resnet_goes_through_every_command() {
+    let space = Space::new();
+    let path = crate::common::fixture_path("clip_resnet");
+    let bytes = std::fs::read(path).unwrap();
+    let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let scale = 4.6f32.to_le_bytes();
+    let text = safetensors::tensor::TensorView::new(safetensors::Dtype::F32, vec![], &scale).unwrap();
+    let tower = file
+        .tensors()
+        .into_iter()
+        .filter(|(name, view)| name.starts_with("visual.") && view.dtype() == safetensors::Dtype::F32);
+    let all: Vec<_> = tower.chain([("logit_scale".to_string(), text)]).collect();
+    safetensors::serialize_to_file(all, None, &space.path("clip.safetensors")).unwrap();
+
+    space.fails(1, "inspect clip.safetensors", &["clip.safetensors", "width 40", "--heads"]);
+    space.fails(1, &with(TRAIN, "--model clip.safetensors --heads 4 --image-size 32 --out run"), &["--image-size 64"]);
+    space.fails(1, "eval --model clip.safetensors --heads 4 --data test", &["no head"]);
+    let inspected = space.ok("inspect clip.safetensors --heads 4");
+    assert!(inspected.contains("CLIP ResNet") && inspected.contains("logit_scale"), "{inspected}");
+
+    let flags = "--model clip.safetensors --heads 4 --optimizer sgd --lr 0.01 --lr-schedule cosine-epoch \
+                 --schedule every-step --test id=test --out run";
+    space.ok(&with(TRAIN, flags));
+    let (before, after) = (space.tensors("clip.safetensors"), space.tensors("run/last.safetensors"));
+    let new: Vec<&String> = after.keys().filter(|name| !before.contains_key(*name)).collect();
+    assert_eq!(new, ["head.bias", "head.weight"]);
+    assert_eq!(after["head.weight"].0, [3, 12]);
+    assert_eq!(before["logit_scale"], after["logit_scale"]);
+    for part in ["conv3.weight", "layer1.0.conv2.weight", "attnpool.positional_embedding", "attnpool.q_proj.weight"] {
+        let name = format!("visual.{part}");
+        assert_ne!(before[&name], after[&name], "{name}");
+    }
+    let radii = space.rows("run/radii.csv");
+    let of = |name: &str| radii.iter().find(|row| row[1] == name).map(|row| row[5].clone());
+    assert_eq!(of("attnpool.q_proj.weight").as_deref(), Some("40"));
+    assert_eq!((of("layer1.0.bn1.weight").as_deref(), of("layer1.0.bn1.bias").as_deref()), (Some("1"), Some("1")));
+    assert_eq!(of("head.weight"), None);
+    let config = space.text("run/config.toml");
+    for line in ["heads = 4", "optimizer = \"sgd\"", "lr-schedule = \"cosine-epoch\"", "schedule = \"every-step\""] {
+        assert!(config.contains(line), "{line}: {config}");
+    }
+
+    // The heads travel with the file.
+    let last =
+        space.lines("run/metrics.jsonl").into_iter().find(|l| l["final"] == true && l["model"] == "last").unwrap();
+    let again = space.json("eval --model run/last.safetensors --data id=test");
+    assert!((last["loss"].as_f64().unwrap() - again[0]["loss"].as_f64().unwrap()).abs() < 1e-5);
+    space.ok("predict --model run/last.safetensors --data test --top 2");
+    space.ok(
+        "project --pretrained clip.safetensors --heads 4 --finetuned run/last.safetensors --val val --max-iters 2 \
+         --out c.safetensors",
+    );
+    let projected = space.tensors("c.safetensors");
+    assert_eq!(projected["head.weight"], after["head.weight"]);
+    assert_ne!(projected["visual.attnpool.v_proj.weight"], after["visual.attnpool.v_proj.weight"]);
+}

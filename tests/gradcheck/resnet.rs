@@ -1,7 +1,7 @@
 //! The operations of a ResNet, in mid-graph as all others; where one has a kink, away from it.
 
 use tpgm::cpu::batch_norm::{self, normalise, statistics};
-use tpgm::cpu::{avg_pool, conv2d, max_pool, relu};
+use tpgm::cpu::{attention_pool, avg_pool, conv2d, max_pool, relu};
 
 use super::*;
 
@@ -184,4 +184,59 @@ fn average_pool_of_whole_and_cut_windows() {
             );
         }
     }
+}
+
+#[test]
+fn attention_of_one_query() {
+    for [batch, tokens, heads, head_dim] in [[2, 5, 3, 2], [1, 1, 1, 3], [3, 4, 1, 5]] {
+        let dims = attention_pool::Dims { batch, tokens, heads, head_dim };
+        let run = |x: &[Vec<f64>]| {
+            let mut prob = vec![f64::NAN; dims.prob_len()];
+            let out = assigned(dims.query_len(), |out| {
+                attention_pool::forward(out, &mut prob, &x[0], &x[1], &x[2], dims);
+            });
+            (out, prob)
+        };
+        let gradients = |x: &[Vec<f64>], dout: &[f64]| {
+            let prob = run(x).1;
+            let [mut dq, mut dk, mut dv] = [0, 1, 2].map(|i: usize| vec![f64::NAN; x[i].len()]);
+            let mut ds = vec![f64::NAN; prob.len()];
+            attention_pool::backward(&mut dq, &mut dk, &mut dv, &mut ds, dout, &x[0], &x[1], &x[2], &prob, dims);
+            [dq, dk, dv]
+        };
+        if tokens > 1 {
+            let lens = [dims.query_len(), dims.token_len(), dims.token_len()];
+            check_op(&format!("{dims:?}"), &lens, |x| run(x).0, |x, dout| gradients(x, dout).into());
+        } else {
+            // One token has all of the attention, whatever query and key are.
+            let x = [vec![0.3; 3], vec![-0.7; 3], vec![1.0, 2.0, 3.0]];
+            assert_eq!(run(&x).0, x[2]);
+            assert_eq!(gradients(&x, &[0.5, -1.0, 2.0]), [vec![0.0; 3], vec![0.0; 3], vec![0.5, -1.0, 2.0]]);
+        }
+    }
+}
+
+#[test]
+fn attention_with_scores_of_a_million() {
+    let dims = attention_pool::Dims { batch: 1, tokens: 2, heads: 1, head_dim: 1 };
+    let (mut out, mut prob) = ([f64::NAN], [f64::NAN; 2]);
+    attention_pool::forward(&mut out, &mut prob, &[1e3], &[1e3, -1e3], &[3.0, 5.0], dims);
+    assert_eq!((out, prob), ([3.0], [1.0, 0.0]));
+}
+
+#[test]
+fn tokens_of_a_mean_and_pixels_at_their_positions() {
+    let dims = attention_pool::Dims { batch: 3, tokens: 5, heads: 2, head_dim: 3 };
+    check_op(
+        "tokens",
+        &[dims.pixel_len(), 5 * 6],
+        |x| assigned(dims.token_len(), |tokens| attention_pool::assemble(tokens, &x[0], &x[1], dims)),
+        |_, dtokens| {
+            let mut dinp = vec![];
+            let dpos = added(5 * 6, |dpos| {
+                dinp = assigned(dims.pixel_len(), |d| attention_pool::assemble_backward(d, dpos, dtokens, dims));
+            });
+            vec![dinp, dpos]
+        },
+    );
 }

@@ -26,8 +26,8 @@ pub(super) struct Family {
 
 const FAMILIES: &[Family] = &[timm_vit::FAMILY, resnet::FAMILY];
 
-/// What training wrappers put before every name.
-const WRAPPERS: [&str; 5] = ["module", "model", "_orig_mod", "timm_model", "base_encoder"];
+/// What training wrappers and models with an image tower put before every name.
+const WRAPPERS: [&str; 6] = ["module", "model", "_orig_mod", "timm_model", "base_encoder", "visual"];
 
 pub(super) fn recognise(checkpoint: &Checkpoint, overrides: &Overrides) -> Result<Recognised> {
     for family in FAMILIES {

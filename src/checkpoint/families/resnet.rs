@@ -1,4 +1,4 @@
-//! ResNets by torchvision's and timm's names, which are our own; ResNet-D and MoCo-v3's among them.
+//! ResNets by torchvision's, timm's and OpenCLIP's names, which are our own; ResNet-D, MoCo-v3's and CLIP's among them.
 
 use std::collections::BTreeSet;
 
@@ -12,11 +12,11 @@ use crate::data::preprocess::{CropMode, Preprocess};
 use crate::data::resize::Interpolation;
 use crate::error::{Error, Result};
 use crate::model::config::Pool;
-use crate::model::resnet_config::{Block, BlockConfig, Downsample, ResNetConfig, Stem};
+use crate::model::resnet_config::{Block, BlockConfig, Downsample, Pooling, ResNetConfig, Stem};
 
 pub(super) const FAMILY: Family = Family {
     name: "ResNet",
-    layout: "conv1, bn1, layerN.N.convN, .bnN, .downsample.N, fc",
+    layout: "conv1, bn1, layerN.N.convN, .bnN, .downsample.N, fc; CLIP's with conv2, conv3, attnpool",
     anchors: &[
         "layer1.0.conv1.weight",
         "layer1.0.bn1.weight",
@@ -30,13 +30,23 @@ pub(super) const FAMILY: Family = Family {
 
 /// Where all of torchvision's and timm's ResNets were trained, unless their files say otherwise.
 const IMAGE_SIZE: usize = 224;
+/// Width of a head of every attention pool that OpenAI and OpenCLIP trained.
+const HEAD_DIM: usize = 64;
 
 fn read(checkpoint: &Checkpoint, prefix: &str, overrides: &Overrides) -> Result<Recognised> {
-    if overrides.heads.is_some() || overrides.activation.is_some() || overrides.pool.is_some() {
-        let what = "--heads, --activation and --pool are for vision transformers, this model is a ResNet";
-        return Err(Error::Usage(what.into()));
+    let mut tensors = Tensors::new(checkpoint, prefix);
+    // The head of an image tower stands beside it.
+    let head_prefix = prefix.strip_suffix("visual.").unwrap_or(prefix);
+    for name in ["head.weight", "head.bias"] {
+        if let Some(info) = checkpoint.tensor(&format!("{head_prefix}{name}")) {
+            tensors.by_name.insert(name, info);
+        }
     }
-    let tensors = Tensors::new(checkpoint, prefix);
+    let has_attention = tensors.by_name.keys().any(|name| name.starts_with("attnpool."));
+    if overrides.activation.is_some() || overrides.pool.is_some() || (overrides.heads.is_some() && !has_attention) {
+        let flags = if has_attention { "--activation and --pool" } else { "--heads, --activation and --pool" };
+        return Err(Error::Usage(format!("{flags} are for vision transformers, this model is a ResNet")));
+    }
     let timm = TimmConfig::of(checkpoint);
     let own = metadata::read(checkpoint)?;
     let mut notes = Vec::new();
@@ -44,10 +54,23 @@ fn read(checkpoint: &Checkpoint, prefix: &str, overrides: &Overrides) -> Result<
         return Err(checkpoint.error("global_pool token of config.json is not for a ResNet"));
     }
 
+    let mut config = config(&tensors, own.eps)?;
+    let grid = if has_attention {
+        config.pooling = attention(&tensors, config.width(), own.heads, overrides, &mut notes)?;
+        Some(grid(&tensors)?)
+    } else {
+        None
+    };
+    config.classes = match tensors.has(&format!("{}.weight", config.head())) {
+        true => tensors.dims::<2>(&format!("{}.weight", config.head()), "[classes, width]")?[0],
+        false => 0,
+    };
+    config.head_bias = tensors.has(&format!("{}.bias", config.head()));
     let written = timm.input_size().map(|[height, width]| height.min(width) as usize);
+    let usual_size = grid.map_or(IMAGE_SIZE, |grid| grid * config.stride());
     let image_size =
-        overrides.image_size.or(own.preprocess.as_ref().map(|p| p.image_size)).or(written).unwrap_or(IMAGE_SIZE);
-    let config = config(&tensors, image_size, own.eps)?;
+        overrides.image_size.or(own.preprocess.as_ref().map(|p| p.image_size)).or(written).unwrap_or(usual_size);
+    config.image_size = image_size;
     if image_size < config.stride() {
         let stride = config.stride();
         let what = format!(
@@ -56,29 +79,38 @@ fn read(checkpoint: &Checkpoint, prefix: &str, overrides: &Overrides) -> Result<
         );
         return Err(if overrides.image_size.is_some() { Error::Usage(what) } else { checkpoint.error(what) });
     }
+    if grid.is_some_and(|grid| grid != config.final_size()) {
+        return Err(checkpoint.error(format!(
+            "its positions are for images of {usual_size} pixels, and resizing them to {image_size} is not supported \
+             yet; use --image-size {usual_size}"
+        )));
+    }
     let names = tensors.names_of(config.parameters())?;
     let buffers = tensors.names_of(config.buffers())?;
     let (counters, ignored) = leftover(&tensors, &config, &names, &buffers, &mut notes)?;
+    let clip = config.stem == Stem::Clip;
     let preprocess = match (own.preprocess, timm.preprocess(usual(&config), &mut notes)?) {
         (Some(own), _) => Preprocess { image_size, ..own },
         (None, Some(written)) => written,
         (None, None) => {
             let p = usual(&config);
             let filter = if p.interpolation == Interpolation::Bicubic { "bicubic" } else { "bilinear" };
-            let what = format!("preprocessing assumed: ImageNet's mean and std, {filter}, crop 0.875");
+            let whose = if clip { "CLIP" } else { "ImageNet" };
+            let what = format!("preprocessing assumed: {whose}'s mean and std, {filter}, crop {}", p.crop_pct);
             notes.push(format!("{what}; --mean, --std, --interpolation and --crop-pct change it"));
             p
         }
     };
     let classes = class_names(own.classes, &timm, config.classes, &mut notes);
+    let head = config.head();
     Ok(Recognised {
-        family: FAMILY.name,
+        family: if clip { "CLIP ResNet" } else { FAMILY.name },
         config: config.into(),
         preprocess,
         names,
         buffers,
         counters,
-        head_names: ["fc.weight", "fc.bias"].map(|name| format!("{prefix}{name}")),
+        head_names: ["weight", "bias"].map(|what| format!("{head_prefix}{head}.{what}")),
         initialised: Vec::new(),
         ignored,
         notes,
@@ -86,32 +118,89 @@ fn read(checkpoint: &Checkpoint, prefix: &str, overrides: &Overrides) -> Result<
     })
 }
 
-/// What torchvision's first weights and timm's ResNet-D expect.
+/// What torchvision's first weights, timm's ResNet-D and CLIP's expect.
 fn usual(config: &ResNetConfig) -> Preprocess {
-    let deep = config.stem == Stem::Deep;
-    Preprocess {
-        image_size: config.image_size,
-        crop_pct: 0.875,
-        crop_mode: CropMode::Center,
-        interpolation: if deep { Interpolation::Bicubic } else { Interpolation::Bilinear },
-        mean: [0.485, 0.456, 0.406],
-        std: [0.229, 0.224, 0.225],
-    }
+    let imagenet = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]);
+    let clip = ([0.481_454_66, 0.457_827_5, 0.408_210_73], [0.268_629_54, 0.261_302_6, 0.275_777_1]);
+    let (crop_pct, interpolation, (mean, std)) = match config.stem {
+        Stem::Conv => (0.875, Interpolation::Bilinear, imagenet),
+        Stem::Deep => (0.875, Interpolation::Bicubic, imagenet),
+        Stem::Clip => (1.0, Interpolation::Bicubic, clip),
+    };
+    Preprocess { image_size: config.image_size, crop_pct, crop_mode: CropMode::Center, interpolation, mean, std }
 }
 
-fn config(tensors: &Tensors, image_size: usize, eps: Option<f32>) -> Result<ResNetConfig> {
+/// Pixels along a side of what the attention pool has positions for.
+fn grid(tensors: &Tensors) -> Result<usize> {
+    let name = "attnpool.positional_embedding";
+    let [positions, _] = tensors.dims(name, "[positions, width]")?;
+    let grid = (positions - 1).isqrt();
+    if grid == 0 || grid * grid != positions - 1 {
+        let what = format!("has {positions} positions: one and those of a square grid are expected");
+        return Err(tensors.error(tensors.get(name)?, what));
+    }
+    Ok(grid)
+}
+
+/// The attention pool behind `width` channels, whose heads no tensor tells.
+fn attention(
+    tensors: &Tensors,
+    width: usize,
+    written: Option<usize>,
+    overrides: &Overrides,
+    notes: &mut Vec<String>,
+) -> Result<Pooling> {
+    let fits = |heads: usize| heads > 0 && width.is_multiple_of(heads);
+    let heads = match (overrides.heads, written) {
+        (Some(heads), _) if !fits(heads) => {
+            return Err(Error::Usage(format!("--heads {heads} does not divide the attention pool's width {width}")));
+        }
+        (None, Some(heads)) if !fits(heads) => {
+            return Err(tensors.checkpoint.error(format!(
+                "{heads} heads (metadata tpgm.heads) do not divide the attention pool's width {width}; say how many \
+                 with --heads"
+            )));
+        }
+        (Some(heads), _) | (None, Some(heads)) => heads,
+        (None, None) if width.is_multiple_of(HEAD_DIM) => {
+            let heads = width / HEAD_DIM;
+            notes.push(format!("heads assumed: {heads} of {HEAD_DIM} dimensions, as CLIP has; --heads changes it"));
+            heads
+        }
+        (None, None) => {
+            return Err(tensors.checkpoint.error(format!(
+                "its attention pool's width {width} is no multiple of {HEAD_DIM}, so the number of heads can't be told; \
+                 use --heads"
+            )));
+        }
+    };
+    let [features, _] = tensors.dims("attnpool.c_proj.weight", "[features, width]")?;
+    Ok(Pooling::Attention { heads, features })
+}
+
+/// What the convolutions tell: all but the image size, the pooling and the head.
+fn config(tensors: &Tensors, eps: Option<f32>) -> Result<ResNetConfig> {
     let width = |name: &str, kernel: usize| {
         let expected = format!("[channels, channels, {kernel}, {kernel}]");
         tensors.dims::<4>(&format!("{name}.weight"), &expected).map(|shape| shape[0])
     };
     let (stem, stem_widths) = if tensors.has("conv1.0.weight") {
         (Stem::Deep, vec![width("conv1.0", 3)?, width("conv1.3", 3)?, width("conv1.6", 3)?])
+    } else if tensors.has("conv2.weight") || tensors.has("conv3.weight") {
+        (Stem::Clip, vec![width("conv1", 3)?, width("conv2", 3)?, width("conv3", 3)?])
     } else {
         (Stem::Conv, vec![width("conv1", 7)?])
     };
     let (block, groups) = kind(tensors, "layer1.0")?;
+    if stem == Stem::Clip && block == Block::Basic {
+        return Err(unfit(tensors, "layer1.0.conv1.weight"));
+    }
     let is_avg = |name: &&str| name.ends_with(".downsample.2.weight");
-    let downsample = if tensors.by_name.keys().any(is_avg) { Downsample::Avg } else { Downsample::Conv };
+    let downsample = match stem {
+        Stem::Clip => Downsample::AntiAliased,
+        _ if tensors.by_name.keys().any(is_avg) => Downsample::Avg,
+        _ => Downsample::Conv,
+    };
     let mut stages: Vec<Vec<BlockConfig>> = Vec::new();
     let mut entering = *stem_widths.last().expect("a stem has convolutions");
     for stage in 1..=numbered(tensors, "layer") {
@@ -132,19 +221,19 @@ fn config(tensors: &Tensors, image_size: usize, eps: Option<f32>) -> Result<ResN
         }
         stages.push(blocks);
     }
-    let classes = if tensors.has("fc.weight") { tensors.dims::<2>("fc.weight", "[classes, width]")?[0] } else { 0 };
     Ok(ResNetConfig {
-        image_size,
+        image_size: 0,
         block,
         stem,
         stem_widths,
         stages,
         downsample,
+        pooling: Pooling::Mean,
         groups,
         eps: eps.unwrap_or(1e-5),
         momentum: 0.1,
-        classes,
-        head_bias: tensors.has("fc.bias"),
+        classes: 0,
+        head_bias: false,
     })
 }
 
@@ -172,7 +261,7 @@ fn unfit(tensors: &Tensors, name: &str) -> Error {
     let shape = tensors.by_name.get(name).map(|info| &info.shape);
     tensors.checkpoint.error(format!(
         "a ResNet whose tensors fit no known block: {}{name} has shape {:?}; supported are basic blocks (3x3, 3x3) and \
-         bottlenecks (1x1, 3x3, 1x1), the same throughout",
+         bottlenecks (1x1, 3x3, 1x1; CLIP has these alone), the same throughout",
         tensors.prefix,
         shape.map_or(&[][..], Vec::as_slice)
     ))
@@ -201,8 +290,10 @@ fn leftover(
     }
     used.extend(counters.iter().map(String::as_str));
     let mut projector = false;
+    let head = format!("{}.", config.head());
+    let parts = ["conv1.", "conv2.", "conv3.", "bn1.", "bn2.", "bn3.", "layer", "attnpool.", &head];
     for (name, info) in &tensors.by_name {
-        let inside = ["conv1.", "bn1.", "layer", "fc."].iter().any(|part| name.starts_with(part));
+        let inside = parts.iter().any(|part| name.starts_with(part));
         if !inside || used.contains(info.name.as_str()) {
             continue;
         }
