@@ -134,7 +134,11 @@ fn vit_words(c: &VitConfig) -> Words {
 fn resnet_words(c: &ResNetConfig) -> Words {
     let depths: Vec<String> = c.stages.iter().map(|blocks| blocks.len().to_string()).collect();
     let widths: Vec<String> = c.stages.iter().filter_map(|b| Some(b.last()?.out.to_string())).collect();
-    let stem = if c.stem == Stem::Deep { "three 3x3 convolutions" } else { "a 7x7 convolution" };
+    let stem = match c.stem {
+        Stem::Conv => "a 7x7 convolution",
+        Stem::Deep => "three 3x3 convolutions",
+        Stem::Small => "a 3x3 convolution",
+    };
     let shortcut = if c.downsample == Downsample::Avg { ", average-pooled shortcuts" } else { "" };
     let groups = if c.groups > 1 { format!(", {} groups", c.groups) } else { String::new() };
     let block = word(&c.block);

@@ -10,7 +10,7 @@ use crate::model::config::Pool;
 use crate::model::params::ParamLayout;
 use crate::model::plan::Slot;
 use crate::model::resnet_activations::{BackwardSlots, BlockSlots, LayerSlots, ResNetSlots};
-use crate::model::resnet_config::{ResNetConfig, Unit};
+use crate::model::resnet_config::{ResNetConfig, Stem, Unit};
 use crate::ops::{Recorder, avg_pool, batch_norm, column_sum, conv2d, matmul, max_pool, pool, relu};
 
 /// A ResNet: its configuration, where its tensors lie, and the shape of every layer.
@@ -113,7 +113,7 @@ impl ResNet {
             (layers, size)
         };
         let (stem, _) = chain(&config.stem_units(), config.image_size);
-        let mut size = pooled(&stem[stem.len() - 1], 1).out_height();
+        let mut size = pooled(&stem[stem.len() - 1], config.stem, 1).out_height();
         let mut blocks = Vec::new();
         for block in config.block_units() {
             let (units, out) = chain(&block.units, size);
@@ -140,7 +140,7 @@ impl ResNet {
     }
 
     pub(super) fn stem_pool(&self, batch: usize) -> max_pool::Dims {
-        pooled(&self.stem[self.stem.len() - 1], batch)
+        pooled(&self.stem[self.stem.len() - 1], self.config.stem, batch)
     }
 
     /// Pixels of what leaves the last block: the fewest values that a batch norm has of an image.
@@ -149,16 +149,17 @@ impl ResNet {
     }
 }
 
-/// The max pool behind the stem.
-fn pooled(last: &Layer, batch: usize) -> max_pool::Dims {
+/// The max pool behind the stem; for [`Stem::Small`] over windows of one pixel, which is none.
+fn pooled(last: &Layer, stem: Stem, batch: usize) -> max_pool::Dims {
+    let (kernel, stride, padding) = if stem == Stem::Small { (1, 1, 0) } else { (3, 2, 1) };
     max_pool::Dims {
         batch,
         height: last.dims.out_height(),
         width: last.dims.out_width(),
         channels: last.dims.out_channels,
-        kernel: 3,
-        stride: 2,
-        padding: 1,
+        kernel,
+        stride,
+        padding,
     }
 }
 

@@ -12,7 +12,7 @@ pub enum Block {
     Bottleneck,
 }
 
-/// What stands before the first block; a 3×3 max pool of stride 2 ends it.
+/// What stands before the first block; a 3×3 max pool of stride 2 ends it, but for [`Stem::Small`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Stem {
@@ -20,6 +20,8 @@ pub enum Stem {
     Conv,
     /// Three 3×3 convolutions, the first of stride 2 (ResNet-C and -D, He et al. 2019).
     Deep,
+    /// A 3×3 convolution of stride 1 and no pool, for CIFAR's images of 32 × 32 pixels (He et al. 2016, section 4.2).
+    Small,
 }
 
 /// The shortcut of a block that changes the shape.
@@ -121,6 +123,7 @@ impl ResNetConfig {
         };
         match (self.stem, self.stem_widths.as_slice()) {
             (Stem::Conv, &[a]) => vec![unit("conv1", "bn1", 3, a, 7, 2)],
+            (Stem::Small, &[a]) => vec![unit("conv1", "bn1", 3, a, 3, 1)],
             (Stem::Deep, &[a, b, c]) => vec![
                 unit("conv1.0", "conv1.1", 3, a, 3, 2),
                 unit("conv1.3", "conv1.4", a, b, 3, 1),
@@ -203,6 +206,7 @@ impl ResNetConfig {
 
     /// Pixels of the image to one pixel of what leaves the last block.
     pub fn stride(&self) -> usize {
-        4 * self.stages.iter().flatten().map(|b| b.stride).product::<usize>()
+        let stem = if self.stem == Stem::Small { 1 } else { 4 };
+        stem * self.stages.iter().flatten().map(|b| b.stride).product::<usize>()
     }
 }
