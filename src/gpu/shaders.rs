@@ -65,4 +65,5 @@ shaders! {
     SGD "sgd" [FOLD, STEP];
     ADAMW "adamw" [FOLD, STEP];
     MARS "mars" [REDUCE, FOLD, STEP];
+    PEAK "peak" [FOLD];
 }
