@@ -369,7 +369,7 @@ fn a_stem_for_small_images_learns_as_in_pytorch() {
     let losses: Vec<f32> = learner.records(true).unwrap().iter().map(|r| r.loss).collect();
     // Weights changed by 3e-7 change PyTorch's losses by less than 1e-7, its logits by 1.4e-6.
     let close = |got: &[f32], want: &[f32]| got.iter().zip(want).all(|(g, w)| (g - w).abs() < 1e-5);
-    assert!(close(&losses, &[1.1036162, 1.1000868, 1.0944010, 1.0880054]), "{losses:?}");
+    assert!(close(&losses, &[1.1036162, 1.1000868, 1.094401, 1.0880054]), "{losses:?}");
     let logits = learner.logits(&images, 3).unwrap();
-    assert!(close(&logits[6..], &[1.1545060, 0.4814951, 0.2499535]), "{logits:?}");
+    assert!(close(&logits[6..], &[1.154506, 0.4814951, 0.2499535]), "{logits:?}");
 }

@@ -84,12 +84,12 @@ mod tests {
 
     #[test]
     fn counts_are_those_that_are_published() {
-        // torchvision's documentation gives 1.81, 4.09 and 17.56 billion for these three at 224 pixels.
+        // torchvision's documentation gives 1.814, 4.089 and 17.564 billion for these three at 224 pixels.
         assert_eq!(thousands("resnet18"), 1_814_073);
         assert_eq!(thousands("resnet50"), 4_089_184);
-        assert_eq!(thousands("vit_base"), 17_564_572);
+        assert_eq!(thousands("vit_base"), 17_563_828);
         // timm's table gives 1.26 billion for ViT-Tiny, 4.61 for ViT-Small.
-        assert_eq!(thousands("vit_tiny"), 1_253_681);
+        assert_eq!(thousands("vit_tiny"), 1_253_683);
         assert_eq!(thousands("vit_small"), 4_598_882);
         // 41 million for the ResNet-20 of He et al.; this one's shortcuts have convolutions.
         assert_eq!(thousands("resnet20"), 40_813);

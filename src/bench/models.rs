@@ -234,3 +234,22 @@ pub fn start(b: &Bench) -> Result<Figures> {
     })?;
     Ok(Figures::new(net.shape(), times, Work::None))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn models_are_those_of_their_names_and_fit() {
+        let count = |name: &str| Model::new((net(name).config)()).layout().count();
+        // torchvision's and timm's counts.
+        assert_eq!([count("resnet18"), count("resnet50")], [11_689_512, 25_557_032]);
+        assert_eq!([count("vit_tiny"), count("vit_small"), count("vit_base")], [5_717_416, 22_050_664, 86_567_656]);
+        // PyTorch's of the models that others are compared on.
+        assert_eq!([count("vit32"), count("resnet20")], [208_074, 272_474]);
+        for net in &NETS {
+            let bytes = Learner::bytes(&Model::new((net.config)()), &net.settings());
+            assert!(bytes < 8 << 30, "{}: {bytes} bytes", net.name);
+        }
+    }
+}

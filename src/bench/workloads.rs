@@ -6,12 +6,15 @@ use crate::bench::models::{NETS, infer, net, train};
 use crate::bench::{Bench, Figures, Work, kernels, loading, method, models, peak};
 use crate::error::{Error, Result};
 
+/// What measures a workload.
+pub type Measure = Box<dyn Fn(&Bench) -> Result<Figures> + Send + Sync>;
+
 /// A benchmark.
 pub struct Workload {
     /// Its name.
     pub name: &'static str,
     /// Measures it.
-    pub run: Box<dyn Fn(&Bench) -> Result<Figures> + Send + Sync>,
+    pub run: Measure,
 }
 
 impl std::fmt::Debug for Workload {
@@ -38,8 +41,10 @@ pub const DEFAULT: [&str; 14] = [
     "resnet20_train",
 ];
 
-/// The groups, and whether a workload's name belongs to one.
-const GROUPS: [(&str, fn(&str) -> bool); 3] = [
+/// A group's name, and whether a workload's name belongs to it.
+type Group = (&'static str, fn(&str) -> bool);
+
+const GROUPS: [Group; 3] = [
     ("all", |_| true),
     ("kernels", |name| name.starts_with("kernel_")),
     ("models", |name| name.ends_with("_infer") || name.ends_with("_train")),
