@@ -10,7 +10,7 @@ demo: ## fine-tune the small ViT of assets/ plainly and with TPGM; table on the 
 	$(CARGO) run --release -- demo --out runs/demo
 
 test: ## every test, in release mode
-	@tools/setup.sh
+	@tools/setup.sh test
 	$(CARGO) test --release
 
 lint: ## formatting and clippy, warnings as errors

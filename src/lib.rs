@@ -12,13 +12,15 @@
 //! 4. [`gpu`]: adapters, kernels that describe themselves, and the program that is recorded once and replayed.
 //! 5. [`checkpoint`] and [`data`]: safetensors in and out, images to batches.
 //! 6. [`train`]: the loop, schedules, evaluation, the run directory; [`report`] makes a page of it.
-//! 7. [`suite`]: every kernel against its reference, on whatever adapter there is. [`cli`] puts it all on a command line.
+//! 7. [`suite`]: every kernel against its reference, on whatever adapter there is, and [`bench`]: how fast it is there.
+//! 8. [`cli`] puts it all on a command line.
 //!
-//! Imports run one way: `cli → train → method → model → ops → gpu`. Nothing but `gpu` and `ops` records dispatches, and
-//! `cpu` knows nothing of the GPU.
+//! Imports run one way: `cli → bench → train → method → model → ops → gpu`. Nothing but `gpu` and `ops` records dispatches,
+//! and `cpu` knows nothing of the GPU.
 #![warn(missing_docs, unreachable_pub)]
 
 pub mod atomic;
+pub mod bench;
 pub mod checkpoint;
 pub mod cli;
 pub mod cpu;

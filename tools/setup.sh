@@ -2,7 +2,8 @@
 # Installs what building and running tpgm needs and this machine lacks: a linker, a Rust toolchain and, on Linux
 # without any Vulkan driver, the software one. What is there already is left as it is.
 #
-#   tools/setup.sh          for `make demo` and `make test`
+#   tools/setup.sh          for `make demo`
+#   tools/setup.sh test     and Python, which one test runs a script with
 #   tools/setup.sh lint     rustfmt and clippy too
 set -eu
 
@@ -147,14 +148,17 @@ ensure_vulkan() {
     apt_install "a Vulkan driver" mesa-vulkan-drivers libvulkan1
 }
 
+ensure_python() { has python3 || apt_install "Python" python3; }
+
 case ${1:-} in
-'') ;;
+'' | test) ;;
 lint) ;;
 *)
-    echo "usage: $0 [lint]" >&2
+    echo "usage: $0 [test|lint]" >&2
     exit 2
     ;;
 esac
 ensure_linker
 ensure_rust
 if [ "${1:-}" = lint ]; then ensure_lint_tools; else ensure_vulkan; fi
+[ "${1:-}" != test ] || ensure_python

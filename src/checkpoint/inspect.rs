@@ -137,6 +137,7 @@ fn resnet_words(c: &ResNetConfig) -> Words {
     let (stem, pool) = match c.stem {
         Stem::Conv => ("a 7x7 convolution", "max pool"),
         Stem::Deep => ("three 3x3 convolutions", "max pool"),
+        Stem::Small => ("a 3x3 convolution", "no pool"),
         Stem::Clip => ("three 3x3 convolutions", "average pool"),
     };
     let shortcut = match c.downsample {

@@ -1,5 +1,6 @@
 //! The command line: one file a subcommand. Results go to stdout, everything said on the way to stderr.
 
+mod bench;
 mod check;
 mod demo;
 mod devices;
@@ -37,6 +38,8 @@ enum Command {
     Devices(devices::DevicesArgs),
     /// Hold every kernel against its reference on this adapter: what to run first on a new GPU
     Check(check::CheckArgs),
+    /// Measure training steps, inference and kernels on this adapter, against what it can do
+    Bench(bench::BenchArgs),
     /// Tell what a checkpoint holds and how it would be run
     Inspect(inspect::InspectArgs),
     /// Write a model with random weights, to pre-train from nothing
@@ -121,6 +124,7 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
     match cli.command {
         Command::Devices(args) => devices::run(args),
         Command::Check(args) => return check::run(args),
+        Command::Bench(args) => return bench::run(args),
         Command::Inspect(args) => inspect::run(args),
         Command::Init(args) => init::run(args),
         Command::Predict(args) => predict::run(args),

@@ -31,6 +31,7 @@ pub mod matmul;
 pub mod max_pool;
 pub mod norm_clip;
 pub mod patch_embed;
+pub mod peak;
 pub mod pool;
 pub mod relu;
 pub mod residual;

@@ -103,4 +103,5 @@ shaders! {
     SGD "sgd" [FOLD, STEP];
     ADAMW "adamw" [FOLD, STEP];
     MARS "mars" [REDUCE, FOLD, STEP];
+    PEAK "peak" [FOLD];
 }

@@ -12,7 +12,7 @@ pub enum Block {
     Bottleneck,
 }
 
-/// What stands before the first block; a pool of stride 2 ends it.
+/// What stands before the first block; a pool of stride 2 ends it, but for [`Stem::Small`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Stem {
@@ -22,6 +22,8 @@ pub enum Stem {
     Deep,
     /// Three 3×3 convolutions, the first of stride 2, a 2×2 average pool (CLIP, Radford et al. 2021).
     Clip,
+    /// A 3×3 convolution of stride 1 and no pool, for CIFAR's images of 32 × 32 pixels (He et al. 2016, section 4.2).
+    Small,
 }
 
 /// How a block changes the shape: its shortcut, and where its stride is taken.
@@ -147,6 +149,7 @@ impl ResNetConfig {
         };
         match (self.stem, self.stem_widths.as_slice()) {
             (Stem::Conv, &[a]) => vec![unit("conv1", "bn1", 3, a, 7, 2)],
+            (Stem::Small, &[a]) => vec![unit("conv1", "bn1", 3, a, 3, 1)],
             (Stem::Deep, &[a, b, c]) => vec![
                 unit("conv1.0", "conv1.1", 3, a, 3, 2),
                 unit("conv1.3", "conv1.4", a, b, 3, 1),
@@ -268,8 +271,12 @@ impl ResNetConfig {
     /// Height and width of what leaves the last block. Convolutions and max pools take windows that reach over the edge,
     /// CLIP's average pools do not.
     pub fn final_size(&self) -> usize {
-        let stem = self.image_size.div_ceil(2);
-        let pooled = if self.stem == Stem::Clip { stem / 2 } else { stem.div_ceil(2) };
+        let halved = self.image_size.div_ceil(2);
+        let pooled = match self.stem {
+            Stem::Conv | Stem::Deep => halved.div_ceil(2),
+            Stem::Clip => halved / 2,
+            Stem::Small => self.image_size,
+        };
         let strides = self.stages.iter().flatten().map(|b| b.stride);
         strides.fold(pooled, |size, stride| match self.downsample {
             Downsample::AntiAliased => size / stride,
@@ -279,6 +286,7 @@ impl ResNetConfig {
 
     /// Pixels of the image to one pixel of what leaves the last block.
     pub fn stride(&self) -> usize {
-        4 * self.stages.iter().flatten().map(|b| b.stride).product::<usize>()
+        let stem = if self.stem == Stem::Small { 1 } else { 4 };
+        stem * self.stages.iter().flatten().map(|b| b.stride).product::<usize>()
     }
 }

@@ -185,9 +185,15 @@ impl ResNet {
 /// What comes behind the stem's last convolution.
 fn stem_pool(config: &ResNetConfig, last: &Layer, batch: usize) -> StemPool {
     let (height, width, channels) = (last.dims.out_height(), last.dims.out_width(), last.dims.out_channels);
-    if config.stem == Stem::Clip {
-        StemPool::Avg(avg_pool::Dims { batch, height, width, channels, kernel: 2, stride: 2, ceil_mode: false })
-    } else {
-        StemPool::Max(max_pool::Dims { batch, height, width, channels, kernel: 3, stride: 2, padding: 1 })
+    let max = |kernel, stride, padding| {
+        StemPool::Max(max_pool::Dims { batch, height, width, channels, kernel, stride, padding })
+    };
+    match config.stem {
+        Stem::Conv | Stem::Deep => max(3, 2, 1),
+        Stem::Clip => {
+            StemPool::Avg(avg_pool::Dims { batch, height, width, channels, kernel: 2, stride: 2, ceil_mode: false })
+        }
+        // Windows of one pixel, which is no pool.
+        Stem::Small => max(1, 1, 0),
     }
 }

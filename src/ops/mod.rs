@@ -16,6 +16,7 @@ pub mod matmul;
 pub mod max_pool;
 pub mod norm_clip;
 pub mod patch_embed;
+pub mod peak;
 pub mod pool;
 pub mod product;
 pub mod relu;

@@ -16,6 +16,7 @@ mod loss;
 mod mars;
 mod norm;
 mod optim;
+mod peak;
 mod pointwise;
 mod pooling;
 
@@ -51,6 +52,7 @@ pub fn stems() -> &'static [(&'static str, Stem)] {
         ("adamw", optim::adamw),
         ("norm_clip", optim::norm_clip),
         ("mars", mars::mars),
+        ("peak", peak::peak),
     ]
 }
 

@@ -12,7 +12,7 @@ pub mod source;
 pub mod splits;
 pub mod state;
 pub mod trainer;
-mod tuning;
+pub mod tuning;
 
 pub use config::TrainConfig;
 pub use evaluate::{Evaluation, Predictor};

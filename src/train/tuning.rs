@@ -15,7 +15,7 @@ use crate::train::events::Event;
 const LIMIT: Duration = Duration::from_secs(10);
 
 /// Measures those among `products` that nobody has measured on this adapter, and keeps what came out.
-pub(super) fn tune(gpu: &Gpu, products: &[Product], events: &mut dyn FnMut(Event)) -> Result<()> {
+pub fn tune(gpu: &Gpu, products: &[Product], events: &mut dyn FnMut(Event)) -> Result<()> {
     let started = Instant::now();
     let choices = tune::measure(gpu, products, LIMIT, &mut |class, measured| {
         tracing::debug!(class, ?measured, "measured");

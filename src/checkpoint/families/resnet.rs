@@ -123,7 +123,7 @@ fn usual(config: &ResNetConfig) -> Preprocess {
     let imagenet = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]);
     let clip = ([0.481_454_66, 0.457_827_5, 0.408_210_73], [0.268_629_54, 0.261_302_6, 0.275_777_1]);
     let (crop_pct, interpolation, (mean, std)) = match config.stem {
-        Stem::Conv => (0.875, Interpolation::Bilinear, imagenet),
+        Stem::Conv | Stem::Small => (0.875, Interpolation::Bilinear, imagenet),
         Stem::Deep => (0.875, Interpolation::Bicubic, imagenet),
         Stem::Clip => (1.0, Interpolation::Bicubic, clip),
     };
