@@ -1,9 +1,9 @@
 //! timm's `VisionTransformer`: the family whose names are our own.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::Family;
-use super::tensors::{Tensors, class_names};
+use super::tensors::{ASSUMED, Tensors, class_names, first};
 use crate::checkpoint::file::Checkpoint;
 use crate::checkpoint::metadata::{self, Own};
 use crate::checkpoint::timm_config::{TimmConfig, timm_vit_preprocess, usual_heads};
@@ -51,10 +51,11 @@ fn read(checkpoint: &Checkpoint, prefix: &str, overrides: &Overrides) -> Result<
     reject_unsupported(&tensors)?;
     timm.check_blocks()?;
 
-    let config = config(&tensors, &timm, &own, overrides, &mut notes)?;
+    let mut sources = BTreeMap::new();
+    let config = config(&tensors, &timm, &own, overrides, &mut notes, &mut sources)?;
     let names = tensors.names_of(config.parameters())?;
     let ignored = ignored(&tensors, &names, &mut notes)?;
-    let preprocess = preprocess(config.image_size, &timm, own.preprocess, &mut notes)?;
+    let preprocess = preprocess(config.image_size, &timm, own.preprocess, &mut notes, &mut sources)?;
     let classes = class_names(own.classes, &timm, config.classes, &mut notes);
     let head_names = ["head.weight", "head.bias"].map(|name| format!("{prefix}{name}"));
     let family = FAMILY.name;
@@ -69,6 +70,7 @@ fn read(checkpoint: &Checkpoint, prefix: &str, overrides: &Overrides) -> Result<
         initialised: Vec::new(),
         ignored,
         notes,
+        sources,
         classes,
     })
 }
@@ -91,6 +93,7 @@ fn config(
     own: &Own,
     overrides: &Overrides,
     notes: &mut Vec<String>,
+    sources: &mut BTreeMap<&'static str, String>,
 ) -> Result<VitConfig> {
     let [dim, channels, patch_size, width] = tensors.dims("patch_embed.proj.weight", "[dim, 3, patch, patch]")?;
     if channels != 3 || width != patch_size {
@@ -120,26 +123,40 @@ fn config(
 
     let fc_norm = tensors.has("fc_norm.weight");
     let by_tensors = if fc_norm || !class_token { Pool::Mean } else { Pool::Cls };
-    let pool = overrides.pool.or(own.pool).or(timm.pool()?).unwrap_or(by_tensors);
+    let said = [(overrides.pool, "--pool"), (own.pool, "metadata tpgm.pool"), (timm.pool()?, "config.json")];
+    let pool = first(said, sources, "pool").unwrap_or_else(|| {
+        sources.insert("pool", "tensor names".into());
+        by_tensors
+    });
     if pool == Pool::Cls && !class_token {
         return Err(tensors.checkpoint.error("pools the class token, but has no tensor cls_token; use mean pooling"));
     }
-    let activation = match overrides.activation.or(own.activation).or(timm.activation()?) {
+    let said = [
+        (overrides.activation, "--activation"),
+        (own.activation, "metadata tpgm.activation"),
+        (timm.activation()?, "config.json"),
+    ];
+    let activation = match first(said, sources, "activation") {
         Some(activation) => activation,
         None => {
+            sources.insert("activation", ASSUMED.into());
             notes.push("activation assumed: GELU with erf, as timm's ViTs have; --activation changes it".into());
             Activation::Gelu
         }
     };
+    let eps = first([(own.eps, "metadata tpgm.eps")], sources, "eps").unwrap_or_else(|| {
+        sources.insert("eps", "every timm ViT's".into());
+        1e-6
+    });
     Ok(VitConfig {
         image_size,
         patch_size,
         dim,
         depth,
-        heads: heads(tensors, dim, timm, own, overrides, notes)?,
+        heads: heads(tensors, dim, timm, own, overrides, notes, sources)?,
         mlp_dim,
         classes,
-        eps: own.eps.unwrap_or(1e-6),
+        eps,
         activation,
         pool,
         class_token,
@@ -211,9 +228,11 @@ fn heads(
     own: &Own,
     overrides: &Overrides,
     notes: &mut Vec<String>,
+    sources: &mut BTreeMap<&'static str, String>,
 ) -> Result<usize> {
     let fits = |heads: usize| heads > 0 && dim.is_multiple_of(heads);
     if let Some(heads) = overrides.heads {
+        sources.insert("heads", "--heads".into());
         let wrong = || Error::Usage(format!("--heads {heads} does not divide the model's width {dim}"));
         return fits(heads).then_some(heads).ok_or_else(wrong);
     }
@@ -226,12 +245,14 @@ fn heads(
             let what = format!("{heads} heads ({place}) do not divide the width {dim}; say how many with --heads");
             tensors.checkpoint.error(what)
         };
+        sources.insert("heads", if own.heads.is_some() { place.clone() } else { format!("config.json, {place}") });
         return fits(heads).then_some(heads).ok_or_else(wrong);
     }
     let Some(heads) = usual_heads(dim) else {
         let what = format!("its width {dim} is no multiple of 64, so the number of heads can't be told; use --heads");
         return Err(tensors.checkpoint.error(what));
     };
+    sources.insert("heads", ASSUMED.into());
     notes.push(format!("heads assumed: {heads}, as timm's models of width {dim} have; --heads changes it"));
     Ok(heads)
 }
@@ -258,13 +279,17 @@ fn preprocess(
     timm: &TimmConfig,
     own: Option<Preprocess>,
     notes: &mut Vec<String>,
+    sources: &mut BTreeMap<&'static str, String>,
 ) -> Result<Preprocess> {
     if let Some(own) = own {
+        sources.insert("preprocess", "metadata tpgm.preprocess".into());
         return Ok(Preprocess { image_size, ..own });
     }
     if let Some(written) = timm.preprocess(timm_vit_preprocess(image_size), notes)? {
+        sources.insert("preprocess", "config.json".into());
         return Ok(written);
     }
+    sources.insert("preprocess", ASSUMED.into());
     let what = "preprocessing assumed: mean and std 0.5, bicubic, crop 0.9, as most timm ViTs have";
     notes.push(format!("{what}; --mean, --std, --interpolation and --crop-pct change it"));
     Ok(timm_vit_preprocess(image_size))
