@@ -32,8 +32,8 @@ fn learner(gpu: &Gpu, optimizer: Optimizer, batch: usize) -> Learner<'_> {
         clip_norm: 0.0,
         smoothing: 0.0,
         micro_batch: batch,
-        radius_batch: batch,
         batch_norm: BatchNorm::Train,
+        recompute: false,
     };
     Learner::new(gpu, model, &weights, settings).unwrap()
 }
@@ -243,8 +243,8 @@ fn a_saved_model_gives_the_same_logits() {
         clip_norm: 0.0,
         smoothing: 0.0,
         micro_batch: 4,
-        radius_batch: 0,
         batch_norm: BatchNorm::Train,
+        recompute: false,
     };
     let mut again = Learner::new(gpu(), saved.model(), &saved.snapshot(), settings).unwrap();
     assert_eq!(logits, again.logits(&images, 4).unwrap());

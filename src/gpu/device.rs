@@ -1,6 +1,7 @@
 //! Finding the adapters, choosing one, and opening it.
 
 use std::collections::HashMap;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 
 use crate::error::{Error, Result};
@@ -44,6 +45,8 @@ pub struct Gpu {
     pub(crate) kernels: Mutex<HashMap<KernelKey, Arc<Kernel>>>,
     /// The first error that reached no error scope, or the reason for which the device was lost.
     fault: Arc<Mutex<Option<Fault>>>,
+    /// Bytes of buffers that are alive.
+    pub(crate) allocated: Arc<AtomicU64>,
 }
 
 #[derive(Clone)]
@@ -208,7 +211,17 @@ impl Gpu {
                 first.lock().unwrap_or_else(|e| e.into_inner()).get_or_insert(what);
             }
         });
-        Ok(Gpu { device, queue, info, limits, features, checked, kernels: Mutex::default(), fault })
+        Ok(Gpu {
+            device,
+            queue,
+            info,
+            limits,
+            features,
+            checked,
+            kernels: Mutex::default(),
+            fault,
+            allocated: Arc::default(),
+        })
     }
 
     /// The error, if any, that the driver has reported since the device was opened. Called wherever the host waits.

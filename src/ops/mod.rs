@@ -47,6 +47,8 @@ pub struct Recorder<'a> {
     /// adapter; the kernel suite runs both everywhere.
     pub for_cpu: bool,
     scratch: &'a View,
+    /// With placeholders for tensors: the buffers that each dispatch would have touched.
+    touched: Option<Vec<Vec<u64>>>,
 }
 
 /// What an elementwise kernel needs to know.
@@ -64,7 +66,17 @@ pub fn scratch_len(rows: usize, cols: usize) -> usize {
 impl<'a> Recorder<'a> {
     /// An empty program that records for `gpu`; `scratch` is at least the largest [`scratch_len`] of its ops.
     pub fn new(gpu: &'a Gpu, scratch: &'a View) -> Self {
-        Recorder { gpu, program: Program::new(), for_cpu: gpu.is_cpu(), scratch }
+        Recorder { gpu, program: Program::new(), for_cpu: gpu.is_cpu(), scratch, touched: None }
+    }
+
+    /// Records nothing but which buffers each dispatch touches: tensors may be placeholders.
+    pub fn planning(gpu: &'a Gpu, scratch: &'a View) -> Self {
+        Recorder { touched: Some(Vec::new()), ..Recorder::new(gpu, scratch) }
+    }
+
+    /// The ids of the buffers that each dispatch touches, of a recorder made by [`Recorder::planning`].
+    pub fn touched(&self) -> &[Vec<u64>] {
+        self.touched.as_deref().unwrap_or_default()
     }
 
     /// Invocations of a workgroup whose lanes reduce together: on a CPU adapter a barrier is dear and eight lanes are
@@ -78,7 +90,10 @@ impl<'a> Recorder<'a> {
     }
 
     fn push(&mut self, kernel: &Arc<Kernel>, views: &[(&str, &View)], params: &impl Params, grid: [u32; 3]) {
-        self.program.push(self.gpu, kernel, views, params, grid);
+        match &mut self.touched {
+            Some(touched) => touched.push(views.iter().map(|(_, view)| view.buffer.id).collect()),
+            None => self.program.push(self.gpu, kernel, views, params, grid),
+        }
     }
 
     /// `N` scratch ranges of `len` elements.

@@ -8,8 +8,7 @@ use crate::cpu::mars::Norm;
 use crate::data::{ClassMap, Loader, LoaderConfig};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
-use crate::gpu::buffer::mib;
-use crate::method::{BatchNorm, Learner, Optimizer, Settings, Tpgm, TpgmSettings};
+use crate::method::{BatchNorm, Learner, Memory, Optimizer, Settings, Tpgm, TpgmSettings};
 use crate::ops::sgd::Sgd;
 use crate::train::config::ModelArgs;
 use crate::train::events::Event;
@@ -126,11 +125,11 @@ pub fn project(gpu: &Gpu, config: &ProjectConfig, events: &mut dyn FnMut(Event))
         clip_norm: 0.0,
         smoothing: 0.0,
         micro_batch: batch,
-        radius_batch: batch,
         batch_norm: BatchNorm::Frozen,
+        recompute: false,
     };
-    let bytes = Learner::bytes(&model, &settings) + Tpgm::bytes(model.layout().len);
-    events(Event::Note(format!("{}: {} planned for this run", gpu.info.name, mib(bytes))));
+    let memory = Memory::plan(gpu, &model, &settings, Some(config.norm))?;
+    events(Event::Note(format!("{}: {memory}", gpu.info.name)));
     let mut learner = Learner::new(gpu, model, &finetuned.snapshot(), settings)?;
     let tpgm_settings =
         TpgmSettings { norm: config.norm, radius_lr: config.radius_lr, max_iters: config.max_iters, proj_freq: 1 };

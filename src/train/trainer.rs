@@ -10,13 +10,13 @@ use serde_json::json;
 use crate::data::{Dataset, ImageCache, Loader, LoaderConfig, Preprocess};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
-use crate::gpu::buffer::mib;
 use crate::method::learner::StepRecord;
-use crate::method::{BatchNorm, Learner, Schedule, Settings, Snapshot, Tpgm, TpgmSettings};
-use crate::train::config::{Method, TrainConfig};
+use crate::method::{BatchNorm, Learner, Memory, Schedule, Settings, Snapshot, Tpgm, TpgmSettings};
+use crate::train::config::{Method, MicroBatch, TrainConfig};
 use crate::train::evaluate::{Evaluation, evaluate};
 use crate::train::events::{Event, Start, Summary, TestResult};
 use crate::train::exclude::excluded;
+use crate::train::fit;
 use crate::train::run_dir::{self, Reached, RunLog};
 use crate::train::schedule::LearningRate;
 use crate::train::source::Source;
@@ -67,35 +67,14 @@ pub fn train(
     let preprocess = source.recognised.preprocess.clone();
     let model = source.model();
     let start_values = source.snapshot();
-    let is_tpgm = config.method == Method::Tpgm;
     let settings = Settings {
         optimizer: config.optimizer(),
         clip_norm: config.clip_norm,
         smoothing: config.label_smoothing,
-        micro_batch: config.micro_batch.min(splits.train.items.len()),
-        radius_batch: if is_tpgm { config.radius_batch_size.min(splits.val.items.len()) } else { 0 },
+        micro_batch: 0,
         batch_norm: config.bn,
+        recompute: config.recompute,
     };
-    let bytes = Learner::bytes(&model, &settings) + if is_tpgm { Tpgm::bytes(model.layout().len) } else { 0 };
-    events(Event::Note(format!("{}: {} planned for this run", gpu.info.name, mib(bytes))));
-
-    let learner = Learner::new(gpu, model, &start_values, settings)?;
-    let excluded = excluded(config.exclude.as_deref(), &source)?;
-    let tpgm = match config.method {
-        Method::Vanilla => None,
-        Method::Tpgm => Some(Tpgm::new(
-            &learner,
-            &start_values.w,
-            &excluded,
-            TpgmSettings {
-                norm: config.norm,
-                radius_lr: config.radius_lr,
-                max_iters: config.max_iters,
-                proj_freq: config.proj_freq,
-            },
-        )?),
-    };
-
     let train_config = LoaderConfig {
         batch_size: config.batch_size,
         shuffle: !config.no_shuffle,
@@ -105,7 +84,45 @@ pub fn train(
         drop_last: !config.no_shuffle && splits.train.items.len() > config.batch_size,
         ..LoaderConfig::default()
     };
-    learner.check_batch(smallest_pass(&splits.train, &train_config, config.micro_batch))?;
+    let state_path = out.join(run_dir::STATE);
+    let sizes = match (config.micro_batch, start.resume) {
+        (MicroBatch::Images(images), _) => vec![images],
+        // A run that goes on goes on as it began.
+        (MicroBatch::Fitting(_), true) => vec![state::micro_batch(&state_path)?],
+        (MicroBatch::Fitting(_), false) => {
+            let trains = |micro: &usize| {
+                let pass = smallest_pass(&splits.train, &train_config, *micro);
+                config.bn == BatchNorm::Frozen || model.norm_pixels().is_none_or(|pixels| pixels * pass > 1)
+            };
+            let sizes: Vec<usize> = fit::sizes(config.batch_size).into_iter().filter(trains).collect();
+            if sizes.is_empty() { vec![config.batch_size] } else { sizes }
+        }
+    };
+    // Free memory is looked at to choose; what was chosen by hand is tried.
+    let chosen = matches!(config.micro_batch, MicroBatch::Fitting(_)) && !start.resume;
+    let limit = if chosen || config.memory_limit.is_some() { fit::limit(gpu, config.memory_limit) } else { None };
+    let images = splits.train.items.len().max(splits.val.items.len());
+    let with = |micro_batch: usize| Settings { micro_batch: micro_batch.min(images), ..settings };
+    let norm = (config.method == Method::Tpgm).then_some(config.norm);
+    let excluded = excluded(config.exclude.as_deref(), &source)?;
+    let (learner, tpgm) = fit::largest(
+        &sizes,
+        limit,
+        |size| Memory::plan(gpu, &model, &with(size), norm),
+        |memory| {
+            events(Event::Note(format!("{}: {memory}", gpu.info.name)));
+            let learner = Learner::new(gpu, model.clone(), &start_values, with(memory.micro_batch))?;
+            let tpgm_settings = norm.map(|norm| TpgmSettings {
+                norm,
+                radius_lr: config.radius_lr,
+                max_iters: config.max_iters,
+                proj_freq: config.proj_freq,
+            });
+            let tpgm = tpgm_settings.map(|s| Tpgm::new(&learner, &start_values.w, &excluded, s)).transpose()?;
+            Ok((learner, tpgm))
+        },
+    )?;
+    learner.check_batch(smallest_pass(&splits.train, &train_config, learner.capacity()))?;
     if config.bn == BatchNorm::Frozen && learner.stats.len == 0 {
         return Err(Error::Usage("--bn frozen is for models with batch norm, this one has none".into()));
     }
@@ -121,7 +138,6 @@ pub fn train(
     // Only now: a run that can't start leaves no folder behind.
     run_dir::create(out)?;
     let config_path = out.join("config.toml");
-    let state_path = out.join(run_dir::STATE);
     let setup = config.to_toml();
     let mut tpgm = tpgm;
     let mut learner = learner;
