@@ -1,22 +1,29 @@
 //! Activations that take turns in common buffers, or are computed once more in backward, give the same bits as a buffer for
-//! each tensor does.
+//! each tensor does; and so do dispatches that were cut into parts.
 
 mod common;
 
-use common::{Random, gpu, open, resnet_50};
-use tpgm::gpu::Program;
+use common::{Random, gpu, open, relative, resnet_50};
+use tpgm::gpu::{Program, View};
 use tpgm::method::Snapshot;
 use tpgm::method::learner::{STATE_WORDS, StepState};
 use tpgm::model::{Activation, Activations, Mode, Model, Phase, Pool, VitConfig};
-use tpgm::ops::Recorder;
 use tpgm::ops::cross_entropy::{self, CHANNELS, Channel};
+use tpgm::ops::{MAX_FLOPS, Recorder, attention, conv2d, matmul};
 
 const MODELS: [&str; 6] = ["vit_small", "vit_mean", "vit_quick", "resnet_basic", "resnet_bottleneck", "resnet_d"];
 const CAPACITY: usize = 5;
 
 /// Logits, gradient and running statistics after a pass over `batch` images, which follows a pass over NaN that has gone
 /// through every tensor: whoever reads what is not his finds one.
-fn pass(model: &Model, start: &Snapshot, acts: &Activations, batch: usize, phase: Phase) -> [Vec<u32>; 3] {
+fn pass(
+    model: &Model,
+    start: &Snapshot,
+    acts: &Activations,
+    batch: usize,
+    phase: Phase,
+    max_flops: u64,
+) -> [Vec<u32>; 3] {
     let gpu = gpu();
     let (w, stats) = start.upload(gpu, model).unwrap();
     let dw = model.layout().arena(gpu, "gradient").unwrap();
@@ -37,6 +44,7 @@ fn pass(model: &Model, start: &Snapshot, acts: &Activations, batch: usize, phase
         gpu.write(&stats, &start.stats);
         let dims = cross_entropy::Dims { batch, classes, smoothing: 0.1, grad_scale: 1.0 / batch as f32 };
         let mut r = Recorder::new(gpu, &scratch);
+        r.max_flops = max_flops;
         pass.forward(&mut r, &w, &stats, phase).unwrap();
         cross_entropy::forward(&mut r, &pass.loss(), &pass.dlogits(), &pass.logits(), &pass.labels(), dims).unwrap();
         cross_entropy::record(&mut r, &ring, &pass.loss(), &state, Channel::Train, dims).unwrap();
@@ -57,10 +65,10 @@ fn shared_buffers_and_recomputation_give_the_bits_of_separate_buffers() {
         let modes = modes.map(|m| m.allocate(gpu()).unwrap());
         for phase in [Phase::Train, Phase::Eval] {
             for batch in [CAPACITY, 3, 2] {
-                let wanted = pass(&model, &start, &apart, batch, phase);
+                let wanted = pass(&model, &start, &apart, batch, phase, MAX_FLOPS);
                 assert!(wanted[1].iter().all(|g| f32::from_bits(*g).is_finite()), "{name}");
                 for (acts, mode) in modes.iter().zip(["shared", "recomputed"]) {
-                    let got = pass(&model, &start, acts, batch, phase);
+                    let got = pass(&model, &start, acts, batch, phase, MAX_FLOPS);
                     for (i, what) in ["logits", "gradient", "statistics"].iter().enumerate() {
                         assert!(got[i] == wanted[i], "{name} {phase:?} batch {batch}: {what} differ where {mode}");
                     }
@@ -103,6 +111,85 @@ fn a_plan_for_the_largest_batch_holds_for_smaller_ones() {
                 assert!(acts.plan.holds(&acts.lifetimes(gpu(), &model, batch).unwrap()), "{name} {mode:?} {batch}");
             }
         }
+    }
+}
+
+#[test]
+fn a_model_in_many_short_dispatches_gives_the_same_logits() {
+    for name in MODELS {
+        let (model, start) = open(name);
+        let acts = model.plan(gpu(), CAPACITY, Mode::Train).unwrap().allocate(gpu()).unwrap();
+        let whole = pass(&model, &start, &acts, CAPACITY, Phase::Train, MAX_FLOPS);
+        let parts = pass(&model, &start, &acts, CAPACITY, Phase::Train, 1);
+        assert!(whole[0] == parts[0] && whole[2] == parts[2], "{name}");
+        // The gradient of a weight is a sum over rows, here of several sums.
+        let [whole, parts] = [whole, parts].map(|bits| bits[1].iter().map(|b| f32::from_bits(*b)).collect::<Vec<_>>());
+        let error = relative(&parts, &whole);
+        assert!(error < 1e-5, "{name}: {error:e}");
+    }
+}
+
+/// What `op` writes to the first of `views` in one dispatch, and in the most that it can be cut into, with their counts.
+fn cut(len: usize, others: &[usize], op: impl Fn(&mut Recorder, &View, &[View])) -> [(Vec<u32>, usize); 2] {
+    let gpu = gpu();
+    let mut random = Random::new(7);
+    let others: Vec<View> = others.iter().map(|len| gpu.upload("tensor", &random.vec(*len)).unwrap()).collect();
+    let scratch = gpu.buffer("scratch", 1 << 20).unwrap();
+    [MAX_FLOPS, 1].map(|max_flops| {
+        let out = gpu.buffer("out", len).unwrap();
+        let mut r = Recorder::new(gpu, &scratch);
+        r.max_flops = max_flops;
+        op(&mut r, &out, &others);
+        Program::run(gpu, &[], &[&r.program]).unwrap();
+        (gpu.read(&out).unwrap(), r.program.steps.len())
+    })
+}
+
+fn assert_cut(name: &str, [whole, parts]: [(Vec<u32>, usize); 2]) {
+    assert!(parts.1 > whole.1, "{name}: still {} dispatches", parts.1);
+    assert!(whole.0 == parts.0, "{name}: other bits in {} dispatches", parts.1);
+    assert!(whole.0.iter().any(|bits| *bits != 0), "{name}");
+}
+
+#[test]
+fn a_long_dispatch_is_cut_into_parts_that_give_the_same_bits() {
+    let (m, n, k) = (200, 48, 36);
+    let product = cut(m * n, &[m * k, n * k, n], |r, out, v| {
+        matmul::forward(r, out, &v[0], &v[1], Some(&v[2]), m, n, k).unwrap();
+    });
+    assert_cut("matmul", product);
+    let product =
+        cut(m * k, &[m * n, n * k], |r, out, v| matmul::backward_input(r, out, &v[0], &v[1], m, n, k).unwrap());
+    assert_cut("matmul::backward_input", product);
+
+    let dims = attention::Dims { batch: 3, tokens: 16, heads: 4, head_dim: 8 };
+    let (len, stats) = (3 * 16 * 4 * 8, 3 * 16 * 4);
+    let attended = cut(len, &[stats, 3 * len], |r, out, v| attention::forward(r, out, &v[0], &v[1], dims).unwrap());
+    assert_cut("attention", attended);
+    let gradient = cut(3 * len, &[stats, len, len, 3 * len, stats], |r, out, v| {
+        attention::backward(r, out, &v[0], &v[1], &v[2], &v[3], &v[4], dims).unwrap();
+    });
+    assert_cut("attention::backward", gradient);
+
+    for (in_channels, groups) in [(8, 1), (6, 2)] {
+        let dims = conv2d::Dims {
+            batch: 5,
+            height: 16,
+            width: 16,
+            in_channels,
+            out_channels: 8,
+            kernel: 3,
+            stride: 2,
+            padding: 1,
+            groups,
+        };
+        let (inp, out) = (5 * 256 * in_channels, 5 * 64 * 8);
+        let lens = [inp, dims.weight_len()];
+        let image = cut(out, &lens, |r, out, v| conv2d::forward(r, out, &v[0], &v[1], dims).unwrap());
+        assert_cut("conv2d", image);
+        let lens = [out, dims.weight_len()];
+        let gradient = cut(inp, &lens, |r, dinp, v| conv2d::backward_input(r, dinp, &v[0], &v[1], dims, true).unwrap());
+        assert_cut("conv2d::backward_input", gradient);
     }
 }
 
