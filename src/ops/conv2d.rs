@@ -4,11 +4,13 @@
 //! Channel counts that are no multiple of 4 may be stored padded to one, with zeros: a view's length tells. RGB images
 //! from [`to_nhwc`] are best stored so, since unpadded they, and grouped convolutions, take a slow path.
 
+use std::ops::Range;
+
 use crate::error::Result;
 use crate::gpu::buffer::align;
 use crate::gpu::program::fold;
 use crate::gpu::{View, shaders};
-use crate::ops::{Recorder, WG, check, column_sum, matmul};
+use crate::ops::{Recorder, WG, check, column_sum, matmul, rows};
 
 pub use crate::cpu::conv2d::Dims;
 
@@ -154,6 +156,18 @@ pub fn scratch_len(dims: Dims) -> usize {
     align(simple.max(fast))
 }
 
+/// Runs of images that one dispatch takes: see [`Recorder::parts`].
+fn image_parts(r: &Recorder, inp: &View, out: &View, dims: Dims) -> Vec<(Range<usize>, Dims)> {
+    let batch = dims.batch;
+    let parts = r.parts(batch, flops(dims) / batch as u64, &[inp.len / batch, out.len / batch]);
+    parts.into_iter().map(|part| (part.clone(), Dims { batch: part.len(), ..dims })).collect()
+}
+
+/// Floating-point operations of one pass.
+fn flops(dims: Dims) -> u64 {
+    2 * (dims.out_pixels() * dims.weight_len()) as u64
+}
+
 /// Packed weights in scratch, for the forward pass or `transposed` for the gradient of `inp`.
 fn pack(r: &mut Recorder, weight: &View, layout: Layout, transposed: bool) -> Result<View> {
     let [packed] = r.scratch("conv2d", layout.packed_len());
@@ -187,14 +201,24 @@ fn gather(
         (&shaders::CONV2D, TILE)
     };
     let kernel = r.kernel(shader, entry, &constants)?;
-    let rows = (params.batch * params.rows_h * params.rows_w) as usize;
-    let grid = [channels.div_ceil(cols) as u32, rows.div_ceil(TILE) as u32, 1];
+    let pixels = (params.batch * params.rows_h * params.rows_w) as usize;
+    let grid = [channels.div_ceil(cols) as u32, pixels.div_ceil(TILE) as u32, 1];
     r.push(&kernel, &[("dst", dst), ("src", src), ("packed", packed)], params, grid);
+    let taps = (params.taps_y * params.taps_x * params.src_c4 * 4) as usize;
+    r.work(2 * (pixels * taps * channels) as u64);
     Ok(())
 }
 
 /// `out = ` the convolution of `inp`: `out` `[B, H', W', O]`, `inp` `[B, H, W, C]`, `weight` `[O, C/groups, k, k]`.
 pub fn forward(r: &mut Recorder, out: &View, inp: &View, weight: &View, dims: Dims) -> Result<()> {
+    let (in_image, out_image) = (inp.len / dims.batch, out.len / dims.batch);
+    for (part, dims) in image_parts(r, inp, out, dims) {
+        forward_part(r, &rows(out, &part, out_image), &rows(inp, &part, in_image), weight, dims)?;
+    }
+    Ok(())
+}
+
+fn forward_part(r: &mut Recorder, out: &View, inp: &View, weight: &View, dims: Dims) -> Result<()> {
     let layout = layout("conv2d", ["inp", "out"], inp, out, weight, dims);
     if layout.pointwise() {
         return matmul::forward(r, out, inp, weight, None, dims.out_pixels(), dims.out_channels, dims.in_channels);
@@ -211,6 +235,22 @@ pub fn forward(r: &mut Recorder, out: &View, inp: &View, weight: &View, dims: Di
 
 /// Gradient of the input: `dinp = `, or `+= ` with `accumulate`. Shapes as in [`forward`].
 pub fn backward_input(
+    r: &mut Recorder,
+    dinp: &View,
+    dout: &View,
+    weight: &View,
+    dims: Dims,
+    accumulate: bool,
+) -> Result<()> {
+    let (in_image, out_image) = (dinp.len / dims.batch, dout.len / dims.batch);
+    for (part, dims) in image_parts(r, dinp, dout, dims) {
+        let (dinp, dout) = (rows(dinp, &part, in_image), rows(dout, &part, out_image));
+        backward_input_part(r, &dinp, &dout, weight, dims, accumulate)?;
+    }
+    Ok(())
+}
+
+fn backward_input_part(
     r: &mut Recorder,
     dinp: &View,
     dout: &View,
@@ -278,6 +318,14 @@ pub fn backward_input(
 
 /// Gradient of the weight: `dweight += `. Shapes as in [`forward`].
 pub fn backward_weight(r: &mut Recorder, dweight: &View, dout: &View, inp: &View, dims: Dims) -> Result<()> {
+    let (in_image, out_image) = (inp.len / dims.batch, dout.len / dims.batch);
+    for (part, dims) in image_parts(r, inp, dout, dims) {
+        backward_weight_part(r, dweight, &rows(dout, &part, out_image), &rows(inp, &part, in_image), dims)?;
+    }
+    Ok(())
+}
+
+fn backward_weight_part(r: &mut Recorder, dweight: &View, dout: &View, inp: &View, dims: Dims) -> Result<()> {
     let layout = layout("conv2d::backward_weight", ["inp", "dout"], inp, dout, dweight, dims);
     let pixels = dims.out_pixels();
     if !layout.fast() {
@@ -295,8 +343,8 @@ pub fn backward_weight(r: &mut Recorder, dweight: &View, dout: &View, inp: &View
     let chunks = pixels.div_ceil(chunk);
     let [partial] = r.scratch("conv2d::backward_weight", chunks * layout.packed_len());
     let params = Params { chunk: chunk as u32, ..layout.params() };
-    let rows = layout.packed_len() / layout.out_pitch;
-    let grid = [rows.div_ceil(TILE) as u32, layout.out_pitch.div_ceil(cols) as u32, chunks as u32];
+    let taps = layout.packed_len() / layout.out_pitch;
+    let grid = [taps.div_ceil(TILE) as u32, layout.out_pitch.div_ceil(cols) as u32, chunks as u32];
     let kernel = if direct {
         r.kernel(&shaders::CONV2D_DIRECT, "backward_weight", &[("COLS", cols as f64)])?
     } else {
@@ -304,6 +352,7 @@ pub fn backward_weight(r: &mut Recorder, dweight: &View, dout: &View, inp: &View
     };
     let dout_name = if direct { "dout" } else { "dout4" };
     r.push(&kernel, &[("partial", &partial), (dout_name, dout), ("src", inp)], &params, grid);
+    r.work(flops(dims));
 
     let lanes = r.reduce_lanes();
     let kernel = r.kernel(&shaders::CONV2D, "unpack", &[("WG", lanes as f64)])?;

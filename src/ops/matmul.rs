@@ -2,7 +2,7 @@
 
 use crate::error::Result;
 use crate::gpu::{View, shaders};
-use crate::ops::{Recorder, check};
+use crate::ops::{Recorder, check, rows};
 
 /// Side of the tiled kernel's tile, in both directions.
 const TILE: usize = 64;
@@ -25,7 +25,35 @@ struct Dims {
     k: usize,
 }
 
+/// The product in as many dispatches as its work asks for. Parts of the rows of `out` give the same bits as the whole; a
+/// weight's gradient is cut along its sum, and its parts add up.
 fn run(
+    r: &mut Recorder,
+    entry: &str,
+    out: &View,
+    [a, b]: [&View; 2],
+    bias: Option<&View>,
+    accumulate: bool,
+    dims: Dims,
+) -> Result<()> {
+    let Dims { m, n, k } = dims;
+    let along_sum = entry == "backward_weight";
+    let (count, strides) = if along_sum { (k, [m, n]) } else { (m, [k, n]) };
+    let parts = r.parts(count, 2 * (m * n * k / count) as u64, &strides);
+    for part in parts {
+        let len = part.len();
+        if along_sum {
+            let (a, b) = (rows(a, &part, m), rows(b, &part, n));
+            dispatch(r, entry, out, [&a, &b], bias, accumulate, Dims { k: len, ..dims })?;
+        } else {
+            let (out, a) = (rows(out, &part, n), rows(a, &part, k));
+            dispatch(r, entry, &out, [&a, b], bias, accumulate, Dims { m: len, ..dims })?;
+        }
+    }
+    Ok(())
+}
+
+fn dispatch(
     r: &mut Recorder,
     entry: &str,
     out: &View,
@@ -42,9 +70,9 @@ fn run(
         vec![("ACCUMULATE", f64::from(u8::from(accumulate))), ("HAS_BIAS", f64::from(u8::from(bias.is_some())))];
     let (shader, grid) = if r.for_cpu && r.gpu.has_wide_subgroups() {
         // A tall tile is faster where it divides m, and wasteful where m barely passes a multiple of it.
-        let rows = if m % 64 == 0 || m > 512 { 64 } else { 32 };
-        constants.push(("ROWS", rows as f64));
-        (&shaders::MATMUL_DIRECT, [n.div_ceil(DIRECT_COLS), m.div_ceil(rows)])
+        let tile = if m % 64 == 0 || m > 512 { 64 } else { 32 };
+        constants.push(("ROWS", tile as f64));
+        (&shaders::MATMUL_DIRECT, [n.div_ceil(DIRECT_COLS), m.div_ceil(tile)])
     } else {
         (&shaders::MATMUL, [n.div_ceil(TILE), m.div_ceil(TILE)])
     };
@@ -59,6 +87,7 @@ fn run(
     ];
     let params = Params { m: m as u32, n: n as u32, k: k as u32 };
     r.push(&kernel, &views, &params, [grid[0] as u32, grid[1] as u32, 1]);
+    r.work(2 * (m * n * k) as u64);
     Ok(())
 }
 

@@ -20,10 +20,11 @@ pub mod relu;
 pub mod residual;
 pub mod sgd;
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::error::Result;
-use crate::gpu::buffer::align;
+use crate::gpu::buffer::{ALIGN, align};
 use crate::gpu::program::{self, Params, Program};
 use crate::gpu::shaders::Shader;
 use crate::gpu::{Gpu, Kernel, View};
@@ -36,6 +37,10 @@ const PER_LANE: usize = 16;
 /// Rows that one lane adds up in the first stage of a sum over rows.
 const ROWS_PER_CHUNK: usize = 64;
 
+/// Floating-point operations of a dispatch, at most. Drivers kill what keeps a GPU busy for seconds: at 40 GFLOP/s, which is
+/// slow for an integrated one, this is half a second.
+pub const MAX_FLOPS: u64 = 20_000_000_000;
+
 /// Where ops record: the device, the program being written, and a scratch buffer that they share.
 #[derive(Debug)]
 pub struct Recorder<'a> {
@@ -46,6 +51,8 @@ pub struct Recorder<'a> {
     /// Whether to record the kernel variants meant for CPU adapters, or those for GPUs. [`Recorder::new`] goes by the
     /// adapter; the kernel suite runs both everywhere.
     pub for_cpu: bool,
+    /// Floating-point operations of a dispatch, at most: [`MAX_FLOPS`], unless a test wants many parts.
+    pub max_flops: u64,
     scratch: &'a View,
     /// With placeholders for tensors: the buffers that each dispatch would have touched.
     touched: Option<Vec<Vec<u64>>>,
@@ -66,7 +73,7 @@ pub fn scratch_len(rows: usize, cols: usize) -> usize {
 impl<'a> Recorder<'a> {
     /// An empty program that records for `gpu`; `scratch` is at least the largest [`scratch_len`] of its ops.
     pub fn new(gpu: &'a Gpu, scratch: &'a View) -> Self {
-        Recorder { gpu, program: Program::new(), for_cpu: gpu.is_cpu(), scratch, touched: None }
+        Recorder { gpu, program: Program::new(), for_cpu: gpu.is_cpu(), max_flops: MAX_FLOPS, scratch, touched: None }
     }
 
     /// Records nothing but which buffers each dispatch touches: tensors may be placeholders.
@@ -96,12 +103,38 @@ impl<'a> Recorder<'a> {
         }
     }
 
+    /// Notes the work of the dispatch that was recorded last.
+    fn work(&mut self, flops: u64) {
+        if let Some(step) = self.program.steps.last_mut() {
+            step.flops = flops;
+        }
+    }
+
+    /// Cuts `count` rows of `flops` each into runs of at most [`Recorder::max_flops`]. Tensors with these strides a row can
+    /// be cut there: a view starts at a multiple of [`ALIGN`].
+    fn parts(&self, count: usize, flops: u64, strides: &[usize]) -> Vec<Range<usize>> {
+        if count as u64 * flops <= self.max_flops {
+            return vec![0..count];
+        }
+        // Both are powers of two at most ALIGN, so the largest is a multiple of the others.
+        let whole = |stride: &usize| ALIGN >> stride.trailing_zeros().min(ALIGN.trailing_zeros());
+        let unit = strides.iter().map(whole).max().unwrap_or(1);
+        let rows = (self.max_flops / flops.max(1)) as usize / unit * unit;
+        let rows = rows.max(unit);
+        (0..count).step_by(rows).map(|start| start..count.min(start + rows)).collect()
+    }
+
     /// `N` scratch ranges of `len` elements.
     fn scratch<const N: usize>(&self, op: &str, len: usize) -> [View; N] {
         let needed = (N - 1) * align(len) + len;
         assert!(self.scratch.len >= needed, "{op}: scratch of {} elements, {needed} needed", self.scratch.len);
         std::array::from_fn(|i| self.scratch.slice(i * align(len), len))
     }
+}
+
+/// Rows `part` of a view with `stride` elements a row.
+fn rows(view: &View, part: &Range<usize>, stride: usize) -> View {
+    view.slice(part.start * stride, part.len() * stride)
 }
 
 /// Asserts a view's length: a wrong one is a bug of the model's.
