@@ -4,7 +4,8 @@ use crate::cli::table::table;
 use crate::error::Result;
 use crate::gpu::{Gpu, profile};
 use crate::method::{Learner, Settings, Tpgm, TpgmSettings};
-use crate::train::config::{Method, MicroBatch, TrainConfig};
+use crate::train::config::{Method, TrainConfig};
+use crate::train::fit::MicroBatch;
 use crate::train::source::Source;
 
 /// Times a training step of one micro-batch, and TPGM's own part of a radius update, kernel by kernel; the tables go to

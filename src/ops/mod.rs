@@ -113,13 +113,11 @@ impl<'a> Recorder<'a> {
     /// Cuts `count` rows of `flops` each into runs of at most [`Recorder::max_flops`]. Tensors with these strides a row can
     /// be cut there: a view starts at a multiple of [`ALIGN`].
     fn parts(&self, count: usize, flops: u64, strides: &[usize]) -> Vec<Range<usize>> {
-        if count as u64 * flops <= self.max_flops {
-            return vec![0..count];
-        }
         // Both are powers of two at most ALIGN, so the largest is a multiple of the others.
         let whole = |stride: &usize| ALIGN >> stride.trailing_zeros().min(ALIGN.trailing_zeros());
         let unit = strides.iter().map(whole).max().unwrap_or(1);
-        let rows = (self.max_flops / flops.max(1)) as usize / unit * unit;
+        let short = count as u64 * flops <= self.max_flops;
+        let rows = if short { count } else { (self.max_flops / flops) as usize / unit * unit };
         let rows = rows.max(unit);
         (0..count).step_by(rows).map(|start| start..count.min(start + rows)).collect()
     }

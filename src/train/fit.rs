@@ -1,12 +1,44 @@
 //! How many images pass through the device at once: as many as were asked for, or as fit its memory.
 
+use serde::{Deserialize, Serialize};
+
+use crate::data::{Dataset, LoaderConfig};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::gpu::buffer::mib;
 use crate::method::memory::Memory;
 
+/// Images that pass through the adapter at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged, expecting = "invalid micro-batch: a number of images, or \"auto\"")]
+pub enum MicroBatch {
+    /// This many, at most.
+    Images(usize),
+    /// As many as fit the memory.
+    Fitting(Auto),
+}
+
+/// The word `auto`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Auto {
+    /// Chosen by the program.
+    Auto,
+}
+
+impl std::str::FromStr for MicroBatch {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "auto" => Ok(Self::Fitting(Auto::Auto)),
+            _ => text.parse().map(Self::Images).map_err(|_| "a number of images, or auto".into()),
+        }
+    }
+}
+
 /// The sizes that a batch can be cut into, largest first: the whole, halves, thirds, …, rounded up.
-pub fn sizes(batch: usize) -> Vec<usize> {
+fn sizes(batch: usize) -> Vec<usize> {
     let mut sizes: Vec<usize> = (1..=batch).map(|parts| batch.div_ceil(parts)).collect();
     sizes.dedup();
     sizes
@@ -14,7 +46,7 @@ pub fn sizes(batch: usize) -> Vec<usize> {
 
 /// Bytes that a run may take: `--memory-limit` where it is given. Else a CPU adapter may take three quarters of what memory
 /// is free, where the system tells; a GPU does not tell, and what does not fit shows when it is allocated.
-pub fn limit(gpu: &Gpu, memory_limit: Option<u64>) -> Option<u64> {
+fn limit(gpu: &Gpu, memory_limit: Option<u64>) -> Option<u64> {
     memory_limit.map(|mebibytes| mebibytes.saturating_mul(1 << 20)).or_else(|| {
         let text = std::fs::read_to_string("/proc/meminfo").ok().filter(|_| gpu.is_cpu())?;
         Some(available(&text)? / 4 * 3)
@@ -25,6 +57,19 @@ pub fn limit(gpu: &Gpu, memory_limit: Option<u64>) -> Option<u64> {
 fn available(meminfo: &str) -> Option<u64> {
     let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
     Some(line.split_whitespace().next()?.parse::<u64>().ok()? * 1024)
+}
+
+/// The sizes to try for `batch` images, and the limit to keep to. What was chosen by hand is tried whatever is free.
+pub fn choices(
+    gpu: &Gpu,
+    micro_batch: MicroBatch,
+    batch: usize,
+    memory_limit: Option<u64>,
+) -> (Vec<usize>, Option<u64>) {
+    match micro_batch {
+        MicroBatch::Images(images) => (vec![images.min(batch)], memory_limit.and_then(|_| limit(gpu, memory_limit))),
+        MicroBatch::Fitting(_) => (sizes(batch), limit(gpu, memory_limit)),
+    }
 }
 
 /// What `make` builds for the first of `sizes` whose plan is inside `limit` and which the device has room for.
@@ -57,6 +102,14 @@ pub fn largest<T>(
         }
     }
     Err(Error::Usage("a batch of no images".into()))
+}
+
+/// The fewest images of a pass: a last partial batch, or what micro-batches leave of one, is smaller than the others.
+pub fn smallest_pass(train: &Dataset, config: &LoaderConfig, micro: usize) -> usize {
+    let last = |count: usize, size: usize| if count.is_multiple_of(size) { size.min(count) } else { count % size };
+    let count = train.items.len();
+    let partial = if config.drop_last { config.batch_size } else { last(count, config.batch_size) };
+    last(partial, micro).min(last(config.batch_size.min(count), micro))
 }
 
 #[cfg(test)]

@@ -12,11 +12,11 @@ use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::method::learner::StepRecord;
 use crate::method::{BatchNorm, Learner, Memory, Schedule, Settings, Snapshot, Tpgm, TpgmSettings};
-use crate::train::config::{Method, MicroBatch, TrainConfig};
+use crate::train::config::{Method, TrainConfig};
 use crate::train::evaluate::{Evaluation, evaluate};
 use crate::train::events::{Event, Start, Summary, TestResult};
 use crate::train::exclude::excluded;
-use crate::train::fit;
+use crate::train::fit::{self, MicroBatch};
 use crate::train::run_dir::{self, Reached, RunLog};
 use crate::train::schedule::LearningRate;
 use crate::train::source::Source;
@@ -85,33 +85,31 @@ pub fn train(
         ..LoaderConfig::default()
     };
     let state_path = out.join(run_dir::STATE);
-    let sizes = match (config.micro_batch, start.resume) {
-        (MicroBatch::Images(images), _) => vec![images],
-        // A run that goes on goes on as it began.
-        (MicroBatch::Fitting(_), true) => vec![state::micro_batch(&state_path)?],
-        (MicroBatch::Fitting(_), false) => {
-            let trains = |micro: &usize| {
-                let pass = smallest_pass(&splits.train, &train_config, *micro);
-                config.bn == BatchNorm::Frozen || model.norm_pixels().is_none_or(|pixels| pixels * pass > 1)
-            };
-            let sizes: Vec<usize> = fit::sizes(config.batch_size).into_iter().filter(trains).collect();
-            if sizes.is_empty() { vec![config.batch_size] } else { sizes }
-        }
+    // A run that goes on goes on as it began.
+    let micro_batch = match config.micro_batch {
+        MicroBatch::Fitting(_) if start.resume => MicroBatch::Images(state::micro_batch(&state_path)?),
+        as_asked => as_asked,
     };
-    // Free memory is looked at to choose; what was chosen by hand is tried.
-    let chosen = matches!(config.micro_batch, MicroBatch::Fitting(_)) && !start.resume;
-    let limit = if chosen || config.memory_limit.is_some() { fit::limit(gpu, config.memory_limit) } else { None };
     let images = splits.train.items.len().max(splits.val.items.len());
-    let with = |micro_batch: usize| Settings { micro_batch: micro_batch.min(images), ..settings };
+    let (mut sizes, limit) = fit::choices(gpu, micro_batch, config.batch_size.min(images), config.memory_limit);
+    if sizes.len() > 1 && config.bn == BatchNorm::Train {
+        let fits = |micro: &usize| {
+            let pass = fit::smallest_pass(&splits.train, &train_config, *micro);
+            model.norm_pixels().is_none_or(|pixels| pixels * pass > 1)
+        };
+        let whole = sizes[0];
+        sizes.retain(|size| *size == whole || fits(size));
+    }
     let norm = (config.method == Method::Tpgm).then_some(config.norm);
     let excluded = excluded(config.exclude.as_deref(), &source)?;
     let (learner, tpgm) = fit::largest(
         &sizes,
         limit,
-        |size| Memory::plan(gpu, &model, &with(size), norm),
+        |micro_batch| Memory::plan(gpu, &model, &Settings { micro_batch, ..settings }, norm),
         |memory| {
             events(Event::Note(format!("{}: {memory}", gpu.info.name)));
-            let learner = Learner::new(gpu, model.clone(), &start_values, with(memory.micro_batch))?;
+            let settings = Settings { micro_batch: memory.micro_batch, ..settings };
+            let learner = Learner::new(gpu, model.clone(), &start_values, settings)?;
             let tpgm_settings = norm.map(|norm| TpgmSettings {
                 norm,
                 radius_lr: config.radius_lr,
@@ -122,7 +120,7 @@ pub fn train(
             Ok((learner, tpgm))
         },
     )?;
-    learner.check_batch(smallest_pass(&splits.train, &train_config, learner.capacity()))?;
+    learner.check_batch(fit::smallest_pass(&splits.train, &train_config, learner.capacity()))?;
     if config.bn == BatchNorm::Frozen && learner.stats.len == 0 {
         return Err(Error::Usage("--bn frozen is for models with batch norm, this one has none".into()));
     }
@@ -181,14 +179,6 @@ pub fn train(
 fn epoch_steps(train: &Dataset, config: &LoaderConfig) -> u64 {
     let (count, size) = (train.items.len(), config.batch_size);
     (if config.drop_last { count / size } else { count.div_ceil(size) }) as u64
-}
-
-/// The fewest images of a pass: a last partial batch, or what micro-batches leave of one, is smaller than the others.
-fn smallest_pass(train: &Dataset, config: &LoaderConfig, micro: usize) -> usize {
-    let last = |count: usize, size: usize| if count.is_multiple_of(size) { size.min(count) } else { count % size };
-    let count = train.items.len();
-    let partial = if config.drop_last { config.batch_size } else { last(count, config.batch_size) };
-    last(partial, micro).min(last(config.batch_size.min(count), micro))
 }
 
 impl Run<'_, '_> {
