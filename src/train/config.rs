@@ -149,7 +149,7 @@ pub struct TrainArgs {
     #[arg(long, value_name = "MIB")]
     pub memory_limit: Option<u64>,
     /// Keep only what enters each block and compute the rest once more in the backward pass: less memory, a step that is
-    /// about a third longer, the same results
+    /// about a quarter longer, the same results
     #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
     pub recompute: Option<bool>,
     /// sgd or adamw [default: sgd]
