@@ -25,8 +25,8 @@ fn settings(optimizer: Optimizer, batch: usize) -> Settings {
         clip_norm: 0.0,
         smoothing: 0.0,
         micro_batch: batch,
-        radius_batch: batch,
         batch_norm: BatchNorm::Train,
+        recompute: false,
     }
 }
 
@@ -135,8 +135,7 @@ fn trajectory(prefix: &str) {
     let micro = hyper.get("micro").map_or(1, |m| m.as_u64().unwrap() as usize);
     let clip_norm = hyper.get("max_norm").map_or(0.0, |m| m.as_f64().unwrap() as f32);
     let (model, weights) = model("vit_small");
-    let settings =
-        Settings { clip_norm, micro_batch: batch / micro, radius_batch: 0, ..settings(optimizer(&hyper), batch) };
+    let settings = Settings { clip_norm, micro_batch: batch / micro, ..settings(optimizer(&hyper), batch) };
     let mut learner = Learner::new(gpu(), model, &weights, settings).unwrap();
     let losses = golden.f32(&format!("{prefix}.losses"));
     for step in 0..losses.len() {

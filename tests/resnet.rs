@@ -5,7 +5,7 @@ mod common;
 
 use std::collections::BTreeMap;
 
-use common::{Random, fixture_path, gpu};
+use common::{Random, fixture_path, gpu, resnet_50};
 use tpgm::checkpoint::{
     Checkpoint, Overrides, Recognised, Values, describe, fresh_model, fresh_resnet, fresh_statistics, recognise,
     replace_head, write_model, write_safetensors,
@@ -13,7 +13,7 @@ use tpgm::checkpoint::{
 use tpgm::cpu::mars::Norm;
 use tpgm::data::resize::Interpolation;
 use tpgm::error::Error;
-use tpgm::method::{BatchNorm, Learner, Optimizer, Settings, Tpgm, TpgmSettings};
+use tpgm::method::{BatchNorm, Learner, Memory, Optimizer, Settings, Tpgm, TpgmSettings};
 use tpgm::model::resnet_config::{Block, BlockConfig, Downsample, Pooling, ResNetConfig, Stem};
 use tpgm::model::{Model, ModelConfig};
 use tpgm::ops::sgd::Sgd;
@@ -297,7 +297,7 @@ fn what_is_no_resnet_of_ours_is_refused_with_the_tensor_that_tells() {
 const SGD: Optimizer = Optimizer::Sgd(Sgd { momentum: 0.9, nesterov: true, weight_decay: 5e-4 });
 
 fn settings(batch: usize, batch_norm: BatchNorm) -> Settings {
-    Settings { optimizer: SGD, clip_norm: 0.0, smoothing: 0.0, micro_batch: batch, radius_batch: batch, batch_norm }
+    Settings { optimizer: SGD, clip_norm: 0.0, smoothing: 0.0, micro_batch: batch, batch_norm, recompute: false }
 }
 
 fn source(size: usize) -> Source {
@@ -420,29 +420,10 @@ fn a_bad_batch_spoils_neither_weights_nor_the_statistics_that_are_saved() {
 
 #[test]
 fn a_resnet_50_at_224_pixels_and_batch_8_stays_inside_4_gib() {
-    let stage = |count, inner, stride| {
-        let block =
-            |i| BlockConfig { inner, out: 4 * inner, stride: if i == 0 { stride } else { 1 }, downsample: i == 0 };
-        (0..count).map(block).collect::<Vec<_>>()
-    };
-    let config = ResNetConfig {
-        image_size: 224,
-        block: Block::Bottleneck,
-        stem: Stem::Conv,
-        stem_widths: vec![64],
-        stages: vec![stage(3, 64, 1), stage(4, 128, 2), stage(6, 256, 2), stage(3, 512, 2)],
-        downsample: Downsample::Conv,
-        pooling: Pooling::Mean,
-        groups: 1,
-        eps: 1e-5,
-        momentum: 0.1,
-        classes: 1000,
-        head_bias: true,
-    };
-    let model = Model::new(config);
+    let model = Model::new(resnet_50());
     // torchvision's count of a ResNet-50's parameters.
     assert_eq!(model.layout().count(), 25_557_032);
-    let bytes = Learner::bytes(&model, &settings(8, BatchNorm::Train)) + Tpgm::bytes(model.layout().len);
+    let bytes = Memory::plan(gpu(), &model, &settings(8, BatchNorm::Train), Some(Norm::Mars)).unwrap().total();
     assert!(bytes < 4 << 30, "{bytes} bytes");
     println!("{} MiB", bytes >> 20);
 }

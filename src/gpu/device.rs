@@ -1,6 +1,7 @@
 //! Finding the adapters, choosing one, and opening it.
 
 use std::collections::HashMap;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, OnceLock};
 
 use crate::error::{Error, Result};
@@ -51,6 +52,8 @@ pub struct Gpu {
     pub(super) choices: Mutex<Choices>,
     /// The first error that reached no error scope, or the reason for which the device was lost.
     fault: Arc<Mutex<Option<Fault>>>,
+    /// Bytes of buffers that are alive.
+    pub(crate) allocated: Arc<AtomicU64>,
 }
 
 #[derive(Clone)]
@@ -226,6 +229,7 @@ impl Gpu {
             pipelines: OnceLock::new(),
             choices: Mutex::default(),
             fault,
+            allocated: Arc::default(),
         })
     }
 

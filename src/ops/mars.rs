@@ -2,8 +2,8 @@
 
 use crate::cpu::mars::Norm;
 use crate::error::Result;
-use crate::gpu::{Gpu, View, program::fold, shaders};
-use crate::model::params::{ParamLayout, Segment};
+use crate::gpu::{Gpu, View, buffer::align, program::fold, shaders};
+use crate::model::params::{Param, ParamLayout, Segment};
 use crate::ops::{Recorder, check};
 
 /// Elements of a row that one workgroup takes: enough to be worth its start, few enough to fill a GPU.
@@ -98,6 +98,15 @@ impl Mars {
             row_table: gpu.upload("projection row table", &rows)?,
             tensor_table: gpu.upload("projection tensor table", &tensors)?,
         })
+    }
+
+    /// Bytes of the buffers that [`Mars::new`] allocates.
+    pub fn bytes(layout: &ParamLayout, norm: Norm) -> u64 {
+        let rows = |p: &Param| norm.rows(&p.shape);
+        let chunks: usize = layout.params.iter().map(|p| rows(p) * (p.len / rows(p)).div_ceil(CHUNK)).sum();
+        let (rows, tensors) = (layout.params.iter().map(rows).sum::<usize>(), layout.params.len());
+        let lens = [chunks, 4 * chunks, rows, 2 * rows, RADIUS_WORDS * tensors, 3 * tensors];
+        lens.iter().map(|len| align(*len) as u64 * 4).sum()
     }
 
     fn params(&self) -> Params {

@@ -24,10 +24,11 @@ pub mod residual;
 pub mod sgd;
 pub mod tune;
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::error::Result;
-use crate::gpu::buffer::align;
+use crate::gpu::buffer::{ALIGN, align};
 use crate::gpu::program::{self, Params, Program};
 use crate::gpu::shaders::Shader;
 use crate::gpu::tune::{Tile, Variant};
@@ -41,6 +42,10 @@ const PER_LANE: usize = 16;
 
 /// Rows that one lane adds up in the first stage of a sum over rows.
 const ROWS_PER_CHUNK: usize = 64;
+
+/// Floating-point operations of a dispatch, at most. Drivers kill what keeps a GPU busy for seconds: at 40 GFLOP/s, which is
+/// slow for an integrated one, this is half a second.
+pub const MAX_FLOPS: u64 = 20_000_000_000;
 
 /// Where ops record: the device, the program being written, and a scratch buffer that they share.
 #[derive(Debug)]
@@ -56,7 +61,11 @@ pub struct Recorder<'a> {
     pub forced: Option<Variant>,
     /// Products that were recorded by default, since nobody has measured them on this adapter.
     pub untuned: Vec<Product>,
+    /// Floating-point operations of a dispatch, at most: [`MAX_FLOPS`], unless a test wants many parts.
+    pub max_flops: u64,
     scratch: &'a View,
+    /// With placeholders for tensors: the buffers that each dispatch would have touched.
+    touched: Option<Vec<Vec<u64>>>,
 }
 
 /// What an elementwise kernel needs to know.
@@ -74,7 +83,16 @@ pub fn scratch_len(rows: usize, cols: usize) -> usize {
 impl<'a> Recorder<'a> {
     /// An empty program that records for `gpu`; `scratch` is at least the largest [`scratch_len`] of its ops.
     pub fn new(gpu: &'a Gpu, scratch: &'a View) -> Self {
-        Recorder { gpu, program: Program::new(), for_cpu: gpu.is_cpu(), forced: None, untuned: Vec::new(), scratch }
+        Recorder {
+            gpu,
+            program: Program::new(),
+            for_cpu: gpu.is_cpu(),
+            forced: None,
+            untuned: Vec::new(),
+            max_flops: MAX_FLOPS,
+            scratch,
+            touched: None,
+        }
     }
 
     /// The variant for `product`: what was measured to be fastest, else the default.
@@ -93,6 +111,16 @@ impl<'a> Recorder<'a> {
             }
         }
         product.default_variant(self.for_cpu && wide)
+    }
+
+    /// Records nothing but which buffers each dispatch touches: tensors may be placeholders.
+    pub fn planning(gpu: &'a Gpu, scratch: &'a View) -> Self {
+        Recorder { touched: Some(Vec::new()), ..Recorder::new(gpu, scratch) }
+    }
+
+    /// The ids of the buffers that each dispatch touches, of a recorder made by [`Recorder::planning`].
+    pub fn touched(&self) -> &[Vec<u64>] {
+        self.touched.as_deref().unwrap_or_default()
     }
 
     /// Invocations of a workgroup whose lanes reduce together: on a CPU adapter a barrier is dear and eight lanes are
@@ -117,7 +145,29 @@ impl<'a> Recorder<'a> {
     }
 
     fn push(&mut self, kernel: &Arc<Kernel>, views: &[(&str, &View)], params: &impl Params, grid: [u32; 3]) {
-        self.program.push(self.gpu, kernel, views, params, grid);
+        match &mut self.touched {
+            Some(touched) => touched.push(views.iter().map(|(_, view)| view.buffer.id).collect()),
+            None => self.program.push(self.gpu, kernel, views, params, grid),
+        }
+    }
+
+    /// Notes the work of the dispatch that was recorded last.
+    fn work(&mut self, flops: u64) {
+        if let Some(step) = self.program.steps.last_mut() {
+            step.flops = flops;
+        }
+    }
+
+    /// Cuts `count` rows of `flops` each into runs of at most [`Recorder::max_flops`]. Tensors with these strides a row can
+    /// be cut there: a view starts at a multiple of [`ALIGN`].
+    fn parts(&self, count: usize, flops: u64, strides: &[usize]) -> Vec<Range<usize>> {
+        // Both are powers of two at most ALIGN, so the largest is a multiple of the others.
+        let whole = |stride: &usize| ALIGN >> stride.trailing_zeros().min(ALIGN.trailing_zeros());
+        let unit = strides.iter().map(whole).max().unwrap_or(1);
+        let short = count as u64 * flops <= self.max_flops;
+        let rows = if short { count } else { (self.max_flops / flops) as usize / unit * unit };
+        let rows = rows.max(unit);
+        (0..count).step_by(rows).map(|start| start..count.min(start + rows)).collect()
     }
 
     /// `N` scratch ranges of `len` elements.
@@ -126,6 +176,11 @@ impl<'a> Recorder<'a> {
         assert!(self.scratch.len >= needed, "{op}: scratch of {} elements, {needed} needed", self.scratch.len);
         std::array::from_fn(|i| self.scratch.slice(i * align(len), len))
     }
+}
+
+/// Rows `part` of a view with `stride` elements a row.
+fn rows(view: &View, part: &Range<usize>, stride: usize) -> View {
+    view.slice(part.start * stride, part.len() * stride)
 }
 
 /// Asserts a view's length: a wrong one is a bug of the model's.
