@@ -83,11 +83,12 @@ pub fn scratch_len(rows: usize, cols: usize) -> usize {
 impl<'a> Recorder<'a> {
     /// An empty program that records for `gpu`; `scratch` is at least the largest [`scratch_len`] of its ops.
     pub fn new(gpu: &'a Gpu, scratch: &'a View) -> Self {
+        let forced = gpu.forced_variant();
         Recorder {
             gpu,
             program: Program::new(),
-            for_cpu: gpu.is_cpu(),
-            forced: None,
+            for_cpu: forced.map_or(gpu.is_cpu(), |variant| variant.tile.is_direct()),
+            forced,
             untuned: Vec::new(),
             max_flops: MAX_FLOPS,
             scratch,
