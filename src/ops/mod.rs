@@ -154,6 +154,13 @@ fn elem(channels: usize) -> (usize, &'static str) {
     if channels.is_multiple_of(4) { (4, "alias elem = vec4f;\n") } else { (1, "alias elem = f32;\n") }
 }
 
+/// As [`elem`], for shaders that add an element's parts up.
+fn elem_sum(channels: usize) -> (usize, String) {
+    let (width, alias) = elem(channels);
+    let total = if width == 4 { "x.x + x.y + (x.z + x.w)" } else { "x" };
+    (width, format!("{alias}const WIDTH = {width}u;\nfn total(x: elem) -> f32 {{ return {total}; }}\n"))
+}
+
 /// A grid for `len` elements of an elementwise kernel.
 fn elementwise(len: usize) -> [u32; 3] {
     program::fold(len.div_ceil(WG * PER_LANE))

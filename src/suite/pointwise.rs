@@ -72,7 +72,21 @@ fn gelu_case(
 
 pub(super) fn residual(s: &mut Suite) -> Result<()> {
     for launch in Launch::all(s.gpu) {
-        for (rows, cols) in [(1, 1), (3, 65), (63, 3), (65, 197), (197, 63), (2, 768), (300, 3), (5, 4), (33, 28), (41, 260), (7, 1), (1030, 8), (97, 5)] {
+        for (rows, cols) in [
+            (1, 1),
+            (3, 65),
+            (63, 3),
+            (65, 197),
+            (197, 63),
+            (2, 768),
+            (300, 3),
+            (5, 4),
+            (33, 28),
+            (41, 260),
+            (7, 1),
+            (1030, 8),
+            (97, 5),
+        ] {
             let mut random = Random::new((rows * cols) as u64);
             let n = rows * cols;
             let (inp, branch, dout, gamma) = (random.vec(n), random.vec(n), random.vec(n), random.vec(cols));
