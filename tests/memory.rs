@@ -1,11 +1,14 @@
-//! Memory stays flat over thousands of steps. A binary of its own: the process's size is what is measured.
+//! Memory is what was planned, and stays flat over thousands of steps. A binary of its own: the process's size is what is
+//! measured.
 
 mod common;
 
 use common::{Fixture, Random, gpu};
 use tpgm::cpu::mars::Norm;
-use tpgm::method::{BatchNorm, Learner, Optimizer, Settings, Snapshot, Tpgm, TpgmSettings};
+use tpgm::gpu::Gpu;
+use tpgm::method::{BatchNorm, Learner, Memory, Optimizer, Settings, Snapshot, Tpgm, TpgmSettings};
 use tpgm::model::{Model, VitConfig};
+use tpgm::ops::adamw::AdamW;
 use tpgm::ops::sgd::Sgd;
 
 /// Resident memory of this process in bytes; on a CPU adapter the device's memory is part of it.
@@ -37,8 +40,8 @@ fn memory_is_flat_over_two_thousand_steps() {
         clip_norm: 1.0,
         smoothing: 0.0,
         micro_batch: 2,
-        radius_batch: 4,
         batch_norm: BatchNorm::Train,
+        recompute: false,
     };
     let mut learner = Learner::new(gpu(), model, &Snapshot::of_weights(weights.clone()), settings).unwrap();
     let tpgm_settings = TpgmSettings { norm: Norm::Mars, radius_lr: 1e-2, max_iters: 1, proj_freq: 1 };
@@ -64,4 +67,50 @@ fn memory_is_flat_over_two_thousand_steps() {
     let growth = resident().saturating_sub(before);
     // A leak of a bind group, a staging buffer or a batch a step would be megabytes; pools may still round up a little.
     assert!(growth < 2 << 20, "{growth} bytes more after 2,000 steps");
+}
+
+/// Buffers of a run that was planned for `model`, allocated on a device of its own, trained and evaluated.
+fn assert_planned(name: &str, model: &Model, start: &Snapshot, settings: Settings) -> Memory {
+    let gpu = Gpu::open(std::env::var("TPGM_TEST_ADAPTER").ok().as_deref(), true).unwrap();
+    let memory = Memory::plan(&gpu, model, &settings, Some(Norm::Mars)).unwrap();
+    assert_eq!(gpu.allocated(), 0, "{name}: a plan leaves nothing behind");
+    let mut learner = Learner::new(&gpu, model.clone(), start, settings).unwrap();
+    let tpgm_settings = TpgmSettings { norm: Norm::Mars, radius_lr: 1e-2, max_iters: 1, proj_freq: 1 };
+    let excluded = vec![false; model.layout().params.len()];
+    let mut tpgm = Tpgm::new(&learner, &start.w, &excluded, tpgm_settings).unwrap();
+    let (size, classes) = (model.image_size(), model.classes() as u32);
+    let images = Random::new(1).vec(8 * 3 * size * size);
+    let labels: Vec<u32> = (0..8).map(|i| i % classes).collect();
+    for _ in 0..3 {
+        learner.step(&images, &labels, 1e-3).unwrap();
+        tpgm.outer(&mut learner, &images, &labels).unwrap();
+        tpgm.apply(&mut learner).unwrap();
+    }
+    learner.logits(&images[..3 * size * size], 1).unwrap();
+    learner.records(true).unwrap();
+    let (planned, taken) = (memory.buffers() as f64, gpu.allocated() as f64);
+    println!("{name}: {memory}; {taken} of {planned} bytes");
+    assert!((taken / planned - 1.0).abs() < 0.05, "{name}: {taken} bytes taken, {planned} planned");
+    memory
+}
+
+#[test]
+fn a_run_takes_what_was_planned() {
+    let plain = Settings {
+        optimizer: Optimizer::Sgd(Sgd { momentum: 0.9, nesterov: true, weight_decay: 0.0 }),
+        clip_norm: 1.0,
+        smoothing: 0.0,
+        micro_batch: 8,
+        batch_norm: BatchNorm::Train,
+        recompute: false,
+    };
+    let adamw = Optimizer::AdamW(AdamW { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.05 });
+    for name in ["vit_small", "resnet_bottleneck"] {
+        let (model, start) = common::open(name);
+        let whole = assert_planned(name, &model, &start, plain);
+        let half = assert_planned(name, &model, &start, Settings { micro_batch: 4, optimizer: adamw, ..plain });
+        let again = assert_planned(name, &model, &start, Settings { recompute: true, ..plain });
+        assert!(half.activations < whole.activations && again.activations < whole.activations, "{name}");
+        assert_eq!(half.optimizer, 2 * whole.optimizer);
+    }
 }

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Fixture, Random, fixture_path, gpu};
+use common::{Fixture, Random, fixture_path, gpu, relative};
 use tpgm::cpu::mars::Norm;
 use tpgm::gpu::Gpu;
 use tpgm::method::{BatchNorm, Learner, Optimizer, Settings, Snapshot, Tpgm, TpgmSettings};
@@ -32,8 +32,8 @@ fn learner(gpu: &Gpu, optimizer: Optimizer, batch: usize) -> Learner<'_> {
         clip_norm: 0.0,
         smoothing: 0.0,
         micro_batch: batch,
-        radius_batch: batch,
         batch_norm: BatchNorm::Train,
+        recompute: false,
     };
     Learner::new(gpu, model, &weights, settings).unwrap()
 }
@@ -243,8 +243,8 @@ fn a_saved_model_gives_the_same_logits() {
         clip_norm: 0.0,
         smoothing: 0.0,
         micro_batch: 4,
-        radius_batch: 0,
         batch_norm: BatchNorm::Train,
+        recompute: false,
     };
     let mut again = Learner::new(gpu(), saved.model(), &saved.snapshot(), settings).unwrap();
     assert_eq!(logits, again.logits(&images, 4).unwrap());
@@ -260,4 +260,42 @@ fn a_lost_device_is_an_error_and_not_a_panic() {
     let failed = (0..4).find_map(|_| learner.step(&images, &labels, 0.01).err());
     let error = failed.expect("steps on a lost device succeed").to_string();
     assert!(error.contains(&gpu.info.name) && !error.contains('\n'), "{error}");
+}
+
+/// Weights and the last radius after five steps of TPGM, eight images a batch.
+fn in_parts(micro_batch: usize, recompute: bool) -> Vec<f32> {
+    let (model, weights) = model();
+    let settings = Settings {
+        optimizer: SGD,
+        clip_norm: 1.0,
+        smoothing: 0.1,
+        micro_batch,
+        batch_norm: BatchNorm::Train,
+        recompute,
+    };
+    let excluded = vec![false; model.layout().params.len()];
+    let mut learner = Learner::new(gpu(), model, &weights, settings).unwrap();
+    let tpgm_settings = TpgmSettings { norm: Norm::Mars, radius_lr: 1e-2, max_iters: 1, proj_freq: 1 };
+    let mut tpgm = Tpgm::new(&learner, &weights.w, &excluded, tpgm_settings).unwrap();
+    for step in 0..5 {
+        let (images, labels) = batch(step, 8);
+        learner.step(&images, &labels, 0.01).unwrap();
+        let (images, labels) = batch(100 + step, 8);
+        tpgm.outer(&mut learner, &images, &labels).unwrap();
+        tpgm.apply(&mut learner).unwrap();
+    }
+    let mut values = learner.snapshot().unwrap().w;
+    values.extend(learner.records(true).unwrap().iter().map(|r| r.loss));
+    values.extend(tpgm.records(&learner, true).unwrap().iter().map(|r| r.loss));
+    values
+}
+
+#[test]
+fn a_batch_in_parts_trains_as_the_whole() {
+    let whole = in_parts(8, false);
+    for micro in [4, 3] {
+        let error = relative(&in_parts(micro, false), &whole);
+        assert!(error < 1e-6, "micro-batches of {micro}: {error:e}");
+    }
+    assert!(in_parts(8, true) == whole, "recomputation changes bits");
 }

@@ -8,7 +8,7 @@ use crate::cpu::mars::Norm;
 use crate::error::Result;
 use crate::gpu::View;
 use crate::method::learner::STATE_WORDS;
-use crate::method::{Settings, Tpgm, TpgmSettings};
+use crate::method::{Tpgm, TpgmSettings};
 use crate::model::Model;
 use crate::ops::Recorder;
 use crate::ops::mars::{LOG_WORDS, Mars};
@@ -18,7 +18,7 @@ use crate::suite::harness::Random;
 /// repeat; the projection that the every-step schedule has besides is told apart.
 pub fn tpgm_overhead(b: &Bench) -> Result<Figures> {
     let net = net("vit_tiny");
-    let settings = Settings { radius_batch: net.batch, ..net.settings() };
+    let settings = net.settings();
     let mut learner = net.learner(b, settings)?;
     let anchor = learner.snapshot()?.w;
     let excluded: Vec<bool> = learner.model.layout().params.iter().map(|p| (net.config)().is_head(&p.name)).collect();

@@ -11,6 +11,7 @@ use crate::cli::{RunArgs, print};
 use crate::cpu::mars::Norm;
 use crate::error::{Error, Result};
 use crate::train::config::{ModelArgs, word};
+use crate::train::fit::MicroBatch;
 use crate::train::project::{ProjectConfig, beside, project};
 
 /// Flags of `project`.
@@ -50,6 +51,15 @@ pub(super) struct ProjectArgs {
     /// Images of a radius batch
     #[arg(long, value_name = "N", default_value_t = 64)]
     radius_batch_size: usize,
+    /// Images that pass through the adapter at once, or `auto` for as many as fit its memory [default: the radius batch]
+    #[arg(long, value_name = "N|auto")]
+    micro_batch: Option<MicroBatch>,
+    /// Memory that the run may take on the adapter, in MiB [default: what is there]
+    #[arg(long, value_name = "MIB")]
+    memory_limit: Option<u64>,
+    /// Keep only what enters each block and compute the rest once more in the backward pass: less memory, the same results
+    #[arg(long)]
+    recompute: bool,
     /// Tensors that have no radius, by name; * and ? stand for any characters [default: whatever has no pre-trained
     /// counterpart]
     #[arg(long, value_name = "GLOB", num_args = 1..)]
@@ -70,6 +80,9 @@ pub(super) fn run(args: ProjectArgs) -> Result<()> {
     if args.max_iters == 0 || args.radius_batch_size == 0 || !args.radius_lr.is_normal() || args.radius_lr < 0.0 {
         return Err(Error::Usage("--max-iters, --radius-batch-size and --radius-lr must be greater than 0".into()));
     }
+    if args.micro_batch == Some(MicroBatch::Images(0)) || args.memory_limit == Some(0) {
+        return Err(Error::Usage("--micro-batch and --memory-limit must be greater than 0".into()));
+    }
     let base = args.delta.then(|| Checkpoint::open(&args.pretrained)).transpose()?;
     let config = ProjectConfig {
         pretrained: args.pretrained,
@@ -84,6 +97,9 @@ pub(super) fn run(args: ProjectArgs) -> Result<()> {
         max_iters: args.max_iters,
         radius_lr: args.radius_lr,
         radius_batch_size: args.radius_batch_size,
+        micro_batch: args.micro_batch.unwrap_or(MicroBatch::Images(args.radius_batch_size)),
+        memory_limit: args.memory_limit,
+        recompute: args.recompute,
         exclude: args.exclude,
         no_shuffle: args.no_shuffle,
         seed: args.seed,

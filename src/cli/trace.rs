@@ -5,6 +5,7 @@ use crate::error::Result;
 use crate::gpu::{Gpu, profile};
 use crate::method::{Learner, Settings, Tpgm, TpgmSettings};
 use crate::train::config::{Method, TrainConfig};
+use crate::train::fit::MicroBatch;
 use crate::train::source::Source;
 
 /// Times a training step of one micro-batch, and TPGM's own part of a radius update, kernel by kernel; the tables go to
@@ -12,18 +13,23 @@ use crate::train::source::Source;
 pub(super) fn run(gpu: &Gpu, config: &TrainConfig) -> Result<()> {
     let source = Source::open(&config.model, &config.model_args.overrides())?;
     source.classes()?;
+    // What `auto` will choose is not known yet: kernels are timed on a whole batch.
+    let images = match config.micro_batch {
+        MicroBatch::Images(images) => images,
+        MicroBatch::Fitting(_) => config.batch_size,
+    };
     let settings = Settings {
         optimizer: config.optimizer(),
         clip_norm: config.clip_norm,
         smoothing: config.label_smoothing,
-        micro_batch: config.micro_batch,
-        radius_batch: 0,
+        micro_batch: images,
         batch_norm: config.bn,
+        recompute: config.recompute,
     };
     let values = source.snapshot();
     let mut learner = Learner::new(gpu, source.model(), &values, settings)?;
-    learner.trace(config.micro_batch)?; // compiles
-    show(&format!("a step, {} images", config.micro_batch), &learner.trace(config.micro_batch)?);
+    learner.trace(images)?; // compiles
+    show(&format!("a step, {images} images"), &learner.trace(images)?);
     if config.method == Method::Tpgm {
         let (norm, radius_lr) = (config.norm, config.radius_lr);
         let settings = TpgmSettings { norm, radius_lr, max_iters: 1, proj_freq: 1 };

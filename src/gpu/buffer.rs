@@ -24,6 +24,16 @@ pub struct Buffer {
     pub id: u64,
     /// Length in elements.
     pub len: usize,
+    /// The device's count of allocated bytes; none for a placeholder, which has no memory of its own.
+    allocated: Option<Arc<AtomicU64>>,
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        if let Some(allocated) = &self.allocated {
+            allocated.fetch_sub(self.len as u64 * 4, Ordering::Relaxed);
+        }
+    }
 }
 
 /// A range of a [`Buffer`], in elements; what a step binds.
@@ -48,6 +58,13 @@ impl View {
     /// The first `len` elements.
     pub fn first(&self, len: usize) -> View {
         self.slice(0, len)
+    }
+
+    /// A view of `len` elements that counts as a buffer of its own but must not be run on: there is no memory behind it.
+    pub fn placeholder(&self, len: usize) -> View {
+        let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
+        let buffer = Buffer { raw: self.buffer.raw.clone(), id, len: align(len), allocated: None };
+        View { buffer: Arc::new(buffer), offset: 0, len }
     }
 
     /// Bytes from the buffer's start.
@@ -115,7 +132,14 @@ impl Gpu {
         }
         self.check()?;
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
-        Ok(View { buffer: Arc::new(Buffer { raw, id, len: padded }), offset: 0, len })
+        self.allocated.fetch_add(size, Ordering::Relaxed);
+        let buffer = Buffer { raw, id, len: padded, allocated: Some(self.allocated.clone()) };
+        Ok(View { buffer: Arc::new(buffer), offset: 0, len })
+    }
+
+    /// Bytes of this device's buffers that are alive, without what is on its way to or from the host.
+    pub fn allocated(&self) -> u64 {
+        self.allocated.load(Ordering::Relaxed)
     }
 
     /// A buffer holding `data`.

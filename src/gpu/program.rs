@@ -1,6 +1,7 @@
 //! Record once, replay: a [`Program`] is the list of dispatches of one training or inference step, with everything about
 //! them decided and checked while it is recorded.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::error::Result;
@@ -10,6 +11,9 @@ use crate::gpu::{Gpu, View};
 
 /// WebGPU's limit on workgroups along one axis of a grid.
 pub const MAX_GROUPS: usize = 65_535;
+
+/// Floating-point operations of a submission to a GPU, at most: twice those of a dispatch, a second on a slow one.
+const MAX_SUBMIT_FLOPS: u64 = 40_000_000_000;
 
 /// The immediates of a step: a shader's `Params` struct as bytes.
 pub trait Params: bytemuck::Pod {}
@@ -24,6 +28,8 @@ pub struct Step {
     params: Vec<u8>,
     /// Workgroups along x, y and z.
     pub grid: [u32; 3],
+    /// Floating-point operations, where they are what takes its time.
+    pub flops: u64,
 }
 
 /// A list of dispatches, recorded once and replayed for every batch in one compute pass and one submit.
@@ -98,31 +104,47 @@ impl Program {
             layout: &kernel.layout,
             entries: &entries,
         });
-        self.steps.push(Step { kernel: kernel.clone(), bind_group, params, grid });
+        self.steps.push(Step { kernel: kernel.clone(), bind_group, params, grid, flops: 0 });
     }
 
-    /// Encodes every step into `pass`.
-    fn encode(&self, pass: &mut wgpu::ComputePass<'_>) {
-        for step in &self.steps {
-            step.encode(pass);
-        }
-    }
-
-    /// Runs the programs one after another: `clear` is zeroed first, then one compute pass, one submit.
+    /// Runs the programs one after another: `clear` is zeroed first, then one compute pass, one submit. On a GPU a long run
+    /// is submitted in several parts, since a display shares it and drivers watch how long a submission takes.
     pub fn run(gpu: &Gpu, clear: &[&View], programs: &[&Program]) -> Result<wgpu::SubmissionIndex> {
         let mut encoder = gpu.device.create_command_encoder(&Default::default());
         for view in clear {
             encoder.clear_buffer(&view.buffer.raw, view.byte_offset(), Some(view.byte_len().next_multiple_of(4)));
         }
-        let mut pass = encoder.begin_compute_pass(&Default::default());
-        for program in programs {
-            program.encode(&mut pass);
+        let steps: Vec<&Step> = programs.iter().flat_map(|program| &program.steps).collect();
+        let most = if gpu.is_cpu() { u64::MAX } else { MAX_SUBMIT_FLOPS };
+        let parts = submissions(&steps.iter().map(|step| step.flops).collect::<Vec<_>>(), most);
+        for (i, part) in parts.iter().enumerate() {
+            if i > 0 {
+                gpu.queue.submit([encoder.finish()]);
+                encoder = gpu.device.create_command_encoder(&Default::default());
+            }
+            let mut pass = encoder.begin_compute_pass(&Default::default());
+            steps[part.clone()].iter().for_each(|step| step.encode(&mut pass));
         }
-        drop(pass);
         let index = gpu.queue.submit([encoder.finish()]);
         gpu.check()?;
         Ok(index)
     }
+}
+
+/// Runs of steps of at most `most` operations each, or of one step.
+fn submissions(flops: &[u64], most: u64) -> Vec<Range<usize>> {
+    let (mut parts, mut start, mut sum) = (Vec::new(), 0, 0u64);
+    for (i, own) in flops.iter().enumerate() {
+        if i > start && sum.saturating_add(*own) > most {
+            parts.push(start..i);
+            (start, sum) = (i, 0);
+        }
+        sum = sum.saturating_add(*own);
+    }
+    if start < flops.len() {
+        parts.push(start..flops.len());
+    }
+    parts
 }
 
 impl Step {
@@ -148,5 +170,17 @@ fn check_conflicts(label: &str, bound: &[(&Binding, &View)]) {
             let apart = view_a.offset + view_a.len <= view_b.offset || view_b.offset + view_b.len <= view_a.offset;
             assert!(apart, "{label}: {} and {} are both written and overlap", a.name, b.name);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::submissions;
+
+    #[test]
+    fn a_submission_ends_before_it_is_too_long() {
+        assert_eq!(submissions(&[3, 4, 0, 9, 1], 7), [0..3, 3..4, 4..5]);
+        assert_eq!(submissions(&[3, 4, 0, 9, 1], u64::MAX).len(), 1);
+        assert_eq!(submissions(&[], 7), []);
     }
 }

@@ -6,10 +6,11 @@ use std::collections::{HashMap, VecDeque};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::gpu::buffer::align;
 use crate::gpu::readback::Readback;
 use crate::gpu::{Gpu, Program, View, profile};
 use crate::model::params::Segment;
-use crate::model::{Activations, Mode, Model, Phase};
+use crate::model::{Activations, Mode, Model, ParamLayout, Phase};
 use crate::ops::adamw::AdamW;
 use crate::ops::cross_entropy::{self, CHANNELS, Channel};
 use crate::ops::product::Product;
@@ -19,7 +20,7 @@ use crate::ops::{Recorder, adamw, norm_clip, sgd};
 /// Steps between two readbacks of the losses.
 pub const WINDOW: usize = 16;
 /// Submissions that may be in flight: the host prepares the next batch while the adapter works, but never runs away.
-const IN_FLIGHT: usize = 3;
+pub(super) const IN_FLIGHT: usize = 3;
 
 /// The optimiser of the weights.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -61,12 +62,12 @@ pub struct Settings {
     pub clip_norm: f32,
     /// Label smoothing of the training loss.
     pub smoothing: f32,
-    /// Images that pass through the adapter at once; a larger batch is cut into several.
+    /// Images that pass through the adapter at once; a larger batch, of training or of radii, is cut into several.
     pub micro_batch: usize,
-    /// Images of a radius batch, 0 without radii: activations are planned for the larger of the two.
-    pub radius_batch: usize,
     /// What batch norm does in training.
     pub batch_norm: BatchNorm,
+    /// Keep only what enters each block, and compute the rest once more in backward.
+    pub recompute: bool,
 }
 
 /// The values that change every step: `Step` of the shaders.
@@ -91,9 +92,9 @@ impl StepState {
         bytemuck::cast(self)
     }
 
-    /// The state of an outer iteration: only its place in the ring and the log matters.
-    pub fn outer(iteration: u64) -> StepState {
-        StepState { slot: (iteration % WINDOW as u64) as u32, ..StepState::default() }
+    /// The state of an outer iteration: only its place in the ring and the log matters, and which micro-batch runs.
+    pub fn outer(iteration: u64, micro: usize) -> StepState {
+        StepState { slot: (iteration % WINDOW as u64) as u32, micro: micro as u32, ..StepState::default() }
     }
 }
 
@@ -183,15 +184,16 @@ pub struct Learner<'g> {
 }
 
 impl<'g> Learner<'g> {
-    /// Bytes on the device that [`Learner::new`] takes for `model`; known before anything is allocated.
-    pub fn bytes(model: &Model, settings: &Settings) -> u64 {
-        let arenas = 2 + settings.optimizer.arenas() as u64;
-        let values = arenas * model.layout().len as u64 + model.buffers().len as u64;
-        values * 4 + Self::plan(model, settings).plan.bytes()
+    /// Bytes of what [`Learner::new`] allocates besides arenas and activations.
+    pub(super) fn small_buffers(gpu: &Gpu, layout: &ParamLayout) -> Result<u64> {
+        let segments = layout.segments(gpu.limits.max_storage_buffer_binding_size)?;
+        let partials = norm_clip::partials_len(&segments);
+        let lens = [STATE_WORDS, norm_clip::HEALTH_LEN, WINDOW * CHANNELS, partials];
+        Ok(lens.iter().map(|len| align(*len) as u64 * 4).sum())
     }
 
-    fn plan(model: &Model, settings: &Settings) -> Activations {
-        model.plan(settings.micro_batch.max(settings.radius_batch), Mode::Train)
+    pub(super) fn plan(gpu: &Gpu, model: &Model, settings: &Settings) -> Result<Activations> {
+        model.plan(gpu, settings.micro_batch, if settings.recompute { Mode::Recompute } else { Mode::Train })
     }
 
     /// Allocates everything for `model` and uploads `start`.
@@ -204,7 +206,7 @@ impl<'g> Learner<'g> {
         let moments = (0..settings.optimizer.arenas())
             .map(|_| layout.arena(gpu, "optimizer state"))
             .collect::<Result<Vec<_>>>()?;
-        let acts = Self::plan(&model, &settings).allocate(gpu)?;
+        let acts = Self::plan(gpu, &model, &settings)?.allocate(gpu)?;
         let scratch = acts.scratch();
         let mut learner = Learner {
             gpu,
@@ -271,11 +273,8 @@ impl<'g> Learner<'g> {
     /// The products of its passes that nobody has measured on this adapter.
     pub fn untuned(&self) -> Result<Vec<Product>> {
         let mut r = self.recorder();
-        for batch in [self.settings.micro_batch, self.settings.radius_batch] {
-            if batch > 0 {
-                self.record_gradient(&mut r, &self.w, &self.ring, &self.state, Channel::Train, batch, batch)?;
-            }
-        }
+        let batch = self.capacity();
+        self.record_gradient(&mut r, &self.w, &self.ring, &self.state, Channel::Train, batch, batch)?;
         Ok(r.untuned)
     }
 

@@ -18,9 +18,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::cpu::mars::Norm;
 use crate::error::{Error, Result};
+use crate::gpu::buffer::align;
 use crate::gpu::readback::Readback;
 use crate::gpu::{Program, View, profile};
 use crate::method::learner::{Learner, STATE_WORDS, StepState, WINDOW};
+use crate::model::ParamLayout;
 use crate::ops::cross_entropy::{CHANNELS, Channel};
 use crate::ops::mars::{LOG_WORDS, Mars, RADIUS_WORDS};
 
@@ -104,7 +106,7 @@ pub struct Tpgm {
     project: Program,
     learn: Program,
     apply: Program,
-    losses: HashMap<usize, Program>,
+    losses: HashMap<(usize, usize), Program>,
     requested: u64,
     /// The step that each iteration not yet read back belongs to.
     steps: VecDeque<u64>,
@@ -112,9 +114,10 @@ pub struct Tpgm {
 }
 
 impl Tpgm {
-    /// Bytes on the device beyond the learner's.
-    pub fn bytes(learner_layout_len: usize) -> u64 {
-        2 * learner_layout_len as u64 * 4
+    /// Bytes on the device beyond the learner's and two arenas.
+    pub(super) fn tables(layout: &ParamLayout, norm: Norm) -> u64 {
+        let small = [WINDOW * layout.params.len() * LOG_WORDS, STATE_WORDS, WINDOW * CHANNELS];
+        Mars::bytes(layout, norm) + small.iter().map(|len| align(*len) as u64 * 4).sum::<u64>()
     }
 
     /// Radii for every tensor of `learner` but those `excluded` (a flag a tensor, in layout order), around `anchor` (an
@@ -164,23 +167,36 @@ impl Tpgm {
 
     /// One outer iteration on a validation batch: images `[batch, 3, size, size]`, labels `[batch]`. Does not wait.
     pub fn outer(&mut self, learner: &mut Learner, images: &[f32], labels: &[u32]) -> Result<()> {
-        let batch = labels.len();
-        if !self.losses.contains_key(&batch) {
-            let mut r = learner.recorder();
-            learner.record_gradient(&mut r, &self.w_proj, &self.ring, &self.state, Channel::Radius, batch, batch)?;
-            let program = r.program;
-            self.losses.insert(batch, program);
+        let (of, micro) = (labels.len(), learner.capacity());
+        assert!(of > 0, "a radius update on an empty batch");
+        let per_image = images.len() / of;
+        for (i, part) in labels.chunks(micro).enumerate() {
+            let (first, key) = (i * micro, (part.len(), of));
+            if !self.losses.contains_key(&key) {
+                let mut r = learner.recorder();
+                let (w, ring) = (&self.w_proj, &self.ring);
+                learner.record_gradient(&mut r, w, ring, &self.state, Channel::Radius, part.len(), of)?;
+                self.losses.insert(key, r.program);
+            }
+            learner.upload(&images[first * per_image..(first + part.len()) * per_image], part);
+            learner.gpu.write(&self.state, &StepState::outer(self.iterations, i).words());
+            let mut programs = vec![&self.losses[&key]];
+            if i == 0 {
+                programs.insert(0, &self.project);
+            }
+            if first + part.len() == of {
+                programs.push(&self.learn);
+            }
+            let clear: &[&View] = if i == 0 { &[&learner.dw] } else { &[] };
+            let index = Program::run(learner.gpu, clear, &programs)?;
+            learner.submitted(index)?;
         }
-        learner.upload(images, labels);
-        learner.gpu.write(&self.state, &StepState::outer(self.iterations).words());
-        let programs = [&self.project, &self.losses[&batch], &self.learn];
-        let index = Program::run(learner.gpu, &[&learner.dw], &programs)?;
         self.iterations += 1;
         self.steps.push_back(learner.steps);
         if self.iterations.is_multiple_of(WINDOW as u64) {
             self.request_records(learner);
         }
-        learner.submitted(index)
+        Ok(())
     }
 
     /// θ ← project(θ, γ).

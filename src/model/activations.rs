@@ -3,7 +3,7 @@
 use crate::error::Result;
 use crate::gpu::{Gpu, View};
 use crate::model::network::Model;
-use crate::model::plan::{Plan, Planned, Slot};
+use crate::model::plan::{Lifetimes, Plan, Planned, Slot};
 use crate::model::resnet::ResNetPass;
 use crate::model::resnet_activations::ResNetSlots;
 use crate::model::vit::VitPass;
@@ -13,9 +13,12 @@ use crate::ops::Recorder;
 /// What activations are planned for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// Everything that backward needs is kept, and backward has its buffers.
+    /// Everything that backward needs is kept.
     Train,
-    /// Blocks share their buffers.
+    /// What enters each block is kept, and the rest computed once more in backward: less memory, a longer step, the same
+    /// bits.
+    Recompute,
+    /// Forward alone.
     Infer,
 }
 
@@ -40,6 +43,7 @@ pub(super) enum Part {
 pub struct Activations {
     /// What they take; known before [`Activations::allocate`].
     pub plan: Plan,
+    mode: Mode,
     batch: usize,
     images: Slot,
     labels: Slot,
@@ -55,8 +59,8 @@ impl Activations {
     pub(super) fn plan(model: &Model, batch: usize, mode: Mode) -> Activations {
         let mut plan = Plan::default();
         let (size, classes) = (model.image_size(), model.classes().max(1));
-        let images = plan.add("images", batch * 3 * size * size);
-        let labels = plan.add("labels", batch);
+        let images = plan.keep("images", batch * 3 * size * size);
+        let labels = plan.keep("labels", batch);
         let (part, scratch) = match model {
             Model::Vit(vit) => {
                 let (slots, scratch) = VitSlots::plan(&vit.config, &mut plan, batch, mode);
@@ -68,17 +72,38 @@ impl Activations {
             }
         };
         Activations {
+            mode,
             batch,
             images,
             labels,
-            logits: plan.add("logits", batch * classes),
-            dlogits: plan.add("gradient of the logits", batch * classes),
-            loss: plan.add("loss", batch),
-            scratch: plan.add("partial sums", scratch),
+            logits: plan.keep("logits", batch * classes),
+            dlogits: plan.keep("gradient of the logits", batch * classes),
+            loss: plan.keep("loss", batch),
+            scratch: plan.keep("partial sums", scratch),
             part,
             plan,
             allocated: None,
         }
+    }
+
+    /// When each tensor lives in a pass of `batch` images, read off the very dispatches that forward and backward record.
+    pub fn lifetimes(&self, gpu: &Gpu, model: &Model, batch: usize) -> Result<Lifetimes> {
+        let planned = self.plan.placeholders(gpu)?;
+        let images = planned.whole(self.images);
+        let (layout, buffers) = (model.layout(), model.buffers());
+        let [w, dw] = [0; 2].map(|_| images.placeholder(layout.len));
+        let stats = images.placeholder(buffers.len);
+        let scratch = planned.whole(self.scratch);
+        let acts = Activations { allocated: Some(planned), ..self.clone() };
+        let pass = Pass::new(model, &acts, batch);
+        let mut r = Recorder::planning(gpu, &scratch);
+        // One value has no variance to train a batch norm with.
+        let phase = if model.norm_pixels().is_some_and(|p| p * batch < 2) { Phase::Eval } else { Phase::Train };
+        pass.forward(&mut r, &w, &stats, phase)?;
+        if self.mode != Mode::Infer {
+            pass.backward(&mut r, &w, &stats, &dw, phase)?;
+        }
+        Ok(acts.planned().lifetimes(r.touched()))
     }
 
     /// Allocates them all.
@@ -93,6 +118,11 @@ impl Activations {
 
     pub(super) fn view(&self, slot: Slot, len: usize) -> View {
         self.planned().view(slot, len)
+    }
+
+    /// Bytes of [`Activations::scratch`], which are among the plan's.
+    pub fn scratch_bytes(&self) -> u64 {
+        self.plan.tensor_bytes(self.scratch)
     }
 
     /// The largest batch.

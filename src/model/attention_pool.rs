@@ -99,7 +99,7 @@ impl AttentionSlots {
             v: add("v", dims.token_len()),
             prob: add("probabilities", dims.prob_len()),
             attended: add("attended", dims.query_len()),
-            backward: (mode == Mode::Train).then(|| AttentionGradients {
+            backward: (mode != Mode::Infer).then(|| AttentionGradients {
                 dtokens: add("gradient of the tokens", dims.token_len()),
                 dquery: add("gradient of the query", dims.query_len()),
                 dq: add("gradient of q", dims.query_len()),

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::error::Result;
+use crate::gpu::Gpu;
 use crate::model::activations::{Activations, Mode, Pass};
 use crate::model::config::VitConfig;
 use crate::model::params::ParamLayout;
@@ -178,8 +180,19 @@ impl Model {
         }
     }
 
-    /// The activations of batches of up to `batch` images, planned but not allocated.
-    pub fn plan(&self, batch: usize, mode: Mode) -> Activations {
+    /// The activations of batches of up to `batch` images, planned but not allocated: tensors whose lifetimes do not
+    /// overlap share buffers.
+    ///
+    /// Errors where a kernel does not compile on `gpu`.
+    pub fn plan(&self, gpu: &Gpu, batch: usize, mode: Mode) -> Result<Activations> {
+        let mut acts = self.plan_apart(batch, mode);
+        let lifetimes = acts.lifetimes(gpu, self, batch)?;
+        acts.plan.pack(&lifetimes);
+        Ok(acts)
+    }
+
+    /// As [`Model::plan`], with a buffer for each tensor: what tests compare with.
+    pub fn plan_apart(&self, batch: usize, mode: Mode) -> Activations {
         Activations::plan(self, batch, mode)
     }
 

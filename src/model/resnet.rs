@@ -10,7 +10,7 @@ use crate::model::activations::{Pass, Phase};
 use crate::model::attention_pool::AttentionPass;
 use crate::model::config::Pool;
 use crate::model::plan::Slot;
-use crate::model::resnet_activations::{BackwardSlots, LayerSlots, ResNetSlots};
+use crate::model::resnet_activations::{BlockGradients, BlockSlots, LayerSlots, ResNetSlots};
 use crate::model::resnet_layers::{Layer, StemPool};
 use crate::ops::{Recorder, avg_pool, batch_norm, column_sum, conv2d, matmul, max_pool, pool, relu};
 
@@ -92,7 +92,7 @@ impl<'a> ResNetPass<'a> {
         let mut x = self.view(s.pixels, net.stem[0].in_len(self.batch));
         conv2d::to_nhwc(r, &x, &self.pass.images(), self.batch, 3, c.image_size * c.image_size)?;
         for (layer, slots) in net.stem.iter().zip(&s.stem) {
-            x = self.layer_forward(r, layer, slots, &x, None, true)?;
+            x = self.layer_forward(r, layer, slots, &x, None, true, false)?;
         }
         match net.stem_pool(self.batch) {
             StemPool::Max(dims) => max_pool::forward(r, &self.entering(0), &self.tap(dims), &x, dims)?,
@@ -100,7 +100,7 @@ impl<'a> ResNetPass<'a> {
         }
 
         for i in 0..net.blocks.len() {
-            self.block_forward(r, i)?;
+            self.block_forward(r, i, &s.blocks[i], false)?;
         }
 
         let (features, pixels) = (self.view(s.features, self.batch * c.features()), self.entering(net.blocks.len()));
@@ -116,9 +116,10 @@ impl<'a> ResNetPass<'a> {
         self.view(self.slots.tap.expect("a max pool has its taps"), dims.out_len())
     }
 
-    /// out = relu(branch(inp) + shortcut(inp))
-    fn block_forward(&self, r: &mut Recorder, i: usize) -> Result<()> {
-        let (block, slots) = (&self.net.blocks[i], &self.slots.blocks[i]);
+    /// out = relu(branch(inp) + shortcut(inp)), into `slots`; `again` computes once more what backward reads, which is all
+    /// but `out`, with the statistics that were saved.
+    fn block_forward(&self, r: &mut Recorder, i: usize, slots: &BlockSlots, again: bool) -> Result<()> {
+        let block = &self.net.blocks[i];
         let inp = self.entering(i);
         let shortcut = match (&block.shortcut, &slots.shortcut) {
             (Some(layer), Some(own)) => {
@@ -127,21 +128,27 @@ impl<'a> ResNetPass<'a> {
                     x = self.pooled(slots.pooled, dims);
                     avg_pool::forward(r, &x, &inp, dims)?;
                 }
-                self.layer_forward(r, layer, own, &x, None, false)?
+                self.layer_forward(r, layer, own, &x, None, false, again)?
             }
             _ => inp.clone(),
         };
         let (last, first) = block.units.split_last().expect("a block has convolutions");
         let mut x = inp;
         for (layer, own) in first.iter().zip(&slots.units) {
-            x = self.layer_forward(r, layer, own, &x, None, true)?;
+            x = self.layer_forward(r, layer, own, &x, None, true, again)?;
         }
         if let Some(dims) = block.branch_pool(self.batch) {
             let pooled = self.pooled(slots.branch_pooled, dims);
             avg_pool::forward(r, &pooled, &x, dims)?;
             x = pooled;
         }
-        self.layer_forward(r, last, &slots.units[first.len()], &x, Some(&shortcut), true)?;
+        let own = &slots.units[first.len()];
+        if again {
+            let conv = self.view(own.conv, last.out_len(self.batch));
+            let weight = self.net.layout.view(self.w, last.weight);
+            return conv2d::forward(r, &conv, &x, &weight, last.dims(self.batch));
+        }
+        self.layer_forward(r, last, own, &x, Some(&shortcut), true, false)?;
         Ok(())
     }
 
@@ -149,7 +156,8 @@ impl<'a> ResNetPass<'a> {
         self.view(slot.expect("an average pool has its slot"), dims.out_len())
     }
 
-    /// norm(conv(inp)), plus `shortcut`, through a ReLU where `rectify`; returns it.
+    /// norm(conv(inp)), plus `shortcut`, through a ReLU where `rectify`; returns it. `again` normalises by the statistics that
+    /// were saved, and moves none.
     fn layer_forward(
         &self,
         r: &mut Recorder,
@@ -158,19 +166,26 @@ impl<'a> ResNetPass<'a> {
         inp: &View,
         shortcut: Option<&View>,
         rectify: bool,
+        again: bool,
     ) -> Result<View> {
         let param = |index| self.net.layout.view(self.w, index);
         let channels = layer.dims.out_channels;
         let (conv, out) = (self.view(slots.conv, layer.out_len(self.batch)), self.out(layer, slots));
         conv2d::forward(r, &conv, inp, &param(layer.weight), layer.dims(self.batch))?;
+        let (mean, rstd) = (self.view(slots.mean, channels), self.view(slots.rstd, channels));
+        let (weight, bias) = (param(layer.norm_weight), param(layer.norm_bias));
+        let dims = self.norm_dims(layer);
+        if again {
+            let mode = self.mode;
+            batch_norm::normalize(r, &out, &conv, &weight, &bias, &mean, &rstd, shortcut, rectify, mode, dims)?;
+            return Ok(out);
+        }
         let stats = batch_norm::Stats {
-            mean: &self.view(slots.mean, channels),
-            rstd: &self.view(slots.rstd, channels),
+            mean: &mean,
+            rstd: &rstd,
             running_mean: &self.net.buffers.view(self.stats, layer.running_mean),
             running_var: &self.net.buffers.view(self.stats, layer.running_var),
         };
-        let (weight, bias) = (param(layer.norm_weight), param(layer.norm_bias));
-        let dims = self.norm_dims(layer);
         batch_norm::forward(r, &out, stats, &conv, &weight, &bias, shortcut, rectify, self.mode, dims)?;
         Ok(out)
     }
@@ -190,22 +205,27 @@ impl<'a> ResNetPass<'a> {
         if let Some(dbias) = dbias {
             column_sum::forward(r, &dbias, &dlogits, batch, c.classes)?;
         }
-        let dx = self.view(g.dx[count % 2], self.entering(count).len);
+        let dlast = self.view(g.dlast, self.entering(count).len);
         match self.attention() {
-            Some(attention) => attention.backward(r, dw, &dx, &dfeatures)?,
-            None => pool::backward(r, &dx, &dfeatures, Pool::Mean, self.pool_dims())?,
+            Some(attention) => attention.backward(r, dw, &dlast, &dfeatures)?,
+            None => pool::backward(r, &dlast, &dfeatures, Pool::Mean, self.pool_dims())?,
         }
 
+        // Of what enters a block, and so of what leaves the one before.
+        let dinp = |i: usize| self.view(g.blocks[i].dinp, self.entering(i).len);
         for i in (0..count).rev() {
-            self.block_backward(r, dw, g, i)?;
+            let dout = if i + 1 < count { dinp(i + 1) } else { dlast.clone() };
+            if let Some(again) = &s.again[i] {
+                self.block_forward(r, i, again, true)?;
+            }
+            self.block_backward(r, dw, &g.blocks[i], i, &dinp(i), &dout)?;
         }
 
         let stem_pool = net.stem_pool(batch);
-        let mut dx = self.view(g.dinner, stem_pool.in_len());
-        let dpooled = self.view(g.dx[0], stem_pool.out_len());
+        let mut dx = self.view(g.dstem, stem_pool.in_len());
         match stem_pool {
-            StemPool::Max(dims) => max_pool::backward(r, &dx, &dpooled, &self.tap(dims), dims)?,
-            StemPool::Avg(dims) => avg_pool::backward(r, &dx, &dpooled, dims)?,
+            StemPool::Max(dims) => max_pool::backward(r, &dx, &dinp(0), &self.tap(dims), dims)?,
+            StemPool::Avg(dims) => avg_pool::backward(r, &dx, &dinp(0), dims)?,
         }
         for (i, (layer, slots)) in net.stem.iter().zip(&s.stem).enumerate().rev() {
             let inp = match i {
@@ -213,9 +233,10 @@ impl<'a> ResNetPass<'a> {
                 _ => self.out(&net.stem[i - 1], &s.stem[i - 1]),
             };
             let out = self.out(layer, slots);
-            let dconv = self.layer_backward(r, dw, g, layer, slots, &dx, Some(&out), &inp)?;
+            let dconv = self.view(g.stem[i].dconv, layer.out_len(batch));
+            self.layer_backward(r, dw, &dconv, layer, slots, &dx, Some(&out), &inp)?;
             if i > 0 {
-                dx = self.view(g.dinner, layer.in_len(batch));
+                dx = self.view(g.stem[i].dinp, layer.in_len(batch));
                 self.conv_backward_input(r, &dx, &dconv, layer, false)?;
             }
         }
@@ -224,74 +245,82 @@ impl<'a> ResNetPass<'a> {
 
     /// Block `i` in reverse: from the gradient of what leaves it to that of what enters, to which the shortcut and then
     /// the branch give their shares. `out`, positive where the last ReLU let through, masks both.
-    fn block_backward(&self, r: &mut Recorder, dw: &View, g: &BackwardSlots, i: usize) -> Result<()> {
-        let (block, slots) = (&self.net.blocks[i], &self.slots.blocks[i]);
+    fn block_backward(
+        &self,
+        r: &mut Recorder,
+        dw: &View,
+        g: &BlockGradients,
+        i: usize,
+        dinp: &View,
+        dout: &View,
+    ) -> Result<()> {
+        let block = &self.net.blocks[i];
+        let slots = self.slots.again[i].as_ref().unwrap_or(&self.slots.blocks[i]);
         let (inp, out) = (self.entering(i), self.entering(i + 1));
-        let (dinp, dout) = (self.view(g.dx[i % 2], inp.len), self.view(g.dx[(i + 1) % 2], out.len));
 
-        match (&block.shortcut, &slots.shortcut) {
-            (Some(layer), Some(own)) => {
+        match (&block.shortcut, &slots.shortcut, &g.shortcut) {
+            (Some(layer), Some(own), Some(d)) => {
+                let dconv = self.view(d.dconv, layer.out_len(self.batch));
                 if let Some(dims) = block.shortcut_pool(self.batch) {
-                    let (pooled, dpooled) = (self.pooled(slots.pooled, dims), self.view(g.dinner, dims.out_len()));
-                    let dconv = self.layer_backward(r, dw, g, layer, own, &dout, Some(&out), &pooled)?;
+                    let (pooled, dpooled) = (self.pooled(slots.pooled, dims), self.view(d.dinp, dims.out_len()));
+                    self.layer_backward(r, dw, &dconv, layer, own, dout, Some(&out), &pooled)?;
                     self.conv_backward_input(r, &dpooled, &dconv, layer, false)?;
-                    avg_pool::backward(r, &dinp, &dpooled, dims)?;
+                    avg_pool::backward(r, dinp, &dpooled, dims)?;
                 } else {
-                    let dconv = self.layer_backward(r, dw, g, layer, own, &dout, Some(&out), &inp)?;
-                    self.conv_backward_input(r, &dinp, &dconv, layer, false)?;
+                    self.layer_backward(r, dw, &dconv, layer, own, dout, Some(&out), &inp)?;
+                    self.conv_backward_input(r, dinp, &dconv, layer, false)?;
                 }
             }
-            _ => relu::backward(r, &dinp, &dout, &out, false)?,
+            _ => relu::backward(r, dinp, dout, &out, false)?,
         }
 
-        let mut dx = dout;
+        let mut dx = dout.clone();
         let last = block.units.len() - 1;
         for (j, (layer, own)) in block.units.iter().zip(&slots.units).enumerate().rev() {
             let before = if j == 0 { inp.clone() } else { self.out(&block.units[j - 1], &slots.units[j - 1]) };
             let pool = block.branch_pool(self.batch).filter(|_| j == last);
             let entering = pool.map_or_else(|| before.clone(), |dims| self.pooled(slots.branch_pooled, dims));
             let leaving = self.out(layer, own);
-            let dconv = self.layer_backward(r, dw, g, layer, own, &dx, Some(&leaving), &entering)?;
+            let dconv = self.view(g.units[j].dconv, layer.out_len(self.batch));
+            self.layer_backward(r, dw, &dconv, layer, own, &dx, Some(&leaving), &entering)?;
             if j == 0 {
-                self.conv_backward_input(r, &dinp, &dconv, layer, true)?;
+                self.conv_backward_input(r, dinp, &dconv, layer, true)?;
                 continue;
             }
-            dx = self.view(g.dinner, before.len);
+            dx = self.view(g.units[j].dinp, entering.len);
+            self.conv_backward_input(r, &dx, &dconv, layer, false)?;
             if let Some(dims) = pool {
-                let dpooled = self.view(g.dpooled, dims.out_len());
-                self.conv_backward_input(r, &dpooled, &dconv, layer, false)?;
-                avg_pool::backward(r, &dx, &dpooled, dims)?;
-            } else {
-                self.conv_backward_input(r, &dx, &dconv, layer, false)?;
+                let dunpooled = self.view(g.dunpooled.expect("an average pool has its gradient"), dims.in_len());
+                avg_pool::backward(r, &dunpooled, &dx, dims)?;
+                dx = dunpooled;
             }
         }
         Ok(())
     }
 
-    /// A norm in reverse, behind whose ReLU stands `out`, and its convolution's weight: returns the gradient of the
-    /// convolution's output.
+    /// A norm in reverse, behind whose ReLU stands `out`, to `dconv`, the gradient of its convolution's output; and that
+    /// convolution's weight.
     fn layer_backward(
         &self,
         r: &mut Recorder,
         dw: &View,
-        g: &BackwardSlots,
+        dconv: &View,
         layer: &Layer,
         slots: &LayerSlots,
         dout: &View,
         out: Option<&View>,
         inp: &View,
-    ) -> Result<View> {
+    ) -> Result<()> {
         let dparam = |index| self.net.layout.view(dw, index);
         let len = layer.out_len(self.batch);
-        let (conv, dconv) = (self.view(slots.conv, len), self.view(g.dconv, len));
+        let conv = self.view(slots.conv, len);
         let weight = self.net.layout.view(self.w, layer.norm_weight);
         let channels = layer.dims.out_channels;
         let (mean, rstd) = (self.view(slots.mean, channels), self.view(slots.rstd, channels));
         let (dweight, dbias) = (dparam(layer.norm_weight), dparam(layer.norm_bias));
         let dims = self.norm_dims(layer);
-        batch_norm::backward(r, &dconv, &dweight, &dbias, dout, out, &conv, &weight, &mean, &rstd, self.mode, dims)?;
-        conv2d::backward_weight(r, &dparam(layer.weight), &dconv, inp, layer.dims(self.batch))?;
-        Ok(dconv)
+        batch_norm::backward(r, dconv, &dweight, &dbias, dout, out, &conv, &weight, &mean, &rstd, self.mode, dims)?;
+        conv2d::backward_weight(r, &dparam(layer.weight), dconv, inp, layer.dims(self.batch))
     }
 
     fn conv_backward_input(

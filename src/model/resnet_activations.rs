@@ -1,4 +1,5 @@
-//! The activations of a ResNet: what a forward pass keeps for its reverse, planned before it is allocated.
+//! The activations of a ResNet: what a forward pass keeps for its reverse, planned before it is allocated. Every tensor is
+//! a slot of its own; which of them share memory follows from when they are used ([`Plan::pack`]).
 
 use crate::model::activations::Mode;
 use crate::model::attention_pool::AttentionSlots;
@@ -6,7 +7,7 @@ use crate::model::plan::{Plan, Slot};
 use crate::model::resnet_layers::{Block, Layer, ResNet, StemPool};
 use crate::ops::{batch_norm, conv2d, scratch_len};
 
-/// Activations of a convolution and its norm. In [`Mode::Infer`] all share their slots.
+/// Activations of a convolution and its norm.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct LayerSlots {
     /// The convolution's output, `[B, H', W', O]`.
@@ -30,16 +31,32 @@ pub(super) struct BlockSlots {
     pub(super) branch_pooled: Option<Slot>,
 }
 
-/// Buffers of the backward pass, each as large as the largest tensor that it ever holds.
+/// Gradients of a convolution's output, and of its input where that lies inside a block or the stem.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct BackwardSlots {
-    /// Gradient of the stream between blocks: block `i` reads `[(i + 1) % 2]` and writes `[i % 2]`.
-    pub(super) dx: [Slot; 2],
-    /// Gradient of a convolution's output, and of its input inside a block.
+pub(super) struct GradientSlots {
     pub(super) dconv: Slot,
-    pub(super) dinner: Slot,
-    /// Gradient of what an average pool in the branch gave.
-    pub(super) dpooled: Slot,
+    pub(super) dinp: Slot,
+}
+
+/// Gradients of a block.
+#[derive(Clone, Debug)]
+pub(super) struct BlockGradients {
+    pub(super) units: Vec<GradientSlots>,
+    pub(super) shortcut: Option<GradientSlots>,
+    /// Of what enters the block.
+    pub(super) dinp: Slot,
+    /// Of what enters an average pool in the branch.
+    pub(super) dunpooled: Option<Slot>,
+}
+
+/// What the backward pass has besides.
+#[derive(Clone, Debug)]
+pub(super) struct BackwardSlots {
+    pub(super) stem: Vec<GradientSlots>,
+    /// Of what leaves the stem's last norm, and of what leaves the last block.
+    pub(super) dstem: Slot,
+    pub(super) dlast: Slot,
+    pub(super) blocks: Vec<BlockGradients>,
     pub(super) dfeatures: Slot,
 }
 
@@ -52,7 +69,10 @@ pub(super) struct ResNetSlots {
     pub(super) stem_pooled: Slot,
     /// Where the max pool's values come from, u32; a max pool alone has them.
     pub(super) tap: Option<Slot>,
+    /// What forward writes.
     pub(super) blocks: Vec<BlockSlots>,
+    /// What backward computes once more before it goes through a block; none where it reads what forward wrote.
+    pub(super) again: Vec<Option<BlockSlots>>,
     pub(super) attention: Option<AttentionSlots>,
     pub(super) features: Slot,
     pub(super) backward: Option<BackwardSlots>,
@@ -63,82 +83,94 @@ fn largest(lens: impl IntoIterator<Item = usize>) -> usize {
     lens.into_iter().max().unwrap_or(1)
 }
 
+impl LayerSlots {
+    fn plan(plan: &mut Plan, layer: &Layer, batch: usize) -> LayerSlots {
+        let name = &layer.name;
+        LayerSlots {
+            conv: plan.add(format!("activation {name}"), layer.out_len(batch)),
+            mean: plan.add(format!("{name} mean"), layer.dims.out_channels),
+            rstd: plan.add(format!("{name} rstd"), layer.dims.out_channels),
+            out: plan.add(format!("activation {name} norm"), layer.out_len(batch)),
+        }
+    }
+
+    /// Slots to compute these once more: the statistics stay.
+    fn again(self, plan: &mut Plan, layer: &Layer, batch: usize) -> LayerSlots {
+        LayerSlots { mean: self.mean, rstd: self.rstd, ..LayerSlots::plan(plan, layer, batch) }
+    }
+}
+
+impl BlockSlots {
+    fn plan(plan: &mut Plan, block: &Block, batch: usize) -> BlockSlots {
+        BlockSlots {
+            units: block.units.iter().map(|l| LayerSlots::plan(plan, l, batch)).collect(),
+            shortcut: block.shortcut.as_ref().map(|l| LayerSlots::plan(plan, l, batch)),
+            pooled: block.shortcut_pool(batch).map(|p| plan.add("activation pooled shortcut", p.out_len())),
+            branch_pooled: block.branch_pool(batch).map(|p| plan.add("activation pooled branch", p.out_len())),
+        }
+    }
+
+    /// Slots to compute these once more: what leaves the block stays, and so do all statistics.
+    fn again(&self, plan: &mut Plan, block: &Block, batch: usize) -> BlockSlots {
+        let mut again = BlockSlots {
+            units: block.units.iter().zip(&self.units).map(|(l, own)| own.again(plan, l, batch)).collect(),
+            shortcut: block.shortcut.as_ref().zip(self.shortcut).map(|(l, own)| own.again(plan, l, batch)),
+            pooled: block.shortcut_pool(batch).map(|p| plan.add("activation pooled shortcut", p.out_len())),
+            branch_pooled: block.branch_pool(batch).map(|p| plan.add("activation pooled branch", p.out_len())),
+        };
+        let last = self.units.len() - 1;
+        again.units[last].out = self.units[last].out;
+        again
+    }
+}
+
+impl GradientSlots {
+    fn plan(plan: &mut Plan, layer: &Layer, batch: usize) -> GradientSlots {
+        GradientSlots {
+            dconv: plan.add(format!("gradient of {}", layer.name), layer.out_len(batch)),
+            dinp: plan.add(format!("gradient of what enters {}", layer.name), layer.in_len(batch)),
+        }
+    }
+}
+
+impl BlockGradients {
+    fn plan(plan: &mut Plan, block: &Block, batch: usize) -> BlockGradients {
+        BlockGradients {
+            units: block.units.iter().map(|l| GradientSlots::plan(plan, l, batch)).collect(),
+            shortcut: block.shortcut.as_ref().map(|l| GradientSlots::plan(plan, l, batch)),
+            dinp: plan.add("gradient of what enters a block", block.units[0].in_len(batch)),
+            dunpooled: block.branch_pool(batch).map(|p| plan.add("gradient of a pooled branch", p.in_len())),
+        }
+    }
+}
+
 impl ResNetSlots {
     /// Adds them to `plan` for up to `batch` images; returns the scratch that the ops need as well.
     pub(super) fn plan(net: &ResNet, plan: &mut Plan, batch: usize, mode: Mode) -> (ResNetSlots, usize) {
         let layers: Vec<&Layer> = net.layers().collect();
-        let widest = largest(layers.iter().map(|l| l.dims.out_channels));
-        let largest_conv = largest(layers.iter().map(|l| l.out_len(batch)));
-        let largest_out = largest(net.blocks.iter().map(|b| b.out_len(batch)).chain([net.stem_pool(batch).out_len()]));
-        let shortcut_pools = net.blocks.iter().filter_map(|b| b.shortcut_pool(batch));
-        let branch_pools = net.blocks.iter().filter_map(|b| b.branch_pool(batch));
-        let largest_pooled = largest(shortcut_pools.chain(branch_pools.clone()).map(|p| p.out_len()));
-        let pixels = plan.add("images with channels last", net.stem[0].in_len(batch));
-        let new = |plan: &mut Plan, layer: &Layer, out: Option<Slot>| {
-            let name = &layer.name;
-            LayerSlots {
-                conv: plan.add(format!("activation {name}"), layer.out_len(batch)),
-                mean: plan.add(format!("{name} mean"), layer.dims.out_channels),
-                rstd: plan.add(format!("{name} rstd"), layer.dims.out_channels),
-                out: out.unwrap_or_else(|| plan.add(format!("activation {name} norm"), layer.out_len(batch))),
-            }
-        };
-        let (stem, stem_pooled, blocks);
-        if mode == Mode::Train {
-            stem = net.stem.iter().map(|l| new(plan, l, None)).collect();
-            stem_pooled = plan.add("activation stem", net.stem_pool(batch).out_len());
-            let mut block = |b: &Block| BlockSlots {
-                units: b.units.iter().map(|l| new(plan, l, None)).collect(),
-                shortcut: b.shortcut.as_ref().map(|l| new(plan, l, None)),
-                pooled: b.shortcut_pool(batch).map(|p| plan.add("activation pooled shortcut", p.out_len())),
-                branch_pooled: b.branch_pool(batch).map(|p| plan.add("activation pooled branch", p.out_len())),
-            };
-            blocks = net.blocks.iter().map(&mut block).collect();
-        } else {
-            // A norm reads what its convolution wrote, and nobody reads the convolution's input by then: three buffers
-            // and the shortcut's serve all layers. A branch pools after its shortcut has used what it pooled.
-            let shared = LayerSlots {
-                conv: plan.add("activation of a convolution", largest_conv),
-                mean: plan.add("means", widest),
-                rstd: plan.add("rstd", widest),
-                out: plan.add("activation of a norm", largest_conv),
-            };
-            let outs = [0, 1].map(|i| plan.add(format!("activation of blocks {i}"), largest_out));
-            let shortcut = plan.add("activation of a shortcut", largest_out);
-            let pooled = plan.add("activation of an average pool", largest_pooled);
-            stem = vec![shared; net.stem.len()];
-            stem_pooled = outs[1];
-            let block = |(i, b): (usize, &Block)| {
-                let mut units = vec![shared; b.units.len()];
-                units.last_mut().expect("a block has convolutions").out = outs[i % 2];
-                BlockSlots {
-                    units,
-                    shortcut: b.shortcut.as_ref().map(|_| LayerSlots { out: shortcut, ..shared }),
-                    pooled: b.shortcut_pool(batch).map(|_| pooled),
-                    branch_pooled: b.branch_pool(batch).map(|_| pooled),
-                }
-            };
-            blocks = net.blocks.iter().enumerate().map(block).collect();
-        }
-        let inner = |b: &Block| largest(b.units[..b.units.len() - 1].iter().map(|l| l.out_len(batch)));
-        let largest_inner = largest(net.blocks.iter().map(inner).chain(net.stem.iter().map(|l| l.out_len(batch))));
-        let backward = (mode == Mode::Train).then(|| BackwardSlots {
-            dx: [0, 1].map(|i| plan.add(format!("gradient of blocks {i}"), largest_out)),
-            dconv: plan.add("gradient of a convolution's output", largest_conv),
-            dinner: plan.add("gradient inside a block", largest_inner.max(largest_pooled)),
-            dpooled: plan.add("gradient of a pooled branch", largest(branch_pools.map(|p| p.out_len()))),
+        let blocks: Vec<BlockSlots> = net.blocks.iter().map(|b| BlockSlots::plan(plan, b, batch)).collect();
+        // Backward begins with the last block, whose activations are still there.
+        let dropped = |i: usize| mode == Mode::Recompute && i + 1 < blocks.len();
+        let again = net.blocks.iter().zip(&blocks).enumerate();
+        let again = again.map(|(i, (b, own))| dropped(i).then(|| own.again(plan, b, batch))).collect();
+        let backward = (mode != Mode::Infer).then(|| BackwardSlots {
+            stem: net.stem.iter().map(|l| GradientSlots::plan(plan, l, batch)).collect(),
+            dstem: plan.add("gradient of the stem", net.stem_pool(batch).in_len()),
+            dlast: plan.add("gradient of the last block", largest(net.blocks.last().map(|b| b.out_len(batch)))),
+            blocks: net.blocks.iter().map(|b| BlockGradients::plan(plan, b, batch)).collect(),
             dfeatures: plan.add("gradient of the features", batch * net.config.features()),
         });
         let slots = ResNetSlots {
-            pixels,
-            stem,
-            stem_pooled,
+            pixels: plan.add("images with channels last", net.stem[0].in_len(batch)),
+            stem: net.stem.iter().map(|l| LayerSlots::plan(plan, l, batch)).collect(),
+            stem_pooled: plan.add("activation stem", net.stem_pool(batch).out_len()),
             tap: match net.stem_pool(batch) {
                 StemPool::Max(dims) => Some(plan.add("max pool taps", dims.out_len())),
                 StemPool::Avg(_) => None,
             },
-            blocks,
             attention: net.attention.as_ref().map(|a| AttentionSlots::plan(a, plan, batch, mode)),
+            blocks,
+            again,
             features: plan.add("features", batch * net.config.features()),
             backward,
         };

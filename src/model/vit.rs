@@ -8,7 +8,7 @@ use crate::model::activations::Pass;
 use crate::model::config::VitConfig;
 use crate::model::params::ParamLayout;
 use crate::model::plan::Slot;
-use crate::model::vit_activations::{BackwardSlots, VitSlots};
+use crate::model::vit_activations::{BackwardSlots, BlockSlots, VitSlots};
 use crate::ops::{Recorder, attention, column_sum, layer_norm, matmul, patch_embed, pool, residual};
 
 /// A vision transformer: its configuration and where its parameters lie.
@@ -122,7 +122,7 @@ impl<'a> VitPass<'a> {
         patch_embed::assemble(r, &self.entering(0), &embedded, &self.param(w, "pos_embed"), cls.as_ref(), embed)?;
 
         for i in 0..c.depth {
-            self.block_forward(r, w, i)?;
+            self.block_forward(r, w, i, &a.blocks[i], true)?;
         }
 
         let last = self.entering(c.depth);
@@ -146,9 +146,9 @@ impl<'a> VitPass<'a> {
         matmul::forward(r, &self.pass.logits(), &features, &weight, bias.as_ref(), self.batch, c.classes, c.dim)
     }
 
-    fn block_forward(&self, r: &mut Recorder, w: &View, i: usize) -> Result<()> {
+    /// Block `i` into the slots `b`. Without `out`, as far as backward needs it: up to the stream that leaves the block.
+    fn block_forward(&self, r: &mut Recorder, w: &View, i: usize, b: &BlockSlots, out: bool) -> Result<()> {
         let c = self.config();
-        let b = &self.slots.blocks[i];
         let (rows, d, f) = (self.rows(), c.dim, c.mlp_dim);
         let stats = |slot| self.view(slot, rows);
         let p = |name: &str| self.param(w, &format!("blocks.{i}.{name}"));
@@ -184,6 +184,13 @@ impl<'a> VitPass<'a> {
         let bias = Some(&bias);
         matmul::forward_gelu(r, &activated, &hidden, &norm2, &weight, bias, c.activation, rows, f, d)?;
         let (weight, bias) = (p("mlp.fc2.weight"), p("mlp.fc2.bias"));
+        if !out {
+            // Of the last layer nobody but a layer scale reads the output again.
+            return match c.layer_scale {
+                true => matmul::forward(r, &mlp, &activated, &weight, Some(&bias), rows, d, f),
+                false => Ok(()),
+            };
+        }
         let gamma = c.layer_scale.then(|| p("ls2.gamma"));
         let (gamma, bias, out) = (gamma.as_ref(), Some(&bias), self.entering(i + 1));
         matmul::forward_residual(r, &out, &mlp, &middle, gamma, &activated, &weight, bias, rows, d, f)
@@ -227,12 +234,15 @@ impl<'a> VitPass<'a> {
         }
 
         for i in (0..c.depth).rev() {
+            if let Some(again) = &a.again[i] {
+                self.block_forward(r, w, i, again, false)?;
+            }
             self.block_backward(r, w, dw, g, i)?;
         }
 
         let embed = self.embed_dims();
         let (m, n, k) = (batch * embed.patches(), d, embed.patch_len());
-        let dembedded = self.view(g.dbranch, m * n);
+        let dembedded = self.view(g.dembedded, m * n);
         let dcls = self.maybe(c.class_token, dw, "cls_token");
         patch_embed::backward(r, &dembedded, &self.param(dw, "pos_embed"), dcls.as_ref(), &dx, embed)?;
         let patches = self.view(a.patches, m * k);
@@ -247,27 +257,28 @@ impl<'a> VitPass<'a> {
     /// halves' branches add to it.
     fn block_backward(&self, r: &mut Recorder, w: &View, dw: &View, g: &BackwardSlots, i: usize) -> Result<()> {
         let c = self.config();
-        let b = &self.slots.blocks[i];
+        let b = self.slots.again[i].as_ref().unwrap_or(&self.slots.blocks[i]);
+        let own = &g.blocks[i];
         let (rows, d, f) = (self.rows(), c.dim, c.mlp_dim);
         let stats = |slot| self.view(slot, rows);
         let p = |name: &str| self.param(w, &format!("blocks.{i}.{name}"));
         let dp = |name: &str| self.param(dw, &format!("blocks.{i}.{name}"));
         let dims = self.norm_dims(rows);
-        let (dx, dnormed) = (self.stream(g.dx), self.stream(g.dnormed));
+        let (dx, dnorm1, dnorm2) = (self.stream(g.dx), self.stream(own.dnorm1), self.stream(own.dnorm2));
         let (middle, inp) = (self.stream(b.middle), self.entering(i));
 
         // MLP half: out = middle + ls2·fc2(gelu(fc1(norm2(middle))))
         let (hidden, activated) = (self.wide(b.hidden, f), self.wide(b.activated, f));
-        let (dactivated, dhidden) = (self.wide(g.dwide, f), self.wide(g.dhidden, f));
+        let (dactivated, dhidden) = (self.wide(own.dactivated, f), self.wide(own.dhidden, f));
         let (norm2, mean, rstd) = (self.stream(b.norm2), stats(b.mean2), stats(b.rstd2));
-        let dbranch = self.branch_gradient(r, w, dw, g, &format!("blocks.{i}.ls2.gamma"), b.mlp)?;
+        let dbranch = self.branch_gradient(r, w, dw, &dx, &format!("blocks.{i}.ls2.gamma"), b.mlp, own.dmlp)?;
         let weight = p("mlp.fc2.weight");
         matmul::backward_input_gelu(r, &dhidden, &dactivated, &dbranch, &weight, &hidden, c.activation, rows, d, f)?;
         matmul::backward_weight(r, &dp("mlp.fc2.weight"), &dbranch, &activated, rows, d, f)?;
         column_sum::forward(r, &dp("mlp.fc2.bias"), &dbranch, rows, d)?;
         linear_backward(
             r,
-            &dnormed,
+            &dnorm2,
             &dp("mlp.fc1.weight"),
             Some(&dp("mlp.fc1.bias")),
             &dhidden,
@@ -278,16 +289,17 @@ impl<'a> VitPass<'a> {
             d,
         )?;
         let (dweight, dbias) = (dp("norm2.weight"), dp("norm2.bias"));
-        layer_norm::backward_params(r, &dweight, &dbias, &dnormed, &middle, &mean, &rstd, dims)?;
-        layer_norm::backward_input(r, &dx, &dnormed, &middle, &p("norm2.weight"), &mean, &rstd, dims, true)?;
+        layer_norm::backward_params(r, &dweight, &dbias, &dnorm2, &middle, &mean, &rstd, dims)?;
+        layer_norm::backward_input(r, &dx, &dnorm2, &middle, &p("norm2.weight"), &mean, &rstd, dims, true)?;
 
         // attention half: middle = inp + ls1·proj(attention(qkv(norm1(inp))))
         let (qkv, attended) = (self.wide(b.qkv, 3 * d), self.stream(b.attended));
         let lse = self.view(b.lse, rows * c.heads);
-        let delta = self.view(g.delta, rows * c.heads);
-        let (dattended, dqkv) = (self.wide(g.dwide, d), self.wide(g.dhidden, 3 * d));
+        let delta = self.view(own.delta, rows * c.heads);
+        let (dattended, dqkv) = (self.stream(own.dattended), self.wide(own.dqkv, 3 * d));
         let (norm1, mean, rstd) = (self.stream(b.norm1), stats(b.mean1), stats(b.rstd1));
-        let dbranch = self.branch_gradient(r, w, dw, g, &format!("blocks.{i}.ls1.gamma"), b.projected)?;
+        let gamma = format!("blocks.{i}.ls1.gamma");
+        let dbranch = self.branch_gradient(r, w, dw, &dx, &gamma, b.projected, own.dprojected)?;
         linear_backward(
             r,
             &dattended,
@@ -304,7 +316,7 @@ impl<'a> VitPass<'a> {
         let dbias = c.qkv_bias.then(|| dp("attn.qkv.bias"));
         linear_backward(
             r,
-            &dnormed,
+            &dnorm1,
             &dp("attn.qkv.weight"),
             dbias.as_ref(),
             &dqkv,
@@ -315,8 +327,8 @@ impl<'a> VitPass<'a> {
             d,
         )?;
         let (dweight, dbias) = (dp("norm1.weight"), dp("norm1.bias"));
-        layer_norm::backward_params(r, &dweight, &dbias, &dnormed, &inp, &mean, &rstd, dims)?;
-        layer_norm::backward_input(r, &dx, &dnormed, &inp, &p("norm1.weight"), &mean, &rstd, dims, true)
+        layer_norm::backward_params(r, &dweight, &dbias, &dnorm1, &inp, &mean, &rstd, dims)?;
+        layer_norm::backward_input(r, &dx, &dnorm1, &inp, &p("norm1.weight"), &mean, &rstd, dims, true)
     }
 
     /// The gradient of a branch's output: the stream's own, through the layer scale where there is one.
@@ -325,18 +337,18 @@ impl<'a> VitPass<'a> {
         r: &mut Recorder,
         w: &View,
         dw: &View,
-        g: &BackwardSlots,
+        dx: &View,
         gamma: &str,
         branch: Slot,
+        dbranch: Slot,
     ) -> Result<View> {
-        let dx = self.stream(g.dx);
         if !self.config().layer_scale {
-            return Ok(dx);
+            return Ok(dx.clone());
         }
         let (rows, d) = (self.rows(), self.config().dim);
-        let dbranch = self.stream(g.dbranch);
-        residual::backward_params(r, &self.param(dw, gamma), &dx, &self.stream(branch), rows, d)?;
-        residual::backward_input(r, &dbranch, &dx, &self.param(w, gamma), rows, d)?;
+        let dbranch = self.stream(dbranch);
+        residual::backward_params(r, &self.param(dw, gamma), dx, &self.stream(branch), rows, d)?;
+        residual::backward_input(r, &dbranch, dx, &self.param(w, gamma), rows, d)?;
         Ok(dbranch)
     }
 }

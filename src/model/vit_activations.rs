@@ -1,11 +1,12 @@
 //! The activations of a vision transformer: what a forward pass keeps for its reverse, planned before it is allocated.
+//! Every tensor is a slot of its own; which of them share memory follows from when they are used ([`Plan::pack`]).
 
 use crate::model::activations::Mode;
 use crate::model::config::VitConfig;
 use crate::model::plan::{Plan, Slot};
 use crate::ops::{matmul, scratch_len};
 
-/// Activations of one block. In [`Mode::Infer`] all blocks have the same slots.
+/// Activations of one block.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct BlockSlots {
     /// `[R, D]` each: after norm1, attention, its projection; the stream between the halves; after norm2, fc2.
@@ -29,25 +30,42 @@ pub(super) struct BlockSlots {
     pub(super) out: Slot,
 }
 
-/// Buffers of the backward pass.
+/// Gradients inside one block: `d` of what [`BlockSlots`] has.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct BackwardSlots {
-    /// Gradient of the residual stream, `[R, D]`, and of one branch.
-    pub(super) dx: Slot,
-    pub(super) dbranch: Slot,
-    pub(super) dnormed: Slot,
-    /// `[R, max(F, 3D)]` each.
-    pub(super) dwide: Slot,
+pub(super) struct GradientSlots {
+    /// `[R, D]` each.
+    pub(super) dmlp: Slot,
+    pub(super) dnorm2: Slot,
+    pub(super) dprojected: Slot,
+    pub(super) dattended: Slot,
+    pub(super) dnorm1: Slot,
+    /// `[R, F]`, `[R, F]`, `[R, 3D]`, `[B, H, N]`.
+    pub(super) dactivated: Slot,
     pub(super) dhidden: Slot,
+    pub(super) dqkv: Slot,
     pub(super) delta: Slot,
+}
+
+/// What the backward pass has besides.
+#[derive(Clone, Debug)]
+pub(super) struct BackwardSlots {
+    /// Of the residual stream, `[R, D]`: every block adds to it.
+    pub(super) dx: Slot,
+    /// Of the final norm's output, and of the patch embedding, `[R, D]` each.
+    pub(super) dnormed: Slot,
+    pub(super) dembedded: Slot,
     pub(super) dpooled: Slot,
     pub(super) dfeatures: Slot,
+    pub(super) blocks: Vec<GradientSlots>,
 }
 
 /// A vision transformer's own activations.
 #[derive(Clone, Debug)]
 pub(super) struct VitSlots {
+    /// What forward writes.
     pub(super) blocks: Vec<BlockSlots>,
+    /// What backward computes once more before it goes through a block; none where it reads what forward wrote.
+    pub(super) again: Vec<Option<BlockSlots>>,
     pub(super) backward: Option<BackwardSlots>,
     pub(super) patches: Slot,
     pub(super) embedded: Slot,
@@ -65,32 +83,15 @@ impl VitSlots {
         let (d, f) = (c.dim, c.mlp_dim);
         let patches = c.grid() * c.grid();
         let (rows, stats) = (batch * c.tokens(), batch * c.tokens() * c.heads);
-        let unfolded = plan.add("patches", batch * patches * 3 * c.patch_size * c.patch_size);
-        let embedded = plan.add("patch embedding", batch * patches * d);
-        let tokens = plan.add("tokens", rows * d);
-        // Without a layer scale nobody needs a branch's output again: one buffer serves all blocks.
-        let mut branch = None;
-        let mut first: Option<BlockSlots> = None;
-        let mut blocks = Vec::new();
-        for i in 0..c.depth {
-            if let (Mode::Infer, Some(shared)) = (mode, first) {
-                blocks.push(shared);
-                continue;
-            }
+        let block = |plan: &mut Plan, i: usize, out: Option<Slot>| {
             let mut add = |name: &str, len: usize| plan.add(format!("activation blocks.{i}.{name}"), len);
-            let mut output = |add: &mut dyn FnMut(&str, usize) -> Slot, name: &str| match branch {
-                Some(shared) if !c.layer_scale => shared,
-                _ => *branch.insert(add(name, rows * d)),
-            };
-            let projected = output(&mut add, "attn.proj");
-            let mlp = output(&mut add, "mlp.fc2");
-            let block = BlockSlots {
+            BlockSlots {
                 norm1: add("norm1", rows * d),
                 attended: add("attn", rows * d),
-                projected,
+                projected: add("attn.proj", rows * d),
                 middle: add("residual", rows * d),
                 norm2: add("norm2", rows * d),
-                mlp,
+                mlp: add("mlp.fc2", rows * d),
                 mean1: add("norm1.mean", rows),
                 rstd1: add("norm1.rstd", rows),
                 mean2: add("norm2.mean", rows),
@@ -99,30 +100,44 @@ impl VitSlots {
                 lse: add("attn.lse", stats),
                 hidden: add("mlp.fc1", rows * f),
                 activated: add("mlp.act", rows * f),
-                // A block reads the stream twice, both times before it writes `out`: in inference it may write over it.
-                out: if mode == Mode::Infer { tokens } else { add("out", rows * d) },
-            };
-            first = first.or(Some(block));
-            blocks.push(block);
-        }
-        let backward = (mode == Mode::Train).then(|| BackwardSlots {
+                out: out.unwrap_or_else(|| add("out", rows * d)),
+            }
+        };
+        let gradients = |plan: &mut Plan, i: usize| {
+            let mut add = |name: &str, len: usize| plan.add(format!("gradient of blocks.{i}.{name}"), len);
+            GradientSlots {
+                dmlp: add("mlp.fc2", rows * d),
+                dnorm2: add("norm2", rows * d),
+                dprojected: add("attn.proj", rows * d),
+                dattended: add("attn", rows * d),
+                dnorm1: add("norm1", rows * d),
+                dactivated: add("mlp.act", rows * f),
+                dhidden: add("mlp.fc1", rows * f),
+                dqkv: add("attn.qkv", rows * 3 * d),
+                delta: add("attn.lse", stats),
+            }
+        };
+        let blocks: Vec<BlockSlots> = (0..c.depth).map(|i| block(plan, i, None)).collect();
+        // Backward begins with the last block, whose activations are still there.
+        let dropped = |i: usize| mode == Mode::Recompute && i + 1 < c.depth;
+        let again = (0..c.depth).map(|i| dropped(i).then(|| block(plan, i, Some(blocks[i].out)))).collect();
+        let backward = (mode != Mode::Infer).then(|| BackwardSlots {
             dx: plan.add("gradient of the residual stream", rows * d),
-            dbranch: plan.add("gradient of a branch", rows * d),
-            dnormed: plan.add("gradient of a norm's output", rows * d),
-            dwide: plan.add("gradient of the MLP's activation", rows * f.max(3 * d)),
-            dhidden: plan.add("gradient of the MLP's hidden layer", rows * f.max(3 * d)),
-            delta: plan.add("attention row sums", stats),
+            dnormed: plan.add("gradient of the final norm", rows * d),
+            dembedded: plan.add("gradient of the patch embedding", batch * patches * d),
             dpooled: plan.add("gradient of the pooled features", batch * d),
             dfeatures: plan.add("gradient of the features", batch * d),
+            blocks: (0..c.depth).map(|i| gradients(plan, i)).collect(),
         });
         let normed_rows = if c.fc_norm { batch } else { rows };
         let widest = f.max(3 * d).max(c.classes);
         let slots = VitSlots {
             blocks,
+            again,
             backward,
-            patches: unfolded,
-            embedded,
-            tokens,
+            patches: plan.add("patches", batch * patches * 3 * c.patch_size * c.patch_size),
+            embedded: plan.add("patch embedding", batch * patches * d),
+            tokens: plan.add("tokens", rows * d),
             normed: plan.add("final norm", normed_rows * d),
             mean: plan.add("final norm mean", normed_rows),
             rstd: plan.add("final norm rstd", normed_rows),

@@ -1,10 +1,11 @@
 //! Host wrapper of `shaders/attention.wgsl` and `shaders/attention_direct.wgsl`.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::error::Result;
 use crate::gpu::{Kernel, View, shaders};
-use crate::ops::{Recorder, WG, check};
+use crate::ops::{Recorder, WG, check, rows};
 
 /// Lanes of a workgroup of the direct kernel.
 const DIRECT_LANES: usize = 8;
@@ -39,6 +40,17 @@ impl Dims {
         self.batch * self.tokens * self.heads
     }
 
+    /// Runs of images that one dispatch takes, and the products that a lane forms for a pair of tokens.
+    fn parts(self, r: &Recorder, products: usize) -> Vec<(Range<usize>, Dims)> {
+        let strides = [self.len() / self.batch, self.stats() / self.batch];
+        let parts = r.parts(self.batch, self.flops(products) / self.batch as u64, &strides);
+        parts.into_iter().map(|part| (part.clone(), Dims { batch: part.len(), ..self })).collect()
+    }
+
+    fn flops(self, products: usize) -> u64 {
+        2 * (products * self.len() * self.tokens) as u64
+    }
+
     fn params(self) -> Params {
         let scale = (1.0 / (self.head_dim as f64).sqrt()) as f32;
         Params { tokens: self.tokens as u32, heads: self.heads as u32, scale }
@@ -63,8 +75,13 @@ pub fn forward(r: &mut Recorder, out: &View, lse: &View, qkv: &View, dims: Dims)
     check("attention", "out", out, dims.len());
     check("attention", "lse", lse, dims.stats());
     check("attention", "qkv", qkv, 3 * dims.len());
-    let (kernel, grid) = kernel(r, "forward", dims)?;
-    r.push(&kernel, &[("out", out), ("lse", lse), ("qkv", qkv)], &dims.params(), grid);
+    let (len, stats) = (dims.len() / dims.batch, dims.stats() / dims.batch);
+    for (part, dims) in dims.parts(r, 2) {
+        let (kernel, grid) = kernel(r, "forward", dims)?;
+        let (out, lse, qkv) = (rows(out, &part, len), rows(lse, &part, stats), rows(qkv, &part, 3 * len));
+        r.push(&kernel, &[("out", &out), ("lse", &lse), ("qkv", &qkv)], &dims.params(), grid);
+        r.work(dims.flops(2));
+    }
     Ok(())
 }
 
@@ -83,11 +100,26 @@ pub fn backward(
         check("attention::backward", name, view, len);
     }
     check("attention::backward", "delta", delta, dims.stats());
-    let (query, grid) = kernel(r, "backward_query", dims)?;
-    let views = [("dqkv", dqkv), ("delta", delta), ("dout", dout), ("attended", out), ("qkv", qkv), ("saved_lse", lse)];
-    r.push(&query, &views, &dims.params(), grid);
-    let (key, grid) = kernel(r, "backward_key", dims)?;
-    let views = [("dqkv", dqkv), ("saved_delta", delta), ("dout", dout), ("qkv", qkv), ("saved_lse", lse)];
-    r.push(&key, &views, &dims.params(), grid);
+    let (len, stats) = (dims.len() / dims.batch, dims.stats() / dims.batch);
+    for (part, dims) in dims.parts(r, 4) {
+        let [dqkv, qkv] = [dqkv, qkv].map(|v| rows(v, &part, 3 * len));
+        let [dout, out] = [dout, out].map(|v| rows(v, &part, len));
+        let [delta, lse] = [delta, lse].map(|v| rows(v, &part, stats));
+        let (query, grid) = kernel(r, "backward_query", dims)?;
+        let views = [
+            ("dqkv", &dqkv),
+            ("delta", &delta),
+            ("dout", &dout),
+            ("attended", &out),
+            ("qkv", &qkv),
+            ("saved_lse", &lse),
+        ];
+        r.push(&query, &views, &dims.params(), grid);
+        r.work(dims.flops(3));
+        let (key, grid) = kernel(r, "backward_key", dims)?;
+        let views = [("dqkv", &dqkv), ("saved_delta", &delta), ("dout", &dout), ("qkv", &qkv), ("saved_lse", &lse)];
+        r.push(&key, &views, &dims.params(), grid);
+        r.work(dims.flops(4));
+    }
     Ok(())
 }

@@ -163,8 +163,7 @@ pub fn forward(
 ) -> Result<()> {
     let op = "batch_norm";
     let Stats { mean, rstd, running_mean, running_var } = stats;
-    check_all(op, &[("out", out), ("inp", inp), ("shortcut", shortcut.unwrap_or(inp))], &[], dims);
-    check_all(op, &[], &[("weight", weight), ("bias", bias), ("mean", mean), ("rstd", rstd)], dims);
+    check_all(op, &[("inp", inp)], &[("mean", mean), ("rstd", rstd)], dims);
     check_all(op, &[], &[("running_mean", running_mean), ("running_var", running_var)], dims);
     let split = Split::new(dims, r.reduce_lanes());
     if mode == Mode::Train {
@@ -187,6 +186,27 @@ pub fn forward(
             [("saved_running_mean", running_mean), ("saved_running_var", running_var), ("mean", mean), ("rstd", rstd)];
         r.push(&kernel, &views, &split.params(split.chunk(), 1), fold(dims.cols.div_ceil(split.lanes)));
     }
+    normalize(r, out, inp, weight, bias, mean, rstd, shortcut, relu, mode, dims)
+}
+
+/// The last part of [`forward`], with statistics that it has saved: `out` once more, and nothing else moves.
+pub fn normalize(
+    r: &mut Recorder,
+    out: &View,
+    inp: &View,
+    weight: &View,
+    bias: &View,
+    mean: &View,
+    rstd: &View,
+    shortcut: Option<&View>,
+    relu: bool,
+    mode: Mode,
+    dims: Dims,
+) -> Result<()> {
+    let op = "batch_norm";
+    check_all(op, &[("out", out), ("inp", inp), ("shortcut", shortcut.unwrap_or(inp))], &[], dims);
+    check_all(op, &[], &[("weight", weight), ("bias", bias), ("mean", mean), ("rstd", rstd)], dims);
+    let split = Split::new(dims, r.reduce_lanes());
     let views = [
         ("out", out),
         ("inp", inp),

@@ -4,13 +4,15 @@
 //! Channel counts that are no multiple of 4 may be stored padded to one, with zeros: a view's length tells. RGB images
 //! from [`to_nhwc`] are best stored so, since unpadded they, and grouped convolutions, take a slow path.
 
+use std::ops::Range;
+
 use crate::error::Result;
 use crate::gpu::buffer::align;
 use crate::gpu::program::fold;
 use crate::gpu::tune::Tile;
 use crate::gpu::{View, shaders};
 use crate::ops::product::{Pass, Product};
-use crate::ops::{Recorder, WG, check, column_sum, matmul};
+use crate::ops::{Recorder, WG, check, column_sum, matmul, rows};
 
 pub use crate::cpu::conv2d::Dims;
 
@@ -148,6 +150,18 @@ pub fn scratch_len(dims: Dims) -> usize {
     align(if dims.groups == 1 { layout.packed_len() * split } else { simple })
 }
 
+/// Runs of images that one dispatch takes: see [`Recorder::parts`].
+fn image_parts(r: &Recorder, inp: &View, out: &View, dims: Dims) -> Vec<(Range<usize>, Dims)> {
+    let batch = dims.batch;
+    let parts = r.parts(batch, flops(dims) / batch as u64, &[inp.len / batch, out.len / batch]);
+    parts.into_iter().map(|part| (part.clone(), Dims { batch: part.len(), ..dims })).collect()
+}
+
+/// Floating-point operations of one pass.
+fn flops(dims: Dims) -> u64 {
+    2 * (dims.out_pixels() * dims.weight_len()) as u64
+}
+
 /// Packed weights in scratch, for the forward pass or `transposed` for the gradient of `inp`.
 fn pack(r: &mut Recorder, weight: &View, layout: Layout, transposed: bool) -> Result<View> {
     let [packed] = r.scratch("conv2d", layout.packed_len());
@@ -185,11 +199,21 @@ fn gather(
     let pixels = (params.batch * params.rows_h * params.rows_w) as usize;
     let grid = [channels.div_ceil(cols) as u32, pixels.div_ceil(rows) as u32, 1];
     r.push(&kernel, &[("dst", dst), ("src", src), ("packed", packed)], params, grid);
+    let taps = (params.taps_y * params.taps_x * params.src_c4 * 4) as usize;
+    r.work(2 * (pixels * taps * channels) as u64);
     Ok(())
 }
 
 /// `out = ` the convolution of `inp`: `out` `[B, H', W', O]`, `inp` `[B, H, W, C]`, `weight` `[O, C/groups, k, k]`.
 pub fn forward(r: &mut Recorder, out: &View, inp: &View, weight: &View, dims: Dims) -> Result<()> {
+    let (in_image, out_image) = (inp.len / dims.batch, out.len / dims.batch);
+    for (part, dims) in image_parts(r, inp, out, dims) {
+        forward_part(r, &rows(out, &part, out_image), &rows(inp, &part, in_image), weight, dims)?;
+    }
+    Ok(())
+}
+
+fn forward_part(r: &mut Recorder, out: &View, inp: &View, weight: &View, dims: Dims) -> Result<()> {
     let layout = layout("conv2d", ["inp", "out"], inp, out, weight, dims);
     if layout.pointwise() {
         return matmul::forward(r, out, inp, weight, None, dims.out_pixels(), dims.out_channels, dims.in_channels);
@@ -207,6 +231,22 @@ pub fn forward(r: &mut Recorder, out: &View, inp: &View, weight: &View, dims: Di
 
 /// Gradient of the input: `dinp = `, or `+= ` with `accumulate`. Shapes as in [`forward`].
 pub fn backward_input(
+    r: &mut Recorder,
+    dinp: &View,
+    dout: &View,
+    weight: &View,
+    dims: Dims,
+    accumulate: bool,
+) -> Result<()> {
+    let (in_image, out_image) = (dinp.len / dims.batch, dout.len / dims.batch);
+    for (part, dims) in image_parts(r, dinp, dout, dims) {
+        let (dinp, dout) = (rows(dinp, &part, in_image), rows(dout, &part, out_image));
+        backward_input_part(r, &dinp, &dout, weight, dims, accumulate)?;
+    }
+    Ok(())
+}
+
+fn backward_input_part(
     r: &mut Recorder,
     dinp: &View,
     dout: &View,
@@ -274,8 +314,19 @@ pub fn backward_input(
 
 /// Gradient of the weight: `dweight += `. Shapes as in [`forward`].
 pub fn backward_weight(r: &mut Recorder, dweight: &View, dout: &View, inp: &View, dims: Dims) -> Result<()> {
+    let (in_image, out_image) = (inp.len / dims.batch, dout.len / dims.batch);
+    for (part, dims) in image_parts(r, inp, dout, dims) {
+        backward_weight_part(r, dweight, &rows(dout, &part, out_image), &rows(inp, &part, in_image), dims)?;
+    }
+    Ok(())
+}
+
+fn backward_weight_part(r: &mut Recorder, dweight: &View, dout: &View, inp: &View, dims: Dims) -> Result<()> {
     let layout = layout("conv2d::backward_weight", ["inp", "dout"], inp, dout, dweight, dims);
     let pixels = dims.out_pixels();
+    if layout.pointwise() {
+        return matmul::backward_weight(r, dweight, dout, inp, pixels, dims.out_channels, dims.in_channels);
+    }
     if !layout.fast() {
         let chunks = pixels.div_ceil(CHUNK);
         let [partial] = r.scratch("conv2d::backward_weight", chunks * dweight.len);
@@ -302,6 +353,7 @@ pub fn backward_weight(r: &mut Recorder, dweight: &View, dout: &View, inp: &View
     };
     let dout_name = if direct { "dout" } else { "dout4" };
     r.push(&kernel, &[("partial", &partial), (dout_name, dout), ("src", inp)], &params, grid);
+    r.work(flops(dims));
 
     let lanes = r.reduce_lanes();
     let kernel = r.tiled_kernel(&shaders::CONV2D, "unpack", &[("WG", lanes as f64)], Tile::Tiled)?;

@@ -8,7 +8,7 @@ use crate::gpu::shaders::{self, Epilogue};
 use crate::gpu::tune::Tile;
 use crate::model::config::Activation;
 use crate::ops::product::{Pass, Product};
-use crate::ops::{Recorder, check, column_sum, gelu, residual};
+use crate::ops::{Recorder, check, column_sum, gelu, residual, rows};
 
 /// Terms of a sum come in steps of so many, whatever the kernel.
 const STEP: usize = 16;
@@ -31,6 +31,7 @@ struct Layer {
 }
 
 /// An epilogue, and what it binds by the shader's names.
+#[derive(Clone)]
 struct End<'a> {
     epilogue: Epilogue,
     constants: String,
@@ -60,22 +61,31 @@ pub fn scratch_len(m: usize, n: usize, k: usize) -> usize {
     if split > 1 { align(split * n * k) } else { 0 }
 }
 
-/// Records `out = `, or `+= ` with `accumulate`, the sums of a product's two operands, plus the bias, through the epilogue.
+/// Records `out = `, or `+= ` with `accumulate`, the sums of a product's two operands, plus the bias, through the epilogue;
+/// in as many dispatches as its work asks for. Parts of the rows give the same bits as the whole.
 fn assign(
     r: &mut Recorder,
     pass: Pass,
     out: &View,
-    operands: [&View; 2],
+    [a, b]: [&View; 2],
     bias: Option<&View>,
     accumulate: bool,
     end: End,
     layer: Layer,
 ) -> Result<()> {
-    let variant = r.variant(layer.product(pass));
+    let tile = r.variant(layer.product(pass)).tile;
     let Layer { m, n, k } = layer;
     let (n, k) = if pass == Pass::Forward { (n, k) } else { (k, n) };
-    let params = Params { m: m as u32, n: n as u32, k: k as u32, chunk: k as u32 };
-    dispatch(r, pass, variant.tile, out, operands, bias, accumulate, end, layer, params)
+    for part in r.parts(m, 2 * (n * k) as u64, &[k, n]) {
+        let (out, a) = (rows(out, &part, n), rows(a, &part, k));
+        // What an epilogue binds has out's rows, or is one row for all of them.
+        let own = |view: &View| if view.len == m * n { rows(view, &part, n) } else { view.clone() };
+        let views: Vec<(&str, View)> = end.views.iter().map(|(name, view)| (*name, own(view))).collect();
+        let end = End { views: views.iter().map(|(name, view)| (*name, view)).collect(), ..end.clone() };
+        let params = Params { m: part.len() as u32, n: n as u32, k: k as u32, chunk: k as u32 };
+        dispatch(r, pass, tile, &out, [&a, b], bias, accumulate, &end, layer, params)?;
+    }
+    Ok(())
 }
 
 fn dispatch(
@@ -86,19 +96,19 @@ fn dispatch(
     [a, b]: [&View; 2],
     bias: Option<&View>,
     accumulate: bool,
-    end: End,
+    end: &End,
     layer: Layer,
     params: Params,
 ) -> Result<()> {
     let flag = |flag: bool| f64::from(u8::from(flag));
     let mut constants = vec![("ACCUMULATE", flag(accumulate)), ("HAS_BIAS", flag(bias.is_some()))];
-    let [rows, cols] = layer.product(pass).tile_size(tile);
-    let mut tail = end.constants + &end.epilogue.text();
+    let [tall, wide] = layer.product(pass).tile_size(tile);
+    let mut tail = end.constants.clone() + &end.epilogue.text();
     let shader = if tile.is_direct() {
-        constants.push(("ROWS", rows as f64));
+        constants.push(("ROWS", tall as f64));
         &shaders::MATMUL_DIRECT
     } else {
-        tail += &format!("const TILE = {rows}u;\n");
+        tail += &format!("const TILE = {tall}u;\n");
         &shaders::MATMUL
     };
     let vector = layer.vector();
@@ -112,9 +122,10 @@ fn dispatch(
         (name("b", "b4"), b),
         (name("bias", "bias4"), bias.unwrap_or(b)),
     ];
-    views.extend(end.views);
-    let (m, n, k, chunk) = (params.m as usize, params.n as usize, params.k as usize, params.chunk as usize);
-    r.push(&kernel, &views, &params, [n.div_ceil(cols) as u32, m.div_ceil(rows) as u32, k.div_ceil(chunk) as u32]);
+    views.extend(&end.views);
+    let [m, n, k, chunk] = [params.m, params.n, params.k, params.chunk].map(|x| x as usize);
+    r.push(&kernel, &views, &params, [n.div_ceil(wide) as u32, m.div_ceil(tall) as u32, k.div_ceil(chunk) as u32]);
+    r.work(2 * (m * n * k) as u64);
     Ok(())
 }
 
@@ -266,15 +277,23 @@ pub fn backward_weight(
     check("matmul::backward_weight", "dweight", dweight, n * k);
     check("matmul::backward_weight", "dout", dout, m * n);
     check("matmul::backward_weight", "inp", inp, m * k);
-    let (pass, layer) = (Pass::BackwardWeight, Layer { m, n, k });
+    // Cut along the sum, parts add up.
+    for part in r.parts(m, 2 * (n * k) as u64, &[n, k]) {
+        weight_part(r, dweight, &rows(dout, &part, n), &rows(inp, &part, k), Layer { m: part.len(), n, k })?;
+    }
+    Ok(())
+}
+
+fn weight_part(r: &mut Recorder, dweight: &View, dout: &View, inp: &View, layer: Layer) -> Result<()> {
+    let (pass, Layer { m, n, k }) = (Pass::BackwardWeight, layer);
     let variant = r.variant(layer.product(pass));
     let chunk = m.div_ceil(variant.split).next_multiple_of(STEP);
     let params = Params { m: n as u32, n: k as u32, k: m as u32, chunk: chunk as u32 };
     let chunks = m.div_ceil(chunk);
     if chunks == 1 {
-        return dispatch(r, pass, variant.tile, dweight, [dout, inp], None, true, End::none(), layer, params);
+        return dispatch(r, pass, variant.tile, dweight, [dout, inp], None, true, &End::none(), layer, params);
     }
     let [partial] = r.scratch("matmul::backward_weight", chunks * n * k);
-    dispatch(r, pass, variant.tile, &partial, [dout, inp], None, false, End::none(), layer, params)?;
+    dispatch(r, pass, variant.tile, &partial, [dout, inp], None, false, &End::none(), layer, params)?;
     column_sum::add_rows(r, dweight, &partial, chunks, n * k)
 }

@@ -24,10 +24,11 @@ pub mod residual;
 pub mod sgd;
 pub mod tune;
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::error::Result;
-use crate::gpu::buffer::align;
+use crate::gpu::buffer::{ALIGN, align};
 use crate::gpu::program::{self, Params, Program};
 use crate::gpu::shaders::Shader;
 use crate::gpu::tune::{Tile, Variant};
@@ -38,9 +39,17 @@ use crate::ops::product::Product;
 const WG: usize = 64;
 /// Elements that a lane of an elementwise kernel takes.
 const PER_LANE: usize = 16;
+/// The same on a CPU adapter, where a workgroup is [`CPU_LANES`] wide: long enough to be worth its start.
+const CPU_PER_LANE: usize = 512;
+/// Lanes of a CPU's vector register.
+const CPU_LANES: usize = 8;
 
 /// Rows that one lane adds up in the first stage of a sum over rows.
 const ROWS_PER_CHUNK: usize = 64;
+
+/// Floating-point operations of a dispatch, at most. Drivers kill what keeps a GPU busy for seconds: at 40 GFLOP/s, which is
+/// slow for an integrated one, this is half a second.
+pub const MAX_FLOPS: u64 = 20_000_000_000;
 
 /// Where ops record: the device, the program being written, and a scratch buffer that they share.
 #[derive(Debug)]
@@ -56,7 +65,11 @@ pub struct Recorder<'a> {
     pub forced: Option<Variant>,
     /// Products that were recorded by default, since nobody has measured them on this adapter.
     pub untuned: Vec<Product>,
+    /// Floating-point operations of a dispatch, at most: [`MAX_FLOPS`], unless a test wants many parts.
+    pub max_flops: u64,
     scratch: &'a View,
+    /// With placeholders for tensors: the buffers that each dispatch would have touched.
+    touched: Option<Vec<Vec<u64>>>,
 }
 
 /// What an elementwise kernel needs to know.
@@ -74,7 +87,17 @@ pub fn scratch_len(rows: usize, cols: usize) -> usize {
 impl<'a> Recorder<'a> {
     /// An empty program that records for `gpu`; `scratch` is at least the largest [`scratch_len`] of its ops.
     pub fn new(gpu: &'a Gpu, scratch: &'a View) -> Self {
-        Recorder { gpu, program: Program::new(), for_cpu: gpu.is_cpu(), forced: None, untuned: Vec::new(), scratch }
+        let forced = gpu.forced_variant();
+        Recorder {
+            gpu,
+            program: Program::new(),
+            for_cpu: forced.map_or(gpu.is_cpu(), |variant| variant.tile.is_direct()),
+            forced,
+            untuned: Vec::new(),
+            max_flops: MAX_FLOPS,
+            scratch,
+            touched: None,
+        }
     }
 
     /// The variant for `product`: what was measured to be fastest, else the default.
@@ -95,10 +118,31 @@ impl<'a> Recorder<'a> {
         product.default_variant(self.for_cpu && wide)
     }
 
+    /// Records nothing but which buffers each dispatch touches: tensors may be placeholders.
+    pub fn planning(gpu: &'a Gpu, scratch: &'a View) -> Self {
+        Recorder { touched: Some(Vec::new()), ..Recorder::new(gpu, scratch) }
+    }
+
+    /// The ids of the buffers that each dispatch touches, of a recorder made by [`Recorder::planning`].
+    pub fn touched(&self) -> &[Vec<u64>] {
+        self.touched.as_deref().unwrap_or_default()
+    }
+
     /// Invocations of a workgroup whose lanes reduce together: on a CPU adapter a barrier is dear and eight lanes are
     /// one vector register.
     fn reduce_lanes(&self) -> usize {
-        if self.for_cpu { 8 } else { 64 }
+        if self.for_cpu { CPU_LANES } else { WG }
+    }
+
+    /// How an elementwise kernel over `len` elements, each a vector of `width`, is spread: its overrides and its grid.
+    ///
+    /// Neighbouring lanes take neighbouring elements everywhere. On a CPU adapter a workgroup is one vector register wide,
+    /// so that it walks through memory in one go: a wider one is run eight lanes after eight lanes, each with the whole
+    /// stride of the workgroup from one of its elements to the next, and two to five times slower.
+    fn spread(&self, len: usize, width: usize) -> ([(&'static str, f64); 2], [u32; 3]) {
+        let (lanes, elements) = if self.for_cpu { (CPU_LANES, CPU_PER_LANE) } else { (WG, PER_LANE) };
+        let per_lane = elements / width;
+        ([("WG", lanes as f64), ("PER_LANE", per_lane as f64)], program::fold(len.div_ceil(lanes * per_lane)))
     }
 
     fn kernel(&self, shader: &'static Shader, entry: &str, constants: &[(&str, f64)]) -> Result<Arc<Kernel>> {
@@ -117,7 +161,29 @@ impl<'a> Recorder<'a> {
     }
 
     fn push(&mut self, kernel: &Arc<Kernel>, views: &[(&str, &View)], params: &impl Params, grid: [u32; 3]) {
-        self.program.push(self.gpu, kernel, views, params, grid);
+        match &mut self.touched {
+            Some(touched) => touched.push(views.iter().map(|(_, view)| view.buffer.id).collect()),
+            None => self.program.push(self.gpu, kernel, views, params, grid),
+        }
+    }
+
+    /// Notes the work of the dispatch that was recorded last.
+    fn work(&mut self, flops: u64) {
+        if let Some(step) = self.program.steps.last_mut() {
+            step.flops = flops;
+        }
+    }
+
+    /// Cuts `count` rows of `flops` each into runs of at most [`Recorder::max_flops`]. Tensors with these strides a row can
+    /// be cut there: a view starts at a multiple of [`ALIGN`].
+    fn parts(&self, count: usize, flops: u64, strides: &[usize]) -> Vec<Range<usize>> {
+        // Both are powers of two at most ALIGN, so the largest is a multiple of the others.
+        let whole = |stride: &usize| ALIGN >> stride.trailing_zeros().min(ALIGN.trailing_zeros());
+        let unit = strides.iter().map(whole).max().unwrap_or(1);
+        let short = count as u64 * flops <= self.max_flops;
+        let rows = if short { count } else { (self.max_flops / flops) as usize / unit * unit };
+        let rows = rows.max(unit);
+        (0..count).step_by(rows).map(|start| start..count.min(start + rows)).collect()
     }
 
     /// `N` scratch ranges of `len` elements.
@@ -126,6 +192,11 @@ impl<'a> Recorder<'a> {
         assert!(self.scratch.len >= needed, "{op}: scratch of {} elements, {needed} needed", self.scratch.len);
         std::array::from_fn(|i| self.scratch.slice(i * align(len), len))
     }
+}
+
+/// Rows `part` of a view with `stride` elements a row.
+fn rows(view: &View, part: &Range<usize>, stride: usize) -> View {
+    view.slice(part.start * stride, part.len() * stride)
 }
 
 /// Asserts a view's length: a wrong one is a bug of the model's.
@@ -137,6 +208,13 @@ fn check(op: &str, name: &str, view: &View, len: usize) {
 /// For shaders that leave the element type to the host: vectors of four where `channels` allows, and what is appended.
 fn elem(channels: usize) -> (usize, &'static str) {
     if channels.is_multiple_of(4) { (4, "alias elem = vec4f;\n") } else { (1, "alias elem = f32;\n") }
+}
+
+/// As [`elem`], for shaders that add an element's parts up.
+fn elem_sum(channels: usize) -> (usize, String) {
+    let (width, alias) = elem(channels);
+    let total = if width == 4 { "x.x + x.y + (x.z + x.w)" } else { "x" };
+    (width, format!("{alias}const WIDTH = {width}u;\nfn total(x: elem) -> f32 {{ return {total}; }}\n"))
 }
 
 /// A grid for `len` elements of an elementwise kernel.

@@ -13,6 +13,7 @@ use crate::method::{BatchNorm, Optimizer, Schedule};
 use crate::model::{Activation, Pool};
 use crate::ops::adamw::AdamW;
 use crate::ops::sgd::Sgd;
+use crate::train::fit::MicroBatch;
 use crate::train::schedule::LrSchedule;
 
 /// What a checkpoint can't say, or says and the user knows better.
@@ -146,9 +147,17 @@ pub struct TrainArgs {
     /// Images a step [default: 64]
     #[arg(long, value_name = "N")]
     pub batch_size: Option<usize>,
-    /// Images that pass through the adapter at once [default: the batch size]
-    #[arg(long, value_name = "N")]
-    pub micro_batch: Option<usize>,
+    /// Images that pass through the adapter at once, or `auto` for as many as fit its memory; a larger batch is cut into
+    /// parts whose gradients add up (batch norm takes its statistics from each part) [default: the batch size]
+    #[arg(long, value_name = "N|auto")]
+    pub micro_batch: Option<MicroBatch>,
+    /// Memory that the run may take on the adapter, in MiB [default: what is there]
+    #[arg(long, value_name = "MIB")]
+    pub memory_limit: Option<u64>,
+    /// Keep only what enters each block and compute the rest once more in the backward pass: less memory, a step that is
+    /// about a quarter longer, the same results
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    pub recompute: Option<bool>,
     /// sgd or adamw [default: sgd]
     #[arg(long, value_parser = word::<OptimizerName>)]
     pub optimizer: Option<OptimizerName>,
@@ -237,7 +246,9 @@ impl TrainArgs {
         if over.optimizer.is_some_and(|name| Some(name) != under.optimizer) {
             (under.momentum, under.nesterov) = (None, None);
         }
-        overlay!(over, under; model, train, val, select, test, id, root, class_map, epochs, steps, batch_size, micro_batch, optimizer,
+        overlay!(over, under; model, train, val, select, test, id, root, class_map, epochs, steps, batch_size, micro_batch, memory_limit,
+            recompute,
+            optimizer,
             lr, momentum, nesterov, weight_decay, lr_schedule, warmup_steps, clip_norm, label_smoothing, augment, bn,
             no_shuffle, seed, eval_every, method, schedule, norm, proj_freq, max_iters, radius_lr, radius_batch_size,
             exclude);
@@ -275,7 +286,13 @@ impl TrainArgs {
             epochs: if self.steps.is_some() { None } else { Some(self.epochs.unwrap_or(10)) },
             steps: self.steps,
             batch_size,
-            micro_batch: self.micro_batch.unwrap_or(batch_size).min(batch_size),
+            micro_batch: match self.micro_batch {
+                Some(MicroBatch::Images(images)) => MicroBatch::Images(images.min(batch_size)),
+                Some(auto) => auto,
+                None => MicroBatch::Images(batch_size),
+            },
+            memory_limit: self.memory_limit,
+            recompute: self.recompute.unwrap_or(false),
             optimizer,
             lr: self.lr.unwrap_or(if is_sgd { 1e-2 } else { 1e-4 }),
             momentum,
@@ -335,7 +352,9 @@ pub struct TrainConfig {
     pub epochs: Option<u64>,
     pub steps: Option<u64>,
     pub batch_size: usize,
-    pub micro_batch: usize,
+    pub micro_batch: MicroBatch,
+    pub memory_limit: Option<u64>,
+    pub recompute: bool,
     pub optimizer: OptimizerName,
     pub lr: f64,
     pub momentum: f32,
@@ -368,7 +387,8 @@ impl TrainConfig {
             if ok { Ok(()) } else { Err(Error::Usage(format!("--{name} must be greater than 0"))) }
         };
         positive("batch-size", self.batch_size > 0)?;
-        positive("micro-batch", self.micro_batch > 0)?;
+        positive("micro-batch", self.micro_batch != MicroBatch::Images(0))?;
+        positive("memory-limit", self.memory_limit != Some(0))?;
         positive("radius-batch-size", self.radius_batch_size > 0)?;
         positive("proj-freq", self.proj_freq > 0)?;
         positive("max-iters", self.max_iters > 0)?;

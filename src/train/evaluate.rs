@@ -47,7 +47,7 @@ impl<'g> Predictor<'g> {
     pub fn new(gpu: &'g Gpu, model: Model, values: &Snapshot, batch: usize) -> Result<Predictor<'g>> {
         model.layout().segments(gpu.limits.max_storage_buffer_binding_size)?;
         let (w, stats) = values.upload(gpu, &model)?;
-        let acts = model.plan(batch, Mode::Infer).allocate(gpu)?;
+        let acts = model.plan(gpu, batch, Mode::Infer)?.allocate(gpu)?;
         let scratch = acts.scratch();
         Ok(Predictor { gpu, model, w, stats, acts, scratch, programs: HashMap::new() })
     }

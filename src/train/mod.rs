@@ -5,6 +5,7 @@ pub mod config;
 pub mod evaluate;
 pub mod events;
 pub mod exclude;
+pub mod fit;
 pub mod project;
 pub mod run_dir;
 pub mod schedule;

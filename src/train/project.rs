@@ -8,12 +8,12 @@ use crate::cpu::mars::Norm;
 use crate::data::{ClassMap, Loader, LoaderConfig};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
-use crate::gpu::buffer::mib;
-use crate::method::{BatchNorm, Learner, Optimizer, Settings, Tpgm, TpgmSettings};
+use crate::method::{BatchNorm, Learner, Memory, Optimizer, Settings, Tpgm, TpgmSettings};
 use crate::ops::sgd::Sgd;
 use crate::train::config::ModelArgs;
 use crate::train::events::Event;
 use crate::train::exclude::excluded;
+use crate::train::fit::{self, MicroBatch};
 use crate::train::run_dir::RunLog;
 use crate::train::source::Source;
 use crate::train::tuning;
@@ -43,6 +43,12 @@ pub struct ProjectConfig {
     pub radius_lr: f32,
     /// Images of a radius batch.
     pub radius_batch_size: usize,
+    /// Images that pass through at once.
+    pub micro_batch: MicroBatch,
+    /// MiB that the run may take on the device.
+    pub memory_limit: Option<u64>,
+    /// Whether backward computes activations once more.
+    pub recompute: bool,
     /// Tensors that have no radius.
     pub exclude: Option<Vec<String>>,
     /// Batches in sorted order.
@@ -128,19 +134,29 @@ pub fn project(gpu: &Gpu, config: &ProjectConfig, events: &mut dyn FnMut(Event))
         optimizer: Optimizer::Sgd(plain),
         clip_norm: 0.0,
         smoothing: 0.0,
-        micro_batch: batch,
-        radius_batch: batch,
+        micro_batch: 0,
         batch_norm: BatchNorm::Frozen,
+        recompute: config.recompute,
     };
-    let bytes = Learner::bytes(&model, &settings) + Tpgm::bytes(model.layout().len);
-    events(Event::Note(format!("{}: {} planned for this run", gpu.info.name, mib(bytes))));
-    let mut learner = Learner::new(gpu, model, &finetuned.snapshot(), settings)?;
+    let tpgm_settings =
+        TpgmSettings { norm: config.norm, radius_lr: config.radius_lr, max_iters: config.max_iters, proj_freq: 1 };
+    let (sizes, limit) = fit::choices(gpu, config.micro_batch, batch, config.memory_limit);
+    let start = finetuned.snapshot();
+    let (mut learner, mut tpgm) = fit::largest(
+        &sizes,
+        limit,
+        |micro_batch| Memory::plan(gpu, &model, &Settings { micro_batch, ..settings }, Some(config.norm)),
+        |memory| {
+            events(Event::Note(format!("{}: {memory}", gpu.info.name)));
+            let settings = Settings { micro_batch: memory.micro_batch, ..settings };
+            let learner = Learner::new(gpu, model.clone(), &start, settings)?;
+            let tpgm = Tpgm::new(&learner, &anchor, &excluded, tpgm_settings)?;
+            Ok((learner, tpgm))
+        },
+    )?;
     if config.tune {
         tuning::tune(gpu, &learner.untuned()?, events)?;
     }
-    let tpgm_settings =
-        TpgmSettings { norm: config.norm, radius_lr: config.radius_lr, max_iters: config.max_iters, proj_freq: 1 };
-    let mut tpgm = Tpgm::new(&learner, &anchor, &excluded, tpgm_settings)?;
     let loader_config = LoaderConfig {
         batch_size: config.radius_batch_size,
         shuffle: !config.no_shuffle,

@@ -7,6 +7,9 @@ use crate::checkpoint::{Checkpoint, Values, write_safetensors};
 use crate::error::Result;
 use crate::method::{Learner, Tpgm};
 
+/// The metadata's word for it.
+const MICRO_BATCH: &str = "micro-batch";
+
 /// Where a run stands.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Progress {
@@ -40,7 +43,18 @@ pub fn save(path: &Path, learner: &Learner, tpgm: Option<&Tpgm>, progress: Progr
     let counts = [progress.steps, progress.iterations, u64::from(progress.best.is_some()), learner.batches];
     tensors.push(("progress".into(), vec![4], Values::U64(&counts)));
     tensors.push(("best".into(), vec![3], Values::U64(&best)));
-    write_safetensors(path, &tensors, &BTreeMap::from([("setup".into(), setup.to_string())]))
+    let metadata = BTreeMap::from([
+        ("setup".into(), setup.to_string()),
+        (MICRO_BATCH.to_string(), learner.capacity().to_string()),
+    ]);
+    write_safetensors(path, &tensors, &metadata)
+}
+
+/// Images that passed through at once in the run that [`save`] wrote `path` of: with batch norm the results depend on it.
+pub fn micro_batch(path: &Path) -> Result<usize> {
+    let file = Checkpoint::open(path)?;
+    let size = file.metadata().get(MICRO_BATCH).and_then(|size| size.parse().ok()).filter(|size| *size > 0);
+    size.ok_or_else(|| file.error("it does not say how many images passed through at once: give --micro-batch N"))
 }
 
 /// Restores what [`save`] wrote; errors where it belongs to a run set up otherwise.

@@ -10,13 +10,13 @@ use serde_json::json;
 use crate::data::{Dataset, ImageCache, Loader, LoaderConfig, Preprocess};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
-use crate::gpu::buffer::mib;
 use crate::method::learner::StepRecord;
-use crate::method::{BatchNorm, Learner, Schedule, Settings, Snapshot, Tpgm, TpgmSettings};
+use crate::method::{BatchNorm, Learner, Memory, Schedule, Settings, Snapshot, Tpgm, TpgmSettings};
 use crate::train::config::{Method, TrainConfig};
 use crate::train::evaluate::{Evaluation, evaluate};
 use crate::train::events::{Event, Start, Summary, TestResult};
 use crate::train::exclude::excluded;
+use crate::train::fit::{self, MicroBatch};
 use crate::train::run_dir::{self, Reached, RunLog};
 use crate::train::schedule::LearningRate;
 use crate::train::source::Source;
@@ -68,41 +68,14 @@ pub fn train(
     let preprocess = source.recognised.preprocess.clone();
     let model = source.model();
     let start_values = source.snapshot();
-    let is_tpgm = config.method == Method::Tpgm;
     let settings = Settings {
         optimizer: config.optimizer(),
         clip_norm: config.clip_norm,
         smoothing: config.label_smoothing,
-        micro_batch: config.micro_batch.min(splits.train.items.len()),
-        radius_batch: if is_tpgm { config.radius_batch_size.min(splits.val.items.len()) } else { 0 },
+        micro_batch: 0,
         batch_norm: config.bn,
+        recompute: config.recompute,
     };
-    let bytes = Learner::bytes(&model, &settings) + if is_tpgm { Tpgm::bytes(model.layout().len) } else { 0 };
-    events(Event::Note(format!("{}: {} planned for this run", gpu.info.name, mib(bytes))));
-
-    if start.resume {
-        tuning::read_choices(gpu, &out.join(run_dir::TUNING))?;
-    }
-    let learner = Learner::new(gpu, model, &start_values, settings)?;
-    if start.tune && !start.resume {
-        tuning::tune(gpu, &learner.untuned()?, events)?;
-    }
-    let excluded = excluded(config.exclude.as_deref(), &source)?;
-    let tpgm = match config.method {
-        Method::Vanilla => None,
-        Method::Tpgm => Some(Tpgm::new(
-            &learner,
-            &start_values.w,
-            &excluded,
-            TpgmSettings {
-                norm: config.norm,
-                radius_lr: config.radius_lr,
-                max_iters: config.max_iters,
-                proj_freq: config.proj_freq,
-            },
-        )?),
-    };
-
     let train_config = LoaderConfig {
         batch_size: config.batch_size,
         shuffle: !config.no_shuffle,
@@ -112,7 +85,49 @@ pub fn train(
         drop_last: !config.no_shuffle && splits.train.items.len() > config.batch_size,
         ..LoaderConfig::default()
     };
-    learner.check_batch(smallest_pass(&splits.train, &train_config, config.micro_batch))?;
+    let state_path = out.join(run_dir::STATE);
+    // A run that goes on goes on as it began.
+    if start.resume {
+        tuning::read_choices(gpu, &out.join(run_dir::TUNING))?;
+    }
+    let micro_batch = match config.micro_batch {
+        MicroBatch::Fitting(_) if start.resume => MicroBatch::Images(state::micro_batch(&state_path)?),
+        as_asked => as_asked,
+    };
+    let images = splits.train.items.len().max(splits.val.items.len());
+    let (mut sizes, limit) = fit::choices(gpu, micro_batch, config.batch_size.min(images), config.memory_limit);
+    if sizes.len() > 1 && config.bn == BatchNorm::Train {
+        let fits = |micro: &usize| {
+            let pass = fit::smallest_pass(&splits.train, &train_config, *micro);
+            model.norm_pixels().is_none_or(|pixels| pixels * pass > 1)
+        };
+        let whole = sizes[0];
+        sizes.retain(|size| *size == whole || fits(size));
+    }
+    let norm = (config.method == Method::Tpgm).then_some(config.norm);
+    let excluded = excluded(config.exclude.as_deref(), &source)?;
+    let (learner, tpgm) = fit::largest(
+        &sizes,
+        limit,
+        |micro_batch| Memory::plan(gpu, &model, &Settings { micro_batch, ..settings }, norm),
+        |memory| {
+            events(Event::Note(format!("{}: {memory}", gpu.info.name)));
+            let settings = Settings { micro_batch: memory.micro_batch, ..settings };
+            let learner = Learner::new(gpu, model.clone(), &start_values, settings)?;
+            let tpgm_settings = norm.map(|norm| TpgmSettings {
+                norm,
+                radius_lr: config.radius_lr,
+                max_iters: config.max_iters,
+                proj_freq: config.proj_freq,
+            });
+            let tpgm = tpgm_settings.map(|s| Tpgm::new(&learner, &start_values.w, &excluded, s)).transpose()?;
+            Ok((learner, tpgm))
+        },
+    )?;
+    if start.tune && !start.resume {
+        tuning::tune(gpu, &learner.untuned()?, events)?;
+    }
+    learner.check_batch(fit::smallest_pass(&splits.train, &train_config, learner.capacity()))?;
     if config.bn == BatchNorm::Frozen && learner.stats.len == 0 {
         return Err(Error::Usage("--bn frozen is for models with batch norm, this one has none".into()));
     }
@@ -128,7 +143,6 @@ pub fn train(
     // Only now: a run that can't start leaves no folder behind.
     run_dir::create(out)?;
     let config_path = out.join("config.toml");
-    let state_path = out.join(run_dir::STATE);
     let setup = config.to_toml();
     let mut tpgm = tpgm;
     let mut learner = learner;
@@ -173,14 +187,6 @@ pub fn train(
 fn epoch_steps(train: &Dataset, config: &LoaderConfig) -> u64 {
     let (count, size) = (train.items.len(), config.batch_size);
     (if config.drop_last { count / size } else { count.div_ceil(size) }) as u64
-}
-
-/// The fewest images of a pass: a last partial batch, or what micro-batches leave of one, is smaller than the others.
-fn smallest_pass(train: &Dataset, config: &LoaderConfig, micro: usize) -> usize {
-    let last = |count: usize, size: usize| if count.is_multiple_of(size) { size.min(count) } else { count % size };
-    let count = train.items.len();
-    let partial = if config.drop_last { config.batch_size } else { last(count, config.batch_size) };
-    last(partial, micro).min(last(config.batch_size.min(count), micro))
 }
 
 impl Run<'_, '_> {

@@ -174,6 +174,7 @@ fn flags_that_make_no_sense() {
     let wrong = [
         ("--batch-size 0", "--batch-size"),
         ("--micro-batch 0", "--micro-batch"),
+        ("--memory-limit 0", "--memory-limit"),
         ("--radius-batch-size 0", "--radius-batch-size"),
         ("--max-iters 0", "--max-iters"),
         ("--proj-freq 0", "--proj-freq"),

@@ -201,6 +201,53 @@ fn a_batch_may_pass_in_parts() {
     }
 }
 
+/// The images that passed at once, as the plan says.
+fn planned(notes: &str) -> usize {
+    let plans: Vec<&str> = notes.lines().filter_map(|line| Some(line.split_once(" planned for ")?.1)).collect();
+    assert_eq!(plans.len(), 1, "{notes}");
+    for part in ["weights", "gradient", "optimizer", "projection", "activations", "scratch", "staging"] {
+        assert!(plans[0].contains(part), "{notes}");
+    }
+    plans[0].split_whitespace().next().unwrap().parse().unwrap()
+}
+
+#[test]
+fn a_batch_passes_in_as_few_parts_as_fit_the_memory() {
+    let space = Space::new();
+    space.ok(
+        "init --out big.safetensors --classes-of train --image-size 32 --patch-size 4 --dim 64 --depth 1 --heads 2",
+    );
+    let train = with(TRAIN, "--model big.safetensors --batch-size 18");
+    assert_eq!(planned(&space.run(&format!("{train} --out whole")).1), 18);
+    let auto = format!("{train} --micro-batch auto --memory-limit");
+    let parts = planned(&space.run(&format!("{auto} 4 --out parts")).1);
+    assert!((2..18).contains(&parts), "{parts}");
+    assert_eq!(planned(&space.run(&format!("{auto} 1000 --out fits")).1), 18);
+    let again = planned(&space.run(&format!("{auto} 4 --recompute --out again")).1);
+    assert!(again >= parts, "{again}");
+    for (whole, parts) in losses(&space, "whole").iter().zip(losses(&space, "parts")) {
+        assert!((whole - parts).abs() < 1e-5 * whole, "{whole} {parts}");
+    }
+    assert!(space.text("parts/config.toml").contains("micro-batch = \"auto\""));
+    space.ok("finetune --config parts/config.toml --out same");
+    assert_same_run(&space, "parts", "same");
+    space.ok("finetune --config parts/config.toml --out parts --resume");
+    assert_same_run(&space, "parts", "same");
+
+    let none = format!("{auto} 1 --out none");
+    space.fails(1, &none, &["planned for 1 image at once", "the limit is 1.0 MiB", "--memory-limit"]);
+    let whole = format!("{train} --memory-limit 4 --out none");
+    space.fails(1, &whole, &["18 images at once", "the limit is 4.0 MiB", "--micro-batch auto"]);
+}
+
+#[test]
+fn recomputation_changes_no_bit() {
+    let space = Space::new();
+    space.ok(&with(TRAIN, "--out kept"));
+    space.ok(&with(TRAIN, "--recompute --out again"));
+    assert_same_run(&space, "kept", "again");
+}
+
 #[test]
 fn images_in_two_splits_are_warned_of() {
     let space = Space::new();

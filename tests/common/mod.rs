@@ -3,7 +3,13 @@
 
 use std::sync::OnceLock;
 
+use tpgm::checkpoint::Overrides;
 use tpgm::gpu::Gpu;
+use tpgm::gpu::tune::{Tile, Variant};
+use tpgm::method::Snapshot;
+use tpgm::model::resnet_config::{Block, BlockConfig, Downsample, Pooling, ResNetConfig, Stem};
+use tpgm::model::{Model, VitConfig};
+use tpgm::train::source::Source;
 
 /// The device under test: `TPGM_TEST_ADAPTER` picks it (as `--adapter` does), runtime checks are on unless
 /// `TPGM_TEST_UNCHECKED` is set. No adapter is a failure.
@@ -14,6 +20,20 @@ pub fn gpu() -> &'static Gpu {
         let checked = std::env::var_os("TPGM_TEST_UNCHECKED").is_none();
         Gpu::open(wanted.as_deref(), checked).unwrap_or_else(|e| panic!("{e}"))
     })
+}
+
+/// Runs `test` on a device of its own for every tile that this adapter can run, with all products in that tile.
+pub fn with_every_tile(test: impl Fn(&Gpu)) {
+    let wanted = std::env::var("TPGM_TEST_ADAPTER").ok();
+    for tile in Tile::ALL {
+        let gpu = Gpu::open(wanted.as_deref(), true).unwrap_or_else(|e| panic!("{e}"));
+        if tile.is_direct() && !gpu.has_wide_subgroups() {
+            continue;
+        }
+        gpu.force_variant(Some(Variant { tile, split: 1 }));
+        println!("{tile:?}");
+        test(&gpu);
+    }
 }
 
 /// A tiny deterministic generator (SplitMix64), so that a failure repeats.
@@ -103,4 +123,42 @@ pub fn relative(got: &[f32], want: &[f32]) -> f32 {
         let error = (g - w).abs();
         if error.is_nan() { f32::INFINITY } else { worst.max(error) }
     }) / scale.max(f32::MIN_POSITIVE)
+}
+
+/// torchvision's ResNet-50 for ImageNet at 224 pixels.
+pub fn resnet_50() -> ResNetConfig {
+    let stage = |count, inner, stride| {
+        let block =
+            |i| BlockConfig { inner, out: 4 * inner, stride: if i == 0 { stride } else { 1 }, downsample: i == 0 };
+        (0..count).map(block).collect::<Vec<_>>()
+    };
+    ResNetConfig {
+        image_size: 224,
+        block: Block::Bottleneck,
+        stem: Stem::Conv,
+        stem_widths: vec![64],
+        stages: vec![stage(3, 64, 1), stage(4, 128, 2), stage(6, 256, 2), stage(3, 512, 2)],
+        downsample: Downsample::Conv,
+        groups: 1,
+        pooling: Pooling::Mean,
+        eps: 1e-5,
+        momentum: 0.1,
+        classes: 1000,
+        head_bias: true,
+    }
+}
+
+/// A fixture's model with its weights; ResNets at 36 pixels.
+pub fn open(name: &str) -> (Model, Snapshot) {
+    if name.starts_with("resnet") {
+        let overrides = Overrides { image_size: Some(36), ..Overrides::default() };
+        let source = Source::open(&fixture_path(name), &overrides).unwrap();
+        return (source.model(), source.snapshot());
+    }
+    let config: VitConfig = serde_json::from_value(Fixture::open(&format!("{name}_golden")).json("config")).unwrap();
+    let model = Model::new(config);
+    let file = Fixture::open(name);
+    let tensors: Vec<Vec<f32>> = model.layout().params.iter().map(|p| file.f32(&p.name)).collect();
+    let weights = model.layout().pack(tensors.iter().map(Vec::as_slice));
+    (model, Snapshot::of_weights(weights))
 }

@@ -1,0 +1,149 @@
+//! How many images pass through the device at once: as many as were asked for, or as fit its memory.
+
+use serde::{Deserialize, Serialize};
+
+use crate::data::{Dataset, LoaderConfig};
+use crate::error::{Error, Result};
+use crate::gpu::Gpu;
+use crate::gpu::buffer::mib;
+use crate::method::memory::Memory;
+
+/// Images that pass through the adapter at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged, expecting = "invalid micro-batch: a number of images, or \"auto\"")]
+pub enum MicroBatch {
+    /// This many, at most.
+    Images(usize),
+    /// As many as fit the memory.
+    Fitting(Auto),
+}
+
+/// The word `auto`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Auto {
+    /// Chosen by the program.
+    Auto,
+}
+
+impl std::str::FromStr for MicroBatch {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "auto" => Ok(Self::Fitting(Auto::Auto)),
+            _ => text.parse().map(Self::Images).map_err(|_| "a number of images, or auto".into()),
+        }
+    }
+}
+
+/// The sizes that a batch can be cut into, largest first: the whole, halves, thirds, …, rounded up.
+fn sizes(batch: usize) -> Vec<usize> {
+    let mut sizes: Vec<usize> = (1..=batch).map(|parts| batch.div_ceil(parts)).collect();
+    sizes.dedup();
+    sizes
+}
+
+/// Bytes that a run may take: `--memory-limit` where it is given. Else a CPU adapter may take three quarters of what memory
+/// is free, where the system tells; a GPU does not tell, and what does not fit shows when it is allocated.
+fn limit(gpu: &Gpu, memory_limit: Option<u64>) -> Option<u64> {
+    memory_limit.map(|mebibytes| mebibytes.saturating_mul(1 << 20)).or_else(|| {
+        let text = std::fs::read_to_string("/proc/meminfo").ok().filter(|_| gpu.is_cpu())?;
+        Some(available(&text)? / 4 * 3)
+    })
+}
+
+/// `MemAvailable` of Linux's `/proc/meminfo`, in bytes.
+fn available(meminfo: &str) -> Option<u64> {
+    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    Some(line.split_whitespace().next()?.parse::<u64>().ok()? * 1024)
+}
+
+/// The sizes to try for `batch` images, and the limit to keep to. What was chosen by hand is tried whatever is free.
+pub fn choices(
+    gpu: &Gpu,
+    micro_batch: MicroBatch,
+    batch: usize,
+    memory_limit: Option<u64>,
+) -> (Vec<usize>, Option<u64>) {
+    match micro_batch {
+        MicroBatch::Images(images) => (vec![images.min(batch)], memory_limit.and_then(|_| limit(gpu, memory_limit))),
+        MicroBatch::Fitting(_) => (sizes(batch), limit(gpu, memory_limit)),
+    }
+}
+
+/// What `make` builds for the first of `sizes` whose plan is inside `limit` and which the device has room for.
+///
+/// Errors with what the last of them needs where none fits.
+pub fn largest<T>(
+    sizes: &[usize],
+    limit: Option<u64>,
+    mut plan: impl FnMut(usize) -> Result<Memory>,
+    mut make: impl FnMut(&Memory) -> Result<T>,
+) -> Result<T> {
+    for (i, &size) in sizes.iter().enumerate() {
+        let memory = plan(size)?;
+        let last = i + 1 == sizes.len();
+        match limit.filter(|limit| memory.total() > *limit) {
+            Some(limit) if last => {
+                let smaller = if size > 1 { "--micro-batch auto or a smaller one, " } else { "" };
+                return Err(Error::Limit(format!(
+                    "{memory}; the limit is {}: use {smaller}--recompute, a smaller --image-size or model, or a higher \
+                     --memory-limit",
+                    mib(limit)
+                )));
+            }
+            Some(_) => continue,
+            None => {}
+        }
+        match make(&memory) {
+            Err(Error::Limit(_)) if !last => continue,
+            made => return made,
+        }
+    }
+    Err(Error::Usage("a batch of no images".into()))
+}
+
+/// The fewest images of a pass: a last partial batch, or what micro-batches leave of one, is smaller than the others.
+pub fn smallest_pass(train: &Dataset, config: &LoaderConfig, micro: usize) -> usize {
+    let last = |count: usize, size: usize| if count.is_multiple_of(size) { size.min(count) } else { count % size };
+    let count = train.items.len();
+    let partial = if config.drop_last { config.batch_size } else { last(count, config.batch_size) };
+    last(partial, micro).min(last(config.batch_size.min(count), micro))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_is_cut_into_equal_parts() {
+        assert_eq!(sizes(8), [8, 4, 3, 2, 1]);
+        assert_eq!(sizes(64)[..5], [64, 32, 22, 16, 13]);
+        assert_eq!(sizes(1), [1]);
+    }
+
+    #[test]
+    fn free_memory_is_read_from_linux() {
+        let text = "MemTotal:       16318484 kB\nMemFree:         1000 kB\nMemAvailable:   2048 kB\n";
+        assert_eq!(available(text), Some(2 << 20));
+        assert_eq!(available("MemFree: 1 kB"), None);
+    }
+
+    #[test]
+    fn the_first_size_that_can_be_allocated_is_taken() {
+        let plan = |micro_batch: usize| {
+            let activations = 100 * micro_batch as u64;
+            let (weights, gradient, optimizer, projection, scratch, staging) = (0, 0, 0, 0, 0, 0);
+            Ok(Memory { micro_batch, weights, gradient, optimizer, projection, activations, scratch, staging })
+        };
+        let make = |memory: &Memory| {
+            if memory.micro_batch > 3 { Err(Error::Limit("out of memory".into())) } else { Ok(memory.micro_batch) }
+        };
+        assert_eq!(largest(&[8, 4, 3, 2, 1], None, plan, make).unwrap(), 3);
+        assert_eq!(largest(&[8, 4, 3, 2, 1], Some(200), plan, make).unwrap(), 2);
+        assert!(matches!(largest(&[8, 4], None, plan, make), Err(Error::Limit(_))));
+        let error = largest(&[8, 1], Some(99), plan, make).unwrap_err().to_string();
+        assert!(error.contains("1 image at once") && !error.contains('\n'), "{error}");
+    }
+}
