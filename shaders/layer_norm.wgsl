@@ -11,6 +11,8 @@
 //   backward_params  [⌈cols/WG⌉, chunks, 1]   dweight = , dbias =   sums of `chunk` rows; column_sum adds them up
 //   forward_rows, backward_input_rows         the same with a workgroup a row, fold(rows): for GPUs
 //
+// The host appends `alias stored = f32;` or f16: what out and dout hold. The residual stream (inp, dinp) and all sums are f32.
+//
 // One lane a row suits CPU adapters: no barrier, and the two passes over a row hit the cache. A GPU wants a workgroup
 // a row, so that neighbouring lanes read neighbouring addresses.
 
@@ -23,7 +25,7 @@ override WG: u32 = 64u; // a power of two; 64 is one wave on AMD, two on NVIDIA
 @group(0) @binding(0) var<storage, read> inp: array<f32>;
 @group(0) @binding(1) var<storage, read> weight: array<f32>;
 @group(0) @binding(2) var<storage, read> bias: array<f32>;
-@group(0) @binding(3) var<storage, read_write> out: array<f32>;
+@group(0) @binding(3) var<storage, read_write> out: array<stored>;
 @group(0) @binding(4) var<storage, read_write> mean: array<f32>;
 @group(0) @binding(5) var<storage, read_write> rstd: array<f32>;
 
@@ -47,7 +49,7 @@ fn forward(
     let r = 1.0 / sqrt(squares / f32(p.cols) + p.eps);
 
     for (var c = 0u; c < p.cols; c++) {
-        out[start + c] = (inp[start + c] - mu) * r * weight[c] + bias[c];
+        out[start + c] = stored((inp[start + c] - mu) * r * weight[c] + bias[c]);
     }
     mean[row] = mu;
     rstd[row] = r;
@@ -72,12 +74,12 @@ fn forward_rows(
     let r = 1.0 / sqrt(reduce_sum(squares, lane) / f32(p.cols) + p.eps);
 
     for (var c = lane; c < p.cols; c += WG) {
-        out[start + c] = (inp[start + c] - mu) * r * weight[c] + bias[c];
+        out[start + c] = stored((inp[start + c] - mu) * r * weight[c] + bias[c]);
     }
     if lane == 0u { mean[row] = mu; rstd[row] = r; }
 }
 
-@group(0) @binding(2) var<storage, read> dout: array<f32>;
+@group(0) @binding(2) var<storage, read> dout: array<stored>;
 @group(0) @binding(3) var<storage, read> saved_mean: array<f32>;
 @group(0) @binding(4) var<storage, read> saved_rstd: array<f32>;
 @group(0) @binding(5) var<storage, read_write> dinp: array<f32>;
@@ -98,7 +100,7 @@ fn backward_input(
     var sum_g = 0.0;
     var sum_gx = 0.0;
     for (var c = 0u; c < p.cols; c++) {
-        let g = dout[start + c] * weight[c];
+        let g = f32(dout[start + c]) * weight[c];
         sum_g += g;
         sum_gx += g * (inp[start + c] - mu) * r;
     }
@@ -108,7 +110,7 @@ fn backward_input(
     for (var c = 0u; c < p.cols; c++) {
         let x_hat = (inp[start + c] - mu) * r;
         let before = select(0.0, dinp[start + c], ACCUMULATE);
-        dinp[start + c] = before + r * (dout[start + c] * weight[c] - mean_g - x_hat * mean_gx);
+        dinp[start + c] = before + r * (f32(dout[start + c]) * weight[c] - mean_g - x_hat * mean_gx);
     }
 }
 
@@ -127,7 +129,7 @@ fn backward_input_rows(
     var sum_g = 0.0;
     var sum_gx = 0.0;
     for (var c = lane; c < p.cols; c += WG) {
-        let g = dout[start + c] * weight[c];
+        let g = f32(dout[start + c]) * weight[c];
         sum_g += g;
         sum_gx += g * (inp[start + c] - mu) * r;
     }
@@ -137,7 +139,7 @@ fn backward_input_rows(
     for (var c = lane; c < p.cols; c += WG) {
         let x_hat = (inp[start + c] - mu) * r;
         let before = select(0.0, dinp[start + c], ACCUMULATE);
-        dinp[start + c] = before + r * (dout[start + c] * weight[c] - mean_g - x_hat * mean_gx);
+        dinp[start + c] = before + r * (f32(dout[start + c]) * weight[c] - mean_g - x_hat * mean_gx);
     }
 }
 
@@ -152,7 +154,7 @@ fn backward_params(@builtin(global_invocation_id) id: vec3u, @builtin(workgroup_
     var dw = 0.0;
     var db = 0.0;
     for (var row = first; row < min(first + p.chunk, p.rows); row++) {
-        let g = dout[row * p.cols + c];
+        let g = f32(dout[row * p.cols + c]);
         dw += g * (inp[row * p.cols + c] - saved_mean[row]) * saved_rstd[row];
         db += g;
     }

@@ -24,8 +24,12 @@ const IMMEDIATE_BYTES: u32 = 128;
 fn tails(shader: &Shader) -> Vec<String> {
     let head = |width: usize| format!("const HD = {width}u;\nconst HD4 = {}u;\n", width.div_ceil(4));
     match shader.name {
-        "attention" => [1, 4, 10, 32, 64, 128].map(head).into(),
-        "attention_direct" => [4, 32, 64, 128].map(|width| format!("const HD4 = {}u;\n", width / 4)).into(),
+        "attention" => in_both(&[1, 4, 10, 32, 64, 128].map(head)),
+        "attention_direct" => in_both(&[4, 32, 64, 128].map(|width| format!("const HD4 = {}u;\n", width / 4))),
+        "layer_norm" | "column_sum" | "patch_embed" => in_both(&[String::new()]),
+        "cast" => ["f32", "vec4<f32>"]
+            .map(|from| format!("alias inp_t = {from};\nalias out_t = {};\n", from.replace("f32", "f16")))
+            .into(),
         "matmul" => {
             let tiles = [Tile::Tiled, Tile::TiledLarge].map(|tile| format!("const TILE = {}u;\n", tile.side()));
             epilogues().into_iter().flat_map(|end| tiles.clone().map(|tile| end.clone() + &tile)).collect()
@@ -43,15 +47,25 @@ fn tails(shader: &Shader) -> Vec<String> {
     }
 }
 
-/// What a matrix product does with its sums.
+/// With activations in f32 and in f16.
+fn in_both(tails: &[String]) -> Vec<String> {
+    let with = |tail: &String| ["f32", "f16"].map(|stored| format!("{tail}alias stored = {stored};\n"));
+    tails.iter().flat_map(with).collect()
+}
+
+/// What a matrix product does with its sums, in the formats that it reads and writes.
 fn epilogues() -> Vec<String> {
+    let formats = [("f32", "f32"), ("f16", "f16"), ("f16", "f32")]
+        .map(|(operand, result)| format!("alias operand = {operand};\nalias result = {result};\n"));
+
     let with_kinds = |end: Epilogue| match end {
         Epilogue::Gelu | Epilogue::GeluBackward => {
             (0..3).map(|kind| format!("{}const KIND = {kind}u;\n", end.text())).collect()
         }
         _ => vec![end.text()],
     };
-    Epilogue::ALL.into_iter().flat_map(with_kinds).collect()
+    let ends: Vec<String> = Epilogue::ALL.into_iter().flat_map(with_kinds).collect();
+    ends.iter().flat_map(|end| formats.iter().map(move |formats| end.clone() + formats)).collect()
 }
 
 /// The values that the host gives to override constants.
@@ -66,9 +80,11 @@ fn overrides(shader: &Shader) -> Vec<(&'static str, &'static [f64])> {
         "layer_norm" | "relu" => vec![("ACCUMULATE", flag)],
         "batch_norm" => vec![("WG", lanes), ("TRAIN", flag), ("RELU", flag), ("SHORTCUT", flag)],
         "pool" => vec![("MEAN", flag)],
-        "cross_entropy" | "norm_clip" | "max_pool" | "avg_pool" | "attention_pool" => vec![("WG", lanes)],
+        "cross_entropy" | "norm_clip" | "loss_scale" | "max_pool" | "avg_pool" | "attention_pool" => {
+            vec![("WG", lanes)]
+        }
         "sgd" => vec![("NESTEROV", flag)],
-        "mars" => vec![("WG", lanes), ("L2", flag)],
+        "mars" => vec![("WG", lanes), ("L2", flag), ("SCALED", flag)],
         _ => vec![],
     }
 }
@@ -102,6 +118,11 @@ fn for_each_variant(check: impl Fn(&Shader, &str, &str, &Module, &ModuleInfo)) {
             }
         }
     }
+}
+
+/// Whether this variant has 16-bit floats.
+fn half(title: &str) -> bool {
+    title.contains("f16")
 }
 
 /// Subgroups need newer targets; wgpu asks for these, too.
@@ -139,6 +160,7 @@ fn every_variant_is_written_as_msl() {
 fn every_variant_is_written_as_hlsl() {
     for_each_variant(|shader, entry, title, module, info| {
         let shader_model = if subgroups(shader) { hlsl::ShaderModel::V6_0 } else { hlsl::ShaderModel::V5_1 };
+        let shader_model = if half(title) { hlsl::ShaderModel::V6_2 } else { shader_model };
         let target = hlsl::BindTarget { space: 1, ..Default::default() };
         let options = hlsl::Options { shader_model, immediates_target: Some(target), ..Default::default() };
         let pipeline = hlsl::PipelineOptions { entry_point: Some((ShaderStage::Compute, entry.into())) };
@@ -154,6 +176,10 @@ fn every_variant_is_written_as_hlsl() {
 #[test]
 fn every_variant_is_written_as_glsl() {
     for_each_variant(|shader, entry, title, module, info| {
+        // OpenGL has no 16-bit floats, and no adapter of wgpu's offers them there.
+        if half(title) {
+            return;
+        }
         let version = if subgroups(shader) {
             glsl::Version::Desktop(450)
         } else {

@@ -12,6 +12,7 @@ use crate::gpu::tune::Choices;
 const WANTED: wgpu::Features = wgpu::Features::IMMEDIATES
     .union(wgpu::Features::TIMESTAMP_QUERY)
     .union(wgpu::Features::SUBGROUP)
+    .union(wgpu::Features::SHADER_F16)
     .union(wgpu::Features::PIPELINE_CACHE);
 
 /// Bytes of immediates (shapes and scalars of a step) that our kernels may use: what Vulkan guarantees.
@@ -259,6 +260,17 @@ impl Gpu {
     /// Whether lanes come in subgroups of at least eight, between which `matmul_direct.wgsl` hands its values round.
     pub fn has_wide_subgroups(&self) -> bool {
         self.features.contains(wgpu::Features::SUBGROUP) && self.info.subgroup_min_size >= 8
+    }
+
+    /// Errors, naming the adapter, where its shaders have no f16.
+    pub fn check_f16(&self) -> Result<()> {
+        if self.features.contains(wgpu::Features::SHADER_F16) {
+            return Ok(());
+        }
+        Err(Error::Adapter(format!(
+            "{} ({:?}) has no 16-bit floats in shaders (SHADER_F16): use --precision f32 or another adapter (--adapter)",
+            self.info.name, self.info.backend
+        )))
     }
 
     /// Whether this adapter is a CPU in disguise, where barriers are dear and registers are plenty.

@@ -13,9 +13,11 @@ pub struct Shader {
 }
 
 impl Shader {
-    /// The whole module: file, libraries, then the host's `tail` (`const` and `alias` lines).
+    /// The whole module: file, libraries, then the host's `tail` (`const` and `alias` lines). A tail that names f16
+    /// enables it, which is the only thing that must come first; on the file's own first line, a comment.
     pub fn source(&self, tail: &str) -> String {
-        let mut source = self.text.to_string();
+        let mut source = if tail.contains("f16") { "enable f16; ".to_string() } else { String::new() };
+        source.push_str(self.text);
         for part in self.libs.iter().copied().chain([tail]) {
             source.push('\n');
             source.push_str(part);
@@ -83,6 +85,7 @@ macro_rules! shaders {
 shaders! {
     MATMUL "matmul" [TILE];
     MATMUL_DIRECT "matmul_direct" [LANES];
+    CAST "cast" [FOLD];
     COLUMN_SUM "column_sum" [];
     LAYER_NORM "layer_norm" [REDUCE, FOLD];
     GELU "gelu" [FOLD, GELU_FUNCTIONS];
@@ -100,6 +103,7 @@ shaders! {
     POOL "pool" [FOLD];
     CROSS_ENTROPY "cross_entropy" [REDUCE, STEP];
     NORM_CLIP "norm_clip" [REDUCE, FOLD, STEP];
+    LOSS_SCALE "loss_scale" [REDUCE, STEP];
     SGD "sgd" [FOLD, STEP];
     ADAMW "adamw" [FOLD, STEP];
     MARS "mars" [REDUCE, FOLD, STEP];

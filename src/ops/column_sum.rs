@@ -12,7 +12,7 @@ struct Params {
     chunk: u32,
 }
 
-/// `out[c] += Σ_r inp[r, c]`: `inp` `[rows, cols]`, `out` `[cols]`.
+/// `out[c] += Σ_r inp[r, c]`: `inp` `[rows, cols]`, of f32 or f16, `out` `[cols]`.
 pub fn forward(r: &mut Recorder, out: &View, inp: &View, rows: usize, cols: usize) -> Result<()> {
     check("column_sum", "out", out, cols);
     check("column_sum", "inp", inp, rows * cols);
@@ -21,7 +21,7 @@ pub fn forward(r: &mut Recorder, out: &View, inp: &View, rows: usize, cols: usiz
     }
     let chunks = rows.div_ceil(ROWS_PER_CHUNK);
     let [partial, _] = r.scratch("column_sum", chunks * cols);
-    let kernel = r.kernel(&shaders::COLUMN_SUM, "partial", &[])?;
+    let kernel = r.stored_kernel(&shaders::COLUMN_SUM, "partial", &[], inp.element)?;
     let params = Params { rows: rows as u32, cols: cols as u32, chunk: ROWS_PER_CHUNK as u32 };
     r.push(&kernel, &[("inp", inp), ("out", &partial)], &params, [cols.div_ceil(WG) as u32, chunks as u32, 1]);
     add_rows(r, out, &partial, chunks, cols)
@@ -29,7 +29,7 @@ pub fn forward(r: &mut Recorder, out: &View, inp: &View, rows: usize, cols: usiz
 
 /// The last stage: `out += ` the sum of a few rows.
 pub(super) fn add_rows(r: &mut Recorder, out: &View, inp: &View, rows: usize, cols: usize) -> Result<()> {
-    let kernel = r.kernel(&shaders::COLUMN_SUM, "forward", &[])?;
+    let kernel = r.stored_kernel(&shaders::COLUMN_SUM, "forward", &[], inp.element)?;
     let params = Params { rows: rows as u32, cols: cols as u32, chunk: rows as u32 };
     r.push(&kernel, &[("inp", inp), ("out", out)], &params, [cols.div_ceil(WG) as u32, 1, 1]);
     Ok(())

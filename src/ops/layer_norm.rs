@@ -33,7 +33,8 @@ fn variant(r: &Recorder, entry: &str, rows: usize) -> (String, [u32; 3]) {
     if r.for_cpu { (entry.to_string(), fold(rows.div_ceil(WG))) } else { (format!("{entry}_rows"), fold(rows)) }
 }
 
-/// `out = (inp − mean)·rstd·weight + bias` over rows; saves `mean` and `rstd` (`[rows]`) for backward.
+/// `out = (inp − mean)·rstd·weight + bias` over rows, as f32 or f16; saves `mean` and `rstd` (`[rows]`)
+/// for backward.
 pub fn forward(
     r: &mut Recorder,
     out: &View,
@@ -50,13 +51,14 @@ pub fn forward(
         check("layer_norm", name, view, len);
     }
     let (entry, grid) = variant(r, "forward", rows);
-    let kernel = r.kernel(&shaders::LAYER_NORM, &entry, &[])?;
+    let kernel = r.stored_kernel(&shaders::LAYER_NORM, &entry, &[], out.element)?;
     let views = [("out", out), ("mean", mean), ("rstd", rstd), ("inp", inp), ("weight", weight), ("bias", bias)];
     r.push(&kernel, &views, &params(dims), grid);
     Ok(())
 }
 
-/// `dinp = ` the gradient through the norm; with `accumulate` it is added, as the residual stream needs it.
+/// `dinp = ` the gradient through the norm; with `accumulate` it is added, as the residual stream needs it. `dout`
+/// is f32 or f16.
 pub fn backward_input(
     r: &mut Recorder,
     dinp: &View,
@@ -75,7 +77,7 @@ pub fn backward_input(
     }
     let (entry, grid) = variant(r, "backward_input", rows);
     let constants = [("ACCUMULATE", f64::from(u8::from(accumulate)))];
-    let kernel = r.kernel(&shaders::LAYER_NORM, &entry, &constants)?;
+    let kernel = r.stored_kernel(&shaders::LAYER_NORM, &entry, &constants, dout.element)?;
     let views =
         [("dinp", dinp), ("dout", dout), ("inp", inp), ("weight", weight), ("saved_mean", mean), ("saved_rstd", rstd)];
     r.push(&kernel, &views, &params(dims), grid);
@@ -98,7 +100,7 @@ pub fn backward_params(
     check("layer_norm::backward_params", "dbias", dbias, cols);
     let chunks = rows.div_ceil(ROWS_PER_CHUNK);
     let [partial_weight, partial_bias] = r.scratch("layer_norm::backward_params", chunks * cols);
-    let kernel = r.kernel(&shaders::LAYER_NORM, "backward_params", &[])?;
+    let kernel = r.stored_kernel(&shaders::LAYER_NORM, "backward_params", &[], dout.element)?;
     let views = [
         ("dweight", &partial_weight),
         ("dbias", &partial_bias),

@@ -184,11 +184,28 @@ impl Mars {
         w0: &View,
         lr: f32,
     ) -> Result<()> {
+        self.step_scaled(r, log, state, dw, w, w0, None, lr)
+    }
+
+    /// As [`Mars::step`], with a `dw` that is multiplied by the first value of a [loss scale](crate::ops::loss_scale).
+    pub fn step_scaled(
+        &self,
+        r: &mut Recorder,
+        log: &View,
+        state: &View,
+        dw: &View,
+        w: &View,
+        w0: &View,
+        scale: Option<&View>,
+        lr: f32,
+    ) -> Result<()> {
         assert!(log.len.is_multiple_of(self.tensors * LOG_WORDS), "mars::step: log of {} words", log.len);
         check("mars::step", "radii", &self.radii, self.tensors * RADIUS_WORDS);
         let tables = [("chunks", &self.chunk_table), ("partials", &self.partials)];
         self.each_segment(r, "dots", &[("w", w), ("w0", w0), ("dw", dw)], &tables)?;
-        let constants = [("WG", r.reduce_lanes() as f64), ("L2", f64::from(u8::from(self.norm == Norm::L2)))];
+        let flag = |flag: bool| f64::from(u8::from(flag));
+        let constants =
+            [("WG", r.reduce_lanes() as f64), ("L2", flag(self.norm == Norm::L2)), ("SCALED", flag(scale.is_some()))];
         let kernel = r.kernel(&shaders::MARS, "step", &constants)?;
         let views = [
             ("tensors", &self.tensor_table),
@@ -198,6 +215,8 @@ impl Mars {
             ("radii", &self.radii),
             ("log", log),
             ("state", state),
+            // Never read without a scale.
+            ("loss_scale", scale.unwrap_or(&self.norms)),
         ];
         let params = Params { lr, ..self.params() };
         r.push(&kernel, &views, &params, fold(self.tensors));

@@ -6,11 +6,13 @@ pub mod attention;
 pub mod attention_pool;
 pub mod avg_pool;
 pub mod batch_norm;
+pub mod cast;
 pub mod column_sum;
 pub mod conv2d;
 pub mod cross_entropy;
 pub mod gelu;
 pub mod layer_norm;
+pub mod loss_scale;
 pub mod mars;
 pub mod matmul;
 pub mod max_pool;
@@ -28,7 +30,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::error::Result;
-use crate::gpu::buffer::{ALIGN, align};
+use crate::gpu::buffer::{ALIGN, Element, align};
 use crate::gpu::program::{self, Params, Program};
 use crate::gpu::shaders::Shader;
 use crate::gpu::tune::{Tile, Variant};
@@ -133,6 +135,17 @@ impl<'a> Recorder<'a> {
         self.gpu.kernel(shader, entry, constants, "")
     }
 
+    /// As [`Recorder::kernel`], of a shader that leaves it to the host what its activations hold.
+    fn stored_kernel(
+        &self,
+        shader: &'static Shader,
+        entry: &str,
+        constants: &[(&str, f64)],
+        element: Element,
+    ) -> Result<Arc<Kernel>> {
+        self.gpu.kernel(shader, entry, constants, &cast::stored(element))
+    }
+
     /// As [`Recorder::kernel`], of a shader that leaves its tile's side to the host.
     fn tiled_kernel(
         &self,
@@ -158,11 +171,12 @@ impl<'a> Recorder<'a> {
         }
     }
 
-    /// Cuts `count` rows of `flops` each into runs of at most [`Recorder::max_flops`]. Tensors with these strides a row can
-    /// be cut there: a view starts at a multiple of [`ALIGN`].
-    fn parts(&self, count: usize, flops: u64, strides: &[usize]) -> Vec<Range<usize>> {
-        // Both are powers of two at most ALIGN, so the largest is a multiple of the others.
-        let whole = |stride: &usize| ALIGN >> stride.trailing_zeros().min(ALIGN.trailing_zeros());
+    /// Cuts `count` rows of `flops` each into runs of at most [`Recorder::max_flops`]. Tensors with these strides a row, of
+    /// words or of halves, can be cut there: a view starts at a multiple of 4·[`ALIGN`] bytes.
+    fn parts(&self, count: usize, flops: u64, element: Element, strides: &[usize]) -> Vec<Range<usize>> {
+        // Both are powers of two at most 4·ALIGN, so the largest is a multiple of the others.
+        let bytes = 4 * ALIGN;
+        let whole = |stride: &usize| bytes >> (stride * element.bytes()).trailing_zeros().min(bytes.trailing_zeros());
         let unit = strides.iter().map(whole).max().unwrap_or(1);
         let short = count as u64 * flops <= self.max_flops;
         let rows = if short { count } else { (self.max_flops / flops) as usize / unit * unit };
