@@ -216,10 +216,10 @@ impl Model {
             ));
         };
         let c = &vit.config;
-        let widths = [("width", c.dim), ("MLP's width", c.mlp_dim), ("patch", 3 * c.patch_size * c.patch_size)];
+        let widths = [("tokens have", c.dim), ("MLP has", c.mlp_dim)];
         match widths.into_iter().find(|(_, width)| !width.is_multiple_of(4)) {
             Some((name, width)) => Err(Error::Usage(format!(
-                "--precision f16 needs widths that 4 divides, this model's {name} has {width}: use --precision f32"
+                "--precision f16 needs widths that 4 divides, this model's {name} {width}: use --precision f32"
             ))),
             None => Ok(()),
         }

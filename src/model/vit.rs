@@ -76,9 +76,10 @@ impl<'a> VitPass<'a> {
     fn weight(&self, arena: &View, name: &str) -> View {
         let index = self.vit.layout.index(name);
         let Some(half) = &self.slots.half_weights else { return self.vit.layout.view(arena, index) };
-        let found = half.offsets.iter().find(|(i, _)| *i == index);
-        let offset = found.unwrap_or_else(|| panic!("{name} has no copy in f16")).1;
-        self.view(half.arena, half.len).slice(offset, self.vit.layout.params[index].len)
+        match half.offsets.iter().find(|(i, _)| *i == index) {
+            Some((_, offset)) => self.view(half.arena, half.len).slice(*offset, self.vit.layout.params[index].len),
+            None => self.vit.layout.view(arena, index),
+        }
     }
 
     /// In f16, the copy of the weights in arena `w`.

@@ -77,12 +77,13 @@ pub(super) struct HalfWeights {
 }
 
 impl HalfWeights {
-    fn plan(layout: &ParamLayout, plan: &mut Plan) -> HalfWeights {
+    fn plan(layout: &ParamLayout, plan: &mut Plan, patches: Element) -> HalfWeights {
         // Twice as many halves as words lie between two places where a view may start.
         let align = |len: usize| len.next_multiple_of(2 * ALIGN);
+        let embeds = if patches == Element::Half { Some("patch_embed.proj") } else { None };
+        let layers = ["attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2"].into_iter().chain(embeds);
         let product = |name: &str| {
-            let layer = ["attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2", "patch_embed.proj"];
-            name.strip_suffix(".weight").is_some_and(|stem| layer.iter().any(|layer| stem.ends_with(layer)))
+            name.strip_suffix(".weight").is_some_and(|stem| layers.clone().any(|layer| stem.ends_with(layer)))
         };
         let (mut len, mut offsets) = (0, Vec::new());
         for (i, param) in layout.params.iter().enumerate().filter(|(_, param)| product(&param.name)) {
@@ -126,6 +127,8 @@ impl VitSlots {
         // The residual stream and its gradient are f32, whatever what branches off it is.
         let own = precision.element();
         let half = precision == Precision::F16;
+        // Products with a width that 4 does not divide are f32: a patch's, where its side is odd.
+        let patch_element = if c.patch_size.is_multiple_of(2) { own } else { Element::Word };
         let (d, f) = (c.dim, c.mlp_dim);
         let patches = c.grid() * c.grid();
         let (rows, stats) = (batch * c.tokens(), batch * c.tokens() * c.heads);
@@ -186,7 +189,7 @@ impl VitSlots {
         let backward = (mode != Mode::Infer).then(|| BackwardSlots {
             dx: plan.add("gradient of the residual stream", rows * d),
             dnormed: plan.add("gradient of the final norm", rows * d),
-            dembedded: plan.add_as("gradient of the patch embedding", own, batch * patches * d),
+            dembedded: plan.add_as("gradient of the patch embedding", patch_element, batch * patches * d),
             dpooled: plan.add("gradient of the pooled features", batch * d),
             dfeatures: plan.add("gradient of the features", batch * d),
             blocks: (0..c.depth).map(|i| gradients(plan, i)).collect(),
@@ -197,8 +200,8 @@ impl VitSlots {
             blocks,
             again,
             backward,
-            half_weights: half.then(|| HalfWeights::plan(&vit.layout, plan)),
-            patches: plan.add_as("patches", own, batch * patches * 3 * c.patch_size * c.patch_size),
+            half_weights: half.then(|| HalfWeights::plan(&vit.layout, plan, patch_element)),
+            patches: plan.add_as("patches", patch_element, batch * patches * 3 * c.patch_size * c.patch_size),
             embedded: plan.add("patch embedding", batch * patches * d),
             tokens: plan.add("tokens", rows * d),
             normed: plan.add("final norm", normed_rows * d),
