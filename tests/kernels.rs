@@ -91,6 +91,9 @@ fn every_stem_has_a_test_and_every_entry_point_a_case() {
         if shader.name == "cast" && gpu.check_f16().is_err() {
             continue;
         }
+        if shader.name == "matmul_cooperative" && gpu.offered_cooperative().is_none() {
+            continue;
+        }
         // Only adapters with subgroups of eight lanes and more can run these.
         if shader.name.ends_with("_direct") && !gpu.has_wide_subgroups() {
             continue;
@@ -99,6 +102,11 @@ fn every_stem_has_a_test_and_every_entry_point_a_case() {
         let tail = match shader.name {
             "attention" | "attention_direct" => "const HD = 4u;\nconst HD4 = 1u;\nalias stored = f32;\n",
             "layer_norm" | "column_sum" | "patch_embed" => "alias stored = f32;\n",
+            "matmul_cooperative" => {
+                let halves = "alias operand = f16;\nalias result = f32;\n";
+                let matrices = gpu.offered_cooperative().map(|matrices| matrices.text()).unwrap_or_default();
+                &format!("{halves}{matrices}{}", shaders::Epilogue::None.text())
+            }
             "cast" => "alias inp_t = f32;\nalias out_t = f16;\n",
             "batch_norm" | "relu" | "avg_pool" => "alias elem = vec4f;\n",
             "max_pool" => "alias elem = vec4f;\nalias taps = vec4u;\n",

@@ -11,7 +11,7 @@ use naga::{AddressSpace, Module, ShaderStage, TypeInner};
 use tpgm::gpu::kernel::{interface, parse};
 use tpgm::gpu::program::{MAX_GROUPS, fold};
 use tpgm::gpu::shaders::{ALL, Epilogue, Shader};
-use tpgm::gpu::tune::Tile;
+use tpgm::gpu::tune::{Cooperative, Tile};
 
 /// WebGPU's default limits.
 const STORAGE_BUFFERS: usize = 8;
@@ -35,6 +35,12 @@ fn tails(shader: &Shader) -> Vec<String> {
             epilogues().into_iter().flat_map(|end| tiles.clone().map(|tile| end.clone() + &tile)).collect()
         }
         "matmul_direct" => epilogues(),
+        // Subgroups of 32 lanes, the most common size, with both sizes of matrices.
+        "matmul_cooperative" => {
+            let matrices = [16, 8].map(|side| Cooperative { side, subgroup: 32 }.text());
+            let halves = epilogues().into_iter().filter(|end| end.contains("operand = f16"));
+            halves.flat_map(|end| matrices.clone().map(|matrices| end.clone() + &matrices)).collect()
+        }
         "conv2d" => [Tile::Tiled, Tile::TiledLarge].map(|tile| format!("const TILE = {}u;\n", tile.side())).into(),
         "gelu" => (0..3)
             .flat_map(|kind| ["vec4f", "f32"].map(|elem| format!("const KIND = {kind}u;\nalias elem = {elem};\n")))
@@ -73,7 +79,7 @@ fn overrides(shader: &Shader) -> Vec<(&'static str, &'static [f64])> {
     let flag: &[f64] = &[0.0, 1.0];
     let lanes: &[f64] = &[8.0, 64.0];
     match shader.name {
-        "matmul" => vec![("ACCUMULATE", flag), ("HAS_BIAS", flag)],
+        "matmul" | "matmul_cooperative" => vec![("ACCUMULATE", flag), ("HAS_BIAS", flag)],
         "matmul_direct" => vec![("ACCUMULATE", flag), ("HAS_BIAS", flag), ("ROWS", &[32.0, 64.0])],
         "conv2d" => vec![("ACCUMULATE", flag), ("TRANSPOSED", flag)],
         "conv2d_direct" => vec![("ACCUMULATE", flag), ("COLS", &[16.0, 32.0])],
@@ -125,15 +131,21 @@ fn half(title: &str) -> bool {
     title.contains("f16")
 }
 
+/// Whether it needs the matrix units, which naga reaches by way of SPIR-V and MSL alone.
+fn cooperative(shader: &Shader) -> bool {
+    shader.name.ends_with("_cooperative")
+}
+
 /// Subgroups need newer targets; wgpu asks for these, too.
 fn subgroups(shader: &Shader) -> bool {
-    shader.name.ends_with("_direct")
+    shader.name.ends_with("_direct") || cooperative(shader)
 }
 
 #[test]
 fn every_variant_is_written_as_spirv() {
     for_each_variant(|shader, entry, title, module, info| {
-        let version = if subgroups(shader) { (1, 3) } else { (1, 0) };
+        let version = if cooperative(shader) { (1, 4) } else { (1, 0) };
+        let version = if shader.name.ends_with("_direct") { (1, 3) } else { version };
         let options = spv::Options { lang_version: version, ..Default::default() };
         let pipeline = spv::PipelineOptions { shader_stage: ShaderStage::Compute, entry_point: entry.into() };
         let words = spv::write_vec(module, info, &options, Some(&pipeline)).unwrap_or_else(|e| panic!("{title}: {e}"));
@@ -159,6 +171,9 @@ fn every_variant_is_written_as_msl() {
 #[test]
 fn every_variant_is_written_as_hlsl() {
     for_each_variant(|shader, entry, title, module, info| {
+        if cooperative(shader) {
+            return;
+        }
         let shader_model = if subgroups(shader) { hlsl::ShaderModel::V6_0 } else { hlsl::ShaderModel::V5_1 };
         let shader_model = if half(title) { hlsl::ShaderModel::V6_2 } else { shader_model };
         let target = hlsl::BindTarget { space: 1, ..Default::default() };
@@ -177,7 +192,7 @@ fn every_variant_is_written_as_hlsl() {
 fn every_variant_is_written_as_glsl() {
     for_each_variant(|shader, entry, title, module, info| {
         // OpenGL has no 16-bit floats, and no adapter of wgpu's offers them there.
-        if half(title) {
+        if half(title) || cooperative(shader) {
             return;
         }
         let version = if subgroups(shader) {
@@ -221,6 +236,33 @@ fn every_variant_keeps_to_the_default_limits() {
     });
 }
 
+/// The matrix units are reached: no translation falls back to anything else without a word.
+#[test]
+fn cooperative_products_multiply_whole_matrices() {
+    const MULTIPLY_ADD: u32 = 4459; // OpCooperativeMatrixMulAddKHR
+    for_each_variant(|shader, entry, title, module, info| {
+        if !cooperative(shader) {
+            return;
+        }
+        let options = spv::Options { lang_version: (1, 4), ..Default::default() };
+        let pipeline = spv::PipelineOptions { shader_stage: ShaderStage::Compute, entry_point: entry.into() };
+        let words = spv::write_vec(module, info, &options, Some(&pipeline)).unwrap_or_else(|e| panic!("{title}: {e}"));
+        // After a header of five words an instruction's first has its length above and its opcode below.
+        let (mut at, mut found) = (5, 0);
+        while at < words.len() {
+            found += usize::from(words[at] & 0xffff == MULTIPLY_ADD);
+            at += (words[at] >> 16) as usize;
+        }
+        assert_eq!(found, 4, "{title}: {found} cooperative multiply-adds in the SPIR-V");
+
+        let options = msl::Options { lang_version: (2, 4), ..Default::default() };
+        let pipeline =
+            msl::PipelineOptions { entry_point: Some((ShaderStage::Compute, entry.into())), ..Default::default() };
+        let (text, _) = msl::write_string(module, info, &options, &pipeline).unwrap_or_else(|e| panic!("{title}: {e}"));
+        assert!(text.contains("simdgroup_multiply_accumulate"), "{title}: no simdgroup product in the MSL");
+    });
+}
+
 /// Two entry points may share a binding number, one entry point's buffers may not.
 #[test]
 fn bindings_are_told_apart() {
@@ -252,7 +294,7 @@ fn every_file_is_listed_and_has_its_wrapper_and_reference() {
     assert_eq!(files, listed);
     for name in &files {
         // A second algorithm for the same stem is a file of its own.
-        let stem = name.strip_suffix("_direct").unwrap_or(name);
+        let stem = name.strip_suffix("_direct").or(name.strip_suffix("_cooperative")).unwrap_or(name);
         for folder in ["src/cpu", "src/ops"] {
             let path = root().join(folder).join(format!("{stem}.rs"));
             assert!(path.is_file(), "{} has no {}", name, path.display());

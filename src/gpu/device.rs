@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 
 use crate::error::{Error, Result};
 use crate::gpu::kernel::{Kernel, KernelKey};
-use crate::gpu::tune::Choices;
+use crate::gpu::tune::{Choices, Cooperative};
 
 /// Features that are used where the adapter offers them; only [`wgpu::Features::IMMEDIATES`] is needed.
 const WANTED: wgpu::Features = wgpu::Features::IMMEDIATES
@@ -51,6 +51,9 @@ pub struct Gpu {
     pub(super) pipelines: OnceLock<wgpu::PipelineCache>,
     /// Which variants were measured to be fastest.
     pub(super) choices: Mutex<Choices>,
+    /// Matrix units that the adapter offers, and whether runs may use them.
+    pub(super) cooperative: Option<Cooperative>,
+    pub(super) cooperative_allowed: OnceLock<()>,
     /// The first error that reached no error scope, or the reason for which the device was lost.
     fault: Arc<Mutex<Option<Fault>>>,
     /// Bytes of buffers that are alive.
@@ -193,11 +196,20 @@ impl Gpu {
     pub fn from_adapter(adapter: wgpu::Adapter, checked: bool) -> Result<Gpu> {
         let info = adapter.get_info();
         let limits = adapter.limits();
-        let features = adapter.features() & WANTED;
+        let cooperative = Cooperative::of(&adapter);
+        let matrices = cooperative.map_or(wgpu::Features::empty(), |_| wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX);
+        let features = adapter.features() & WANTED | matrices;
+        let experimental_features = match cooperative {
+            // SAFETY: the one experimental feature is cooperative matrices. What they compute is held against another kernel
+            // before a run uses them, and what they read and write is inside workgroup memory.
+            Some(_) => unsafe { wgpu::ExperimentalFeatures::enabled() },
+            None => wgpu::ExperimentalFeatures::disabled(),
+        };
         let (device, queue) = pollster::block_on(adapter.request_device(&wgpu::DeviceDescriptor {
             label: Some("tpgm"),
             required_features: features,
             required_limits: limits.clone(),
+            experimental_features,
             ..Default::default()
         }))
         .map_err(|e| Error::Adapter(format!("{} can't be opened: {e}", info.name)))?;
@@ -229,6 +241,8 @@ impl Gpu {
             kernels: Mutex::default(),
             pipelines: OnceLock::new(),
             choices: Mutex::default(),
+            cooperative,
+            cooperative_allowed: OnceLock::new(),
             fault,
             allocated: Arc::default(),
         })

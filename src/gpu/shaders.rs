@@ -13,10 +13,13 @@ pub struct Shader {
 }
 
 impl Shader {
-    /// The whole module: file, libraries, then the host's `tail` (`const` and `alias` lines). A tail that names f16
-    /// enables it, which is the only thing that must come first; on the file's own first line, a comment.
+    /// The whole module: file, libraries, then the host's `tail` (`const` and `alias` lines). What a tail names is
+    /// enabled, which alone must come first; on the file's own first line, a comment.
     pub fn source(&self, tail: &str) -> String {
         let mut source = if tail.contains("f16") { "enable f16; ".to_string() } else { String::new() };
+        if tail.contains("coop_mat") {
+            source.push_str("enable wgpu_cooperative_matrix; ");
+        }
         source.push_str(self.text);
         for part in self.libs.iter().copied().chain([tail]) {
             source.push('\n');
@@ -84,6 +87,7 @@ macro_rules! shaders {
 
 shaders! {
     MATMUL "matmul" [TILE];
+    MATMUL_COOPERATIVE "matmul_cooperative" [];
     MATMUL_DIRECT "matmul_direct" [LANES];
     CAST "cast" [FOLD];
     COLUMN_SUM "column_sum" [];

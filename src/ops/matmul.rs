@@ -106,11 +106,16 @@ fn dispatch(
 ) -> Result<()> {
     let flag = |flag: bool| f64::from(u8::from(flag));
     let mut constants = vec![("ACCUMULATE", flag(accumulate)), ("HAS_BIAS", flag(bias.is_some()))];
-    let [tall, wide] = layer.product(pass, a.element).tile_size(tile);
+    let [mut tall, mut wide] = layer.product(pass, a.element).tile_size(tile);
     let (operand, result) = (a.element.scalar(), out.element.scalar());
     let mut tail = end.constants.clone() + &end.epilogue.text();
     tail += &format!("alias operand = {operand};\nalias result = {result};\n");
-    let shader = if tile.is_direct() {
+    let matrices = r.gpu.offered_cooperative().filter(|_| tile == Tile::Cooperative);
+    let shader = if let Some(matrices) = matrices {
+        [tall, wide] = [matrices.tile(); 2];
+        tail += &matrices.text();
+        &shaders::MATMUL_COOPERATIVE
+    } else if tile.is_direct() {
         constants.push(("ROWS", tall as f64));
         &shaders::MATMUL_DIRECT
     } else {

@@ -9,6 +9,7 @@ pub mod batch_norm;
 pub mod cast;
 pub mod column_sum;
 pub mod conv2d;
+pub mod cooperative;
 pub mod cross_entropy;
 pub mod gelu;
 pub mod layer_norm;
@@ -101,6 +102,11 @@ impl<'a> Recorder<'a> {
     fn variant(&mut self, product: Product) -> Variant {
         let wide = self.gpu.has_wide_subgroups();
         match self.forced {
+            Some(forced) if forced.tile == Tile::Cooperative => {
+                if product.is_half() && self.gpu.offered_cooperative().is_some() {
+                    return forced;
+                }
+            }
             Some(forced) if wide || !forced.tile.is_direct() => return forced,
             _ => {}
         }

@@ -106,13 +106,19 @@ impl Product {
         }
     }
 
-    /// Rows and columns of out that one workgroup of `tile` has.
+    /// Whether its operands are f16.
+    pub fn is_half(self) -> bool {
+        matches!(self, Product::Linear { element: Element::Half, .. })
+    }
+
+    /// Rows and columns of out that one workgroup of `tile` has; [`Cooperative::tile`](crate::gpu::tune::Cooperative::tile)
+    /// says so of matrices that are smaller than 16.
     pub fn tile_size(self, tile: Tile) -> [usize; 2] {
         match (tile, self) {
             (Tile::DirectSmall, Product::Linear { .. }) => [32, 32],
             (Tile::Direct, _) => [64, 32],
             (Tile::DirectSmall, Product::Conv2d { .. }) => [64, 16],
-            (Tile::Tiled | Tile::TiledLarge, _) => [tile.side(), tile.side()],
+            (Tile::Tiled | Tile::TiledLarge | Tile::Cooperative, _) => [tile.side(), tile.side()],
         }
     }
 
@@ -152,7 +158,8 @@ impl Product {
     pub fn candidates(self, gpu: &Gpu) -> Vec<Variant> {
         let direct = gpu.is_cpu() && gpu.has_wide_subgroups();
         let mut found: Vec<Variant> = Vec::new();
-        for tile in Tile::ALL.into_iter().filter(|tile| tile.is_direct() == direct) {
+        let matrices = gpu.cooperative().filter(|_| self.is_half()).map(|_| Tile::Cooperative);
+        for tile in Tile::ALL.into_iter().filter(|tile| tile.is_direct() == direct).chain(matrices) {
             let natural = self.with_split(tile);
             let splits = if natural.split == 1 { vec![1] } else { vec![1, natural.split.div_ceil(2), natural.split] };
             for split in splits {

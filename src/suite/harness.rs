@@ -146,7 +146,8 @@ impl Launch {
 
     /// Every variant of a product that this adapter can run, `split` workgroups to a sum.
     pub fn products(gpu: &Gpu, split: usize) -> Vec<Launch> {
-        let able = Tile::ALL.into_iter().filter(|tile| gpu.has_wide_subgroups() || !tile.is_direct());
+        let matrices = gpu.offered_cooperative().map(|_| Tile::Cooperative);
+        let able = Tile::ALL.into_iter().filter(|tile| gpu.has_wide_subgroups() || !tile.is_direct()).chain(matrices);
         able.map(|tile| Launch {
             for_cpu: tile.is_direct(),
             variant: Some(Variant { tile, split }),
