@@ -102,11 +102,7 @@ impl<'a> Recorder<'a> {
     fn variant(&mut self, product: Product) -> Variant {
         let wide = self.gpu.has_wide_subgroups();
         match self.forced {
-            Some(forced) if forced.tile == Tile::Cooperative => {
-                if product.is_half() && self.gpu.offered_cooperative().is_some() {
-                    return forced;
-                }
-            }
+            Some(forced) if forced.tile == Tile::Cooperative => return self.with_matrices(forced, product),
             Some(forced) if wide || !forced.tile.is_direct() => return forced,
             _ => {}
         }
@@ -119,6 +115,12 @@ impl<'a> Recorder<'a> {
             }
         }
         product.default_variant(self.for_cpu && wide)
+    }
+
+    /// Cooperative matrices where the adapter has them for `product`, else the default.
+    fn with_matrices(&self, forced: Variant, product: Product) -> Variant {
+        let able = product.is_half() && self.gpu.offered_cooperative().is_some();
+        if able { forced } else { product.default_variant(self.for_cpu && self.gpu.has_wide_subgroups()) }
     }
 
     /// Records nothing but which buffers each dispatch touches: tensors may be placeholders.
