@@ -13,7 +13,8 @@
 //   backward_query   [⌈N/WG⌉, B·H, 1]    dqkv's q part = , delta =   a lane a query
 //   backward_key     [⌈N/WG⌉, B·H, 1]    dqkv's k and v parts =      a lane a key; runs after backward_query
 //
-// The host appends `const HD = …u;` (the head's width) and `const HD4 = …u;` (⌈HD/4⌉). A lane keeps its own query (or key)
+// The host appends `const HD = …u;` (the head's width), `const HD4 = …u;` (⌈HD/4⌉) and `alias stored = f32;` or f16: what qkv,
+// out and their gradients hold; sums, lse and delta are f32. A lane keeps its own query (or key)
 // in registers and walks over all the others, whose addresses are the same for every lane of the workgroup: one load
 // serves them all, on a GPU from the cache and on a CPU adapter as a broadcast. Neither barriers nor workgroup memory.
 
@@ -24,8 +25,8 @@ override WG: u32 = 64u;
 
 alias Head = array<vec4f, HD4>;
 
-@group(0) @binding(0) var<storage, read> qkv: array<f32>;
-@group(0) @binding(1) var<storage, read_write> out: array<f32>;
+@group(0) @binding(0) var<storage, read> qkv: array<stored>;
+@group(0) @binding(1) var<storage, read_write> out: array<stored>;
 @group(0) @binding(2) var<storage, read_write> lse: array<f32>;
 
 // First element of token `t` of image `b` in a tensor of `parts` · H·HD columns, at head `h` of part `part`.
@@ -36,10 +37,10 @@ fn head_start(b: u32, t: u32, h: u32, parts: u32, part: u32) -> u32 {
 // Elements 4·i to 4·i+3 of the head at `start`; zero past the head's end. The condition is known when compiling.
 fn load_qkv(start: u32, i: u32) -> vec4f {
     let at = start + 4u * i;
-    if HD % 4u == 0u || 4u * i + 4u <= HD { return vec4f(qkv[at], qkv[at + 1u], qkv[at + 2u], qkv[at + 3u]); }
-    var v = vec4f(qkv[at], 0.0, 0.0, 0.0);
-    if 4u * i + 1u < HD { v.y = qkv[at + 1u]; }
-    if 4u * i + 2u < HD { v.z = qkv[at + 2u]; }
+    if HD % 4u == 0u || 4u * i + 4u <= HD { return vec4f(vec4<stored>(qkv[at], qkv[at + 1u], qkv[at + 2u], qkv[at + 3u])); }
+    var v = vec4f(f32(qkv[at]), 0.0, 0.0, 0.0);
+    if 4u * i + 1u < HD { v.y = f32(qkv[at + 1u]); }
+    if 4u * i + 2u < HD { v.z = f32(qkv[at + 2u]); }
     return v;
 }
 
@@ -88,24 +89,24 @@ fn forward(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index)
     let out_start = head_start(b, query, h, 1u, 0u);
     for (var i = 0u; i < HD4; i++) {
         for (var c = 0u; c < 4u; c++) {
-            if 4u * i + c < HD { out[out_start + 4u * i + c] = sum[i][c] / total; }
+            if 4u * i + c < HD { out[out_start + 4u * i + c] = stored(sum[i][c] / total); }
         }
     }
     lse[(b * p.heads + h) * p.tokens + query] = peak + log(total);
 }
 
-@group(0) @binding(1) var<storage, read> attended: array<f32>; // what forward wrote to `out`
+@group(0) @binding(1) var<storage, read> attended: array<stored>; // what forward wrote to `out`
 @group(0) @binding(2) var<storage, read> saved_lse: array<f32>;
-@group(0) @binding(3) var<storage, read> dout: array<f32>;
-@group(0) @binding(4) var<storage, read_write> dqkv: array<f32>;
+@group(0) @binding(3) var<storage, read> dout: array<stored>;
+@group(0) @binding(4) var<storage, read_write> dqkv: array<stored>;
 @group(0) @binding(5) var<storage, read_write> delta: array<f32>;
 
 fn load_dout(start: u32, i: u32) -> vec4f {
     let at = start + 4u * i;
-    if HD % 4u == 0u || 4u * i + 4u <= HD { return vec4f(dout[at], dout[at + 1u], dout[at + 2u], dout[at + 3u]); }
-    var v = vec4f(dout[at], 0.0, 0.0, 0.0);
-    if 4u * i + 1u < HD { v.y = dout[at + 1u]; }
-    if 4u * i + 2u < HD { v.z = dout[at + 2u]; }
+    if HD % 4u == 0u || 4u * i + 4u <= HD { return vec4f(vec4<stored>(dout[at], dout[at + 1u], dout[at + 2u], dout[at + 3u])); }
+    var v = vec4f(f32(dout[at]), 0.0, 0.0, 0.0);
+    if 4u * i + 1u < HD { v.y = f32(dout[at + 1u]); }
+    if 4u * i + 2u < HD { v.z = f32(dout[at + 2u]); }
     return v;
 }
 
@@ -127,7 +128,7 @@ fn backward_query(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation
         dq[i] = vec4f(0.0);
     }
     var dot_out = 0.0;
-    for (var c = 0u; c < HD; c++) { dot_out += dout[g_start + c] * attended[g_start + c]; }
+    for (var c = 0u; c < HD; c++) { dot_out += f32(dout[g_start + c]) * f32(attended[g_start + c]); }
     let l = saved_lse[(b * p.heads + h) * p.tokens + row];
 
     for (var j = 0u; j < p.tokens; j++) {
@@ -147,7 +148,7 @@ fn backward_query(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation
     if query >= p.tokens { return; }
     for (var i = 0u; i < HD4; i++) {
         for (var c = 0u; c < 4u; c++) {
-            if 4u * i + c < HD { dqkv[q_start + 4u * i + c] = dq[i][c]; }
+            if 4u * i + c < HD { dqkv[q_start + 4u * i + c] = stored(dq[i][c]); }
         }
     }
     delta[(b * p.heads + h) * p.tokens + query] = dot_out;
@@ -196,8 +197,8 @@ fn backward_key(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_i
     for (var i = 0u; i < HD4; i++) {
         for (var c = 0u; c < 4u; c++) {
             if 4u * i + c < HD {
-                dqkv[k_start + 4u * i + c] = dk[i][c];
-                dqkv[v_start + 4u * i + c] = dv[i][c];
+                dqkv[k_start + 4u * i + c] = stored(dk[i][c]);
+                dqkv[v_start + 4u * i + c] = stored(dv[i][c]);
             }
         }
     }

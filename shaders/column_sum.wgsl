@@ -2,6 +2,8 @@
 //
 //   out[c] += Σ_r inp[r, c]          inp [rows, cols], out [cols]
 //
+// The host appends `alias stored = f32;` or f16: what inp holds. Sums are f32.
+//
 //   entry     grid                       writes
 //   forward   [⌈cols/WG⌉, 1, 1]          out +=      (micro-batches accumulate)
 //   partial   [⌈cols/WG⌉, chunks, 1]     out =       [chunks, cols], each the sum of `chunk` rows; `forward` over it ends the job
@@ -16,12 +18,12 @@ var<immediate> p: Params;
 
 override WG: u32 = 64u;
 
-@group(0) @binding(0) var<storage, read> inp: array<elem>;
+@group(0) @binding(0) var<storage, read> inp: array<stored>;
 @group(0) @binding(1) var<storage, read_write> out: array<elem>;
 
 fn sum_rows(c: u32, first: u32, end: u32) -> elem {
     var sum = elem();
-    for (var r = first; r < end; r++) { sum += inp[r * p.cols + c]; }
+    for (var r = first; r < end; r++) { sum += elem(inp[r * p.cols + c]); }
     return sum;
 }
 

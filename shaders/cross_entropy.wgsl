@@ -6,6 +6,7 @@
 //
 //   entry     grid         writes
 //   forward   [B, 1, 1]    loss = , dlogits =      a workgroup a sample; grad_scale is 1 / samples of the whole step
+//   forward_scaled            the same with dlogits multiplied by loss_scale[0], which loss_scale.wgsl keeps
 //   record    [1, 1, 1]    ring[step.slot][channel] (+)= grad_scale · Σ_b loss_b      += from the second micro-batch on
 
 struct Params { batch: u32, classes: u32, smoothing: f32, grad_scale: f32, channel: u32 }
@@ -18,9 +19,8 @@ override WG: u32 = 64u;
 @group(0) @binding(2) var<storage, read_write> loss: array<f32>;
 @group(0) @binding(3) var<storage, read_write> dlogits: array<f32>;
 
-@compute @workgroup_size(WG)
-fn forward(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
-    let start = group.x * p.classes;
+fn run(sample: u32, lane: u32, grad_scale: f32) {
+    let start = sample * p.classes;
     var peak = -3.4e38;
     for (var c = lane; c < p.classes; c += WG) { peak = max(peak, logits[start + c]); }
     peak = reduce_max(peak, lane);
@@ -34,16 +34,28 @@ fn forward(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index)
     total = reduce_sum(total, lane);
     linear = reduce_sum(linear, lane);
 
-    let label = labels[group.x];
+    let label = labels[sample];
     let share = p.smoothing / f32(p.classes);
     for (var c = lane; c < p.classes; c += WG) {
         let soft = exp(logits[start + c] - peak) / total;
-        dlogits[start + c] = (soft - share - select(0.0, 1.0 - p.smoothing, c == label)) * p.grad_scale;
+        dlogits[start + c] = (soft - share - select(0.0, 1.0 - p.smoothing, c == label)) * grad_scale;
     }
     // Everything is shifted by the peak, which cancels, since the targets sum to one.
     if lane == 0u {
-        loss[group.x] = log(total) - (1.0 - p.smoothing) * (logits[start + label] - peak) - share * linear;
+        loss[sample] = log(total) - (1.0 - p.smoothing) * (logits[start + label] - peak) - share * linear;
     }
+}
+
+@compute @workgroup_size(WG)
+fn forward(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
+    run(group.x, lane, p.grad_scale);
+}
+
+@group(0) @binding(4) var<storage, read> loss_scale: array<f32>;
+
+@compute @workgroup_size(WG)
+fn forward_scaled(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
+    run(group.x, lane, p.grad_scale * loss_scale[0]);
 }
 
 @group(0) @binding(0) var<storage, read> losses: array<f32>;

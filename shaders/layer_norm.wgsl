@@ -15,7 +15,8 @@
 // a row, so that neighbouring lanes read neighbouring addresses.
 //
 // The host appends `alias elem = vec4f;`, or f32 where columns are no multiple of 4, with their number WIDTH and `total`, the
-// sum of an elem's parts; `cols` counts elems.
+// sum of an elem's parts; `cols` counts elems. `alias stored` is what out and dout hold, elem or the f16 of that: the residual
+// stream (inp, dinp) and all sums are f32.
 
 struct Params { rows: u32, cols: u32, eps: f32, chunk: u32 }
 var<immediate> p: Params;
@@ -28,7 +29,7 @@ fn width() -> f32 { return f32(p.cols * WIDTH); }
 @group(0) @binding(0) var<storage, read> inp: array<elem>;
 @group(0) @binding(1) var<storage, read> weight: array<elem>;
 @group(0) @binding(2) var<storage, read> bias: array<elem>;
-@group(0) @binding(3) var<storage, read_write> out: array<elem>;
+@group(0) @binding(3) var<storage, read_write> out: array<stored>;
 @group(0) @binding(4) var<storage, read_write> mean: array<f32>;
 @group(0) @binding(5) var<storage, read_write> rstd: array<f32>;
 
@@ -52,7 +53,7 @@ fn forward(
     let r = 1.0 / sqrt(total(squares) / width() + p.eps);
 
     for (var c = 0u; c < p.cols; c++) {
-        out[start + c] = (inp[start + c] - mu) * r * weight[c] + bias[c];
+        out[start + c] = stored((inp[start + c] - mu) * r * weight[c] + bias[c]);
     }
     mean[row] = mu;
     rstd[row] = r;
@@ -77,12 +78,12 @@ fn forward_rows(
     let r = 1.0 / sqrt(reduce_sum(total(squares), lane) / width() + p.eps);
 
     for (var c = lane; c < p.cols; c += WG) {
-        out[start + c] = (inp[start + c] - mu) * r * weight[c] + bias[c];
+        out[start + c] = stored((inp[start + c] - mu) * r * weight[c] + bias[c]);
     }
     if lane == 0u { mean[row] = mu; rstd[row] = r; }
 }
 
-@group(0) @binding(2) var<storage, read> dout: array<elem>;
+@group(0) @binding(2) var<storage, read> dout: array<stored>;
 @group(0) @binding(3) var<storage, read> saved_mean: array<f32>;
 @group(0) @binding(4) var<storage, read> saved_rstd: array<f32>;
 @group(0) @binding(5) var<storage, read_write> dinp: array<elem>;
@@ -103,7 +104,7 @@ fn backward_input(
     var sum_g = elem();
     var sum_gx = elem();
     for (var c = 0u; c < p.cols; c++) {
-        let g = dout[start + c] * weight[c];
+        let g = elem(dout[start + c]) * weight[c];
         sum_g += g;
         sum_gx += g * (inp[start + c] - mu) * r;
     }
@@ -113,7 +114,7 @@ fn backward_input(
     for (var c = 0u; c < p.cols; c++) {
         let x_hat = (inp[start + c] - mu) * r;
         let before = select(elem(), dinp[start + c], ACCUMULATE);
-        dinp[start + c] = before + r * (dout[start + c] * weight[c] - mean_g - x_hat * mean_gx);
+        dinp[start + c] = before + r * (elem(dout[start + c]) * weight[c] - mean_g - x_hat * mean_gx);
     }
 }
 
@@ -132,7 +133,7 @@ fn backward_input_rows(
     var sum_g = elem();
     var sum_gx = elem();
     for (var c = lane; c < p.cols; c += WG) {
-        let g = dout[start + c] * weight[c];
+        let g = elem(dout[start + c]) * weight[c];
         sum_g += g;
         sum_gx += g * (inp[start + c] - mu) * r;
     }
@@ -142,7 +143,7 @@ fn backward_input_rows(
     for (var c = lane; c < p.cols; c += WG) {
         let x_hat = (inp[start + c] - mu) * r;
         let before = select(elem(), dinp[start + c], ACCUMULATE);
-        dinp[start + c] = before + r * (dout[start + c] * weight[c] - mean_g - x_hat * mean_gx);
+        dinp[start + c] = before + r * (elem(dout[start + c]) * weight[c] - mean_g - x_hat * mean_gx);
     }
 }
 
@@ -157,7 +158,7 @@ fn backward_params(@builtin(global_invocation_id) id: vec3u, @builtin(workgroup_
     var dw = elem();
     var db = elem();
     for (var row = first; row < min(first + p.chunk, p.rows); row++) {
-        let g = dout[row * p.cols + c];
+        let g = elem(dout[row * p.cols + c]);
         dw += g * (inp[row * p.cols + c] - saved_mean[row]) * saved_rstd[row];
         db += g;
     }

@@ -36,6 +36,7 @@ var<immediate> p: Params;
 override WG: u32 = 32u;
 override L2: bool = false;
 override SHARED: bool = true; // a workgroup adds its lanes' sums up; else each lane writes its own, without a barrier
+override SCALED: bool = false; // dw is multiplied by loss_scale[0]; binding 7 of step may be anything readable when off
 
 struct Chunk { start: u32, len: u32, row: u32, tensor: u32 }
 struct Row { first: u32, count: u32 }
@@ -205,6 +206,7 @@ fn dots(
 
 @group(0) @binding(5) var<storage, read_write> log: array<Entry>;
 @group(0) @binding(6) var<storage, read> state: Step;
+@group(0) @binding(7) var<storage, read> loss_scale: array<f32>;
 
 // 1 − β^t from ln β, without cancellation: 1 − 0.999 in f32 alone is off by 1e-5.
 fn one_minus_power(log_beta: f32, t: u32) -> f32 {
@@ -242,6 +244,7 @@ fn step(
         }
     }
     gradient = reduce_sum(gradient, lane);
+    if SCALED { gradient /= loss_scale[0]; }
     live = reduce_sum(live, lane);
     if lane != 0u { return; }
     let entry = state.slot * p.tensors + t;

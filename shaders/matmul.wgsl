@@ -8,6 +8,8 @@
 //
 //   out [m, n], bias [n]; all row-major and contiguous. `=`, or `+=` with ACCUMULATE. The vec4 entries
 //   hand the sum on to the epilogue that the host appends, one of lib/epilogue_*.wgsl, and write what it makes of it.
+//   The host appends `alias operand = f32;` and `alias result = f32;`, what a and b, and what out holds for the vec4 entries;
+//   or f16. Sums are f32 whatever they are.
 //
 //   entry                                 needs
 //   forward_vec4, backward_input_vec4     k and n multiples of 4, every binding 16-byte aligned
@@ -28,10 +30,10 @@ override ACCUMULATE: bool = false;
 @group(0) @binding(2) var<storage, read> bias: array<f32>;
 @group(0) @binding(3) var<storage, read_write> out: array<f32>;
 
-@group(0) @binding(0) var<storage, read> a4: array<vec4f>;
-@group(0) @binding(1) var<storage, read> b4: array<vec4f>;
+@group(0) @binding(0) var<storage, read> a4: array<vec4<operand>>;
+@group(0) @binding(1) var<storage, read> b4: array<vec4<operand>>;
 @group(0) @binding(2) var<storage, read> bias4: array<vec4f>;
-@group(0) @binding(3) var<storage, read_write> out4: array<vec4f>;
+@group(0) @binding(3) var<storage, read_write> out4: array<vec4<result>>;
 
 // 4 rows or columns of an operand × 4 k, which one thread brings to the tile: the first half of the threads a's, the others b's.
 // `k` and `quad` are its place in the tile, both counted in fours.
@@ -48,8 +50,8 @@ fn block_of(thread: u32, a_along: bool, b_along: bool) -> Block {
 // ---- vec4 loads. Rows past the edge repeat the last one, and are not stored; k past the edge are zero.
 
 fn load(is_b: bool, i: vec4u) -> mat4x4f {
-    if is_b { return mat4x4f(b4[i.x], b4[i.y], b4[i.z], b4[i.w]); }
-    return mat4x4f(a4[i.x], a4[i.y], a4[i.z], a4[i.w]);
+    if is_b { return mat4x4f(vec4f(b4[i.x]), vec4f(b4[i.y]), vec4f(b4[i.z]), vec4f(b4[i.w])); }
+    return mat4x4f(vec4f(a4[i.x]), vec4f(a4[i.y]), vec4f(a4[i.z]), vec4f(a4[i.w]));
 }
 
 // `row` is the tile's first of the operand's `rows`, `k` the tile's first, `end` past the last of the group's.
@@ -111,8 +113,8 @@ fn store4_row(sum: vec4f, copy: u32, m: u32, n: u32) {
     let i = (copy * p.m * p.n + m * p.n + n) / 4u;
     var added = vec4f();
     if HAS_BIAS { added = bias4[n / 4u]; }
-    if ACCUMULATE { added += out4[i]; }
-    out4[i] = epilogue(sum + added, i, n / 4u);
+    if ACCUMULATE { added += vec4f(out4[i]); }
+    out4[i] = vec4<result>(epilogue(sum + added, i, n / 4u));
 }
 
 @compute @workgroup_size(THREADS)

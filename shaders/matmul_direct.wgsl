@@ -7,6 +7,8 @@
 //
 //   out [m, n], bias [n]; all row-major and contiguous. `=`, or `+=` with ACCUMULATE. The vec4 entries
 //   hand the sum on to the epilogue that the host appends, one of lib/epilogue_*.wgsl, and write what it makes of it.
+//   The host appends `alias operand = f32;` and `alias result = f32;`, what a and b, and what out holds for the vec4 entries;
+//   or f16. Sums are f32 whatever they are.
 //
 //   entry                                 needs
 //   forward_vec4, backward_input_vec4     k and n multiples of 4, every binding 16-byte aligned
@@ -35,10 +37,10 @@ override ACCUMULATE: bool = false;
 @group(0) @binding(2) var<storage, read> bias: array<f32>;
 @group(0) @binding(3) var<storage, read_write> out: array<f32>;
 
-@group(0) @binding(0) var<storage, read> a4: array<vec4f>;
-@group(0) @binding(1) var<storage, read> b4: array<vec4f>;
+@group(0) @binding(0) var<storage, read> a4: array<vec4<operand>>;
+@group(0) @binding(1) var<storage, read> b4: array<vec4<operand>>;
 @group(0) @binding(2) var<storage, read> bias4: array<vec4f>;
-@group(0) @binding(3) var<storage, read_write> out4: array<vec4f>;
+@group(0) @binding(3) var<storage, read_write> out4: array<vec4<result>>;
 
 // 32 rows of the tile; matrix column i of q₀…q₇ is row 4q + i, and its vector this lane's four columns of out.
 struct Rows {
@@ -71,8 +73,8 @@ const EIGHTS = vec4u(0u, 8u, 16u, 24u);
 
 // ---- vec4 loads. Rows and columns past the edge repeat the last one, and are not stored.
 
-fn load_a(i: vec4u) -> mat4x4f { return mat4x4f(a4[i.x], a4[i.y], a4[i.z], a4[i.w]); }
-fn load_b(i: vec4u) -> mat4x4f { return mat4x4f(b4[i.x], b4[i.y], b4[i.z], b4[i.w]); }
+fn load_a(i: vec4u) -> mat4x4f { return mat4x4f(vec4f(a4[i.x]), vec4f(a4[i.y]), vec4f(a4[i.z]), vec4f(a4[i.w])); }
+fn load_b(i: vec4u) -> mat4x4f { return mat4x4f(vec4f(b4[i.x]), vec4f(b4[i.y]), vec4f(b4[i.z]), vec4f(b4[i.w])); }
 
 // `row` is the first of four rows or columns which the lane loads, of `rows`; the result is an index of vec4f,
 // to which the entry adds k/4 (along) or k·rows/4 (across).
@@ -108,8 +110,8 @@ fn store4_row(sum: vec4f, copy: u32, m: u32, n: u32) {
     let i = (copy * p.m * p.n + m * p.n + n) / 4u;
     var added = vec4f();
     if HAS_BIAS { added = bias4[n / 4u]; }
-    if ACCUMULATE { added += out4[i]; }
-    out4[i] = epilogue(sum + added, i, n / 4u);
+    if ACCUMULATE { added += vec4f(out4[i]); }
+    out4[i] = vec4<result>(epilogue(sum + added, i, n / 4u));
 }
 
 // With `b_along` both operands run along k, else b across; a literal, so the branch folds away.
@@ -129,29 +131,29 @@ fn rows_of_a(group_id: vec3u, count: vec3u, lane: u32, b_along: bool) {
     for (var k = group.z * p.chunk / 4u; k < end / 4u; k++) {
         var bm: mat4x4f;
         if b_along { bm = transpose(load_b(b_rows + k)); } else { bm = load_b(b_col + (k * 4u + STEPS) * (p.n / 4u)); }
-        let low0 = a4[a_low.x + k];
+        let low0 = vec4f(a4[a_low.x + k]);
         low.q0 = multiply_add(low.q0, bm, first_four(low0));
         low.q1 = multiply_add(low.q1, bm, last_four(low0));
-        let low1 = a4[a_low.y + k];
+        let low1 = vec4f(a4[a_low.y + k]);
         low.q2 = multiply_add(low.q2, bm, first_four(low1));
         low.q3 = multiply_add(low.q3, bm, last_four(low1));
-        let low2 = a4[a_low.z + k];
+        let low2 = vec4f(a4[a_low.z + k]);
         low.q4 = multiply_add(low.q4, bm, first_four(low2));
         low.q5 = multiply_add(low.q5, bm, last_four(low2));
-        let low3 = a4[a_low.w + k];
+        let low3 = vec4f(a4[a_low.w + k]);
         low.q6 = multiply_add(low.q6, bm, first_four(low3));
         low.q7 = multiply_add(low.q7, bm, last_four(low3));
         if ROWS > 32u {
-            let high0 = a4[a_high.x + k];
+            let high0 = vec4f(a4[a_high.x + k]);
             high.q0 = multiply_add(high.q0, bm, first_four(high0));
             high.q1 = multiply_add(high.q1, bm, last_four(high0));
-            let high1 = a4[a_high.y + k];
+            let high1 = vec4f(a4[a_high.y + k]);
             high.q2 = multiply_add(high.q2, bm, first_four(high1));
             high.q3 = multiply_add(high.q3, bm, last_four(high1));
-            let high2 = a4[a_high.z + k];
+            let high2 = vec4f(a4[a_high.z + k]);
             high.q4 = multiply_add(high.q4, bm, first_four(high2));
             high.q5 = multiply_add(high.q5, bm, last_four(high2));
-            let high3 = a4[a_high.w + k];
+            let high3 = vec4f(a4[a_high.w + k]);
             high.q6 = multiply_add(high.q6, bm, first_four(high3));
             high.q7 = multiply_add(high.q7, bm, last_four(high3));
         }

@@ -14,6 +14,8 @@
 //   backward_pos        fold(⌈(C+N)·D/WG⌉)               dpos +=      Σ over the batch
 //   backward_cls        fold(⌈D/WG⌉)                     dcls +=      Σ over the batch
 //
+// The host appends `alias stored = f32;` or f16: what patches and dembedded hold, which the matmul reads.
+//
 // Pixels have no gradient: the first layer's input gradient is never computed.
 
 struct Params { batch: u32, size: u32, patch_size: u32, dim: u32, cls_tokens: u32 }
@@ -23,7 +25,7 @@ override WG: u32 = 64u;
 override PER_LANE: u32 = 16u;
 
 @group(0) @binding(0) var<storage, read> images: array<f32>;
-@group(0) @binding(1) var<storage, read_write> patches: array<f32>;
+@group(0) @binding(1) var<storage, read_write> patches: array<stored>;
 
 fn patch_count() -> u32 {
     let grid = p.size / p.patch_size;
@@ -48,7 +50,7 @@ fn unfold(
         let channel = col / (p.patch_size * p.patch_size);
         let y = (n / grid) * p.patch_size + (col / p.patch_size) % p.patch_size;
         let x = (n % grid) * p.patch_size + col % p.patch_size;
-        patches[i] = images[((b * 3u + channel) * p.size + y) * p.size + x];
+        patches[i] = stored(images[((b * 3u + channel) * p.size + y) * p.size + x]);
     }
 }
 
@@ -81,7 +83,7 @@ fn assemble(
 }
 
 @group(0) @binding(0) var<storage, read> dtokens: array<f32>;
-@group(0) @binding(1) var<storage, read_write> dembedded: array<f32>;
+@group(0) @binding(1) var<storage, read_write> dembedded: array<stored>;
 
 @compute @workgroup_size(WG)
 fn backward_embedded(
@@ -94,7 +96,7 @@ fn backward_embedded(
     let first = fold_index(group, groups) * WG * PER_LANE + lane;
     for (var i = first; i < min(first + WG * PER_LANE, p.batch * per_image); i += WG) {
         let b = i / per_image;
-        dembedded[i] = dtokens[(b * length + p.cls_tokens) * p.dim + i % per_image];
+        dembedded[i] = stored(dtokens[(b * length + p.cls_tokens) * p.dim + i % per_image]);
     }
 }
 

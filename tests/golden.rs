@@ -27,6 +27,7 @@ fn settings(optimizer: Optimizer, batch: usize) -> Settings {
         micro_batch: batch,
         batch_norm: BatchNorm::Train,
         recompute: false,
+        half: None,
     }
 }
 

@@ -49,7 +49,7 @@ fn sgd(json: &serde_json::Value) -> Optimizer {
 }
 
 fn settings(optimizer: Optimizer, batch: usize, batch_norm: BatchNorm) -> Settings {
-    Settings { optimizer, clip_norm: 0.0, smoothing: 0.0, micro_batch: batch, batch_norm, recompute: false }
+    Settings { optimizer, clip_norm: 0.0, smoothing: 0.0, micro_batch: batch, batch_norm, recompute: false, half: None }
 }
 
 /// The batches that the rows of `key` name.

@@ -54,6 +54,11 @@ fn assert_passed(what: &str, outcomes: &[Outcome]) {
 fn run(stem: &str) {
     for (mode, gpu) in [("as opened", common::gpu()), ("unchecked", unchecked())] {
         let outcomes = suite::run_stem(gpu, stem, &mut |_| {}).unwrap_or_else(|e| panic!("{e}"));
+        // An adapter without 16-bit floats has nothing to run there, and a run that asks for them is an error.
+        if let ("cast" | "half", Err(_)) = (stem, gpu.check_f16()) {
+            assert!(outcomes.is_empty(), "{stem}: {} outcomes without f16", outcomes.len());
+            continue;
+        }
         assert_passed(&format!("{stem}, {mode}"), &outcomes);
     }
 }
@@ -72,7 +77,7 @@ macro_rules! stems {
 
 stems! {
     matmul epilogue column_sum layer_norm gelu residual pool conv2d batch_norm relu max_pool avg_pool patch_embed
-    attention attention_pool cross_entropy sgd adamw norm_clip mars peak
+    attention attention_pool cross_entropy cast half loss_scale sgd adamw norm_clip mars peak
 }
 
 #[test]
@@ -83,19 +88,36 @@ fn every_stem_has_a_test_and_every_entry_point_a_case() {
     let mut dispatched = BTreeSet::new();
     suite::run(gpu, &mut |o| dispatched.extend(o.dispatched.iter().cloned())).unwrap_or_else(|e| panic!("{e}"));
     for shader in shaders::ALL {
+        if shader.name == "cast" && gpu.check_f16().is_err() {
+            continue;
+        }
+        if shader.name == "matmul_cooperative" && gpu.offered_cooperative().is_none() {
+            continue;
+        }
         // Only adapters with subgroups of eight lanes and more can run these.
         if shader.name.ends_with("_direct") && !gpu.has_wide_subgroups() {
             continue;
         }
+        let formats = "alias operand = f32;\nalias result = f32;\n";
         let tail = match shader.name {
-            "attention" | "attention_direct" => "const HD = 4u;\nconst HD4 = 1u;\n",
-            "batch_norm" | "relu" | "avg_pool" | "residual" | "column_sum" => "alias elem = vec4f;\n",
-            "mars" | "layer_norm" => "alias elem = f32;\nconst WIDTH = 1u;\nfn total(x: elem) -> f32 { return x; }\n",
+            "attention" | "attention_direct" => "const HD = 4u;\nconst HD4 = 1u;\nalias stored = f32;\n",
+            "patch_embed" => "alias stored = f32;\n",
+            "batch_norm" | "relu" | "avg_pool" | "residual" => "alias elem = vec4f;\n",
+            "column_sum" => "alias elem = vec4f;\nalias stored = vec4f;\n",
+            "mars" | "layer_norm" => {
+                "alias elem = f32;\nalias stored = f32;\nconst WIDTH = 1u;\nfn total(x: elem) -> f32 { return x; }\n"
+            }
+            "matmul_cooperative" => {
+                let halves = "alias operand = f16;\nalias result = f32;\n";
+                let matrices = gpu.offered_cooperative().map(|matrices| matrices.text()).unwrap_or_default();
+                &format!("{halves}{matrices}{}", shaders::Epilogue::None.text())
+            }
+            "cast" => "alias inp_t = f32;\nalias out_t = f16;\n",
             "max_pool" => "alias elem = vec4f;\nalias taps = vec4u;\n",
             "gelu" => "const KIND = 0u;\nalias elem = f32;\n",
             "conv2d" => "const TILE = 64u;\n",
-            "matmul" => &format!("const TILE = 64u;\n{}", shaders::Epilogue::None.text()),
-            "matmul_direct" => &shaders::Epilogue::None.text(),
+            "matmul" => &format!("const TILE = 64u;\n{formats}{}", shaders::Epilogue::None.text()),
+            "matmul_direct" => &format!("{formats}{}", shaders::Epilogue::None.text()),
             _ => "",
         };
         let (module, _) = tpgm::gpu::kernel::parse(shader.name, &shader.source(tail)).unwrap_or_else(|e| panic!("{e}"));
@@ -190,7 +212,7 @@ fn the_harness_notices_writes_before_and_past_a_range() {
         let out = case.output("out", LEN).unwrap();
         let long = case.input("longer", &Random::new(2).vec(len)).unwrap();
         forward(&mut case, &out, &inp);
-        forward(&mut case, &View { offset: out.offset - offset, len, buffer: out.buffer.clone() }, &long);
+        forward(&mut case, &View { offset: out.offset - offset, len, ..out.clone() }, &long);
         // The second run writes good elements too: only the guard is of interest.
         case.expect("gelu::forward", &out, &want, 1e9);
         assert_failure(case, text);

@@ -42,6 +42,7 @@ fn memory_is_flat_over_two_thousand_steps() {
         micro_batch: 2,
         batch_norm: BatchNorm::Train,
         recompute: false,
+        half: None,
     };
     let mut learner = Learner::new(gpu(), model, &Snapshot::of_weights(weights.clone()), settings).unwrap();
     let tpgm_settings = TpgmSettings { norm: Norm::Mars, radius_lr: 1e-2, max_iters: 1, proj_freq: 1 };
@@ -103,6 +104,7 @@ fn a_run_takes_what_was_planned() {
         micro_batch: 8,
         batch_norm: BatchNorm::Train,
         recompute: false,
+        half: None,
     };
     let adamw = Optimizer::AdamW(AdamW { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.05 });
     for name in ["vit_small", "resnet_bottleneck"] {

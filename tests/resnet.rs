@@ -299,7 +299,15 @@ fn what_is_no_resnet_of_ours_is_refused_with_the_tensor_that_tells() {
 const SGD: Optimizer = Optimizer::Sgd(Sgd { momentum: 0.9, nesterov: true, weight_decay: 5e-4 });
 
 fn settings(batch: usize, batch_norm: BatchNorm) -> Settings {
-    Settings { optimizer: SGD, clip_norm: 0.0, smoothing: 0.0, micro_batch: batch, batch_norm, recompute: false }
+    Settings {
+        optimizer: SGD,
+        clip_norm: 0.0,
+        smoothing: 0.0,
+        micro_batch: batch,
+        batch_norm,
+        recompute: false,
+        half: None,
+    }
 }
 
 fn source(size: usize) -> Source {

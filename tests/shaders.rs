@@ -11,7 +11,7 @@ use naga::{AddressSpace, Module, ShaderStage, TypeInner};
 use tpgm::gpu::kernel::{interface, parse};
 use tpgm::gpu::program::{MAX_GROUPS, fold};
 use tpgm::gpu::shaders::{ALL, Epilogue, Shader};
-use tpgm::gpu::tune::Tile;
+use tpgm::gpu::tune::{Cooperative, Tile};
 
 /// WebGPU's default limits.
 const STORAGE_BUFFERS: usize = 8;
@@ -24,23 +24,36 @@ const IMMEDIATE_BYTES: u32 = 128;
 fn tails(shader: &Shader) -> Vec<String> {
     let head = |width: usize| format!("const HD = {width}u;\nconst HD4 = {}u;\n", width.div_ceil(4));
     match shader.name {
-        "attention" => [1, 4, 10, 32, 64, 128].map(head).into(),
-        "attention_direct" => [4, 32, 64, 128].map(|width| format!("const HD4 = {}u;\n", width / 4)).into(),
+        "attention" => in_both(&[1, 4, 10, 32, 64, 128].map(head)),
+        "attention_direct" => in_both(&[4, 32, 64, 128].map(|width| format!("const HD4 = {}u;\n", width / 4))),
+        "patch_embed" => in_both(&[String::new()]),
+        "cast" => ["f32", "vec4<f32>"]
+            .map(|from| format!("alias inp_t = {from};\nalias out_t = {};\n", from.replace("f32", "f16")))
+            .into(),
         "matmul" => {
             let tiles = [Tile::Tiled, Tile::TiledLarge].map(|tile| format!("const TILE = {}u;\n", tile.side()));
             epilogues().into_iter().flat_map(|end| tiles.clone().map(|tile| end.clone() + &tile)).collect()
         }
         "matmul_direct" => epilogues(),
+        // Subgroups of 32 lanes, the most common size, with both sizes of matrices.
+        "matmul_cooperative" => {
+            let matrices = [16, 8].map(|side| Cooperative { side, subgroup: 32 }.text());
+            let halves = epilogues().into_iter().filter(|end| end.contains("operand = f16"));
+            halves.flat_map(|end| matrices.clone().map(|matrices| end.clone() + &matrices)).collect()
+        }
         "conv2d" => [Tile::Tiled, Tile::TiledLarge].map(|tile| format!("const TILE = {}u;\n", tile.side())).into(),
         "gelu" => (0..3)
             .flat_map(|kind| ["vec4f", "f32"].map(|elem| format!("const KIND = {kind}u;\nalias elem = {elem};\n")))
             .collect(),
-        "batch_norm" | "relu" | "avg_pool" | "residual" | "column_sum" => {
+        "batch_norm" | "relu" | "avg_pool" | "residual" => {
             ["vec4f", "f32"].map(|elem| format!("alias elem = {elem};\n")).into()
         }
-        "mars" | "layer_norm" => [("vec4f", 4, "x.x + x.y + (x.z + x.w)"), ("f32", 1, "x")]
-            .map(|(elem, width, sum)| {
-                format!("alias elem = {elem};\nconst WIDTH = {width}u;\nfn total(x: elem) -> f32 {{ return {sum}; }}\n")
+        "column_sum" => STORED.map(|(elem, stored)| format!("alias elem = {elem};\nalias stored = {stored};\n")).into(),
+        "mars" | "layer_norm" => STORED
+            .map(|(elem, stored)| {
+                let (width, sum) = if elem == "f32" { (1, "x") } else { (4, "x.x + x.y + (x.z + x.w)") };
+                let total = format!("fn total(x: elem) -> f32 {{ return {sum}; }}\n");
+                format!("alias elem = {elem};\nalias stored = {stored};\nconst WIDTH = {width}u;\n{total}")
             })
             .into(),
         "max_pool" => [("vec4f", "vec4u"), ("f32", "u32")]
@@ -50,15 +63,28 @@ fn tails(shader: &Shader) -> Vec<String> {
     }
 }
 
-/// What a matrix product does with its sums.
+/// What a shader computes with, and what its activations hold.
+const STORED: [(&str, &str); 4] = [("vec4f", "vec4f"), ("vec4f", "vec4<f16>"), ("f32", "f32"), ("f32", "f16")];
+
+/// With activations in f32 and in f16.
+fn in_both(tails: &[String]) -> Vec<String> {
+    let with = |tail: &String| ["f32", "f16"].map(|stored| format!("{tail}alias stored = {stored};\n"));
+    tails.iter().flat_map(with).collect()
+}
+
+/// What a matrix product does with its sums, in the formats that it reads and writes.
 fn epilogues() -> Vec<String> {
+    let formats = [("f32", "f32"), ("f16", "f16"), ("f16", "f32")]
+        .map(|(operand, result)| format!("alias operand = {operand};\nalias result = {result};\n"));
+
     let with_kinds = |end: Epilogue| match end {
         Epilogue::Gelu | Epilogue::GeluBackward => {
             (0..3).map(|kind| format!("{}const KIND = {kind}u;\n", end.text())).collect()
         }
         _ => vec![end.text()],
     };
-    Epilogue::ALL.into_iter().flat_map(with_kinds).collect()
+    let ends: Vec<String> = Epilogue::ALL.into_iter().flat_map(with_kinds).collect();
+    ends.iter().flat_map(|end| formats.iter().map(move |formats| end.clone() + formats)).collect()
 }
 
 /// The values that the host gives to override constants.
@@ -66,7 +92,7 @@ fn overrides(shader: &Shader) -> Vec<(&'static str, &'static [f64])> {
     let flag: &[f64] = &[0.0, 1.0];
     let lanes: &[f64] = &[8.0, 64.0];
     match shader.name {
-        "matmul" => vec![("ACCUMULATE", flag), ("HAS_BIAS", flag)],
+        "matmul" | "matmul_cooperative" => vec![("ACCUMULATE", flag), ("HAS_BIAS", flag)],
         "matmul_direct" => vec![("ACCUMULATE", flag), ("HAS_BIAS", flag), ("ROWS", &[32.0, 64.0])],
         "conv2d" => vec![("ACCUMULATE", flag), ("TRANSPOSED", flag)],
         "conv2d_direct" => vec![("ACCUMULATE", flag), ("COLS", &[16.0, 32.0])],
@@ -75,9 +101,11 @@ fn overrides(shader: &Shader) -> Vec<(&'static str, &'static [f64])> {
         "residual" | "gelu" | "adamw" => vec![("WG", lanes)],
         "batch_norm" => vec![("WG", lanes), ("TRAIN", flag), ("RELU", flag), ("SHORTCUT", flag)],
         "pool" => vec![("MEAN", flag)],
-        "cross_entropy" | "norm_clip" | "max_pool" | "avg_pool" | "attention_pool" => vec![("WG", lanes)],
+        "cross_entropy" | "norm_clip" | "loss_scale" | "max_pool" | "avg_pool" | "attention_pool" => {
+            vec![("WG", lanes)]
+        }
         "sgd" => vec![("WG", lanes), ("NESTEROV", flag)],
-        "mars" => vec![("WG", lanes), ("L2", flag), ("SHARED", flag)],
+        "mars" => vec![("WG", lanes), ("L2", flag), ("SHARED", flag), ("SCALED", flag)],
         _ => vec![],
     }
 }
@@ -113,15 +141,26 @@ fn for_each_variant(check: impl Fn(&Shader, &str, &str, &Module, &ModuleInfo)) {
     }
 }
 
+/// Whether this variant has 16-bit floats.
+fn half(title: &str) -> bool {
+    title.contains("f16")
+}
+
+/// Whether it needs the matrix units, which naga reaches by way of SPIR-V and MSL alone.
+fn cooperative(shader: &Shader) -> bool {
+    shader.name.ends_with("_cooperative")
+}
+
 /// Subgroups need newer targets; wgpu asks for these, too.
 fn subgroups(shader: &Shader) -> bool {
-    shader.name.ends_with("_direct")
+    shader.name.ends_with("_direct") || cooperative(shader)
 }
 
 #[test]
 fn every_variant_is_written_as_spirv() {
     for_each_variant(|shader, entry, title, module, info| {
-        let version = if subgroups(shader) { (1, 3) } else { (1, 0) };
+        let version = if cooperative(shader) { (1, 4) } else { (1, 0) };
+        let version = if shader.name.ends_with("_direct") { (1, 3) } else { version };
         let options = spv::Options { lang_version: version, ..Default::default() };
         let pipeline = spv::PipelineOptions { shader_stage: ShaderStage::Compute, entry_point: entry.into() };
         let words = spv::write_vec(module, info, &options, Some(&pipeline)).unwrap_or_else(|e| panic!("{title}: {e}"));
@@ -147,7 +186,11 @@ fn every_variant_is_written_as_msl() {
 #[test]
 fn every_variant_is_written_as_hlsl() {
     for_each_variant(|shader, entry, title, module, info| {
+        if cooperative(shader) {
+            return;
+        }
         let shader_model = if subgroups(shader) { hlsl::ShaderModel::V6_0 } else { hlsl::ShaderModel::V5_1 };
+        let shader_model = if half(title) { hlsl::ShaderModel::V6_2 } else { shader_model };
         let target = hlsl::BindTarget { space: 1, ..Default::default() };
         let options = hlsl::Options { shader_model, immediates_target: Some(target), ..Default::default() };
         let pipeline = hlsl::PipelineOptions { entry_point: Some((ShaderStage::Compute, entry.into())) };
@@ -163,6 +206,10 @@ fn every_variant_is_written_as_hlsl() {
 #[test]
 fn every_variant_is_written_as_glsl() {
     for_each_variant(|shader, entry, title, module, info| {
+        // OpenGL has no 16-bit floats, and no adapter of wgpu's offers them there.
+        if half(title) || cooperative(shader) {
+            return;
+        }
         let version = if subgroups(shader) {
             glsl::Version::Desktop(450)
         } else {
@@ -204,6 +251,33 @@ fn every_variant_keeps_to_the_default_limits() {
     });
 }
 
+/// The matrix units are reached: no translation falls back to anything else without a word.
+#[test]
+fn cooperative_products_multiply_whole_matrices() {
+    const MULTIPLY_ADD: u32 = 4459; // OpCooperativeMatrixMulAddKHR
+    for_each_variant(|shader, entry, title, module, info| {
+        if !cooperative(shader) {
+            return;
+        }
+        let options = spv::Options { lang_version: (1, 4), ..Default::default() };
+        let pipeline = spv::PipelineOptions { shader_stage: ShaderStage::Compute, entry_point: entry.into() };
+        let words = spv::write_vec(module, info, &options, Some(&pipeline)).unwrap_or_else(|e| panic!("{title}: {e}"));
+        // After a header of five words an instruction's first has its length above and its opcode below.
+        let (mut at, mut found) = (5, 0);
+        while at < words.len() {
+            found += usize::from(words[at] & 0xffff == MULTIPLY_ADD);
+            at += (words[at] >> 16) as usize;
+        }
+        assert_eq!(found, 4, "{title}: {found} cooperative multiply-adds in the SPIR-V");
+
+        let options = msl::Options { lang_version: (2, 4), ..Default::default() };
+        let pipeline =
+            msl::PipelineOptions { entry_point: Some((ShaderStage::Compute, entry.into())), ..Default::default() };
+        let (text, _) = msl::write_string(module, info, &options, &pipeline).unwrap_or_else(|e| panic!("{title}: {e}"));
+        assert!(text.contains("simdgroup_multiply_accumulate"), "{title}: no simdgroup product in the MSL");
+    });
+}
+
 /// Two entry points may share a binding number, one entry point's buffers may not.
 #[test]
 fn bindings_are_told_apart() {
@@ -235,7 +309,7 @@ fn every_file_is_listed_and_has_its_wrapper_and_reference() {
     assert_eq!(files, listed);
     for name in &files {
         // A second algorithm for the same stem is a file of its own.
-        let stem = name.strip_suffix("_direct").unwrap_or(name);
+        let stem = name.strip_suffix("_direct").or(name.strip_suffix("_cooperative")).unwrap_or(name);
         for folder in ["src/cpu", "src/ops"] {
             let path = root().join(folder).join(format!("{stem}.rs"));
             assert!(path.is_file(), "{} has no {}", name, path.display());

@@ -34,6 +34,7 @@ fn learner(gpu: &Gpu, optimizer: Optimizer, batch: usize) -> Learner<'_> {
         micro_batch: batch,
         batch_norm: BatchNorm::Train,
         recompute: false,
+        half: None,
     };
     Learner::new(gpu, model, &weights, settings).unwrap()
 }
@@ -245,6 +246,7 @@ fn a_saved_model_gives_the_same_logits() {
         micro_batch: 4,
         batch_norm: BatchNorm::Train,
         recompute: false,
+        half: None,
     };
     let mut again = Learner::new(gpu(), saved.model(), &saved.snapshot(), settings).unwrap();
     assert_eq!(logits, again.logits(&images, 4).unwrap());
@@ -272,6 +274,7 @@ fn in_parts(micro_batch: usize, recompute: bool) -> Vec<f32> {
         micro_batch,
         batch_norm: BatchNorm::Train,
         recompute,
+        half: None,
     };
     let excluded = vec![false; model.layout().params.len()];
     let mut learner = Learner::new(gpu(), model, &weights, settings).unwrap();

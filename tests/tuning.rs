@@ -5,6 +5,7 @@ mod common;
 use std::time::Duration;
 
 use common::gpu;
+use tpgm::gpu::buffer::Element;
 use tpgm::ops::conv2d::Dims;
 use tpgm::ops::product::{Pass, Product};
 use tpgm::ops::tune::measure;
@@ -28,8 +29,9 @@ fn products() -> Vec<Product> {
     let linear = [(1, 3, 5), (65, 64, 192), (5000, 32, 48), (1500, 33, 7)];
     let convs =
         [conv(9, 4, 8, 3, 1), conv(14, 8, 4, 3, 2), conv(28, 4, 16, 7, 2), conv(7, 16, 8, 1, 1), conv(8, 8, 12, 1, 2)];
-    let of_layers =
-        linear.into_iter().flat_map(|(rows, out, inp)| PASSES.map(|pass| Product::Linear { pass, rows, out, inp }));
+    let of_layers = linear.into_iter().flat_map(|(rows, out, inp)| {
+        PASSES.map(|pass| Product::Linear { pass, rows, out, inp, element: Element::Word })
+    });
     of_layers.chain(convs.into_iter().flat_map(|dims| PASSES.map(|pass| Product::Conv2d { pass, dims }))).collect()
 }
 
@@ -60,7 +62,7 @@ fn what_is_not_reached_in_time_keeps_its_default() {
 
 #[test]
 fn a_class_is_shared_by_batches_of_similar_size() {
-    let class = |rows| Product::Linear { pass: Pass::Forward, rows, out: 8, inp: 8 }.class();
+    let class = |rows| Product::Linear { pass: Pass::Forward, rows, out: 8, inp: 8, element: Element::Word }.class();
     assert_eq!(class(788), class(1000));
     assert_ne!(class(788), class(1025));
 }

@@ -3,6 +3,6 @@
 //
 //   hidden   [m, n], as forward saved it
 
-@group(0) @binding(4) var<storage, read> hidden4: array<vec4f>;
+@group(0) @binding(4) var<storage, read> hidden4: array<vec4<operand>>;
 
-fn epilogue(sum: vec4f, i: u32, col: u32) -> vec4f { return sum * gelu_derivative(hidden4[i]); }
+fn epilogue(sum: vec4f, i: u32, col: u32) -> vec4f { return sum * gelu_derivative(vec4f(hidden4[i])); }

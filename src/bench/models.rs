@@ -118,7 +118,15 @@ impl Net {
             ModelConfig::ResNet(_) => Optimizer::Sgd(Sgd { momentum: 0.9, nesterov: false, weight_decay: 0.0 }),
         };
         let (clip_norm, smoothing, micro_batch) = (0.0, 0.0, self.batch);
-        Settings { optimizer, clip_norm, smoothing, micro_batch, batch_norm: BatchNorm::Train, recompute: false }
+        Settings {
+            optimizer,
+            clip_norm,
+            smoothing,
+            micro_batch,
+            batch_norm: BatchNorm::Train,
+            recompute: false,
+            half: None,
+        }
     }
 
     /// The model and fresh weights.
@@ -179,7 +187,7 @@ pub fn step(learner: &mut Learner, images: &[f32], labels: &[u32], lr: f64) -> R
 
 /// A benchmark whose losses are no numbers measured steps that the optimiser left out.
 pub fn check_losses(learner: &mut Learner, name: &str) -> Result<()> {
-    let bad = learner.records(true)?.into_iter().find(|r| !(r.loss.is_finite() && r.grad_norm.is_finite()));
+    let bad = learner.records(true)?.into_iter().find(|r| r.is_bad());
     bad.map_or(Ok(()), |r| Err(Error::Train(format!("{name}: the loss of step {} is {}", r.step, r.loss))))
 }
 

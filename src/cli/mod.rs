@@ -77,6 +77,9 @@ pub struct RunArgs {
     /// Take the default kernels: neither measure which are fastest on this adapter, nor go by what was measured before
     #[arg(long)]
     no_tune: bool,
+    /// In f16, never use the adapter's matrix units (cooperative matrices), which are used where they compute the right thing
+    #[arg(long)]
+    no_cooperative: bool,
 }
 
 impl RunArgs {
@@ -91,6 +94,11 @@ impl RunArgs {
             }
         }
         Ok(OpenGpu { gpu, cache })
+    }
+
+    /// Whether f16 products may use cooperative matrices; the environment's `TPGM_NO_COOPERATIVE` turns them off as well.
+    fn may_cooperate(&self) -> bool {
+        !self.no_cooperative && std::env::var_os("TPGM_NO_COOPERATIVE").is_none()
     }
 
     /// Whether kernels are chosen by measuring; the environment's `TPGM_NO_TUNE` turns it off as well as the flag.

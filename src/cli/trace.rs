@@ -25,6 +25,7 @@ pub(super) fn run(gpu: &Gpu, config: &TrainConfig) -> Result<()> {
         micro_batch: images,
         batch_norm: config.bn,
         recompute: config.recompute,
+        half: config.half(),
     };
     let values = source.snapshot();
     let mut learner = Learner::new(gpu, source.model(), &values, settings)?;

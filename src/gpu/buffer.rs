@@ -15,14 +15,50 @@ pub fn align(len: usize) -> usize {
     len.div_ceil(ALIGN) * ALIGN
 }
 
-/// A buffer on the device, of 4-byte elements (f32 or u32).
+/// Bytes that every binding's offset is a multiple of.
+const ALIGN_BYTES: usize = 4 * ALIGN;
+
+/// What the elements of a [`View`] are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Element {
+    /// Four bytes: f32 or u32.
+    #[default]
+    Word,
+    /// Two bytes: f16. Shaders need [`wgpu::Features::SHADER_F16`] to bind it.
+    Half,
+}
+
+impl Element {
+    /// Size in bytes.
+    pub fn bytes(self) -> usize {
+        match self {
+            Element::Word => 4,
+            Element::Half => 2,
+        }
+    }
+
+    /// Words that hold `len` of them.
+    pub fn words(self, len: usize) -> usize {
+        (len * self.bytes()).div_ceil(4)
+    }
+
+    /// The shaders' name for a float of this size.
+    pub fn scalar(self) -> &'static str {
+        match self {
+            Element::Word => "f32",
+            Element::Half => "f16",
+        }
+    }
+}
+
+/// A buffer on the device. Its length counts 4-byte words, whatever its views hold.
 #[derive(Debug)]
 pub struct Buffer {
     /// wgpu's handle.
     pub raw: wgpu::Buffer,
     /// Distinguishes buffers when a [`crate::gpu::Program`] checks for conflicts.
     pub id: u64,
-    /// Length in elements.
+    /// Length in words.
     pub len: usize,
     /// The device's count of allocated bytes; none for a placeholder, which has no memory of its own.
     allocated: Option<Arc<AtomicU64>>,
@@ -41,18 +77,31 @@ impl Drop for Buffer {
 pub struct View {
     /// The buffer.
     pub buffer: Arc<Buffer>,
-    /// First element, a multiple of [`ALIGN`].
+    /// First element, at a multiple of 4·[`ALIGN`] bytes.
     pub offset: usize,
     /// Number of elements.
     pub len: usize,
+    /// What they are.
+    pub element: Element,
 }
 
 impl View {
     /// The part of this view from `offset`, `len` elements long.
     pub fn slice(&self, offset: usize, len: usize) -> View {
         assert!(offset + len <= self.len, "view of {} elements sliced at {offset}..{}", self.len, offset + len);
-        assert!(offset.is_multiple_of(ALIGN), "view sliced at {offset}, which is no multiple of {ALIGN}");
-        View { buffer: self.buffer.clone(), offset: self.offset + offset, len }
+        let bytes = offset * self.element.bytes();
+        assert!(
+            bytes.is_multiple_of(ALIGN_BYTES),
+            "view sliced at byte {bytes}, which is no multiple of {ALIGN_BYTES}"
+        );
+        View { buffer: self.buffer.clone(), offset: self.offset + offset, len, element: self.element }
+    }
+
+    /// The first `len` elements of another kind in the place of these words.
+    pub fn holding(&self, element: Element, len: usize) -> View {
+        assert_eq!(self.element, Element::Word, "only words are looked at as something else");
+        assert!(element.words(len) <= self.len, "{len} elements of {} bytes in {} words", element.bytes(), self.len);
+        View { buffer: self.buffer.clone(), offset: self.offset * 4 / element.bytes(), len, element }
     }
 
     /// The first `len` elements.
@@ -60,21 +109,21 @@ impl View {
         self.slice(0, len)
     }
 
-    /// A view of `len` elements that counts as a buffer of its own but must not be run on: there is no memory behind it.
+    /// A view of `len` words that counts as a buffer of its own but must not be run on: there is no memory behind it.
     pub fn placeholder(&self, len: usize) -> View {
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
         let buffer = Buffer { raw: self.buffer.raw.clone(), id, len: align(len), allocated: None };
-        View { buffer: Arc::new(buffer), offset: 0, len }
+        View { buffer: Arc::new(buffer), offset: 0, len, element: Element::Word }
     }
 
     /// Bytes from the buffer's start.
     pub fn byte_offset(&self) -> u64 {
-        self.offset as u64 * 4
+        (self.offset * self.element.bytes()) as u64
     }
 
-    /// Length in bytes.
+    /// Length in bytes, in whole words: bindings and copies come in no other lengths.
     pub fn byte_len(&self) -> u64 {
-        self.len as u64 * 4
+        self.element.words(self.len) as u64 * 4
     }
 }
 
@@ -134,7 +183,7 @@ impl Gpu {
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
         self.allocated.fetch_add(size, Ordering::Relaxed);
         let buffer = Buffer { raw, id, len: padded, allocated: Some(self.allocated.clone()) };
-        Ok(View { buffer: Arc::new(buffer), offset: 0, len })
+        Ok(View { buffer: Arc::new(buffer), offset: 0, len, element: Element::Word })
     }
 
     /// Bytes of this device's buffers that are alive, without what is on its way to or from the host.
@@ -151,7 +200,7 @@ impl Gpu {
 
     /// Writes `data` (4-byte elements) to the start of `view`, before whatever is submitted next.
     pub fn write<T: bytemuck::Pod>(&self, view: &View, data: &[T]) {
-        assert_eq!(size_of::<T>(), 4, "views hold 4-byte elements");
+        assert_eq!((size_of::<T>(), view.element), (4, Element::Word), "the host writes 4-byte elements");
         assert!(data.len() <= view.len, "{} elements written to a view of {}", data.len(), view.len);
         self.queue.write_buffer(&view.buffer.raw, view.byte_offset(), bytemuck::cast_slice(data));
     }

@@ -6,12 +6,13 @@ use std::sync::{Arc, Mutex, OnceLock};
 
 use crate::error::{Error, Result};
 use crate::gpu::kernel::{Kernel, KernelKey};
-use crate::gpu::tune::{Choices, Variant};
+use crate::gpu::tune::{Choices, Cooperative, Variant};
 
 /// Features that are used where the adapter offers them; only [`wgpu::Features::IMMEDIATES`] is needed.
 const WANTED: wgpu::Features = wgpu::Features::IMMEDIATES
     .union(wgpu::Features::TIMESTAMP_QUERY)
     .union(wgpu::Features::SUBGROUP)
+    .union(wgpu::Features::SHADER_F16)
     .union(wgpu::Features::PIPELINE_CACHE);
 
 /// Bytes of immediates (shapes and scalars of a step) that our kernels may use: what Vulkan guarantees.
@@ -52,6 +53,9 @@ pub struct Gpu {
     pub(super) choices: Mutex<Choices>,
     /// What every product is computed in, whatever was chosen.
     pub(super) forced: Mutex<Option<Variant>>,
+    /// Matrix units that the adapter offers, and whether runs may use them.
+    pub(super) cooperative: Option<Cooperative>,
+    pub(super) cooperative_allowed: OnceLock<()>,
     /// The first error that reached no error scope, or the reason for which the device was lost.
     fault: Arc<Mutex<Option<Fault>>>,
     /// Bytes of buffers that are alive.
@@ -194,11 +198,20 @@ impl Gpu {
     pub fn from_adapter(adapter: wgpu::Adapter, checked: bool) -> Result<Gpu> {
         let info = adapter.get_info();
         let limits = adapter.limits();
-        let features = adapter.features() & WANTED;
+        let cooperative = Cooperative::of(&adapter);
+        let matrices = cooperative.map_or(wgpu::Features::empty(), |_| wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX);
+        let features = adapter.features() & WANTED | matrices;
+        let experimental_features = match cooperative {
+            // SAFETY: the one experimental feature is cooperative matrices. What they compute is held against another kernel
+            // before a run uses them, and what they read and write is inside workgroup memory.
+            Some(_) => unsafe { wgpu::ExperimentalFeatures::enabled() },
+            None => wgpu::ExperimentalFeatures::disabled(),
+        };
         let (device, queue) = pollster::block_on(adapter.request_device(&wgpu::DeviceDescriptor {
             label: Some("tpgm"),
             required_features: features,
             required_limits: limits.clone(),
+            experimental_features,
             ..Default::default()
         }))
         .map_err(|e| Error::Adapter(format!("{} can't be opened: {e}", info.name)))?;
@@ -231,6 +244,8 @@ impl Gpu {
             pipelines: OnceLock::new(),
             choices: Mutex::default(),
             forced: Mutex::default(),
+            cooperative,
+            cooperative_allowed: OnceLock::new(),
             fault,
             allocated: Arc::default(),
         })
@@ -262,6 +277,17 @@ impl Gpu {
     /// Whether lanes come in subgroups of at least eight, between which `matmul_direct.wgsl` hands its values round.
     pub fn has_wide_subgroups(&self) -> bool {
         self.features.contains(wgpu::Features::SUBGROUP) && self.info.subgroup_min_size >= 8
+    }
+
+    /// Errors, naming the adapter, where its shaders have no f16.
+    pub fn check_f16(&self) -> Result<()> {
+        if self.features.contains(wgpu::Features::SHADER_F16) {
+            return Ok(());
+        }
+        Err(Error::Adapter(format!(
+            "{} ({:?}) has no 16-bit floats in shaders (SHADER_F16): use --precision f32 or another adapter (--adapter)",
+            self.info.name, self.info.backend
+        )))
     }
 
     /// Whether this adapter is a CPU in disguise, where barriers are dear and registers are plenty.

@@ -74,7 +74,8 @@ impl Program {
         }
         for (name, view) in views {
             assert!(view.len > 0, "{label}: {name} is empty");
-            assert!(view.offset.is_multiple_of(ALIGN), "{label}: {name} starts at {}", view.offset);
+            let start = view.byte_offset();
+            assert!(start.is_multiple_of(ALIGN as u64 * 4), "{label}: {name} starts at byte {start}");
             assert!(kernel.interface.bindings.iter().any(|b| b.name == *name), "{label} binds no {name}");
         }
         let bound: Vec<(&Binding, &View)> = kernel
@@ -112,7 +113,7 @@ impl Program {
     pub fn run(gpu: &Gpu, clear: &[&View], programs: &[&Program]) -> Result<wgpu::SubmissionIndex> {
         let mut encoder = gpu.device.create_command_encoder(&Default::default());
         for view in clear {
-            encoder.clear_buffer(&view.buffer.raw, view.byte_offset(), Some(view.byte_len().next_multiple_of(4)));
+            encoder.clear_buffer(&view.buffer.raw, view.byte_offset(), Some(view.byte_len()));
         }
         let steps: Vec<&Step> = programs.iter().flat_map(|program| &program.steps).collect();
         let most = if gpu.is_cpu() { u64::MAX } else { MAX_SUBMIT_FLOPS };
@@ -167,7 +168,8 @@ fn check_conflicts(label: &str, bound: &[(&Binding, &View)]) {
                 continue;
             }
             assert!(a.writes && b.writes, "{label}: {} and {} are in one buffer, one is written", a.name, b.name);
-            let apart = view_a.offset + view_a.len <= view_b.offset || view_b.offset + view_b.len <= view_a.offset;
+            let end = |view: &View| view.byte_offset() + view.byte_len();
+            let apart = end(view_a) <= view_b.byte_offset() || end(view_b) <= view_a.byte_offset();
             assert!(apart, "{label}: {} and {} are both written and overlap", a.name, b.name);
         }
     }

@@ -5,6 +5,7 @@ use std::sync::mpsc::{Receiver, TryRecvError, channel};
 use std::time::Duration;
 
 use crate::error::{Error, Result};
+use crate::gpu::buffer::Element;
 use crate::gpu::{Gpu, View};
 
 /// How long a copy that is done may take to tell us so.
@@ -22,7 +23,7 @@ pub struct Readback<T> {
 impl Gpu {
     /// Starts copying `view` as it is after everything submitted so far. Does not wait.
     pub fn read_later<T: bytemuck::Pod>(&self, view: &View) -> Readback<T> {
-        assert_eq!(size_of::<T>(), 4, "views hold 4-byte elements");
+        assert_eq!((size_of::<T>(), view.element), (4, Element::Word), "the host reads 4-byte elements");
         let staging = self.device.create_buffer(&wgpu::BufferDescriptor {
             label: Some("readback"),
             size: view.byte_len(),

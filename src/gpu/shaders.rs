@@ -13,9 +13,14 @@ pub struct Shader {
 }
 
 impl Shader {
-    /// The whole module: file, libraries, then the host's `tail` (`const` and `alias` lines).
+    /// The whole module: file, libraries, then the host's `tail` (`const` and `alias` lines). What a tail names is
+    /// enabled, which alone must come first; on the file's own first line, a comment.
     pub fn source(&self, tail: &str) -> String {
-        let mut source = self.text.to_string();
+        let mut source = if tail.contains("f16") { "enable f16; ".to_string() } else { String::new() };
+        if tail.contains("coop_mat") {
+            source.push_str("enable wgpu_cooperative_matrix; ");
+        }
+        source.push_str(self.text);
         for part in self.libs.iter().copied().chain([tail]) {
             source.push('\n');
             source.push_str(part);
@@ -82,7 +87,9 @@ macro_rules! shaders {
 
 shaders! {
     MATMUL "matmul" [TILE];
+    MATMUL_COOPERATIVE "matmul_cooperative" [];
     MATMUL_DIRECT "matmul_direct" [LANES];
+    CAST "cast" [FOLD];
     COLUMN_SUM "column_sum" [];
     LAYER_NORM "layer_norm" [REDUCE, FOLD];
     GELU "gelu" [FOLD, GELU_FUNCTIONS];
@@ -100,6 +107,7 @@ shaders! {
     POOL "pool" [FOLD];
     CROSS_ENTROPY "cross_entropy" [REDUCE, STEP];
     NORM_CLIP "norm_clip" [REDUCE, FOLD, STEP];
+    LOSS_SCALE "loss_scale" [REDUCE, STEP];
     SGD "sgd" [FOLD, STEP];
     ADAMW "adamw" [FOLD, STEP];
     MARS "mars" [REDUCE, FOLD, STEP];

@@ -19,10 +19,57 @@ pub enum Tile {
     Tiled,
     /// Through workgroup memory, 128 × 128.
     TiledLarge,
+    /// By cooperative matrices, for f16 operands where [`Gpu::cooperative`] has them.
+    Cooperative,
+}
+
+/// The matrix units of an adapter: what `matmul_cooperative.wgsl` is made for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cooperative {
+    /// Rows and columns of a matrix: 16 or 8.
+    pub side: usize,
+    /// Invocations of a subgroup, which work on a matrix together.
+    pub subgroup: usize,
+}
+
+impl Cooperative {
+    /// Of those that `adapter` offers the largest whose operands are f16 and whose sums are f32; none where it has no such, no
+    /// f16, or subgroups of several sizes, among which a driver may choose.
+    pub(super) fn of(adapter: &wgpu::Adapter) -> Option<Cooperative> {
+        use wgpu::{CooperativeScalarType, Features};
+        let needed = Features::EXPERIMENTAL_COOPERATIVE_MATRIX | Features::SHADER_F16 | Features::SUBGROUP;
+        let info = adapter.get_info();
+        let subgroup = info.subgroup_max_size as usize;
+        let fits = info.subgroup_min_size == info.subgroup_max_size && (8..=64).contains(&subgroup);
+        if !adapter.features().contains(needed) || !fits {
+            return None;
+        }
+        let has = |side: usize| {
+            adapter.cooperative_matrix_properties().iter().any(|p| {
+                [p.m_size, p.n_size, p.k_size] == [side as u32; 3]
+                    && (p.ab_type, p.cr_type) == (CooperativeScalarType::F16, CooperativeScalarType::F32)
+            })
+        };
+        [16, 8].into_iter().find(|side| has(*side)).map(|side| Cooperative { side, subgroup })
+    }
+
+    /// Rows and columns of out that a workgroup has.
+    pub fn tile(self) -> usize {
+        4 * self.side
+    }
+
+    /// What is appended to the shader, the types of operands and result aside.
+    pub fn text(self) -> String {
+        let Cooperative { side, subgroup } = self;
+        let roles = [("a", "f16", "A"), ("b", "f16", "B"), ("c", "f32", "C")];
+        let matrices =
+            roles.map(|(name, scalar, role)| format!("alias mat_{name} = coop_mat{side}x{side}<{scalar}, {role}>;\n"));
+        format!("const CM = {side}u;\nconst LANES = {}u;\n{}", 4 * subgroup, matrices.concat())
+    }
 }
 
 impl Tile {
-    /// All of them.
+    /// All of them that ask nothing of an adapter but subgroups.
     pub const ALL: [Tile; 4] = [Tile::DirectSmall, Tile::Direct, Tile::Tiled, Tile::TiledLarge];
 
     /// Whether it is one of `*_direct.wgsl`, which needs [`Gpu::has_wide_subgroups`].
@@ -58,6 +105,21 @@ impl Gpu {
             "{}, {:?} {:04x}:{:04x}, {} {}, tpgm {version}{checked}",
             i.name, i.backend, i.vendor, i.device, i.driver, i.driver_info
         )
+    }
+
+    /// The adapter's matrix units, where a run may use them: [`Gpu::allow_cooperative`] was called.
+    pub fn cooperative(&self) -> Option<Cooperative> {
+        self.cooperative.filter(|_| self.cooperative_allowed.get().is_some())
+    }
+
+    /// The adapter's matrix units, whether a run may use them or not.
+    pub fn offered_cooperative(&self) -> Option<Cooperative> {
+        self.cooperative
+    }
+
+    /// Lets the tuner choose [`Tile::Cooperative`] from now on: after `ops::cooperative::check`.
+    pub fn allow_cooperative(&self) {
+        self.cooperative_allowed.get_or_init(|| ());
     }
 
     /// The choice for a class of products, if there is one.

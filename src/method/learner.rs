@@ -3,100 +3,21 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use serde::{Deserialize, Serialize};
-
 use crate::error::{Error, Result};
 use crate::gpu::buffer::align;
 use crate::gpu::readback::Readback;
 use crate::gpu::{Gpu, Program, View, profile};
+pub use crate::method::settings::{BatchNorm, Optimizer, STATE_WORDS, Settings, StepState};
 use crate::model::params::Segment;
 use crate::model::{Activations, Mode, Model, ParamLayout, Phase};
-use crate::ops::adamw::AdamW;
 use crate::ops::cross_entropy::{self, CHANNELS, Channel};
 use crate::ops::product::Product;
-use crate::ops::sgd::Sgd;
-use crate::ops::{Recorder, adamw, norm_clip, sgd};
+use crate::ops::{Recorder, adamw, loss_scale, norm_clip, sgd};
 
 /// Steps between two readbacks of the losses.
 pub const WINDOW: usize = 16;
 /// Submissions that may be in flight: the host prepares the next batch while the adapter works, but never runs away.
 pub(super) const IN_FLIGHT: usize = 3;
-
-/// The optimiser of the weights.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "name", rename_all = "lowercase")]
-pub enum Optimizer {
-    /// `torch.optim.SGD`.
-    Sgd(Sgd),
-    /// `torch.optim.AdamW`.
-    AdamW(AdamW),
-}
-
-impl Optimizer {
-    /// State arenas that it keeps.
-    pub fn arenas(self) -> usize {
-        match self {
-            Optimizer::Sgd(sgd) => usize::from(sgd.momentum != 0.0),
-            Optimizer::AdamW(_) => 2,
-        }
-    }
-}
-
-/// What batch norm does while a model is trained. Evaluation and radius batches always take the running statistics.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum BatchNorm {
-    /// It normalises by the batch, and the running statistics move.
-    #[default]
-    Train,
-    /// It normalises by the running statistics, which stay; its weight and bias are trained all the same.
-    Frozen,
-}
-
-/// What does not change during a run.
-#[derive(Clone, Copy, Debug)]
-pub struct Settings {
-    /// The optimiser.
-    pub optimizer: Optimizer,
-    /// Clip the global gradient norm to this; 0 for not at all.
-    pub clip_norm: f32,
-    /// Label smoothing of the training loss.
-    pub smoothing: f32,
-    /// Images that pass through the adapter at once; a larger batch, of training or of radii, is cut into several.
-    pub micro_batch: usize,
-    /// What batch norm does in training.
-    pub batch_norm: BatchNorm,
-    /// Keep only what enters each block, and compute the rest once more in backward.
-    pub recompute: bool,
-}
-
-/// The values that change every step: `Step` of the shaders.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, bytemuck::Pod, bytemuck::Zeroable)]
-pub struct StepState {
-    lr: f32,
-    bias_correction1: f32,
-    bias_correction2_sqrt: f32,
-    step: u32,
-    slot: u32,
-    first: u32,
-    micro: u32,
-}
-
-/// Words of a [`StepState`].
-pub const STATE_WORDS: usize = size_of::<StepState>() / 4;
-
-impl StepState {
-    /// As the device reads it.
-    pub fn words(self) -> [u32; STATE_WORDS] {
-        bytemuck::cast(self)
-    }
-
-    /// The state of an outer iteration: only its place in the ring and the log matters, and which micro-batch runs.
-    pub fn outer(iteration: u64, micro: usize) -> StepState {
-        StepState { slot: (iteration % WINDOW as u64) as u32, micro: micro as u32, ..StepState::default() }
-    }
-}
 
 /// One step's figures, read back from the ring.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -107,6 +28,27 @@ pub struct StepRecord {
     pub loss: f32,
     /// Global norm of the gradient, before clipping.
     pub grad_norm: f32,
+    /// In f16, what the loss's gradient was multiplied by, and whether the step was skipped since that overflowed.
+    pub scale: Option<(f32, bool)>,
+}
+
+impl StepRecord {
+    fn new(step: u64, ring: &[f32]) -> StepRecord {
+        let at = (step % WINDOW as u64) as usize * CHANNELS;
+        let scale = ring[at + Channel::Scale as usize];
+        StepRecord {
+            step,
+            loss: ring[at + Channel::Train as usize],
+            grad_norm: ring[at + Channel::GradNorm as usize],
+            scale: (scale != 0.0).then(|| (scale.abs(), scale < 0.0)),
+        }
+    }
+
+    /// Whether the step went wrong for good. One that overflowed f16 is only skipped.
+    pub fn is_bad(&self) -> bool {
+        let skipped = self.scale.is_some_and(|(_, skipped)| skipped);
+        !(self.loss.is_finite() && (self.grad_norm.is_finite() || skipped))
+    }
 }
 
 /// A model's values: images of its arenas.
@@ -172,7 +114,10 @@ pub struct Learner<'g> {
     scratch: View,
     state: View,
     health: View,
+    /// The scale of the loss's gradient, [`loss_scale::SCALE_WORDS`] words; in f16 alone.
+    scale: Option<View>,
     ring: View,
+    cast: Program,
     update: Program,
     gradients: HashMap<(usize, usize), Program>,
     inference: HashMap<usize, Program>,
@@ -185,15 +130,17 @@ pub struct Learner<'g> {
 
 impl<'g> Learner<'g> {
     /// Bytes of what [`Learner::new`] allocates besides arenas and activations.
-    pub(super) fn small_buffers(gpu: &Gpu, layout: &ParamLayout) -> Result<u64> {
+    pub(super) fn small_buffers(gpu: &Gpu, layout: &ParamLayout, settings: &Settings) -> Result<u64> {
         let segments = layout.segments(gpu.limits.max_storage_buffer_binding_size)?;
         let partials = norm_clip::partials_len(&segments);
         let lens = [STATE_WORDS, norm_clip::HEALTH_LEN, WINDOW * CHANNELS, partials];
-        Ok(lens.iter().map(|len| align(*len) as u64 * 4).sum())
+        let scale = settings.half.map(|_| loss_scale::SCALE_WORDS);
+        Ok(lens.iter().copied().chain(scale).map(|len| align(len) as u64 * 4).sum())
     }
 
     pub(super) fn plan(gpu: &Gpu, model: &Model, settings: &Settings) -> Result<Activations> {
-        model.plan(gpu, settings.micro_batch, if settings.recompute { Mode::Recompute } else { Mode::Train })
+        let mode = if settings.recompute { Mode::Recompute } else { Mode::Train };
+        model.plan_in(gpu, settings.micro_batch, mode, settings.precision())
     }
 
     /// Allocates everything for `model` and uploads `start`.
@@ -221,7 +168,9 @@ impl<'g> Learner<'g> {
             acts,
             state: gpu.buffer("step state", STATE_WORDS)?,
             health: gpu.buffer("health", norm_clip::HEALTH_LEN)?,
+            scale: settings.half.map(|by| gpu.upload("loss scale", &loss_scale::start(by.start))).transpose()?,
             ring: gpu.buffer("loss ring", WINDOW * CHANNELS)?,
+            cast: Program::new(),
             update: Program::new(),
             gradients: HashMap::new(),
             inference: HashMap::new(),
@@ -232,6 +181,7 @@ impl<'g> Learner<'g> {
             segments,
             model,
         };
+        learner.cast = learner.record_cast(&learner.w)?;
         learner.update = learner.record_update()?;
         Ok(learner)
     }
@@ -246,8 +196,15 @@ impl<'g> Learner<'g> {
         self.acts.batch()
     }
 
+    /// The copy of arena `w` that f16 products read: before [`Learner::record_gradient`] at `w`, whenever it has changed.
+    pub fn record_cast(&self, w: &View) -> Result<Program> {
+        let mut r = self.recorder();
+        self.model.pass(&self.acts, self.capacity()).cast_weights(&mut r, w)?;
+        Ok(r.program)
+    }
+
     /// Forward, loss and backward at arena `w` for `batch` images, recorded into `r`: adds to `dw`, and the mean over
-    /// `of` images to `ring`'s `channel`.
+    /// `of` images to `ring`'s `channel`. With a [loss scale](Learner::scale) `dw` is multiplied by it.
     pub fn record_gradient(
         &self,
         r: &mut Recorder,
@@ -265,7 +222,11 @@ impl<'g> Learner<'g> {
         let phase = if moves { Phase::Train } else { Phase::Eval };
         let dims = cross_entropy::Dims { batch, classes, smoothing, grad_scale: 1.0 / of as f32 };
         pass.forward(r, w, &self.stats, phase)?;
-        cross_entropy::forward(r, &pass.loss(), &pass.dlogits(), &pass.logits(), &pass.labels(), dims)?;
+        let (loss, dlogits, logits, labels) = (pass.loss(), pass.dlogits(), pass.logits(), pass.labels());
+        match &self.scale {
+            Some(scale) => cross_entropy::forward_scaled(r, &loss, &dlogits, &logits, &labels, scale, dims)?,
+            None => cross_entropy::forward(r, &loss, &dlogits, &logits, &labels, dims)?,
+        }
         cross_entropy::record(r, ring, &pass.loss(), state, channel, dims)?;
         pass.backward(r, w, &self.stats, &self.dw, phase)
     }
@@ -284,6 +245,11 @@ impl<'g> Learner<'g> {
         let (state, health) = (&self.state, &self.health);
         let clip = self.settings.clip_norm;
         norm_clip::forward(&mut r, health, &self.ring, &self.dw, state, &partials, &self.segments, clip)?;
+        if let (Some(scale), Some(by)) = (&self.scale, self.settings.half) {
+            let betas = self.settings.optimizer.betas();
+            let by = loss_scale::Settle { betas, max_norm: clip, interval: by.interval };
+            loss_scale::settle(&mut r, scale, &self.ring, health, state, by)?;
+        }
         match self.settings.optimizer {
             Optimizer::Sgd(hyper) => {
                 let m = self.moments.first();
@@ -320,8 +286,9 @@ impl<'g> Learner<'g> {
             let gradient = &self.gradients[&(part.len(), of)];
             let clear: &[&View] = if i == 0 { &[&self.dw] } else { &[] };
             let last = first + part.len() == of;
-            let programs: &[&Program] = if last { &[gradient, &self.update] } else { &[gradient] };
-            let index = Program::run(self.gpu, clear, programs)?;
+            let mut programs = if i == 0 { vec![&self.cast, gradient] } else { vec![gradient] };
+            programs.extend(last.then_some(&self.update));
+            let index = Program::run(self.gpu, clear, &programs)?;
             self.batches += u64::from(self.settings.batch_norm == BatchNorm::Train);
             self.submitted(index)?;
         }
@@ -358,10 +325,9 @@ impl<'g> Learner<'g> {
 
     fn step_state(&self, lr: f64, micro: usize) -> StepState {
         let t = self.steps as i32 + 1;
-        let (correction1, correction2) = match self.settings.optimizer {
-            Optimizer::AdamW(a) => (1.0 - a.beta1.powi(t), (1.0 - a.beta2.powi(t)).sqrt()),
-            Optimizer::Sgd(_) => (1.0, 1.0),
-        };
+        // 1 for decays of 0. A step that f16 overflowed counts here; the device then keeps its own corrections.
+        let [beta1, beta2] = self.settings.optimizer.betas();
+        let (correction1, correction2) = (1.0 - beta1.powi(t), (1.0 - beta2.powi(t)).sqrt());
         StepState {
             lr: lr as f32,
             bias_correction1: correction1 as f32,
@@ -395,7 +361,7 @@ impl<'g> Learner<'g> {
 
     /// The figures of steps whose numbers have arrived since the last call; with `wait`, of all steps taken.
     ///
-    /// From the first step on whose loss or gradient is not finite, weights and optimiser state are left as they were.
+    /// From the first [bad](StepRecord::is_bad) step on, weights and optimiser state are left as they were.
     pub fn records(&mut self, wait: bool) -> Result<Vec<StepRecord>> {
         if wait && self.requested < self.steps {
             self.request_records();
@@ -416,10 +382,7 @@ impl<'g> Learner<'g> {
                 break;
             };
             self.sound = sound.or(self.sound.take());
-            records.extend((*first..first + count).map(|step| {
-                let at = (step % WINDOW as u64) as usize * CHANNELS;
-                StepRecord { step, loss: values[at], grad_norm: values[at + Channel::GradNorm as usize] }
-            }));
+            records.extend((*first..first + count).map(|step| StepRecord::new(step, &values)));
             self.pending.pop_front();
         }
         Ok(records)
@@ -456,6 +419,11 @@ impl<'g> Learner<'g> {
         self.requested = steps;
     }
 
+    /// The state of the loss scale, in f16 alone: what a run saves to go on from.
+    pub fn scale(&self) -> Option<&View> {
+        self.scale.as_ref()
+    }
+
     /// Logits `[batch, classes]` of `images` `[batch, 3, size, size]`, at most [`Learner::capacity`] of them. Waits.
     pub fn logits(&mut self, images: &[f32], batch: usize) -> Result<Vec<f32>> {
         if !self.inference.contains_key(&batch) {
@@ -467,7 +435,7 @@ impl<'g> Learner<'g> {
         let pass = self.model.pass(&self.acts, batch);
         assert_eq!(images.len(), pass.images().len, "images for a batch of {batch}");
         self.gpu.write(&pass.images(), images);
-        Program::run(self.gpu, &[], &[&self.inference[&batch]])?;
+        Program::run(self.gpu, &[], &[&self.cast, &self.inference[&batch]])?;
         self.gpu.read(&pass.logits())
     }
 
@@ -479,7 +447,8 @@ impl<'g> Learner<'g> {
     /// One step's dispatches timed one by one (`--trace`), on whatever batch was uploaded last. The step is taken.
     pub fn trace(&mut self, batch: usize) -> Result<Vec<profile::Timing>> {
         self.prepare_gradient(batch, batch)?;
-        let mut timings = profile::trace(self.gpu, &[&self.dw], &self.gradients[&(batch, batch)])?;
+        let mut timings = profile::trace(self.gpu, &[], &self.cast)?;
+        timings.extend(profile::trace(self.gpu, &[&self.dw], &self.gradients[&(batch, batch)])?);
         timings.extend(profile::trace(self.gpu, &[], &self.update)?);
         Ok(timings)
     }

@@ -15,7 +15,7 @@ use crate::model::Model;
 pub struct Memory {
     /// Images that pass through at once.
     pub micro_batch: usize,
-    /// The weights and the running statistics.
+    /// The weights, their copy in f16 where there is one, and the running statistics.
     pub weights: u64,
     /// The gradient of the weights.
     pub gradient: u64,
@@ -40,12 +40,12 @@ impl Memory {
         let images = settings.micro_batch as u64 * 3 * (model.image_size() as u64).pow(2) * 4;
         Ok(Memory {
             micro_batch: settings.micro_batch,
-            weights: arena + align(model.buffers().len.max(1)) as u64 * 4,
+            weights: arena + align(model.buffers().len.max(1)) as u64 * 4 + acts.weight_bytes(),
             gradient: arena,
             optimizer: settings.optimizer.arenas() as u64 * arena,
             projection: norm.map_or(0, |norm| 2 * arena + Tpgm::tables(layout, norm)),
-            activations: acts.plan.bytes() - acts.scratch_bytes(),
-            scratch: acts.scratch_bytes() + Learner::small_buffers(gpu, layout)?,
+            activations: acts.plan.bytes() - acts.scratch_bytes() - acts.weight_bytes(),
+            scratch: acts.scratch_bytes() + Learner::small_buffers(gpu, layout, settings)?,
             staging: arena.max((IN_FLIGHT as u64 + 1) * images),
         })
     }

@@ -3,8 +3,10 @@
 
 pub mod learner;
 pub mod memory;
+pub mod settings;
 pub mod tpgm;
 
-pub use learner::{BatchNorm, Learner, Optimizer, Settings, Snapshot};
+pub use learner::{Learner, Snapshot};
 pub use memory::Memory;
+pub use settings::{BatchNorm, LossScaling, Optimizer, Settings};
 pub use tpgm::{Schedule, Tpgm, TpgmSettings};

@@ -24,6 +24,7 @@ use crate::gpu::{Program, View, profile};
 use crate::method::learner::{Learner, STATE_WORDS, StepState, WINDOW};
 use crate::model::ParamLayout;
 use crate::ops::cross_entropy::{CHANNELS, Channel};
+use crate::ops::loss_scale;
 use crate::ops::mars::{LOG_WORDS, Mars, RADIUS_WORDS};
 
 /// When radii are learned and applied.
@@ -104,6 +105,7 @@ pub struct Tpgm {
     log: View,
     state: View,
     project: Program,
+    cast: Program,
     learn: Program,
     apply: Program,
     losses: HashMap<(usize, usize), Program>,
@@ -139,7 +141,10 @@ impl Tpgm {
         mars.project(&mut r, &w_proj, w, &w0)?;
         let project = r.program;
         let mut r = learner.recorder();
-        mars.step(&mut r, &log, &state, dw, w, &w0, settings.radius_lr)?;
+        mars.step_scaled(&mut r, &log, &state, dw, w, &w0, learner.scale(), settings.radius_lr)?;
+        if let Some(scale) = learner.scale() {
+            loss_scale::observe(&mut r, scale, &log, &state, mars.tensors)?;
+        }
         let learn = r.program;
         let mut r = learner.recorder();
         mars.clip(&mut r, w, &w0, false)?;
@@ -147,6 +152,7 @@ impl Tpgm {
         let apply = r.program;
         Ok(Tpgm {
             ring: gpu.buffer("radius loss ring", WINDOW * CHANNELS)?,
+            cast: learner.record_cast(&w_proj)?,
             projected: (0..mars.tensors).filter(|t| !excluded[*t]).collect(),
             mars,
             w0,
@@ -182,7 +188,7 @@ impl Tpgm {
             learner.gpu.write(&self.state, &StepState::outer(self.iterations, i).words());
             let mut programs = vec![&self.losses[&key]];
             if i == 0 {
-                programs.insert(0, &self.project);
+                programs.splice(0..0, [&self.project, &self.cast]);
             }
             if first + part.len() == of {
                 programs.push(&self.learn);

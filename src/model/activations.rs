@@ -4,6 +4,7 @@ use crate::error::Result;
 use crate::gpu::{Gpu, View};
 use crate::model::network::Model;
 use crate::model::plan::{Lifetimes, Plan, Planned, Slot};
+use crate::model::precision::Precision;
 use crate::model::resnet::ResNetPass;
 use crate::model::resnet_activations::ResNetSlots;
 use crate::model::vit::VitPass;
@@ -56,14 +57,14 @@ pub struct Activations {
 }
 
 impl Activations {
-    pub(super) fn plan(model: &Model, batch: usize, mode: Mode) -> Activations {
+    pub(super) fn plan(model: &Model, batch: usize, mode: Mode, precision: Precision) -> Activations {
         let mut plan = Plan::default();
         let (size, classes) = (model.image_size(), model.classes().max(1));
         let images = plan.keep("images", batch * 3 * size * size);
         let labels = plan.keep("labels", batch);
         let (part, scratch) = match model {
             Model::Vit(vit) => {
-                let (slots, scratch) = VitSlots::plan(&vit.config, &mut plan, batch, mode);
+                let (slots, scratch) = VitSlots::plan(vit, &mut plan, batch, mode, precision);
                 (Part::Vit(slots), scratch)
             }
             Model::ResNet(net) => {
@@ -120,6 +121,14 @@ impl Activations {
         self.planned().view(slot, len)
     }
 
+    /// Bytes of the weights' copy in another format, which are among the plan's.
+    pub fn weight_bytes(&self) -> u64 {
+        match &self.part {
+            Part::Vit(slots) => slots.half_weights.as_ref().map_or(0, |half| self.plan.tensor_bytes(half.arena)),
+            Part::ResNet(_) => 0,
+        }
+    }
+
     /// Bytes of [`Activations::scratch`], which are among the plan's.
     pub fn scratch_bytes(&self) -> u64 {
         self.plan.tensor_bytes(self.scratch)
@@ -173,6 +182,20 @@ impl<'a> Pass<'a> {
     /// Loss of each sample `[batch]`.
     pub fn loss(&self) -> View {
         self.acts.view(self.acts.loss, self.batch)
+    }
+
+    /// Whether [`Pass::cast_weights`] has anything to do.
+    pub fn casts_weights(&self) -> bool {
+        self.acts.weight_bytes() > 0
+    }
+
+    /// In f16, copies the weights in arena `w` that products read: before the first [`Pass::forward`] with them, and whenever
+    /// they have changed. The copy serves one set of weights at a time.
+    pub fn cast_weights(&self, r: &mut Recorder, w: &View) -> Result<()> {
+        match (self.model, &self.acts.part) {
+            (Model::Vit(vit), Part::Vit(slots)) => VitPass::new(vit, *self, slots).cast_weights(r, w),
+            _ => Ok(()),
+        }
     }
 
     /// Images to logits with the weights in arena `w` and the running statistics in arena `stats`.

@@ -2,11 +2,12 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::model::activations::{Activations, Mode, Pass};
 use crate::model::config::VitConfig;
 use crate::model::params::ParamLayout;
+use crate::model::precision::Precision;
 use crate::model::resnet::ResNet;
 use crate::model::resnet_config::ResNetConfig;
 use crate::model::vit::Vit;
@@ -185,7 +186,15 @@ impl Model {
     ///
     /// Errors where a kernel does not compile on `gpu`.
     pub fn plan(&self, gpu: &Gpu, batch: usize, mode: Mode) -> Result<Activations> {
-        let mut acts = self.plan_apart(batch, mode);
+        self.plan_in(gpu, batch, mode, Precision::F32)
+    }
+
+    /// As [`Model::plan`], in this precision.
+    ///
+    /// Errors where the device has no f16, or the model has no kernels for it.
+    pub fn plan_in(&self, gpu: &Gpu, batch: usize, mode: Mode, precision: Precision) -> Result<Activations> {
+        self.check_precision(gpu, precision)?;
+        let mut acts = Activations::plan(self, batch, mode, precision);
         let lifetimes = acts.lifetimes(gpu, self, batch)?;
         acts.plan.pack(&lifetimes);
         Ok(acts)
@@ -193,7 +202,27 @@ impl Model {
 
     /// As [`Model::plan`], with a buffer for each tensor: what tests compare with.
     pub fn plan_apart(&self, batch: usize, mode: Mode) -> Activations {
-        Activations::plan(self, batch, mode)
+        Activations::plan(self, batch, mode, Precision::F32)
+    }
+
+    fn check_precision(&self, gpu: &Gpu, precision: Precision) -> Result<()> {
+        if precision == Precision::F32 {
+            return Ok(());
+        }
+        gpu.check_f16()?;
+        let Model::Vit(vit) = self else {
+            return Err(Error::Usage(
+                "--precision f16 is for vision transformers so far: train a ResNet in f32".into(),
+            ));
+        };
+        let c = &vit.config;
+        let widths = [("tokens have", c.dim), ("MLP has", c.mlp_dim)];
+        match widths.into_iter().find(|(_, width)| !width.is_multiple_of(4)) {
+            Some((name, width)) => Err(Error::Usage(format!(
+                "--precision f16 needs widths that 4 divides, this model's {name} {width}: use --precision f32"
+            ))),
+            None => Ok(()),
+        }
     }
 
     /// This model over the first `batch` images of `acts`.

@@ -7,7 +7,7 @@ use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
 
 use crate::error::Result;
-use crate::gpu::buffer::align;
+use crate::gpu::buffer::{Element, align};
 use crate::gpu::{Gpu, View};
 
 /// A planned tensor.
@@ -61,7 +61,11 @@ impl Lifetimes {
 #[derive(Clone, Debug)]
 struct Tensor {
     label: String,
+    /// In words.
     len: usize,
+    /// What it holds, and how many of them.
+    element: Element,
+    count: usize,
     /// Which buffer it lies in, and where.
     buffer: usize,
     offset: usize,
@@ -69,7 +73,13 @@ struct Tensor {
     kept: bool,
 }
 
-/// Elements of a buffer for `len` of them.
+impl Tensor {
+    fn inside(&self, words: &View) -> View {
+        words.holding(self.element, self.count)
+    }
+}
+
+/// Words of a buffer for `len` of them.
 fn padded(len: usize) -> usize {
     align(len.max(1))
 }
@@ -78,7 +88,7 @@ fn padded(len: usize) -> usize {
 #[derive(Clone, Debug, Default)]
 pub struct Plan {
     tensors: Vec<Tensor>,
-    /// Lengths in elements.
+    /// Lengths in words.
     buffers: Vec<usize>,
 }
 
@@ -86,16 +96,27 @@ impl Plan {
     /// Plans a tensor of `len` elements that lives from the first to the last dispatch that touches it, named `label` in
     /// errors.
     pub fn add(&mut self, label: impl Into<String>, len: usize) -> Slot {
-        self.push(label.into(), len, false)
+        self.push(label.into(), Element::Word, len, false)
+    }
+
+    /// As [`Plan::add`], of `len` elements of this kind.
+    pub fn add_as(&mut self, label: impl Into<String>, element: Element, len: usize) -> Slot {
+        self.push(label.into(), element, len, false)
     }
 
     /// As [`Plan::add`], for a tensor that the host reads or writes between replays: it has its buffer to itself.
     pub fn keep(&mut self, label: impl Into<String>, len: usize) -> Slot {
-        self.push(label.into(), len, true)
+        self.push(label.into(), Element::Word, len, true)
     }
 
-    fn push(&mut self, label: String, len: usize, kept: bool) -> Slot {
-        self.tensors.push(Tensor { label, len, buffer: self.buffers.len(), offset: 0, kept });
+    /// As [`Plan::keep`], of `len` elements of this kind.
+    pub fn keep_as(&mut self, label: impl Into<String>, element: Element, len: usize) -> Slot {
+        self.push(label.into(), element, len, true)
+    }
+
+    fn push(&mut self, label: String, element: Element, count: usize, kept: bool) -> Slot {
+        let len = element.words(count);
+        self.tensors.push(Tensor { label, len, element, count, buffer: self.buffers.len(), offset: 0, kept });
         self.buffers.push(padded(len));
         Slot(self.tensors.len() - 1)
     }
@@ -176,14 +197,16 @@ impl Plan {
             self.buffers.iter().enumerate().map(|(b, &len)| (label(b, len), len)).collect();
         buffers.iter().try_for_each(|(label, len)| gpu.check_binding(label, *len))?;
         let buffers: Vec<View> = buffers.iter().map(|(label, len)| gpu.buffer(label, *len)).collect::<Result<_>>()?;
-        Ok(Planned { views: self.tensors.iter().map(|t| buffers[t.buffer].slice(t.offset, t.len)).collect() })
+        Ok(Planned {
+            views: self.tensors.iter().map(|t| t.inside(&buffers[t.buffer].slice(t.offset, t.len))).collect(),
+        })
     }
 
     /// Views without memory behind them, a buffer each: what a program is recorded against to see which dispatch touches
     /// which tensor.
     pub fn placeholders(&self, gpu: &Gpu) -> Result<Planned> {
         let memory = gpu.buffer("placeholder", 1)?;
-        Ok(Planned { views: self.tensors.iter().map(|t| memory.placeholder(t.len)).collect() })
+        Ok(Planned { views: self.tensors.iter().map(|t| t.inside(&memory.placeholder(t.len))).collect() })
     }
 }
 

@@ -9,7 +9,7 @@ use crate::model::config::VitConfig;
 use crate::model::params::ParamLayout;
 use crate::model::plan::Slot;
 use crate::model::vit_activations::{BackwardSlots, BlockSlots, VitSlots};
-use crate::ops::{Recorder, attention, column_sum, layer_norm, matmul, patch_embed, pool, residual};
+use crate::ops::{Recorder, attention, cast, column_sum, layer_norm, matmul, patch_embed, pool, residual};
 
 /// A vision transformer: its configuration and where its parameters lie.
 #[derive(Clone, Debug)]
@@ -72,6 +72,25 @@ impl<'a> VitPass<'a> {
         self.vit.layout.view(arena, self.vit.layout.index(name))
     }
 
+    /// A weight as products read it: in f16 its copy, which [`VitPass::cast_weights`] writes.
+    fn weight(&self, arena: &View, name: &str) -> View {
+        let index = self.vit.layout.index(name);
+        let Some(half) = &self.slots.half_weights else { return self.vit.layout.view(arena, index) };
+        match half.offsets.iter().find(|(i, _)| *i == index) {
+            Some((_, offset)) => self.view(half.arena, half.len).slice(*offset, self.vit.layout.params[index].len),
+            None => self.vit.layout.view(arena, index),
+        }
+    }
+
+    /// In f16, the copy of the weights in arena `w`.
+    pub(super) fn cast_weights(&self, r: &mut Recorder, w: &View) -> Result<()> {
+        for (index, _) in self.slots.half_weights.iter().flat_map(|half| &half.offsets) {
+            let name = &self.vit.layout.params[*index].name;
+            cast::forward(r, &self.weight(w, name), &self.vit.layout.view(w, *index))?;
+        }
+        Ok(())
+    }
+
     fn maybe(&self, present: bool, arena: &View, name: &str) -> Option<View> {
         present.then(|| self.param(arena, name))
     }
@@ -114,7 +133,7 @@ impl<'a> VitPass<'a> {
         let patches = self.view(a.patches, self.batch * embed.patches() * embed.patch_len());
         let embedded = self.view(a.embedded, self.batch * embed.patches() * c.dim);
         patch_embed::unfold(r, &patches, &self.pass.images(), embed)?;
-        let weight = self.param(w, "patch_embed.proj.weight");
+        let weight = self.weight(w, "patch_embed.proj.weight");
         let bias = self.maybe(c.patch_bias, w, "patch_embed.proj.bias");
         let (m, n, k) = (self.batch * embed.patches(), c.dim, embed.patch_len());
         matmul::forward(r, &embedded, &patches, &weight, bias.as_ref(), m, n, k)?;
@@ -152,6 +171,7 @@ impl<'a> VitPass<'a> {
         let (rows, d, f) = (self.rows(), c.dim, c.mlp_dim);
         let stats = |slot| self.view(slot, rows);
         let p = |name: &str| self.param(w, &format!("blocks.{i}.{name}"));
+        let half = |name: &str| self.weight(w, &format!("blocks.{i}.{name}"));
         let inp = self.entering(i);
         let (norm1, norm2) = (self.stream(b.norm1), self.stream(b.norm2));
         let (qkv, attended, middle) = (self.wide(b.qkv, 3 * d), self.stream(b.attended), self.stream(b.middle));
@@ -162,9 +182,9 @@ impl<'a> VitPass<'a> {
         let (weight, bias) = (p("norm1.weight"), p("norm1.bias"));
         layer_norm::forward(r, &norm1, &stats(b.mean1), &stats(b.rstd1), &inp, &weight, &bias, self.norm_dims(rows))?;
         let bias = c.qkv_bias.then(|| p("attn.qkv.bias"));
-        matmul::forward(r, &qkv, &norm1, &p("attn.qkv.weight"), bias.as_ref(), rows, 3 * d, d)?;
+        matmul::forward(r, &qkv, &norm1, &half("attn.qkv.weight"), bias.as_ref(), rows, 3 * d, d)?;
         attention::forward(r, &attended, &lse, &qkv, self.attention_dims())?;
-        let (weight, bias) = (p("attn.proj.weight"), p("attn.proj.bias"));
+        let (weight, bias) = (half("attn.proj.weight"), p("attn.proj.bias"));
         let gamma = c.layer_scale.then(|| p("ls1.gamma"));
         let (gamma, bias) = (gamma.as_ref(), Some(&bias));
         matmul::forward_residual(r, &middle, &projected, &inp, gamma, &attended, &weight, bias, rows, d, d)?;
@@ -180,10 +200,10 @@ impl<'a> VitPass<'a> {
             &bias,
             self.norm_dims(rows),
         )?;
-        let (weight, bias) = (p("mlp.fc1.weight"), p("mlp.fc1.bias"));
+        let (weight, bias) = (half("mlp.fc1.weight"), p("mlp.fc1.bias"));
         let bias = Some(&bias);
         matmul::forward_gelu(r, &activated, &hidden, &norm2, &weight, bias, c.activation, rows, f, d)?;
-        let (weight, bias) = (p("mlp.fc2.weight"), p("mlp.fc2.bias"));
+        let (weight, bias) = (half("mlp.fc2.weight"), p("mlp.fc2.bias"));
         if !out {
             // Of the last layer nobody but a layer scale reads the output again.
             return match c.layer_scale {
@@ -262,6 +282,7 @@ impl<'a> VitPass<'a> {
         let (rows, d, f) = (self.rows(), c.dim, c.mlp_dim);
         let stats = |slot| self.view(slot, rows);
         let p = |name: &str| self.param(w, &format!("blocks.{i}.{name}"));
+        let half = |name: &str| self.weight(w, &format!("blocks.{i}.{name}"));
         let dp = |name: &str| self.param(dw, &format!("blocks.{i}.{name}"));
         let dims = self.norm_dims(rows);
         let (dx, dnorm1, dnorm2) = (self.stream(g.dx), self.stream(own.dnorm1), self.stream(own.dnorm2));
@@ -271,8 +292,9 @@ impl<'a> VitPass<'a> {
         let (hidden, activated) = (self.wide(b.hidden, f), self.wide(b.activated, f));
         let (dactivated, dhidden) = (self.wide(own.dactivated, f), self.wide(own.dhidden, f));
         let (norm2, mean, rstd) = (self.stream(b.norm2), stats(b.mean2), stats(b.rstd2));
-        let dbranch = self.branch_gradient(r, w, dw, &dx, &format!("blocks.{i}.ls2.gamma"), b.mlp, own.dmlp)?;
-        let weight = p("mlp.fc2.weight");
+        let gamma = format!("blocks.{i}.ls2.gamma");
+        let dbranch = self.branch_gradient(r, w, dw, &dx, &gamma, b.mlp, own.dmlp, own.half_dmlp)?;
+        let weight = half("mlp.fc2.weight");
         matmul::backward_input_gelu(r, &dhidden, &dactivated, &dbranch, &weight, &hidden, c.activation, rows, d, f)?;
         matmul::backward_weight(r, &dp("mlp.fc2.weight"), &dbranch, &activated, rows, d, f)?;
         column_sum::forward(r, &dp("mlp.fc2.bias"), &dbranch, rows, d)?;
@@ -283,7 +305,7 @@ impl<'a> VitPass<'a> {
             Some(&dp("mlp.fc1.bias")),
             &dhidden,
             &norm2,
-            &p("mlp.fc1.weight"),
+            &half("mlp.fc1.weight"),
             rows,
             f,
             d,
@@ -299,7 +321,7 @@ impl<'a> VitPass<'a> {
         let (dattended, dqkv) = (self.stream(own.dattended), self.wide(own.dqkv, 3 * d));
         let (norm1, mean, rstd) = (self.stream(b.norm1), stats(b.mean1), stats(b.rstd1));
         let gamma = format!("blocks.{i}.ls1.gamma");
-        let dbranch = self.branch_gradient(r, w, dw, &dx, &gamma, b.projected, own.dprojected)?;
+        let dbranch = self.branch_gradient(r, w, dw, &dx, &gamma, b.projected, own.dprojected, own.half_dprojected)?;
         linear_backward(
             r,
             &dattended,
@@ -307,7 +329,7 @@ impl<'a> VitPass<'a> {
             Some(&dp("attn.proj.bias")),
             &dbranch,
             &attended,
-            &p("attn.proj.weight"),
+            &half("attn.proj.weight"),
             rows,
             d,
             d,
@@ -321,7 +343,7 @@ impl<'a> VitPass<'a> {
             dbias.as_ref(),
             &dqkv,
             &norm1,
-            &p("attn.qkv.weight"),
+            &half("attn.qkv.weight"),
             rows,
             3 * d,
             d,
@@ -331,8 +353,27 @@ impl<'a> VitPass<'a> {
         layer_norm::backward_input(r, &dx, &dnorm1, &inp, &p("norm1.weight"), &mean, &rstd, dims, true)
     }
 
-    /// The gradient of a branch's output: the stream's own, through the layer scale where there is one.
+    /// The gradient of a branch's output: the stream's own, through the layer scale where there is one; as its last layer's
+    /// products read it.
     fn branch_gradient(
+        &self,
+        r: &mut Recorder,
+        w: &View,
+        dw: &View,
+        dx: &View,
+        gamma: &str,
+        branch: Slot,
+        dbranch: Slot,
+        half: Option<Slot>,
+    ) -> Result<View> {
+        let wide = self.wide_branch_gradient(r, w, dw, dx, gamma, branch, dbranch)?;
+        let Some(half) = half else { return Ok(wide) };
+        let narrow = self.stream(half);
+        cast::forward(r, &narrow, &wide)?;
+        Ok(narrow)
+    }
+
+    fn wide_branch_gradient(
         &self,
         r: &mut Recorder,
         w: &View,

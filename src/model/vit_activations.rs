@@ -1,9 +1,12 @@
 //! The activations of a vision transformer: what a forward pass keeps for its reverse, planned before it is allocated.
 //! Every tensor is a slot of its own; which of them share memory follows from when they are used ([`Plan::pack`]).
 
+use crate::gpu::buffer::{ALIGN, Element};
 use crate::model::activations::Mode;
-use crate::model::config::VitConfig;
+use crate::model::params::ParamLayout;
 use crate::model::plan::{Plan, Slot};
+use crate::model::precision::Precision;
+use crate::model::vit::Vit;
 use crate::ops::{matmul, scratch_len};
 
 /// Activations of one block.
@@ -39,6 +42,9 @@ pub(super) struct GradientSlots {
     pub(super) dprojected: Slot,
     pub(super) dattended: Slot,
     pub(super) dnorm1: Slot,
+    /// In f16 alone: what the branches' last layers read of `dmlp` and `dprojected`, or of the stream's gradient.
+    pub(super) half_dmlp: Option<Slot>,
+    pub(super) half_dprojected: Option<Slot>,
     /// `[R, F]`, `[R, F]`, `[R, 3D]`, `[B, H, N]`.
     pub(super) dactivated: Slot,
     pub(super) dhidden: Slot,
@@ -59,6 +65,35 @@ pub(super) struct BackwardSlots {
     pub(super) blocks: Vec<GradientSlots>,
 }
 
+/// An f16 copy of the weights of the blocks' linear layers and of the patch embedding.
+#[derive(Clone, Debug)]
+pub(super) struct HalfWeights {
+    /// All of them, one after another.
+    pub(super) arena: Slot,
+    /// Number of elements in `arena`, padding included.
+    pub(super) len: usize,
+    /// Where each starts, by its place in the layout.
+    pub(super) offsets: Vec<(usize, usize)>,
+}
+
+impl HalfWeights {
+    fn plan(layout: &ParamLayout, plan: &mut Plan, patches: Element) -> HalfWeights {
+        // Twice as many halves as words lie between two places where a view may start.
+        let align = |len: usize| len.next_multiple_of(2 * ALIGN);
+        let embeds = if patches == Element::Half { Some("patch_embed.proj") } else { None };
+        let layers = ["attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2"].into_iter().chain(embeds);
+        let product = |name: &str| {
+            name.strip_suffix(".weight").is_some_and(|stem| layers.clone().any(|layer| stem.ends_with(layer)))
+        };
+        let (mut len, mut offsets) = (0, Vec::new());
+        for (i, param) in layout.params.iter().enumerate().filter(|(_, param)| product(&param.name)) {
+            offsets.push((i, len));
+            len += align(param.len);
+        }
+        HalfWeights { arena: plan.keep_as("weights in f16", Element::Half, len), len, offsets }
+    }
+}
+
 /// A vision transformer's own activations.
 #[derive(Clone, Debug)]
 pub(super) struct VitSlots {
@@ -67,6 +102,8 @@ pub(super) struct VitSlots {
     /// What backward computes once more before it goes through a block; none where it reads what forward wrote.
     pub(super) again: Vec<Option<BlockSlots>>,
     pub(super) backward: Option<BackwardSlots>,
+    /// In f16 alone: a copy of the weights that products read.
+    pub(super) half_weights: Option<HalfWeights>,
     pub(super) patches: Slot,
     pub(super) embedded: Slot,
     pub(super) tokens: Slot,
@@ -79,42 +116,70 @@ pub(super) struct VitSlots {
 
 impl VitSlots {
     /// Adds them to `plan` for up to `batch` images; returns the scratch that the ops need as well.
-    pub(super) fn plan(c: &VitConfig, plan: &mut Plan, batch: usize, mode: Mode) -> (VitSlots, usize) {
+    pub(super) fn plan(
+        vit: &Vit,
+        plan: &mut Plan,
+        batch: usize,
+        mode: Mode,
+        precision: Precision,
+    ) -> (VitSlots, usize) {
+        let c = &vit.config;
+        // The residual stream and its gradient are f32, whatever what branches off it is.
+        let own = precision.element();
+        let half = precision == Precision::F16;
+        // Products with a width that 4 does not divide are f32: a patch's, where its side is odd.
+        let patch_element = if c.patch_size.is_multiple_of(2) { own } else { Element::Word };
         let (d, f) = (c.dim, c.mlp_dim);
         let patches = c.grid() * c.grid();
         let (rows, stats) = (batch * c.tokens(), batch * c.tokens() * c.heads);
         let block = |plan: &mut Plan, i: usize, out: Option<Slot>| {
-            let mut add = |name: &str, len: usize| plan.add(format!("activation blocks.{i}.{name}"), len);
+            let mut add_as = |name: &str, element: Element, len: usize| {
+                plan.add_as(format!("activation blocks.{i}.{name}"), element, len)
+            };
+            let [norm1, norm2] = ["norm1", "norm2"].map(|name| add_as(name, own, rows * d));
+            let attended = add_as("attn", own, rows * d);
+            let qkv = add_as("attn.qkv", own, rows * 3 * d);
+            let [hidden, activated] = ["mlp.fc1", "mlp.act"].map(|name| add_as(name, own, rows * f));
+            let mut add = |name: &str, len: usize| add_as(name, Element::Word, len);
             BlockSlots {
-                norm1: add("norm1", rows * d),
-                attended: add("attn", rows * d),
+                norm1,
+                attended,
                 projected: add("attn.proj", rows * d),
                 middle: add("residual", rows * d),
-                norm2: add("norm2", rows * d),
+                norm2,
                 mlp: add("mlp.fc2", rows * d),
                 mean1: add("norm1.mean", rows),
                 rstd1: add("norm1.rstd", rows),
                 mean2: add("norm2.mean", rows),
                 rstd2: add("norm2.rstd", rows),
-                qkv: add("attn.qkv", rows * 3 * d),
+                qkv,
                 lse: add("attn.lse", stats),
-                hidden: add("mlp.fc1", rows * f),
-                activated: add("mlp.act", rows * f),
+                hidden,
+                activated,
                 out: out.unwrap_or_else(|| add("out", rows * d)),
             }
         };
         let gradients = |plan: &mut Plan, i: usize| {
-            let mut add = |name: &str, len: usize| plan.add(format!("gradient of blocks.{i}.{name}"), len);
+            let mut add_as = |name: &str, element: Element, len: usize| {
+                plan.add_as(format!("gradient of blocks.{i}.{name}"), element, len)
+            };
+            let [half_dmlp, half_dprojected] =
+                ["mlp.fc2 in f16", "attn.proj in f16"].map(|name| half.then(|| add_as(name, Element::Half, rows * d)));
+            let delta = add_as("attn.lse", Element::Word, stats);
+            let [dmlp, dprojected] = ["mlp.fc2", "attn.proj"].map(|name| add_as(name, Element::Word, rows * d));
+            let mut add = |name: &str, len: usize| add_as(name, own, len);
             GradientSlots {
-                dmlp: add("mlp.fc2", rows * d),
+                half_dmlp,
+                half_dprojected,
+                dmlp,
                 dnorm2: add("norm2", rows * d),
-                dprojected: add("attn.proj", rows * d),
+                dprojected,
                 dattended: add("attn", rows * d),
                 dnorm1: add("norm1", rows * d),
                 dactivated: add("mlp.act", rows * f),
                 dhidden: add("mlp.fc1", rows * f),
                 dqkv: add("attn.qkv", rows * 3 * d),
-                delta: add("attn.lse", stats),
+                delta,
             }
         };
         let blocks: Vec<BlockSlots> = (0..c.depth).map(|i| block(plan, i, None)).collect();
@@ -124,7 +189,7 @@ impl VitSlots {
         let backward = (mode != Mode::Infer).then(|| BackwardSlots {
             dx: plan.add("gradient of the residual stream", rows * d),
             dnormed: plan.add("gradient of the final norm", rows * d),
-            dembedded: plan.add("gradient of the patch embedding", batch * patches * d),
+            dembedded: plan.add_as("gradient of the patch embedding", patch_element, batch * patches * d),
             dpooled: plan.add("gradient of the pooled features", batch * d),
             dfeatures: plan.add("gradient of the features", batch * d),
             blocks: (0..c.depth).map(|i| gradients(plan, i)).collect(),
@@ -135,7 +200,8 @@ impl VitSlots {
             blocks,
             again,
             backward,
-            patches: plan.add("patches", batch * patches * 3 * c.patch_size * c.patch_size),
+            half_weights: half.then(|| HalfWeights::plan(&vit.layout, plan, patch_element)),
+            patches: plan.add_as("patches", patch_element, batch * patches * 3 * c.patch_size * c.patch_size),
             embedded: plan.add("patch embedding", batch * patches * d),
             tokens: plan.add("tokens", rows * d),
             normed: plan.add("final norm", normed_rows * d),

@@ -4,7 +4,9 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::error::Result;
+use crate::gpu::buffer::Element;
 use crate::gpu::{Kernel, View, shaders};
+use crate::ops::cast::stored;
 use crate::ops::{Recorder, WG, check, rows};
 
 /// Lanes of a workgroup of the direct kernel.
@@ -41,9 +43,9 @@ impl Dims {
     }
 
     /// Runs of images that one dispatch takes, and the products that a lane forms for a pair of tokens.
-    fn parts(self, r: &Recorder, products: usize) -> Vec<(Range<usize>, Dims)> {
+    fn parts(self, r: &Recorder, element: Element, products: usize) -> Vec<(Range<usize>, Dims)> {
         let strides = [self.len() / self.batch, self.stats() / self.batch];
-        let parts = r.parts(self.batch, self.flops(products) / self.batch as u64, &strides);
+        let parts = r.parts(self.batch, self.flops(products) / self.batch as u64, element, &strides);
         parts.into_iter().map(|part| (part.clone(), Dims { batch: part.len(), ..self })).collect()
     }
 
@@ -58,10 +60,10 @@ impl Dims {
 }
 
 /// The kernel for this adapter and head, and its grid.
-fn kernel(r: &Recorder, entry: &str, dims: Dims) -> Result<(Arc<Kernel>, [u32; 3])> {
+fn kernel(r: &Recorder, entry: &str, element: Element, dims: Dims) -> Result<(Arc<Kernel>, [u32; 3])> {
     let direct = r.for_cpu && r.gpu.has_wide_subgroups() && dims.head_dim.is_multiple_of(4);
     let (shader, lanes) = if direct { (&shaders::ATTENTION_DIRECT, DIRECT_LANES) } else { (&shaders::ATTENTION, WG) };
-    let mut tail = format!("const HD4 = {}u;\n", dims.head_dim.div_ceil(4));
+    let mut tail = stored(element) + &format!("const HD4 = {}u;\n", dims.head_dim.div_ceil(4));
     if !direct {
         tail += &format!("const HD = {}u;\n", dims.head_dim);
     }
@@ -70,14 +72,15 @@ fn kernel(r: &Recorder, entry: &str, dims: Dims) -> Result<(Arc<Kernel>, [u32; 3
 }
 
 /// `out = softmax(q·kᵀ/√d)·v` per image and head; saves `lse` (`[batch, heads, tokens]`) for backward.
-/// `qkv` `[batch, tokens, 3·heads·head_dim]`, `out` a third of it.
+/// `qkv` `[batch, tokens, 3·heads·head_dim]`, `out` a third of it; both f32, or both f16, as
+/// their gradients are.
 pub fn forward(r: &mut Recorder, out: &View, lse: &View, qkv: &View, dims: Dims) -> Result<()> {
     check("attention", "out", out, dims.len());
     check("attention", "lse", lse, dims.stats());
     check("attention", "qkv", qkv, 3 * dims.len());
     let (len, stats) = (dims.len() / dims.batch, dims.stats() / dims.batch);
-    for (part, dims) in dims.parts(r, 2) {
-        let (kernel, grid) = kernel(r, "forward", dims)?;
+    for (part, dims) in dims.parts(r, qkv.element, 2) {
+        let (kernel, grid) = kernel(r, "forward", qkv.element, dims)?;
         let (out, lse, qkv) = (rows(out, &part, len), rows(lse, &part, stats), rows(qkv, &part, 3 * len));
         r.push(&kernel, &[("out", &out), ("lse", &lse), ("qkv", &qkv)], &dims.params(), grid);
         r.work(dims.flops(2));
@@ -101,11 +104,11 @@ pub fn backward(
     }
     check("attention::backward", "delta", delta, dims.stats());
     let (len, stats) = (dims.len() / dims.batch, dims.stats() / dims.batch);
-    for (part, dims) in dims.parts(r, 4) {
+    for (part, dims) in dims.parts(r, qkv.element, 4) {
         let [dqkv, qkv] = [dqkv, qkv].map(|v| rows(v, &part, 3 * len));
         let [dout, out] = [dout, out].map(|v| rows(v, &part, len));
         let [delta, lse] = [delta, lse].map(|v| rows(v, &part, stats));
-        let (query, grid) = kernel(r, "backward_query", dims)?;
+        let (query, grid) = kernel(r, "backward_query", qkv.element, dims)?;
         let views = [
             ("dqkv", &dqkv),
             ("delta", &delta),
@@ -116,7 +119,7 @@ pub fn backward(
         ];
         r.push(&query, &views, &dims.params(), grid);
         r.work(dims.flops(3));
-        let (key, grid) = kernel(r, "backward_key", dims)?;
+        let (key, grid) = kernel(r, "backward_key", qkv.element, dims)?;
         let views = [("dqkv", &dqkv), ("saved_delta", &delta), ("dout", &dout), ("qkv", &qkv), ("saved_lse", &lse)];
         r.push(&key, &views, &dims.params(), grid);
         r.work(dims.flops(4));

@@ -2,7 +2,7 @@
 
 use crate::error::Result;
 use crate::gpu::{View, shaders};
-use crate::ops::{ROWS_PER_CHUNK, Recorder, WG, check, elem};
+use crate::ops::{ROWS_PER_CHUNK, Recorder, WG, check, elem, stored};
 
 #[repr(C)]
 #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
@@ -12,7 +12,7 @@ struct Params {
     chunk: u32,
 }
 
-/// `out[c] += Σ_r inp[r, c]`: `inp` `[rows, cols]`, `out` `[cols]`.
+/// `out[c] += Σ_r inp[r, c]`: `inp` `[rows, cols]`, of f32 or f16, `out` `[cols]`.
 pub fn forward(r: &mut Recorder, out: &View, inp: &View, rows: usize, cols: usize) -> Result<()> {
     check("column_sum", "out", out, cols);
     check("column_sum", "inp", inp, rows * cols);
@@ -21,8 +21,9 @@ pub fn forward(r: &mut Recorder, out: &View, inp: &View, rows: usize, cols: usiz
     }
     let chunks = rows.div_ceil(ROWS_PER_CHUNK);
     let [partial, _] = r.scratch("column_sum", chunks * cols);
-    let (width, tail) = elem(cols);
-    let kernel = r.gpu.kernel(&shaders::COLUMN_SUM, "partial", &[], tail)?;
+    let (width, alias) = elem(cols);
+    let tail = alias.to_string() + stored(inp.element, width);
+    let kernel = r.gpu.kernel(&shaders::COLUMN_SUM, "partial", &[], &tail)?;
     let params = Params { rows: rows as u32, cols: (cols / width) as u32, chunk: ROWS_PER_CHUNK as u32 };
     let grid = [(cols / width).div_ceil(WG) as u32, chunks as u32, 1];
     r.push(&kernel, &[("inp", inp), ("out", &partial)], &params, grid);
@@ -31,8 +32,9 @@ pub fn forward(r: &mut Recorder, out: &View, inp: &View, rows: usize, cols: usiz
 
 /// The last stage: `out += ` the sum of a few rows.
 pub(super) fn add_rows(r: &mut Recorder, out: &View, inp: &View, rows: usize, cols: usize) -> Result<()> {
-    let (width, tail) = elem(cols);
-    let kernel = r.gpu.kernel(&shaders::COLUMN_SUM, "forward", &[], tail)?;
+    let (width, alias) = elem(cols);
+    let tail = alias.to_string() + stored(inp.element, width);
+    let kernel = r.gpu.kernel(&shaders::COLUMN_SUM, "forward", &[], &tail)?;
     let params = Params { rows: rows as u32, cols: (cols / width) as u32, chunk: rows as u32 };
     r.push(&kernel, &[("inp", inp), ("out", out)], &params, [(cols / width).div_ceil(WG) as u32, 1, 1]);
     Ok(())

@@ -7,7 +7,7 @@
 use std::ops::Range;
 
 use crate::error::Result;
-use crate::gpu::buffer::align;
+use crate::gpu::buffer::{Element, align};
 use crate::gpu::program::fold;
 use crate::gpu::tune::Tile;
 use crate::gpu::{View, shaders};
@@ -153,7 +153,7 @@ pub fn scratch_len(dims: Dims) -> usize {
 /// Runs of images that one dispatch takes: see [`Recorder::parts`].
 fn image_parts(r: &Recorder, inp: &View, out: &View, dims: Dims) -> Vec<(Range<usize>, Dims)> {
     let batch = dims.batch;
-    let parts = r.parts(batch, flops(dims) / batch as u64, &[inp.len / batch, out.len / batch]);
+    let parts = r.parts(batch, flops(dims) / batch as u64, Element::Word, &[inp.len / batch, out.len / batch]);
     parts.into_iter().map(|part| (part.clone(), Dims { batch: part.len(), ..dims })).collect()
 }
 

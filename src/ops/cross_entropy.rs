@@ -26,6 +26,8 @@ pub enum Channel {
     GradNorm = 1,
     /// The validation loss at the projected weights.
     Radius = 2,
+    /// The loss scale, negative where the step was skipped; 0 without one (written by `loss_scale`).
+    Scale = 3,
 }
 
 /// Values of a ring entry.
@@ -61,6 +63,24 @@ pub fn forward(r: &mut Recorder, loss: &View, dlogits: &View, logits: &View, lab
     check("cross_entropy", "labels", labels, dims.batch);
     let kernel = r.kernel(&shaders::CROSS_ENTROPY, "forward", &[("WG", r.reduce_lanes() as f64)])?;
     let views = [("loss", loss), ("dlogits", dlogits), ("logits", logits), ("labels", labels)];
+    r.push(&kernel, &views, &dims.params(Channel::Train), [dims.batch as u32, 1, 1]);
+    Ok(())
+}
+
+/// As [`forward`], with `dlogits` multiplied by `scale[0]`, the first value of a [loss scale](crate::ops::loss_scale).
+pub fn forward_scaled(
+    r: &mut Recorder,
+    loss: &View,
+    dlogits: &View,
+    logits: &View,
+    labels: &View,
+    scale: &View,
+    dims: Dims,
+) -> Result<()> {
+    check("cross_entropy::forward_scaled", "dlogits", dlogits, dims.batch * dims.classes);
+    check("cross_entropy::forward_scaled", "logits", logits, dims.batch * dims.classes);
+    let kernel = r.kernel(&shaders::CROSS_ENTROPY, "forward_scaled", &[("WG", r.reduce_lanes() as f64)])?;
+    let views = [("loss", loss), ("dlogits", dlogits), ("logits", logits), ("labels", labels), ("loss_scale", scale)];
     r.push(&kernel, &views, &dims.params(Channel::Train), [dims.batch as u32, 1, 1]);
     Ok(())
 }

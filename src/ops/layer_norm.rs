@@ -1,8 +1,9 @@
 //! Host wrapper of `shaders/layer_norm.wgsl`.
 
 use crate::error::Result;
+use crate::gpu::buffer::Element;
 use crate::gpu::{View, program::fold, shaders};
-use crate::ops::{ROWS_PER_CHUNK, Recorder, WG, check, column_sum, elem_sum};
+use crate::ops::{ROWS_PER_CHUNK, Recorder, WG, check, column_sum, elem_sum, stored};
 
 /// Shape of a layer norm: statistics over `cols`, for each of `rows`.
 #[derive(Clone, Copy, Debug)]
@@ -29,12 +30,19 @@ fn params(dims: Dims) -> Params {
     Params { rows: dims.rows as u32, cols: cols as u32, eps: dims.eps, chunk: ROWS_PER_CHUNK as u32 }
 }
 
+/// What is appended for rows of `cols` columns, with activations of `element`.
+fn tail(cols: usize, element: Element) -> String {
+    let (width, tail) = elem_sum(cols);
+    tail + stored(element, width)
+}
+
 /// The entry point and grid: a lane a row on a CPU, a workgroup a row on a GPU.
 fn variant(r: &Recorder, entry: &str, rows: usize) -> (String, [u32; 3]) {
     if r.for_cpu { (entry.to_string(), fold(rows.div_ceil(WG))) } else { (format!("{entry}_rows"), fold(rows)) }
 }
 
-/// `out = (inp − mean)·rstd·weight + bias` over rows; saves `mean` and `rstd` (`[rows]`) for backward.
+/// `out = (inp − mean)·rstd·weight + bias` over rows, as f32 or f16; saves `mean` and `rstd` (`[rows]`)
+/// for backward.
 pub fn forward(
     r: &mut Recorder,
     out: &View,
@@ -51,13 +59,14 @@ pub fn forward(
         check("layer_norm", name, view, len);
     }
     let (entry, grid) = variant(r, "forward", rows);
-    let kernel = r.gpu.kernel(&shaders::LAYER_NORM, &entry, &[], &elem_sum(cols).1)?;
+    let kernel = r.gpu.kernel(&shaders::LAYER_NORM, &entry, &[], &tail(cols, out.element))?;
     let views = [("out", out), ("mean", mean), ("rstd", rstd), ("inp", inp), ("weight", weight), ("bias", bias)];
     r.push(&kernel, &views, &params(dims), grid);
     Ok(())
 }
 
-/// `dinp = ` the gradient through the norm; with `accumulate` it is added, as the residual stream needs it.
+/// `dinp = ` the gradient through the norm; with `accumulate` it is added, as the residual stream needs it. `dout`
+/// is f32 or f16.
 pub fn backward_input(
     r: &mut Recorder,
     dinp: &View,
@@ -76,7 +85,7 @@ pub fn backward_input(
     }
     let (entry, grid) = variant(r, "backward_input", rows);
     let constants = [("ACCUMULATE", f64::from(u8::from(accumulate)))];
-    let kernel = r.gpu.kernel(&shaders::LAYER_NORM, &entry, &constants, &elem_sum(cols).1)?;
+    let kernel = r.gpu.kernel(&shaders::LAYER_NORM, &entry, &constants, &tail(cols, dout.element))?;
     let views =
         [("dinp", dinp), ("dout", dout), ("inp", inp), ("weight", weight), ("saved_mean", mean), ("saved_rstd", rstd)];
     r.push(&kernel, &views, &params(dims), grid);
@@ -99,8 +108,8 @@ pub fn backward_params(
     check("layer_norm::backward_params", "dbias", dbias, cols);
     let chunks = rows.div_ceil(ROWS_PER_CHUNK);
     let [partial_weight, partial_bias] = r.scratch("layer_norm::backward_params", chunks * cols);
-    let (width, tail) = elem_sum(cols);
-    let kernel = r.gpu.kernel(&shaders::LAYER_NORM, "backward_params", &[], &tail)?;
+    let width = elem_sum(cols).0;
+    let kernel = r.gpu.kernel(&shaders::LAYER_NORM, "backward_params", &[], &tail(cols, dout.element))?;
     let views = [
         ("dweight", &partial_weight),
         ("dbias", &partial_bias),

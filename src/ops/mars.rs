@@ -144,17 +144,21 @@ impl Mars {
         Params { tensors: self.tensors as u32, ..Params::default() }
     }
 
-    fn kernel(&self, r: &Recorder, entry: &str, width: usize) -> Result<Arc<Kernel>> {
+    fn kernel(&self, r: &Recorder, entry: &str, width: usize, scaled: bool) -> Result<Arc<Kernel>> {
         let flag = |on: bool| f64::from(u8::from(on));
-        let constants =
-            [("WG", r.reduce_lanes() as f64), ("L2", flag(self.norm == Norm::L2)), ("SHARED", flag(!r.for_cpu))];
+        let constants = [
+            ("WG", r.reduce_lanes() as f64),
+            ("L2", flag(self.norm == Norm::L2)),
+            ("SHARED", flag(!r.for_cpu)),
+            ("SCALED", flag(scaled)),
+        ];
         r.gpu.kernel(&shaders::MARS, entry, &constants, &elem_sum(width).1)
     }
 
     /// Records `entry` once a segment and width; `arenas` are cut to it, `whole` are bound as they are.
     fn each_run(&self, r: &mut Recorder, entry: &str, arenas: &[(&str, &View)], whole: &[(&str, &View)]) -> Result<()> {
         for run in &self.runs {
-            let kernel = self.kernel(r, entry, run.width)?;
+            let kernel = self.kernel(r, entry, run.width, false)?;
             let Segment { offset, len } = run.segment;
             let cut: Vec<(&str, View)> = arenas.iter().map(|(name, arena)| (*name, arena.slice(offset, len))).collect();
             let mut views: Vec<(&str, &View)> = cut.iter().map(|(name, view)| (*name, view)).collect();
@@ -171,7 +175,7 @@ impl Mars {
     pub fn clip(&self, r: &mut Recorder, w: &View, w0: &View, start: bool) -> Result<()> {
         let tables = [("chunks", &self.chunk_table), ("partials", &self.partials)];
         self.each_run(r, "distances", &[("w", w), ("w0", w0)], &tables)?;
-        let kernel = self.kernel(r, "clip", 4)?;
+        let kernel = self.kernel(r, "clip", 4, false)?;
         let views = [
             ("tensors", &self.tensor_table),
             ("rows", &self.row_table),
@@ -215,11 +219,26 @@ impl Mars {
         w0: &View,
         lr: f32,
     ) -> Result<()> {
+        self.step_scaled(r, log, state, dw, w, w0, None, lr)
+    }
+
+    /// As [`Mars::step`], with a `dw` that is multiplied by the first value of a [loss scale](crate::ops::loss_scale).
+    pub fn step_scaled(
+        &self,
+        r: &mut Recorder,
+        log: &View,
+        state: &View,
+        dw: &View,
+        w: &View,
+        w0: &View,
+        scale: Option<&View>,
+        lr: f32,
+    ) -> Result<()> {
         assert!(log.len.is_multiple_of(self.tensors * LOG_WORDS), "mars::step: log of {} words", log.len);
         check("mars::step", "radii", &self.radii, self.tensors * RADIUS_WORDS);
         let tables = [("chunks", &self.chunk_table), ("partials", &self.partials)];
         self.each_run(r, "dots", &[("w", w), ("w0", w0), ("dw", dw)], &tables)?;
-        let kernel = self.kernel(r, "step", 4)?;
+        let kernel = self.kernel(r, "step", 4, scale.is_some())?;
         let views = [
             ("tensors", &self.tensor_table),
             ("rows", &self.row_table),
@@ -228,6 +247,8 @@ impl Mars {
             ("radii", &self.radii),
             ("log", log),
             ("state", state),
+            // Never read without a scale.
+            ("loss_scale", scale.unwrap_or(&self.norms)),
         ];
         let params = Params { lr, ..self.params() };
         r.push(&kernel, &views, &params, fold(self.tensors));

@@ -1,9 +1,12 @@
 //! Host wrapper of `shaders/matmul.wgsl` and `shaders/matmul_direct.wgsl`: one product, three layouts, and what happens to
 //! its sums on their way out.
+//!
+//! Where 4 divides a layer's widths its activations and its weight may be f16, all of them; sums are f32 whatever they are,
+//! and biases, the residual stream, layer scales and the weight's gradient always are.
 
 use crate::error::Result;
 use crate::gpu::View;
-use crate::gpu::buffer::align;
+use crate::gpu::buffer::{Element, align};
 use crate::gpu::shaders::{self, Epilogue};
 use crate::gpu::tune::Tile;
 use crate::model::config::Activation;
@@ -44,8 +47,8 @@ impl Layer {
         self.n.is_multiple_of(4) && self.k.is_multiple_of(4)
     }
 
-    fn product(self, pass: Pass) -> Product {
-        Product::Linear { pass, rows: self.m, out: self.n, inp: self.k }
+    fn product(self, pass: Pass, element: Element) -> Product {
+        Product::Linear { pass, rows: self.m, out: self.n, inp: self.k, element }
     }
 }
 
@@ -57,7 +60,7 @@ impl End<'_> {
 
 /// Elements of scratch that the weight's gradient needs, where several workgroups share a sum.
 pub fn scratch_len(m: usize, n: usize, k: usize) -> usize {
-    let split = Layer { m, n, k }.product(Pass::BackwardWeight).largest_split();
+    let split = Layer { m, n, k }.product(Pass::BackwardWeight, Element::Word).largest_split();
     if split > 1 { align(split * n * k) } else { 0 }
 }
 
@@ -73,10 +76,11 @@ fn assign(
     end: End,
     layer: Layer,
 ) -> Result<()> {
-    let tile = r.variant(layer.product(pass)).tile;
+    let element = a.element;
+    let tile = r.variant(layer.product(pass, element)).tile;
     let Layer { m, n, k } = layer;
     let (n, k) = if pass == Pass::Forward { (n, k) } else { (k, n) };
-    for part in r.parts(m, 2 * (n * k) as u64, &[k, n]) {
+    for part in r.parts(m, 2 * (n * k) as u64, element, &[k, n]) {
         let (out, a) = (rows(out, &part, n), rows(a, &part, k));
         // What an epilogue binds has out's rows, or is one row for all of them.
         let own = |view: &View| if view.len == m * n { rows(view, &part, n) } else { view.clone() };
@@ -102,9 +106,16 @@ fn dispatch(
 ) -> Result<()> {
     let flag = |flag: bool| f64::from(u8::from(flag));
     let mut constants = vec![("ACCUMULATE", flag(accumulate)), ("HAS_BIAS", flag(bias.is_some()))];
-    let [tall, wide] = layer.product(pass).tile_size(tile);
+    let [mut tall, mut wide] = layer.product(pass, a.element).tile_size(tile);
+    let (operand, result) = (a.element.scalar(), out.element.scalar());
     let mut tail = end.constants.clone() + &end.epilogue.text();
-    let shader = if tile.is_direct() {
+    tail += &format!("alias operand = {operand};\nalias result = {result};\n");
+    let matrices = r.gpu.offered_cooperative().filter(|_| tile == Tile::Cooperative);
+    let shader = if let Some(matrices) = matrices {
+        [tall, wide] = [matrices.tile(); 2];
+        tail += &matrices.text();
+        &shaders::MATMUL_COOPERATIVE
+    } else if tile.is_direct() {
         constants.push(("ROWS", tall as f64));
         &shaders::MATMUL_DIRECT
     } else {
@@ -112,15 +123,19 @@ fn dispatch(
         &shaders::MATMUL
     };
     let vector = layer.vector();
+    assert_eq!(a.element, b.element, "matmul: operands of one kind");
+    assert!(vector || (a.element, out.element) == Default::default(), "matmul: f16 with widths that 4 does not divide");
     let entry = if vector { format!("{}_vec4", pass.entry()) } else { pass.entry().to_string() };
     let kernel = r.gpu.kernel(shader, &entry, &constants, &tail)?;
-    // The shader sees one buffer as scalars or as vectors, under two names; without a bias any readable buffer will do.
+    // Without a bias any readable buffer will do that has a vec4f's bytes; four halves have fewer, the buffer has more.
+    let unread = View { len: b.len.max(8), ..b.clone() };
+    // The shader sees one buffer as scalars or as vectors, under two names.
     let name = |scalar: &'static str, four: &'static str| if vector { four } else { scalar };
     let mut views = vec![
         (name("out", "out4"), out),
         (name("a", "a4"), a),
         (name("b", "b4"), b),
-        (name("bias", "bias4"), bias.unwrap_or(b)),
+        (name("bias", "bias4"), bias.unwrap_or(if b.element == Element::Half { &unread } else { b })),
     ];
     views.extend(&end.views);
     let [m, n, k, chunk] = [params.m, params.n, params.k, params.chunk].map(|x| x as usize);
@@ -278,7 +293,7 @@ pub fn backward_weight(
     check("matmul::backward_weight", "dout", dout, m * n);
     check("matmul::backward_weight", "inp", inp, m * k);
     // Cut along the sum, parts add up.
-    for part in r.parts(m, 2 * (n * k) as u64, &[n, k]) {
+    for part in r.parts(m, 2 * (n * k) as u64, inp.element, &[n, k]) {
         weight_part(r, dweight, &rows(dout, &part, n), &rows(inp, &part, k), Layer { m: part.len(), n, k })?;
     }
     Ok(())
@@ -286,7 +301,7 @@ pub fn backward_weight(
 
 fn weight_part(r: &mut Recorder, dweight: &View, dout: &View, inp: &View, layer: Layer) -> Result<()> {
     let (pass, Layer { m, n, k }) = (Pass::BackwardWeight, layer);
-    let variant = r.variant(layer.product(pass));
+    let variant = r.variant(layer.product(pass, inp.element));
     let chunk = m.div_ceil(variant.split).next_multiple_of(STEP);
     let params = Params { m: n as u32, n: k as u32, k: m as u32, chunk: chunk as u32 };
     let chunks = m.div_ceil(chunk);

@@ -6,11 +6,14 @@ pub mod attention;
 pub mod attention_pool;
 pub mod avg_pool;
 pub mod batch_norm;
+pub mod cast;
 pub mod column_sum;
 pub mod conv2d;
+pub mod cooperative;
 pub mod cross_entropy;
 pub mod gelu;
 pub mod layer_norm;
+pub mod loss_scale;
 pub mod mars;
 pub mod matmul;
 pub mod max_pool;
@@ -28,7 +31,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::error::Result;
-use crate::gpu::buffer::{ALIGN, align};
+use crate::gpu::buffer::{ALIGN, Element, align};
 use crate::gpu::program::{self, Params, Program};
 use crate::gpu::shaders::Shader;
 use crate::gpu::tune::{Tile, Variant};
@@ -104,6 +107,7 @@ impl<'a> Recorder<'a> {
     fn variant(&mut self, product: Product) -> Variant {
         let wide = self.gpu.has_wide_subgroups();
         match self.forced {
+            Some(forced) if forced.tile == Tile::Cooperative => return self.with_matrices(forced, product),
             Some(forced) if wide || !forced.tile.is_direct() => return forced,
             _ => {}
         }
@@ -116,6 +120,12 @@ impl<'a> Recorder<'a> {
             }
         }
         product.default_variant(self.for_cpu && wide)
+    }
+
+    /// Cooperative matrices where the adapter has them for `product`, else the default.
+    fn with_matrices(&self, forced: Variant, product: Product) -> Variant {
+        let able = product.is_half() && self.gpu.offered_cooperative().is_some();
+        if able { forced } else { product.default_variant(self.for_cpu && self.gpu.has_wide_subgroups()) }
     }
 
     /// Records nothing but which buffers each dispatch touches: tensors may be placeholders.
@@ -149,6 +159,17 @@ impl<'a> Recorder<'a> {
         self.gpu.kernel(shader, entry, constants, "")
     }
 
+    /// As [`Recorder::kernel`], of a shader that leaves it to the host what its activations hold.
+    fn stored_kernel(
+        &self,
+        shader: &'static Shader,
+        entry: &str,
+        constants: &[(&str, f64)],
+        element: Element,
+    ) -> Result<Arc<Kernel>> {
+        self.gpu.kernel(shader, entry, constants, &cast::stored(element))
+    }
+
     /// As [`Recorder::kernel`], of a shader that leaves its tile's side to the host.
     fn tiled_kernel(
         &self,
@@ -174,11 +195,12 @@ impl<'a> Recorder<'a> {
         }
     }
 
-    /// Cuts `count` rows of `flops` each into runs of at most [`Recorder::max_flops`]. Tensors with these strides a row can
-    /// be cut there: a view starts at a multiple of [`ALIGN`].
-    fn parts(&self, count: usize, flops: u64, strides: &[usize]) -> Vec<Range<usize>> {
-        // Both are powers of two at most ALIGN, so the largest is a multiple of the others.
-        let whole = |stride: &usize| ALIGN >> stride.trailing_zeros().min(ALIGN.trailing_zeros());
+    /// Cuts `count` rows of `flops` each into runs of at most [`Recorder::max_flops`]. Tensors with these strides a row, of
+    /// words or of halves, can be cut there: a view starts at a multiple of 4·[`ALIGN`] bytes.
+    fn parts(&self, count: usize, flops: u64, element: Element, strides: &[usize]) -> Vec<Range<usize>> {
+        // Both are powers of two at most 4·ALIGN, so the largest is a multiple of the others.
+        let bytes = 4 * ALIGN;
+        let whole = |stride: &usize| bytes >> (stride * element.bytes()).trailing_zeros().min(bytes.trailing_zeros());
         let unit = strides.iter().map(whole).max().unwrap_or(1);
         let short = count as u64 * flops <= self.max_flops;
         let rows = if short { count } else { (self.max_flops / flops) as usize / unit * unit };
@@ -215,6 +237,15 @@ fn elem_sum(channels: usize) -> (usize, String) {
     let (width, alias) = elem(channels);
     let total = if width == 4 { "x.x + x.y + (x.z + x.w)" } else { "x" };
     (width, format!("{alias}const WIDTH = {width}u;\nfn total(x: elem) -> f32 {{ return {total}; }}\n"))
+}
+
+/// What is appended where activations may be f16: what `width` of their elements are as they are stored.
+fn stored(element: Element, width: usize) -> &'static str {
+    match (element, width) {
+        (Element::Word, _) => "alias stored = elem;\n",
+        (Element::Half, 4) => "alias stored = vec4<f16>;\n",
+        (Element::Half, _) => "alias stored = f16;\n",
+    }
 }
 
 /// A grid for `len` elements of an elementwise kernel.

@@ -1,6 +1,7 @@
 //! Host wrapper of `shaders/patch_embed.wgsl`.
 
 use crate::error::Result;
+use crate::gpu::buffer::Element;
 use crate::gpu::{View, program::fold, shaders};
 use crate::ops::{Recorder, WG, check, elementwise};
 
@@ -55,11 +56,12 @@ impl Dims {
     }
 }
 
-/// `patches` `[batch·N, 3·patch²] = ` the pixels of `images` `[batch, 3, size, size]`, in a convolution weight's order.
+/// `patches` `[batch·N, 3·patch²] = ` the pixels of `images` `[batch, 3, size, size]`, in a convolution weight's order,
+/// as f32 or f16.
 pub fn unfold(r: &mut Recorder, patches: &View, images: &View, dims: Dims) -> Result<()> {
     check("patch_embed::unfold", "patches", patches, dims.batch * dims.patches() * dims.patch_len());
     check("patch_embed::unfold", "images", images, dims.batch * 3 * dims.size * dims.size);
-    let kernel = r.kernel(&shaders::PATCH_EMBED, "unfold", &[])?;
+    let kernel = r.stored_kernel(&shaders::PATCH_EMBED, "unfold", &[], patches.element)?;
     r.push(&kernel, &[("patches", patches), ("images", images)], &dims.params(), elementwise(patches.len));
     Ok(())
 }
@@ -77,14 +79,14 @@ pub fn assemble(
     check("patch_embed::assemble", "embedded", embedded, dims.batch * dims.patches() * dims.dim);
     check("patch_embed::assemble", "pos", pos, dims.tokens() * dims.dim);
     assert_eq!(cls.is_some(), dims.class_token, "patch_embed::assemble: cls");
-    let kernel = r.kernel(&shaders::PATCH_EMBED, "assemble", &[])?;
+    let kernel = r.stored_kernel(&shaders::PATCH_EMBED, "assemble", &[], Element::Word)?;
     // Without a class token its binding is never read.
     let views = [("tokens", tokens), ("embedded", embedded), ("pos", pos), ("cls", cls.unwrap_or(pos))];
     r.push(&kernel, &views, &dims.params(), elementwise(tokens.len));
     Ok(())
 }
 
-/// `dembedded = `, `dpos += `, `dcls += ` from `dtokens`.
+/// `dembedded = ` (f32 or f16), `dpos += `, `dcls += ` from `dtokens`.
 pub fn backward(
     r: &mut Recorder,
     dembedded: &View,
@@ -96,14 +98,14 @@ pub fn backward(
     check("patch_embed::backward", "dembedded", dembedded, dims.batch * dims.patches() * dims.dim);
     check("patch_embed::backward", "dpos", dpos, dims.tokens() * dims.dim);
     check("patch_embed::backward", "dtokens", dtokens, dims.batch * dims.tokens() * dims.dim);
-    let embedded = r.kernel(&shaders::PATCH_EMBED, "backward_embedded", &[])?;
+    let embedded = r.stored_kernel(&shaders::PATCH_EMBED, "backward_embedded", &[], dembedded.element)?;
     let grid = elementwise(dembedded.len);
     r.push(&embedded, &[("dembedded", dembedded), ("dtokens", dtokens)], &dims.params(), grid);
-    let pos = r.kernel(&shaders::PATCH_EMBED, "backward_pos", &[])?;
+    let pos = r.stored_kernel(&shaders::PATCH_EMBED, "backward_pos", &[], Element::Word)?;
     r.push(&pos, &[("dpos", dpos), ("dtokens", dtokens)], &dims.params(), fold(dpos.len.div_ceil(WG)));
     if let Some(dcls) = dcls {
         check("patch_embed::backward", "dcls", dcls, dims.dim);
-        let cls = r.kernel(&shaders::PATCH_EMBED, "backward_cls", &[])?;
+        let cls = r.stored_kernel(&shaders::PATCH_EMBED, "backward_cls", &[], Element::Word)?;
         r.push(&cls, &[("dcls", dcls), ("dtokens", dtokens)], &dims.params(), fold(dims.dim.div_ceil(WG)));
     }
     Ok(())

@@ -2,6 +2,7 @@
 //! serves, and the variants that come into question.
 
 use crate::gpu::Gpu;
+use crate::gpu::buffer::Element;
 use crate::gpu::tune::{Tile, Variant};
 use crate::ops::conv2d;
 
@@ -29,6 +30,8 @@ pub enum Product {
         out: usize,
         /// Columns of its input.
         inp: usize,
+        /// What its operands hold.
+        element: Element,
     },
     /// Of a convolution of one group.
     Conv2d {
@@ -47,7 +50,8 @@ const BUSY: [usize; 2] = [64, 512];
 const MANY_TILES: usize = 128;
 
 impl Product {
-    fn pass(self) -> Pass {
+    /// Which of its layer's products it is.
+    pub fn pass(self) -> Pass {
         match self {
             Product::Linear { pass, .. } | Product::Conv2d { pass, .. } => pass,
         }
@@ -56,7 +60,7 @@ impl Product {
     /// Rows and columns of the result, and terms of each sum.
     fn shape(self) -> [usize; 3] {
         match self {
-            Product::Linear { pass, rows, out, inp } => match pass {
+            Product::Linear { pass, rows, out, inp, .. } => match pass {
                 Pass::Forward => [rows, out, inp],
                 Pass::BackwardInput => [rows, inp, out],
                 Pass::BackwardWeight => [out, inp, rows],
@@ -89,8 +93,9 @@ impl Product {
     /// The class whose choice it shares: rows count by powers of two, so that a last partial batch needs no tuning.
     pub fn class(self) -> String {
         match self {
-            Product::Linear { pass, rows, out, inp } => {
-                format!("matmul::{}, {} rows, {inp} to {out}", pass.entry(), rows.next_power_of_two())
+            Product::Linear { pass, rows, out, inp, element } => {
+                let half = if element == Element::Half { ", f16" } else { "" };
+                format!("matmul::{}, {} rows, {inp} to {out}{half}", pass.entry(), rows.next_power_of_two())
             }
             Product::Conv2d { pass, dims } => {
                 let conv2d::Dims { kernel, stride, in_channels, out_channels, .. } = dims;
@@ -101,13 +106,19 @@ impl Product {
         }
     }
 
-    /// Rows and columns of out that one workgroup of `tile` has.
+    /// Whether its operands are f16.
+    pub fn is_half(self) -> bool {
+        matches!(self, Product::Linear { element: Element::Half, .. })
+    }
+
+    /// Rows and columns of out that one workgroup of `tile` has; [`Cooperative::tile`](crate::gpu::tune::Cooperative::tile)
+    /// says so of matrices that are smaller than 16.
     pub fn tile_size(self, tile: Tile) -> [usize; 2] {
         match (tile, self) {
             (Tile::DirectSmall, Product::Linear { .. }) => [32, 32],
             (Tile::Direct, _) => [64, 32],
             (Tile::DirectSmall, Product::Conv2d { .. }) => [64, 16],
-            (Tile::Tiled | Tile::TiledLarge, _) => [tile.side(), tile.side()],
+            (Tile::Tiled | Tile::TiledLarge | Tile::Cooperative, _) => [tile.side(), tile.side()],
         }
     }
 
@@ -147,7 +158,8 @@ impl Product {
     pub fn candidates(self, gpu: &Gpu) -> Vec<Variant> {
         let direct = gpu.is_cpu() && gpu.has_wide_subgroups();
         let mut found: Vec<Variant> = Vec::new();
-        for tile in Tile::ALL.into_iter().filter(|tile| tile.is_direct() == direct) {
+        let matrices = gpu.cooperative().filter(|_| self.is_half()).map(|_| Tile::Cooperative);
+        for tile in Tile::ALL.into_iter().filter(|tile| tile.is_direct() == direct).chain(matrices) {
             let natural = self.with_split(tile);
             let splits = if natural.split == 1 { vec![1] } else { vec![1, natural.split.div_ceil(2), natural.split] };
             for split in splits {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use crate::error::Result;
+use crate::gpu::buffer::Element;
 use crate::gpu::tune::{Choices, Variant};
 use crate::gpu::{Gpu, Program, View};
 use crate::ops::conv2d;
@@ -67,9 +68,9 @@ pub fn measure(
 fn cut(product: Product, flops: f64) -> Product {
     let share = (flops / product.flops()).min(1.0);
     match product {
-        Product::Linear { pass, rows, out, inp } => {
+        Product::Linear { pass, rows, out, inp, element } => {
             let fewer = ((rows as f64 * share) as usize).next_multiple_of(128);
-            Product::Linear { pass, rows: fewer.min(rows), out, inp }
+            Product::Linear { pass, rows: fewer.min(rows), out, inp, element }
         }
         Product::Conv2d { pass, dims } => {
             let batch = ((dims.batch as f64 * share).ceil() as usize).max(1);
@@ -100,13 +101,22 @@ impl<'g> Bench<'g> {
             Product::Linear { rows, out, inp, .. } => matmul::scratch_len(rows, out, inp),
             Product::Conv2d { dims, .. } => conv2d::scratch_len(dims),
         };
+        let element = match product {
+            Product::Linear { element, .. } => element,
+            Product::Conv2d { .. } => Element::Word,
+        };
+        // The gradient of a weight is f32 whatever the operands are.
+        let of_weight = if product.pass() == Pass::BackwardWeight { Element::Word } else { element };
         // Zeros, as buffers are when new: what is computed doesn't matter, and is never a NaN or a denormal.
+        let buffer = |label: &str, element: Element, len: usize| {
+            Ok(gpu.buffer(label, element.words(len))?.holding(element, len))
+        };
         Ok(Bench {
             gpu,
             product,
-            inp: gpu.buffer("tuning: input", inp)?,
-            out: gpu.buffer("tuning: output", out)?,
-            weight: gpu.buffer("tuning: weight", weight)?,
+            inp: buffer("tuning: input", element, inp)?,
+            out: buffer("tuning: output", element, out)?,
+            weight: buffer("tuning: weight", of_weight, weight)?,
             scratch: gpu.buffer("tuning: scratch", scratch.max(1))?,
         })
     }
@@ -114,7 +124,7 @@ impl<'g> Bench<'g> {
     fn record(&self, r: &mut Recorder) -> Result<()> {
         let (inp, out, weight) = (&self.inp, &self.out, &self.weight);
         match self.product {
-            Product::Linear { pass, rows: m, out: n, inp: k } => match pass {
+            Product::Linear { pass, rows: m, out: n, inp: k, .. } => match pass {
                 Pass::Forward => matmul::forward(r, out, inp, weight, None, m, n, k),
                 Pass::BackwardInput => matmul::backward_input(r, inp, out, weight, m, n, k),
                 Pass::BackwardWeight => matmul::backward_weight(r, weight, out, inp, m, n, k),

@@ -2,8 +2,10 @@
 
 use std::ops::Range;
 
+use half::f16;
+
 use crate::error::Result;
-use crate::gpu::buffer::{ALIGN, align};
+use crate::gpu::buffer::{ALIGN, Element, align};
 use crate::gpu::tune::{Tile, Variant};
 use crate::gpu::{Gpu, Program, View, shaders};
 use crate::ops::Recorder;
@@ -16,6 +18,9 @@ pub const EPS: f64 = f32::EPSILON as f64;
 const GUARD: u32 = 0x7fd5_a5a5;
 /// What outputs hold before a kernel assigns them, another NaN: an element left out shows.
 const POISON: u32 = 0x7fc0_0bad;
+/// The same for a tensor of halves, two in a word; its guards are NaNs from either half as well.
+const HALF_POISON: u16 = 0x7e0b;
+const HALF_GUARD: u32 = 0x7d5b_7d5b;
 
 /// How one kernel did in one case.
 #[derive(Clone, Debug)]
@@ -65,6 +70,15 @@ fn worst(got: &[f64], want: &[f64]) -> (usize, f64) {
 /// so does the sum itself, half a unit at a time. Twice √depth leaves room for the worst of thousands of elements; `slack` counts the operations around the sum.
 pub fn sum_tolerance(depth: usize, slack: f64) -> f64 {
     EPS * (slack + 2.0 * (depth as f64).sqrt())
+}
+
+/// One unit in the last place of an f16 near 1, relatively: what storing may lose where a driver truncates. To the nearest
+/// it is half of that.
+pub const HALF_EPS: f64 = 1.0 / 1024.0;
+
+/// The nearest f16 of each value, as f32.
+pub fn to_half(values: &[f32]) -> Vec<f32> {
+    values.iter().map(|x| f16::from_f32(*x).to_f32()).collect()
 }
 
 /// f32 values as the f64 reference takes them.
@@ -132,7 +146,8 @@ impl Launch {
 
     /// Every variant of a product that this adapter can run, `split` workgroups to a sum.
     pub fn products(gpu: &Gpu, split: usize) -> Vec<Launch> {
-        let able = Tile::ALL.into_iter().filter(|tile| gpu.has_wide_subgroups() || !tile.is_direct());
+        let matrices = gpu.offered_cooperative().map(|_| Tile::Cooperative);
+        let able = Tile::ALL.into_iter().filter(|tile| gpu.has_wide_subgroups() || !tile.is_direct()).chain(matrices);
         able.map(|tile| Launch {
             for_cpu: tile.is_direct(),
             variant: Some(Variant { tile, split }),
@@ -206,12 +221,36 @@ impl<'a> Case<'a> {
     }
 
     fn tensor(&mut self, name: &str, words: &[u32]) -> Result<View> {
-        let mut before = vec![GUARD; ALIGN + align(words.len()) + ALIGN];
+        self.guarded(name, words, GUARD, Element::Word, words.len())
+    }
+
+    fn guarded(&mut self, name: &str, words: &[u32], guard: u32, element: Element, len: usize) -> Result<View> {
+        let mut before = vec![guard; ALIGN + align(words.len()) + ALIGN];
         before[ALIGN..ALIGN + words.len()].copy_from_slice(words);
         let whole = self.gpu.upload(name, &before)?;
-        let view = whole.slice(ALIGN, words.len());
+        let view = whole.slice(ALIGN, words.len()).holding(element, len);
         self.tensors.push(Tensor { name: name.into(), view: view.clone(), whole, before });
         Ok(view)
+    }
+
+    fn halves(&mut self, name: &str, bits: &[u16]) -> Result<View> {
+        // An odd one leaves room behind it, which is a guard too.
+        let words = bits.chunks(2).map(|two| {
+            let high = two.get(1).map_or(HALF_GUARD >> 16, |high| u32::from(*high));
+            high << 16 | u32::from(two[0])
+        });
+        self.guarded(name, &words.collect::<Vec<_>>(), HALF_GUARD, Element::Half, bits.len())
+    }
+
+    /// A tensor of f16 with these values, which f16 must hold exactly ([`to_half`]).
+    pub fn half_input(&mut self, name: &str, values: &[f32]) -> Result<View> {
+        assert!(to_half(values) == values, "{name}: values that f16 does not hold");
+        self.halves(name, &values.iter().map(|x| f16::from_f32(*x).to_bits()).collect::<Vec<_>>())
+    }
+
+    /// As [`Case::output`], of f16.
+    pub fn half_output(&mut self, name: &str, len: usize) -> Result<View> {
+        self.halves(name, &vec![HALF_POISON; len])
     }
 
     /// A tensor of these values: an input, or an output that is added to.
@@ -231,7 +270,7 @@ impl<'a> Case<'a> {
 
     /// Watches a buffer that an op made itself: what lies behind `view` must stay as it is now.
     pub fn adopt(&mut self, name: &str, view: &View) -> Result<()> {
-        let whole = View { buffer: view.buffer.clone(), offset: 0, len: view.buffer.len };
+        let whole = View { buffer: view.buffer.clone(), offset: 0, len: view.buffer.len, element: Element::Word };
         let before = self.gpu.read(&whole)?;
         self.tensors.push(Tensor { name: name.into(), view: view.clone(), whole, before });
         Ok(())
@@ -251,6 +290,13 @@ impl<'a> Case<'a> {
             self.dispatched.push(step.kernel.label.clone());
         }
         Program::run(self.gpu, &[], &[&program])?;
+        Ok(())
+    }
+
+    /// Copies words between tensors of this case, as the host's own step between two runs.
+    pub fn copy(&mut self, to: &View, from: &View) -> Result<()> {
+        let words: Vec<u32> = self.gpu.read(from)?;
+        self.gpu.write(to, &words);
         Ok(())
     }
 
@@ -282,7 +328,7 @@ impl<'a> Case<'a> {
     /// Expects `view` to hold what it held at first, bit for bit.
     pub fn expect_unchanged(&mut self, kernel: &str, view: &View) {
         let t = &self.tensors[self.find(view)];
-        let words = t.before[t.view.offset..][..t.view.len].to_vec();
+        let words = t.elements(&t.before);
         self.expect_bits(kernel, view, &[0..view.len], &words);
     }
 
@@ -294,7 +340,7 @@ impl<'a> Case<'a> {
         for check in &self.checks {
             let t = &self.tensors[check.tensor];
             let Verdict { error, tolerance, worst, failure } =
-                check.judge(&t.name, &contents[check.tensor][t.view.offset..][..t.view.len]);
+                check.judge(&t.name, &t.elements(&contents[check.tensor]));
             let known = outcomes.iter_mut().find(|o| o.kernel == check.kernel);
             if let Some(o) = known {
                 o.failure = o.failure.take().or(failure);
@@ -308,17 +354,35 @@ impl<'a> Case<'a> {
         }
         for (i, (t, now)) in self.tensors.iter().zip(&contents).enumerate() {
             let owner = self.checks.iter().find(|c| c.tensor == i);
-            let range = t.view.offset..t.view.offset + t.view.len;
+            let range = t.words();
             let free = owner.is_some() || t.view.buffer.id == self.scratch.buffer.id;
             let changed = (0..now.len()).find(|&e| now[e] != t.before[e] && !(free && range.contains(&e)));
             let kernel = owner.or(self.checks.first()).map(|c| &c.kernel);
             if let Some(o) = outcomes.iter_mut().find(|o| changed.is_some() && Some(&o.kernel) == kernel) {
-                let at = changed.unwrap_or_default() as i64 - t.view.offset as i64;
+                let at = changed.unwrap_or_default() as i64 - t.words().start as i64;
                 let what = format!("{}[{at}] was written, of {} elements", t.name, t.view.len);
                 o.failure = o.failure.take().or(Some(what));
             }
         }
         Ok(outcomes)
+    }
+}
+
+impl Tensor {
+    /// The words of its range; half a word at the end belongs to it.
+    fn words(&self) -> Range<usize> {
+        let start = self.view.byte_offset() as usize / 4;
+        start..start + self.view.byte_len() as usize / 4
+    }
+
+    /// The elements of its range in `words`, which is what the buffer holds: bits of f32, whatever the tensor's format.
+    fn elements(&self, words: &[u32]) -> Vec<u32> {
+        let own = &words[self.words()];
+        if self.view.element == Element::Word {
+            return own.to_vec();
+        }
+        let halves = own.iter().flat_map(|word| [*word as u16, (*word >> 16) as u16]).take(self.view.len);
+        halves.map(|bits| if bits == HALF_POISON { POISON } else { f16::from_bits(bits).to_f32().to_bits() }).collect()
     }
 }
 

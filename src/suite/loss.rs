@@ -54,6 +54,13 @@ fn forward(s: &mut Suite, launch: Launch, dims: Dims, scale: f32) -> Result<()> 
     // and a probability near 1 minus its target rounds to EPS/2, against a mean of about 2/classes.
     let tolerance = sum_tolerance(classes, 16.0) + EPS * classes as f64;
     c.expect("cross_entropy::forward", &dlogits, &want_grad, tolerance);
+
+    let [loss, dlogits] = [c.output("loss again", batch)?, c.output("scaled dlogits", batch * classes)?];
+    let loss_scale = c.input("loss scale", &[4096.0, f32::NAN])?;
+    c.run(launch, |r| ops::cross_entropy::forward_scaled(r, &loss, &dlogits, &logits, &labels, &loss_scale, dims))?;
+    let scaled: Vec<f64> = want_grad.iter().map(|g| 4096.0 * g).collect();
+    c.expect("cross_entropy::forward_scaled", &loss, &want_loss, sum_tolerance(classes, 8.0));
+    c.expect("cross_entropy::forward_scaled", &dlogits, &scaled, tolerance);
     s.finish(c)
 }
 

@@ -11,6 +11,7 @@ pub mod harness;
 mod attention;
 mod batch_norm;
 mod conv;
+mod half;
 mod linear;
 mod loss;
 mod mars;
@@ -48,6 +49,9 @@ pub fn stems() -> &'static [(&'static str, Stem)] {
         ("attention", attention::attention),
         ("attention_pool", attention::attention_pool),
         ("cross_entropy", loss::cross_entropy),
+        ("cast", half::cast),
+        ("half", half::half),
+        ("loss_scale", half::loss_scale),
         ("sgd", optim::sgd),
         ("adamw", optim::adamw),
         ("norm_clip", optim::norm_clip),

@@ -9,8 +9,8 @@ use crate::checkpoint::Overrides;
 use crate::cpu::mars::Norm;
 use crate::data::{Augment, CropMode, Interpolation, Preprocess};
 use crate::error::{Error, Result};
-use crate::method::{BatchNorm, Optimizer, Schedule};
-use crate::model::{Activation, Pool};
+use crate::method::{BatchNorm, LossScaling, Optimizer, Schedule};
+use crate::model::{Activation, Pool, Precision};
 use crate::ops::adamw::AdamW;
 use crate::ops::sgd::Sgd;
 use crate::train::fit::MicroBatch;
@@ -158,6 +158,14 @@ pub struct TrainArgs {
     /// about a quarter longer, the same results
     #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
     pub recompute: Option<bool>,
+    /// f32, or f16: 16-bit activations and matrix products, for vision transformers on adapters that have them. Half the
+    /// activations' memory; slower on CPU adapters [default: f32]
+    #[arg(long, value_parser = word::<Precision>)]
+    pub precision: Option<Precision>,
+    /// What f16 multiplies the loss's gradient by at first, so that small ones survive; halved where it overflows, doubled after
+    /// 2000 steps without [default: 65536]
+    #[arg(long, value_name = "SCALE")]
+    pub loss_scale: Option<f32>,
     /// sgd or adamw [default: sgd]
     #[arg(long, value_parser = word::<OptimizerName>)]
     pub optimizer: Option<OptimizerName>,
@@ -247,8 +255,7 @@ impl TrainArgs {
             (under.momentum, under.nesterov) = (None, None);
         }
         overlay!(over, under; model, train, val, select, test, id, root, class_map, epochs, steps, batch_size, micro_batch, memory_limit,
-            recompute,
-            optimizer,
+            recompute, precision, loss_scale, optimizer,
             lr, momentum, nesterov, weight_decay, lr_schedule, warmup_steps, clip_norm, label_smoothing, augment, bn,
             no_shuffle, seed, eval_every, method, schedule, norm, proj_freq, max_iters, radius_lr, radius_batch_size,
             exclude);
@@ -293,6 +300,8 @@ impl TrainArgs {
             },
             memory_limit: self.memory_limit,
             recompute: self.recompute.unwrap_or(false),
+            precision: self.precision.unwrap_or_default(),
+            loss_scale: self.loss_scale,
             optimizer,
             lr: self.lr.unwrap_or(if is_sgd { 1e-2 } else { 1e-4 }),
             momentum,
@@ -355,6 +364,8 @@ pub struct TrainConfig {
     pub micro_batch: MicroBatch,
     pub memory_limit: Option<u64>,
     pub recompute: bool,
+    pub precision: Precision,
+    pub loss_scale: Option<f32>,
     pub optimizer: OptimizerName,
     pub lr: f64,
     pub momentum: f32,
@@ -404,6 +415,12 @@ impl TrainConfig {
         in_range("weight-decay", decay, decay >= 0.0 && decay.is_finite(), "at least 0")?;
         in_range("clip-norm", clip, clip >= 0.0 && clip.is_finite(), "at least 0")?;
         in_range("label-smoothing", smoothing, (0.0..1.0).contains(&smoothing), "at least 0 and below 1")?;
+        if let Some(scale) = self.loss_scale {
+            in_range("loss-scale", scale, (1.0..=16_777_216.0).contains(&scale), "1 to 16777216")?;
+            if self.precision == Precision::F32 {
+                return Err(Error::Usage("--loss-scale goes with --precision f16".into()));
+            }
+        }
         if self.nesterov && self.momentum == 0.0 {
             return Err(Error::Usage("--nesterov needs a --momentum above 0".into()));
         }
@@ -420,6 +437,13 @@ impl TrainConfig {
             .into_iter()
             .map(|(name, path)| Ok((name, path, (!self.id.is_empty()).then(|| self.id.iter().any(|id| id == name)))))
             .collect()
+    }
+
+    /// f16 with its loss scaling; none for f32.
+    pub fn half(&self) -> Option<LossScaling> {
+        let default = LossScaling::default();
+        let start = self.loss_scale.unwrap_or(default.start);
+        (self.precision == Precision::F16).then_some(LossScaling { start, ..default })
     }
 
     /// The optimiser with its hyperparameters.

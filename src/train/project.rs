@@ -137,6 +137,7 @@ pub fn project(gpu: &Gpu, config: &ProjectConfig, events: &mut dyn FnMut(Event))
         micro_batch: 0,
         batch_norm: BatchNorm::Frozen,
         recompute: config.recompute,
+        half: None,
     };
     let tpgm_settings =
         TpgmSettings { norm: config.norm, radius_lr: config.radius_lr, max_iters: config.max_iters, proj_freq: 1 };

@@ -117,6 +117,12 @@ impl RunLog {
                 "train_loss": r.loss,
                 "grad_norm": r.grad_norm,
             });
+            if let Some((scale, skipped)) = r.scale {
+                line["loss_scale"] = json!(scale);
+                if skipped {
+                    line["skipped"] = json!(true);
+                }
+            }
             if let Some(loss) = radius_loss(r.step) {
                 line["radius_loss"] = json!(loss);
             }

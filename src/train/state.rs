@@ -33,10 +33,14 @@ pub fn save(path: &Path, learner: &Learner, tpgm: Option<&Tpgm>, progress: Progr
         arenas.push((format!("moment{i}"), learner.gpu.read(m)?));
     }
     let radii = tpgm.map(|t| t.save_radii(learner)).transpose()?;
+    let scale = learner.scale().map(|scale| learner.gpu.read::<u32>(scale)).transpose()?;
     let mut tensors: Vec<(String, Vec<usize>, Values)> =
         arenas.iter().map(|(name, v)| (name.clone(), vec![v.len()], Values::F32(v))).collect();
     if let Some(radii) = &radii {
         tensors.push(("radii".into(), vec![radii.len()], Values::U32(radii)));
+    }
+    if let Some(scale) = &scale {
+        tensors.push(("loss_scale".into(), vec![scale.len()], Values::U32(scale)));
     }
     let (top1, loss) = progress.best.unwrap_or((f64::NAN, f64::NAN));
     let best = [top1.to_bits(), loss.to_bits(), progress.best_steps];
@@ -93,6 +97,13 @@ pub fn restore(path: &Path, learner: &mut Learner, tpgm: Option<&mut Tpgm>, setu
             return Err(file.error("radii has another length than the model's"));
         }
         tpgm.restore_radii(learner, &radii, iterations);
+    }
+    if let Some(scale) = learner.scale() {
+        let words = file.read_u32("loss_scale")?;
+        if words.len() != scale.len {
+            return Err(file.error("loss_scale should have five numbers"));
+        }
+        learner.gpu.write(scale, &words);
     }
     learner.resume_at(steps, batches);
     let best = (has_best != 0).then(|| (f64::from_bits(top1), f64::from_bits(loss)));

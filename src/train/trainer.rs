@@ -75,6 +75,7 @@ pub fn train(
         micro_batch: 0,
         batch_norm: config.bn,
         recompute: config.recompute,
+        half: config.half(),
     };
     let train_config = LoaderConfig {
         batch_size: config.batch_size,
@@ -358,7 +359,7 @@ impl Run<'_, '_> {
         if let Some(last) = records.last() {
             self.radius_losses = self.radius_losses.split_off(&(last.step + 1));
         }
-        match records.iter().find(|r| !(r.loss.is_finite() && r.grad_norm.is_finite())) {
+        match records.iter().find(|r| r.is_bad()) {
             Some(bad) => {
                 let what = if bad.loss.is_finite() { "gradient" } else { "loss" };
                 Err(self.not_finite(&format!("the {what} of step {}", bad.step)))

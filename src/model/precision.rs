@@ -1,0 +1,28 @@
+//! In which format activations are kept.
+
+use serde::{Deserialize, Serialize};
+
+use crate::gpu::buffer::Element;
+
+/// The format of a model's activations and of what its matrix products read. Weights, their gradients and every sum are f32
+/// whatever it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// 32-bit floats throughout.
+    #[default]
+    F32,
+    /// 16-bit floats inside a vision transformer's blocks and its patch embedding. The residual stream, the final norm, the
+    /// head and the loss stay f32.
+    F16,
+}
+
+impl Precision {
+    /// What an activation holds.
+    pub fn element(self) -> Element {
+        match self {
+            Precision::F32 => Element::Word,
+            Precision::F16 => Element::Half,
+        }
+    }
+}
