@@ -45,6 +45,7 @@ pub fn step(
     adamw: AdamW,
 ) -> Result<()> {
     for s in segments {
+        assert!(s.len.is_multiple_of(4), "adamw: a segment of {} elements, tensors of an arena are padded", s.len);
         let len = s.len / 4;
         let (constants, grid) = r.spread(len, 4);
         let kernel = r.kernel(&shaders::ADAMW, "forward", &constants)?;

@@ -43,6 +43,7 @@ pub fn forward(
     let mut first = 0;
     for segment in segments {
         let groups = segment.len.div_ceil(CHUNK);
+        assert!(segment.len.is_multiple_of(4), "norm_clip: a segment of {} elements", segment.len);
         let params = Params { len: segment.len as u32 / 4, first, max_norm };
         let part = dw.slice(segment.offset, segment.len);
         r.push(&squares, &[("dw", &part), ("partials", partials)], &params, fold(groups));

@@ -41,6 +41,7 @@ pub fn step(
     assert_eq!(m.is_some(), sgd.momentum != 0.0, "sgd: a momentum buffer goes with a momentum");
     let entry = if m.is_some() { "forward" } else { "plain" };
     for s in segments {
+        assert!(s.len.is_multiple_of(4), "sgd: a segment of {} elements, tensors of an arena are padded", s.len);
         let len = s.len / 4;
         let ([lanes, per_lane], grid) = r.spread(len, 4);
         let constants = [lanes, per_lane, ("NESTEROV", f64::from(u8::from(sgd.nesterov)))];

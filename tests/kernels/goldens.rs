@@ -6,6 +6,7 @@
 use tpgm::cpu;
 use tpgm::cpu::mars::Norm;
 use tpgm::error::Result;
+use tpgm::gpu::buffer::align;
 
 use tpgm::model::config::Activation;
 use tpgm::model::params::{ParamLayout, Segment};
@@ -282,13 +283,15 @@ fn optimizers_agree_with_pytorch() {
             assert_reference(name, &w, &after[(t - 1) * len..t * len]);
         }
 
-        let segments = [Segment { offset: 0, len }];
+        // As in an arena, whose tensors are padded.
+        let padded = |values: &[f32]| [values, &vec![0.0; align(len) - len]].concat();
+        let segments = [Segment { offset: 0, len: align(len) }];
         on_devices(name, |c, run| {
-            let zero = vec![0.0; len];
-            let [w, m, v] = [c.input("w", &w0)?, c.input("m", &zero)?, c.input("v", &zero)?];
+            let zero = vec![0.0; align(len)];
+            let [w, m, v] = [c.input("w", &padded(&w0))?, c.input("m", &zero)?, c.input("v", &zero)?];
             let health = c.words("health", &[1f32.to_bits(), 0])?;
             for t in 1..=steps {
-                let dw = c.input("dw", &grads[(t - 1) * len..t * len])?;
+                let dw = c.input("dw", &padded(&grads[(t - 1) * len..t * len]))?;
                 let corrections = (1.0 - beta1.powi(t as i32), (1.0 - beta2.powi(t as i32)).sqrt());
                 let step = c.words("step", &step_words(lr, corrections, t as u32))?;
                 let adamw = AdamW { beta1, beta2, eps: eps as f32, weight_decay: weight_decay as f32 };
@@ -301,7 +304,7 @@ fn optimizers_agree_with_pytorch() {
             }
             // Five steps of a few roundings each; settings are f32 on the device.
             let kernel = if adam { "adamw::forward" } else { "sgd::forward" };
-            c.expect(kernel, &w, &wide(&after[(steps - 1) * len..]), 20.0 * EPS);
+            c.expect(kernel, &w, &wide(&padded(&after[(steps - 1) * len..])), 20.0 * EPS);
             for state in [&m, &v] {
                 c.expect_bits(kernel, state, &[], &[]);
             }
