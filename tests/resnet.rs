@@ -226,6 +226,7 @@ fn heads_of_an_attention_pool_are_64_wide_and_travel_with_the_file() {
         momentum: 0.1,
         classes: 2,
         head_bias: true,
+        normalize: false,
     };
     let json = serde_json::to_string(&made).unwrap();
     assert_eq!(serde_json::from_str::<ResNetConfig>(&json).unwrap(), made);
@@ -464,6 +465,7 @@ fn a_stem_for_small_images_learns_as_in_pytorch() {
         momentum: 0.1,
         classes: 3,
         head_bias: true,
+        normalize: false,
     };
     assert_eq!(config.stride(), 2);
     let model = Model::new(config);

@@ -63,10 +63,11 @@ fn overrides(shader: &Shader) -> Vec<(&'static str, &'static [f64])> {
         "matmul_direct" => vec![("ACCUMULATE", flag), ("HAS_BIAS", flag), ("ROWS", &[32.0, 64.0])],
         "conv2d" => vec![("ACCUMULATE", flag), ("TRANSPOSED", flag)],
         "conv2d_direct" => vec![("ACCUMULATE", flag), ("COLS", &[16.0, 32.0])],
-        "layer_norm" | "relu" => vec![("ACCUMULATE", flag)],
+        "layer_norm" | "relu" | "pool" => vec![("ACCUMULATE", flag)],
         "batch_norm" => vec![("WG", lanes), ("TRAIN", flag), ("RELU", flag), ("SHORTCUT", flag)],
-        "pool" => vec![("MEAN", flag)],
-        "cross_entropy" | "norm_clip" | "max_pool" | "avg_pool" | "attention_pool" => vec![("WG", lanes)],
+        "cross_entropy" | "norm_clip" | "max_pool" | "avg_pool" | "attention_pool" | "l2_normalize" => {
+            vec![("WG", lanes)]
+        }
         "sgd" => vec![("NESTEROV", flag)],
         "mars" => vec![("WG", lanes), ("L2", flag)],
         _ => vec![],

@@ -4,12 +4,14 @@
 pub mod adamw;
 pub mod attention;
 pub mod attention_pool;
+pub mod average;
 pub mod avg_pool;
 pub mod batch_norm;
 pub mod column_sum;
 pub mod conv2d;
 pub mod cross_entropy;
 pub mod gelu;
+pub mod l2_normalize;
 pub mod layer_norm;
 pub mod mars;
 pub mod matmul;

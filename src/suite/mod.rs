@@ -11,6 +11,7 @@ pub mod harness;
 mod attention;
 mod batch_norm;
 mod conv;
+mod features;
 mod linear;
 mod loss;
 mod mars;
@@ -47,6 +48,8 @@ pub fn stems() -> &'static [(&'static str, Stem)] {
         ("patch_embed", pointwise::patch_embed),
         ("attention", attention::attention),
         ("attention_pool", attention::attention_pool),
+        ("l2_normalize", features::l2_normalize),
+        ("average", features::average),
         ("cross_entropy", loss::cross_entropy),
         ("sgd", optim::sgd),
         ("adamw", optim::adamw),
