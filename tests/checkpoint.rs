@@ -92,6 +92,7 @@ fn tiny() -> VitConfig {
         qkv_bias: true,
         patch_bias: true,
         head_bias: true,
+        parts: Default::default(),
     }
 }
 

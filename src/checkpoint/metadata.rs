@@ -17,6 +17,7 @@ const HEADS: &str = "tpgm.heads";
 const ACTIVATION: &str = "tpgm.activation";
 const EPS: &str = "tpgm.eps";
 const POOL: &str = "tpgm.pool";
+const NORMALIZE: &str = "tpgm.normalize";
 const PREPROCESS: &str = "tpgm.preprocess";
 const CLASSES: &str = "tpgm.classes";
 
@@ -27,6 +28,7 @@ pub(super) struct Own {
     pub(super) activation: Option<Activation>,
     pub(super) eps: Option<f32>,
     pub(super) pool: Option<Pool>,
+    pub(super) normalize: Option<bool>,
     pub(super) preprocess: Option<Preprocess>,
     pub(super) classes: Option<Vec<String>>,
 }
@@ -38,6 +40,7 @@ pub(super) fn read(checkpoint: &Checkpoint) -> Result<Own> {
         activation: word(checkpoint, ACTIVATION)?,
         eps: entry(checkpoint, EPS)?,
         pool: word(checkpoint, POOL)?,
+        normalize: entry(checkpoint, NORMALIZE)?,
         preprocess: entry(checkpoint, PREPROCESS)?,
         classes: entry(checkpoint, CLASSES)?,
     };
@@ -64,6 +67,13 @@ pub fn tpgm_metadata(recognised: &Recognised) -> BTreeMap<String, String> {
     };
     if let ModelConfig::ResNet(ResNetConfig { pooling: Pooling::Attention { heads, .. }, .. }) = &recognised.config {
         entries.insert(HEADS.into(), heads.to_string());
+    }
+    let normalize = match &recognised.config {
+        ModelConfig::Vit(config) => config.parts.normalize,
+        ModelConfig::ResNet(config) => config.normalize,
+    };
+    if normalize {
+        entries.insert(NORMALIZE.into(), "true".into());
     }
     entries.insert(PREPROCESS.into(), json(&recognised.preprocess));
     if let Some(classes) = &recognised.classes {

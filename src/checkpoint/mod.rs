@@ -12,20 +12,26 @@
 //! 5. [`describe`]: all that on one screen, for `tpgm inspect`.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use crate::data::preprocess::Preprocess;
 use crate::error::Result;
 use crate::model::ModelConfig;
 use crate::model::config::{Activation, Pool};
 
+mod facts;
 mod families;
 mod file;
 pub mod fresh;
 mod header;
 pub mod inspect;
 mod metadata;
+mod open_clip_config;
+mod positions;
 mod save;
 mod timm_config;
+mod transformers_config;
+mod zero_shot;
 
 pub use crate::atomic::atomic_write;
 pub use file::Checkpoint;
@@ -33,8 +39,10 @@ pub use fresh::{fresh_model, fresh_resnet, fresh_statistics, fresh_vit, new_head
 pub use header::TensorInfo;
 pub use inspect::{Description, describe};
 pub use metadata::tpgm_metadata;
+pub use positions::Resize;
 pub use safetensors::tensor::Dtype;
 pub use save::{Values, save, save_counted, write_model, write_safetensors};
+pub use zero_shot::ZeroShot;
 
 /// A weight: canonical name, shape, values in row-major order.
 pub type Weight = (String, Vec<usize>, Vec<f32>);
@@ -50,6 +58,12 @@ pub struct Overrides {
     pub image_size: Option<usize>,
     /// Pooling before the head.
     pub pool: Option<Pool>,
+    /// The family, by its short name, where a file could be taken for several or for none.
+    pub family: Option<String>,
+    /// Whether features are scaled to unit length before the head.
+    pub normalize: Option<bool>,
+    /// A file with a head to use instead of the checkpoint's.
+    pub head: Option<PathBuf>,
 }
 
 /// A checkpoint understood.
@@ -77,6 +91,10 @@ pub struct Recognised {
     pub notes: Vec<String>,
     /// Class names by output, where the file has them.
     pub classes: Option<Vec<String>>,
+    /// What becomes of the positions, where the model's images are of another size than the file's.
+    pub resize: Option<Resize>,
+    /// The file that the head comes from, where that is another one.
+    pub head_file: Option<ZeroShot>,
 }
 
 /// Finds out which model a checkpoint holds and checks every tensor's name, shape and type.
@@ -98,7 +116,25 @@ pub fn recognise(checkpoint: &Checkpoint, overrides: &Overrides) -> Result<Recog
 /// Where the model has newly initialised parameters: no file holds those.
 pub fn weights(checkpoint: &Checkpoint, recognised: &Recognised) -> Result<Vec<Weight>> {
     assert!(recognised.initialised.is_empty(), "weights: {:?} are in no file", recognised.initialised);
-    read_all(checkpoint, recognised.config.parameters(), &recognised.names)
+    let config = &recognised.config;
+    let (parameters, mut names) = (config.parameters(), recognised.names.as_slice());
+    let mut own = parameters.as_slice();
+    let mut heads = Vec::new();
+    if let Some(head) = &recognised.head_file {
+        let at = own.iter().position(|(name, _)| config.is_head(name)).unwrap_or(own.len());
+        for (name, shape) in &own[at..] {
+            heads.push((name.clone(), shape.clone(), head.read(name.ends_with(".bias"))?));
+        }
+        (own, names) = (&own[..at], &names[..at]);
+    }
+    let mut weights = read_all(checkpoint, own.to_vec(), names)?;
+    if let Some(resize) = &recognised.resize {
+        for (_, _, values) in weights.iter_mut().filter(|(name, ..)| *name == resize.name) {
+            *values = resize.apply(values);
+        }
+    }
+    weights.append(&mut heads);
+    Ok(weights)
 }
 
 /// The running statistics in the order of [`ModelConfig::buffers`].
