@@ -4,7 +4,8 @@
 //   m ← β₁ m + (1 − β₁) g,   v ← β₂ v + (1 − β₂) g²
 //   w ← w − lr / (1 − β₁ᵗ) · m / (√v / √(1 − β₂ᵗ) + eps)
 //
-//   w, m, v, dw [len]     the bias corrections of step t come from the host, which has f64
+//   w, m, v, dw [len]     vectors of four: an arena's segments are whole 256 bytes. The bias corrections of step t come
+//                         from the host, which has f64
 //
 //   entry     grid                         writes
 //   forward   fold(⌈len/(WG·PER_LANE)⌉)    w −= , m = , v =
@@ -13,12 +14,12 @@ struct Params { len: u32, beta1: f32, beta2: f32, eps: f32, weight_decay: f32, o
 var<immediate> p: Params;
 
 override WG: u32 = 64u;
-override PER_LANE: u32 = 16u;
+override PER_LANE: u32 = 4u;
 
-@group(0) @binding(0) var<storage, read_write> w: array<f32>;
-@group(0) @binding(1) var<storage, read_write> m: array<f32>;
-@group(0) @binding(2) var<storage, read_write> v: array<f32>;
-@group(0) @binding(3) var<storage, read> dw: array<f32>;
+@group(0) @binding(0) var<storage, read_write> w: array<vec4f>;
+@group(0) @binding(1) var<storage, read_write> m: array<vec4f>;
+@group(0) @binding(2) var<storage, read_write> v: array<vec4f>;
+@group(0) @binding(3) var<storage, read> dw: array<vec4f>;
 @group(0) @binding(4) var<storage, read> step: Step;
 @group(0) @binding(5) var<storage, read> health: Health;
 

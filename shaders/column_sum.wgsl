@@ -10,17 +10,19 @@
 //
 // Rows are added in order and without atomics: the same bits every time. Two stages, because one lane a column leaves
 // an adapter idle where rows are many and columns few.
+//
+// The host appends `alias elem = vec4f;`, or f32 where columns are no multiple of 4; `cols` counts these.
 
 struct Params { rows: u32, cols: u32, chunk: u32 }
 var<immediate> p: Params;
 
 override WG: u32 = 64u;
 
-@group(0) @binding(0) var<storage, read> inp: array<f32>;
-@group(0) @binding(1) var<storage, read_write> out: array<f32>;
+@group(0) @binding(0) var<storage, read> inp: array<elem>;
+@group(0) @binding(1) var<storage, read_write> out: array<elem>;
 
-fn sum_rows(c: u32, first: u32, end: u32) -> f32 {
-    var sum = 0.0;
+fn sum_rows(c: u32, first: u32, end: u32) -> elem {
+    var sum = elem();
     for (var r = first; r < end; r++) { sum += inp[r * p.cols + c]; }
     return sum;
 }

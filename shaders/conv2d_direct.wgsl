@@ -61,43 +61,43 @@ fn from_lanes3_7(x: vec4f, y: vec4f) -> mat4x4f {
 fn multiply(low: ptr<function, Four>, high: ptr<function, Four>, w: mat4x4f, x_low: mat4x4f, x_high: mat4x4f) {
     if COLS == 16u {
         let w0 = from_lanes0_4(w[0], w[1]);
-        (*low).q0 += w0 * x_low;
-        (*high).q0 += w0 * x_high;
+        (*low).q0 = multiply_add((*low).q0, w0, x_low);
+        (*high).q0 = multiply_add((*high).q0, w0, x_high);
         let w1 = from_lanes1_5(w[0], w[1]);
-        (*low).q1 += w1 * x_low;
-        (*high).q1 += w1 * x_high;
+        (*low).q1 = multiply_add((*low).q1, w1, x_low);
+        (*high).q1 = multiply_add((*high).q1, w1, x_high);
         let w2 = from_lanes2_6(w[0], w[1]);
-        (*low).q2 += w2 * x_low;
-        (*high).q2 += w2 * x_high;
+        (*low).q2 = multiply_add((*low).q2, w2, x_low);
+        (*high).q2 = multiply_add((*high).q2, w2, x_high);
         let w3 = from_lanes3_7(w[0], w[1]);
-        (*low).q3 += w3 * x_low;
-        (*high).q3 += w3 * x_high;
+        (*low).q3 = multiply_add((*low).q3, w3, x_low);
+        (*high).q3 = multiply_add((*high).q3, w3, x_high);
         return;
     }
     let w0 = from_lane0(w);
-    (*low).q0 += w0 * x_low;
-    (*high).q0 += w0 * x_high;
+    (*low).q0 = multiply_add((*low).q0, w0, x_low);
+    (*high).q0 = multiply_add((*high).q0, w0, x_high);
     let w1 = from_lane1(w);
-    (*low).q1 += w1 * x_low;
-    (*high).q1 += w1 * x_high;
+    (*low).q1 = multiply_add((*low).q1, w1, x_low);
+    (*high).q1 = multiply_add((*high).q1, w1, x_high);
     let w2 = from_lane2(w);
-    (*low).q2 += w2 * x_low;
-    (*high).q2 += w2 * x_high;
+    (*low).q2 = multiply_add((*low).q2, w2, x_low);
+    (*high).q2 = multiply_add((*high).q2, w2, x_high);
     let w3 = from_lane3(w);
-    (*low).q3 += w3 * x_low;
-    (*high).q3 += w3 * x_high;
+    (*low).q3 = multiply_add((*low).q3, w3, x_low);
+    (*high).q3 = multiply_add((*high).q3, w3, x_high);
     let w4 = from_lane4(w);
-    (*low).q4 += w4 * x_low;
-    (*high).q4 += w4 * x_high;
+    (*low).q4 = multiply_add((*low).q4, w4, x_low);
+    (*high).q4 = multiply_add((*high).q4, w4, x_high);
     let w5 = from_lane5(w);
-    (*low).q5 += w5 * x_low;
-    (*high).q5 += w5 * x_high;
+    (*low).q5 = multiply_add((*low).q5, w5, x_low);
+    (*high).q5 = multiply_add((*high).q5, w5, x_high);
     let w6 = from_lane6(w);
-    (*low).q6 += w6 * x_low;
-    (*high).q6 += w6 * x_high;
+    (*low).q6 = multiply_add((*low).q6, w6, x_low);
+    (*high).q6 = multiply_add((*high).q6, w6, x_high);
     let w7 = from_lane7(w);
-    (*low).q7 += w7 * x_low;
-    (*high).q7 += w7 * x_high;
+    (*low).q7 = multiply_add((*low).q7, w7, x_low);
+    (*high).q7 = multiply_add((*high).q7, w7, x_high);
 }
 
 // A lane's share of 4 k of the columns from quad `col`, out of rows of `dst_c4` quads: the index of the first, and the step.

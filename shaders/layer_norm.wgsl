@@ -13,6 +13,9 @@
 //
 // One lane a row suits CPU adapters: no barrier, and the two passes over a row hit the cache. A GPU wants a workgroup
 // a row, so that neighbouring lanes read neighbouring addresses.
+//
+// The host appends `alias elem = vec4f;`, or f32 where columns are no multiple of 4, with their number WIDTH and `total`, the
+// sum of an elem's parts; `cols` counts elems.
 
 struct Params { rows: u32, cols: u32, eps: f32, chunk: u32 }
 var<immediate> p: Params;
@@ -20,10 +23,12 @@ var<immediate> p: Params;
 override ACCUMULATE: bool = true;
 override WG: u32 = 64u; // a power of two; 64 is one wave on AMD, two on NVIDIA
 
-@group(0) @binding(0) var<storage, read> inp: array<f32>;
-@group(0) @binding(1) var<storage, read> weight: array<f32>;
-@group(0) @binding(2) var<storage, read> bias: array<f32>;
-@group(0) @binding(3) var<storage, read_write> out: array<f32>;
+fn width() -> f32 { return f32(p.cols * WIDTH); }
+
+@group(0) @binding(0) var<storage, read> inp: array<elem>;
+@group(0) @binding(1) var<storage, read> weight: array<elem>;
+@group(0) @binding(2) var<storage, read> bias: array<elem>;
+@group(0) @binding(3) var<storage, read_write> out: array<elem>;
 @group(0) @binding(4) var<storage, read_write> mean: array<f32>;
 @group(0) @binding(5) var<storage, read_write> rstd: array<f32>;
 
@@ -37,14 +42,14 @@ fn forward(
     if row >= p.rows { return; }
     let start = row * p.cols;
 
-    var sum = 0.0;
+    var sum = elem();
     for (var c = 0u; c < p.cols; c++) { sum += inp[start + c]; }
-    let mu = sum / f32(p.cols);
+    let mu = total(sum) / width();
 
     // A second pass over the row, not E[x²] − E[x]²: that cancels for rows far from zero.
-    var squares = 0.0;
+    var squares = elem();
     for (var c = 0u; c < p.cols; c++) { let d = inp[start + c] - mu; squares += d * d; }
-    let r = 1.0 / sqrt(squares / f32(p.cols) + p.eps);
+    let r = 1.0 / sqrt(total(squares) / width() + p.eps);
 
     for (var c = 0u; c < p.cols; c++) {
         out[start + c] = (inp[start + c] - mu) * r * weight[c] + bias[c];
@@ -63,13 +68,13 @@ fn forward_rows(
     if row >= p.rows { return; }
     let start = row * p.cols;
 
-    var sum = 0.0;
+    var sum = elem();
     for (var c = lane; c < p.cols; c += WG) { sum += inp[start + c]; }
-    let mu = reduce_sum(sum, lane) / f32(p.cols);
+    let mu = reduce_sum(total(sum), lane) / width();
 
-    var squares = 0.0;
+    var squares = elem();
     for (var c = lane; c < p.cols; c += WG) { let d = inp[start + c] - mu; squares += d * d; }
-    let r = 1.0 / sqrt(reduce_sum(squares, lane) / f32(p.cols) + p.eps);
+    let r = 1.0 / sqrt(reduce_sum(total(squares), lane) / width() + p.eps);
 
     for (var c = lane; c < p.cols; c += WG) {
         out[start + c] = (inp[start + c] - mu) * r * weight[c] + bias[c];
@@ -77,10 +82,10 @@ fn forward_rows(
     if lane == 0u { mean[row] = mu; rstd[row] = r; }
 }
 
-@group(0) @binding(2) var<storage, read> dout: array<f32>;
+@group(0) @binding(2) var<storage, read> dout: array<elem>;
 @group(0) @binding(3) var<storage, read> saved_mean: array<f32>;
 @group(0) @binding(4) var<storage, read> saved_rstd: array<f32>;
-@group(0) @binding(5) var<storage, read_write> dinp: array<f32>;
+@group(0) @binding(5) var<storage, read_write> dinp: array<elem>;
 
 // dinp += rstd · (g − mean(g) − x̂ · mean(g · x̂)),   g = dout · weight
 @compute @workgroup_size(WG)
@@ -95,19 +100,19 @@ fn backward_input(
     let mu = saved_mean[row];
     let r = saved_rstd[row];
 
-    var sum_g = 0.0;
-    var sum_gx = 0.0;
+    var sum_g = elem();
+    var sum_gx = elem();
     for (var c = 0u; c < p.cols; c++) {
         let g = dout[start + c] * weight[c];
         sum_g += g;
         sum_gx += g * (inp[start + c] - mu) * r;
     }
-    let mean_g = sum_g / f32(p.cols);
-    let mean_gx = sum_gx / f32(p.cols);
+    let mean_g = total(sum_g) / width();
+    let mean_gx = total(sum_gx) / width();
 
     for (var c = 0u; c < p.cols; c++) {
         let x_hat = (inp[start + c] - mu) * r;
-        let before = select(0.0, dinp[start + c], ACCUMULATE);
+        let before = select(elem(), dinp[start + c], ACCUMULATE);
         dinp[start + c] = before + r * (dout[start + c] * weight[c] - mean_g - x_hat * mean_gx);
     }
 }
@@ -124,33 +129,33 @@ fn backward_input_rows(
     let mu = saved_mean[row];
     let r = saved_rstd[row];
 
-    var sum_g = 0.0;
-    var sum_gx = 0.0;
+    var sum_g = elem();
+    var sum_gx = elem();
     for (var c = lane; c < p.cols; c += WG) {
         let g = dout[start + c] * weight[c];
         sum_g += g;
         sum_gx += g * (inp[start + c] - mu) * r;
     }
-    let mean_g = reduce_sum(sum_g, lane) / f32(p.cols);
-    let mean_gx = reduce_sum(sum_gx, lane) / f32(p.cols);
+    let mean_g = reduce_sum(total(sum_g), lane) / width();
+    let mean_gx = reduce_sum(total(sum_gx), lane) / width();
 
     for (var c = lane; c < p.cols; c += WG) {
         let x_hat = (inp[start + c] - mu) * r;
-        let before = select(0.0, dinp[start + c], ACCUMULATE);
+        let before = select(elem(), dinp[start + c], ACCUMULATE);
         dinp[start + c] = before + r * (dout[start + c] * weight[c] - mean_g - x_hat * mean_gx);
     }
 }
 
-@group(0) @binding(5) var<storage, read_write> dweight: array<f32>;
-@group(0) @binding(6) var<storage, read_write> dbias: array<f32>;
+@group(0) @binding(5) var<storage, read_write> dweight: array<elem>;
+@group(0) @binding(6) var<storage, read_write> dbias: array<elem>;
 
 @compute @workgroup_size(WG)
 fn backward_params(@builtin(global_invocation_id) id: vec3u, @builtin(workgroup_id) group: vec3u) {
     let c = id.x;
     if c >= p.cols { return; }
     let first = group.y * p.chunk;
-    var dw = 0.0;
-    var db = 0.0;
+    var dw = elem();
+    var db = elem();
     for (var row = first; row < min(first + p.chunk, p.rows); row++) {
         let g = dout[row * p.cols + c];
         dw += g * (inp[row * p.cols + c] - saved_mean[row]) * saved_rstd[row];

@@ -9,7 +9,7 @@
 //   chunks    [chunks]    start (element of the arena), length, row, tensor: at most CHUNK elements of one row
 //   rows      [rows]      first chunk, number of chunks
 //   tensors   [T]         first row, number of rows, excluded (1: has no radius and is never projected)
-//   partials  [chunks]    norms [rows]
+//   partials  [chunks], [chunks, WG] without SHARED     norms [rows]
 //   radii     [T]         gamma, Adam's m and v, its step count t, max_r n_r, started (0 before the first update)
 //   log       [slots, T]  gamma after its Adam step, max_r n_r, active rows, ∂L/∂gamma
 //
@@ -22,6 +22,10 @@
 //   dots         fold(chunks)     partials =    ⟨dw, w − w0⟩ of a chunk
 //   step         fold(T)          radii: one Adam step on gamma (none where ∂L/∂gamma is not finite); log[state.slot] =
 //
+// Where rows are a multiple of 4 the host appends `alias elem = vec4f;`, and `base`, starts and lengths count these: tensors
+// start at multiples of 64, so every row starts with a vector, and the padding behind a tensor stays out. Tensors of other
+// rows come as f32, in dispatches of their own. With the alias comes `total`, the sum of an elem's parts.
+//
 // A tensor whose max_r n_r is under 1e-8 has not moved: its gamma and its weights are left as they are. Sums go over
 // chunks and then over rows in a fixed order: no atomics, the same bits every time. That a ratio lies in (0, 1) is asked as
 // 0 < gamma < n + 1e-8, which is the same in IEEE arithmetic; a GPU's own division may miss 1 by an ulp and wake dead rows.
@@ -31,6 +35,7 @@ var<immediate> p: Params;
 
 override WG: u32 = 32u;
 override L2: bool = false;
+override SHARED: bool = true; // a workgroup adds its lanes' sums up; else each lane writes its own, without a barrier
 
 struct Chunk { start: u32, len: u32, row: u32, tensor: u32 }
 struct Row { first: u32, count: u32 }
@@ -41,9 +46,20 @@ struct Entry { gamma: f32, max_norm: f32, live: u32, gradient: f32 }
 const UNMOVED = 1e-8;
 
 @group(0) @binding(0) var<storage, read> chunks: array<Chunk>;
-@group(0) @binding(1) var<storage, read> w: array<f32>;
-@group(0) @binding(2) var<storage, read> w0: array<f32>;
+@group(0) @binding(1) var<storage, read> w: array<elem>;
+@group(0) @binding(2) var<storage, read> w0: array<elem>;
 @group(0) @binding(3) var<storage, read_write> partials: array<f32>;
+
+fn partials_of_chunk() -> u32 { return select(WG, 1u, SHARED); }
+
+fn write_partial(chunk: u32, sum: f32, lane: u32) {
+    if SHARED {
+        let whole = reduce_sum(sum, lane);
+        if lane == 0u { partials[chunk] = whole; }
+    } else {
+        partials[chunk * WG + lane] = sum;
+    }
+}
 
 @compute @workgroup_size(WG)
 fn distances(
@@ -55,13 +71,12 @@ fn distances(
     if index >= p.count { return; }
     let chunk = chunks[p.first + index];
     let start = chunk.start - p.base;
-    var sum = 0.0;
+    var sum = elem();
     for (var i = start + lane; i < start + chunk.len; i += WG) {
         let d = w[i] - w0[i];
         sum += select(abs(d), d * d, L2);
     }
-    sum = reduce_sum(sum, lane);
-    if lane == 0u { partials[p.first + index] = sum; }
+    write_partial(p.first + index, total(sum), lane);
 }
 
 @group(0) @binding(0) var<storage, read> tensors: array<Tensor>;
@@ -70,11 +85,12 @@ fn distances(
 @group(0) @binding(3) var<storage, read_write> norms: array<f32>;
 @group(0) @binding(4) var<storage, read_write> radii: array<Radius>;
 
-// The sum of every `stride`-th chunk of a row from `lane` on. All lanes share the row of a tensor that has one, which may
+// The sum of every `stride`-th partial sum of a row from `lane` on. All lanes share the row of a tensor that has one, which may
 // be long; else a lane takes whole rows.
 fn row_total(row: Row, lane: u32, stride: u32) -> f32 {
+    let parts = partials_of_chunk();
     var sum = 0.0;
-    for (var c = row.first + lane; c < row.first + row.count; c += stride) { sum += sums[c]; }
+    for (var i = row.first * parts + lane; i < (row.first + row.count) * parts; i += stride) { sum += sums[i]; }
     return sum;
 }
 
@@ -124,7 +140,7 @@ fn clip(
 @group(0) @binding(3) var<storage, read> row_norms: array<f32>;
 @group(0) @binding(4) var<storage, read> settled: array<Radius>; // radii, as clip left them
 @group(0) @binding(5) var<storage, read> kinds: array<Tensor>;
-@group(0) @binding(6) var<storage, read_write> w_proj: array<f32>;
+@group(0) @binding(6) var<storage, read_write> w_proj: array<elem>;
 
 // How much of its drift a row keeps, or −1 where the tensor stays as it is: excluded, not moved, or no radius yet.
 fn keep(chunk: Chunk) -> f32 {
@@ -151,7 +167,7 @@ fn project(
     }
 }
 
-@group(0) @binding(6) var<storage, read_write> w_inout: array<f32>;
+@group(0) @binding(6) var<storage, read_write> w_inout: array<elem>;
 
 @compute @workgroup_size(WG)
 fn apply(
@@ -170,7 +186,7 @@ fn apply(
     }
 }
 
-@group(0) @binding(4) var<storage, read> dw: array<f32>;
+@group(0) @binding(4) var<storage, read> dw: array<elem>;
 
 @compute @workgroup_size(WG)
 fn dots(
@@ -182,10 +198,9 @@ fn dots(
     if index >= p.count { return; }
     let chunk = chunks[p.first + index];
     let start = chunk.start - p.base;
-    var sum = 0.0;
+    var sum = elem();
     for (var i = start + lane; i < start + chunk.len; i += WG) { sum += dw[i] * (w[i] - w0[i]); }
-    sum = reduce_sum(sum, lane);
-    if lane == 0u { partials[p.first + index] = sum; }
+    write_partial(p.first + index, total(sum), lane);
 }
 
 @group(0) @binding(5) var<storage, read_write> log: array<Entry>;

@@ -48,14 +48,14 @@ struct Rows {
 
 // rows += a · b over four k. A lane's `am` has the k of row 4·lane + i in column i, `bm` its four n of k in column k.
 fn multiply(rows: ptr<function, Rows>, am: mat4x4f, bm: mat4x4f) {
-    (*rows).q0 += bm * from_lane0(am);
-    (*rows).q1 += bm * from_lane1(am);
-    (*rows).q2 += bm * from_lane2(am);
-    (*rows).q3 += bm * from_lane3(am);
-    (*rows).q4 += bm * from_lane4(am);
-    (*rows).q5 += bm * from_lane5(am);
-    (*rows).q6 += bm * from_lane6(am);
-    (*rows).q7 += bm * from_lane7(am);
+    (*rows).q0 = multiply_add((*rows).q0, bm, from_lane0(am));
+    (*rows).q1 = multiply_add((*rows).q1, bm, from_lane1(am));
+    (*rows).q2 = multiply_add((*rows).q2, bm, from_lane2(am));
+    (*rows).q3 = multiply_add((*rows).q3, bm, from_lane3(am));
+    (*rows).q4 = multiply_add((*rows).q4, bm, from_lane4(am));
+    (*rows).q5 = multiply_add((*rows).q5, bm, from_lane5(am));
+    (*rows).q6 = multiply_add((*rows).q6, bm, from_lane6(am));
+    (*rows).q7 = multiply_add((*rows).q7, bm, from_lane7(am));
 }
 
 // Lanes 0…3 and 4…7 of a vector which holds four k of one row a lane.
@@ -130,30 +130,30 @@ fn rows_of_a(group_id: vec3u, count: vec3u, lane: u32, b_along: bool) {
         var bm: mat4x4f;
         if b_along { bm = transpose(load_b(b_rows + k)); } else { bm = load_b(b_col + (k * 4u + STEPS) * (p.n / 4u)); }
         let low0 = a4[a_low.x + k];
-        low.q0 += bm * first_four(low0);
-        low.q1 += bm * last_four(low0);
+        low.q0 = multiply_add(low.q0, bm, first_four(low0));
+        low.q1 = multiply_add(low.q1, bm, last_four(low0));
         let low1 = a4[a_low.y + k];
-        low.q2 += bm * first_four(low1);
-        low.q3 += bm * last_four(low1);
+        low.q2 = multiply_add(low.q2, bm, first_four(low1));
+        low.q3 = multiply_add(low.q3, bm, last_four(low1));
         let low2 = a4[a_low.z + k];
-        low.q4 += bm * first_four(low2);
-        low.q5 += bm * last_four(low2);
+        low.q4 = multiply_add(low.q4, bm, first_four(low2));
+        low.q5 = multiply_add(low.q5, bm, last_four(low2));
         let low3 = a4[a_low.w + k];
-        low.q6 += bm * first_four(low3);
-        low.q7 += bm * last_four(low3);
+        low.q6 = multiply_add(low.q6, bm, first_four(low3));
+        low.q7 = multiply_add(low.q7, bm, last_four(low3));
         if ROWS > 32u {
             let high0 = a4[a_high.x + k];
-            high.q0 += bm * first_four(high0);
-            high.q1 += bm * last_four(high0);
+            high.q0 = multiply_add(high.q0, bm, first_four(high0));
+            high.q1 = multiply_add(high.q1, bm, last_four(high0));
             let high1 = a4[a_high.y + k];
-            high.q2 += bm * first_four(high1);
-            high.q3 += bm * last_four(high1);
+            high.q2 = multiply_add(high.q2, bm, first_four(high1));
+            high.q3 = multiply_add(high.q3, bm, last_four(high1));
             let high2 = a4[a_high.z + k];
-            high.q4 += bm * first_four(high2);
-            high.q5 += bm * last_four(high2);
+            high.q4 = multiply_add(high.q4, bm, first_four(high2));
+            high.q5 = multiply_add(high.q5, bm, last_four(high2));
             let high3 = a4[a_high.w + k];
-            high.q6 += bm * first_four(high3);
-            high.q7 += bm * last_four(high3);
+            high.q6 = multiply_add(high.q6, bm, first_four(high3));
+            high.q7 = multiply_add(high.q7, bm, last_four(high3));
         }
     }
     store4(low, group.z, m, n);

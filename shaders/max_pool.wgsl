@@ -68,15 +68,16 @@ fn backward(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index
     if c >= p.cols || lane / across >= step { return; }
     let u = group.y % p.src_h + p.padding;
     let from_y = first_window(u);
-    let to_y = min(u / p.stride + 1u, p.dst_h);
+    let to_y = min(quotient(u, p.stride) + 1u, p.dst_h);
+    let line = group.y / p.src_h * p.dst_h;
     for (var x = lane / across; x < p.src_w; x += step) {
         let v = x + p.padding;
         let from_x = first_window(v);
-        let to_x = min(v / p.stride + 1u, p.dst_w);
+        let to_x = min(quotient(v, p.stride) + 1u, p.dst_w);
         var sum = elem();
         for (var oy = from_y; oy < to_y; oy++) {
             for (var ox = from_x; ox < to_x; ox++) {
-                let i = ((group.y / p.src_h * p.dst_h + oy) * p.dst_w + ox) * p.cols + c;
+                let i = ((line + oy) * p.dst_w + ox) * p.cols + c;
                 let own = (u - oy * p.stride) * p.kernel + v - ox * p.stride;
                 sum += select(elem(), dout[i], saved_tap[i] == taps(own));
             }
@@ -88,5 +89,9 @@ fn backward(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index
 // The first window that reaches the padded coordinate `u`.
 fn first_window(u: u32) -> u32 {
     if u < p.kernel { return 0u; }
-    return (u - p.kernel) / p.stride + 1u;
+    return quotient(u - p.kernel, p.stride) + 1u;
 }
+
+// a / b without an integer division, which a CPU adapter does one lane at a time. Half a unit keeps the quotient of integers
+// below 2^20 off the borders between them, whatever the division rounds to.
+fn quotient(a: u32, b: u32) -> u32 { return u32((f32(a) + 0.5) / f32(b)); }

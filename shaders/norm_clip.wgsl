@@ -2,7 +2,7 @@
 //
 //   norm = √Σ dw²,   grad_scale = max_norm > 0 ? min(1, max_norm / (norm + 1e-6)) : 1
 //
-//   dw [len]   partials [⌈len/CHUNK⌉]   ring [slots, 4]: training loss, gradient norm, radius loss, unused
+//   dw [len], vectors of four   partials [⌈len/CHUNK⌉]   ring [slots, 4]: training loss, gradient norm, radius loss, unused
 //   health: grad_scale, and the first step (counted from 1) whose loss or gradient was not finite, 0 while there is none
 //
 //   entry     grid                writes
@@ -16,9 +16,9 @@ struct Params { len: u32, first: u32, max_norm: f32 }
 var<immediate> p: Params;
 
 override WG: u32 = 64u;
-const CHUNK = 4096u;
+const CHUNK = 4096u; // vectors of four
 
-@group(0) @binding(0) var<storage, read> dw: array<f32>;
+@group(0) @binding(0) var<storage, read> dw: array<vec4f>;
 @group(0) @binding(1) var<storage, read_write> partials: array<f32>;
 
 @compute @workgroup_size(WG)
@@ -29,9 +29,9 @@ fn squares(
 ) {
     let chunk = fold_index(group, groups);
     let start = chunk * CHUNK;
-    var sum = 0.0;
-    for (var i = start + lane; i < min(start + CHUNK, p.len); i += WG) { sum += dw[i] * dw[i]; }
-    sum = reduce_sum(sum, lane);
+    var squares = vec4f();
+    for (var i = start + lane; i < min(start + CHUNK, p.len); i += WG) { squares += dw[i] * dw[i]; }
+    let sum = reduce_sum(squares.x + squares.y + (squares.z + squares.w), lane);
     if lane == 0u && start < p.len { partials[p.first + chunk] = sum; }
 }
 

@@ -11,6 +11,9 @@
 //   backward_params  [⌈cols/WG⌉, chunks, 1]            dgamma =     Σ of `chunk` rows of dout · branch; column_sum ends it
 //
 // The gradient of `inp` is `dout` itself: it stays where it is.
+//
+// The host appends `alias elem = vec4f;`, or f32 where columns (without gamma: elements) are no multiple of 4; `cols` counts
+// these. A lane's column goes on by `turn`: a CPU adapter divides integers one lane at a time.
 
 struct Params { rows: u32, cols: u32, chunk: u32 }
 var<immediate> p: Params;
@@ -18,10 +21,10 @@ var<immediate> p: Params;
 override WG: u32 = 64u;
 override PER_LANE: u32 = 16u;
 
-@group(0) @binding(0) var<storage, read> inp: array<f32>;
-@group(0) @binding(1) var<storage, read> branch: array<f32>;
-@group(0) @binding(2) var<storage, read> gamma: array<f32>;
-@group(0) @binding(3) var<storage, read_write> out: array<f32>;
+@group(0) @binding(0) var<storage, read> inp: array<elem>;
+@group(0) @binding(1) var<storage, read> branch: array<elem>;
+@group(0) @binding(2) var<storage, read> gamma: array<elem>;
+@group(0) @binding(3) var<storage, read_write> out: array<elem>;
 
 @compute @workgroup_size(WG)
 fn forward(
@@ -40,14 +43,18 @@ fn forward_scaled(
     @builtin(local_invocation_index) lane: u32,
 ) {
     let first = fold_index(group, groups) * WG * PER_LANE + lane;
+    let turn = WG % p.cols;
+    var c = first % p.cols;
     for (var i = first; i < min(first + WG * PER_LANE, p.rows * p.cols); i += WG) {
-        out[i] = inp[i] + gamma[i % p.cols] * branch[i];
+        out[i] = inp[i] + gamma[c] * branch[i];
+        c += turn;
+        c -= select(0u, p.cols, c >= p.cols);
     }
 }
 
-@group(0) @binding(0) var<storage, read> dout: array<f32>;
-@group(0) @binding(3) var<storage, read_write> dbranch: array<f32>;
-@group(0) @binding(3) var<storage, read_write> dgamma: array<f32>;
+@group(0) @binding(0) var<storage, read> dout: array<elem>;
+@group(0) @binding(3) var<storage, read_write> dbranch: array<elem>;
+@group(0) @binding(3) var<storage, read_write> dgamma: array<elem>;
 
 @compute @workgroup_size(WG)
 fn backward_input(
@@ -56,8 +63,12 @@ fn backward_input(
     @builtin(local_invocation_index) lane: u32,
 ) {
     let first = fold_index(group, groups) * WG * PER_LANE + lane;
+    let turn = WG % p.cols;
+    var c = first % p.cols;
     for (var i = first; i < min(first + WG * PER_LANE, p.rows * p.cols); i += WG) {
-        dbranch[i] = gamma[i % p.cols] * dout[i];
+        dbranch[i] = gamma[c] * dout[i];
+        c += turn;
+        c -= select(0u, p.cols, c >= p.cols);
     }
 }
 
@@ -66,7 +77,7 @@ fn backward_params(@builtin(global_invocation_id) id: vec3u, @builtin(workgroup_
     let c = id.x;
     if c >= p.cols { return; }
     let first = group.y * p.chunk;
-    var sum = 0.0;
+    var sum = elem();
     for (var row = first; row < min(first + p.chunk, p.rows); row++) {
         sum += dout[row * p.cols + c] * branch[row * p.cols + c];
     }

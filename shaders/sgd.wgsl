@@ -4,7 +4,7 @@
 //   m = first step ? g : momentum · m + g
 //   w −= lr · (NESTEROV ? g + momentum · m : m)          plain: w −= lr · g
 //
-//   w, m, dw [len]     the arena's padding is zero and stays so
+//   w, m, dw [len]     vectors of four: an arena's segments are whole 256 bytes. Its padding is zero and stays so
 //
 //   entry     grid                         writes
 //   forward   fold(⌈len/(WG·PER_LANE)⌉)    w −= , m =
@@ -14,12 +14,12 @@ struct Params { len: u32, momentum: f32, weight_decay: f32 }
 var<immediate> p: Params;
 
 override WG: u32 = 64u;
-override PER_LANE: u32 = 16u;
+override PER_LANE: u32 = 4u;
 override NESTEROV: bool = false;
 
-@group(0) @binding(0) var<storage, read_write> w: array<f32>;
-@group(0) @binding(1) var<storage, read_write> m: array<f32>;
-@group(0) @binding(2) var<storage, read> dw: array<f32>;
+@group(0) @binding(0) var<storage, read_write> w: array<vec4f>;
+@group(0) @binding(1) var<storage, read_write> m: array<vec4f>;
+@group(0) @binding(2) var<storage, read> dw: array<vec4f>;
 @group(0) @binding(3) var<storage, read> step: Step;
 @group(0) @binding(4) var<storage, read> health: Health;
 

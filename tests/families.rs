@@ -67,17 +67,20 @@ impl Family {
     }
 }
 
-fn learner(source: &Source) -> Learner<'static> {
+fn settings(source: &Source) -> Settings {
     let plain = Sgd { momentum: 0.0, nesterov: false, weight_decay: 0.0 };
-    let settings = Settings {
+    Settings {
         optimizer: Optimizer::Sgd(plain),
         clip_norm: 0.0,
         smoothing: 0.0,
         micro_batch: 4,
         batch_norm: if source.stats.is_empty() { BatchNorm::Train } else { BatchNorm::Frozen },
         recompute: false,
-    };
-    Learner::new(gpu(), source.model(), &source.snapshot(), settings).unwrap()
+    }
+}
+
+fn learner(source: &Source) -> Learner<'static> {
+    Learner::new(gpu(), source.model(), &source.snapshot(), settings(source)).unwrap()
 }
 
 /// Where a family is saved for the library that it comes from.

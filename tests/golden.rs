@@ -3,9 +3,9 @@
 
 mod common;
 
-use common::{Fixture, gpu, relative};
+use common::{Fixture, gpu, relative, with_every_tile};
 use tpgm::cpu::mars::Norm;
-use tpgm::gpu::View;
+use tpgm::gpu::{Gpu, View};
 use tpgm::method::{BatchNorm, Learner, Optimizer, Settings, Snapshot, Tpgm, TpgmSettings};
 use tpgm::model::{Model, VitConfig};
 use tpgm::ops::adamw::AdamW;
@@ -57,14 +57,14 @@ fn assert_tensors(learner: &Learner, got: &[f32], golden: &Fixture, prefix: &str
     assert!(compared > 10, "{prefix}: only {compared} tensors were compared");
 }
 
-fn logits_and_gradients(name: &str) {
+fn logits_and_gradients(gpu: &Gpu, name: &str) {
     let golden = Fixture::open(&format!("{name}_golden"));
     let (model, weights) = model(name);
     let classes = model.classes();
     let (images, labels) = (golden.f32("images"), golden.u32("labels"));
     for (smoothing, loss, prefix) in [(0.0, "loss", "grad."), (0.1, "loss_smooth", "grad_smooth.")] {
         let settings = Settings { smoothing, ..settings(Optimizer::Sgd(PLAIN), labels.len()) };
-        let mut learner = Learner::new(gpu(), model.clone(), &weights, settings).unwrap();
+        let mut learner = Learner::new(gpu, model.clone(), &weights, settings).unwrap();
         let logits = learner.logits(&images, labels.len()).unwrap();
         assert_eq!(logits.len(), labels.len() * classes);
         let error = relative(&logits, &golden.f32("logits"));
@@ -91,17 +91,22 @@ fn logits_and_gradients(name: &str) {
 
 #[test]
 fn vit_small_matches_timm() {
-    logits_and_gradients("vit_small");
+    logits_and_gradients(gpu(), "vit_small");
 }
 
 #[test]
 fn vit_with_mean_pooling_layer_scale_and_tanh_gelu_matches_timm() {
-    logits_and_gradients("vit_mean");
+    logits_and_gradients(gpu(), "vit_mean");
 }
 
 #[test]
 fn vit_without_class_token_and_with_quick_gelu_matches_timm() {
-    logits_and_gradients("vit_quick");
+    logits_and_gradients(gpu(), "vit_quick");
+}
+
+#[test]
+fn every_variant_of_the_products_matches_timm() {
+    with_every_tile(|gpu| logits_and_gradients(gpu, "vit_mean"));
 }
 
 /// Batches `[K, B, …]` of a fixture, cut apart.

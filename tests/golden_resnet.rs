@@ -5,10 +5,10 @@ mod common;
 
 use std::collections::BTreeMap;
 
-use common::{Fixture, fixture_path, gpu, relative};
+use common::{Fixture, fixture_path, gpu, relative, with_every_tile};
 use tpgm::checkpoint::Overrides;
 use tpgm::cpu::mars::Norm;
-use tpgm::gpu::View;
+use tpgm::gpu::{Gpu, View};
 use tpgm::method::{BatchNorm, Learner, Optimizer, Settings, Snapshot, Tpgm, TpgmSettings};
 use tpgm::model::{Model, ParamLayout};
 use tpgm::ops::sgd::Sgd;
@@ -98,19 +98,19 @@ fn read(learner: &Learner, view: &View) -> Vec<f32> {
 }
 
 /// Logits, loss, gradients of one batch with batch norm frozen (which is eval mode) and in train mode.
-fn one_batch(name: &str) {
+fn one_batch(gpu: &Gpu, name: &str) {
     let golden = Fixture::open(&format!("{name}_golden"));
     let (images, labels) = batches(&golden, "batches").remove(0);
     let Net { model, start, names } = open(name);
     let plain = Optimizer::Sgd(Sgd { momentum: 0.0, nesterov: false, weight_decay: 0.0 });
     for (mode, batch_norm) in [("eval", BatchNorm::Frozen), ("train", BatchNorm::Train)] {
         let settings = settings(plain, labels.len(), batch_norm);
-        let mut learner = Learner::new(gpu(), model.clone(), &start, settings).unwrap();
+        let mut learner = Learner::new(gpu, model.clone(), &start, settings).unwrap();
         if batch_norm == BatchNorm::Frozen {
             let logits = learner.logits(&images, labels.len()).unwrap();
             let error = relative(&logits, &golden.f32("eval.logits"));
             assert!(error < LOGITS, "{name} eval logits: {error:e}");
-            let mut predictor = Predictor::new(gpu(), model.clone(), &start, labels.len()).unwrap();
+            let mut predictor = Predictor::new(gpu, model.clone(), &start, labels.len()).unwrap();
             let shared = relative(&predictor.logits(&images, labels.len()).unwrap(), &golden.f32("eval.logits"));
             assert!(shared < LOGITS, "{name} eval logits with shared activations: {shared:e}");
             println!("{name} eval logits {error:.1e}, predictor {shared:.1e}");
@@ -157,7 +157,12 @@ fn three_steps(name: &str) {
 
 #[test]
 fn one_batch_matches_pytorch_in_both_modes() {
-    NAMES.iter().for_each(|name| one_batch(name));
+    NAMES.iter().for_each(|name| one_batch(gpu(), name));
+}
+
+#[test]
+fn every_variant_of_the_products_matches_pytorch() {
+    with_every_tile(|gpu| ["resnet_basic", "clip_resnet"].iter().for_each(|name| one_batch(gpu, name)));
 }
 
 #[test]

@@ -89,7 +89,8 @@ fn every_stem_has_a_test_and_every_entry_point_a_case() {
         }
         let tail = match shader.name {
             "attention" | "attention_direct" => "const HD = 4u;\nconst HD4 = 1u;\n",
-            "batch_norm" | "relu" | "avg_pool" => "alias elem = vec4f;\n",
+            "batch_norm" | "relu" | "avg_pool" | "residual" | "column_sum" => "alias elem = vec4f;\n",
+            "mars" | "layer_norm" => "alias elem = f32;\nconst WIDTH = 1u;\nfn total(x: elem) -> f32 { return x; }\n",
             "max_pool" => "alias elem = vec4f;\nalias taps = vec4u;\n",
             "gelu" => "const KIND = 0u;\nalias elem = f32;\n",
             "conv2d" => "const TILE = 64u;\n",

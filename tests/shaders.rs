@@ -35,7 +35,14 @@ fn tails(shader: &Shader) -> Vec<String> {
         "gelu" => (0..3)
             .flat_map(|kind| ["vec4f", "f32"].map(|elem| format!("const KIND = {kind}u;\nalias elem = {elem};\n")))
             .collect(),
-        "batch_norm" | "relu" | "avg_pool" => ["vec4f", "f32"].map(|elem| format!("alias elem = {elem};\n")).into(),
+        "batch_norm" | "relu" | "avg_pool" | "residual" | "column_sum" => {
+            ["vec4f", "f32"].map(|elem| format!("alias elem = {elem};\n")).into()
+        }
+        "mars" | "layer_norm" => [("vec4f", 4, "x.x + x.y + (x.z + x.w)"), ("f32", 1, "x")]
+            .map(|(elem, width, sum)| {
+                format!("alias elem = {elem};\nconst WIDTH = {width}u;\nfn total(x: elem) -> f32 {{ return {sum}; }}\n")
+            })
+            .into(),
         "max_pool" => [("vec4f", "vec4u"), ("f32", "u32")]
             .map(|(elem, taps)| format!("alias elem = {elem};\nalias taps = {taps};\n"))
             .into(),
@@ -63,13 +70,15 @@ fn overrides(shader: &Shader) -> Vec<(&'static str, &'static [f64])> {
         "matmul_direct" => vec![("ACCUMULATE", flag), ("HAS_BIAS", flag), ("ROWS", &[32.0, 64.0])],
         "conv2d" => vec![("ACCUMULATE", flag), ("TRANSPOSED", flag)],
         "conv2d_direct" => vec![("ACCUMULATE", flag), ("COLS", &[16.0, 32.0])],
-        "layer_norm" | "relu" | "pool" => vec![("ACCUMULATE", flag)],
+        "layer_norm" | "pool" => vec![("ACCUMULATE", flag)],
+        "relu" => vec![("WG", lanes), ("ACCUMULATE", flag)],
+        "residual" | "gelu" | "adamw" => vec![("WG", lanes)],
         "batch_norm" => vec![("WG", lanes), ("TRAIN", flag), ("RELU", flag), ("SHORTCUT", flag)],
         "cross_entropy" | "norm_clip" | "max_pool" | "avg_pool" | "attention_pool" | "l2_normalize" => {
             vec![("WG", lanes)]
         }
-        "sgd" => vec![("NESTEROV", flag)],
-        "mars" => vec![("WG", lanes), ("L2", flag)],
+        "sgd" => vec![("WG", lanes), ("NESTEROV", flag)],
+        "mars" => vec![("WG", lanes), ("L2", flag), ("SHARED", flag)],
         _ => vec![],
     }
 }

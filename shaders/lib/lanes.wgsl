@@ -26,6 +26,14 @@ fn from_lane7(x: mat4x4f) -> mat4x4f {
     return mat4x4f(subgroupBroadcast(x[0], 7u), subgroupBroadcast(x[1], 7u), subgroupBroadcast(x[2], 7u), subgroupBroadcast(x[3], 7u));
 }
 
+// sum + b · a. Term by term it ran 6 to 10 % faster on lavapipe than the language's own product and sum of matrices.
+fn multiply_add(sum: mat4x4f, b: mat4x4f, a: mat4x4f) -> mat4x4f {
+    return mat4x4f(column(sum[0], b, a[0]), column(sum[1], b, a[1]), column(sum[2], b, a[2]), column(sum[3], b, a[3]));
+}
+fn column(sum: vec4f, b: mat4x4f, a: vec4f) -> vec4f {
+    return fma(b[3], vec4f(a.w), fma(b[2], vec4f(a.z), fma(b[1], vec4f(a.y), fma(b[0], vec4f(a.x), sum))));
+}
+
 // Tile (x, y) of a workgroup: down bands of BAND tiles of rows, so that the operands' panels are still in the cache when
 // they come round again. Along the columns alone, matmul's backward_input at 1024³ ran at 30 instead of 40 GFLOP/s.
 fn place_in_bands(group: vec3u, count: vec3u) -> vec2u {

@@ -6,8 +6,10 @@ use std::time::Instant;
 
 use crate::bench::peak::{repeats, run};
 use crate::bench::{Bench, Figures, Work, models};
+use crate::cpu::avg_pool::Dims as AvgPool;
 use crate::cpu::conv2d::Dims as Conv;
 use crate::cpu::max_pool::Dims as MaxPool;
+use crate::cpu::patch_embed::Prefix;
 use crate::error::Result;
 use crate::gpu::{Gpu, Program, View};
 use crate::method::learner::STATE_WORDS;
@@ -57,6 +59,8 @@ pub static KERNELS: &[(&str, Record)] = &[
     ("kernel_linear", |b| linear(b, Pass::Forward)),
     ("kernel_linear_backward_input", |b| linear(b, Pass::Input)),
     ("kernel_linear_backward_weight", |b| linear(b, Pass::Weight)),
+    ("kernel_linear_gelu", |b| fused(b, false)),
+    ("kernel_linear_residual", |b| fused(b, true)),
     ("kernel_column_sum", column_sum),
     ("kernel_layer_norm", layer_norm_forward),
     ("kernel_layer_norm_backward", layer_norm_backward),
@@ -86,6 +90,10 @@ pub static KERNELS: &[(&str, Record)] = &[
     ("kernel_max_pool", |b| max_pool(b, false)),
     ("kernel_max_pool_backward", |b| max_pool(b, true)),
     ("kernel_cross_entropy", loss),
+    ("kernel_avg_pool", |b| avg_pool(b, false)),
+    ("kernel_avg_pool_backward", |b| avg_pool(b, true)),
+    ("kernel_pool", pool),
+    ("kernel_patch_embed", patch_embed),
     ("kernel_norm_clip", |b| update(b, Update::NormClip)),
     ("kernel_sgd", |b| update(b, Update::Sgd)),
     ("kernel_adamw", |b| update(b, Update::AdamW)),
@@ -173,6 +181,20 @@ fn product(b: &Bench, pass: Pass, [m, k, n]: [usize; 3]) -> Result<Alone> {
 /// ViT-Tiny's widest layer.
 fn linear(b: &Bench, pass: Pass) -> Result<Alone> {
     product(b, pass, [ROWS, DIM, HIDDEN])
+}
+
+/// The MLP's layers with what is fused into them: the activation behind the first, the residual behind the second.
+fn fused(b: &Bench, second: bool) -> Result<Alone> {
+    let (m, n, k) = if second { (ROWS, DIM, HIDDEN) } else { (ROWS, HIDDEN, DIM) };
+    let ([inp, weight, bias], [out, other]) =
+        ([tensor(b.gpu, m * k)?, tensor(b.gpu, n * k)?, tensor(b.gpu, n)?], tensors(b.gpu, m * n)?);
+    let branch = tensor(b.gpu, m * n)?;
+    let bias = Some(&bias);
+    let program = record(b, 1, |r| match second {
+        true => ops::matmul::forward_residual(r, &out, &branch, &other, None, &inp, &weight, bias, m, n, k),
+        false => ops::matmul::forward_gelu(r, &out, &other, &inp, &weight, bias, Activation::Gelu, m, n, k),
+    })?;
+    Ok(Alone { shape: format!("{m} × {k} × {n}"), work: macs(m * k * n), program })
 }
 
 fn column_sum(b: &Bench) -> Result<Alone> {
@@ -297,6 +319,37 @@ fn max_pool(b: &Bench, backward: bool) -> Result<Alone> {
     };
     let shape = format!("{BATCH} × {height} px, 64, 3 × 3 / 2");
     Ok(Alone { shape, work: bytes(dims.in_len() + 2 * dims.out_len()), program })
+}
+
+/// The 2 × 2 pool of a ResNet-D's shortcut.
+fn avg_pool(b: &Bench, backward: bool) -> Result<Alone> {
+    let (height, width, channels) = (56, 56, CHANNELS_OUT);
+    let dims = AvgPool { batch: BATCH, height, width, channels, kernel: 2, stride: 2, ceil_mode: true };
+    let [inp, out] = [tensor(b.gpu, dims.in_len())?, tensor(b.gpu, dims.out_len())?];
+    let program = record(b, 1, |r| match backward {
+        true => ops::avg_pool::backward(r, &inp, &out, dims),
+        false => ops::avg_pool::forward(r, &out, &inp, dims),
+    })?;
+    let shape = format!("{BATCH} × {height} px, {channels}, 2 × 2 / 2");
+    Ok(Alone { shape, work: bytes(dims.in_len() + dims.out_len()), program })
+}
+
+/// The mean over what leaves ResNet-18's first stage.
+fn pool(b: &Bench) -> Result<Alone> {
+    let tokens = PIXELS / BATCH;
+    let dims = ops::pool::Dims { batch: BATCH, tokens, dim: CHANNELS_OUT, first: 0, count: tokens };
+    let [inp, out] = [tensor(b.gpu, PIXELS * CHANNELS_OUT)?, tensor(b.gpu, BATCH * CHANNELS_OUT)?];
+    let program = record(b, 1, |r| ops::pool::forward(r, &out, &inp, dims))?;
+    Ok(Alone { shape: format!("{PIXELS} × {CHANNELS_OUT}"), work: bytes(PIXELS * CHANNELS_OUT), program })
+}
+
+/// Images to patches, a row each.
+fn patch_embed(b: &Bench) -> Result<Alone> {
+    let prefix = Prefix { class_token: true, class_position: true, ..Prefix::default() };
+    let dims = ops::patch_embed::Dims { batch: BATCH, size: 224, patch: 16, dim: DIM, prefix };
+    let [images, patches] = tensors(b.gpu, BATCH * 3 * 224 * 224)?;
+    let program = record(b, 1, |r| ops::patch_embed::unfold(r, &patches, &images, dims))?;
+    Ok(Alone { shape: format!("{BATCH} × 224 px, patch 16"), work: bytes(2 * images.len), program })
 }
 
 fn loss(b: &Bench) -> Result<Alone> {

@@ -17,6 +17,7 @@ const HEADS: &str = "tpgm.heads";
 const ACTIVATION: &str = "tpgm.activation";
 const EPS: &str = "tpgm.eps";
 const POOL: &str = "tpgm.pool";
+const FC_NORM: &str = "tpgm.fc_norm";
 const NORMALIZE: &str = "tpgm.normalize";
 const PREPROCESS: &str = "tpgm.preprocess";
 const CLASSES: &str = "tpgm.classes";
@@ -28,6 +29,8 @@ pub(super) struct Own {
     pub(super) activation: Option<Activation>,
     pub(super) eps: Option<f32>,
     pub(super) pool: Option<Pool>,
+    /// Whether a norm after the mean took the place of the one that is still in the file.
+    pub(super) fc_norm: bool,
     pub(super) normalize: Option<bool>,
     pub(super) preprocess: Option<Preprocess>,
     pub(super) classes: Option<Vec<String>>,
@@ -40,6 +43,7 @@ pub(super) fn read(checkpoint: &Checkpoint) -> Result<Own> {
         activation: word(checkpoint, ACTIVATION)?,
         eps: entry(checkpoint, EPS)?,
         pool: word(checkpoint, POOL)?,
+        fc_norm: entry(checkpoint, FC_NORM)?.unwrap_or(false),
         normalize: entry(checkpoint, NORMALIZE)?,
         preprocess: entry(checkpoint, PREPROCESS)?,
         classes: entry(checkpoint, CLASSES)?,
@@ -72,6 +76,9 @@ pub fn tpgm_metadata(recognised: &Recognised) -> BTreeMap<String, String> {
         ModelConfig::Vit(config) => config.parts.normalize,
         ModelConfig::ResNet(config) => config.normalize,
     };
+    if recognised.config.vit().is_some_and(|config| config.fc_norm) {
+        entries.insert(FC_NORM.into(), "true".into());
+    }
     if normalize {
         entries.insert(NORMALIZE.into(), "true".into());
     }

@@ -60,6 +60,8 @@ pub struct Overrides {
     pub pool: Option<Pool>,
     /// The family, by its short name, where a file could be taken for several or for none.
     pub family: Option<String>,
+    /// Whether a new norm after the mean takes the place of the one behind the blocks, as MAE is fine-tuned.
+    pub fc_norm: bool,
     /// Whether features are scaled to unit length before the head.
     pub normalize: Option<bool>,
     /// A file with a head to use instead of the checkpoint's.
@@ -113,9 +115,10 @@ pub fn recognise(checkpoint: &Checkpoint, overrides: &Overrides) -> Result<Recog
 /// Where the file can't be read or a value is NaN or infinite.
 ///
 /// # Panics
-/// Where the model has newly initialised parameters: no file holds those.
+/// Where the model has newly initialised parameters other than a norm: no file holds those.
 pub fn weights(checkpoint: &Checkpoint, recognised: &Recognised) -> Result<Vec<Weight>> {
-    assert!(recognised.initialised.is_empty(), "weights: {:?} are in no file", recognised.initialised);
+    let new_norm = |name: &String| name.starts_with("fc_norm.");
+    assert!(recognised.initialised.iter().all(new_norm), "weights: {:?} are in no file", recognised.initialised);
     let config = &recognised.config;
     let (parameters, mut names) = (config.parameters(), recognised.names.as_slice());
     let mut own = parameters.as_slice();
@@ -127,7 +130,7 @@ pub fn weights(checkpoint: &Checkpoint, recognised: &Recognised) -> Result<Vec<W
         }
         (own, names) = (&own[..at], &names[..at]);
     }
-    let mut weights = read_all(checkpoint, own.to_vec(), names)?;
+    let mut weights = read_all(checkpoint, own.to_vec(), names, &recognised.initialised)?;
     if let Some(resize) = &recognised.resize {
         for (_, _, values) in weights.iter_mut().filter(|(name, ..)| *name == resize.name) {
             *values = resize.apply(values);
@@ -142,7 +145,7 @@ pub fn weights(checkpoint: &Checkpoint, recognised: &Recognised) -> Result<Vec<W
 /// # Errors
 /// As [`weights`], and where a variance is negative.
 pub fn statistics(checkpoint: &Checkpoint, recognised: &Recognised) -> Result<Vec<Weight>> {
-    let statistics = read_all(checkpoint, recognised.config.buffers(), &recognised.buffers)?;
+    let statistics = read_all(checkpoint, recognised.config.buffers(), &recognised.buffers, &[])?;
     for ((name, _, values), (_, in_file)) in statistics.iter().zip(&recognised.buffers) {
         if let Some(i) = values.iter().position(|v| *v < 0.0 && name.ends_with("running_var")) {
             let what = format!("tensor {in_file} has a variance of {} at element {i}: it is damaged", values[i]);
@@ -156,10 +159,16 @@ fn read_all(
     checkpoint: &Checkpoint,
     tensors: Vec<(String, Vec<usize>)>,
     names: &[(String, String)],
+    new: &[String],
 ) -> Result<Vec<Weight>> {
     assert_eq!(tensors.len(), names.len(), "weights: names must follow the parameters");
     let read = |((name, shape), (canonical, in_file)): ((String, Vec<usize>), &(String, String))| {
         assert_eq!(name, *canonical, "weights: names must follow the parameters");
+        if new.contains(&name) {
+            let value = if name.ends_with(".weight") { 1.0 } else { 0.0 };
+            let values = vec![value; shape.iter().product()];
+            return Ok((name, shape, values));
+        }
         Ok((name, shape, checkpoint.read_f32(in_file)?))
     };
     tensors.into_iter().zip(names).map(read).collect()

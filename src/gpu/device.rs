@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 
 use crate::error::{Error, Result};
 use crate::gpu::kernel::{Kernel, KernelKey};
-use crate::gpu::tune::Choices;
+use crate::gpu::tune::{Choices, Variant};
 
 /// Features that are used where the adapter offers them; only [`wgpu::Features::IMMEDIATES`] is needed.
 const WANTED: wgpu::Features = wgpu::Features::IMMEDIATES
@@ -50,6 +50,8 @@ pub struct Gpu {
     pub(super) pipelines: OnceLock<wgpu::PipelineCache>,
     /// Which variants were measured to be fastest.
     pub(super) choices: Mutex<Choices>,
+    /// What every product is computed in, whatever was chosen.
+    pub(super) forced: Mutex<Option<Variant>>,
     /// The first error that reached no error scope, or the reason for which the device was lost.
     fault: Arc<Mutex<Option<Fault>>>,
     /// Bytes of buffers that are alive.
@@ -228,6 +230,7 @@ impl Gpu {
             kernels: Mutex::default(),
             pipelines: OnceLock::new(),
             choices: Mutex::default(),
+            forced: Mutex::default(),
             fault,
             allocated: Arc::default(),
         })

@@ -70,6 +70,17 @@ impl Gpu {
         self.choices.lock().unwrap_or_else(|e| e.into_inner()).clone()
     }
 
+    /// Computes every product in this variant from now on, where the adapter can run it, and all else by the kernels that
+    /// go with it: how the tests go through the variants with whole models.
+    pub fn force_variant(&self, variant: Option<Variant>) {
+        *self.forced.lock().unwrap_or_else(|e| e.into_inner()) = variant;
+    }
+
+    /// What [`Gpu::force_variant`] was given last.
+    pub fn forced_variant(&self) -> Option<Variant> {
+        *self.forced.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
     /// Goes by these choices and no others.
     pub fn replace_variants(&self, choices: Choices) {
         *self.choices.lock().unwrap_or_else(|e| e.into_inner()) = choices;

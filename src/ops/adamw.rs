@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::Result;
 use crate::gpu::{View, shaders};
 use crate::model::params::Segment;
-use crate::ops::{Recorder, elementwise};
+use crate::ops::Recorder;
 
 /// Hyperparameters, as in `torch.optim.AdamW`; the learning rate comes with every step.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -44,10 +44,12 @@ pub fn step(
     segments: &[Segment],
     adamw: AdamW,
 ) -> Result<()> {
-    let kernel = r.kernel(&shaders::ADAMW, "forward", &[])?;
     for s in segments {
+        let len = s.len / 4;
+        let (constants, grid) = r.spread(len, 4);
+        let kernel = r.kernel(&shaders::ADAMW, "forward", &constants)?;
         let params = Params {
-            len: s.len as u32,
+            len: len as u32,
             beta1: adamw.beta1 as f32,
             beta2: adamw.beta2 as f32,
             eps: adamw.eps,
@@ -58,7 +60,7 @@ pub fn step(
         };
         let [w, m, v, dw] = [w, m, v, dw].map(|arena| arena.slice(s.offset, s.len));
         let views = [("w", &w), ("m", &m), ("v", &v), ("dw", &dw), ("step", step), ("health", health)];
-        r.push(&kernel, &views, &params, elementwise(s.len));
+        r.push(&kernel, &views, &params, grid);
     }
     Ok(())
 }

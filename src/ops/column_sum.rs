@@ -2,7 +2,7 @@
 
 use crate::error::Result;
 use crate::gpu::{View, shaders};
-use crate::ops::{ROWS_PER_CHUNK, Recorder, WG, check};
+use crate::ops::{ROWS_PER_CHUNK, Recorder, WG, check, elem};
 
 #[repr(C)]
 #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
@@ -21,17 +21,20 @@ pub fn forward(r: &mut Recorder, out: &View, inp: &View, rows: usize, cols: usiz
     }
     let chunks = rows.div_ceil(ROWS_PER_CHUNK);
     let [partial, _] = r.scratch("column_sum", chunks * cols);
-    let kernel = r.kernel(&shaders::COLUMN_SUM, "partial", &[])?;
-    let params = Params { rows: rows as u32, cols: cols as u32, chunk: ROWS_PER_CHUNK as u32 };
-    r.push(&kernel, &[("inp", inp), ("out", &partial)], &params, [cols.div_ceil(WG) as u32, chunks as u32, 1]);
+    let (width, tail) = elem(cols);
+    let kernel = r.gpu.kernel(&shaders::COLUMN_SUM, "partial", &[], tail)?;
+    let params = Params { rows: rows as u32, cols: (cols / width) as u32, chunk: ROWS_PER_CHUNK as u32 };
+    let grid = [(cols / width).div_ceil(WG) as u32, chunks as u32, 1];
+    r.push(&kernel, &[("inp", inp), ("out", &partial)], &params, grid);
     add_rows(r, out, &partial, chunks, cols)
 }
 
 /// The last stage: `out += ` the sum of a few rows.
 pub(super) fn add_rows(r: &mut Recorder, out: &View, inp: &View, rows: usize, cols: usize) -> Result<()> {
-    let kernel = r.kernel(&shaders::COLUMN_SUM, "forward", &[])?;
-    let params = Params { rows: rows as u32, cols: cols as u32, chunk: rows as u32 };
-    r.push(&kernel, &[("inp", inp), ("out", out)], &params, [cols.div_ceil(WG) as u32, 1, 1]);
+    let (width, tail) = elem(cols);
+    let kernel = r.gpu.kernel(&shaders::COLUMN_SUM, "forward", &[], tail)?;
+    let params = Params { rows: rows as u32, cols: (cols / width) as u32, chunk: rows as u32 };
+    r.push(&kernel, &[("inp", inp), ("out", out)], &params, [(cols / width).div_ceil(WG) as u32, 1, 1]);
     Ok(())
 }
 

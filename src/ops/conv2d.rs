@@ -327,6 +327,9 @@ pub fn backward_weight(r: &mut Recorder, dweight: &View, dout: &View, inp: &View
 fn backward_weight_part(r: &mut Recorder, dweight: &View, dout: &View, inp: &View, dims: Dims) -> Result<()> {
     let layout = layout("conv2d::backward_weight", ["inp", "dout"], inp, dout, dweight, dims);
     let pixels = dims.out_pixels();
+    if layout.pointwise() {
+        return matmul::backward_weight(r, dweight, dout, inp, pixels, dims.out_channels, dims.in_channels);
+    }
     if !layout.fast() {
         let chunks = pixels.div_ceil(CHUNK);
         let [partial] = r.scratch("conv2d::backward_weight", chunks * dweight.len);

@@ -3,7 +3,7 @@
 use crate::error::Result;
 use crate::gpu::{View, shaders};
 use crate::model::config::Activation;
-use crate::ops::{Len, Recorder, check, elem, elementwise};
+use crate::ops::{Len, Recorder, check, elem};
 
 /// What is appended to the shader, and to a matrix product's epilogue, for the activation.
 pub(super) fn kind(activation: Activation) -> String {
@@ -17,9 +17,10 @@ pub(super) fn kind(activation: Activation) -> String {
 
 fn run(r: &mut Recorder, entry: &str, views: &[(&str, &View)], len: usize, activation: Activation) -> Result<()> {
     let (width, alias) = elem(len);
-    let kernel = r.gpu.kernel(&shaders::GELU, entry, &[], &(kind(activation) + alias))?;
     let len = len / width;
-    r.push(&kernel, views, &Len { len: len as u32 }, elementwise(len));
+    let (constants, grid) = r.spread(len, width);
+    let kernel = r.gpu.kernel(&shaders::GELU, entry, &constants, &(kind(activation) + alias))?;
+    r.push(&kernel, views, &Len { len: len as u32 }, grid);
     Ok(())
 }
 

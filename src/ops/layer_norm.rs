@@ -2,7 +2,7 @@
 
 use crate::error::Result;
 use crate::gpu::{View, program::fold, shaders};
-use crate::ops::{ROWS_PER_CHUNK, Recorder, WG, check, column_sum};
+use crate::ops::{ROWS_PER_CHUNK, Recorder, WG, check, column_sum, elem_sum};
 
 /// Shape of a layer norm: statistics over `cols`, for each of `rows`.
 #[derive(Clone, Copy, Debug)]
@@ -25,7 +25,8 @@ struct Params {
 }
 
 fn params(dims: Dims) -> Params {
-    Params { rows: dims.rows as u32, cols: dims.cols as u32, eps: dims.eps, chunk: ROWS_PER_CHUNK as u32 }
+    let cols = dims.cols / elem_sum(dims.cols).0;
+    Params { rows: dims.rows as u32, cols: cols as u32, eps: dims.eps, chunk: ROWS_PER_CHUNK as u32 }
 }
 
 /// The entry point and grid: a lane a row on a CPU, a workgroup a row on a GPU.
@@ -50,7 +51,7 @@ pub fn forward(
         check("layer_norm", name, view, len);
     }
     let (entry, grid) = variant(r, "forward", rows);
-    let kernel = r.kernel(&shaders::LAYER_NORM, &entry, &[])?;
+    let kernel = r.gpu.kernel(&shaders::LAYER_NORM, &entry, &[], &elem_sum(cols).1)?;
     let views = [("out", out), ("mean", mean), ("rstd", rstd), ("inp", inp), ("weight", weight), ("bias", bias)];
     r.push(&kernel, &views, &params(dims), grid);
     Ok(())
@@ -75,7 +76,7 @@ pub fn backward_input(
     }
     let (entry, grid) = variant(r, "backward_input", rows);
     let constants = [("ACCUMULATE", f64::from(u8::from(accumulate)))];
-    let kernel = r.kernel(&shaders::LAYER_NORM, &entry, &constants)?;
+    let kernel = r.gpu.kernel(&shaders::LAYER_NORM, &entry, &constants, &elem_sum(cols).1)?;
     let views =
         [("dinp", dinp), ("dout", dout), ("inp", inp), ("weight", weight), ("saved_mean", mean), ("saved_rstd", rstd)];
     r.push(&kernel, &views, &params(dims), grid);
@@ -98,7 +99,8 @@ pub fn backward_params(
     check("layer_norm::backward_params", "dbias", dbias, cols);
     let chunks = rows.div_ceil(ROWS_PER_CHUNK);
     let [partial_weight, partial_bias] = r.scratch("layer_norm::backward_params", chunks * cols);
-    let kernel = r.kernel(&shaders::LAYER_NORM, "backward_params", &[])?;
+    let (width, tail) = elem_sum(cols);
+    let kernel = r.gpu.kernel(&shaders::LAYER_NORM, "backward_params", &[], &tail)?;
     let views = [
         ("dweight", &partial_weight),
         ("dbias", &partial_bias),
@@ -107,7 +109,7 @@ pub fn backward_params(
         ("saved_mean", mean),
         ("saved_rstd", rstd),
     ];
-    r.push(&kernel, &views, &params(dims), [cols.div_ceil(WG) as u32, chunks as u32, 1]);
+    r.push(&kernel, &views, &params(dims), [(cols / width).div_ceil(WG) as u32, chunks as u32, 1]);
     column_sum::add_rows(r, dweight, &partial_weight, chunks, cols)?;
     column_sum::add_rows(r, dbias, &partial_bias, chunks, cols)
 }

@@ -1,13 +1,18 @@
 //! Host wrapper of `shaders/mars.wgsl`: the row tables of a parameter arena, and the steps of a projection.
 
+use std::sync::Arc;
+
 use crate::cpu::mars::Norm;
 use crate::error::Result;
-use crate::gpu::{Gpu, View, buffer::align, program::fold, shaders};
+use crate::gpu::{Gpu, Kernel, View, buffer::align, program::fold, shaders};
 use crate::model::params::{Param, ParamLayout, Segment};
-use crate::ops::{Recorder, check};
+use crate::ops::{CPU_LANES, Recorder, check, elem, elem_sum};
 
-/// Elements of a row that one workgroup takes: enough to be worth its start, few enough to fill a GPU.
+/// Elements of a row, vectors of four or single ones, that one workgroup takes: enough to be worth its start, few enough
+/// to fill a GPU.
 const CHUNK: usize = 1024;
+/// Partial sums of a chunk at most: one a lane on a CPU adapter, where a reduction by barriers takes as long as the chunk.
+const PARTS: usize = CPU_LANES;
 
 /// Words of a tensor's radius state: gamma, m, v, t, largest norm, started.
 pub const RADIUS_WORDS: usize = 6;
@@ -22,7 +27,7 @@ pub struct Mars {
     pub tensors: usize,
     /// Rows of each tensor under this norm.
     pub rows: Vec<usize>,
-    segments: Vec<(Segment, u32, u32)>,
+    runs: Vec<Run>,
     chunk_table: View,
     row_table: View,
     tensor_table: View,
@@ -30,6 +35,20 @@ pub struct Mars {
     norms: View,
     /// State of the radii, [`RADIUS_WORDS`] words a tensor: what a run must save to resume.
     pub radii: View,
+}
+
+/// Chunks of one segment's tensors whose rows are vectors of `width` elements: what one dispatch takes.
+#[derive(Clone, Copy, Debug)]
+struct Run {
+    segment: Segment,
+    width: usize,
+    first: usize,
+    count: usize,
+}
+
+/// Vectors of four where every row of a tensor starts with one.
+fn width(cols: usize) -> usize {
+    elem(cols).0
 }
 
 #[repr(C)]
@@ -59,40 +78,48 @@ impl Mars {
         excluded: &[bool],
     ) -> Result<Mars> {
         assert_eq!(excluded.len(), layout.params.len(), "mars: one flag a tensor");
-        let (mut chunks, mut rows, mut tensors): (Vec<u32>, Vec<u32>, Vec<u32>) = Default::default();
-        // A segment holds whole tensors, so its chunks are a run of the table.
-        let mut segments: Vec<(Segment, u32, u32)> = segments.iter().map(|s| (*s, 0, 0)).collect();
-        let mut counts = Vec::new();
-        for (t, param) in layout.params.iter().enumerate() {
-            let count = norm.rows(&param.shape);
-            let cols = param.len / count;
-            counts.push(count);
-            tensors.extend([rows.len() as u32 / 2, count as u32, u32::from(excluded[t])]);
-            let first_chunk = chunks.len() as u32 / 4;
-            for row in 0..count {
-                rows.extend([chunks.len() as u32 / 4, cols.div_ceil(CHUNK) as u32]);
-                for start in (0..cols).step_by(CHUNK) {
-                    let len = CHUNK.min(cols - start);
-                    let at = param.offset + row * cols + start;
-                    chunks.extend([at as u32, len as u32, rows.len() as u32 / 2 - 1, t as u32]);
+        let counts: Vec<usize> = layout.params.iter().map(|p| norm.rows(&p.shape)).collect();
+        let cols = |t: usize| layout.params[t].len / counts[t];
+        let mut tensors: Vec<u32> = Vec::new();
+        let mut first_rows = Vec::new();
+        let mut row_count = 0;
+        for (count, excluded) in counts.iter().zip(excluded) {
+            first_rows.push(row_count);
+            tensors.extend([row_count as u32, *count as u32, u32::from(*excluded)]);
+            row_count += count;
+        }
+        let (mut chunks, mut rows) = (Vec::new(), vec![0; 2 * row_count]);
+        let mut runs = Vec::new();
+        for segment in segments {
+            let inside = |t: &usize| (segment.offset..segment.offset + segment.len).contains(&layout.params[*t].offset);
+            for width_of_run in [4, 1] {
+                let first = chunks.len() / 4;
+                for t in (0..counts.len()).filter(inside).filter(|t| width(cols(*t)) == width_of_run) {
+                    let cols = cols(t) / width_of_run;
+                    for row in 0..counts[t] {
+                        let index = first_rows[t] + row;
+                        rows[2 * index] = chunks.len() as u32 / 4;
+                        rows[2 * index + 1] = cols.div_ceil(CHUNK) as u32;
+                        for start in (0..cols).step_by(CHUNK) {
+                            let at = layout.params[t].offset / width_of_run + row * cols + start;
+                            let len = CHUNK.min(cols - start);
+                            chunks.extend([at as u32, len as u32, index as u32, t as u32]);
+                        }
+                    }
+                }
+                let count = chunks.len() / 4 - first;
+                if count > 0 {
+                    runs.push(Run { segment: *segment, width: width_of_run, first, count });
                 }
             }
-            let home = segments
-                .iter_mut()
-                .find(|(s, _, _)| (s.offset..s.offset + s.len).contains(&param.offset))
-                .expect("every tensor lies in a segment");
-            if home.2 == 0 {
-                home.1 = first_chunk;
-            }
-            home.2 += chunks.len() as u32 / 4 - first_chunk;
         }
         Ok(Mars {
             norm,
             tensors: layout.params.len(),
             rows: counts,
-            segments,
-            partials: gpu.buffer("projection partial sums", chunks.len() / 4)?,
-            norms: gpu.buffer("row norms", rows.len() / 2)?,
+            runs,
+            partials: gpu.buffer("projection partial sums", chunks.len() / 4 * PARTS)?,
+            norms: gpu.buffer("row norms", row_count)?,
             radii: gpu.buffer("radii", layout.params.len() * RADIUS_WORDS)?,
             chunk_table: gpu.upload("projection chunk table", &chunks)?,
             row_table: gpu.upload("projection row table", &rows)?,
@@ -103,9 +130,13 @@ impl Mars {
     /// Bytes of the buffers that [`Mars::new`] allocates.
     pub fn bytes(layout: &ParamLayout, norm: Norm) -> u64 {
         let rows = |p: &Param| norm.rows(&p.shape);
-        let chunks: usize = layout.params.iter().map(|p| rows(p) * (p.len / rows(p)).div_ceil(CHUNK)).sum();
+        let chunks_of = |p: &Param| {
+            let cols = p.len / rows(p);
+            rows(p) * (cols / width(cols)).div_ceil(CHUNK)
+        };
+        let chunks: usize = layout.params.iter().map(chunks_of).sum();
         let (rows, tensors) = (layout.params.iter().map(rows).sum::<usize>(), layout.params.len());
-        let lens = [chunks, 4 * chunks, rows, 2 * rows, RADIUS_WORDS * tensors, 3 * tensors];
+        let lens = [PARTS * chunks, 4 * chunks, rows, 2 * rows, RADIUS_WORDS * tensors, 3 * tensors];
         lens.iter().map(|len| align(*len) as u64 * 4).sum()
     }
 
@@ -113,23 +144,24 @@ impl Mars {
         Params { tensors: self.tensors as u32, ..Params::default() }
     }
 
-    /// Records `entry` once a segment; `arenas` are cut to it, `whole` are bound as they are.
-    fn each_segment(
-        &self,
-        r: &mut Recorder,
-        entry: &str,
-        arenas: &[(&str, &View)],
-        whole: &[(&str, &View)],
-    ) -> Result<()> {
-        let constants = [("WG", r.reduce_lanes() as f64), ("L2", f64::from(u8::from(self.norm == Norm::L2)))];
-        let kernel = r.kernel(&shaders::MARS, entry, &constants)?;
-        for (segment, first, count) in &self.segments {
-            let cut: Vec<(&str, View)> =
-                arenas.iter().map(|(name, arena)| (*name, arena.slice(segment.offset, segment.len))).collect();
+    fn kernel(&self, r: &Recorder, entry: &str, width: usize) -> Result<Arc<Kernel>> {
+        let flag = |on: bool| f64::from(u8::from(on));
+        let constants =
+            [("WG", r.reduce_lanes() as f64), ("L2", flag(self.norm == Norm::L2)), ("SHARED", flag(!r.for_cpu))];
+        r.gpu.kernel(&shaders::MARS, entry, &constants, &elem_sum(width).1)
+    }
+
+    /// Records `entry` once a segment and width; `arenas` are cut to it, `whole` are bound as they are.
+    fn each_run(&self, r: &mut Recorder, entry: &str, arenas: &[(&str, &View)], whole: &[(&str, &View)]) -> Result<()> {
+        for run in &self.runs {
+            let kernel = self.kernel(r, entry, run.width)?;
+            let Segment { offset, len } = run.segment;
+            let cut: Vec<(&str, View)> = arenas.iter().map(|(name, arena)| (*name, arena.slice(offset, len))).collect();
             let mut views: Vec<(&str, &View)> = cut.iter().map(|(name, view)| (*name, view)).collect();
             views.extend(whole);
-            let params = Params { base: segment.offset as u32, first: *first, count: *count, ..self.params() };
-            r.push(&kernel, &views, &params, fold(*count as usize));
+            let base = (offset / run.width) as u32;
+            let params = Params { base, first: run.first as u32, count: run.count as u32, ..self.params() };
+            r.push(&kernel, &views, &params, fold(run.count));
         }
         Ok(())
     }
@@ -138,9 +170,8 @@ impl Mars {
     /// gets its first value; without, it stays unset (a tensor without a radius is not projected).
     pub fn clip(&self, r: &mut Recorder, w: &View, w0: &View, start: bool) -> Result<()> {
         let tables = [("chunks", &self.chunk_table), ("partials", &self.partials)];
-        self.each_segment(r, "distances", &[("w", w), ("w0", w0)], &tables)?;
-        let constants = [("WG", r.reduce_lanes() as f64), ("L2", f64::from(u8::from(self.norm == Norm::L2)))];
-        let kernel = r.kernel(&shaders::MARS, "clip", &constants)?;
+        self.each_run(r, "distances", &[("w", w), ("w0", w0)], &tables)?;
+        let kernel = self.kernel(r, "clip", 4)?;
         let views = [
             ("tensors", &self.tensor_table),
             ("rows", &self.row_table),
@@ -155,12 +186,12 @@ impl Mars {
 
     /// `w_proj = ` the projection of `w`, by the norms and radii of the last [`Mars::clip`].
     pub fn project(&self, r: &mut Recorder, w_proj: &View, w: &View, w0: &View) -> Result<()> {
-        self.each_segment(r, "project", &[("w_proj", w_proj), ("w", w), ("w0", w0)], &self.settled())
+        self.each_run(r, "project", &[("w_proj", w_proj), ("w", w), ("w0", w0)], &self.settled())
     }
 
     /// `w = ` its own projection.
     pub fn apply(&self, r: &mut Recorder, w: &View, w0: &View) -> Result<()> {
-        self.each_segment(r, "apply", &[("w_inout", w), ("w0", w0)], &self.settled())
+        self.each_run(r, "apply", &[("w_inout", w), ("w0", w0)], &self.settled())
     }
 
     fn settled(&self) -> [(&'static str, &View); 4] {
@@ -187,9 +218,8 @@ impl Mars {
         assert!(log.len.is_multiple_of(self.tensors * LOG_WORDS), "mars::step: log of {} words", log.len);
         check("mars::step", "radii", &self.radii, self.tensors * RADIUS_WORDS);
         let tables = [("chunks", &self.chunk_table), ("partials", &self.partials)];
-        self.each_segment(r, "dots", &[("w", w), ("w0", w0), ("dw", dw)], &tables)?;
-        let constants = [("WG", r.reduce_lanes() as f64), ("L2", f64::from(u8::from(self.norm == Norm::L2)))];
-        let kernel = r.kernel(&shaders::MARS, "step", &constants)?;
+        self.each_run(r, "dots", &[("w", w), ("w0", w0), ("dw", dw)], &tables)?;
+        let kernel = self.kernel(r, "step", 4)?;
         let views = [
             ("tensors", &self.tensor_table),
             ("rows", &self.row_table),

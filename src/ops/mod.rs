@@ -41,6 +41,10 @@ use crate::ops::product::Product;
 const WG: usize = 64;
 /// Elements that a lane of an elementwise kernel takes.
 const PER_LANE: usize = 16;
+/// The same on a CPU adapter, where a workgroup is [`CPU_LANES`] wide: long enough to be worth its start.
+const CPU_PER_LANE: usize = 512;
+/// Lanes of a CPU's vector register.
+const CPU_LANES: usize = 8;
 
 /// Rows that one lane adds up in the first stage of a sum over rows.
 const ROWS_PER_CHUNK: usize = 64;
@@ -85,11 +89,12 @@ pub fn scratch_len(rows: usize, cols: usize) -> usize {
 impl<'a> Recorder<'a> {
     /// An empty program that records for `gpu`; `scratch` is at least the largest [`scratch_len`] of its ops.
     pub fn new(gpu: &'a Gpu, scratch: &'a View) -> Self {
+        let forced = gpu.forced_variant();
         Recorder {
             gpu,
             program: Program::new(),
-            for_cpu: gpu.is_cpu(),
-            forced: None,
+            for_cpu: forced.map_or(gpu.is_cpu(), |variant| variant.tile.is_direct()),
+            forced,
             untuned: Vec::new(),
             max_flops: MAX_FLOPS,
             scratch,
@@ -128,7 +133,18 @@ impl<'a> Recorder<'a> {
     /// Invocations of a workgroup whose lanes reduce together: on a CPU adapter a barrier is dear and eight lanes are
     /// one vector register.
     fn reduce_lanes(&self) -> usize {
-        if self.for_cpu { 8 } else { 64 }
+        if self.for_cpu { CPU_LANES } else { WG }
+    }
+
+    /// How an elementwise kernel over `len` elements, each a vector of `width`, is spread: its overrides and its grid.
+    ///
+    /// Neighbouring lanes take neighbouring elements everywhere. On a CPU adapter a workgroup is one vector register wide,
+    /// so that it walks through memory in one go: a wider one is run eight lanes after eight lanes, each with the whole
+    /// stride of the workgroup from one of its elements to the next, and two to five times slower.
+    fn spread(&self, len: usize, width: usize) -> ([(&'static str, f64); 2], [u32; 3]) {
+        let (lanes, elements) = if self.for_cpu { (CPU_LANES, CPU_PER_LANE) } else { (WG, PER_LANE) };
+        let per_lane = elements / width;
+        ([("WG", lanes as f64), ("PER_LANE", per_lane as f64)], program::fold(len.div_ceil(lanes * per_lane)))
     }
 
     fn kernel(&self, shader: &'static Shader, entry: &str, constants: &[(&str, f64)]) -> Result<Arc<Kernel>> {
@@ -194,6 +210,13 @@ fn check(op: &str, name: &str, view: &View, len: usize) {
 /// For shaders that leave the element type to the host: vectors of four where `channels` allows, and what is appended.
 fn elem(channels: usize) -> (usize, &'static str) {
     if channels.is_multiple_of(4) { (4, "alias elem = vec4f;\n") } else { (1, "alias elem = f32;\n") }
+}
+
+/// As [`elem`], for shaders that add an element's parts up.
+fn elem_sum(channels: usize) -> (usize, String) {
+    let (width, alias) = elem(channels);
+    let total = if width == 4 { "x.x + x.y + (x.z + x.w)" } else { "x" };
+    (width, format!("{alias}const WIDTH = {width}u;\nfn total(x: elem) -> f32 {{ return {total}; }}\n"))
 }
 
 /// A grid for `len` elements of an elementwise kernel.

@@ -6,7 +6,7 @@ use crate::model::params::Segment;
 use crate::ops::{Recorder, check};
 
 /// Elements of the gradient that one workgroup squares and adds: `CHUNK` of the shader.
-const CHUNK: usize = 4096;
+const CHUNK: usize = 16384;
 
 /// Elements of the `health` buffer: the clipping scale, and the first bad step.
 pub const HEALTH_LEN: usize = 2;
@@ -43,7 +43,7 @@ pub fn forward(
     let mut first = 0;
     for segment in segments {
         let groups = segment.len.div_ceil(CHUNK);
-        let params = Params { len: segment.len as u32, first, max_norm };
+        let params = Params { len: segment.len as u32 / 4, first, max_norm };
         let part = dw.slice(segment.offset, segment.len);
         r.push(&squares, &[("dw", &part), ("partials", partials)], &params, fold(groups));
         first += groups as u32;

@@ -2,15 +2,16 @@
 
 use crate::error::Result;
 use crate::gpu::{View, shaders};
-use crate::ops::{Len, Recorder, check, elem, elementwise};
+use crate::ops::{Len, Recorder, check, elem};
 
 /// `out = max(inp, 0)`, as long as `inp`.
 pub fn forward(r: &mut Recorder, out: &View, inp: &View) -> Result<()> {
     check("relu", "out", out, inp.len);
     let (width, tail) = elem(inp.len);
-    let kernel = r.gpu.kernel(&shaders::RELU, "forward", &[], tail)?;
     let len = inp.len / width;
-    r.push(&kernel, &[("out", out), ("inp", inp)], &Len { len: len as u32 }, elementwise(len));
+    let (constants, grid) = r.spread(len, width);
+    let kernel = r.gpu.kernel(&shaders::RELU, "forward", &constants, tail)?;
+    r.push(&kernel, &[("out", out), ("inp", inp)], &Len { len: len as u32 }, grid);
     Ok(())
 }
 
@@ -19,10 +20,11 @@ pub fn backward(r: &mut Recorder, dinp: &View, dout: &View, out: &View, accumula
     check("relu::backward", "dinp", dinp, out.len);
     check("relu::backward", "dout", dout, out.len);
     let (width, tail) = elem(out.len);
-    let constants = [("ACCUMULATE", f64::from(u8::from(accumulate)))];
-    let kernel = r.gpu.kernel(&shaders::RELU, "backward", &constants, tail)?;
     let len = out.len / width;
+    let ([lanes, per_lane], grid) = r.spread(len, width);
+    let constants = [lanes, per_lane, ("ACCUMULATE", f64::from(u8::from(accumulate)))];
+    let kernel = r.gpu.kernel(&shaders::RELU, "backward", &constants, tail)?;
     let views = [("dinp", dinp), ("dout", dout), ("saved_out", out)];
-    r.push(&kernel, &views, &Len { len: len as u32 }, elementwise(len));
+    r.push(&kernel, &views, &Len { len: len as u32 }, grid);
     Ok(())
 }

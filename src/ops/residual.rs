@@ -2,7 +2,7 @@
 
 use crate::error::Result;
 use crate::gpu::{View, shaders};
-use crate::ops::{ROWS_PER_CHUNK, Recorder, WG, check, column_sum, elementwise};
+use crate::ops::{ROWS_PER_CHUNK, Recorder, WG, check, column_sum, elem};
 
 #[repr(C)]
 #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
@@ -14,6 +14,15 @@ struct Params {
 
 fn params(rows: usize, cols: usize) -> Params {
     Params { rows: rows as u32, cols: cols as u32, chunk: ROWS_PER_CHUNK as u32 }
+}
+
+/// Runs an elementwise entry.
+fn run(r: &mut Recorder, entry: &str, views: &[(&str, &View)], rows: usize, cols: usize) -> Result<()> {
+    let (width, tail) = elem(cols);
+    let (constants, grid) = r.spread(rows * cols / width, width);
+    let kernel = r.gpu.kernel(&shaders::RESIDUAL, entry, &constants, tail)?;
+    r.push(&kernel, views, &params(rows, cols / width), grid);
+    Ok(())
 }
 
 /// `out = inp + gamma·branch`, all `[rows, cols]`; `gamma` (`[cols]`) is the layer scale, where there is one.
@@ -30,17 +39,15 @@ pub fn forward(
         check("residual", name, view, rows * cols);
     }
     let mut views = vec![("out", out), ("inp", inp), ("branch", branch)];
-    let entry = match gamma {
+    match gamma {
         Some(gamma) => {
             check("residual", "gamma", gamma, cols);
             views.push(("gamma", gamma));
-            "forward_scaled"
+            run(r, "forward_scaled", &views, rows, cols)
         }
-        None => "forward",
-    };
-    let kernel = r.kernel(&shaders::RESIDUAL, entry, &[])?;
-    r.push(&kernel, &views, &params(rows, cols), elementwise(rows * cols));
-    Ok(())
+        // Without columns to tell apart it is one row.
+        None => run(r, "forward", &views, 1, rows * cols),
+    }
 }
 
 /// `dbranch = gamma·dout`. Without a layer scale `dout` itself is the branch's gradient.
@@ -55,10 +62,7 @@ pub fn backward_input(
     check("residual::backward_input", "dbranch", dbranch, rows * cols);
     check("residual::backward_input", "dout", dout, rows * cols);
     check("residual::backward_input", "gamma", gamma, cols);
-    let kernel = r.kernel(&shaders::RESIDUAL, "backward_input", &[])?;
-    let views = [("dbranch", dbranch), ("dout", dout), ("gamma", gamma)];
-    r.push(&kernel, &views, &params(rows, cols), elementwise(rows * cols));
-    Ok(())
+    run(r, "backward_input", &[("dbranch", dbranch), ("dout", dout), ("gamma", gamma)], rows, cols)
 }
 
 /// `dgamma += Σ_rows dout·branch` (`[cols]`).
@@ -75,8 +79,10 @@ pub fn backward_params(
     check("residual::backward_params", "branch", branch, rows * cols);
     let chunks = rows.div_ceil(ROWS_PER_CHUNK);
     let [partial, _] = r.scratch("residual::backward_params", chunks * cols);
-    let kernel = r.kernel(&shaders::RESIDUAL, "backward_params", &[])?;
+    let (width, tail) = elem(cols);
+    let kernel = r.gpu.kernel(&shaders::RESIDUAL, "backward_params", &[], tail)?;
     let views = [("dgamma", &partial), ("dout", dout), ("branch", branch)];
-    r.push(&kernel, &views, &params(rows, cols), [cols.div_ceil(WG) as u32, chunks as u32, 1]);
+    let grid = [(cols / width).div_ceil(WG) as u32, chunks as u32, 1];
+    r.push(&kernel, &views, &params(rows, cols / width), grid);
     column_sum::add_rows(r, dgamma, &partial, chunks, cols)
 }

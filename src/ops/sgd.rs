@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::Result;
 use crate::gpu::{View, shaders};
 use crate::model::params::Segment;
-use crate::ops::{Recorder, elementwise};
+use crate::ops::Recorder;
 
 /// Hyperparameters, as in `torch.optim.SGD`; the learning rate comes with every step.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -40,14 +40,17 @@ pub fn step(
 ) -> Result<()> {
     assert_eq!(m.is_some(), sgd.momentum != 0.0, "sgd: a momentum buffer goes with a momentum");
     let entry = if m.is_some() { "forward" } else { "plain" };
-    let kernel = r.kernel(&shaders::SGD, entry, &[("NESTEROV", f64::from(u8::from(sgd.nesterov)))])?;
     for s in segments {
-        let params = Params { len: s.len as u32, momentum: sgd.momentum, weight_decay: sgd.weight_decay };
+        let len = s.len / 4;
+        let ([lanes, per_lane], grid) = r.spread(len, 4);
+        let constants = [lanes, per_lane, ("NESTEROV", f64::from(u8::from(sgd.nesterov)))];
+        let kernel = r.kernel(&shaders::SGD, entry, &constants)?;
+        let params = Params { len: len as u32, momentum: sgd.momentum, weight_decay: sgd.weight_decay };
         let [w, dw] = [w, dw].map(|arena| arena.slice(s.offset, s.len));
         let m = m.map(|m| m.slice(s.offset, s.len));
         let mut views = vec![("w", &w), ("dw", &dw), ("step", step), ("health", health)];
         views.extend(m.as_ref().map(|m| ("m", m)));
-        r.push(&kernel, &views, &params, elementwise(s.len));
+        r.push(&kernel, &views, &params, grid);
     }
     Ok(())
 }

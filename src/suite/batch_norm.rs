@@ -193,15 +193,14 @@ fn outlier(s: &mut Suite) -> Result<()> {
 }
 
 pub(super) fn relu(s: &mut Suite) -> Result<()> {
-    let natural = Launch::natural(s.gpu);
-    for launch in [natural, Launch { fold: true, ..natural }] {
-        for len in [1, 3, 63, 64, 65, 768, 5001, 5000] {
+    for launch in Launch::all(s.gpu) {
+        for len in [1, 2, 3, 4, 5, 6, 7, 8, 9, 63, 64, 65, 768, 4099, 4100, 5001, 5000] {
             let mut random = Random::new(len as u64);
             let (mut inp, dout, before) = (random.vec(len), random.vec(len), random.vec(len));
             inp[len / 2] = 0.0;
             let mut want = vec![0.0; len];
             cpu::relu::forward(&mut want, &wide(&inp));
-            let mut c = Case::new(s.gpu, format!("len {len}{}", if launch.fold { ", folded" } else { "" }), 0)?;
+            let mut c = Case::new(s.gpu, format!("len {len}, {}", launch.suffix()), 0)?;
             let [inp, dout_view, out] = [c.input("inp", &inp)?, c.input("dout", &dout)?, c.output("out", len)?];
             c.run(launch, |r| ops::relu::forward(r, &out, &inp))?;
             c.expect("relu::forward", &out, &want, 0.0);

@@ -150,7 +150,21 @@ pub(super) fn epilogues(s: &mut Suite) -> Result<()> {
 
 /// Added to what was there: a sum over `rows`, in one stage or two.
 pub(super) fn column_sum(s: &mut Suite) -> Result<()> {
-    let shapes = [(1, 1), (1, 65), (3, 197), (63, 3), (65, 63), (128, 65), (129, 65), (197, 768), (768, 1), (400, 3)];
+    let shapes = [
+        (1, 1),
+        (1, 65),
+        (3, 197),
+        (63, 3),
+        (65, 63),
+        (128, 65),
+        (129, 65),
+        (197, 768),
+        (768, 1),
+        (400, 3),
+        (70, 4),
+        (131, 260),
+        (5, 1028),
+    ];
     for (i, (rows, cols)) in shapes.into_iter().enumerate() {
         let mut random = Random::new(100 + i as u64);
         let (inp, before) = (random.vec(rows * cols), random.vec(cols));

@@ -23,10 +23,11 @@ pub(super) fn step_words(
     [lr.to_bits(), correction1.to_bits(), correction2_sqrt.to_bits(), step, slot, u32::from(step == 1), micro]
 }
 
-/// Tensors of odd lengths, 6,272 elements with padding, and ways to cut them: whole, cut in three, and with a hole that no
+/// Tensors of odd lengths, 23,296 elements with padding: more than one chunk of norm_clip, and of the optimisers' workgroups;
+/// and ways to cut them: whole, cut in three, and with a hole that no
 /// kernel may touch.
 fn arena() -> (ParamLayout, Vec<(&'static str, Vec<Segment>)>) {
-    let lens = [1, 3, 63, 65, 197, 768, 5000];
+    let lens = [1, 3, 63, 65, 197, 768, 5000, 17_001];
     let tensors: Vec<_> = lens.iter().map(|len| (format!("t{len}"), vec![*len])).collect();
     let layout = ParamLayout::new(&tensors);
     let whole = vec![Segment { offset: 0, len: layout.len }];
@@ -44,18 +45,13 @@ fn covered(segments: &[Segment]) -> impl Iterator<Item = usize> + '_ {
     segments.iter().flat_map(|s| s.offset..s.offset + s.len)
 }
 
-fn launches(s: &Suite) -> [Launch; 2] {
-    let natural = Launch::natural(s.gpu);
-    [natural, Launch { fold: true, ..natural }]
-}
-
 /// Steps of an optimiser that are run one after another.
 const STEPS: usize = 3;
 
 pub(super) fn sgd(s: &mut Suite) -> Result<()> {
     let (layout, cuts) = arena();
     let kinds = [(0.0, false, 0.0), (0.0, false, 0.1), (0.9, false, 0.0), (0.9, true, 0.1)];
-    for launch in launches(s) {
+    for launch in Launch::all(s.gpu) {
         for (cut, segments) in &cuts {
             for (momentum, nesterov, weight_decay) in kinds {
                 let sgd = Sgd { momentum, nesterov, weight_decay };
@@ -77,8 +73,7 @@ fn sgd_case(
 ) -> Result<()> {
     let mut random = Random::new(31);
     let (lr, grad_scale) = (0.1f32, 0.37f32);
-    let fold = if launch.fold { ", folded" } else { "" };
-    let mut c = Case::new(s.gpu, format!("{name}{fold}"), 0)?;
+    let mut c = Case::new(s.gpu, format!("{name}, {}", launch.suffix()), 0)?;
     let (w32, m32) = (random.vec(layout.len), random.vec(layout.len));
     let (w, m) = (c.input("w", &w32)?, c.input("m", &m32)?);
     let health = c.words("health", &[grad_scale.to_bits(), 0])?;
@@ -108,7 +103,7 @@ fn sgd_case(
 
 pub(super) fn adamw(s: &mut Suite) -> Result<()> {
     let (layout, cuts) = arena();
-    for launch in launches(s) {
+    for launch in Launch::all(s.gpu) {
         for (cut, segments) in &cuts {
             for weight_decay in [0.0, 0.05] {
                 let adamw = AdamW { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay };
@@ -129,8 +124,7 @@ fn adamw_case(
 ) -> Result<()> {
     let mut random = Random::new(37);
     let (lr, grad_scale) = (0.01f32, 0.37f32);
-    let fold = if launch.fold { ", folded" } else { "" };
-    let mut c = Case::new(s.gpu, format!("{name}{fold}"), 0)?;
+    let mut c = Case::new(s.gpu, format!("{name}, {}", launch.suffix()), 0)?;
     let (w32, zero) = (random.vec(layout.len), vec![0.0; layout.len]);
     let [w, m, v] = [c.input("w", &w32)?, c.input("m", &zero)?, c.input("v", &zero)?];
     let health = c.words("health", &[grad_scale.to_bits(), 0])?;
@@ -197,9 +191,9 @@ pub(super) fn norm_clip(s: &mut Suite) -> Result<()> {
                 let parts: Vec<&[f64]> = segments.iter().map(|s| &dw64[s.offset..s.offset + s.len]).collect();
                 let norm = cpu::norm_clip::norm(&parts);
                 let scale = if max_norm > 0.0 { cpu::norm_clip::scale(norm, f64::from(max_norm)) } else { 1.0 };
-                let squares = parts.iter().flat_map(|p| p.chunks(4096)).map(|c| c.iter().map(|x| x * x).sum::<f64>());
+                let squares = parts.iter().flat_map(|p| p.chunks(16_384)).map(|c| c.iter().map(|x| x * x).sum::<f64>());
                 // Sums of squares, all positive: their errors are relative to the sum. The scale is two operations more.
-                let tolerance = sum_tolerance(4096, 4.0);
+                let tolerance = sum_tolerance(16_384, 4.0);
                 c.expect("norm_clip::squares", &clip.partials, &squares.collect::<Vec<_>>(), tolerance);
                 c.expect_at("norm_clip::clip", &clip.health, &[0..1], &[scale, 0.0], tolerance + 4.0 * EPS);
                 c.expect_bits("norm_clip::clip", &clip.health, &[1..HEALTH_LEN], &[0, 0]);

@@ -20,14 +20,14 @@ fn folded(launch: Launch) -> &'static str {
 
 pub(super) fn gelu(s: &mut Suite) -> Result<()> {
     use Activation::{Gelu, GeluTanh, QuickGelu};
-    for launch in launches(s) {
+    for launch in Launch::all(s.gpu) {
         for activation in [Gelu, GeluTanh, QuickGelu] {
             for len in [1, 3, 63, 65, 197, 768, 5000] {
                 let mut random = Random::new(len as u64);
                 // Half of them where the curve bends, half out to ±30, where naive forms overflow.
                 let spread = |(i, x): (usize, f32)| if i.is_multiple_of(2) { 3.0 * x } else { 30.0 * x };
                 let inp: Vec<f32> = random.vec(len).into_iter().enumerate().map(spread).collect();
-                let name = format!("{activation:?}, len {len}{}", folded(launch));
+                let name = format!("{activation:?}, len {len}, {}", launch.suffix());
                 // Four operations around Φ, of which the fit is within 1.2e-7, or around an exponential, which may be
                 // off by 3 + 2·|argument| units in the last place: up to 4 where the result is not tiny.
                 gelu_case(s, launch, name, activation, inp, 16.0 * EPS)?;
@@ -38,7 +38,7 @@ pub(super) fn gelu(s: &mut Suite) -> Result<()> {
         // its definition, in PyTorch too.
         for activation in [Gelu, QuickGelu] {
             let inp: Vec<f32> = Random::new(7).vec(197).into_iter().map(|x| -4.5 + 1.5 * x).collect();
-            gelu_case(s, launch, format!("{activation:?}, −6..−3{}", folded(launch)), activation, inp, 64.0 * EPS)?;
+            gelu_case(s, launch, format!("{activation:?}, −6..−3, {}", launch.suffix()), activation, inp, 64.0 * EPS)?;
         }
     }
     Ok(())
@@ -72,13 +72,27 @@ fn gelu_case(
 }
 
 pub(super) fn residual(s: &mut Suite) -> Result<()> {
-    for launch in launches(s) {
-        for (rows, cols) in [(1, 1), (3, 65), (63, 3), (65, 197), (197, 63), (2, 768), (300, 3)] {
+    for launch in Launch::all(s.gpu) {
+        for (rows, cols) in [
+            (1, 1),
+            (3, 65),
+            (63, 3),
+            (65, 197),
+            (197, 63),
+            (2, 768),
+            (300, 3),
+            (5, 4),
+            (33, 28),
+            (41, 260),
+            (7, 1),
+            (1030, 8),
+            (97, 5),
+        ] {
             let mut random = Random::new((rows * cols) as u64);
             let n = rows * cols;
             let (inp, branch, dout, gamma) = (random.vec(n), random.vec(n), random.vec(n), random.vec(cols));
             let (inp64, branch64, dout64, gamma64) = (wide(&inp), wide(&branch), wide(&dout), wide(&gamma));
-            let name = format!("rows {rows}, cols {cols}{}", folded(launch));
+            let name = format!("rows {rows}, cols {cols}, {}", launch.suffix());
             let mut c = Case::new(s.gpu, name, ops::scratch_len(rows, cols))?;
             let [inp, branch] = [c.input("inp", &inp)?, c.input("branch", &branch)?];
             let [dout, gamma] = [c.input("dout", &dout)?, c.input("gamma", &gamma)?];

@@ -36,6 +36,9 @@ pub struct ModelArgs {
     /// A .safetensors file with a head [classes, features] to start from, such as CLIP's text embeddings of the classes
     #[arg(long, value_name = "FILE")]
     pub head: Option<PathBuf>,
+    /// With --pool mean, a new norm after the mean instead of the one behind the blocks: how MAE is fine-tuned
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    pub fc_norm: Option<bool>,
     /// Scale features to unit length before the head, as CLIP does; a new head then has no bias [default: the checkpoint's]
     #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
     pub normalize_features: Option<bool>,
@@ -73,6 +76,7 @@ impl ModelArgs {
             image_size: self.image_size,
             pool: self.pool,
             family: self.family.clone(),
+            fc_norm: self.fc_norm.unwrap_or(false),
             normalize: self.normalize_features,
             head: self.head.clone(),
         }
@@ -265,7 +269,7 @@ impl TrainArgs {
             no_shuffle, seed, eval_every, method, schedule, norm, proj_freq, max_iters, radius_lr, radius_batch_size,
             exclude);
         let (over, under) = (&mut self.model_args, under.model_args);
-        overlay!(over, under; heads, activation, pool, family, head, normalize_features, image_size, crop_pct, crop_mode, mean, std, interpolation);
+        overlay!(over, under; heads, activation, pool, family, head, fc_norm, normalize_features, image_size, crop_pct, crop_mode, mean, std, interpolation);
         Ok(self)
     }
 

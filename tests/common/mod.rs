@@ -5,6 +5,7 @@ use std::sync::OnceLock;
 
 use tpgm::checkpoint::Overrides;
 use tpgm::gpu::Gpu;
+use tpgm::gpu::tune::{Tile, Variant};
 use tpgm::method::Snapshot;
 use tpgm::model::resnet_config::{Block, BlockConfig, Downsample, Pooling, ResNetConfig, Stem};
 use tpgm::model::{Model, VitConfig};
@@ -19,6 +20,20 @@ pub fn gpu() -> &'static Gpu {
         let checked = std::env::var_os("TPGM_TEST_UNCHECKED").is_none();
         Gpu::open(wanted.as_deref(), checked).unwrap_or_else(|e| panic!("{e}"))
     })
+}
+
+/// Runs `test` on a device of its own for every tile that this adapter can run, with all products in that tile.
+pub fn with_every_tile(test: impl Fn(&Gpu)) {
+    let wanted = std::env::var("TPGM_TEST_ADAPTER").ok();
+    for tile in Tile::ALL {
+        let gpu = Gpu::open(wanted.as_deref(), true).unwrap_or_else(|e| panic!("{e}"));
+        if tile.is_direct() && !gpu.has_wide_subgroups() {
+            continue;
+        }
+        gpu.force_variant(Some(Variant { tile, split: 1 }));
+        println!("{tile:?}");
+        test(&gpu);
+    }
 }
 
 /// A tiny deterministic generator (SplitMix64), so that a failure repeats.

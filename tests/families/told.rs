@@ -7,7 +7,8 @@ use tpgm::error::{Error, Result};
 use tpgm::model::config::{Activation, Pool, Positions};
 use tpgm::train::source::Source;
 
-use super::{Family, LOGITS, predict, relative};
+use super::common::{self, Fixture, gpu};
+use super::{Family, LOGITS, Learner, predict, relative};
 
 /// Recognised without its configuration.
 fn bare(name: &str, overrides: &Overrides) -> Result<Recognised> {
@@ -270,4 +271,78 @@ fn what_computes_something_else_is_refused_by_name() {
     let siglip = Family::new("hf_siglip");
     let told = recognise(&Checkpoint::open(siglip.dir.path()).unwrap(), &mean);
     assert!(matches!(told, Err(Error::Usage(what)) if what.contains("attention pool")));
+}
+
+#[test]
+fn mae_gets_a_new_norm_after_the_mean_on_request() {
+    let family = Family::new("timm_dino");
+    let asked = Overrides { pool: Some(Pool::Mean), fc_norm: true, ..family.overrides() };
+    let source = Source::open(family.dir.path(), &asked).unwrap();
+    assert_eq!(source.recognised.initialised, ["fc_norm.weight", "fc_norm.bias"]);
+    assert!(source.recognised.ignored.contains(&"norm.weight".to_string()));
+    assert!(source.recognised.notes.iter().any(|n| n.contains("a new fc_norm")));
+    let norm = &source.weights.iter().find(|(name, ..)| name == "fc_norm.weight").unwrap().2;
+    assert_eq!(*norm, [1.0; 36]);
+    let images = family.golden.f32("images");
+    let logits = predict(&source, &source.snapshot(), &images);
+    let path = family.path("saved.safetensors");
+    source.save(&path, &source.snapshot()).unwrap();
+    let again = Source::open(&path, &Overrides::default()).unwrap();
+    assert_eq!(again.recognised.config, source.recognised.config);
+    assert_eq!(predict(&again, &again.snapshot(), &images), logits);
+    let alone = Overrides { fc_norm: true, ..family.overrides() };
+    assert!(matches!(Source::open(family.dir.path(), &alone), Err(Error::Usage(what)) if what.contains("--pool mean")));
+}
+
+#[test]
+fn a_resnet_of_clip_takes_a_zero_shot_head_on_unit_features() {
+    let golden = Fixture::open("clip_resnet_golden");
+    let (features, weight) = (golden.f32("eval.features"), Family::new("open_clip").golden.f32("head"));
+    let weight = &weight[..5 * 12];
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("head.safetensors");
+    write_safetensors(&path, &[("text".to_string(), vec![5, 12], weight)], &Default::default()).unwrap();
+    let overrides = Overrides { heads: Some(4), head: Some(path), normalize: Some(true), ..Overrides::default() };
+    let source = Source::open(&common::fixture_path("clip_resnet"), &overrides).unwrap();
+    let images = Fixture::open("clip_resnet_images");
+    let one = images.f32("images").len() / images.u32("labels").len();
+    let rows = golden.u32("batches");
+    let pixels: Vec<f32> =
+        rows[..4].iter().flat_map(|i| images.f32("images")[*i as usize * one..][..one].to_vec()).collect();
+    let want: Vec<f32> = features[..4 * 12]
+        .chunks(12)
+        .flat_map(|f| {
+            let norm = f.iter().map(|v| v * v).sum::<f32>().sqrt();
+            weight.chunks(12).map(|w| f.iter().zip(w).map(|(f, w)| f * w).sum::<f32>() / norm).collect::<Vec<_>>()
+        })
+        .collect();
+    let error = relative(&predict(&source, &source.snapshot(), &pixels), &want);
+    assert!(error < LOGITS, "{error:e}");
+}
+
+#[test]
+fn recomputing_gives_the_same_gradients_in_every_family() {
+    for name in ["deit_distilled", "timm_dinov2_reg4", "open_clip", "hf_siglip", "timm_siglip"] {
+        let family = Family::new(name);
+        let source = family.open();
+        let gradients = [false, true].map(|recompute| {
+            let settings = tpgm::method::Settings { recompute, ..super::settings(&source) };
+            let mut learner = Learner::new(gpu(), source.model(), &source.snapshot(), settings).unwrap();
+            family.step(&mut learner);
+            gpu().read::<f32>(&learner.dw).unwrap()
+        });
+        assert!(gradients[0] == gradients[1], "{name}");
+    }
+}
+
+#[test]
+fn a_whole_clip_of_transformers_has_its_tower_under_vision_config() {
+    let family = Family::new("hf_clip");
+    let tower = family.golden.json("config");
+    let whole =
+        serde_json::json!({"model_type": "clip", "vision_config": tower, "text_config": {"hidden_act": "gelu"}});
+    fs::write(family.path("config.json"), whole.to_string()).unwrap();
+    let config = family.open().recognised.config;
+    let vit = config.vit().unwrap();
+    assert_eq!((vit.activation, vit.heads), (Activation::QuickGelu, 4));
 }

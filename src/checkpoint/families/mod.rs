@@ -13,6 +13,7 @@ mod tensors;
 mod timm_vit;
 mod transformers;
 mod vit;
+mod vit_positions;
 
 /// A family: add a file, and its constant to [`FAMILIES`].
 pub(super) struct Family {

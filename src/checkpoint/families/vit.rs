@@ -8,13 +8,12 @@ use super::tensors::{Tensors, class_names};
 use crate::checkpoint::facts::Facts;
 use crate::checkpoint::file::Checkpoint;
 use crate::checkpoint::metadata;
-use crate::checkpoint::positions::Resize;
 use crate::checkpoint::timm_config::usual_heads;
 use crate::checkpoint::zero_shot::ZeroShot;
 use crate::checkpoint::{Overrides, Recognised};
 use crate::data::preprocess::Preprocess;
 use crate::error::{Error, Result};
-use crate::model::config::{Activation, AttentionPool, Pool, Positions, Projection, VitConfig, VitParts};
+use crate::model::config::{Activation, AttentionPool, Pool, Projection, VitConfig, VitParts};
 
 /// What a family has that its tensors don't tell.
 pub(super) struct Dialect<'a> {
@@ -52,12 +51,13 @@ pub(super) fn read(
     let tensors = Tensors::new(checkpoint, place, dialect.table);
     let own = metadata::read(checkpoint)?;
     let mut notes = Vec::new();
-    reject_unsupported(&tensors, &dialect)?;
+    reject_unsupported(&tensors, &dialect, own.fc_norm)?;
 
     let reader = Reader { tensors: &tensors, dialect: &dialect, own: &own, overrides };
     let mut config = reader.config(&mut notes)?;
     let mut names = tensors.names_of(config.parameters())?;
-    let ignored = ignored(&tensors, &names, &dialect, &mut notes)?;
+    let mut ignored = ignored(&tensors, &names, &dialect, &mut notes)?;
+    let initialised = new_fc_norm(&tensors, overrides, &mut config, &mut names, &mut ignored, &mut notes)?;
     let resize = reader.resize(&mut config, &mut notes)?;
     let usual = (dialect.input.0)(config.image_size);
     let preprocess = match own.preprocess {
@@ -99,7 +99,7 @@ pub(super) fn read(
         buffers: Vec::new(),
         counters: Vec::new(),
         head_names: dialect.head_names,
-        initialised: Vec::new(),
+        initialised,
         ignored,
         notes,
         classes,
@@ -108,7 +108,7 @@ pub(super) fn read(
     })
 }
 
-fn reject_unsupported(tensors: &Tensors, dialect: &Dialect) -> Result<()> {
+fn reject_unsupported(tensors: &Tensors, dialect: &Dialect, own_fc_norm: bool) -> Result<()> {
     for (name, info) in
         tensors.by_name.iter().map(|(n, i)| (n.as_str(), i)).chain(tensors.unnamed.iter().map(|(n, i)| (*n, i)))
     {
@@ -116,18 +116,48 @@ fn reject_unsupported(tensors: &Tensors, dialect: &Dialect) -> Result<()> {
             return Err(tensors.error(info, format!("means {what}: not supported yet")));
         }
     }
-    if tensors.has("norm.weight") && tensors.has("fc_norm.weight") {
+    if tensors.has("norm.weight") && tensors.has("fc_norm.weight") && !own_fc_norm {
         return Err(tensors.error(tensors.get("fc_norm.weight")?, "stands beside norm.weight: not supported yet"));
     }
     Ok(())
 }
 
+/// MAE's way to fine-tune: the norm behind the blocks goes, and a new one stands after the mean. Returns its tensors.
+fn new_fc_norm(
+    tensors: &Tensors,
+    overrides: &Overrides,
+    config: &mut VitConfig,
+    names: &mut [(String, String)],
+    ignored: &mut Vec<String>,
+    notes: &mut Vec<String>,
+) -> Result<Vec<String>> {
+    if !overrides.fc_norm || config.fc_norm {
+        return Ok(Vec::new());
+    }
+    if config.pool != Pool::Mean {
+        return Err(Error::Usage("--fc-norm goes with --pool mean".into()));
+    }
+    config.fc_norm = true;
+    let mut initialised = Vec::new();
+    for what in ["weight", "bias"] {
+        let (own, new) = (format!("norm.{what}"), format!("fc_norm.{what}"));
+        for entry in names.iter_mut().filter(|(name, _)| *name == own) {
+            ignored.push(std::mem::replace(&mut entry.1, tensors.in_file(&new)));
+            entry.0 = new.clone();
+        }
+        initialised.push(new);
+    }
+    ignored.sort();
+    notes.push("norm is left out: a new fc_norm stands after the mean, as MAE is fine-tuned".into());
+    Ok(initialised)
+}
+
 /// All that a model's configuration is made from.
-struct Reader<'a> {
-    tensors: &'a Tensors<'a>,
-    dialect: &'a Dialect<'a>,
-    own: &'a metadata::Own,
-    overrides: &'a Overrides,
+pub(super) struct Reader<'a> {
+    pub(super) tensors: &'a Tensors<'a>,
+    pub(super) dialect: &'a Dialect<'a>,
+    pub(super) own: &'a metadata::Own,
+    pub(super) overrides: &'a Overrides,
 }
 
 impl Reader<'_> {
@@ -290,88 +320,6 @@ impl Reader<'_> {
         Ok(usual)
     }
 
-    /// From the number of positions, which lie on a square grid of patches: the image size, and which tokens have one.
-    fn image_size(
-        &self,
-        dim: usize,
-        patch_size: usize,
-        class_token: bool,
-        extra: usize,
-        flat: bool,
-        notes: &mut Vec<String>,
-    ) -> Result<(usize, Positions)> {
-        let tensors = self.tensors;
-        let count = match flat {
-            true => tensors.dims::<2>("pos_embed", &format!("[positions, {dim}]"))?[0],
-            false => tensors.dims::<3>("pos_embed", &format!("[1, positions, {dim}]"))?[1],
-        };
-        let info = tensors.get("pos_embed")?;
-        let square = |n: &usize| *n > 0 && n.isqrt().pow(2) == *n;
-        let class = usize::from(class_token);
-        let ways = [(Positions::All, class + extra), (Positions::Class, class), (Positions::Patches, 0)];
-        let found = ways.into_iter().find_map(|(positions, prefix)| {
-            let patches = count.checked_sub(prefix).filter(square)?;
-            Some((positions, patches.isqrt()))
-        });
-        let Some((positions, grid)) = found else {
-            let patches = count.saturating_sub(class + extra);
-            return Err(
-                tensors.error(info, format!("has {patches} positions for patches, no square grid: not supported yet"))
-            );
-        };
-        let size = grid * patch_size;
-        if let Some([height, width]) = self.dialect.facts.input_size() {
-            if height != width {
-                return Err(
-                    tensors.error(info, format!("is for images of {height} x {width} by config.json: not square"))
-                );
-            }
-            if width != size as u64 {
-                if width / patch_size as u64 == grid as u64 {
-                    return Err(tensors.checkpoint.error(format!(
-                        "its images of {width} pixels (config.json) are no multiple of the patch size {patch_size}: not \
-                         supported yet"
-                    )));
-                }
-                notes.push(format!("config.json says {width} pixels, the positions are for {size}: {size} is used"));
-            }
-        }
-        Ok((size, positions))
-    }
-
-    /// Puts the image size that is asked for into `config`, and says what becomes of the positions.
-    fn resize(&self, config: &mut VitConfig, notes: &mut Vec<String>) -> Result<Option<Resize>> {
-        let own = self.own.preprocess.as_ref().map(|p| p.image_size);
-        let by_processor = match &self.dialect.facts {
-            Facts::Transformers(facts) if own.is_none() => facts.crop_size(),
-            _ => None,
-        };
-        let Some(size) = self.overrides.image_size.or(by_processor).filter(|size| *size != config.image_size) else {
-            return Ok(None);
-        };
-        if size < config.patch_size || !size.is_multiple_of(config.patch_size) {
-            let what = format!("an image size of {size} is no multiple of the patch size {}", config.patch_size);
-            return Err(match self.overrides.image_size {
-                Some(_) => Error::Usage(format!("--image-size: {what}")),
-                None => self.tensors.checkpoint.error(format!("{what}: give another with --image-size")),
-            });
-        }
-        let from = config.grid();
-        notes.push(format!(
-            "positions resized from {from} x {from} ({} pixels) to {1} x {1} ({size} pixels)",
-            config.image_size,
-            size / config.patch_size
-        ));
-        config.image_size = size;
-        Ok(Some(Resize {
-            name: "pos_embed".into(),
-            prefix: config.prefix().positions(),
-            from,
-            to: config.grid(),
-            antialias: self.dialect.antialias,
-        }))
-    }
-
     /// The number of blocks, which are numbered without a gap.
     fn depth(&self) -> Result<usize> {
         let tensors = self.tensors;
@@ -431,7 +379,8 @@ fn ignored(
         tensors.error(info, format!("belongs to a part that a {} does not have: not supported yet", dialect.name))
     };
     for (name, info) in &tensors.by_name {
-        if PARTS.iter().any(|part| name.starts_with(part)) && !used.contains(info.name.as_str()) {
+        let dropped = name.starts_with("norm.") && tensors.has("fc_norm.weight");
+        if PARTS.iter().any(|part| name.starts_with(part)) && !used.contains(info.name.as_str()) && !dropped {
             return Err(foreign(info));
         }
     }
