@@ -274,6 +274,53 @@ fn saved_resnets_and_vit() {
     }
 }
 
+/// MoCo-v3: torchvision's names in a wrapper, beside a momentum encoder that is carried along.
+#[test]
+fn saved_moco() {
+    let bytes = fs::read(common::fixture_path("resnet_bottleneck")).unwrap();
+    let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let encoder: Vec<_> = file.tensors().into_iter().filter(|(key, _)| !key.starts_with("fc.")).collect();
+    let under = |prefix: &str| {
+        encoder.iter().map(|(key, view)| (format!("module.{prefix}.{key}"), view.clone())).collect::<Vec<_>>()
+    };
+    let both = [under("base_encoder"), under("momentum_encoder")].concat();
+    let dir = tempfile::tempdir().unwrap();
+    let metadata = std::collections::HashMap::from([("format".to_string(), "pt".to_string())]);
+    fs::write(dir.path().join("moco.safetensors"), safetensors::serialize(both, Some(metadata)).unwrap()).unwrap();
+    let head = Fixture::open("resnet_bottleneck");
+    let (weight, bias) = (head.f32("fc.weight"), head.f32("fc.bias"));
+    let tensors = [
+        ("weight".to_string(), head.shape("fc.weight"), weight.as_slice()),
+        ("bias".to_string(), vec![5], bias.as_slice()),
+    ];
+    write_safetensors(dir.path().join("head.safetensors"), &tensors, &BTreeMap::new()).unwrap();
+    let overrides =
+        Overrides { image_size: Some(36), head: Some(dir.path().join("head.safetensors")), ..Overrides::default() };
+    let source = Source::open(&dir.path().join("moco.safetensors"), &overrides).unwrap();
+    let images = Fixture::open("resnet_images");
+    let (pixels, shape) = (images.f32("images"), images.shape("images"));
+    let (pixels, labels) = (&pixels[..4 * shape[1..].iter().product::<usize>()], &images.u32("labels")[..4]);
+    let own = Source::open(
+        &common::fixture_path("resnet_bottleneck"),
+        &Overrides { image_size: Some(36), ..Overrides::default() },
+    )
+    .unwrap();
+    assert_eq!(predict(&source, &source.snapshot(), pixels), predict(&own, &own.snapshot(), pixels));
+    let mut learner = learner(&source);
+    learner.step(pixels, labels, 0.01).unwrap();
+    let home = home("moco");
+    source.save(&home.join("model.safetensors"), &learner.snapshot().unwrap()).unwrap();
+    let saved = fs::read(home.join("model.safetensors")).unwrap();
+    let saved = safetensors::SafeTensors::deserialize(&saved).unwrap();
+    for (key, view) in under("momentum_encoder") {
+        assert_eq!(saved.tensor(&key).unwrap().data(), view.data(), "{key}");
+    }
+    assert_eq!(saved.names().len(), 2 * encoder.len() + 2);
+    assert!(saved.tensor("module.base_encoder.fc.weight").is_ok());
+    let logits = learner.logits(pixels, 4).unwrap();
+    write_logits(&home, &[4, shape[1], shape[2], shape[3]], pixels, &logits);
+}
+
 families! {
     timm_vit timm_vit_bf16 timm_dino timm_mae deit_distilled deit3 timm_dinov2_reg4 timm_clip timm_siglip hf_vit hf_dinov2
     hf_dinov2_reg open_clip open_clip_gelu hf_clip hf_siglip hf_resnet

@@ -172,6 +172,8 @@ fn a_new_head_is_said_aloud_and_has_no_bias_on_normalised_features() {
         ("deit_distilled", None, &["head.weight", "head.bias", "head_dist.weight", "head_dist.bias"][..]),
         ("open_clip", Some(true), &["head.weight"]),
         ("open_clip", None, &["head.weight", "head.bias"]),
+        ("timm_clip", Some(true), &["head.weight"]),
+        ("timm_clip", None, &["head.weight", "head.bias"]),
         ("hf_resnet", Some(true), &["fc.weight", "fc.bias"]),
     ] {
         let family = Family::new(name);
@@ -221,6 +223,8 @@ fn positions_are_resized_as_the_library_does() {
     let smaller = Source::open(family.dir.path(), &Overrides { image_size: Some(12), ..Overrides::default() }).unwrap();
     let pos = &smaller.weights.iter().find(|(name, ..)| name == "pos_embed").unwrap().2;
     assert!(relative(pos, &family.golden.f32("smaller.pos")) < 1e-5);
+    let huge = Source::open(family.dir.path(), &Overrides { image_size: Some(1 << 20), ..Overrides::default() });
+    assert!(matches!(huge, Err(Error::Usage(what)) if what.contains("more than 16384")));
     let odd = Source::open(family.dir.path(), &Overrides { image_size: Some(18), ..Overrides::default() });
     assert!(matches!(odd, Err(Error::Usage(what)) if what.contains("patch size 4")));
 }

@@ -101,9 +101,10 @@ fn read(checkpoint: &Checkpoint, place: Place, overrides: &Overrides) -> Result<
     vit::read(checkpoint, place, overrides, dialect)
 }
 
-/// Whether the head of `--head` reads what leaves the checkpoint's own head, which then is CLIP's projection.
+/// Whether a new head is to read what leaves the checkpoint's own head, which then is CLIP's projection: one that fits it
+/// (`--head`), or any on normalised features, which is how CLIP's are compared.
 fn behind(tensors: &Tensors, overrides: &Overrides) -> Result<bool> {
-    let Some(path) = &overrides.head else { return Ok(false) };
+    let Some(path) = &overrides.head else { return Ok(overrides.normalize == Some(true)) };
     let [features, dim] = tensors.dims("head.weight", "[features, dim]")?;
     let head = ZeroShot::open(path)?;
     Ok(head.features == features || head.features != dim)

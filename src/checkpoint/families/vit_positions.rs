@@ -6,6 +6,9 @@ use crate::checkpoint::positions::Resize;
 use crate::error::{Error, Result};
 use crate::model::config::{Positions, VitConfig};
 
+/// Pixels along a side, at most: what preprocessing takes.
+const MAX_SIZE: usize = 1 << 14;
+
 impl Reader<'_> {
     /// From the number of positions, which lie on a square grid of patches: the image size, and which tokens have one.
     pub(super) fn image_size(
@@ -66,6 +69,13 @@ impl Reader<'_> {
         let Some(size) = self.overrides.image_size.or(by_processor).filter(|size| *size != config.image_size) else {
             return Ok(None);
         };
+        if size > MAX_SIZE {
+            let what = format!("an image size of {size} is more than {MAX_SIZE}");
+            return Err(match self.overrides.image_size {
+                Some(_) => Error::Usage(format!("--image-size: {what}")),
+                None => self.tensors.checkpoint.error(what),
+            });
+        }
         if size < config.patch_size || !size.is_multiple_of(config.patch_size) {
             let what = format!("an image size of {size} is no multiple of the patch size {}", config.patch_size);
             return Err(match self.overrides.image_size {
