@@ -11,12 +11,16 @@ use tpgm::data::resize::Interpolation;
 use tpgm::error::{Error, Result};
 use tpgm::model::config::{Activation, Pool, VitConfig};
 
+#[path = "checkpoint/delta.rs"]
+mod delta;
 #[path = "checkpoint/file.rs"]
 mod file;
 #[path = "checkpoint/recognised.rs"]
 mod recognised;
 #[path = "checkpoint/saved.rs"]
 mod saved;
+#[path = "checkpoint/shards.rs"]
+mod shards;
 
 /// A file to be: name → (type, shape, bytes).
 #[derive(Clone, Default)]
@@ -104,8 +108,8 @@ fn preprocess() -> Preprocess {
 
 /// The one line that the user sees; every part of it must be there.
 #[track_caller]
-fn assert_error<T: std::fmt::Debug>(result: Result<T>, parts: &[&str]) -> Error {
-    let error = result.expect_err(&format!("expected an error with {parts:?}"));
+fn assert_error<T>(result: Result<T>, parts: &[&str]) -> Error {
+    let Err(error) = result else { panic!("expected an error with {parts:?}") };
     let text = error.to_string();
     assert!(!text.contains('\n'), "more than one line: {text}");
     for part in parts {

@@ -24,6 +24,8 @@ mod bad_runs;
 mod bench;
 #[path = "cli/families.rs"]
 mod families;
+#[path = "cli/files.rs"]
+mod files;
 #[path = "cli/finetune.rs"]
 mod finetune;
 #[path = "cli/predict.rs"]
@@ -216,7 +218,8 @@ fn with(line: &str, flags: &str) -> String {
 
 fn words(line: &str) -> Vec<String> {
     let mut words: Vec<String> = line.split_whitespace().map(String::from).collect();
-    let on_adapter = ["bench", "predict", "eval", "finetune", "project"].contains(&words[0].as_str());
+    let on_adapter =
+        ["bench", "predict", "eval", "finetune", "project"].contains(&words[0].as_str()) || line.contains("--verify");
     if let (true, Ok(adapter)) = (on_adapter && !line.contains("--adapter"), std::env::var("TPGM_TEST_ADAPTER")) {
         words.extend(["--adapter".into(), adapter]);
     }

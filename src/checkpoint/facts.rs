@@ -34,6 +34,16 @@ impl<'a> Facts<'a> {
         }
     }
 
+    /// The file's name.
+    pub(super) fn file(&self) -> &'static str {
+        if matches!(self, Self::OpenClip(_)) { "open_clip_config.json" } else { "config.json" }
+    }
+
+    /// The name of the file that says how the input is made.
+    pub(super) fn preprocess_file(&self) -> &'static str {
+        if matches!(self, Self::Transformers(_)) { "preprocessor_config.json" } else { self.file() }
+    }
+
     /// Heads, and where that is written.
     pub(super) fn heads(&self) -> Result<Option<(usize, String)>> {
         match self {

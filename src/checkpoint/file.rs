@@ -1,91 +1,105 @@
 //! Opening a checkpoint: what is in it, and its tensors as numbers.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs::{self, File};
-use std::io::{Read, Seek, SeekFrom};
+use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 
 use half::{bf16, f16};
 use safetensors::tensor::Dtype;
 
-use super::header::{self, Header, TensorInfo};
+use super::header::TensorInfo;
+use super::shards::{CHUNK, INDEX, Index, Shard};
+use super::{foreign, json};
 use crate::error::{Error, Result};
 
-/// Bytes read at a time; a multiple of every element's size.
-const CHUNK: usize = 1 << 20;
+/// What a folder's checkpoint is called, whole and in shards.
+const MODEL: [&str; 2] = ["model.safetensors", "model.safetensors.index.json"];
 
-/// A safetensors file that was found whole, with the `config.json` beside it where there is one.
-///
-/// Tensors are read when asked for. They are read and not mapped: a file that somebody cuts short meanwhile is then
-/// an error, where a mapping would end the process.
+/// A checkpoint that was found whole: a safetensors file, or the shards of one with their index; with the
+/// `config.json` beside it where there is one.
 #[derive(Debug)]
 pub struct Checkpoint {
     path: PathBuf,
-    file: Mutex<File>,
-    /// Where the tensors begin in the file.
-    data_start: u64,
-    header: Header,
-    index: HashMap<String, usize>,
+    shards: Vec<Shard>,
+    index: Option<Index>,
+    tensors: Vec<TensorInfo>,
+    /// Which shard holds each of `tensors`, and its place among that shard's own.
+    places: Vec<(usize, usize)>,
+    by_name: HashMap<String, usize>,
+    metadata: BTreeMap<String, String>,
     config: Option<(PathBuf, serde_json::Value)>,
 }
 
 impl Checkpoint {
-    /// Opens a `.safetensors` file, or a folder with `model.safetensors` and perhaps `config.json`. The file
-    /// `model.safetensors` named directly has its `config.json` read too; under any other name a `config.json` beside
-    /// it may belong to something else.
+    /// Opens a `.safetensors` file; or a folder with `model.safetensors`, or else with `model.safetensors.index.json`
+    /// and the shards that it names; or such an index itself. A `config.json` beside a file or index of these names
+    /// is read too; beside any other name it may belong to something else.
     ///
     /// # Errors
-    /// Where the file can't be read, is no safetensors file, is truncated or contradicts itself; and where
-    /// `config.json` is no JSON.
+    /// Where a file can't be read, is no safetensors file (what it is, then), is truncated or contradicts itself;
+    /// where an index names a file outside of its folder, or a shard or tensor that is not there, or where two shards
+    /// hold the same tensor; and where a JSON file is none.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let mut path = path.as_ref().to_path_buf();
-        let mut kind = fs::metadata(&path).map_err(|e| Error::io(&path, "cannot read", e))?;
-        if kind.is_dir() {
-            let inside = path.join("model.safetensors");
-            kind = fs::metadata(&inside).map_err(|_| Error::checkpoint(&path, no_model_in(&path)))?;
-            path = inside;
+        if fs::metadata(&path).map_err(|e| Error::io(&path, "cannot read", e))?.is_dir() {
+            let inside = MODEL.iter().map(|name| path.join(name)).find(|inside| inside.exists());
+            path = inside.ok_or_else(|| Error::checkpoint(&path, foreign::no_model_in(&path)))?;
         }
-        if !kind.is_file() {
-            return Err(Error::checkpoint(&path, "neither a file nor a folder with model.safetensors"));
+        let name = path.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
+        let (shards, index) = if name.ends_with(INDEX) {
+            let index = Index::read(path.clone())?;
+            (index.open_shards()?, Some(index))
+        } else {
+            if let Some(index) = index_beside(&path, &name) {
+                let what = format!("one shard of several; give the folder, or {index}");
+                return Err(Error::checkpoint(&path, what));
+            }
+            (vec![Shard::open(path.clone())?], None)
+        };
+        let (mut tensors, mut places, mut metadata) = (Vec::new(), Vec::new(), BTreeMap::new());
+        for (s, shard) in shards.iter().enumerate() {
+            places.extend((0..shard.header.tensors.len()).map(|i| (s, i)));
+            tensors.extend_from_slice(&shard.header.tensors);
+            for (key, value) in &shard.header.metadata {
+                metadata.entry(key.clone()).or_insert_with(|| value.clone());
+            }
         }
-        let wrong = |what: String| Error::checkpoint(&path, what);
-        let unreadable = |e| Error::io(&path, "cannot read", e);
-
-        let mut file = File::open(&path).map_err(unreadable)?;
-        let len = file.metadata().map_err(unreadable)?.len();
-        let mut first = Vec::new();
-        (&mut file).take(64).read_to_end(&mut first).map_err(unreadable)?;
-        let header_len = header_len(&first, len).map_err(wrong)?;
-        let mut json = vec![0; header_len as usize];
-        file.seek(SeekFrom::Start(8)).and_then(|_| file.read_exact(&mut json)).map_err(unreadable)?;
-        let header = header::parse(&json, len - 8 - header_len).map_err(wrong)?;
-        let index = header.tensors.iter().enumerate().map(|(i, t)| (t.name.clone(), i)).collect();
-
-        let beside =
-            (path.file_name().is_some_and(|n| n == "model.safetensors")).then(|| path.with_file_name("config.json"));
+        let by_name = tensors.iter().enumerate().map(|(i, t)| (t.name.clone(), i)).collect();
+        let is_model = MODEL.contains(&name.as_str());
+        let beside = is_model.then(|| path.with_file_name("config.json"));
         let config = beside.filter(|p| p.exists()).map(read_config).transpose()?;
-        Ok(Self { path, file: Mutex::new(file), data_start: 8 + header_len, header, index, config })
+        Ok(Self { path, shards, index, tensors, places, by_name, metadata, config })
     }
 
-    /// The `.safetensors` file.
+    /// The `.safetensors` file, or the index of the shards.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Every tensor, in the order of the file's bytes.
+    /// The `.safetensors` files: one, or the shards sorted by name.
+    pub fn files(&self) -> Vec<&Path> {
+        self.shards.iter().map(|shard| shard.path.as_path()).collect()
+    }
+
+    /// Every tensor, in the order of the file's bytes; shard after shard.
     pub fn tensors(&self) -> &[TensorInfo] {
-        &self.header.tensors
+        &self.tensors
     }
 
     /// The tensor of that name in the file.
     pub fn tensor(&self, name: &str) -> Option<&TensorInfo> {
-        self.index.get(name).map(|&i| &self.header.tensors[i])
+        self.by_name.get(name).map(|&i| &self.tensors[i])
     }
 
-    /// The header's `__metadata__`; empty where there is none.
+    /// The header's `__metadata__`; empty where there is none. Of shards, all that they have: the first counts where
+    /// they differ.
     pub fn metadata(&self) -> &BTreeMap<String, String> {
-        &self.header.metadata
+        &self.metadata
+    }
+
+    /// Bytes of all tensors.
+    pub fn data_len(&self) -> u64 {
+        self.shards.iter().map(Shard::data_len).sum()
     }
 
     /// The `config.json` beside the weights.
@@ -96,6 +110,27 @@ impl Checkpoint {
     /// Where [`Self::config`] was read from.
     pub fn config_path(&self) -> Option<&Path> {
         self.config.as_ref().map(|(path, _)| path.as_path())
+    }
+
+    /// SHA-256 of each file by its name.
+    ///
+    /// # Errors
+    /// Where a file can't be read.
+    pub fn sha256(&self) -> Result<BTreeMap<String, String>> {
+        self.shards.iter().map(|shard| Ok((shard.name(), shard.sha256()?))).collect()
+    }
+
+    pub(super) fn shards(&self) -> &[Shard] {
+        &self.shards
+    }
+
+    pub(super) fn index(&self) -> Option<&Index> {
+        self.index.as_ref()
+    }
+
+    /// Which of the shards holds a tensor.
+    pub(super) fn shard_of(&self, name: &str) -> Option<usize> {
+        self.by_name.get(name).map(|&i| self.places[i].0)
     }
 
     /// An error about this file.
@@ -113,7 +148,11 @@ impl Checkpoint {
         if !is_float(info.dtype) {
             return Err(self.error(format!("tensor {name} is {}, weights must be F32, F16, BF16 or F64", info.dtype)));
         }
-        let mut values: Vec<f32> = Vec::with_capacity(info.shape.iter().product());
+        let mut values: Vec<f32> = Vec::new();
+        let count = info.shape.iter().product();
+        values
+            .try_reserve_exact(count)
+            .map_err(|_| self.error(format!("tensor {name} has {count} values, more than fit into memory")))?;
         self.stream(name, |bytes| {
             match info.dtype {
                 Dtype::F64 => values.extend(bytes.as_chunks().0.iter().map(|b| f64::from_le_bytes(*b) as f32)),
@@ -123,12 +162,13 @@ impl Checkpoint {
             }
             Ok(())
         })?;
-        match values.iter().position(|v| !v.is_finite()) {
-            Some(i) => {
-                Err(self.error(format!("tensor {name} has {} at element {i}: the weights are damaged", values[i])))
-            }
-            None => Ok(values),
-        }
+        let Some(first) = values.iter().position(|v| !v.is_finite()) else { return Ok(values) };
+        let bad = values.iter().filter(|v| !v.is_finite()).count();
+        Err(self.error(format!(
+            "tensor {name} has {} at element {first} ({bad} of its {count} values are no finite numbers): the weights \
+             are damaged",
+            values[first]
+        )))
     }
 
     /// A tensor of type I32, such as labels.
@@ -176,20 +216,36 @@ impl Checkpoint {
     /// The bytes of a tensor, as they stand in the file, piece by piece.
     pub(super) fn stream(&self, name: &str, mut each: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
         self.expect(name)?;
-        let (start, end) = self.header.ranges[self.index[name]];
-        let mut buffer = vec![0; CHUNK.min((end - start) as usize)];
-        let mut at = start;
-        while at < end {
-            let piece = &mut buffer[..CHUNK.min((end - at) as usize)];
-            let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-            file.seek(SeekFrom::Start(self.data_start + at))
-                .and_then(|_| file.read_exact(piece))
-                .map_err(|e| Error::io(&self.path, format!("cannot read tensor {name}"), e))?;
-            drop(file);
+        let (shard, i) = self.places[self.by_name[name]];
+        let (shard, mut at, len) = (&self.shards[shard], 0, self.shards[shard].tensor_len(i));
+        let mut buffer = vec![0; CHUNK.min(len as usize)];
+        while at < len {
+            let piece = &mut buffer[..CHUNK.min((len - at) as usize)];
+            shard.read_tensor(i, at, piece)?;
             each(piece)?;
             at += piece.len() as u64;
         }
         Ok(())
+    }
+
+    /// Whether a tensor has the same type, shape and bytes in another checkpoint.
+    pub(super) fn same_tensor(&self, name: &str, other: &Checkpoint) -> Result<bool> {
+        let (info, theirs) = (self.expect(name)?, other.tensor(name));
+        if theirs != Some(info) {
+            return Ok(false);
+        }
+        let (shard, i) = other.places[other.by_name[name]];
+        let (mut buffer, mut at, mut same) = (Vec::new(), 0, true);
+        self.stream(name, |bytes| {
+            if same {
+                buffer.resize(bytes.len(), 0);
+                other.shards[shard].read_tensor(i, at, &mut buffer)?;
+                same = buffer == bytes;
+                at += bytes.len() as u64;
+            }
+            Ok(())
+        })?;
+        Ok(same)
     }
 
     fn expect(&self, name: &str) -> Result<&TensorInfo> {
@@ -209,72 +265,16 @@ pub(super) fn is_float(dtype: Dtype) -> bool {
     matches!(dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16 | Dtype::F64)
 }
 
-/// The header's length, from the `first` bytes of a file of `len`. The error is what to tell the user.
-fn header_len(first: &[u8], len: u64) -> Result<u64, String> {
-    let not_ours = |otherwise: String| Err(guess(first).map_or(otherwise, str::to_string));
-    if len == 0 {
-        return Err("the file is empty; download it again".into());
-    }
-    let Some(&bytes) = first.first_chunk::<8>() else {
-        return not_ours(format!("truncated: the file has {len} bytes; download it again"));
-    };
-    let header_len = u64::from_le_bytes(bytes);
-    if header_len > header::MAX_LEN {
-        return not_ours(format!(
-            "not a safetensors file (its header would be {header_len} bytes long); give one, or convert this first"
-        ));
-    }
-    if first.get(8).is_some_and(|&b| b != b'{') || header_len == 0 {
-        return not_ours(
-            "not a safetensors file (no header follows the first 8 bytes); give one, or convert this first".into(),
-        );
-    }
-    if header_len > len - 8 {
-        let rest = len - 8;
-        return Err(format!(
-            "truncated: its header is {header_len} bytes long, the file has {rest} of them; download it again"
-        ));
-    }
-    Ok(header_len)
-}
-
-/// What a file is that is no safetensors file, by its first bytes.
-fn guess(first: &[u8]) -> Option<&'static str> {
-    match first {
-        [b'P', b'K', 3, 4, ..] | [0x80, 2..=5, ..] => {
-            Some("not a safetensors file (a pickled .pt/.pth checkpoint? convert it first)")
-        }
-        [0x89, b'H', b'D', b'F', ..] => Some("not a safetensors file (an HDF5 checkpoint? convert it first)"),
-        [b'<', ..] => Some("not a safetensors file but a web page; download it again"),
-        _ if first.starts_with(b"version https://git-lfs") => {
-            Some("not the weights but a Git LFS pointer to them; run git lfs pull")
-        }
-        _ => None,
-    }
-}
-
-/// Why a folder is no checkpoint, from what else lies in it.
-fn no_model_in(folder: &Path) -> String {
-    let names = fs::read_dir(folder).into_iter().flatten().flatten();
-    let mut names: Vec<String> = names.map(|e| e.file_name().to_string_lossy().into_owned()).collect();
-    names.sort();
-    if names.iter().any(|n| n.ends_with(".safetensors.index.json")) {
-        return "the checkpoint is split over several files; merge them into one model.safetensors".into();
-    }
-    let ending = |endings: &[&str]| names.iter().find(|n| endings.iter().any(|e| n.ends_with(e)));
-    if let Some(other) = ending(&[".safetensors"]) {
-        return format!("no model.safetensors in this folder; name the file itself, such as {other}");
-    }
-    match ending(&[".bin", ".pt", ".pth", ".ckpt"]) {
-        Some(other) => format!("no model.safetensors in this folder; convert {other} to safetensors first"),
-        None => "no model.safetensors in this folder".into(),
-    }
+/// The name of the index that a file named as one of several shards stands beside.
+fn index_beside(path: &Path, name: &str) -> Option<String> {
+    let (rest, count) = name.strip_suffix(".safetensors")?.rsplit_once("-of-")?;
+    let (stem, number) = rest.rsplit_once('-')?;
+    let is_number = |text: &str| text.parse::<u32>().is_ok();
+    let index = format!("{stem}{INDEX}");
+    (is_number(number) && is_number(count) && path.with_file_name(&index).exists()).then_some(index)
 }
 
 fn read_config(path: PathBuf) -> Result<(PathBuf, serde_json::Value)> {
-    let text = fs::read(&path).map_err(|e| Error::io(&path, "cannot read", e))?;
-    match serde_json::from_slice(&text) {
-        Ok(value) => Ok((path, value)),
-        Err(e) => Err(Error::checkpoint(path, format!("not valid JSON: {e}"))),
-    }
+    let value = json::parse(&path, &json::read_bytes(&path)?)?;
+    Ok((path, value))
 }

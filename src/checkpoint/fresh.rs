@@ -1,5 +1,6 @@
 //! Weights that no file holds: a new model, or a new head on an old one.
 
+use std::collections::BTreeMap;
 use std::f64::consts::TAU;
 
 use rand::{Rng, SeedableRng};
@@ -104,6 +105,7 @@ pub fn fresh_model(config: impl Into<ModelConfig>, preprocess: &Preprocess, clas
         initialised: names,
         ignored: Vec::new(),
         notes: Vec::new(),
+        sources: BTreeMap::new(),
         classes: Some(classes.to_vec()),
         buffers: twice(&buffers),
         counters: Vec::new(),

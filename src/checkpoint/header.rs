@@ -1,16 +1,25 @@
 //! The JSON header of a safetensors file, read with suspicion: it comes from anywhere, and every length in it decides
 //! where we read.
 
-use std::collections::BTreeMap;
-use std::collections::HashSet;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 
 use safetensors::tensor::{Dtype, Metadata, TensorInfo as RawInfo};
 use serde::de::value::StrDeserializer;
-use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+
+use super::json::quote;
 
 /// What a header may take at most; the format's own limit.
 pub(super) const MAX_LEN: u64 = 100_000_000;
+/// Tensors of a file, and entries of its metadata, at most: fifty times what the largest models have. It bounds what a
+/// header takes in memory once it is read.
+const MAX_ENTRIES: usize = 100_000;
+/// Bytes of a tensor's name, at most.
+const MAX_NAME: usize = 1000;
+/// Dimensions of a tensor, at most.
+const MAX_DIMS: usize = 16;
 
 /// One tensor of the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,11 +44,11 @@ pub(super) struct Header {
 /// Reads the header of a file that has `data_len` bytes after it. The error is what to tell the user.
 pub(super) fn parse(json: &[u8], data_len: u64) -> Result<Header, String> {
     let text = std::str::from_utf8(json).map_err(|_| "damaged: its header is not UTF-8; download it again")?;
-    let Entries { mut tensors, metadata } =
-        serde_json::from_str(text).map_err(|e| format!("damaged: its header can't be read: {e}"))?;
+    let Entries { mut tensors, metadata } = serde_json::from_str(text)
+        .map_err(|e| format!("damaged: its header can't be read: {}", quote(&e.to_string())))?;
 
-    // Empty tensors first where offsets are equal, and by name among those: the order is the same on every reading.
-    tensors.sort_by(|(a, x), (b, y)| (x.data_offsets, a).cmp(&(y.data_offsets, b)));
+    // Empty tensors first where offsets are equal, and in the format's usual order among those.
+    tensors.sort_by(|(a, x), (b, y)| (x.data_offsets, Reverse(x.dtype), a).cmp(&(y.data_offsets, Reverse(y.dtype), b)));
     let mut end = 0;
     for (name, info) in &tensors {
         let (start, stop) = info.data_offsets;
@@ -90,8 +99,68 @@ struct Entries {
 #[derive(serde::Deserialize)]
 struct Entry {
     dtype: String,
-    shape: Vec<usize>,
+    shape: Shape,
     data_offsets: (usize, usize),
+}
+
+/// A shape of so few dimensions that it can be printed.
+struct Shape(Vec<usize>);
+
+impl<'de> Deserialize<'de> for Shape {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct ShapeVisitor;
+
+        impl<'de> Visitor<'de> for ShapeVisitor {
+            type Value = Shape;
+
+            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+                f.write_str("a list of dimensions")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Shape, A::Error> {
+                let mut shape = Vec::new();
+                while let Some(dim) = list.next_element()? {
+                    if shape.len() == MAX_DIMS {
+                        return Err(A::Error::custom(format!("more than {MAX_DIMS} dimensions")));
+                    }
+                    shape.push(dim);
+                }
+                Ok(Shape(shape))
+            }
+        }
+
+        deserializer.deserialize_seq(ShapeVisitor)
+    }
+}
+
+/// `__metadata__`, of a bounded number of entries.
+struct Strings(BTreeMap<String, String>);
+
+impl<'de> Deserialize<'de> for Strings {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct StringsVisitor;
+
+        impl<'de> Visitor<'de> for StringsVisitor {
+            type Value = Strings;
+
+            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+                f.write_str("a map of strings")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Strings, A::Error> {
+                let mut entries = BTreeMap::new();
+                while let Some((key, value)) = map.next_entry()? {
+                    entries.insert(key, value);
+                    if entries.len() > MAX_ENTRIES {
+                        return Err(A::Error::custom(format!("more than {MAX_ENTRIES} entries")));
+                    }
+                }
+                Ok(Strings(entries))
+            }
+        }
+
+        deserializer.deserialize_map(StringsVisitor)
+    }
 }
 
 impl<'de> Deserialize<'de> for Entries {
@@ -109,6 +178,12 @@ impl<'de> Deserialize<'de> for Entries {
                 let mut entries = Entries { tensors: Vec::new(), metadata: BTreeMap::new() };
                 let mut seen = HashSet::new();
                 while let Some(name) = map.next_key::<String>()? {
+                    if name.len() > MAX_NAME {
+                        return Err(A::Error::custom(format!("a name of {} bytes", name.len())));
+                    }
+                    if seen.len() >= MAX_ENTRIES {
+                        return Err(A::Error::custom(format!("more than {MAX_ENTRIES} tensors")));
+                    }
                     if name.chars().any(char::is_control) {
                         return Err(A::Error::custom(format!("the name {name:?} has control characters")));
                     }
@@ -117,14 +192,16 @@ impl<'de> Deserialize<'de> for Entries {
                     }
                     let wrong = |e: A::Error| A::Error::custom(format!("{name}: {e}"));
                     if name == "__metadata__" {
-                        entries.metadata = map.next_value::<Option<_>>().map_err(wrong)?.unwrap_or_default();
+                        let read = map.next_value::<Option<Strings>>().map_err(wrong)?;
+                        entries.metadata = read.map(|Strings(entries)| entries).unwrap_or_default();
                         continue;
                     }
-                    let Entry { dtype, shape, data_offsets } = map.next_value().map_err(wrong)?;
+                    let Entry { dtype, shape: Shape(shape), data_offsets } = map.next_value().map_err(wrong)?;
                     let known: Result<Dtype, serde::de::value::Error> =
                         Dtype::deserialize(StrDeserializer::new(dtype.as_str()));
-                    let dtype =
-                        known.map_err(|_| A::Error::custom(format!("tensor {name} has the unknown type {dtype:?}")))?;
+                    let dtype = known.map_err(|_| {
+                        A::Error::custom(format!("tensor {name} has the unknown type {:?}", quote(&dtype)))
+                    })?;
                     entries.tensors.push((name, RawInfo { dtype, shape, data_offsets }));
                 }
                 Ok(entries)

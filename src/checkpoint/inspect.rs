@@ -6,8 +6,10 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use super::{Checkpoint, Recognised};
+use super::json::quote;
+use super::{Checkpoint, Delta, Recognised};
 use crate::data::preprocess::Preprocess;
+use crate::error::Result;
 use crate::model::config::Positions;
 use crate::model::resnet_config::{Downsample, Pooling, ResNetConfig, Stem};
 use crate::model::{ModelConfig, VitConfig};
@@ -18,8 +20,12 @@ const SHOWN: usize = 6;
 /// What `tpgm inspect` says: [`fmt::Display`] for people, [`Serialize`] for programs.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Description {
-    /// The safetensors file.
+    /// The safetensors file, or the index of its shards.
     pub path: PathBuf,
+    /// How many safetensors files it is: more than one where it has shards.
+    pub files: usize,
+    /// Bytes of all tensors, also of those that the model does not use.
+    pub bytes: u64,
     /// The `config.json` that was read with it.
     pub config_path: Option<PathBuf>,
     /// The family's name.
@@ -35,11 +41,14 @@ pub struct Description {
     pub dtypes: BTreeMap<String, usize>,
     /// The input.
     pub preprocess: Preprocess,
+    /// Where each fact comes from that the weights' shapes don't tell: `--heads`, `metadata tpgm.heads`, `config.json`, or
+    /// that it was assumed.
+    pub sources: BTreeMap<&'static str, String>,
     /// Class names by output, where they are known.
     pub classes: Option<Vec<String>>,
     /// Parameters that are newly initialised.
     pub initialised: Vec<String>,
-    /// Tensors of the file that are not used.
+    /// Tensors of the file that are not used; saving carries them along.
     pub ignored: Vec<String>,
     /// What was assumed or left out.
     pub notes: Vec<String>,
@@ -47,13 +56,16 @@ pub struct Description {
 
 /// Describes a checkpoint that was recognised.
 pub fn describe(checkpoint: &Checkpoint, recognised: &Recognised) -> Description {
-    let Recognised { family, config, preprocess, names, initialised, ignored, notes, classes, .. } = recognised;
+    let Recognised { family, config, preprocess, names, initialised, ignored, notes, classes, sources, .. } =
+        recognised;
     let mut dtypes = BTreeMap::new();
     for tensor in names.iter().filter_map(|(_, in_file)| checkpoint.tensor(in_file)) {
         *dtypes.entry(tensor.dtype.to_string()).or_default() += 1;
     }
     Description {
         path: checkpoint.path().into(),
+        files: checkpoint.files().len(),
+        bytes: checkpoint.data_len(),
         config_path: checkpoint.config_path().map(Into::into),
         family,
         config: config.clone(),
@@ -61,6 +73,7 @@ pub fn describe(checkpoint: &Checkpoint, recognised: &Recognised) -> Description
         parameters: config.parameters().iter().map(|(_, shape)| shape.iter().product::<usize>()).sum(),
         dtypes,
         preprocess: preprocess.clone(),
+        sources: sources.clone(),
         classes: classes.clone(),
         initialised: initialised.clone(),
         ignored: ignored.clone(),
@@ -72,13 +85,15 @@ impl fmt::Display for Description {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         let p = &self.preprocess;
         let mut line = |label: &str, text: String| writeln!(f, "{label:<14}{text}");
-        line("file", self.path.display().to_string())?;
+        let shards = if self.files > 1 { format!(", {} shards", self.files) } else { String::new() };
+        line("file", format!("{}{shards}", self.path.display()))?;
         if let Some(path) = &self.config_path {
             line("config", path.display().to_string())?;
         }
+        let from = |fact: &str| self.sources.get(fact).map_or_else(String::new, |place| format!(" ({place})"));
         let words = match &self.config {
-            ModelConfig::Vit(c) => vit_words(c),
-            ModelConfig::ResNet(c) => resnet_words(c),
+            ModelConfig::Vit(c) => vit_words(c, from),
+            ModelConfig::ResNet(c) => resnet_words(c, from),
         };
         line("family", self.family.into())?;
         for (label, text) in words.shape {
@@ -88,7 +103,10 @@ impl fmt::Display for Description {
         line("parameters", format!("{} in {}", thousands(self.parameters), dtypes.join(", ")))?;
         line("input", words.input)?;
         let (filter, crop) = (word(&p.interpolation), word(&p.crop_mode));
-        line("preprocessing", format!("{filter}, crop {} ({crop}), mean {:?}, std {:?}", p.crop_pct, p.mean, p.std))?;
+        line(
+            "preprocessing",
+            format!("{filter}, crop {} ({crop}), mean {:?}, std {:?}{}", p.crop_pct, p.mean, p.std, from("preprocess")),
+        )?;
         for (label, text) in words.computation {
             line(label, text)?;
         }
@@ -96,7 +114,8 @@ impl fmt::Display for Description {
             line("classes", shown(classes))?;
         }
         line("initialised", shown(&self.initialised))?;
-        line("ignored", shown(&self.ignored))?;
+        let carried = if self.ignored.is_empty() { "" } else { " (carried along when saving)" };
+        line("ignored", format!("{}{carried}", shown(&self.ignored)))?;
         for note in &self.notes {
             line("note", note.clone())?;
         }
@@ -111,7 +130,7 @@ struct Words {
     computation: Vec<(&'static str, String)>,
 }
 
-fn vit_words(c: &VitConfig) -> Words {
+fn vit_words(c: &VitConfig, from: impl Fn(&str) -> String) -> Words {
     let scale = if c.layer_scale { ", layer scale" } else { "" };
     let bias = if c.qkv_bias { "" } else { ", no qkv bias" };
     let class_token = prefix_words(c);
@@ -129,12 +148,12 @@ fn vit_words(c: &VitConfig) -> Words {
                 "architecture",
                 format!("{} blocks, width {}, MLP {}{scale}{bias}{split}{pre}", c.depth, c.dim, c.mlp_dim),
             ),
-            ("heads", format!("{} of {} dimensions", c.heads, c.dim / c.heads)),
+            ("heads", format!("{} of {} dimensions{}", c.heads, c.dim / c.heads, from("heads"))),
         ],
         input: format!("{size} x {size}, patches of {patch}: {grid} x {grid}{class_token}, {tokens} tokens"),
         computation: vec![
-            ("activation", format!("{}, layer norm eps {:e}", word(&c.activation), c.eps)),
-            ("pooling", format!("{}, {norm}{projection}{unit}", word(&c.pool))),
+            ("activation", format!("{}, layer norm eps {:e}{}", word(&c.activation), c.eps, both(&from))),
+            ("pooling", format!("{}, {norm}{projection}{unit}{}", word(&c.pool), from("pool"))),
             ("head", if c.classes == 0 { "none".into() } else { format!("{} classes{head_bias}{two}", c.classes) }),
         ],
     }
@@ -156,7 +175,7 @@ fn prefix_words(c: &VitConfig) -> String {
     }
 }
 
-fn resnet_words(c: &ResNetConfig) -> Words {
+fn resnet_words(c: &ResNetConfig, from: impl Fn(&str) -> String) -> Words {
     let depths: Vec<String> = c.stages.iter().map(|blocks| blocks.len().to_string()).collect();
     let widths: Vec<String> = c.stages.iter().filter_map(|b| Some(b.last()?.out.to_string())).collect();
     let (stem, pool) = match c.stem {
@@ -173,7 +192,8 @@ fn resnet_words(c: &ResNetConfig) -> Words {
     let pooling = match c.pooling {
         Pooling::Mean => "mean".into(),
         Pooling::Attention { heads, features } => {
-            format!("attention, {heads} heads of {} dimensions, {features} features", c.width() / heads)
+            let dims = c.width() / heads;
+            format!("attention, {heads} heads of {dims} dimensions{}, {features} features", from("heads"))
         }
     };
     let groups = if c.groups > 1 { format!(", {} groups", c.groups) } else { String::new() };
@@ -185,12 +205,20 @@ fn resnet_words(c: &ResNetConfig) -> Words {
             ("architecture", format!("{block} blocks {} of {} channels{groups}", depths.join("-"), widths.join(", "))),
             ("stem", format!("{stem} of {} channels, {pool}{shortcut}", c.stem_widths[c.stem_widths.len() - 1])),
         ],
-        input: format!("{0} x {0}, stride {1}", c.image_size, c.stride()),
+        input: format!("{0} x {0}, stride {1}{2}", c.image_size, c.stride(), from("image_size")),
         computation: vec![
-            ("activation", format!("relu, batch norm eps {:e}, momentum {}", c.eps, c.momentum)),
+            ("activation", format!("relu, batch norm eps {:e}, momentum {}{}", c.eps, c.momentum, from("eps"))),
             ("pooling", pooling),
             ("head", if c.classes == 0 { "none".into() } else { format!("{} classes{bias}{unit}", c.classes) }),
         ],
+    }
+}
+
+/// Where activation and eps come from, which share a line.
+fn both(from: impl Fn(&str) -> String) -> String {
+    match (from("activation"), from("eps")) {
+        (one, other) if one == other => one,
+        (one, other) => format!("; activation{one}, eps{other}"),
     }
 }
 
@@ -222,4 +250,54 @@ fn thousands(n: usize) -> String {
         out.push(digit);
     }
     out
+}
+
+/// What `tpgm inspect` says of a delta, which is no model by itself.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct DeltaDescription {
+    /// The safetensors file.
+    pub path: PathBuf,
+    /// What it says of its base.
+    pub delta: Delta,
+    /// Tensors that it holds by type.
+    pub dtypes: BTreeMap<String, usize>,
+    /// Bytes of all tensors.
+    pub bytes: u64,
+    /// The tensors that it holds.
+    pub changed: Vec<String>,
+}
+
+/// Describes a delta; nothing where the checkpoint is none.
+///
+/// # Errors
+/// Where it says that it is one and can't be understood.
+pub fn describe_delta(checkpoint: &Checkpoint) -> Result<Option<DeltaDescription>> {
+    let mut dtypes = BTreeMap::new();
+    for tensor in checkpoint.tensors() {
+        *dtypes.entry(tensor.dtype.to_string()).or_default() += 1;
+    }
+    Ok(Delta::of(checkpoint)?.map(|delta| DeltaDescription {
+        path: checkpoint.path().into(),
+        delta,
+        dtypes,
+        bytes: checkpoint.data_len(),
+        changed: checkpoint.tensors().iter().map(|t| t.name.clone()).collect(),
+    }))
+}
+
+impl fmt::Display for DeltaDescription {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let mut line = |label: &str, text: String| writeln!(f, "{label:<14}{text}");
+        line("file", self.path.display().to_string())?;
+        line("delta", format!("only what differs from its base, {}", self.delta.base()))?;
+        for (name, sum) in &self.delta.base_sha256 {
+            line("base", format!("{}, SHA-256 {}", quote(name), quote(sum)))?;
+        }
+        let dtypes: Vec<String> = self.dtypes.iter().map(|(dtype, n)| format!("{n} tensors of {dtype}")).collect();
+        let dtypes = if dtypes.is_empty() { "no tensors".into() } else { dtypes.join(", ") };
+        line("holds", format!("{dtypes}, {} bytes", thousands(self.bytes as usize)))?;
+        line("changed", shown(&self.changed))?;
+        line("removed", shown(&self.delta.removed.iter().cloned().collect::<Vec<_>>()))?;
+        line("use", format!("tpgm apply --model {} --delta {} --out FILE", self.delta.base(), self.path.display()))
+    }
 }

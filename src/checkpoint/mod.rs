@@ -2,14 +2,15 @@
 //!
 //! In reading order:
 //!
-//! 1. [`Checkpoint`]: a file opened and checked; its tensors, `__metadata__` and `config.json`.
+//! 1. [`Checkpoint`]: a file, or the shards of one, opened and checked; its tensors, `__metadata__` and `config.json`.
 //! 2. [`recognise`]: which model it is. Each family has a file in `families/` that maps its names to ours (timm's) and
 //!    finds out what the tensors alone don't tell: heads, activation, preprocessing. What had to be assumed is in
 //!    [`Recognised::notes`], never kept silent.
 //! 3. [`weights`]: the tensors as f32 in the model's order; [`replace_head`] and [`fresh_vit`] initialise what no
 //!    file holds.
 //! 4. [`save`]: the source's file again with other values; [`write_safetensors`] and [`atomic_write`] for the rest.
-//! 5. [`describe`]: all that on one screen, for `tpgm inspect`.
+//! 5. [`write_delta`] and [`apply_delta`]: only what differs from a checkpoint that everybody has.
+//! 6. [`describe`]: all that on one screen, for `tpgm inspect`.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -19,29 +20,36 @@ use crate::error::Result;
 use crate::model::ModelConfig;
 use crate::model::config::{Activation, Pool};
 
+mod delta;
 mod facts;
 mod families;
 mod file;
+mod foreign;
 pub mod fresh;
 mod header;
 pub mod inspect;
+mod json;
 mod metadata;
 mod open_clip_config;
 mod positions;
 mod save;
+mod shards;
 mod timm_config;
 mod transformers_config;
+mod write;
 mod zero_shot;
 
 pub use crate::atomic::atomic_write;
+pub use delta::{Delta, DeltaSize, apply_delta, delta_path, write_delta};
 pub use file::Checkpoint;
 pub use fresh::{fresh_model, fresh_resnet, fresh_statistics, fresh_vit, new_head, replace_head};
 pub use header::TensorInfo;
-pub use inspect::{Description, describe};
+pub use inspect::{DeltaDescription, Description, describe, describe_delta};
 pub use metadata::tpgm_metadata;
 pub use positions::Resize;
 pub use safetensors::tensor::Dtype;
-pub use save::{Values, save, save_counted, write_model, write_safetensors};
+pub use save::{save, save_counted, write_model};
+pub use write::{Values, write_safetensors};
 pub use zero_shot::ZeroShot;
 
 /// A weight: canonical name, shape, values in row-major order.
@@ -91,6 +99,8 @@ pub struct Recognised {
     pub ignored: Vec<String>,
     /// What was assumed or left out, one sentence each.
     pub notes: Vec<String>,
+    /// Where each fact comes from that the weights' shapes don't tell, by the fact: "heads" from "metadata tpgm.heads".
+    pub sources: BTreeMap<&'static str, String>,
     /// Class names by output, where the file has them.
     pub classes: Option<Vec<String>>,
     /// What becomes of the positions, where the model's images are of another size than the file's.
@@ -106,6 +116,7 @@ pub struct Recognised {
 /// type, a part is not supported, or heads can't be told. A flag that contradicts the weights is
 /// [`crate::error::Error::Usage`].
 pub fn recognise(checkpoint: &Checkpoint, overrides: &Overrides) -> Result<Recognised> {
+    delta::refuse(checkpoint)?;
     families::recognise(checkpoint, overrides)
 }
 

@@ -1,76 +1,28 @@
-//! Writing safetensors: a checkpoint with some tensors replaced, or tensors of our own.
+//! Saving: a checkpoint again with some tensors replaced, or a model of our own.
 
-use std::cmp::Reverse;
 use std::collections::BTreeMap;
+use std::fs;
 use std::path::Path;
 
 use half::{bf16, f16};
-use safetensors::tensor::{Dtype, TensorInfo as RawInfo};
-use serde::ser::{SerializeMap, Serializer};
+use safetensors::tensor::Dtype;
 
 use super::file::{Checkpoint, is_float};
+use super::shards::{INDEX, Index, size_of};
+use super::write::{Planned, Values, arrange, write_file, write_safetensors};
 use super::{Recognised, Weight, tpgm_metadata};
 use crate::atomic::AtomicFile;
 use crate::error::{Error, Result};
-
-/// The values of a tensor to write.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Values<'a> {
-    /// Type F32.
-    F32(&'a [f32]),
-    /// Type I32.
-    I32(&'a [i32]),
-    /// Type U32.
-    U32(&'a [u32]),
-    /// Type U64.
-    U64(&'a [u64]),
-}
-
-macro_rules! values_from {
-    ($($number:ty => $variant:ident),*) => {$(
-        impl<'a> From<&'a [$number]> for Values<'a> {
-            fn from(values: &'a [$number]) -> Self {
-                Self::$variant(values)
-            }
-        }
-    )*};
-}
-values_from!(f32 => F32, i32 => I32, u32 => U32, u64 => U64);
-
-impl Values<'_> {
-    fn dtype(self) -> Dtype {
-        match self {
-            Self::F32(_) => Dtype::F32,
-            Self::I32(_) => Dtype::I32,
-            Self::U32(_) => Dtype::U32,
-            Self::U64(_) => Dtype::U64,
-        }
-    }
-
-    fn len(self) -> usize {
-        match self {
-            Self::F32(v) => v.len(),
-            Self::I32(v) => v.len(),
-            Self::U32(v) => v.len(),
-            Self::U64(v) => v.len(),
-        }
-    }
-
-    fn bytes(self) -> Vec<u8> {
-        match self {
-            Self::F32(v) => v.iter().flat_map(|x| x.to_le_bytes()).collect(),
-            Self::I32(v) => v.iter().flat_map(|x| x.to_le_bytes()).collect(),
-            Self::U32(v) => v.iter().flat_map(|x| x.to_le_bytes()).collect(),
-            Self::U64(v) => v.iter().flat_map(|x| x.to_le_bytes()).collect(),
-        }
-    }
-}
 
 /// Saves `source` under `path` with some tensors `replaced` (by their names in the file: shape and values). All names
 /// and types stay: values go back to F16 or BF16 where the source has them so, rounded to nearest even. Tensors that
 /// are not replaced are carried along byte for byte, and `extra_metadata` is added to what `__metadata__` holds. A
 /// tensor that is new takes the type that all the source's floating-point tensors share, else F32. The same input
 /// gives the same bytes, and `path` may be the source itself.
+///
+/// What is written is one file, with the metadata of all shards; only where the source has shards and `path` does not
+/// end in `.safetensors`, it is a folder of the same shards under the same names, each with its own metadata, and their
+/// index. What is new goes into the last shard, and `extra_metadata` into the first.
 ///
 /// # Errors
 /// Where a value is not finite or does not fit its type, an integer tensor would be replaced, the source can't be
@@ -95,7 +47,6 @@ pub fn save_counted(
     (counters, added): (&[String], u64),
     extra_metadata: &BTreeMap<String, String>,
 ) -> Result<()> {
-    let path = path.as_ref();
     let mut float_dtypes = source.tensors().iter().map(|t| t.dtype).filter(|&d| is_float(d));
     let shared = float_dtypes.next().filter(|&first| float_dtypes.all(|d| d == first)).unwrap_or(Dtype::F32);
 
@@ -103,6 +54,7 @@ pub fn save_counted(
     for tensor in source.tensors().iter().filter(|t| !replaced.contains_key(&t.name)) {
         plan.push(Planned::new(&tensor.name, tensor.dtype, &tensor.shape));
     }
+    let path = path.as_ref();
     for (name, (shape, values)) in replaced {
         assert_eq!(shape.iter().product::<usize>(), values.len(), "save: {name} has shape {shape:?}");
         let dtype = source.tensor(name).map_or(shared, |t| t.dtype);
@@ -114,7 +66,7 @@ pub fn save_counted(
     let mut metadata = source.metadata().clone();
     metadata.extend(extra_metadata.iter().map(|(k, v)| (k.clone(), v.clone())));
 
-    write_planned(path, plan, &metadata, |planned, file| match replaced.get(planned.name) {
+    write_like(path, source, plan, &metadata, &mut |planned, file| match replaced.get(planned.name) {
         Some((_, values)) => {
             let bytes = encode(planned.dtype, values)
                 .map_err(|what| Error::checkpoint(path, format!("not written: tensor {} {what}", planned.name)))?;
@@ -125,6 +77,72 @@ pub fn save_counted(
         }
         None => source.stream(planned.name, |bytes| file.write(bytes)),
     })
+}
+
+/// Writes tensors in the form that `source` has, as [`save`] tells; `metadata` is that of one file.
+pub(super) fn write_like(
+    path: &Path,
+    source: &Checkpoint,
+    mut plan: Vec<Planned>,
+    metadata: &BTreeMap<String, String>,
+    body: &mut impl FnMut(&Planned, &mut AtomicFile) -> Result<()>,
+) -> Result<()> {
+    match source.index() {
+        Some(index) if path.extension().is_none_or(|ending| ending != "safetensors") => {
+            let made = !path.exists();
+            if made {
+                fs::create_dir(path).map_err(|e| Error::io(path, "cannot create this folder", e))?;
+            }
+            let done = write_shards(path, source, index, &plan, metadata, body);
+            if made && done.is_err() {
+                // Fails where something has been written, which then stays.
+                let _ = fs::remove_dir(path);
+            }
+            done
+        }
+        index => {
+            arrange(&mut plan, index.is_none().then(|| source.tensors()));
+            write_file(path, &plan, metadata, body)?.commit()
+        }
+    }
+}
+
+fn write_shards(
+    folder: &Path,
+    source: &Checkpoint,
+    index: &Index,
+    plan: &[Planned],
+    metadata: &BTreeMap<String, String>,
+    body: &mut impl FnMut(&Planned, &mut AtomicFile) -> Result<()>,
+) -> Result<()> {
+    if folder.join("model.safetensors").exists() {
+        let what = "holds a model.safetensors, which would be read before any shards: give another folder";
+        return Err(Error::checkpoint(folder, what));
+    }
+    let last = source.shards().len() - 1;
+    let mut files = Vec::new();
+    let mut tensors = Vec::new();
+    let names: Vec<String> = source.shards().iter().map(|shard| shard.name()).collect();
+    for (s, shard) in source.shards().iter().enumerate() {
+        let is_here = |t: &&Planned| source.shard_of(t.name).unwrap_or(last) == s;
+        let mut here: Vec<Planned> = plan.iter().filter(is_here).copied().collect();
+        arrange(&mut here, Some(&shard.header.tensors));
+        tensors.extend(here.iter().map(|t| (t.name, names[s].as_str())));
+        let mut own = shard.header.metadata.clone();
+        if s == 0 {
+            let new = metadata.iter().filter(|(key, value)| source.metadata().get(*key) != Some(value));
+            own.extend(new.map(|(key, value)| (key.clone(), value.clone())));
+        }
+        files.push(write_file(&folder.join(&names[s]), &here, &own, body)?);
+    }
+    let total = plan.iter().map(|t| size_of(t.dtype, t.shape)).sum();
+    let text = index.updated(&tensors, total, source.data_len())?;
+    let name = index.path.file_name().unwrap_or(format!("model{INDEX}").as_ref()).to_os_string();
+    let mut file = AtomicFile::create(folder.join(name))?;
+    file.write(&text)?;
+    files.push(file);
+    // Only now that all of them are whole; the index last.
+    files.into_iter().try_for_each(AtomicFile::commit)
 }
 
 /// Writes a model that has no source: `weights` as F32 under timm's names, with all that is needed to run it again.
@@ -142,81 +160,6 @@ pub fn write_model(path: impl AsRef<Path>, recognised: &Recognised, weights: &[W
     // Some loaders refuse a file that does not say whose tensor layout it follows.
     metadata.insert("format".into(), "pt".into());
     write_safetensors(path, &tensors, &metadata)
-}
-
-/// Writes tensors (name, shape, values) to a new file: `&[f32]`, or [`Values`] where there are integers among them.
-/// The same input gives the same bytes, in whatever order the tensors come.
-///
-/// # Errors
-/// Where the folder can't be written or the disk is full; what stood at `path` then still stands there.
-///
-/// # Panics
-/// Where a shape does not fit its values or a name stands twice.
-pub fn write_safetensors<'a, V: Into<Values<'a>> + Copy>(
-    path: impl AsRef<Path>,
-    tensors: &[(String, Vec<usize>, V)],
-    metadata: &BTreeMap<String, String>,
-) -> Result<()> {
-    let mut values = BTreeMap::new();
-    let mut plan = Vec::new();
-    for (name, shape, v) in tensors {
-        let v: Values = (*v).into();
-        assert_eq!(shape.iter().product::<usize>(), v.len(), "write_safetensors: {name} has shape {shape:?}");
-        assert!(values.insert(name.as_str(), v).is_none(), "write_safetensors: {name} stands twice");
-        plan.push(Planned::new(name, v.dtype(), shape));
-    }
-    write_planned(path.as_ref(), plan, metadata, |planned, file| file.write(&values[planned.name].bytes()))
-}
-
-/// A tensor's entry in the header.
-struct Planned<'a> {
-    name: &'a str,
-    dtype: Dtype,
-    shape: &'a [usize],
-}
-
-impl<'a> Planned<'a> {
-    fn new(name: &'a str, dtype: Dtype, shape: &'a [usize]) -> Self {
-        Self { name, dtype, shape }
-    }
-}
-
-/// Writes header and tensors; `body` writes one tensor's bytes.
-fn write_planned(
-    path: &Path,
-    mut plan: Vec<Planned>,
-    metadata: &BTreeMap<String, String>,
-    mut body: impl FnMut(&Planned, &mut AtomicFile) -> Result<()>,
-) -> Result<()> {
-    // The format's usual order: wide types first, so that each tensor is aligned to its own element.
-    plan.sort_by_key(|t| (Reverse(t.dtype), t.name));
-    let mut file = AtomicFile::create(path)?;
-    let header = header_json(&plan, metadata).map_err(|e| Error::checkpoint(path, format!("not written: {e}")))?;
-    file.write(&(header.len() as u64).to_le_bytes())?;
-    file.write(&header)?;
-    for planned in &plan {
-        body(planned, &mut file)?;
-    }
-    file.commit()
-}
-
-/// The header, padded so that the tensors begin at a multiple of 8.
-fn header_json(plan: &[Planned], metadata: &BTreeMap<String, String>) -> serde_json::Result<Vec<u8>> {
-    let mut json = Vec::new();
-    let mut serializer = serde_json::Serializer::new(&mut json);
-    let mut map = serializer.serialize_map(None)?;
-    if !metadata.is_empty() {
-        map.serialize_entry("__metadata__", metadata)?;
-    }
-    let mut start = 0;
-    for Planned { name, dtype, shape } in plan {
-        let end = start + shape.iter().product::<usize>() * dtype.bitsize() / 8;
-        map.serialize_entry(name, &RawInfo { dtype: *dtype, shape: shape.to_vec(), data_offsets: (start, end) })?;
-        start = end;
-    }
-    map.end()?;
-    json.resize(json.len().next_multiple_of(8), b' ');
-    Ok(json)
 }
 
 /// Integers with `added`.

@@ -16,7 +16,7 @@ use crate::train::source::Source;
 /// Flags of `eval`.
 #[derive(Args, Debug)]
 pub(super) struct EvalArgs {
-    /// A .safetensors file, or a folder with model.safetensors
+    /// A .safetensors file, or a folder with model.safetensors or its shards
     #[arg(long, value_name = "MODEL")]
     model: PathBuf,
     /// A labelled data set, NAME=PATH; may be given several times

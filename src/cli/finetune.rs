@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde_json::json;
 
+use crate::checkpoint::{Checkpoint, DeltaSize, delta_path, write_delta};
 use crate::cli::progress::Progress;
 use crate::cli::table::{percent, table};
 use crate::cli::{RunArgs, print, print_json};
@@ -30,6 +31,10 @@ pub(super) struct FinetuneArgs {
     /// Do not evaluate the pre-trained model on the test sets
     #[arg(long)]
     no_baseline: bool,
+    /// Also write best.delta.safetensors and last.delta.safetensors: only the tensors that differ from --model's, for `tpgm
+    /// apply`
+    #[arg(long)]
+    delta: bool,
     /// Time every kernel of one training step before the run, and print the table
     #[arg(long)]
     trace: bool,
@@ -79,6 +84,14 @@ pub(super) fn result_table(rows: &[(String, Vec<&TestResult>)], means: &[Mean]) 
     table(&header, &cells.collect::<Vec<_>>())
 }
 
+/// Writes the delta of the model at `path`, and says on stderr how large it is.
+pub(super) fn write_delta_beside(path: &Path, base: &Checkpoint) -> Result<()> {
+    let out = delta_path(path);
+    let DeltaSize { changed, of, bytes } = write_delta(&out, base, &Checkpoint::open(path)?)?;
+    eprintln!("{}: {changed} of {of} tensors differ, {bytes} bytes", out.display());
+    Ok(())
+}
+
 pub(super) fn run(args: FinetuneArgs) -> Result<()> {
     let flags = match &args.config {
         Some(file) => args.train.over_file(file)?,
@@ -91,6 +104,12 @@ pub(super) fn run(args: FinetuneArgs) -> Result<()> {
     }
     let start = Start { resume: args.resume, baseline: !args.no_baseline, best: true, tune: args.run.tunes() };
     let summary = train_and_report(&gpu, &config, &args.out, start, "")?;
+    if args.delta {
+        let base = Checkpoint::open(&config.model)?;
+        for name in ["best.safetensors", "last.safetensors"] {
+            write_delta_beside(&args.out.join(name), &base)?;
+        }
+    }
     if args.json {
         let test = |r: &TestResult| {
             json!({

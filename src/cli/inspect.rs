@@ -3,28 +3,95 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use serde_json::json;
 
-use crate::checkpoint::{Checkpoint, describe, recognise};
-use crate::cli::{print, print_json};
-use crate::error::Result;
+use crate::checkpoint::{Checkpoint, Description, describe, describe_delta, recognise};
+use crate::cli::{RunArgs, print, print_json};
+use crate::error::{Error, Result};
 use crate::train::config::ModelArgs;
+use crate::train::source::Source;
+use crate::train::verify::{Golden, Verification, verify};
 
 /// Flags of `inspect`.
 #[derive(Args, Debug)]
 pub(super) struct InspectArgs {
-    /// A .safetensors file, or a folder with model.safetensors
+    /// A .safetensors file, or a folder with model.safetensors or its shards
     model: PathBuf,
+    /// Compare with what another library computed: a safetensors file with images [N,3,S,S], preprocessed, and logits
+    /// [N,C]
+    #[arg(long, value_name = "GOLDEN")]
+    verify: Option<PathBuf>,
+    /// The largest difference of two logits that passes, over the largest of --verify's logits
+    #[arg(long, value_name = "SHARE", default_value_t = 1e-3, requires = "verify")]
+    tolerance: f32,
     #[command(flatten)]
     model_args: ModelArgs,
+    #[command(flatten)]
+    run: RunArgs,
     /// One JSON document on stdout
     #[arg(long)]
     json: bool,
 }
 
 pub(super) fn run(args: InspectArgs) -> Result<()> {
+    if !(args.tolerance >= 0.0 && args.tolerance.is_finite()) {
+        return Err(Error::Usage("--tolerance must be at least 0".into()));
+    }
     let checkpoint = Checkpoint::open(&args.model)?;
-    let mut recognised = recognise(&checkpoint, &args.model_args.overrides())?;
+    if let Some(delta) = describe_delta(&checkpoint)? {
+        if args.verify.is_some() {
+            // The error of whoever wants a model.
+            recognise(&checkpoint, &args.model_args.overrides())?;
+        }
+        return if args.json { print_json(&delta) } else { print(&delta.to_string()) };
+    }
+    let golden = args.verify.as_deref().map(Golden::open).transpose()?;
+    let mut overrides = args.model_args.overrides();
+    overrides.image_size = overrides.image_size.or(golden.as_ref().map(|g| g.image_size));
+    let mut recognised = recognise(&checkpoint, &overrides)?;
     recognised.preprocess = args.model_args.preprocess(&recognised.preprocess)?;
+    if let (None, Some(place)) = (args.model_args.image_size, recognised.sources.get_mut("image_size"))
+        && place == "--image-size"
+    {
+        *place = "the golden file's".into();
+    }
+    if args.model_args.changes_preprocess() {
+        let place = recognised.sources.entry("preprocess").or_default();
+        *place = format!("flags, {place}");
+    }
     let description = describe(&checkpoint, &recognised);
-    if args.json { print_json(&description) } else { print(&description.to_string()) }
+    let Some((golden, path)) = golden.zip(args.verify) else { return show(&description, None, args.json) };
+    let source = Source::open(&args.model, &overrides)?;
+    let gpu = args.run.open()?;
+    let verification = verify(&gpu, &source, &golden, &path, args.tolerance)?;
+    show(&description, Some(&verification), args.json)?;
+    if verification.passed {
+        return Ok(());
+    }
+    Err(checkpoint.error(format!(
+        "its logits differ from {}'s by {:.1e} of the largest, above --tolerance {:.1e}",
+        path.display(),
+        verification.relative,
+        args.tolerance
+    )))
+}
+
+fn show(description: &Description, verification: Option<&Verification>, as_json: bool) -> Result<()> {
+    if as_json {
+        let mut value = json!(description);
+        if let Some(verification) = verification {
+            value["verify"] = json!(verification);
+        }
+        return print_json(&value);
+    }
+    let mut text = description.to_string();
+    if let Some(v) = verification {
+        let (verdict, sign) = if v.passed { ("pass", "within") } else { ("FAIL", "above") };
+        text += &format!(
+            "verify        {verdict}: logits of {} images on {} differ by {:.1e}, relative {:.1e}, {sign} {:.1e}; most at \
+             image {} class {}\n",
+            v.images, v.adapter, v.absolute, v.relative, v.tolerance, v.at[0], v.at[1]
+        );
+    }
+    print(&text)
 }

@@ -1,5 +1,6 @@
 //! The command line: one file a subcommand. Results go to stdout, everything said on the way to stderr.
 
+mod apply;
 mod bench;
 mod check;
 mod demo;
@@ -41,7 +42,7 @@ enum Command {
     /// Measure training steps, inference and kernels on this adapter, against what it can do
     Bench(bench::BenchArgs),
     /// Tell what a checkpoint holds and how it would be run
-    Inspect(inspect::InspectArgs),
+    Inspect(Box<inspect::InspectArgs>),
     /// Write a model with random weights, to pre-train from nothing
     Init(init::InitArgs),
     /// Predict the classes of images
@@ -52,6 +53,8 @@ enum Command {
     Finetune(Box<finetune::FinetuneArgs>),
     /// Learn radii for a checkpoint that was fine-tuned elsewhere, and project it
     Project(project::ProjectArgs),
+    /// Put a delta and its base together to the whole model
+    Apply(apply::ApplyArgs),
     /// Write one HTML page about one run or several
     Report(report::ReportArgs),
     /// Fine-tune on the images that come with this program, plainly and with TPGM, and compare
@@ -125,12 +128,13 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         Command::Devices(args) => devices::run(args),
         Command::Check(args) => return check::run(args),
         Command::Bench(args) => return bench::run(args),
-        Command::Inspect(args) => inspect::run(args),
+        Command::Inspect(args) => inspect::run(*args),
         Command::Init(args) => init::run(args),
         Command::Predict(args) => predict::run(args),
         Command::Eval(args) => eval::run(args),
         Command::Finetune(args) => finetune::run(*args),
         Command::Project(args) => project::run(args),
+        Command::Apply(args) => apply::run(args),
         Command::Report(args) => report::run(args),
         Command::Demo(args) => demo::run(args),
     }?;

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use crate::checkpoint::Checkpoint;
+use crate::cli::finetune::write_delta_beside;
 use crate::cli::progress::Progress;
 use crate::cli::{RunArgs, print};
 use crate::cpu::mars::Norm;
@@ -24,9 +26,13 @@ pub(super) struct ProjectArgs {
     /// Validation images: what the radii are learned on
     #[arg(long, value_name = "PATH")]
     val: PathBuf,
-    /// The file to write; C.radii.csv and C.metrics.jsonl come beside it
+    /// The file to write; C.radii.csv and C.metrics.jsonl come beside it. Without the ending .safetensors, where B has
+    /// shards, a folder for the same shards
     #[arg(long, value_name = "C")]
     out: PathBuf,
+    /// Also write C.delta.safetensors: only the tensors that differ from A's, for `tpgm apply`
+    #[arg(long)]
+    delta: bool,
     /// Folder that the paths of a list file or CSV are relative to
     #[arg(long, value_name = "DIR")]
     root: Option<PathBuf>,
@@ -77,13 +83,15 @@ pub(super) fn run(args: ProjectArgs) -> Result<()> {
     if args.micro_batch == Some(MicroBatch::Images(0)) || args.memory_limit == Some(0) {
         return Err(Error::Usage("--micro-batch and --memory-limit must be greater than 0".into()));
     }
+    let base = args.delta.then(|| Checkpoint::open(&args.pretrained)).transpose()?;
     let config = ProjectConfig {
         pretrained: args.pretrained,
         finetuned: args.finetuned,
         val: args.val,
         root: args.root,
         class_map: args.class_map,
-        out: args.out,
+        // "C/" is C, beside which the logs stand.
+        out: args.out.components().collect(),
         model_args: args.model_args,
         norm: args.norm,
         max_iters: args.max_iters,
@@ -101,6 +109,9 @@ pub(super) fn run(args: ProjectArgs) -> Result<()> {
     let mut progress = Progress::new("");
     project(&gpu, &config, &mut |event| progress.show(event))?;
     drop(progress);
+    if let Some(base) = &base {
+        write_delta_beside(&config.out, base)?;
+    }
     let radii = beside(&config.out, ".radii.csv");
     print(&format!("{}, radii in {}\n", config.out.display(), radii.display()))
 }

@@ -82,6 +82,12 @@ impl ModelArgs {
         }
     }
 
+    /// Whether a flag says how images are made ready.
+    pub fn changes_preprocess(&self) -> bool {
+        let ModelArgs { crop_pct, crop_mode, mean, std, interpolation, .. } = self;
+        crop_pct.is_some() || crop_mode.is_some() || mean.is_some() || std.is_some() || interpolation.is_some()
+    }
+
     /// The checkpoint's preprocessing with the flags' values.
     pub fn preprocess(&self, own: &Preprocess) -> Result<Preprocess> {
         let triple = |flag: &str, values: &Option<Vec<f32>>, own: [f32; 3]| match values {

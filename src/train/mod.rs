@@ -14,6 +14,7 @@ pub mod splits;
 pub mod state;
 pub mod trainer;
 pub mod tuning;
+pub mod verify;
 
 pub use config::TrainConfig;
 pub use evaluate::{Evaluation, Predictor};

@@ -72,7 +72,7 @@ fn values_that_are_not_finite_are_named() {
     }
     model.add("half", Dtype::F16, &[1], f16::NAN.to_le_bytes().into());
     let checkpoint = model.open(None).1.unwrap();
-    assert_error(checkpoint.read_f32("nan"), &["tensor nan has NaN at element 1"]);
+    assert_error(checkpoint.read_f32("nan"), &["tensor nan has NaN at element 1 (1 of its 2 values are no finite"]);
     assert_error(checkpoint.read_f32("inf"), &["tensor inf has inf at element 1"]);
     assert_error(checkpoint.read_f32("large"), &["tensor large has inf at element 1"]);
     assert_error(checkpoint.read_f32("half"), &["tensor half has NaN at element 0"]);
@@ -103,13 +103,27 @@ fn a_truncated_file_is_an_error_at_every_length() {
     }
 }
 
+/// The first bytes of a zip archive with an entry of that name.
+fn zip(name: &str) -> Vec<u8> {
+    [b"PK\x03\x04", &[0; 22][..], &(name.len() as u16).to_le_bytes(), &[0, 0], name.as_bytes()].concat()
+}
+
 #[test]
 fn files_of_another_kind_are_told() {
     let filler = [7; 200];
     for (first, what) in [
-        (&b"PK\x03\x04"[..], "a pickled .pt/.pth checkpoint? convert it first"),
-        (b"\x80\x02\x8a\x0alF\xf9", "a pickled .pt/.pth checkpoint? convert it first"),
-        (b"\x80\x02\0\0\0\0\0\0}q\0", "a pickled .pt/.pth checkpoint? convert it first"),
+        (&b"PK\x03\x04"[..], "a zip archive, as torch.save writes"),
+        (&zip("archive/data.pkl"), "a zip archive, as torch.save writes"),
+        (&zip("arr_0.npy"), "a NumPy archive (.npz)"),
+        (&zip("metadata.json"), "a Keras archive"),
+        (b"\x93NUMPY\x01\0v\0{'descr'", "a NumPy array"),
+        (b"GGUF\x03\0\0\0", "a GGUF model"),
+        (b"\x1f\x8b\x08\0", "a gzip archive"),
+        (b"\x1c\0\0\0TFL3", "a TensorFlow Lite model"),
+        (b"\x08\x08\x12\x07pytorch", "an ONNX model"),
+        (&[&[b'm'; 257][..], b"ustar\x0000"].concat(), "a tar archive"),
+        (b"\x80\x02\x8a\x0alF\xf9", "a pickle (PyTorch's older .pt/.pth/.bin)"),
+        (b"\x80\x02\0\0\0\0\0\0}q\0", "a pickle (PyTorch's older .pt/.pth/.bin)"),
         (b"\x89HDF\r\n\x1a\n", "HDF5"),
         (b"<!DOCTYPE html>", "web page"),
         (b"version https://git-lfs.github.com/spec/v1", "git lfs pull"),
@@ -119,7 +133,19 @@ fn files_of_another_kind_are_told() {
         (&u64::MAX.to_le_bytes(), "not a safetensors file"),
         (b"\0\0\0\x01\0\0\0\0{", "truncated: its header is 16777216 bytes long"),
     ] {
-        assert_error(open_bytes(&[first, &filler].concat()), &[what, "x.safetensors"]);
+        let error = assert_error(open_bytes(&[first, &filler].concat()), &[what, "x.safetensors"]).to_string();
+        let is_foreign = error.contains("not a safetensors file but");
+        assert_eq!(is_foreign && !error.contains("web page"), error.contains("docs/from-pytorch.md"), "{error}");
+    }
+    // Without a mark, the name's ending counts.
+    let dir = tempfile::tempdir().unwrap();
+    for ending in ["pt", "pth", "bin", "ckpt", "tar", "npz", "onnx", "gguf", "h5", "msgpack"] {
+        let path = dir.path().join(format!("model.{ending}"));
+        fs::write(&path, [0xff; 64]).unwrap();
+        assert_error(Checkpoint::open(&path), &[&format!("a .{ending} file"), "convert it as docs/from-pytorch.md"]);
+        // Whatever its ending, a safetensors file is one.
+        fs::write(&path, literal(r#"{"a":{"dtype":"U8","shape":[9],"data_offsets":[0,9]}}"#, 9)).unwrap();
+        assert_eq!(Checkpoint::open(&path).unwrap().tensors().len(), 1);
     }
 }
 
@@ -161,12 +187,39 @@ fn a_header_that_lies_is_an_error() {
         (r#""c":{"dtype":"F32","shape":[4]}"#.into(), &["c: ", "data_offsets"]),
         (format!(r#""c":{}"#, "[".repeat(5000)), &["header can't be read"]),
         (r#""c":"#.into(), &["header can't be read"]),
+        (tensor(&"n".repeat(1001), "U8", "[0]", 0, 0), &["a name of 1001 bytes"]),
+        (tensor("c", "U8", &format!("[{}1]", "1,".repeat(16)), 0, 1), &["c: more than 16 dimensions"]),
+        (tensor("c", &"F".repeat(100_000), "[1]", 0, 1), &["tensor c has the unknown type \"FFF", "..."]),
+        (format!(r#""c":"{}""#, "x".repeat(100_000)), &["c: ", "..."]),
     ] {
-        assert_error(open_bytes(&literal(&format!("{{{entries}}}"), 16)), &[parts, &["x.safetensors"]].concat());
+        let error =
+            assert_error(open_bytes(&literal(&format!("{{{entries}}}"), 16)), &[parts, &["x.safetensors"]].concat());
+        assert!(error.to_string().len() < 500, "{} characters", error.to_string().len());
     }
+    // A thousand million tensors do not fit into a header; as many as do are refused before they take much memory.
+    let many: Vec<String> = (0..=100_000).map(|i| tensor(&i.to_string(), "U8", "[0]", 0, 0)).collect();
+    assert_error(open_bytes(&literal(&format!("{{{}}}", many.join(",")), 0)), &["more than 100000 tensors"]);
+    let many: Vec<String> = (0..=100_000).map(|i| format!(r#""{i}":"""#)).collect();
+    let many = format!(r#"{{"__metadata__":{{{}}}}}"#, many.join(","));
+    assert_error(open_bytes(&literal(&many, 0)), &["__metadata__: more than 100000 entries"]);
     let mut not_utf8 = literal(&format!("{{{a}}}"), 8);
     not_utf8[10] = 0xff;
     assert_error(open_bytes(&not_utf8), &["not UTF-8"]);
+}
+
+#[test]
+fn a_dimension_of_nothing_is_refused_where_a_weight_has_it() {
+    for (name, (_, shape, _)) in Model::vit(&tiny()).tensors {
+        for i in 0..shape.len() {
+            let mut model = Model::vit(&tiny());
+            let mut shape = shape.clone();
+            shape[i] = 0;
+            model.add(&name, Dtype::F32, &shape, Vec::new());
+            // Where the other tensors' shapes follow from this one, theirs may be what does not fit.
+            let error = model.recognise(None, &Overrides::default()).expect_err(&name).to_string();
+            assert!(error.contains("tensor ") && error.contains("has shape ["), "{error}");
+        }
+    }
 }
 
 #[test]
@@ -219,14 +272,16 @@ fn a_path_that_is_no_checkpoint_is_told() {
     assert_error(Checkpoint::open(at.join("none.safetensors")), &["none.safetensors: cannot read: No such file"]);
     assert_error(Checkpoint::open(at), &["no model.safetensors in this folder"]);
     fs::write(at.join("pytorch_model.bin"), "x").unwrap();
-    assert_error(Checkpoint::open(at), &["convert pytorch_model.bin to safetensors first"]);
+    assert_error(Checkpoint::open(at), &["convert pytorch_model.bin to safetensors first, as docs/"]);
     fs::write(at.join("best.safetensors"), "x").unwrap();
     assert_error(Checkpoint::open(at), &["name the file itself, such as best.safetensors"]);
     fs::write(at.join("model.safetensors.index.json"), "{}").unwrap();
-    assert_error(Checkpoint::open(at), &["split over several files"]);
+    assert_error(Checkpoint::open(at), &["index.json: can't be understood: missing field `weight_map`"]);
     fs::create_dir(at.join("model.safetensors")).unwrap();
     assert_error(Checkpoint::open(at), &["neither a file nor a folder"]);
     #[cfg(unix)]
     assert_error(Checkpoint::open("/dev/null"), &["neither a file nor a folder"]);
     assert_error(Model::vit(&tiny()).open(Some("{")).1, &["config.json: not valid JSON"]);
+    let long = format!("{}{}", " ".repeat(8 << 20), "{}");
+    assert_error(Model::vit(&tiny()).open(Some(&long)).1, &["config.json: longer than 8 MiB"]);
 }

@@ -108,6 +108,27 @@ fn a_new_tensor_takes_the_type_that_the_floats_share() {
 }
 
 #[test]
+fn an_unusual_order_of_tensors_is_kept() {
+    let entry = |name: &str, dtype: &str, len: usize, start: usize, end: usize| {
+        format!(r#""{name}":{{"dtype":"{dtype}","shape":[{len}],"data_offsets":[{start},{end}]}}"#)
+    };
+    let entries = [entry("z", "F32", 2, 0, 8), entry("a", "F32", 1, 8, 12), entry("h", "F16", 2, 12, 16)];
+    let header = format!(r#"{{"__metadata__":{{"a":"b"}},{}}}"#, entries.join(","));
+    let header = format!("{header:<width$}", width = header.len().next_multiple_of(8));
+    let bytes = [&(header.len() as u64).to_le_bytes(), header.as_bytes(), &(0..16).collect::<Vec<u8>>()].concat();
+    let dir = tempfile::tempdir().unwrap();
+    let (path, out) = (dir.path().join("in.safetensors"), dir.path().join("out.safetensors"));
+    fs::write(&path, &bytes).unwrap();
+    let source = Checkpoint::open(&path).unwrap();
+    save(&out, &source, &BTreeMap::new(), &BTreeMap::new()).unwrap();
+    assert_eq!(fs::read(&out).unwrap(), bytes);
+    // A new one of a wide type stands before the narrow ones.
+    save(&out, &source, &BTreeMap::from([("new".into(), (vec![1], vec![1.0]))]), &BTreeMap::new()).unwrap();
+    let names: Vec<String> = Checkpoint::open(&out).unwrap().tensors().iter().map(|t| t.name.clone()).collect();
+    assert_eq!(names, ["z", "a", "new", "h"]);
+}
+
+#[test]
 fn what_cannot_be_saved_leaves_the_old_file() {
     let (dir, source) = mixed().open(None);
     let source = source.unwrap();

@@ -54,8 +54,8 @@ fn not_safetensors() {
     space.write("bad.safetensors", "just a text that somebody renamed");
     assert_refused(&space, &["not a safetensors file"]);
     space.write("bad.safetensors", b"PK\x03\x04 and so on, as torch.save writes it");
-    assert_refused(&space, &["not a safetensors file", "convert it"]);
-    space.fails(1, "inspect bad.safetensors", &["convert it"]);
+    assert_refused(&space, &["not a safetensors file", "never opened", "docs/from-pytorch.md"]);
+    space.fails(1, "inspect bad.safetensors", &["convert it as docs/from-pytorch.md shows"]);
 }
 
 #[test]

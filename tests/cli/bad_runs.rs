@@ -75,6 +75,8 @@ fn under(space: &Space, limit: &str, line: &str) -> Command {
     shell.arg("-c").arg(format!("{limit}; exec \"$@\"")).arg("sh");
     shell.arg(command.get_program()).args(command.get_args()).current_dir(space.dir.path());
     shell.env_remove("RUST_BACKTRACE").env("MESA_SHADER_CACHE_DISABLE", "true");
+    // What the command has, above all that nothing is measured: a cache outside would not fit under the limit either.
+    shell.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
     shell
 }
 

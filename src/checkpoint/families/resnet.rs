@@ -1,9 +1,9 @@
 //! ResNets by torchvision's, timm's and OpenCLIP's names, which are our own; ResNet-D, MoCo-v3's and CLIP's among them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::names::Table;
-use super::tensors::{Tensors, class_names};
+use super::tensors::{ASSUMED, Tensors, class_names, first};
 use super::{Family, Place};
 use crate::checkpoint::facts::Facts;
 use crate::checkpoint::file::Checkpoint;
@@ -112,9 +112,14 @@ fn read(
         return Err(checkpoint.error("global_pool token of config.json is not for a ResNet"));
     }
 
-    let mut config = config(&tensors, own.eps)?;
+    let mut sources = BTreeMap::new();
+    let eps = first([(own.eps, "metadata tpgm.eps")], &mut sources, "eps").unwrap_or_else(|| {
+        sources.insert("eps", "every ResNet's".into());
+        1e-5
+    });
+    let mut config = config(&tensors, eps)?;
     let grid = if has_attention {
-        config.pooling = attention(&tensors, config.width(), own.heads, overrides, &mut notes)?;
+        config.pooling = attention(&tensors, config.width(), own.heads, overrides, &mut notes, &mut sources)?;
         Some(grid(&tensors)?)
     } else {
         None
@@ -126,8 +131,16 @@ fn read(
     config.head_bias = tensors.has(&format!("{}.bias", config.head()));
     let written = facts.input_size().map(|[height, width]| height.min(width) as usize);
     let usual_size = grid.map_or(IMAGE_SIZE, |grid| grid * config.stride());
-    let image_size =
-        overrides.image_size.or(own.preprocess.as_ref().map(|p| p.image_size)).or(written).unwrap_or(usual_size);
+    let said = [
+        (overrides.image_size, "--image-size"),
+        (own.preprocess.as_ref().map(|p| p.image_size), "metadata tpgm.preprocess"),
+        (written, "config.json"),
+        (grid.map(|_| usual_size), "tensor shapes"),
+    ];
+    let image_size = first(said, &mut sources, "image_size").unwrap_or_else(|| {
+        sources.insert("image_size", ASSUMED.into());
+        usual_size
+    });
     config.image_size = image_size;
     if image_size < config.stride() {
         let stride = config.stride();
@@ -148,9 +161,16 @@ fn read(
     let (counters, ignored) = leftover(&tensors, &config, &names, &buffers, &mut notes)?;
     let clip = config.stem == Stem::Clip;
     let preprocess = match (own.preprocess, facts.preprocess(usual(&config), &mut notes)?) {
-        (Some(own), _) => Preprocess { image_size, ..own },
-        (None, Some(written)) => written,
+        (Some(own), _) => {
+            sources.insert("preprocess", "metadata tpgm.preprocess".into());
+            Preprocess { image_size, ..own }
+        }
+        (None, Some(written)) => {
+            sources.insert("preprocess", facts.preprocess_file().into());
+            written
+        }
         (None, None) => {
+            sources.insert("preprocess", ASSUMED.into());
             let p = usual(&config);
             let filter = if p.interpolation == Interpolation::Bicubic { "bicubic" } else { "bilinear" };
             let whose = if clip { "CLIP" } else { "ImageNet" };
@@ -196,6 +216,7 @@ fn read(
         initialised: Vec::new(),
         ignored,
         notes,
+        sources,
         classes,
         resize: None,
         head_file,
@@ -233,6 +254,7 @@ fn attention(
     written: Option<usize>,
     overrides: &Overrides,
     notes: &mut Vec<String>,
+    sources: &mut BTreeMap<&'static str, String>,
 ) -> Result<Pooling> {
     let fits = |heads: usize| heads > 0 && width.is_multiple_of(heads);
     let heads = match (overrides.heads, written) {
@@ -245,9 +267,17 @@ fn attention(
                  with --heads"
             )));
         }
-        (Some(heads), _) | (None, Some(heads)) => heads,
+        (Some(heads), _) => {
+            sources.insert("heads", "--heads".into());
+            heads
+        }
+        (None, Some(heads)) => {
+            sources.insert("heads", "metadata tpgm.heads".into());
+            heads
+        }
         (None, None) if width.is_multiple_of(HEAD_DIM) => {
             let heads = width / HEAD_DIM;
+            sources.insert("heads", ASSUMED.into());
             notes.push(format!("heads assumed: {heads} of {HEAD_DIM} dimensions, as CLIP has; --heads changes it"));
             heads
         }
@@ -263,7 +293,7 @@ fn attention(
 }
 
 /// What the convolutions tell: all but the image size, the pooling and the head.
-fn config(tensors: &Tensors, eps: Option<f32>) -> Result<ResNetConfig> {
+fn config(tensors: &Tensors, eps: f32) -> Result<ResNetConfig> {
     let width = |name: &str, kernel: usize| {
         let expected = format!("[channels, channels, {kernel}, {kernel}]");
         tensors.dims::<4>(&format!("{name}.weight"), &expected).map(|shape| shape[0])
@@ -314,7 +344,7 @@ fn config(tensors: &Tensors, eps: Option<f32>) -> Result<ResNetConfig> {
         downsample,
         pooling: Pooling::Mean,
         groups,
-        eps: eps.unwrap_or(1e-5),
+        eps,
         momentum: 0.1,
         classes: 0,
         head_bias: false,

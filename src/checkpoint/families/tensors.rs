@@ -96,6 +96,20 @@ impl<'a> Tensors<'a> {
     }
 }
 
+/// What [`crate::checkpoint::Recognised::sources`] says where no file and no flag tells.
+pub(super) const ASSUMED: &str = "assumed";
+
+/// The first that is said of a fact, which `sources` then attributes.
+pub(super) fn first<T, const N: usize>(
+    said: [(Option<T>, &str); N],
+    sources: &mut BTreeMap<&'static str, String>,
+    fact: &'static str,
+) -> Option<T> {
+    let (value, place) = said.into_iter().find_map(|(value, place)| Some((value?, place)))?;
+    sources.insert(fact, place.into());
+    Some(value)
+}
+
 /// Class names: our own metadata's, else the configuration's, where there is one for each of `outputs`.
 pub(super) fn class_names(
     own: Option<Vec<String>>,

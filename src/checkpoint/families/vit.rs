@@ -1,10 +1,10 @@
 //! What all families of vision transformers share in being read: shapes tell most, a configuration or a flag the rest.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::Place;
 use super::names::Table;
-use super::tensors::{Tensors, class_names};
+use super::tensors::{ASSUMED, Tensors, class_names, first};
 use crate::checkpoint::facts::Facts;
 use crate::checkpoint::file::Checkpoint;
 use crate::checkpoint::metadata;
@@ -14,6 +14,9 @@ use crate::checkpoint::{Overrides, Recognised};
 use crate::data::preprocess::Preprocess;
 use crate::error::{Error, Result};
 use crate::model::config::{Activation, AttentionPool, Pool, Projection, VitConfig, VitParts};
+
+/// Where each fact comes from: [`Recognised::sources`].
+type Sources = BTreeMap<&'static str, String>;
 
 /// What a family has that its tensors don't tell.
 pub(super) struct Dialect<'a> {
@@ -50,21 +53,28 @@ pub(super) fn read(
 ) -> Result<Recognised> {
     let tensors = Tensors::new(checkpoint, place, dialect.table);
     let own = metadata::read(checkpoint)?;
-    let mut notes = Vec::new();
+    let (mut notes, mut sources) = (Vec::new(), BTreeMap::new());
     reject_unsupported(&tensors, &dialect, own.fc_norm)?;
 
     let reader = Reader { tensors: &tensors, dialect: &dialect, own: &own, overrides };
-    let mut config = reader.config(&mut notes)?;
+    let mut config = reader.config(&mut notes, &mut sources)?;
     let mut names = tensors.names_of(config.parameters())?;
     let mut ignored = ignored(&tensors, &names, &dialect, &mut notes)?;
     let initialised = new_fc_norm(&tensors, overrides, &mut config, &mut names, &mut ignored, &mut notes)?;
     let resize = reader.resize(&mut config, &mut notes)?;
     let usual = (dialect.input.0)(config.image_size);
     let preprocess = match own.preprocess {
-        Some(own) => Preprocess { image_size: config.image_size, ..own },
+        Some(own) => {
+            sources.insert("preprocess", "metadata tpgm.preprocess".into());
+            Preprocess { image_size: config.image_size, ..own }
+        }
         None => match dialect.facts.preprocess(usual.clone(), &mut notes)? {
-            Some(written) => written,
+            Some(written) => {
+                sources.insert("preprocess", dialect.facts.preprocess_file().into());
+                written
+            }
             None => {
+                sources.insert("preprocess", ASSUMED.into());
                 let what = format!("preprocessing assumed: {}", dialect.input.1);
                 notes.push(format!("{what}; --mean, --std, --interpolation and --crop-pct change it"));
                 usual
@@ -102,6 +112,7 @@ pub(super) fn read(
         initialised,
         ignored,
         notes,
+        sources,
         classes,
         resize,
         head_file,
@@ -162,7 +173,7 @@ pub(super) struct Reader<'a> {
 
 impl Reader<'_> {
     /// The model at the file's own image size.
-    fn config(&self, notes: &mut Vec<String>) -> Result<VitConfig> {
+    fn config(&self, notes: &mut Vec<String>, sources: &mut Sources) -> Result<VitConfig> {
         let Reader { tensors, dialect, own, overrides } = *self;
         let [dim, channels, patch_size, width] = tensors.dims("patch_embed.proj.weight", "[dim, 3, patch, patch]")?;
         if channels != 3 || width != patch_size {
@@ -208,7 +219,12 @@ impl Reader<'_> {
             None if fc_norm || !class_token => Pool::Mean,
             None => Pool::Cls,
         };
-        let pool = overrides.pool.or(own.pool).or(dialect.facts.pool()?).unwrap_or(by_tensors);
+        let written = dialect.facts.pool()?;
+        let said = [(overrides.pool, "--pool"), (own.pool, "metadata tpgm.pool"), (written, dialect.facts.file())];
+        let pool = first(said, sources, "pool").unwrap_or_else(|| {
+            sources.insert("pool", "tensor names".into());
+            by_tensors
+        });
         if pool == Pool::Cls && !class_token {
             return Err(tensors
                 .checkpoint
@@ -246,11 +262,11 @@ impl Reader<'_> {
             patch_size,
             dim,
             depth,
-            heads: self.heads(dim, notes)?,
+            heads: self.heads(dim, notes, sources)?,
             mlp_dim,
             classes,
-            eps: self.eps(notes)?,
-            activation: self.activation(notes)?,
+            eps: self.eps(notes, sources)?,
+            activation: self.activation(notes, sources)?,
             pool,
             class_token,
             layer_scale: tensors.any(".ls1.gamma") || tensors.any(".ls2.gamma"),
@@ -289,19 +305,27 @@ impl Reader<'_> {
         Ok(Some(Projection { features, transposed: false, bias: tensors.has("proj.bias") }))
     }
 
-    fn eps(&self, notes: &mut Vec<String>) -> Result<f32> {
+    fn eps(&self, notes: &mut Vec<String>, sources: &mut Sources) -> Result<f32> {
         let dialect = self.dialect;
-        if let Some(eps) = self.own.eps.or(dialect.facts.eps()?) {
+        let said = [(self.own.eps, "metadata tpgm.eps"), (dialect.facts.eps()?, dialect.facts.file())];
+        if let Some(eps) = first(said, sources, "eps") {
             return Ok(eps);
         }
+        sources.insert("eps", if dialect.eps_noted { ASSUMED.into() } else { format!("every {}'s", dialect.name) });
         if dialect.eps_noted {
             notes.push(format!("layer norm eps assumed: {:e}, as {}'s models have", dialect.eps, dialect.whose));
         }
         Ok(dialect.eps)
     }
 
-    fn activation(&self, notes: &mut Vec<String>) -> Result<Activation> {
-        if let Some(known) = self.overrides.activation.or(self.own.activation).or(self.dialect.facts.activation()?) {
+    fn activation(&self, notes: &mut Vec<String>, sources: &mut Sources) -> Result<Activation> {
+        let facts = &self.dialect.facts;
+        let said = [
+            (self.overrides.activation, "--activation"),
+            (self.own.activation, "metadata tpgm.activation"),
+            (facts.activation()?, facts.file()),
+        ];
+        if let Some(known) = first(said, sources, "activation") {
             return Ok(known);
         }
         let Some((usual, whose)) = self.dialect.activation else {
@@ -311,6 +335,7 @@ impl Reader<'_> {
                  or gelu_tanh, or put its configuration beside it",
             ));
         };
+        sources.insert("activation", ASSUMED.into());
         let what = match usual {
             Activation::Gelu => "GELU with erf",
             Activation::GeluTanh => "GELU with tanh",
@@ -334,10 +359,11 @@ impl Reader<'_> {
         Ok(blocks.len())
     }
 
-    fn heads(&self, dim: usize, notes: &mut Vec<String>) -> Result<usize> {
+    fn heads(&self, dim: usize, notes: &mut Vec<String>, sources: &mut Sources) -> Result<usize> {
         let checkpoint = self.tensors.checkpoint;
         let fits = |heads: usize| heads > 0 && dim.is_multiple_of(heads);
         if let Some(heads) = self.overrides.heads {
+            sources.insert("heads", "--heads".into());
             let wrong = || Error::Usage(format!("--heads {heads} does not divide the model's width {dim}"));
             return fits(heads).then_some(heads).ok_or_else(wrong);
         }
@@ -350,6 +376,9 @@ impl Reader<'_> {
                 let what = format!("{heads} heads ({place}) do not divide the width {dim}; say how many with --heads");
                 checkpoint.error(what)
             };
+            let own = self.own.heads.is_some();
+            let file = self.dialect.facts.file();
+            sources.insert("heads", if own { place.clone() } else { format!("{file}, {place}") });
             return fits(heads).then_some(heads).ok_or_else(wrong);
         }
         let Some(heads) = usual_heads(dim) else {
@@ -357,6 +386,7 @@ impl Reader<'_> {
                 format!("its width {dim} is no multiple of 64, so the number of heads can't be told; use --heads");
             return Err(checkpoint.error(what));
         };
+        sources.insert("heads", ASSUMED.into());
         let whose = self.dialect.whose;
         notes.push(format!("heads assumed: {heads}, as {whose}'s models of width {dim} have; --heads changes it"));
         Ok(heads)

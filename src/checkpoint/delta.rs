@@ -1,0 +1,144 @@
+//! A delta: only the tensors of a checkpoint that differ from those of another, its base.
+//!
+//! It is a safetensors file with the whole checkpoint's `__metadata__`, and in it what it takes to put the two together
+//! again: the base's files with their SHA-256, and which of the base's tensors the whole checkpoint lacks.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::Checkpoint;
+use super::save::write_like;
+use super::shards::size_of;
+use super::write::{Planned, arrange, write_file};
+use crate::atomic::AtomicFile;
+use crate::error::Result;
+
+/// The metadata entry that makes a file a delta: a [`Delta`] as JSON.
+const KEY: &str = "tpgm.delta";
+
+/// What a delta says of its base.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Delta {
+    /// SHA-256 of each of the base's files, in hexadecimal, by the name that it had.
+    pub base_sha256: BTreeMap<String, String>,
+    /// Tensors of the base that the whole checkpoint does not have.
+    pub removed: BTreeSet<String>,
+}
+
+impl Delta {
+    /// What `checkpoint` says of its base, where it is a delta.
+    ///
+    /// # Errors
+    /// Where it says so and can't be understood.
+    pub fn of(checkpoint: &Checkpoint) -> Result<Option<Delta>> {
+        let parse = |text: &String| {
+            serde_json::from_str(text)
+                .map_err(|e| checkpoint.error(format!("metadata {KEY}: {}", super::json::quote(&e.to_string()))))
+        };
+        checkpoint.metadata().get(KEY).map(parse).transpose()
+    }
+
+    /// The base's files in words, such as "model.safetensors".
+    pub fn base(&self) -> String {
+        let names: Vec<&str> = self.base_sha256.keys().map(String::as_str).collect();
+        match names.as_slice() {
+            [] => "nothing".into(),
+            [one] => super::json::quote(one),
+            [first, .., last] => super::json::quote(&format!("{first} to {last}")),
+        }
+    }
+}
+
+/// How many tensors a delta holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeltaSize {
+    /// Tensors that differ from the base's, which the delta holds.
+    pub changed: usize,
+    /// Tensors of the whole checkpoint.
+    pub of: usize,
+    /// Bytes that the changed ones take.
+    pub bytes: u64,
+}
+
+/// Writes the tensors of `whole` that differ from those of `base` in type, shape or any bit. [`apply_delta`] gives back
+/// `whole`.
+///
+/// # Errors
+/// Where a file can't be read, or `path` not be written; and where `base` is a delta itself.
+pub fn write_delta(path: impl AsRef<Path>, base: &Checkpoint, whole: &Checkpoint) -> Result<DeltaSize> {
+    refuse(base)?;
+    let mut plan = Vec::new();
+    for tensor in whole.tensors() {
+        if !whole.same_tensor(&tensor.name, base)? {
+            plan.push(Planned::new(&tensor.name, tensor.dtype, &tensor.shape));
+        }
+    }
+    arrange(&mut plan, None);
+    let removed = base.tensors().iter().filter(|t| whole.tensor(&t.name).is_none());
+    let delta = Delta { base_sha256: base.sha256()?, removed: removed.map(|t| t.name.clone()).collect() };
+    let mut metadata = whole.metadata().clone();
+    metadata.insert(KEY.into(), serde_json::to_string(&delta).expect("maps and sets of strings"));
+    let body = &mut |t: &Planned, file: &mut AtomicFile| whole.stream(t.name, |bytes| file.write(bytes));
+    write_file(path.as_ref(), &plan, &metadata, body)?.commit()?;
+    let bytes = plan.iter().map(|t| size_of(t.dtype, t.shape)).sum();
+    Ok(DeltaSize { changed: plan.len(), of: whole.tensors().len(), bytes })
+}
+
+/// Writes the whole checkpoint that `delta` was made of: its tensors, and all others from `base`, as one file or, as
+/// [`super::save`] tells, in the base's shards.
+///
+/// # Errors
+/// Where `delta` is none or belongs to another base, by SHA-256; where a file can't be read, or `path` not be written.
+pub fn apply_delta(path: impl AsRef<Path>, base: &Checkpoint, delta: &Checkpoint) -> Result<DeltaSize> {
+    refuse(base)?;
+    let Some(about) = Delta::of(delta)? else {
+        return Err(delta.error("not a delta (no tpgm.delta in its metadata): it may be a whole model already"));
+    };
+    let found = base.sha256()?;
+    // By content alone: files are renamed all the time.
+    let sums = |files: &BTreeMap<String, String>| files.values().cloned().collect::<BTreeSet<_>>();
+    if sums(&found) != sums(&about.base_sha256) {
+        let start = |files: &BTreeMap<String, String>| {
+            files.values().next().map_or_else(String::new, |sum| sum.chars().take(12).collect::<String>())
+        };
+        return Err(delta.error(format!(
+            "belongs to another base: {} with SHA-256 {}..., but {} has {}...",
+            about.base(),
+            start(&about.base_sha256),
+            base.path().display(),
+            start(&found)
+        )));
+    }
+    let kept = base.tensors().iter().filter(|t| delta.tensor(&t.name).is_none() && !about.removed.contains(&t.name));
+    let plan: Vec<Planned> = kept.chain(delta.tensors()).map(|t| Planned::new(&t.name, t.dtype, &t.shape)).collect();
+    let mut metadata = delta.metadata().clone();
+    metadata.remove(KEY);
+    let size = DeltaSize { changed: delta.tensors().len(), of: plan.len(), bytes: delta.data_len() };
+    write_like(path.as_ref(), base, plan, &metadata, &mut |t, file| {
+        let from = if delta.tensor(t.name).is_some() { delta } else { base };
+        from.stream(t.name, |bytes| file.write(bytes))
+    })?;
+    Ok(size)
+}
+
+/// A delta where a whole model is wanted.
+pub(super) fn refuse(checkpoint: &Checkpoint) -> Result<()> {
+    match Delta::of(checkpoint)? {
+        Some(delta) => Err(checkpoint.error(format!(
+            "a delta, which holds only what differs from {}: make the whole model with tpgm apply --model {0} --delta {} \
+             --out FILE",
+            delta.base(),
+            checkpoint.path().display()
+        ))),
+        None => Ok(()),
+    }
+}
+
+/// Where the delta of `path` stands: `best.delta.safetensors` beside `best.safetensors`.
+pub fn delta_path(path: &Path) -> PathBuf {
+    let name = path.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
+    path.with_file_name(format!("{}.delta.safetensors", name.strip_suffix(".safetensors").unwrap_or(&name)))
+}

@@ -1,0 +1,72 @@
+//! Files that are no safetensors file: what they are, by their first bytes, and what to do about it. Nothing of them is
+//! ever read further, let alone executed.
+
+use std::fs;
+use std::path::Path;
+
+/// How many of a file's bytes [`what_is_it`] wants to see: tar's mark stands at 257.
+pub(super) const LOOK: usize = 512;
+
+/// Where the way from each of these formats to safetensors is written down.
+const GUIDE: &str = "docs/from-pytorch.md";
+
+/// What a file is that is no safetensors file; nothing where its first bytes are none that we know.
+pub(super) fn what_is_it(first: &[u8], path: &Path) -> Option<String> {
+    let convert = |kind: &str| {
+        Some(format!("not a safetensors file but {kind}, which is never opened here: convert it as {GUIDE} shows"))
+    };
+    let ending = path.extension().and_then(|e| e.to_str()).unwrap_or("");
+    match first {
+        [b'P', b'K', 3, 4, ..] => convert(zip(first)),
+        [0x80, 2..=5, ..] => convert("a pickle (PyTorch's older .pt/.pth/.bin)"),
+        [0x89, b'H', b'D', b'F', ..] => convert("an HDF5 checkpoint (Keras's .h5)"),
+        [0x93, b'N', b'U', b'M', b'P', b'Y', ..] => convert("a NumPy array (.npy)"),
+        [b'G', b'G', b'U', b'F', ..] => convert("a GGUF model"),
+        [0x1f, 0x8b, ..] => convert("a gzip archive"),
+        _ if first.get(257..262) == Some(b"ustar") => convert("a tar archive"),
+        _ if first.get(4..8) == Some(b"TFL3") => convert("a TensorFlow Lite model"),
+        // Field 1 (ir_version), then one of the fields that may follow it: protobuf has no mark of its own.
+        [8, 1..=20, 0x12 | 0x1a | 0x22 | 0x3a | 0x42, ..] => convert("an ONNX model"),
+        [b'<', ..] => Some("not a safetensors file but a web page; download it again".into()),
+        _ if first.starts_with(b"version https://git-lfs") => {
+            Some("not the weights but a Git LFS pointer to them; run git lfs pull".into())
+        }
+        _ if OTHER.contains(&ending) => convert(&format!("a .{ending} file")),
+        _ => None,
+    }
+}
+
+/// Endings of other formats' checkpoints.
+const OTHER: [&str; 13] =
+    ["bin", "pt", "pth", "ckpt", "tar", "npz", "npy", "h5", "keras", "onnx", "gguf", "msgpack", "tflite"];
+
+/// A zip archive tells what it is by the name of its first entry, at byte 30.
+fn zip(first: &[u8]) -> &'static str {
+    let length = first.get(26..28).map_or(0, |b| usize::from(u16::from_le_bytes([b[0], b[1]])));
+    let name = first.get(30..).map_or(&[][..], |rest| &rest[..length.min(rest.len())]);
+    if name.ends_with(b".npy") {
+        "a NumPy archive (.npz)"
+    } else if name == b"metadata.json" || name == b"config.json" {
+        "a Keras archive (.keras)"
+    } else {
+        "a zip archive, as torch.save writes .pt/.pth/.bin"
+    }
+}
+
+/// Why a folder is no checkpoint, from what else lies in it.
+pub(super) fn no_model_in(folder: &Path) -> String {
+    let names = fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut names: Vec<String> = names.map(|e| e.file_name().to_string_lossy().into_owned()).collect();
+    names.sort();
+    let ending = |endings: &[&str]| names.iter().find(|n| endings.iter().any(|e| n.ends_with(e)));
+    if let Some(other) = ending(&[".safetensors", ".safetensors.index.json"]) {
+        return format!("no model.safetensors in this folder; name the file itself, such as {other}");
+    }
+    let endings = OTHER.map(|e| format!(".{e}"));
+    match ending(&endings.each_ref().map(String::as_str)) {
+        Some(other) => {
+            format!("no model.safetensors in this folder; convert {other} to safetensors first, as {GUIDE} shows")
+        }
+        None => "no model.safetensors in this folder".into(),
+    }
+}
