@@ -182,7 +182,8 @@ fn saved(name: &str) {
         expected.push(source.recognised.head_names[0].clone());
     }
     let mut found = names(&after);
-    (expected.sort(), found.sort()).1;
+    expected.sort();
+    found.sort();
     assert_eq!(found, expected);
     let trained: Vec<&String> = source.recognised.names.iter().map(|(_, in_file)| in_file).collect();
     let mut dtype = Dtype::F32;
