@@ -1,12 +1,14 @@
 // Sum over the rows of a matrix: a bias's gradient, and the last stage of every other reduction over rows.
 //
 //   out[c] += Σ_r inp[r, c]          inp [rows, cols], out [cols]
+//   out[r, c] = inp[c]               its reverse, `spread`: one row for all
 //
 // The host appends `alias stored = f32;` or f16: what inp holds. Sums are f32.
 //
 //   entry     grid                       writes
 //   forward   [⌈cols/WG⌉, 1, 1]          out +=      (micro-batches accumulate)
 //   partial   [⌈cols/WG⌉, chunks, 1]     out =       [chunks, cols], each the sum of `chunk` rows; `forward` over it ends the job
+//   spread    [⌈cols/WG⌉, rows, 1]       out =       inp [cols], out [rows, cols]
 //
 // Rows are added in order and without atomics: the same bits every time. Two stages, because one lane a column leaves
 // an adapter idle where rows are many and columns few.
@@ -38,4 +40,10 @@ fn partial(@builtin(global_invocation_id) id: vec3u, @builtin(workgroup_id) grou
     if id.x >= p.cols { return; }
     let first = group.y * p.chunk;
     out[group.y * p.cols + id.x] = sum_rows(id.x, first, min(first + p.chunk, p.rows));
+}
+
+@compute @workgroup_size(WG)
+fn spread(@builtin(global_invocation_id) id: vec3u, @builtin(workgroup_id) group: vec3u) {
+    if id.x >= p.cols { return; }
+    out[group.y * p.cols + id.x] = inp[id.x];
 }

@@ -2,23 +2,29 @@
 // patches; this file unfolds, and puts class token and positions around the matmul's result.
 //
 //   patches[b·N + n, (ch·P + y)·P + x] = images[b, ch, (n / G)·P + y, (n mod G)·P + x]        N = G·G patches
-//   tokens[b, t] = (t < C ? cls : embedded[b·N + t − C]) + pos[t]                              C = 1 with a class token, else 0
+//   tokens[b, t] = content + position,   the prefix first: C = 1 or 0 class tokens, then R registers
+//     content    t < C: cls,   t < C + R: reg[t − C],   else embedded[b·N + t − C − R]
+//     position   pos has a row for the class token (CP = 1) or none, for the registers (RP = 1) or none, and for each patch
 //
-//   images [B, 3, S, S]   patches [B·N, 3·P·P]   embedded, dembedded [B·N, D]   tokens, dtokens [B, C+N, D]
-//   pos, dpos [C+N, D]    cls, dcls [D]
+//   images [B, 3, S, S]   patches [B·N, 3·P·P]   embedded, dembedded [B·N, D]   tokens, dtokens [B, C+R+N, D]
+//   pos, dpos [CP·C+RP·R+N, D]    cls [C, D]    reg [R, D]    dprefix [count, D], the gradient of `count` tokens from `first`
 //
 //   entry               grid                             writes
 //   unfold              fold(⌈B·N·3·P·P/(WG·PER_LANE)⌉)  patches =
-//   assemble            fold(⌈B·(C+N)·D/(WG·PER_LANE)⌉)  tokens =
+//   assemble            fold(⌈B·(C+R+N)·D/(WG·PER_LANE)⌉)  tokens =
 //   backward_embedded   fold(⌈B·N·D/(WG·PER_LANE)⌉)      dembedded =
-//   backward_pos        fold(⌈(C+N)·D/WG⌉)               dpos +=      Σ over the batch
-//   backward_cls        fold(⌈D/WG⌉)                     dcls +=      Σ over the batch
+//   backward_pos        fold(⌈rows of pos·D/WG⌉)         dpos +=      Σ over the batch
+//   backward_prefix     fold(⌈count·D/WG⌉)               dprefix +=   Σ over the batch
 //
 // The host appends `alias stored = f32;` or f16: what patches and dembedded hold, which the matmul reads.
 //
 // Pixels have no gradient: the first layer's input gradient is never computed.
 
-struct Params { batch: u32, size: u32, patch_size: u32, dim: u32, cls_tokens: u32 }
+struct Params {
+    batch: u32, size: u32, patch_size: u32, dim: u32,
+    cls_tokens: u32, registers: u32, cls_pos: u32, reg_pos: u32,
+    first: u32, count: u32,
+}
 var<immediate> p: Params;
 
 override WG: u32 = 64u;
@@ -54,10 +60,16 @@ fn unfold(
     }
 }
 
+fn prefix() -> u32 { return p.cls_tokens + p.registers; }
+
+// Rows of `pos` that are not patches'.
+fn prefix_pos() -> u32 { return p.cls_pos * p.cls_tokens + p.reg_pos * p.registers; }
+
 @group(0) @binding(0) var<storage, read> embedded: array<f32>;
 @group(0) @binding(1) var<storage, read> pos: array<f32>;
 @group(0) @binding(2) var<storage, read> cls: array<f32>;
-@group(0) @binding(3) var<storage, read_write> tokens: array<f32>;
+@group(0) @binding(3) var<storage, read> reg: array<f32>;
+@group(0) @binding(4) var<storage, read_write> tokens: array<f32>;
 
 @compute @workgroup_size(WG)
 fn assemble(
@@ -65,20 +77,25 @@ fn assemble(
     @builtin(num_workgroups) groups: vec3u,
     @builtin(local_invocation_index) lane: u32,
 ) {
-    let length = patch_count() + p.cls_tokens;
+    let length = patch_count() + prefix();
     let total = p.batch * length * p.dim;
     let first = fold_index(group, groups) * WG * PER_LANE + lane;
     for (var i = first; i < min(first + WG * PER_LANE, total); i += WG) {
         let d = i % p.dim;
         let t = (i / p.dim) % length;
         let b = i / (p.dim * length);
-        var content: f32;
+        var token: f32;
         if t < p.cls_tokens {
-            content = cls[d];
+            token = cls[d];
+            if p.cls_pos == 1u { token += pos[d]; }
+        } else if t < prefix() {
+            token = reg[(t - p.cls_tokens) * p.dim + d];
+            if p.reg_pos == 1u { token += pos[(t - p.cls_tokens + p.cls_pos * p.cls_tokens) * p.dim + d]; }
         } else {
-            content = embedded[(b * patch_count() + t - p.cls_tokens) * p.dim + d];
+            let n = t - prefix();
+            token = embedded[(b * patch_count() + n) * p.dim + d] + pos[(n + prefix_pos()) * p.dim + d];
         }
-        tokens[i] = content + pos[t * p.dim + d];
+        tokens[i] = token;
     }
 }
 
@@ -92,22 +109,22 @@ fn backward_embedded(
     @builtin(local_invocation_index) lane: u32,
 ) {
     let per_image = patch_count() * p.dim;
-    let length = patch_count() + p.cls_tokens;
+    let length = patch_count() + prefix();
     let first = fold_index(group, groups) * WG * PER_LANE + lane;
     for (var i = first; i < min(first + WG * PER_LANE, p.batch * per_image); i += WG) {
         let b = i / per_image;
-        dembedded[i] = stored(dtokens[(b * length + p.cls_tokens) * p.dim + i % per_image]);
+        dembedded[i] = stored(dtokens[(b * length + prefix()) * p.dim + i % per_image]);
     }
 }
 
 @group(0) @binding(1) var<storage, read_write> dpos: array<f32>;
-@group(0) @binding(1) var<storage, read_write> dcls: array<f32>;
+@group(0) @binding(1) var<storage, read_write> dprefix: array<f32>;
 
-// Σ_b dtokens[b, i]: the position gradient, and at the class token's place the class token's.
-fn batch_sum(i: u32) -> f32 {
-    let stride = (patch_count() + p.cls_tokens) * p.dim;
+// Σ_b dtokens[b, t, d].
+fn batch_sum(t: u32, d: u32) -> f32 {
+    let stride = (patch_count() + prefix()) * p.dim;
     var sum = 0.0;
-    for (var b = 0u; b < p.batch; b++) { sum += dtokens[b * stride + i]; }
+    for (var b = 0u; b < p.batch; b++) { sum += dtokens[b * stride + t * p.dim + d]; }
     return sum;
 }
 
@@ -118,17 +135,25 @@ fn backward_pos(
     @builtin(local_invocation_index) lane: u32,
 ) {
     let i = fold_index(group, groups) * WG + lane;
-    if i >= (patch_count() + p.cls_tokens) * p.dim { return; }
-    dpos[i] += batch_sum(i);
+    if i >= (patch_count() + prefix_pos()) * p.dim { return; }
+    let row = i / p.dim;
+    // Rows stand in the tokens' order; those of the prefix that have no row are left out.
+    var t = row + prefix() - prefix_pos();
+    if row < p.cls_pos * p.cls_tokens {
+        t = 0u;
+    } else if row < prefix_pos() {
+        t = row - p.cls_pos * p.cls_tokens + p.cls_tokens;
+    }
+    dpos[i] += batch_sum(t, i % p.dim);
 }
 
 @compute @workgroup_size(WG)
-fn backward_cls(
+fn backward_prefix(
     @builtin(workgroup_id) group: vec3u,
     @builtin(num_workgroups) groups: vec3u,
     @builtin(local_invocation_index) lane: u32,
 ) {
     let i = fold_index(group, groups) * WG + lane;
-    if i >= p.dim { return; }
-    dcls[i] += batch_sum(i);
+    if i >= p.count * p.dim { return; }
+    dprefix[i] += batch_sum(p.first + i / p.dim, i % p.dim);
 }

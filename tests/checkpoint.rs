@@ -96,6 +96,7 @@ fn tiny() -> VitConfig {
         qkv_bias: true,
         patch_bias: true,
         head_bias: true,
+        parts: Default::default(),
     }
 }
 

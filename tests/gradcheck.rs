@@ -9,9 +9,9 @@
 //! times that; what is wrong in a backward is far above it.
 
 use tpgm::cpu::mars::{Norm, clip_radius, initial_radius, norms, project, radius_backward, rows_of};
-use tpgm::cpu::{attention, column_sum, cross_entropy, gelu, layer_norm, mars, matmul::matmul};
+use tpgm::cpu::{attention, average, column_sum, cross_entropy, gelu, l2_normalize, layer_norm, mars, matmul::matmul};
 use tpgm::cpu::{patch_embed, pool, residual};
-use tpgm::model::config::{Activation, Pool};
+use tpgm::model::config::Activation;
 
 #[path = "gradcheck/network.rs"]
 mod network;
@@ -231,60 +231,92 @@ fn residual_with_and_without_layer_scale() {
 }
 
 #[test]
-fn patch_embed_assembles_with_and_without_class_token() {
+fn patch_embed_assembles_with_every_prefix() {
     let (batch, patches, dim) = (3, 5, 3);
-    check_op(
-        "patch_embed",
-        &[batch * patches * dim, patches * dim],
-        |x| {
-            let len = batch * patches * dim;
-            assigned(len, |out| patch_embed::assemble(out, &x[0], &x[1], None, batch, patches, dim))
-        },
-        |x, dout| {
-            let mut dpos = vec![];
-            let dpatches = assigned(x[0].len(), |dx| {
-                dpos = added(x[1].len(), |dp| {
-                    patch_embed::assemble_backward(dx, dp, None, dout, batch, patches, dim);
-                });
-            });
-            vec![dpatches, dpos]
-        },
-    );
-    check_op(
-        "patch_embed with class token",
-        &[batch * patches * dim, (patches + 1) * dim, dim],
-        |x| {
-            let len = batch * (patches + 1) * dim;
-            assigned(len, |out| patch_embed::assemble(out, &x[0], &x[1], Some(&x[2]), batch, patches, dim))
-        },
-        |x, dout| {
-            let (mut dpos, mut dcls) = (vec![], vec![]);
-            let dpatches = assigned(x[0].len(), |dx| {
-                dpos = added(x[1].len(), |dp| {
-                    dcls = added(x[2].len(), |dc| {
-                        patch_embed::assemble_backward(dx, dp, Some(dc), dout, batch, patches, dim);
+    let kinds = [
+        (false, 0, false, false),
+        (true, 0, true, false),
+        (true, 0, false, false),
+        (true, 1, true, true),
+        (true, 2, true, false),
+        (true, 2, false, false),
+    ];
+    for (class_token, registers, class_position, register_positions) in kinds {
+        let prefix = patch_embed::Prefix { class_token, registers, class_position, register_positions };
+        let len = batch * (patches + prefix.tokens()) * dim;
+        let mut lens = vec![batch * patches * dim, (patches + prefix.positions()) * dim];
+        lens.extend([usize::from(class_token) * dim, registers * dim].into_iter().filter(|len| *len > 0));
+        let reg = |x: &[Vec<f64>]| x.get(3).cloned().unwrap_or_default();
+        let cls = |x: &[Vec<f64>]| x.get(2).cloned().unwrap_or_default();
+        check_op(
+            &format!("{prefix:?}"),
+            &lens,
+            |x| {
+                let (cls, reg) = (cls(x), reg(x));
+                assigned(len, |o| patch_embed::assemble(o, &x[0], &x[1], &cls, &reg, prefix, batch, patches, dim))
+            },
+            |x, dout| {
+                let (mut dpos, mut dcls, mut dreg) = (vec![], vec![], vec![]);
+                let dpatches = assigned(x[0].len(), |dx| {
+                    dpos = added(x[1].len(), |dp| {
+                        dcls = added(cls(x).len(), |dc| {
+                            dreg = added(reg(x).len(), |dr| {
+                                patch_embed::assemble_backward(dx, dp, dc, dr, dout, prefix, batch, patches, dim);
+                            });
+                        });
                     });
                 });
-            });
-            vec![dpatches, dpos, dcls]
+                [dpatches, dpos, dcls, dreg].into_iter().filter(|d| !d.is_empty()).collect()
+            },
+        );
+    }
+}
+
+#[test]
+fn pool_of_every_run() {
+    let (batch, tokens, dim) = (2, 5, 3);
+    for run in [0..1, 1..2, 1..5, 0..5] {
+        check_op(
+            &format!("tokens {run:?}"),
+            &[batch * tokens * dim],
+            |x| assigned(batch * dim, |out| pool::forward(out, &x[0], run.clone(), batch, tokens, dim)),
+            |_, dout| {
+                let len = batch * tokens * dim;
+                vec![added(len, |d| pool::backward(d, dout, run.clone(), batch, tokens, dim))]
+            },
+        );
+    }
+}
+
+#[test]
+fn rows_at_unit_length() {
+    let (rows, cols) = (3, 5);
+    let run = |x: &[f64]| {
+        let mut scale = vec![f64::NAN; rows];
+        (assigned(rows * cols, |out| l2_normalize::forward(out, &mut scale, x, rows, cols)), scale)
+    };
+    check_op(
+        "l2_normalize",
+        &[rows * cols],
+        |x| run(&x[0]).0,
+        |x, dout| {
+            let (out, scale) = run(&x[0]);
+            vec![assigned(rows * cols, |d| l2_normalize::backward(d, dout, &out, &scale, rows, cols))]
         },
     );
 }
 
 #[test]
-fn pool_of_every_kind() {
-    let (batch, tokens, dim) = (2, 5, 3);
-    for (kind, has_cls) in [(Pool::Cls, true), (Pool::Mean, true), (Pool::Mean, false)] {
-        check_op(
-            &format!("{kind:?}, class token {has_cls}"),
-            &[batch * tokens * dim],
-            |x| assigned(batch * dim, |out| pool::forward(out, &x[0], kind, has_cls, batch, tokens, dim)),
-            |_, dout| {
-                let len = batch * tokens * dim;
-                vec![assigned(len, |d| pool::backward(d, dout, kind, has_cls, batch, tokens, dim))]
-            },
-        );
-    }
+fn mean_of_two() {
+    check_op(
+        "average",
+        &[7, 7],
+        |x| assigned(7, |out| average::forward(out, &x[0], &x[1])),
+        |_, dout| {
+            let half = assigned(7, |d| average::backward(d, dout));
+            vec![half.clone(), half]
+        },
+    );
 }
 
 #[test]

@@ -88,6 +88,7 @@ fn small() -> VitConfig {
         qkv_bias: true,
         patch_bias: true,
         head_bias: true,
+        parts: Default::default(),
     }
 }
 

@@ -77,7 +77,7 @@ macro_rules! stems {
 
 stems! {
     matmul epilogue column_sum layer_norm gelu residual pool conv2d batch_norm relu max_pool avg_pool patch_embed
-    attention attention_pool cross_entropy cast half loss_scale sgd adamw norm_clip mars peak
+    attention attention_pool l2_normalize average cross_entropy cast half loss_scale sgd adamw norm_clip mars peak
 }
 
 #[test]

@@ -211,6 +211,7 @@ fn vit(dim: usize, heads: usize, depth: usize) -> Model {
         qkv_bias: true,
         patch_bias: true,
         head_bias: true,
+        parts: Default::default(),
     })
 }
 

@@ -96,12 +96,11 @@ fn overrides(shader: &Shader) -> Vec<(&'static str, &'static [f64])> {
         "matmul_direct" => vec![("ACCUMULATE", flag), ("HAS_BIAS", flag), ("ROWS", &[32.0, 64.0])],
         "conv2d" => vec![("ACCUMULATE", flag), ("TRANSPOSED", flag)],
         "conv2d_direct" => vec![("ACCUMULATE", flag), ("COLS", &[16.0, 32.0])],
-        "layer_norm" => vec![("ACCUMULATE", flag)],
+        "layer_norm" | "pool" => vec![("ACCUMULATE", flag)],
         "relu" => vec![("WG", lanes), ("ACCUMULATE", flag)],
         "residual" | "gelu" | "adamw" => vec![("WG", lanes)],
         "batch_norm" => vec![("WG", lanes), ("TRAIN", flag), ("RELU", flag), ("SHORTCUT", flag)],
-        "pool" => vec![("MEAN", flag)],
-        "cross_entropy" | "norm_clip" | "loss_scale" | "max_pool" | "avg_pool" | "attention_pool" => {
+        "cross_entropy" | "norm_clip" | "loss_scale" | "max_pool" | "avg_pool" | "attention_pool" | "l2_normalize" => {
             vec![("WG", lanes)]
         }
         "sgd" => vec![("WG", lanes), ("NESTEROV", flag)],

@@ -9,10 +9,11 @@ use crate::bench::{Bench, Figures, Work, models};
 use crate::cpu::avg_pool::Dims as AvgPool;
 use crate::cpu::conv2d::Dims as Conv;
 use crate::cpu::max_pool::Dims as MaxPool;
+use crate::cpu::patch_embed::Prefix;
 use crate::error::Result;
 use crate::gpu::{Gpu, Program, View};
 use crate::method::learner::STATE_WORDS;
-use crate::model::config::{Activation, Pool};
+use crate::model::config::Activation;
 use crate::model::params::{ParamLayout, Segment};
 use crate::ops::adamw::{self, AdamW};
 use crate::ops::cross_entropy::CHANNELS;
@@ -335,15 +336,17 @@ fn avg_pool(b: &Bench, backward: bool) -> Result<Alone> {
 
 /// The mean over what leaves ResNet-18's first stage.
 fn pool(b: &Bench) -> Result<Alone> {
-    let dims = ops::pool::Dims { batch: BATCH, tokens: PIXELS / BATCH, dim: CHANNELS_OUT, class_token: false };
+    let tokens = PIXELS / BATCH;
+    let dims = ops::pool::Dims { batch: BATCH, tokens, dim: CHANNELS_OUT, first: 0, count: tokens };
     let [inp, out] = [tensor(b.gpu, PIXELS * CHANNELS_OUT)?, tensor(b.gpu, BATCH * CHANNELS_OUT)?];
-    let program = record(b, 1, |r| ops::pool::forward(r, &out, &inp, Pool::Mean, dims))?;
+    let program = record(b, 1, |r| ops::pool::forward(r, &out, &inp, dims))?;
     Ok(Alone { shape: format!("{PIXELS} × {CHANNELS_OUT}"), work: bytes(PIXELS * CHANNELS_OUT), program })
 }
 
 /// Images to patches, a row each.
 fn patch_embed(b: &Bench) -> Result<Alone> {
-    let dims = ops::patch_embed::Dims { batch: BATCH, size: 224, patch: 16, dim: DIM, class_token: true };
+    let prefix = Prefix { class_token: true, class_position: true, ..Prefix::default() };
+    let dims = ops::patch_embed::Dims { batch: BATCH, size: 224, patch: 16, dim: DIM, prefix };
     let [images, patches] = tensors(b.gpu, BATCH * 3 * 224 * 224)?;
     let program = record(b, 1, |r| ops::patch_embed::unfold(r, &patches, &images, dims))?;
     Ok(Alone { shape: format!("{BATCH} × 224 px, patch 16"), work: bytes(2 * images.len), program })

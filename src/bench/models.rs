@@ -62,6 +62,7 @@ fn vit(image_size: usize, patch_size: usize, dim: usize, depth: usize, heads: us
         qkv_bias: true,
         patch_bias: true,
         head_bias: true,
+        parts: Default::default(),
     })
 }
 
@@ -99,6 +100,7 @@ fn resnet(
         momentum: 0.1,
         classes,
         head_bias: true,
+        normalize: false,
     })
 }
 

@@ -25,7 +25,7 @@ pub fn fresh_vit(config: &VitConfig, seed: u64) -> Vec<Weight> {
         let len: usize = shape.iter().product();
         let mut rng = stream(seed, &name);
         let values = match name.as_str() {
-            "cls_token" => (0..len).map(|_| (1e-6 * normal(&mut rng)) as f32).collect(),
+            "cls_token" | "dist_token" | "reg_token" => (0..len).map(|_| (1e-6 * normal(&mut rng)) as f32).collect(),
             "pos_embed" => truncated(len, &mut rng),
             "patch_embed.proj.weight" | "patch_embed.proj.bias" => {
                 let bound = fan_in.sqrt().recip();
@@ -109,11 +109,14 @@ pub fn fresh_model(config: impl Into<ModelConfig>, preprocess: &Preprocess, clas
         classes: Some(classes.to_vec()),
         buffers: twice(&buffers),
         counters: Vec::new(),
+        resize: None,
+        head_file: None,
         config,
     }
 }
 
-/// A new head called `head`: weight `[classes, dim]` truncated normal with std 0.02, bias `[classes]` 0, as timm's.
+/// A new head called `head`: weight `[classes, dim]` truncated normal with std 0.02, bias `[classes]` 0, as timm's. On
+/// normalised features there is no use for the bias, unless the checkpoint's library expects one.
 pub fn new_head(head: &str, classes: usize, dim: usize, seed: u64) -> [Weight; 2] {
     let (weight, bias) = (format!("{head}.weight"), format!("{head}.bias"));
     let values = truncated(classes * dim, &mut stream(seed, &weight));
@@ -124,18 +127,26 @@ pub fn new_head(head: &str, classes: usize, dim: usize, seed: u64) -> [Weight; 2
 /// the model's parameters), config, names and class names follow, and the notes say so.
 pub fn replace_head(recognised: &mut Recognised, weights: &mut Vec<Weight>, classes: &[String], seed: u64) {
     let config = &mut recognised.config;
-    let head = new_head(config.head(), classes.len(), config.width(), seed);
+    let mut heads = new_head(config.head(), classes.len(), config.width(), seed).to_vec();
+    let mut names_in_file = recognised.head_names.to_vec();
+    if config.vit().is_some_and(|c| c.parts.distilled) {
+        heads.extend(new_head("head_dist", classes.len(), config.width(), seed));
+        names_in_file.extend(recognised.head_names.clone().map(|name| name.replace("head.", "head_dist.")));
+    }
     recognised.notes.push(match config.classes() {
         0 => format!("the checkpoint has no head: a new one for {} classes is initialised", classes.len()),
         n => format!("the checkpoint's head has {n} outputs: a new one for {} classes is initialised", classes.len()),
     });
     config.set_classes(classes.len());
+    let parameters: Vec<String> = config.parameters().into_iter().map(|(name, _)| name).collect();
+    recognised.head_file = None;
     let is_head = |name: &str| config.is_head(name);
     recognised.classes = Some(classes.to_vec());
     weights.retain(|(name, ..)| !is_head(name));
     recognised.names.retain(|(name, _)| !is_head(name));
     recognised.initialised.retain(|name| !is_head(name));
-    for (weight, in_file) in head.into_iter().zip(&recognised.head_names) {
+    let heads = heads.into_iter().zip(names_in_file).filter(|((name, ..), _)| parameters.contains(name));
+    for (weight, in_file) in heads {
         recognised.names.push((weight.0.clone(), in_file.clone()));
         recognised.initialised.push(weight.0.clone());
         weights.push(weight);

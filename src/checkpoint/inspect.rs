@@ -10,6 +10,7 @@ use super::json::quote;
 use super::{Checkpoint, Delta, Recognised};
 use crate::data::preprocess::Preprocess;
 use crate::error::Result;
+use crate::model::config::Positions;
 use crate::model::resnet_config::{Downsample, Pooling, ResNetConfig, Stem};
 use crate::model::{ModelConfig, VitConfig};
 
@@ -132,21 +133,45 @@ struct Words {
 fn vit_words(c: &VitConfig, from: impl Fn(&str) -> String) -> Words {
     let scale = if c.layer_scale { ", layer scale" } else { "" };
     let bias = if c.qkv_bias { "" } else { ", no qkv bias" };
-    let class_token = if c.class_token { " and a class token" } else { "" };
+    let class_token = prefix_words(c);
     let (size, patch, grid, tokens) = (c.image_size, c.patch_size, c.grid(), c.tokens());
     let norm = if c.fc_norm { "then fc_norm" } else { "after norm" };
+    let pre = if c.parts.norm_pre { ", a norm before the blocks" } else { "" };
+    let split = if c.parts.split_qkv { ", q, k and v apart" } else { "" };
+    let projection = c.parts.projection.map_or(String::new(), |p| format!(", projected to {}", p.features));
+    let unit = if c.parts.normalize { ", at unit length" } else { "" };
+    let two = if c.parts.distilled { ", the mean of two heads" } else { "" };
     let head_bias = if c.head_bias { "" } else { ", no bias" };
     Words {
         shape: vec![
-            ("architecture", format!("{} blocks, width {}, MLP {}{scale}{bias}", c.depth, c.dim, c.mlp_dim)),
+            (
+                "architecture",
+                format!("{} blocks, width {}, MLP {}{scale}{bias}{split}{pre}", c.depth, c.dim, c.mlp_dim),
+            ),
             ("heads", format!("{} of {} dimensions{}", c.heads, c.dim / c.heads, from("heads"))),
         ],
         input: format!("{size} x {size}, patches of {patch}: {grid} x {grid}{class_token}, {tokens} tokens"),
         computation: vec![
             ("activation", format!("{}, layer norm eps {:e}{}", word(&c.activation), c.eps, both(&from))),
-            ("pooling", format!("{}, {norm}{}", word(&c.pool), from("pool"))),
-            ("head", if c.classes == 0 { "none".into() } else { format!("{} classes{head_bias}", c.classes) }),
+            ("pooling", format!("{}, {norm}{projection}{unit}{}", word(&c.pool), from("pool"))),
+            ("head", if c.classes == 0 { "none".into() } else { format!("{} classes{head_bias}{two}", c.classes) }),
         ],
+    }
+}
+
+/// What comes before the patches.
+fn prefix_words(c: &VitConfig) -> String {
+    let places = match c.parts.positions {
+        _ if !c.class_token => return String::new(),
+        Positions::All => "",
+        Positions::Class if c.parts.registers > 0 => " (without positions)",
+        Positions::Class => "",
+        Positions::Patches => " (without positions)",
+    };
+    match (c.parts.distilled, c.parts.registers) {
+        (true, _) => format!(", a class token and a distillation token{places}"),
+        (_, 0) => format!(" and a class token{places}"),
+        (_, n) => format!(", a class token and {n} registers{places}"),
     }
 }
 
@@ -174,6 +199,7 @@ fn resnet_words(c: &ResNetConfig, from: impl Fn(&str) -> String) -> Words {
     let groups = if c.groups > 1 { format!(", {} groups", c.groups) } else { String::new() };
     let block = word(&c.block);
     let bias = if c.head_bias { "" } else { ", no bias" };
+    let unit = if c.normalize { ", of features at unit length" } else { "" };
     Words {
         shape: vec![
             ("architecture", format!("{block} blocks {} of {} channels{groups}", depths.join("-"), widths.join(", "))),
@@ -183,7 +209,7 @@ fn resnet_words(c: &ResNetConfig, from: impl Fn(&str) -> String) -> Words {
         computation: vec![
             ("activation", format!("relu, batch norm eps {:e}, momentum {}{}", c.eps, c.momentum, from("eps"))),
             ("pooling", pooling),
-            ("head", if c.classes == 0 { "none".into() } else { format!("{} classes{bias}", c.classes) }),
+            ("head", if c.classes == 0 { "none".into() } else { format!("{} classes{bias}{unit}", c.classes) }),
         ],
     }
 }

@@ -17,6 +17,8 @@ const HEADS: &str = "tpgm.heads";
 const ACTIVATION: &str = "tpgm.activation";
 const EPS: &str = "tpgm.eps";
 const POOL: &str = "tpgm.pool";
+const FC_NORM: &str = "tpgm.fc_norm";
+const NORMALIZE: &str = "tpgm.normalize";
 const PREPROCESS: &str = "tpgm.preprocess";
 const CLASSES: &str = "tpgm.classes";
 
@@ -27,6 +29,9 @@ pub(super) struct Own {
     pub(super) activation: Option<Activation>,
     pub(super) eps: Option<f32>,
     pub(super) pool: Option<Pool>,
+    /// Whether a norm after the mean took the place of the one that is still in the file.
+    pub(super) fc_norm: bool,
+    pub(super) normalize: Option<bool>,
     pub(super) preprocess: Option<Preprocess>,
     pub(super) classes: Option<Vec<String>>,
 }
@@ -38,6 +43,8 @@ pub(super) fn read(checkpoint: &Checkpoint) -> Result<Own> {
         activation: word(checkpoint, ACTIVATION)?,
         eps: entry(checkpoint, EPS)?,
         pool: word(checkpoint, POOL)?,
+        fc_norm: entry(checkpoint, FC_NORM)?.unwrap_or(false),
+        normalize: entry(checkpoint, NORMALIZE)?,
         preprocess: entry(checkpoint, PREPROCESS)?,
         classes: entry(checkpoint, CLASSES)?,
     };
@@ -64,6 +71,16 @@ pub fn tpgm_metadata(recognised: &Recognised) -> BTreeMap<String, String> {
     };
     if let ModelConfig::ResNet(ResNetConfig { pooling: Pooling::Attention { heads, .. }, .. }) = &recognised.config {
         entries.insert(HEADS.into(), heads.to_string());
+    }
+    let normalize = match &recognised.config {
+        ModelConfig::Vit(config) => config.parts.normalize,
+        ModelConfig::ResNet(config) => config.normalize,
+    };
+    if recognised.config.vit().is_some_and(|config| config.fc_norm) {
+        entries.insert(FC_NORM.into(), "true".into());
+    }
+    if normalize {
+        entries.insert(NORMALIZE.into(), "true".into());
     }
     entries.insert(PREPROCESS.into(), json(&recognised.preprocess));
     if let Some(classes) = &recognised.classes {

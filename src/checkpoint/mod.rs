@@ -13,6 +13,7 @@
 //! 6. [`describe`]: all that on one screen, for `tpgm inspect`.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use crate::data::preprocess::Preprocess;
 use crate::error::Result;
@@ -20,6 +21,7 @@ use crate::model::ModelConfig;
 use crate::model::config::{Activation, Pool};
 
 mod delta;
+mod facts;
 mod families;
 mod file;
 mod foreign;
@@ -28,10 +30,14 @@ mod header;
 pub mod inspect;
 mod json;
 mod metadata;
+mod open_clip_config;
+mod positions;
 mod save;
 mod shards;
 mod timm_config;
+mod transformers_config;
 mod write;
+mod zero_shot;
 
 pub use crate::atomic::atomic_write;
 pub use delta::{Delta, DeltaSize, apply_delta, delta_path, write_delta};
@@ -40,9 +46,11 @@ pub use fresh::{fresh_model, fresh_resnet, fresh_statistics, fresh_vit, new_head
 pub use header::TensorInfo;
 pub use inspect::{DeltaDescription, Description, describe, describe_delta};
 pub use metadata::tpgm_metadata;
+pub use positions::Resize;
 pub use safetensors::tensor::Dtype;
 pub use save::{save, save_counted, write_model};
 pub use write::{Values, write_safetensors};
+pub use zero_shot::ZeroShot;
 
 /// A weight: canonical name, shape, values in row-major order.
 pub type Weight = (String, Vec<usize>, Vec<f32>);
@@ -58,6 +66,14 @@ pub struct Overrides {
     pub image_size: Option<usize>,
     /// Pooling before the head.
     pub pool: Option<Pool>,
+    /// The family, by its short name, where a file could be taken for several or for none.
+    pub family: Option<String>,
+    /// Whether a new norm after the mean takes the place of the one behind the blocks, as MAE is fine-tuned.
+    pub fc_norm: bool,
+    /// Whether features are scaled to unit length before the head.
+    pub normalize: Option<bool>,
+    /// A file with a head to use instead of the checkpoint's.
+    pub head: Option<PathBuf>,
 }
 
 /// A checkpoint understood.
@@ -87,6 +103,10 @@ pub struct Recognised {
     pub sources: BTreeMap<&'static str, String>,
     /// Class names by output, where the file has them.
     pub classes: Option<Vec<String>>,
+    /// What becomes of the positions, where the model's images are of another size than the file's.
+    pub resize: Option<Resize>,
+    /// The file that the head comes from, where that is another one.
+    pub head_file: Option<ZeroShot>,
 }
 
 /// Finds out which model a checkpoint holds and checks every tensor's name, shape and type.
@@ -106,10 +126,29 @@ pub fn recognise(checkpoint: &Checkpoint, overrides: &Overrides) -> Result<Recog
 /// Where the file can't be read or a value is NaN or infinite.
 ///
 /// # Panics
-/// Where the model has newly initialised parameters: no file holds those.
+/// Where the model has newly initialised parameters other than a norm: no file holds those.
 pub fn weights(checkpoint: &Checkpoint, recognised: &Recognised) -> Result<Vec<Weight>> {
-    assert!(recognised.initialised.is_empty(), "weights: {:?} are in no file", recognised.initialised);
-    read_all(checkpoint, recognised.config.parameters(), &recognised.names)
+    let new_norm = |name: &String| name.starts_with("fc_norm.");
+    assert!(recognised.initialised.iter().all(new_norm), "weights: {:?} are in no file", recognised.initialised);
+    let config = &recognised.config;
+    let (parameters, mut names) = (config.parameters(), recognised.names.as_slice());
+    let mut own = parameters.as_slice();
+    let mut heads = Vec::new();
+    if let Some(head) = &recognised.head_file {
+        let at = own.iter().position(|(name, _)| config.is_head(name)).unwrap_or(own.len());
+        for (name, shape) in &own[at..] {
+            heads.push((name.clone(), shape.clone(), head.read(name.ends_with(".bias"))?));
+        }
+        (own, names) = (&own[..at], &names[..at]);
+    }
+    let mut weights = read_all(checkpoint, own.to_vec(), names, &recognised.initialised)?;
+    if let Some(resize) = &recognised.resize {
+        for (_, _, values) in weights.iter_mut().filter(|(name, ..)| *name == resize.name) {
+            *values = resize.apply(values);
+        }
+    }
+    weights.append(&mut heads);
+    Ok(weights)
 }
 
 /// The running statistics in the order of [`ModelConfig::buffers`].
@@ -117,7 +156,7 @@ pub fn weights(checkpoint: &Checkpoint, recognised: &Recognised) -> Result<Vec<W
 /// # Errors
 /// As [`weights`], and where a variance is negative.
 pub fn statistics(checkpoint: &Checkpoint, recognised: &Recognised) -> Result<Vec<Weight>> {
-    let statistics = read_all(checkpoint, recognised.config.buffers(), &recognised.buffers)?;
+    let statistics = read_all(checkpoint, recognised.config.buffers(), &recognised.buffers, &[])?;
     for ((name, _, values), (_, in_file)) in statistics.iter().zip(&recognised.buffers) {
         if let Some(i) = values.iter().position(|v| *v < 0.0 && name.ends_with("running_var")) {
             let what = format!("tensor {in_file} has a variance of {} at element {i}: it is damaged", values[i]);
@@ -131,10 +170,16 @@ fn read_all(
     checkpoint: &Checkpoint,
     tensors: Vec<(String, Vec<usize>)>,
     names: &[(String, String)],
+    new: &[String],
 ) -> Result<Vec<Weight>> {
     assert_eq!(tensors.len(), names.len(), "weights: names must follow the parameters");
     let read = |((name, shape), (canonical, in_file)): ((String, Vec<usize>), &(String, String))| {
         assert_eq!(name, *canonical, "weights: names must follow the parameters");
+        if new.contains(&name) {
+            let value = if name.ends_with(".weight") { 1.0 } else { 0.0 };
+            let values = vec![value; shape.iter().product()];
+            return Ok((name, shape, values));
+        }
         Ok((name, shape, checkpoint.read_f32(in_file)?))
     };
     tensors.into_iter().zip(names).map(read).collect()

@@ -134,8 +134,11 @@ impl<'a> TimmConfig<'a> {
         match self.arg("global_pool").or_else(|| self.input("global_pool")).and_then(Value::as_str) {
             Some("token") => Ok(Some(Pool::Cls)),
             Some("avg") => Ok(Some(Pool::Mean)),
+            Some("map") => Ok(Some(Pool::Attention)),
             None | Some("") => Ok(None),
-            Some(other) => Err(self.error(format!("global_pool {other} is not supported yet, only token and avg are"))),
+            Some(other) => {
+                Err(self.error(format!("global_pool {other} is not supported yet, only token, avg and map are")))
+            }
         }
     }
 

@@ -111,6 +111,7 @@ fn vit(args: &InitArgs, classes: &[String]) -> Result<(Recognised, Vec<Weight>, 
         qkv_bias: true,
         patch_bias: true,
         head_bias: true,
+        parts: Default::default(),
     };
     let weights = fresh_vit(&config, args.seed);
     Ok((fresh_model(config, &preprocess, classes), weights, "ViT"))
@@ -168,6 +169,7 @@ fn resnet(args: &InitArgs, classes: &[String]) -> Result<(Recognised, Vec<Weight
         momentum: 0.1,
         classes: classes.len(),
         head_bias: true,
+        normalize: false,
     };
     if config.image_size < config.stride() {
         let (size, stride) = (config.image_size, config.stride());

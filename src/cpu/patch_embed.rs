@@ -3,9 +3,9 @@
 //! ```text
 //! cols[b, p, (c, y, x)] = images[b, c, P·(p / grid_w) + y, P·(p mod grid_w) + x]
 //! patches = cols · weightᵀ + bias                    (matmul, weight [D, 3, P, P] read as [D, 3·P·P])
-//! out[b] = concat(cls, patches[b]) + pos             (without `cls` where the model has no class token)
+//! out[b] = concat(cls, reg, patches[b]) + pos        (each of `cls` and `reg` may be absent, or have no row in `pos`)
 //!
-//! dpatches[b, p] = dout[b, p + has_cls],   dpos += Σ_b dout[b],   dcls += Σ_b dout[b, 0]
+//! dpatches[b, p] = dout[b, p + prefix],   dpos += Σ_b dout[b] at its rows' tokens,   dcls, dreg += Σ_b dout[b] at theirs
 //! ```
 //!
 //! The grid is `height / P` by `width / P`; like a convolution of stride P, what is left over at the bottom and on
@@ -36,63 +36,108 @@ pub fn unfold<T: Float>(cols: &mut [T], images: &[T], batch: usize, height: usiz
     }
 }
 
-/// Assigns `out [batch, tokens, dim]`, where `tokens = num_patches + has_cls`; `patches [batch · num_patches, dim]`,
-/// `pos [tokens, dim]` (row 0 belongs to the class token where there is one), `cls [dim]`.
+/// The tokens before the patches.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Prefix {
+    /// Whether a class token comes first.
+    pub class_token: bool,
+    /// Tokens after it that stand for no patch: registers, or the distillation token.
+    pub registers: usize,
+    /// Whether the class token has a position.
+    pub class_position: bool,
+    /// Whether the registers have positions.
+    pub register_positions: bool,
+}
+
+impl Prefix {
+    /// How many tokens it has.
+    pub fn tokens(self) -> usize {
+        usize::from(self.class_token) + self.registers
+    }
+
+    /// How many of them have a position.
+    pub fn positions(self) -> usize {
+        usize::from(self.class_token && self.class_position) + if self.register_positions { self.registers } else { 0 }
+    }
+
+    /// The row in `pos` of token `t`, where it has one.
+    fn position(self, t: usize) -> Option<usize> {
+        let cls = usize::from(self.class_token);
+        let cls_rows = usize::from(self.class_token && self.class_position);
+        match t {
+            t if t < cls => self.class_position.then_some(0),
+            t if t < self.tokens() => self.register_positions.then_some(t - cls + cls_rows),
+            t => Some(t - self.tokens() + self.positions()),
+        }
+    }
+}
+
+/// Assigns `out [batch, tokens, dim]`; `patches [batch · num_patches, dim]`, `pos [positions, dim]`, `cls [dim]` where
+/// there is one, `reg [registers, dim]`.
 pub fn assemble<T: Float>(
     out: &mut [T],
     patches: &[T],
     pos: &[T],
-    cls: Option<&[T]>,
+    cls: &[T],
+    reg: &[T],
+    prefix: Prefix,
     batch: usize,
     num_patches: usize,
     dim: usize,
 ) {
     let op = "patch_embed::assemble";
-    let has_cls = usize::from(cls.is_some());
-    let tokens = num_patches + has_cls;
+    let (has_cls, tokens) = (usize::from(prefix.class_token), num_patches + prefix.tokens());
     check_len(op, "out", out.len(), batch * tokens * dim);
     check_len(op, "patches", patches.len(), batch * num_patches * dim);
-    check_len(op, "pos", pos.len(), tokens * dim);
-    check_len(op, "cls", cls.map_or(dim, <[T]>::len), dim);
+    check_len(op, "pos", pos.len(), (num_patches + prefix.positions()) * dim);
+    check_len(op, "cls", cls.len(), has_cls * dim);
+    check_len(op, "reg", reg.len(), prefix.registers * dim);
     for b in 0..batch {
         for t in 0..tokens {
             for d in 0..dim {
-                let token = match cls {
-                    Some(cls) if t == 0 => cls[d],
-                    _ => patches[(b * num_patches + t - has_cls) * dim + d],
+                let token = match t {
+                    t if t < has_cls => cls[d],
+                    t if t < prefix.tokens() => reg[(t - has_cls) * dim + d],
+                    t => patches[(b * num_patches + t - prefix.tokens()) * dim + d],
                 };
-                out[(b * tokens + t) * dim + d] = token + pos[t * dim + d];
+                let position = prefix.position(t).map_or(T::ZERO, |row| pos[row * dim + d]);
+                out[(b * tokens + t) * dim + d] = token + position;
             }
         }
     }
 }
 
-/// Assigns `dpatches [batch · num_patches, dim]`; adds to `dpos [tokens, dim]` and `dcls [dim]`;
-/// `dout [batch, tokens, dim]`. `dcls` is given exactly where the model has a class token.
+/// Assigns `dpatches [batch · num_patches, dim]`; adds to `dpos`, `dcls` and `dreg`, in the shapes of [`assemble`];
+/// `dout [batch, tokens, dim]`.
 pub fn assemble_backward<T: Float>(
     dpatches: &mut [T],
     dpos: &mut [T],
-    mut dcls: Option<&mut [T]>,
+    dcls: &mut [T],
+    dreg: &mut [T],
     dout: &[T],
+    prefix: Prefix,
     batch: usize,
     num_patches: usize,
     dim: usize,
 ) {
     let op = "patch_embed::assemble_backward";
-    let has_cls = usize::from(dcls.is_some());
-    let tokens = num_patches + has_cls;
+    let (has_cls, tokens) = (usize::from(prefix.class_token), num_patches + prefix.tokens());
     check_len(op, "dpatches", dpatches.len(), batch * num_patches * dim);
-    check_len(op, "dpos", dpos.len(), tokens * dim);
-    check_len(op, "dcls", dcls.as_ref().map_or(dim, |dcls| dcls.len()), dim);
+    check_len(op, "dpos", dpos.len(), (num_patches + prefix.positions()) * dim);
+    check_len(op, "dcls", dcls.len(), has_cls * dim);
+    check_len(op, "dreg", dreg.len(), prefix.registers * dim);
     check_len(op, "dout", dout.len(), batch * tokens * dim);
     for b in 0..batch {
         for t in 0..tokens {
             for d in 0..dim {
                 let g = dout[(b * tokens + t) * dim + d];
-                dpos[t * dim + d] += g;
-                match &mut dcls {
-                    Some(dcls) if t == 0 => dcls[d] += g,
-                    _ => dpatches[(b * num_patches + t - has_cls) * dim + d] = g,
+                if let Some(row) = prefix.position(t) {
+                    dpos[row * dim + d] += g;
+                }
+                match t {
+                    t if t < has_cls => dcls[d] += g,
+                    t if t < prefix.tokens() => dreg[(t - has_cls) * dim + d] += g,
+                    t => dpatches[(b * num_patches + t - prefix.tokens()) * dim + d] = g,
                 }
             }
         }

@@ -101,6 +101,8 @@ shaders! {
     CONV2D_DIRECT "conv2d_direct" [LANES];
     BATCH_NORM "batch_norm" [REDUCE, FOLD];
     RELU "relu" [FOLD];
+    L2_NORMALIZE "l2_normalize" [REDUCE, FOLD];
+    AVERAGE "average" [FOLD];
     MAX_POOL "max_pool" [];
     AVG_POOL "avg_pool" [];
     PATCH_EMBED "patch_embed" [FOLD];

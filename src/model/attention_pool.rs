@@ -3,7 +3,6 @@
 use crate::error::Result;
 use crate::gpu::View;
 use crate::model::activations::{Activations, Mode};
-use crate::model::config::Pool;
 use crate::model::params::ParamLayout;
 use crate::model::plan::{Plan, Slot};
 use crate::model::resnet_config::{Pooling, ResNetConfig};
@@ -144,7 +143,7 @@ impl AttentionPass<'_> {
 
     fn first_token(&self) -> pool::Dims {
         let dims = self.dims();
-        pool::Dims { batch: self.batch, tokens: dims.tokens, dim: dims.dim(), class_token: true }
+        pool::Dims { batch: self.batch, tokens: dims.tokens, dim: dims.dim(), first: 0, count: 1 }
     }
 
     fn project(&self, r: &mut Recorder, out: &View, inp: &View, linear: Linear) -> Result<()> {
@@ -168,7 +167,7 @@ impl AttentionPass<'_> {
         let (net, s, dims) = (self.net, self.slots, self.dims());
         let (tokens, query) = (self.rows(s.tokens), self.row(s.query));
         attention_pool::assemble(r, &tokens, inp, &self.layout.view(self.w, net.positions), dims)?;
-        pool::forward(r, &query, &tokens, Pool::Cls, self.first_token())?;
+        pool::forward(r, &query, &tokens, self.first_token())?;
         let (q, k, v) = (self.row(s.q), self.rows(s.k), self.rows(s.v));
         self.project(r, &q, &query, net.q)?;
         self.project(r, &k, &tokens, net.k)?;
@@ -199,7 +198,7 @@ impl AttentionPass<'_> {
         matmul::backward_input(r, &dquery, &dq, &weight(net.q), self.batch, dim, dim)?;
         self.project_params(r, dw, &dq, &query, net.q)?;
         let (tokens, dtokens) = (self.rows(s.tokens), self.rows(g.dtokens));
-        pool::backward(r, &dtokens, &dquery, Pool::Cls, self.first_token())?;
+        pool::backward(r, &dtokens, &dquery, self.first_token(), false)?;
         for (dout, linear) in [(&dk, net.k), (&dv, net.v)] {
             matmul::backward_input_added(r, &dtokens, dout, &weight(linear), rows, dim, dim)?;
             self.project_params(r, dw, dout, &tokens, linear)?;

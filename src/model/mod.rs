@@ -4,6 +4,7 @@
 pub mod activations;
 mod attention_pool;
 pub mod config;
+mod head;
 pub mod network;
 pub mod params;
 pub mod plan;
@@ -14,9 +15,11 @@ pub mod resnet_config;
 mod resnet_layers;
 pub mod vit;
 mod vit_activations;
+mod vit_pool;
+mod vit_tail;
 
 pub use activations::{Activations, Mode, Phase};
-pub use config::{Activation, Pool, VitConfig};
+pub use config::{Activation, Pool, VitConfig, VitParts};
 pub use network::{Model, ModelConfig};
 pub use params::ParamLayout;
 pub use precision::Precision;

@@ -59,11 +59,18 @@ impl ModelConfig {
         }
     }
 
-    /// Gives the model a head with a bias for `classes` outputs.
+    /// Gives the model a head for `classes` outputs, with a bias unless features are normalised and there was
+    /// none.
     pub fn set_classes(&mut self, classes: usize) {
         match self {
-            Self::Vit(c) => (c.classes, c.head_bias) = (classes, true),
-            Self::ResNet(c) => (c.classes, c.head_bias) = (classes, true),
+            Self::Vit(c) => {
+                c.head_bias = !c.parts.normalize || (c.classes > 0 && c.head_bias);
+                c.classes = classes;
+            }
+            Self::ResNet(c) => {
+                c.head_bias = !c.normalize || (c.classes > 0 && c.head_bias);
+                c.classes = classes;
+            }
         }
     }
 
@@ -78,7 +85,7 @@ impl ModelConfig {
     /// Length of the feature vector that enters the head.
     pub fn width(&self) -> usize {
         match self {
-            Self::Vit(c) => c.dim,
+            Self::Vit(c) => c.features(),
             Self::ResNet(c) => c.features(),
         }
     }
@@ -94,17 +101,19 @@ impl ModelConfig {
 
     /// Whether `name` is one of the head's tensors.
     pub fn is_head(&self, name: &str) -> bool {
-        name.strip_prefix(self.head()).is_some_and(|rest| rest.starts_with('.'))
+        let rest = name.strip_prefix(self.head());
+        rest.is_some_and(|rest| rest.starts_with('.') || rest.starts_with("_dist."))
     }
 
     /// Whether the same weights mean the same function in both, as far as their shapes don't tell.
     pub fn computes_like(&self, other: &ModelConfig) -> bool {
         match (self, other) {
             (Self::Vit(a), Self::Vit(b)) => {
-                (a.heads, a.activation, a.eps, a.pool) == (b.heads, b.activation, b.eps, b.pool)
+                let what = |c: &VitConfig| (c.heads, c.activation, c.eps, c.pool, c.parts.normalize);
+                what(a) == what(b)
             }
             (Self::ResNet(a), Self::ResNet(b)) => {
-                let what = |c: &ResNetConfig| (c.eps, c.block, c.stem, c.downsample, c.pooling);
+                let what = |c: &ResNetConfig| (c.eps, c.block, c.stem, c.downsample, c.pooling, c.normalize);
                 what(a) == what(b)
             }
             _ => false,

@@ -8,11 +8,11 @@ use crate::error::Result;
 use crate::gpu::View;
 use crate::model::activations::{Pass, Phase};
 use crate::model::attention_pool::AttentionPass;
-use crate::model::config::Pool;
+use crate::model::head::HeadPass;
 use crate::model::plan::Slot;
 use crate::model::resnet_activations::{BlockGradients, BlockSlots, LayerSlots, ResNetSlots};
 use crate::model::resnet_layers::{Layer, StemPool};
-use crate::ops::{Recorder, avg_pool, batch_norm, column_sum, conv2d, matmul, max_pool, pool, relu};
+use crate::ops::{Recorder, avg_pool, batch_norm, conv2d, max_pool, pool, relu};
 
 pub use crate::model::resnet_layers::ResNet;
 
@@ -83,7 +83,8 @@ impl<'a> ResNetPass<'a> {
     }
 
     fn pool_dims(&self) -> pool::Dims {
-        pool::Dims { batch: self.batch, tokens: self.net.pixels(), dim: self.net.config.width(), class_token: false }
+        let tokens = self.net.pixels();
+        pool::Dims { batch: self.batch, tokens, dim: self.net.config.width(), first: 0, count: tokens }
     }
 
     /// Images to logits.
@@ -106,10 +107,15 @@ impl<'a> ResNetPass<'a> {
         let (features, pixels) = (self.view(s.features, self.batch * c.features()), self.entering(net.blocks.len()));
         match self.attention() {
             Some(attention) => attention.forward(r, &features, &pixels)?,
-            None => pool::forward(r, &features, &pixels, Pool::Mean, self.pool_dims())?,
+            None => pool::forward(r, &features, &pixels, self.pool_dims())?,
         }
         let (weight, bias) = self.head(self.w);
-        matmul::forward(r, &self.pass.logits(), &features, &weight, bias.as_ref(), self.batch, c.classes, c.features())
+        self.head_pass().forward(r, &self.pass.logits(), &features, &weight, bias.as_ref())
+    }
+
+    fn head_pass(&self) -> HeadPass<'a> {
+        let (features, classes) = (self.net.config.features(), self.net.config.classes);
+        HeadPass { acts: self.pass.acts, unit: self.slots.unit, batch: self.batch, features, classes }
     }
 
     fn tap(&self, dims: max_pool::Dims) -> View {
@@ -200,15 +206,13 @@ impl<'a> ResNetPass<'a> {
         let (features, dfeatures) = (self.view(s.features, batch * width), self.view(g.dfeatures, batch * width));
         let dlogits = self.pass.dlogits();
         let (dweight, dbias) = self.head(dw);
-        matmul::backward_input(r, &dfeatures, &dlogits, &self.head(self.w).0, batch, c.classes, width)?;
-        matmul::backward_weight(r, &dweight, &dlogits, &features, batch, c.classes, width)?;
-        if let Some(dbias) = dbias {
-            column_sum::forward(r, &dbias, &dlogits, batch, c.classes)?;
-        }
+        let weight = self.head(self.w).0;
+        let grads = (&dweight, dbias.as_ref());
+        self.head_pass().backward(r, &dfeatures, grads, &dlogits, &features, &weight)?;
         let dlast = self.view(g.dlast, self.entering(count).len);
         match self.attention() {
             Some(attention) => attention.backward(r, dw, &dlast, &dfeatures)?,
-            None => pool::backward(r, &dlast, &dfeatures, Pool::Mean, self.pool_dims())?,
+            None => pool::backward(r, &dlast, &dfeatures, self.pool_dims(), false)?,
         }
 
         // Of what enters a block, and so of what leaves the one before.

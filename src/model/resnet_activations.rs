@@ -3,6 +3,7 @@
 
 use crate::model::activations::Mode;
 use crate::model::attention_pool::AttentionSlots;
+use crate::model::head::UnitSlots;
 use crate::model::plan::{Plan, Slot};
 use crate::model::resnet_layers::{Block, Layer, ResNet, StemPool};
 use crate::ops::{batch_norm, conv2d, scratch_len};
@@ -75,6 +76,7 @@ pub(super) struct ResNetSlots {
     pub(super) again: Vec<Option<BlockSlots>>,
     pub(super) attention: Option<AttentionSlots>,
     pub(super) features: Slot,
+    pub(super) unit: Option<UnitSlots>,
     pub(super) backward: Option<BackwardSlots>,
 }
 
@@ -172,6 +174,7 @@ impl ResNetSlots {
             blocks,
             again,
             features: plan.add("features", batch * net.config.features()),
+            unit: UnitSlots::plan(plan, net.config.normalize, batch, net.config.features(), mode),
             backward,
         };
         let attention = largest(net.attention.iter().map(|a| a.scratch_len(batch)));

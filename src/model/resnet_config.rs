@@ -96,6 +96,9 @@ pub struct ResNetConfig {
     pub classes: usize,
     /// Whether the head has a bias.
     pub head_bias: bool,
+    /// Whether what enters the head is scaled to unit length.
+    #[serde(default)]
+    pub normalize: bool,
 }
 
 /// A convolution without a bias, and the batch norm behind it.

@@ -9,7 +9,7 @@ use crate::model::config::VitConfig;
 use crate::model::params::ParamLayout;
 use crate::model::plan::Slot;
 use crate::model::vit_activations::{BackwardSlots, BlockSlots, VitSlots};
-use crate::ops::{Recorder, attention, cast, column_sum, layer_norm, matmul, patch_embed, pool, residual};
+use crate::ops::{Recorder, attention, cast, column_sum, layer_norm, matmul, patch_embed, residual};
 
 /// A vision transformer: its configuration and where its parameters lie.
 #[derive(Clone, Debug)]
@@ -23,10 +23,10 @@ pub struct Vit {
 /// A vision transformer with its activations at one batch size.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct VitPass<'a> {
-    vit: &'a Vit,
-    pass: Pass<'a>,
-    slots: &'a VitSlots,
-    batch: usize,
+    pub(super) vit: &'a Vit,
+    pub(super) pass: Pass<'a>,
+    pub(super) slots: &'a VitSlots,
+    pub(super) batch: usize,
 }
 
 impl Vit {
@@ -42,15 +42,15 @@ impl<'a> VitPass<'a> {
         VitPass { vit, pass, slots, batch: pass.batch }
     }
 
-    fn config(&self) -> &VitConfig {
+    pub(super) fn config(&self) -> &'a VitConfig {
         &self.vit.config
     }
 
-    fn rows(&self) -> usize {
+    pub(super) fn rows(&self) -> usize {
         self.batch * self.config().tokens()
     }
 
-    fn view(&self, slot: Slot, len: usize) -> View {
+    pub(super) fn view(&self, slot: Slot, len: usize) -> View {
         self.pass.acts.view(slot, len)
     }
 
@@ -59,16 +59,16 @@ impl<'a> VitPass<'a> {
         self.view(slot, self.rows() * cols)
     }
 
-    fn stream(&self, slot: Slot) -> View {
+    pub(super) fn stream(&self, slot: Slot) -> View {
         self.wide(slot, self.config().dim)
     }
 
     /// The stream that enters block `i`; past the last one, what leaves it.
-    fn entering(&self, i: usize) -> View {
+    pub(super) fn entering(&self, i: usize) -> View {
         self.stream(if i == 0 { self.slots.tokens } else { self.slots.blocks[i - 1].out })
     }
 
-    fn param(&self, arena: &View, name: &str) -> View {
+    pub(super) fn param(&self, arena: &View, name: &str) -> View {
         self.vit.layout.view(arena, self.vit.layout.index(name))
     }
 
@@ -91,19 +91,46 @@ impl<'a> VitPass<'a> {
         Ok(())
     }
 
-    fn maybe(&self, present: bool, arena: &View, name: &str) -> Option<View> {
+    /// The weights of query, key and value as one matrix, as products read them.
+    fn qkv_weight(&self, w: &View, i: usize) -> View {
+        let Some(half) = &self.slots.half_weights else { return self.qkv(w, i, "weight") };
+        let parts: &[&str] = if self.config().parts.split_qkv { &["q", "k", "v"] } else { &["qkv"] };
+        let place = |part: &&str| {
+            let index = self.vit.layout.index(&format!("blocks.{i}.attn.{part}.weight"));
+            let copy = half.offsets.iter().find(|(own, _)| *own == index);
+            (copy.expect("every product's weight has its copy").1, self.vit.layout.params[index].len)
+        };
+        let places: Vec<(usize, usize)> = parts.iter().map(place).collect();
+        assert!(places.windows(2).all(|p| p[0].0 + p[0].1 == p[1].0), "q, k and v lie apart");
+        self.view(half.arena, half.len).slice(places[0].0, places.iter().map(|(_, len)| len).sum())
+    }
+
+    pub(super) fn maybe(&self, present: bool, arena: &View, name: &str) -> Option<View> {
         present.then(|| self.param(arena, name))
+    }
+
+    /// The class token, and the tokens between it and the patches.
+    fn prefix_tokens(&self, arena: &View) -> (Option<View>, Option<View>) {
+        let c = self.config();
+        let name = if c.parts.distilled { "dist_token" } else { "reg_token" };
+        (self.maybe(c.class_token, arena, "cls_token"), self.maybe(c.prefix().registers > 0, arena, name))
+    }
+
+    /// Weight or bias of query, key and value as one matrix, whether they are one tensor or three neighbours.
+    fn qkv(&self, arena: &View, i: usize, what: &str) -> View {
+        if !self.config().parts.split_qkv {
+            return self.param(arena, &format!("blocks.{i}.attn.qkv.{what}"));
+        }
+        let find =
+            |part: &str| &self.vit.layout.params[self.vit.layout.index(&format!("blocks.{i}.attn.{part}.{what}"))];
+        let (q, k, v) = (find("q"), find("k"), find("v"));
+        assert!(q.offset + q.len == k.offset && k.offset + k.len == v.offset, "q, k and v lie apart");
+        arena.slice(q.offset, q.len + k.len + v.len)
     }
 
     fn embed_dims(&self) -> patch_embed::Dims {
         let c = self.config();
-        patch_embed::Dims {
-            batch: self.batch,
-            size: c.image_size,
-            patch: c.patch_size,
-            dim: c.dim,
-            class_token: c.class_token,
-        }
+        patch_embed::Dims { batch: self.batch, size: c.image_size, patch: c.patch_size, dim: c.dim, prefix: c.prefix() }
     }
 
     fn attention_dims(&self) -> attention::Dims {
@@ -111,18 +138,8 @@ impl<'a> VitPass<'a> {
         attention::Dims { batch: self.batch, tokens: c.tokens(), heads: c.heads, head_dim: c.dim / c.heads }
     }
 
-    fn pool_dims(&self) -> pool::Dims {
-        let c = self.config();
-        pool::Dims { batch: self.batch, tokens: c.tokens(), dim: c.dim, class_token: c.class_token }
-    }
-
-    fn norm_dims(&self, rows: usize) -> layer_norm::Dims {
+    pub(super) fn norm_dims(&self, rows: usize) -> layer_norm::Dims {
         layer_norm::Dims { rows, cols: self.config().dim, eps: self.config().eps }
-    }
-
-    /// The final norm's prefix and rows: over pooled features with `fc_norm`, else over all tokens.
-    fn final_norm(&self) -> (&'static str, usize) {
-        if self.config().fc_norm { ("fc_norm", self.batch) } else { ("norm", self.rows()) }
     }
 
     /// Images to logits with the weights in arena `w`.
@@ -137,32 +154,22 @@ impl<'a> VitPass<'a> {
         let bias = self.maybe(c.patch_bias, w, "patch_embed.proj.bias");
         let (m, n, k) = (self.batch * embed.patches(), c.dim, embed.patch_len());
         matmul::forward(r, &embedded, &patches, &weight, bias.as_ref(), m, n, k)?;
-        let cls = self.maybe(c.class_token, w, "cls_token");
-        patch_embed::assemble(r, &self.entering(0), &embedded, &self.param(w, "pos_embed"), cls.as_ref(), embed)?;
+        let (cls, reg) = self.prefix_tokens(w);
+        let assembled = self.stream(a.norm_pre.map_or(a.tokens, |pre| pre.assembled));
+        let pos = self.param(w, "pos_embed");
+        patch_embed::assemble(r, &assembled, &embedded, &pos, cls.as_ref(), reg.as_ref(), embed)?;
+        if let Some(pre) = a.norm_pre {
+            let (weight, bias) = (self.param(w, "norm_pre.weight"), self.param(w, "norm_pre.bias"));
+            let (mean, rstd) = (self.view(pre.mean, self.rows()), self.view(pre.rstd, self.rows()));
+            let dims = self.norm_dims(self.rows());
+            layer_norm::forward(r, &self.entering(0), &mean, &rstd, &assembled, &weight, &bias, dims)?;
+        }
 
         for i in 0..c.depth {
             self.block_forward(r, w, i, &a.blocks[i], true)?;
         }
 
-        let last = self.entering(c.depth);
-        let (norm, rows) = self.final_norm();
-        let (weight, bias) = (self.param(w, &format!("{norm}.weight")), self.param(w, &format!("{norm}.bias")));
-        let normed = self.view(a.normed, rows * c.dim);
-        let (mean, rstd) = (self.view(a.mean, rows), self.view(a.rstd, rows));
-        let pooled = self.view(a.pooled, self.batch * c.dim);
-        let dims = self.norm_dims(rows);
-        let features = if c.fc_norm {
-            pool::forward(r, &pooled, &last, c.pool, self.pool_dims())?;
-            layer_norm::forward(r, &normed, &mean, &rstd, &pooled, &weight, &bias, dims)?;
-            normed
-        } else {
-            layer_norm::forward(r, &normed, &mean, &rstd, &last, &weight, &bias, dims)?;
-            pool::forward(r, &pooled, &normed, c.pool, self.pool_dims())?;
-            pooled
-        };
-        let bias = self.maybe(c.head_bias, w, "head.bias");
-        let weight = self.param(w, "head.weight");
-        matmul::forward(r, &self.pass.logits(), &features, &weight, bias.as_ref(), self.batch, c.classes, c.dim)
+        self.tail_forward(r, w)
     }
 
     /// Block `i` into the slots `b`. Without `out`, as far as backward needs it: up to the stream that leaves the block.
@@ -181,8 +188,8 @@ impl<'a> VitPass<'a> {
 
         let (weight, bias) = (p("norm1.weight"), p("norm1.bias"));
         layer_norm::forward(r, &norm1, &stats(b.mean1), &stats(b.rstd1), &inp, &weight, &bias, self.norm_dims(rows))?;
-        let bias = c.qkv_bias.then(|| p("attn.qkv.bias"));
-        matmul::forward(r, &qkv, &norm1, &half("attn.qkv.weight"), bias.as_ref(), rows, 3 * d, d)?;
+        let bias = c.qkv_bias.then(|| self.qkv(w, i, "bias"));
+        matmul::forward(r, &qkv, &norm1, &self.qkv_weight(w, i), bias.as_ref(), rows, 3 * d, d)?;
         attention::forward(r, &attended, &lse, &qkv, self.attention_dims())?;
         let (weight, bias) = (half("attn.proj.weight"), p("attn.proj.bias"));
         let gamma = c.layer_scale.then(|| p("ls1.gamma"));
@@ -221,38 +228,7 @@ impl<'a> VitPass<'a> {
         let c = self.config();
         let a = self.slots;
         let g = a.backward.as_ref().expect("backward needs activations planned for training");
-        let (batch, d) = (self.batch, c.dim);
-        let dx = self.stream(g.dx);
-        let (dfeatures, dpooled) = (self.view(g.dfeatures, batch * d), self.view(g.dpooled, batch * d));
-        let (norm, rows) = self.final_norm();
-        let normed = self.view(a.normed, rows * d);
-        let (mean, rstd) = (self.view(a.mean, rows), self.view(a.rstd, rows));
-        let pooled = self.view(a.pooled, batch * d);
-        let (weight_name, bias_name) = (format!("{norm}.weight"), format!("{norm}.bias"));
-        let weight = self.param(w, &weight_name);
-        let (dweight, dbias) = (self.param(dw, &weight_name), self.param(dw, &bias_name));
-        let dims = self.norm_dims(rows);
-        let last = self.entering(c.depth);
-
-        // head
-        let features = if c.fc_norm { &normed } else { &pooled };
-        let dlogits = self.pass.dlogits();
-        matmul::backward_input(r, &dfeatures, &dlogits, &self.param(w, "head.weight"), batch, c.classes, d)?;
-        matmul::backward_weight(r, &self.param(dw, "head.weight"), &dlogits, features, batch, c.classes, d)?;
-        if c.head_bias {
-            column_sum::forward(r, &self.param(dw, "head.bias"), &dlogits, batch, c.classes)?;
-        }
-        if c.fc_norm {
-            layer_norm::backward_params(r, &dweight, &dbias, &dfeatures, &pooled, &mean, &rstd, dims)?;
-            layer_norm::backward_input(r, &dpooled, &dfeatures, &pooled, &weight, &mean, &rstd, dims, false)?;
-            pool::backward(r, &dx, &dpooled, c.pool, self.pool_dims())?;
-        } else {
-            let dnormed = self.stream(g.dnormed);
-            pool::backward(r, &dnormed, &dfeatures, c.pool, self.pool_dims())?;
-            layer_norm::backward_params(r, &dweight, &dbias, &dnormed, &last, &mean, &rstd, dims)?;
-            layer_norm::backward_input(r, &dx, &dnormed, &last, &weight, &mean, &rstd, dims, false)?;
-        }
-
+        self.tail_backward(r, w, dw, g)?;
         for i in (0..c.depth).rev() {
             if let Some(again) = &a.again[i] {
                 self.block_forward(r, w, i, again, false)?;
@@ -260,11 +236,22 @@ impl<'a> VitPass<'a> {
             self.block_backward(r, w, dw, g, i)?;
         }
 
+        let mut dtokens = self.stream(g.dx);
+        if let Some((pre, dassembled)) = a.norm_pre.zip(g.dassembled) {
+            let (inp, dinp, rows) = (self.stream(pre.assembled), self.stream(dassembled), self.rows());
+            let (mean, rstd, dims) = (self.view(pre.mean, rows), self.view(pre.rstd, rows), self.norm_dims(rows));
+            let (dweight, dbias) = (self.param(dw, "norm_pre.weight"), self.param(dw, "norm_pre.bias"));
+            let weight = self.param(w, "norm_pre.weight");
+            layer_norm::backward_params(r, &dweight, &dbias, &dtokens, &inp, &mean, &rstd, dims)?;
+            layer_norm::backward_input(r, &dinp, &dtokens, &inp, &weight, &mean, &rstd, dims, false)?;
+            dtokens = dinp;
+        }
         let embed = self.embed_dims();
-        let (m, n, k) = (batch * embed.patches(), d, embed.patch_len());
+        let (m, n, k) = (self.batch * embed.patches(), c.dim, embed.patch_len());
         let dembedded = self.view(g.dembedded, m * n);
-        let dcls = self.maybe(c.class_token, dw, "cls_token");
-        patch_embed::backward(r, &dembedded, &self.param(dw, "pos_embed"), dcls.as_ref(), &dx, embed)?;
+        let (dcls, dreg) = self.prefix_tokens(dw);
+        let dpos = self.param(dw, "pos_embed");
+        patch_embed::backward(r, &dembedded, &dpos, dcls.as_ref(), dreg.as_ref(), &dtokens, embed)?;
         let patches = self.view(a.patches, m * k);
         matmul::backward_weight(r, &self.param(dw, "patch_embed.proj.weight"), &dembedded, &patches, m, n, k)?;
         if c.patch_bias {
@@ -335,15 +322,15 @@ impl<'a> VitPass<'a> {
             d,
         )?;
         attention::backward(r, &dqkv, &delta, &dattended, &attended, &qkv, &lse, self.attention_dims())?;
-        let dbias = c.qkv_bias.then(|| dp("attn.qkv.bias"));
+        let dbias = c.qkv_bias.then(|| self.qkv(dw, i, "bias"));
         linear_backward(
             r,
             &dnorm1,
-            &dp("attn.qkv.weight"),
+            &self.qkv(dw, i, "weight"),
             dbias.as_ref(),
             &dqkv,
             &norm1,
-            &half("attn.qkv.weight"),
+            &self.qkv_weight(w, i),
             rows,
             3 * d,
             d,
@@ -395,7 +382,7 @@ impl<'a> VitPass<'a> {
 }
 
 /// Reverse of `out = inp·weightᵀ + bias`: `dinp = `, `dweight += `, `dbias += `. `dout` `[rows, n]`, `inp` `[rows, k]`.
-fn linear_backward(
+pub(super) fn linear_backward(
     r: &mut Recorder,
     dinp: &View,
     dweight: &View,

@@ -7,6 +7,7 @@ use crate::model::params::ParamLayout;
 use crate::model::plan::{Plan, Slot};
 use crate::model::precision::Precision;
 use crate::model::vit::Vit;
+use crate::model::vit_tail::TailSlots;
 use crate::ops::{matmul, scratch_len};
 
 /// Activations of one block.
@@ -57,11 +58,9 @@ pub(super) struct GradientSlots {
 pub(super) struct BackwardSlots {
     /// Of the residual stream, `[R, D]`: every block adds to it.
     pub(super) dx: Slot,
-    /// Of the final norm's output, and of the patch embedding, `[R, D]` each.
-    pub(super) dnormed: Slot,
+    /// Of the patch embedding, and of what enters a norm before the blocks, `[R, D]` each.
     pub(super) dembedded: Slot,
-    pub(super) dpooled: Slot,
-    pub(super) dfeatures: Slot,
+    pub(super) dassembled: Option<Slot>,
     pub(super) blocks: Vec<GradientSlots>,
 }
 
@@ -81,7 +80,8 @@ impl HalfWeights {
         // Twice as many halves as words lie between two places where a view may start.
         let align = |len: usize| len.next_multiple_of(2 * ALIGN);
         let embeds = if patches == Element::Half { Some("patch_embed.proj") } else { None };
-        let layers = ["attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2"].into_iter().chain(embeds);
+        let layers =
+            ["attn.qkv", "attn.q", "attn.k", "attn.v", "attn.proj", "mlp.fc1", "mlp.fc2"].into_iter().chain(embeds);
         let product = |name: &str| {
             name.strip_suffix(".weight").is_some_and(|stem| layers.clone().any(|layer| stem.ends_with(layer)))
         };
@@ -92,6 +92,14 @@ impl HalfWeights {
         }
         HalfWeights { arena: plan.keep_as("weights in f16", Element::Half, len), len, offsets }
     }
+}
+
+/// What enters a norm before the blocks, and its statistics.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct NormSlots {
+    pub(super) assembled: Slot,
+    pub(super) mean: Slot,
+    pub(super) rstd: Slot,
 }
 
 /// A vision transformer's own activations.
@@ -107,11 +115,8 @@ pub(super) struct VitSlots {
     pub(super) patches: Slot,
     pub(super) embedded: Slot,
     pub(super) tokens: Slot,
-    /// The final norm's output, over all tokens or over pooled ones, and its statistics.
-    pub(super) normed: Slot,
-    pub(super) mean: Slot,
-    pub(super) rstd: Slot,
-    pub(super) pooled: Slot,
+    pub(super) norm_pre: Option<NormSlots>,
+    pub(super) tail: TailSlots,
 }
 
 impl VitSlots {
@@ -188,14 +193,12 @@ impl VitSlots {
         let again = (0..c.depth).map(|i| dropped(i).then(|| block(plan, i, Some(blocks[i].out)))).collect();
         let backward = (mode != Mode::Infer).then(|| BackwardSlots {
             dx: plan.add("gradient of the residual stream", rows * d),
-            dnormed: plan.add("gradient of the final norm", rows * d),
             dembedded: plan.add_as("gradient of the patch embedding", patch_element, batch * patches * d),
-            dpooled: plan.add("gradient of the pooled features", batch * d),
-            dfeatures: plan.add("gradient of the features", batch * d),
+            dassembled: c.parts.norm_pre.then(|| plan.add("gradient of what enters norm_pre", rows * d)),
             blocks: (0..c.depth).map(|i| gradients(plan, i)).collect(),
         });
-        let normed_rows = if c.fc_norm { batch } else { rows };
-        let widest = f.max(3 * d).max(c.classes);
+        let pool_mlp = c.parts.attention_pool.map_or(0, |pool| pool.mlp_dim);
+        let widest = f.max(3 * d).max(c.classes).max(pool_mlp).max(c.features());
         let slots = VitSlots {
             blocks,
             again,
@@ -204,14 +207,27 @@ impl VitSlots {
             patches: plan.add_as("patches", patch_element, batch * patches * 3 * c.patch_size * c.patch_size),
             embedded: plan.add("patch embedding", batch * patches * d),
             tokens: plan.add("tokens", rows * d),
-            normed: plan.add("final norm", normed_rows * d),
-            mean: plan.add("final norm mean", normed_rows),
-            rstd: plan.add("final norm rstd", normed_rows),
-            pooled: plan.add("pooled features", batch * d),
+            norm_pre: c.parts.norm_pre.then(|| NormSlots {
+                assembled: plan.add("tokens before norm_pre", rows * d),
+                mean: plan.add("norm_pre mean", rows),
+                rstd: plan.add("norm_pre rstd", rows),
+            }),
+            tail: TailSlots::plan(c, plan, batch, mode),
         };
-        let weights =
-            [(rows, 3 * d, d), (rows, d, d), (rows, f, d), (rows, d, f), (batch * patches, d, 3 * c.patch_size.pow(2))];
-        let products = weights.map(|(m, n, k)| matmul::scratch_len(m, n, k)).into_iter().max().unwrap_or(0);
+        let weights = [
+            (rows, 3 * d, d),
+            (rows, d, d),
+            (rows, f, d),
+            (rows, d, f),
+            (batch * patches, d, 3 * c.patch_size.pow(2)),
+            (batch, pool_mlp, d),
+            (batch, d, pool_mlp),
+            (batch, c.features(), d),
+            (batch, d, c.features()),
+            (batch, c.classes, c.features()),
+        ];
+        let weights = weights.into_iter().filter(|(_, n, k)| n * k > 0);
+        let products = weights.map(|(m, n, k)| matmul::scratch_len(m, n, k)).max().unwrap_or(0);
         (slots, scratch_len(rows, widest).max(products))
     }
 }

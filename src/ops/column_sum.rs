@@ -39,3 +39,15 @@ pub(super) fn add_rows(r: &mut Recorder, out: &View, inp: &View, rows: usize, co
     r.push(&kernel, &[("inp", inp), ("out", out)], &params, [(cols / width).div_ceil(WG) as u32, 1, 1]);
     Ok(())
 }
+
+/// The reverse: `out` `[rows, cols] = ` the row `inp` `[cols]`, again and again.
+pub fn spread(r: &mut Recorder, out: &View, inp: &View, rows: usize, cols: usize) -> Result<()> {
+    check("column_sum::spread", "out", out, rows * cols);
+    check("column_sum::spread", "inp", inp, cols);
+    let (width, tail) = elem(cols);
+    let kernel = r.gpu.kernel(&shaders::COLUMN_SUM, "spread", &[], tail)?;
+    let params = Params { rows: rows as u32, cols: (cols / width) as u32, chunk: rows as u32 };
+    let grid = [(cols / width).div_ceil(WG) as u32, rows as u32, 1];
+    r.push(&kernel, &[("inp", inp), ("out", out)], &params, grid);
+    Ok(())
+}

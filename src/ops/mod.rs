@@ -4,6 +4,7 @@
 pub mod adamw;
 pub mod attention;
 pub mod attention_pool;
+pub mod average;
 pub mod avg_pool;
 pub mod batch_norm;
 pub mod cast;
@@ -12,6 +13,7 @@ pub mod conv2d;
 pub mod cooperative;
 pub mod cross_entropy;
 pub mod gelu;
+pub mod l2_normalize;
 pub mod layer_norm;
 pub mod loss_scale;
 pub mod mars;

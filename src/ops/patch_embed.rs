@@ -5,6 +5,8 @@ use crate::gpu::buffer::Element;
 use crate::gpu::{View, program::fold, shaders};
 use crate::ops::{Recorder, WG, check, elementwise};
 
+pub use crate::cpu::patch_embed::Prefix;
+
 /// Shape of a patch embedding of square images.
 #[derive(Clone, Copy, Debug)]
 pub struct Dims {
@@ -16,8 +18,8 @@ pub struct Dims {
     pub patch: usize,
     /// Width of a token.
     pub dim: usize,
-    /// Whether a class token comes first.
-    pub class_token: bool,
+    /// What comes before the patches.
+    pub prefix: Prefix,
 }
 
 #[repr(C)]
@@ -28,6 +30,11 @@ struct Params {
     patch: u32,
     dim: u32,
     cls_tokens: u32,
+    registers: u32,
+    cls_pos: u32,
+    reg_pos: u32,
+    first: u32,
+    count: u32,
 }
 
 impl Dims {
@@ -41,17 +48,34 @@ impl Dims {
         3 * self.patch * self.patch
     }
 
-    fn tokens(self) -> usize {
-        self.patches() + usize::from(self.class_token)
+    /// Tokens of an image.
+    pub fn tokens(self) -> usize {
+        self.patches() + self.prefix.tokens()
+    }
+
+    /// Rows of the position embedding.
+    pub fn positions(self) -> usize {
+        self.patches() + self.prefix.positions()
     }
 
     fn params(self) -> Params {
+        self.params_of(0, 0)
+    }
+
+    /// For the gradient of `count` tokens from `first`.
+    fn params_of(self, first: usize, count: usize) -> Params {
+        let Prefix { class_token, registers, class_position, register_positions } = self.prefix;
         Params {
             batch: self.batch as u32,
             size: self.size as u32,
             patch: self.patch as u32,
             dim: self.dim as u32,
-            cls_tokens: u32::from(self.class_token),
+            cls_tokens: u32::from(class_token),
+            registers: registers as u32,
+            cls_pos: u32::from(class_position),
+            reg_pos: u32::from(register_positions),
+            first: first as u32,
+            count: count as u32,
         }
     }
 }
@@ -66,47 +90,56 @@ pub fn unfold(r: &mut Recorder, patches: &View, images: &View, dims: Dims) -> Re
     Ok(())
 }
 
-/// `tokens` `[batch, T, dim] = ` class token and `embedded` `[batch·N, dim]`, plus `pos` `[T, dim]`.
+/// `tokens` `[batch, T, dim] = ` class token (`[dim]`), registers (`[R, dim]`) and `embedded` `[batch·N, dim]`, plus `pos`
+/// (a row for each token that has a position).
 pub fn assemble(
     r: &mut Recorder,
     tokens: &View,
     embedded: &View,
     pos: &View,
     cls: Option<&View>,
+    reg: Option<&View>,
     dims: Dims,
 ) -> Result<()> {
     check("patch_embed::assemble", "tokens", tokens, dims.batch * dims.tokens() * dims.dim);
     check("patch_embed::assemble", "embedded", embedded, dims.batch * dims.patches() * dims.dim);
-    check("patch_embed::assemble", "pos", pos, dims.tokens() * dims.dim);
-    assert_eq!(cls.is_some(), dims.class_token, "patch_embed::assemble: cls");
+    check("patch_embed::assemble", "pos", pos, dims.positions() * dims.dim);
+    assert_eq!(cls.is_some(), dims.prefix.class_token, "patch_embed::assemble: cls");
+    assert_eq!(reg.map_or(0, |reg| reg.len), dims.prefix.registers * dims.dim, "patch_embed::assemble: reg");
     let kernel = r.stored_kernel(&shaders::PATCH_EMBED, "assemble", &[], Element::Word)?;
-    // Without a class token its binding is never read.
-    let views = [("tokens", tokens), ("embedded", embedded), ("pos", pos), ("cls", cls.unwrap_or(pos))];
+    // What is not there is never read: any buffer will do.
+    let (cls, reg) = (cls.unwrap_or(pos), reg.unwrap_or(pos));
+    let views = [("tokens", tokens), ("embedded", embedded), ("pos", pos), ("cls", cls), ("reg", reg)];
     r.push(&kernel, &views, &dims.params(), elementwise(tokens.len));
     Ok(())
 }
 
-/// `dembedded = ` (f32 or f16), `dpos += `, `dcls += ` from `dtokens`.
+/// `dembedded = ` (f32 or f16), `dpos += `, `dcls += `, `dreg += ` from `dtokens`. Shapes as in [`assemble`].
 pub fn backward(
     r: &mut Recorder,
     dembedded: &View,
     dpos: &View,
     dcls: Option<&View>,
+    dreg: Option<&View>,
     dtokens: &View,
     dims: Dims,
 ) -> Result<()> {
     check("patch_embed::backward", "dembedded", dembedded, dims.batch * dims.patches() * dims.dim);
-    check("patch_embed::backward", "dpos", dpos, dims.tokens() * dims.dim);
+    check("patch_embed::backward", "dpos", dpos, dims.positions() * dims.dim);
     check("patch_embed::backward", "dtokens", dtokens, dims.batch * dims.tokens() * dims.dim);
     let embedded = r.stored_kernel(&shaders::PATCH_EMBED, "backward_embedded", &[], dembedded.element)?;
     let grid = elementwise(dembedded.len);
     r.push(&embedded, &[("dembedded", dembedded), ("dtokens", dtokens)], &dims.params(), grid);
     let pos = r.stored_kernel(&shaders::PATCH_EMBED, "backward_pos", &[], Element::Word)?;
     r.push(&pos, &[("dpos", dpos), ("dtokens", dtokens)], &dims.params(), fold(dpos.len.div_ceil(WG)));
-    if let Some(dcls) = dcls {
-        check("patch_embed::backward", "dcls", dcls, dims.dim);
-        let cls = r.stored_kernel(&shaders::PATCH_EMBED, "backward_cls", &[], Element::Word)?;
-        r.push(&cls, &[("dcls", dcls), ("dtokens", dtokens)], &dims.params(), fold(dims.dim.div_ceil(WG)));
+    let cls_tokens = usize::from(dims.prefix.class_token);
+    for (name, own, first, count) in [("dcls", dcls, 0, cls_tokens), ("dreg", dreg, cls_tokens, dims.prefix.registers)]
+    {
+        let Some(own) = own else { continue };
+        check("patch_embed::backward", name, own, count * dims.dim);
+        let kernel = r.stored_kernel(&shaders::PATCH_EMBED, "backward_prefix", &[], Element::Word)?;
+        let views = [("dprefix", own), ("dtokens", dtokens)];
+        r.push(&kernel, &views, &dims.params_of(first, count), fold(own.len.div_ceil(WG)));
     }
     Ok(())
 }

@@ -2,20 +2,21 @@
 
 use crate::error::Result;
 use crate::gpu::{View, program::fold, shaders};
-use crate::model::config::Pool;
 use crate::ops::{Recorder, WG, check, elementwise};
 
-/// Shape of a pooling over tokens.
+/// Shape of a pooling over a run of tokens.
 #[derive(Clone, Copy, Debug)]
 pub struct Dims {
     /// Images.
     pub batch: usize,
-    /// Sequence length, with the class token.
+    /// Sequence length.
     pub tokens: usize,
     /// Width of a token.
     pub dim: usize,
-    /// Whether the first token is a class token.
-    pub class_token: bool,
+    /// The first token that is pooled.
+    pub first: usize,
+    /// How many are pooled from there on.
+    pub count: usize,
 }
 
 #[repr(C)]
@@ -24,38 +25,37 @@ struct Params {
     batch: u32,
     tokens: u32,
     dim: u32,
-    cls_tokens: u32,
+    first: u32,
+    count: u32,
 }
 
 impl Dims {
     fn params(self) -> Params {
+        assert!(self.count > 0 && self.first + self.count <= self.tokens, "pool: {self:?}");
         Params {
             batch: self.batch as u32,
             tokens: self.tokens as u32,
             dim: self.dim as u32,
-            cls_tokens: u32::from(self.class_token),
+            first: self.first as u32,
+            count: self.count as u32,
         }
     }
 }
 
-fn constants(pool: Pool) -> [(&'static str, f64); 1] {
-    [("MEAN", f64::from(u8::from(pool == Pool::Mean)))]
-}
-
 /// `out` `[batch, dim] = ` one vector for each image of `inp` `[batch, tokens, dim]`.
-pub fn forward(r: &mut Recorder, out: &View, inp: &View, pool: Pool, dims: Dims) -> Result<()> {
+pub fn forward(r: &mut Recorder, out: &View, inp: &View, dims: Dims) -> Result<()> {
     check("pool", "out", out, dims.batch * dims.dim);
     check("pool", "inp", inp, dims.batch * dims.tokens * dims.dim);
-    let kernel = r.kernel(&shaders::POOL, "forward", &constants(pool))?;
+    let kernel = r.kernel(&shaders::POOL, "forward", &[])?;
     r.push(&kernel, &[("out", out), ("inp", inp)], &dims.params(), fold(out.len.div_ceil(WG)));
     Ok(())
 }
 
-/// `dinp = ` the gradient of every token.
-pub fn backward(r: &mut Recorder, dinp: &View, dout: &View, pool: Pool, dims: Dims) -> Result<()> {
+/// `dinp = ` the gradient of every token; with `accumulate` it is added, for tokens that are pooled more than once.
+pub fn backward(r: &mut Recorder, dinp: &View, dout: &View, dims: Dims, accumulate: bool) -> Result<()> {
     check("pool::backward", "dinp", dinp, dims.batch * dims.tokens * dims.dim);
     check("pool::backward", "dout", dout, dims.batch * dims.dim);
-    let kernel = r.kernel(&shaders::POOL, "backward", &constants(pool))?;
+    let kernel = r.kernel(&shaders::POOL, "backward", &[("ACCUMULATE", f64::from(u8::from(accumulate)))])?;
     r.push(&kernel, &[("dinp", dinp), ("dout", dout)], &dims.params(), elementwise(dinp.len));
     Ok(())
 }

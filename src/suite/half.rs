@@ -229,8 +229,9 @@ fn attention(s: &mut Suite) -> Result<()> {
 }
 
 fn patch_embed(s: &mut Suite) -> Result<()> {
+    let prefix = cpu::patch_embed::Prefix { class_token: true, class_position: true, ..Default::default() };
     for (batch, size, patch, dim) in [(2, 12, 4, 68), (1, 8, 2, 4)] {
-        let dims = ops::patch_embed::Dims { batch, size, patch, dim, class_token: true };
+        let dims = ops::patch_embed::Dims { batch, size, patch, dim, prefix };
         let (count, tokens) = (dims.patches(), dims.patches() + 1);
         let mut random = Random::new(dim as u64);
         let (images, dtokens) = (random.vec(batch * 3 * size * size), random.vec(batch * tokens * dim));
@@ -239,8 +240,8 @@ fn patch_embed(s: &mut Suite) -> Result<()> {
         cpu::patch_embed::unfold(&mut want_patches, &wide(&images), batch, size, size, patch);
         let (mut want, mut want_pos) = (vec![0.0; batch * count * dim], wide(&before_pos));
         let mut want_cls = wide(&before_cls);
-        let dcls64 = Some(want_cls.as_mut_slice());
-        cpu::patch_embed::assemble_backward(&mut want, &mut want_pos, dcls64, &wide(&dtokens), batch, count, dim);
+        let backward = cpu::patch_embed::assemble_backward;
+        backward(&mut want, &mut want_pos, &mut want_cls, &mut [], &wide(&dtokens), prefix, batch, count, dim);
         let mut c = Case::new(s.gpu, format!("f16, {batch} of {size} px, patch {patch}, dim {dim}"), 0)?;
         let [images, dtokens] = [c.input("images", &images)?, c.input("dtokens", &dtokens)?];
         let patches = c.half_output("patches", want_patches.len())?;
@@ -248,12 +249,12 @@ fn patch_embed(s: &mut Suite) -> Result<()> {
         let [dpos, dcls] = [c.input("dpos", &before_pos)?, c.input("dcls", &before_cls)?];
         c.run(Launch::natural(s.gpu), |r| {
             ops::patch_embed::unfold(r, &patches, &images, dims)?;
-            ops::patch_embed::backward(r, &dembedded, &dpos, Some(&dcls), &dtokens, dims)
+            ops::patch_embed::backward(r, &dembedded, &dpos, Some(&dcls), None, &dtokens, dims)
         })?;
         c.expect("patch_embed::unfold, f16", &patches, &want_patches, HALF_EPS);
         c.expect("patch_embed::backward_embedded, f16", &dembedded, &want, HALF_EPS);
         c.expect("patch_embed::backward_pos", &dpos, &want_pos, sum_tolerance(batch, 2.0));
-        c.expect("patch_embed::backward_cls", &dcls, &want_cls, sum_tolerance(batch, 2.0));
+        c.expect("patch_embed::backward_prefix", &dcls, &want_cls, sum_tolerance(batch, 2.0));
         s.finish(c)?;
     }
     Ok(())

@@ -174,6 +174,10 @@ pub(super) fn column_sum(s: &mut Suite) -> Result<()> {
         let (inp, out) = (c.input("inp", &inp)?, c.input("out", &before)?);
         c.run(Launch::natural(s.gpu), |r| ops::column_sum::forward(r, &out, &inp, rows, cols))?;
         c.expect("column_sum::forward", &out, &want, sum_tolerance(rows, 4.0));
+        let row = random.vec(cols);
+        let (row_view, spread) = (c.input("row", &row)?, c.output("spread", rows * cols)?);
+        c.run(Launch::natural(s.gpu), |r| ops::column_sum::spread(r, &spread, &row_view, rows, cols))?;
+        c.expect("column_sum::spread", &spread, &wide(&row.repeat(rows)), 0.0);
         s.finish(c)?;
     }
     Ok(())

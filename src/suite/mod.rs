@@ -11,6 +11,7 @@ pub mod harness;
 mod attention;
 mod batch_norm;
 mod conv;
+mod features;
 mod half;
 mod linear;
 mod loss;
@@ -48,6 +49,8 @@ pub fn stems() -> &'static [(&'static str, Stem)] {
         ("patch_embed", pointwise::patch_embed),
         ("attention", attention::attention),
         ("attention_pool", attention::attention_pool),
+        ("l2_normalize", features::l2_normalize),
+        ("average", features::average),
         ("cross_entropy", loss::cross_entropy),
         ("cast", half::cast),
         ("half", half::half),

@@ -3,8 +3,9 @@
 use super::Suite;
 use super::harness::{Case, EPS, Launch, Random, sum_tolerance, wide};
 use crate::cpu;
+use crate::cpu::patch_embed::Prefix;
 use crate::error::Result;
-use crate::model::config::{Activation, Pool};
+use crate::model::config::Activation;
 use crate::ops;
 
 /// Natural, and with a folded grid: these kernels have one variant.
@@ -129,25 +130,30 @@ pub(super) fn residual(s: &mut Suite) -> Result<()> {
 pub(super) fn pool(s: &mut Suite) -> Result<()> {
     for launch in launches(s) {
         for (batch, tokens, dim) in [(1, 2, 1), (3, 5, 65), (2, 197, 63), (65, 3, 3), (2, 4, 768), (1, 65, 197)] {
-            for (pool, class_token) in [(Pool::Cls, true), (Pool::Mean, true), (Pool::Mean, false)] {
+            for (first, count) in [(0, 1), (1, tokens - 1), (0, tokens), (1, 1)] {
                 let mut random = Random::new((batch * tokens * dim) as u64);
-                let dims = ops::pool::Dims { batch, tokens, dim, class_token };
+                let dims = ops::pool::Dims { batch, tokens, dim, first, count };
                 let (inp, dout) = (random.vec(batch * tokens * dim), random.vec(batch * dim));
+                let before = random.vec(batch * tokens * dim);
+                let run = first..first + count;
                 let (mut want, mut want_grad) = (vec![0.0; batch * dim], vec![0.0; batch * tokens * dim]);
-                cpu::pool::forward(&mut want, &wide(&inp), pool, class_token, batch, tokens, dim);
-                cpu::pool::backward(&mut want_grad, &wide(&dout), pool, class_token, batch, tokens, dim);
-                let token = if class_token { "" } else { ", no class token" };
-                let name = format!("{pool:?}, {batch}×{tokens}×{dim}{token}{}", folded(launch));
+                cpu::pool::forward(&mut want, &wide(&inp), run.clone(), batch, tokens, dim);
+                cpu::pool::backward(&mut want_grad, &wide(&dout), run.clone(), batch, tokens, dim);
+                let mut want_added = wide(&before);
+                cpu::pool::backward(&mut want_added, &wide(&dout), run.clone(), batch, tokens, dim);
+                let name = format!("tokens {run:?}, {batch}×{tokens}×{dim}{}", folded(launch));
                 let mut c = Case::new(s.gpu, name, 0)?;
-                let [inp, dout] = [c.input("inp", &inp)?, c.input("dout", &dout)?];
+                let [inp, dout, added] = [c.input("inp", &inp)?, c.input("dout", &dout)?, c.input("before", &before)?];
                 let [out, dinp] = [c.output("out", want.len())?, c.output("dinp", want_grad.len())?];
                 c.run(launch, |r| {
-                    ops::pool::forward(r, &out, &inp, pool, dims)?;
-                    ops::pool::backward(r, &dinp, &dout, pool, dims)
+                    ops::pool::forward(r, &out, &inp, dims)?;
+                    ops::pool::backward(r, &dinp, &dout, dims, false)?;
+                    ops::pool::backward(r, &added, &dout, dims, true)
                 })?;
-                // A mean over tokens; backward is one division, good to 2.5 units in the last place.
+                // A mean over tokens; backward is one division, good to 2.5 units in the last place, and a sum.
                 c.expect("pool::forward", &out, &want, sum_tolerance(tokens, 4.0));
                 c.expect("pool::backward", &dinp, &want_grad, 3.0 * EPS);
+                c.expect("pool::backward", &added, &want_added, 4.0 * EPS);
                 s.finish(c)?;
             }
         }
@@ -159,63 +165,83 @@ pub(super) fn patch_embed(s: &mut Suite) -> Result<()> {
     for launch in launches(s) {
         for (batch, size, patch, dim) in [(1, 1, 1, 1), (2, 12, 4, 65), (3, 15, 5, 63), (1, 42, 3, 3), (2, 28, 14, 197)]
         {
-            for class_token in [true, false] {
-                patch_embed_case(s, launch, ops::patch_embed::Dims { batch, size, patch, dim, class_token })?;
+            for (class_token, registers, class_position, register_positions) in PREFIXES {
+                let prefix = Prefix { class_token, registers, class_position, register_positions };
+                patch_embed_case(s, launch, ops::patch_embed::Dims { batch, size, patch, dim, prefix })?;
             }
         }
     }
     Ok(())
 }
 
+/// What stands before the patches: nothing, a class token with its position, one without, a distillation token, registers.
+const PREFIXES: [(bool, usize, bool, bool); 6] = [
+    (false, 0, false, false),
+    (true, 0, true, false),
+    (true, 0, false, false),
+    (true, 1, true, true),
+    (true, 4, true, false),
+    (true, 2, false, false),
+];
+
 fn patch_embed_case(s: &mut Suite, launch: Launch, dims: ops::patch_embed::Dims) -> Result<()> {
-    let ops::patch_embed::Dims { batch, size, patch, dim, class_token } = dims;
-    let (count, tokens) = (dims.patches(), dims.patches() + usize::from(class_token));
+    let ops::patch_embed::Dims { batch, size, patch, dim, prefix } = dims;
+    let (count, tokens, positions) = (dims.patches(), dims.tokens(), dims.positions());
+    let (cls_len, reg_len) = (usize::from(prefix.class_token) * dim, prefix.registers * dim);
     let mut random = Random::new((size * dim) as u64);
     let (images, embedded) = (random.vec(batch * 3 * size * size), random.vec(batch * count * dim));
-    let (pos, cls, dtokens) = (random.vec(tokens * dim), random.vec(dim), random.vec(batch * tokens * dim));
-    let (before_pos, before_cls) = (random.vec(tokens * dim), random.vec(dim));
+    let (pos, dtokens) = (random.vec(positions * dim), random.vec(batch * tokens * dim));
+    let [cls, before_cls] = [0; 2].map(|_| random.vec(cls_len));
+    let [reg, before_reg] = [0; 2].map(|_| random.vec(reg_len));
+    let before_pos = random.vec(positions * dim);
 
     let mut want_patches = vec![0.0; batch * count * dims.patch_len()];
     cpu::patch_embed::unfold(&mut want_patches, &wide(&images), batch, size, size, patch);
     let mut want_tokens = vec![0.0; batch * tokens * dim];
-    let cls64 = wide(&cls);
-    let cls64 = class_token.then_some(cls64.as_slice());
-    cpu::patch_embed::assemble(&mut want_tokens, &wide(&embedded), &wide(&pos), cls64, batch, count, dim);
+    let (pos64, cls64, reg64) = (wide(&pos), wide(&cls), wide(&reg));
+    cpu::patch_embed::assemble(&mut want_tokens, &wide(&embedded), &pos64, &cls64, &reg64, prefix, batch, count, dim);
     let (mut want_embedded, mut want_pos) = (vec![0.0; batch * count * dim], wide(&before_pos));
-    let mut want_cls = wide(&before_cls);
-    let want_cls_slice = class_token.then_some(want_cls.as_mut_slice());
+    let (mut want_cls, mut want_reg) = (wide(&before_cls), wide(&before_reg));
     cpu::patch_embed::assemble_backward(
         &mut want_embedded,
         &mut want_pos,
-        want_cls_slice,
+        &mut want_cls,
+        &mut want_reg,
         &wide(&dtokens),
+        prefix,
         batch,
         count,
         dim,
     );
 
-    let token = if class_token { "" } else { ", no class token" };
-    let name = format!("{batch} of {size} px, patch {patch}, dim {dim}{token}{}", folded(launch));
+    let name = format!("{batch} of {size} px, patch {patch}, dim {dim}, {prefix:?}{}", folded(launch));
     let mut c = Case::new(s.gpu, name, 0)?;
     let [images, embedded] = [c.input("images", &images)?, c.input("embedded", &embedded)?];
-    let [pos, cls, dtokens] = [c.input("pos", &pos)?, c.input("cls", &cls)?, c.input("dtokens", &dtokens)?];
-    let cls = class_token.then_some(cls);
+    let [pos, dtokens] = [c.input("pos", &pos)?, c.input("dtokens", &dtokens)?];
+    let mut given = |name: &str, values: &[f32]| match values {
+        [] => Ok(None),
+        values => c.input(name, values).map(Some),
+    };
+    let [cls, dcls] = [given("cls", &cls)?, given("dcls", &before_cls)?];
+    let [reg, dreg] = [given("reg", &reg)?, given("dreg", &before_reg)?];
     let [patches, out] = [c.output("patches", want_patches.len())?, c.output("tokens", want_tokens.len())?];
     let dembedded = c.output("dembedded", want_embedded.len())?;
-    let [dpos, dcls] = [c.input("dpos", &before_pos)?, c.input("dcls", &before_cls)?];
+    let dpos = c.input("dpos", &before_pos)?;
     c.run(launch, |r| {
         ops::patch_embed::unfold(r, &patches, &images, dims)?;
-        ops::patch_embed::assemble(r, &out, &embedded, &pos, cls.as_ref(), dims)?;
-        let dcls = class_token.then_some(&dcls);
-        ops::patch_embed::backward(r, &dembedded, &dpos, dcls, &dtokens, dims)
+        ops::patch_embed::assemble(r, &out, &embedded, &pos, cls.as_ref(), reg.as_ref(), dims)?;
+        ops::patch_embed::backward(r, &dembedded, &dpos, dcls.as_ref(), dreg.as_ref(), &dtokens, dims)
     })?;
     // Copies are exact; a position is one addition; its gradient is a sum over the batch.
     c.expect("patch_embed::unfold", &patches, &want_patches, 0.0);
     c.expect("patch_embed::assemble", &out, &want_tokens, EPS);
     c.expect("patch_embed::backward_embedded", &dembedded, &want_embedded, 0.0);
     c.expect("patch_embed::backward_pos", &dpos, &want_pos, sum_tolerance(batch, 2.0));
-    if class_token {
-        c.expect("patch_embed::backward_cls", &dcls, &want_cls, sum_tolerance(batch, 2.0));
+    if let Some(dcls) = dcls {
+        c.expect("patch_embed::backward_prefix", &dcls, &want_cls, sum_tolerance(batch, 2.0));
+    }
+    if let Some(dreg) = dreg {
+        c.expect("patch_embed::backward_prefix", &dreg, &want_reg, sum_tolerance(batch, 2.0));
     }
     s.finish(c)
 }

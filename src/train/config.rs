@@ -29,6 +29,19 @@ pub struct ModelArgs {
     /// Pooling before the head: cls or mean
     #[arg(long, value_parser = word::<Pool>)]
     pub pool: Option<Pool>,
+    /// What the checkpoint is, where its names don't tell: timm-vit, hf-vit, hf-dinov2, clip-vit, hf-clip, hf-siglip, resnet
+    /// or hf-resnet
+    #[arg(long, value_name = "FAMILY")]
+    pub family: Option<String>,
+    /// A .safetensors file with a head [classes, features] to start from, such as CLIP's text embeddings of the classes
+    #[arg(long, value_name = "FILE")]
+    pub head: Option<PathBuf>,
+    /// With --pool mean, a new norm after the mean instead of the one behind the blocks: how MAE is fine-tuned
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    pub fc_norm: Option<bool>,
+    /// Scale features to unit length before the head, as CLIP does; a new head then has no bias [default: the checkpoint's]
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    pub normalize_features: Option<bool>,
     /// Height and width of the model's input, in pixels [default: the checkpoint's]
     #[arg(long, value_name = "PX")]
     pub image_size: Option<usize>,
@@ -57,7 +70,16 @@ pub fn word<T: serde::de::DeserializeOwned>(name: &str) -> Result<T, String> {
 impl ModelArgs {
     /// What recognising a checkpoint is told.
     pub fn overrides(&self) -> Overrides {
-        Overrides { heads: self.heads, activation: self.activation, image_size: self.image_size, pool: self.pool }
+        Overrides {
+            heads: self.heads,
+            activation: self.activation,
+            image_size: self.image_size,
+            pool: self.pool,
+            family: self.family.clone(),
+            fc_norm: self.fc_norm.unwrap_or(false),
+            normalize: self.normalize_features,
+            head: self.head.clone(),
+        }
     }
 
     /// Whether a flag says how images are made ready.
@@ -260,7 +282,7 @@ impl TrainArgs {
             no_shuffle, seed, eval_every, method, schedule, norm, proj_freq, max_iters, radius_lr, radius_batch_size,
             exclude);
         let (over, under) = (&mut self.model_args, under.model_args);
-        overlay!(over, under; heads, activation, pool, image_size, crop_pct, crop_mode, mean, std, interpolation);
+        overlay!(over, under; heads, activation, pool, family, head, fc_norm, normalize_features, image_size, crop_pct, crop_mode, mean, std, interpolation);
         Ok(self)
     }
 

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use crate::checkpoint::Overrides;
 use crate::cpu::mars::Norm;
 use crate::data::{ClassMap, Loader, LoaderConfig};
 use crate::error::{Error, Result};
@@ -95,7 +96,8 @@ fn anchor(pretrained: &Source, finetuned: &Source) -> Result<(Vec<f32>, Vec<bool
 /// Learns the radii and writes `out`, with `out.radii.csv` and `out.metrics.jsonl` beside it.
 pub fn project(gpu: &Gpu, config: &ProjectConfig, events: &mut dyn FnMut(Event)) -> Result<()> {
     let overrides = config.model_args.overrides();
-    let mut finetuned = Source::open(&config.finetuned, &overrides)?;
+    // What was fine-tuned has its head.
+    let mut finetuned = Source::open(&config.finetuned, &Overrides { head: None, ..overrides.clone() })?;
     let pretrained = Source::open(&config.pretrained, &overrides)?;
     finetuned.recognised.preprocess = config.model_args.preprocess(&finetuned.recognised.preprocess)?;
     let (a, b) = (&pretrained.recognised.config, &finetuned.recognised.config);

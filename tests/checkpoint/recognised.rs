@@ -190,7 +190,7 @@ fn timms_config_gives_preprocessing_pooling_activation_and_classes() {
         (r#"{"std": [0, 1, 1]}"#, &["std [0.0, 1.0, 1.0]", "above 0"]),
         (r#"{"crop_pct": "0.9"}"#, &["crop_pct is \"0.9\""]),
         (r#"{"crop_pct": 0}"#, &["crop pct 0", "above 0"]),
-        (r#"{"global_pool": "map"}"#, &["global_pool map is not supported"]),
+        (r#"{"global_pool": "avgmax"}"#, &["global_pool avgmax is not supported"]),
         (r#"{"model_args": {"act_layer": "silu"}}"#, &["act_layer is \"silu\""]),
         (r#"{"model_args": {"block_fn": "ResPostBlock"}}"#, &["block_fn ResPostBlock is not supported"]),
         (r#"{"architecture": "vit_base_patch16_rpn_224"}"#, &["vit_base_patch16_rpn_224 is not supported"]),
@@ -292,9 +292,7 @@ fn geometry_that_we_cannot_run_is_told() {
         model
     };
     for (name, shape, parts) in [
-        ("pos_embed", &[1, 4, 64][..], &["4 positions and none for the class token"][..]),
-        ("pos_embed", &[1, 7, 64], &["6 positions for patches, no square grid"]),
-        ("pos_embed", &[1, 1, 64], &["none for the class token"]),
+        ("pos_embed", &[1, 7, 64][..], &["6 positions for patches, no square grid"][..]),
         ("patch_embed.proj.weight", &[64, 1, 4, 4], &["[64, 1, 4, 4]", "RGB"]),
         ("patch_embed.proj.weight", &[64, 3, 4, 2], &["[64, 3, 4, 2]", "square patches"]),
         ("blocks.18446744073709551615.norm1.weight", &[64], &["blocks.2.norm1.weight is missing"]),
@@ -309,7 +307,9 @@ fn geometry_that_we_cannot_run_is_told() {
     headless.tensors.remove("head.weight");
     assert_error(recognise(&headless), &["tensor head.weight is missing"]);
     let larger = Overrides { image_size: Some(16), ..Overrides::default() };
-    assert_error(Model::vit(&tiny()).recognise(None, &larger), &["8 pixels", "resizing them to 16", "--image-size 8"]);
+    let resized = Model::vit(&tiny()).recognise(None, &larger).unwrap();
+    assert_eq!(resized.config, ModelConfig::from(VitConfig { image_size: 16, ..tiny() }));
+    assert!(resized.notes.iter().any(|n| n.contains("from 2 x 2 (8 pixels) to 4 x 4 (16 pixels)")));
     let same = Overrides { image_size: Some(8), ..Overrides::default() };
     assert_eq!(Model::vit(&tiny()).recognise(None, &same).unwrap().config, ModelConfig::from(tiny()));
     let no_class_token = Model::vit(&VitConfig { class_token: false, ..tiny() });
@@ -320,10 +320,6 @@ fn geometry_that_we_cannot_run_is_told() {
 #[test]
 fn parts_that_change_the_result_are_refused_and_others_ignored() {
     for (name, what) in [
-        ("dist_token", "distillation token"),
-        ("reg_token", "register tokens"),
-        ("norm_pre.weight", "norm before the blocks"),
-        ("attn_pool.latent", "attention pooling"),
         ("blocks.0.attn.q_norm.weight", "query-key normalisation"),
         ("blocks.1.attn.k_norm.weight", "query-key normalisation"),
         ("blocks.0.mlp.w12.weight", "SwiGLU"),
@@ -334,6 +330,16 @@ fn parts_that_change_the_result_are_refused_and_others_ignored() {
         model.add_f32(name, &[64]);
         let error = model.recognise(None, &Overrides::default());
         assert_error(error, &[&format!("tensor {name}"), what, "not supported yet"]);
+    }
+    for (name, shape, missing) in [
+        ("dist_token", &[1, 1, 64][..], "head_dist.weight"),
+        ("norm_pre.weight", &[64], "activation can't be told"),
+        ("attn_pool.latent", &[1, 1, 64], "attn_pool.mlp.fc1.weight is missing"),
+        ("reg_token", &[64], "tensor reg_token has shape [64]"),
+    ] {
+        let mut model = Model::vit(&tiny());
+        model.add_f32(name, shape);
+        assert_error(model.recognise(None, &Overrides::default()), &[missing]);
     }
     let mut model = Model::vit(&tiny());
     for name in ["pre_logits.fc.weight", "head_dist.weight", "mask_token", "decoder_blocks.0.norm1.weight"] {

@@ -113,5 +113,5 @@ fn a_missing_file_or_folder_without_a_model() {
     space.fails(1, "inspect nowhere.safetensors", &["nowhere.safetensors", "cannot read"]);
     space.fails(1, "inspect train", &["train", "no model.safetensors in this folder"]);
     space.fails(1, "inspect .", &["no model.safetensors", "m.safetensors"]);
-    space.fails(1, "eval --model m.safetensors --image-size 32 --data t=test", &["--image-size 16"]);
+    space.fails(2, "eval --model m.safetensors --image-size 20 --data t=test", &["--image-size", "patch size 8"]);
 }

@@ -75,7 +75,7 @@ impl Fixture {
         Fixture { bytes, name: name.to_string() }
     }
 
-    fn tensors(&self) -> safetensors::SafeTensors<'_> {
+    pub fn tensors(&self) -> safetensors::SafeTensors<'_> {
         safetensors::SafeTensors::deserialize(&self.bytes).unwrap_or_else(|e| panic!("{}: {e}", self.name))
     }
 
@@ -145,6 +145,7 @@ pub fn resnet_50() -> ResNetConfig {
         momentum: 0.1,
         classes: 1000,
         head_bias: true,
+        normalize: false,
     }
 }
 

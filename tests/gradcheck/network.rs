@@ -18,6 +18,8 @@ const CLASSES: usize = 3;
 const LABELS: [u32; BATCH] = [2, 0];
 const EPS: f64 = 1e-3;
 const SMOOTHING: f64 = 0.1;
+const PREFIX: patch_embed::Prefix =
+    patch_embed::Prefix { class_token: true, registers: 0, class_position: true, register_positions: false };
 
 /// Every parameter with timm's name and shape; [`run`] takes them in this order.
 const PARAMETERS: [(&str, &[usize]); 22] = [
@@ -109,7 +111,7 @@ fn run(params: &Params, images: &[f64]) -> (f64, Params) {
         patch_embed::unfold(cols, images, BATCH, height, width, PATCH);
     });
     let patches = linear(&cols, patch_w, patch_b);
-    let x0 = assigned(ROWS * D, |out| patch_embed::assemble(out, &patches, pos, Some(cls), BATCH, PATCHES, D));
+    let x0 = assigned(ROWS * D, |out| patch_embed::assemble(out, &patches, pos, cls, &[], PREFIX, BATCH, PATCHES, D));
 
     let norm1 = normed(&x0, n1_w, n1_b);
     let qkv = linear(&norm1.out, qkv_w, qkv_b);
@@ -125,7 +127,7 @@ fn run(params: &Params, images: &[f64]) -> (f64, Params) {
     let x2 = assigned(ROWS * D, |out| residual::forward(out, &x1, &mlp, Some(ls2), ROWS, D));
 
     let norm = normed(&x2, n_w, n_b);
-    let pooled = assigned(BATCH * D, |out| pool::forward(out, &norm.out, Pool::Mean, true, BATCH, TOKENS, D));
+    let pooled = assigned(BATCH * D, |out| pool::forward(out, &norm.out, 1..TOKENS, BATCH, TOKENS, D));
     let logits = linear(&pooled, head_w, head_b);
     let (mut losses, mut dlogits) = (vec![f64::NAN; BATCH], vec![f64::NAN; BATCH * CLASSES]);
     let grad_scale = 1.0 / BATCH as f64;
@@ -137,7 +139,8 @@ fn run(params: &Params, images: &[f64]) -> (f64, Params) {
     let [dn2_w, dn2_b, dfc1_w, dfc1_b, dfc2_w, dfc2_b, dls2, dn_w, dn_b, dhead_w, dhead_b] = rest;
 
     let dpooled = linear_backward(dhead_w, dhead_b, &dlogits, &pooled, head_w);
-    let dnorm = assigned(ROWS * D, |d| pool::backward(d, &dpooled, Pool::Mean, true, BATCH, TOKENS, D));
+    let mut dnorm = vec![0.0; ROWS * D];
+    pool::backward(&mut dnorm, &dpooled, 1..TOKENS, BATCH, TOKENS, D);
     // The gradient of the residual stream: every branch below adds its share.
     let mut dx = vec![0.0; ROWS * D];
     normed_backward(&mut dx, dn_w, dn_b, &dnorm, &x2, n_w, &norm);
@@ -159,7 +162,7 @@ fn run(params: &Params, images: &[f64]) -> (f64, Params) {
     normed_backward(&mut dx, dn1_w, dn1_b, &dnorm1, &x0, n1_w, &norm1);
 
     let dpatches = assigned(patches.len(), |d| {
-        patch_embed::assemble_backward(d, dpos, Some(dcls), &dx, BATCH, PATCHES, D);
+        patch_embed::assemble_backward(d, dpos, dcls, &mut [], &dx, PREFIX, BATCH, PATCHES, D);
     });
     linear_backward(dpatch_w, dpatch_b, &dpatches, &cols, patch_w);
     (loss, grads)

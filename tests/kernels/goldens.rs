@@ -215,8 +215,8 @@ fn patch_embedding_agrees_with_pytorch() {
         let [inp, weight, bias, dout, out, dweight, dbias] =
             ["inp", "weight", "bias", "dout", "out", "dweight", "dbias"].map(get);
         let shape = fixture.shape(&format!("patch_embed.{name}.inp"));
-        let dims =
-            ops::patch_embed::Dims { batch: shape[0], size: shape[2], patch, dim: bias.len(), class_token: false };
+        let prefix = Default::default();
+        let dims = ops::patch_embed::Dims { batch: shape[0], size: shape[2], patch, dim: bias.len(), prefix };
         let (m, n, k) = (dims.batch * dims.patches(), dims.dim, dims.patch_len());
 
         let (mut cols, mut got) = (vec![0.0; m * k], vec![0.0; m * n]);

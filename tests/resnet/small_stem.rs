@@ -27,6 +27,7 @@ fn a_stem_for_small_images_learns_as_in_pytorch() {
         momentum: 0.1,
         classes: 3,
         head_bias: true,
+        normalize: false,
     };
     assert_eq!(config.stride(), 2);
     let model = Model::new(config);

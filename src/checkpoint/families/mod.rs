@@ -4,14 +4,21 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::file::Checkpoint;
 use super::{Overrides, Recognised};
-use crate::error::Result;
+use crate::error::{Error, Result};
 
+mod names;
+mod open_clip;
 mod resnet;
 mod tensors;
 mod timm_vit;
+mod transformers;
+mod vit;
+mod vit_positions;
 
 /// A family: add a file, and its constant to [`FAMILIES`].
 pub(super) struct Family {
+    /// What `--family` calls it.
+    slug: &'static str,
     /// What users call it.
     name: &'static str,
     /// Its names, for the message that lists what is supported.
@@ -20,21 +27,50 @@ pub(super) struct Family {
     anchors: &'static [&'static str],
     /// How many of the anchors suffice: one fewer than all, so that a missing one is reported as missing.
     enough: usize,
-    /// Reads a checkpoint whose names begin with the given wrapper prefix.
-    read: fn(&Checkpoint, &str, &Overrides) -> Result<Recognised>,
+    /// Its own prefixes, of which a file has one before the anchors; what stands beside them has none.
+    bases: &'static [&'static str],
+    /// Reads a checkpoint whose names begin with the given prefix.
+    read: fn(&Checkpoint, Place, &Overrides) -> Result<Recognised>,
 }
 
-const FAMILIES: &[Family] = &[timm_vit::FAMILY, resnet::FAMILY];
+/// Where a model stands in a file.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place<'a> {
+    /// Before every name of the family's.
+    prefix: &'a str,
+    /// Before what stands beside them: the same without the family's own prefix.
+    outer: &'a str,
+}
+
+const FAMILIES: &[Family] = &[
+    timm_vit::FAMILY,
+    transformers::VIT,
+    transformers::DINOV2,
+    open_clip::FAMILY,
+    transformers::CLIP_VISION,
+    transformers::SIGLIP_VISION,
+    resnet::FAMILY,
+    resnet::TRANSFORMERS,
+];
 
 /// What training wrappers and models with an image tower put before every name.
-const WRAPPERS: [&str; 6] = ["module", "model", "_orig_mod", "timm_model", "base_encoder", "visual"];
+const WRAPPERS: [&str; 7] = ["module", "model", "_orig_mod", "timm_model", "base_encoder", "visual", "trunk"];
 
 pub(super) fn recognise(checkpoint: &Checkpoint, overrides: &Overrides) -> Result<Recognised> {
-    for family in FAMILIES {
+    let asked = overrides.family.as_deref();
+    if let Some(slug) = asked.filter(|slug| FAMILIES.iter().all(|f| f.slug != *slug)) {
+        let slugs: Vec<&str> = FAMILIES.iter().map(|f| f.slug).collect();
+        return Err(Error::Usage(format!("--family {slug}: there are {}", slugs.join(", "))));
+    }
+    for family in FAMILIES.iter().filter(|f| asked.is_none_or(|slug| slug == f.slug)) {
         let prefixes = prefixes(checkpoint, family);
         match prefixes.as_slice() {
             [] => {}
-            [prefix] => return (family.read)(checkpoint, prefix, overrides),
+            [prefix] => {
+                let base = family.bases.iter().find(|base| fits(prefix, base)).unwrap_or(&"");
+                let outer = prefix.strip_suffix(base).unwrap_or(prefix);
+                return (family.read)(checkpoint, Place { prefix, outer }, overrides);
+            }
             several => {
                 let several: Vec<String> = several.iter().map(|p| format!("{p:?}")).collect();
                 return Err(checkpoint.error(format!(
@@ -45,7 +81,10 @@ pub(super) fn recognise(checkpoint: &Checkpoint, overrides: &Overrides) -> Resul
             }
         }
     }
-    Err(checkpoint.error(unknown(checkpoint)))
+    match asked {
+        Some(slug) => Err(checkpoint.error(format!("is no {slug} (--family): {}", unknown(checkpoint)))),
+        None => Err(checkpoint.error(unknown(checkpoint))),
+    }
 }
 
 /// The wrapper prefixes under which enough of the family's anchors stand.
@@ -53,12 +92,17 @@ fn prefixes(checkpoint: &Checkpoint, family: &Family) -> Vec<String> {
     let mut found: BTreeMap<&str, usize> = BTreeMap::new();
     for tensor in checkpoint.tensors() {
         for anchor in family.anchors {
-            if let Some(prefix) = tensor.name.strip_suffix(anchor).filter(|p| is_wrapper(p)) {
+            if let Some(prefix) = tensor.name.strip_suffix(anchor).filter(|p| family.bases.iter().any(|b| fits(p, b))) {
                 *found.entry(prefix).or_default() += 1;
             }
         }
     }
     found.into_iter().filter(|&(_, n)| n >= family.enough).map(|(p, _)| p.to_string()).collect()
+}
+
+/// Whether `prefix` is that of wrappers, if any, and `base`.
+fn fits(prefix: &str, base: &str) -> bool {
+    prefix.strip_suffix(base).is_some_and(is_wrapper)
 }
 
 fn is_wrapper(prefix: &str) -> bool {

@@ -2,11 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::Family;
+use super::names::Table;
 use super::tensors::{ASSUMED, Tensors, class_names, first};
+use super::{Family, Place};
+use crate::checkpoint::facts::Facts;
 use crate::checkpoint::file::Checkpoint;
 use crate::checkpoint::metadata;
-use crate::checkpoint::timm_config::TimmConfig;
+use crate::checkpoint::transformers_config::TransformersConfig;
+use crate::checkpoint::zero_shot::ZeroShot;
 use crate::checkpoint::{Overrides, Recognised};
 use crate::data::preprocess::{CropMode, Preprocess};
 use crate::data::resize::Interpolation;
@@ -15,6 +18,7 @@ use crate::model::config::Pool;
 use crate::model::resnet_config::{Block, BlockConfig, Downsample, Pooling, ResNetConfig, Stem};
 
 pub(super) const FAMILY: Family = Family {
+    slug: "resnet",
     name: "ResNet",
     layout: "conv1, bn1, layerN.N.convN, .bnN, .downsample.N, fc; CLIP's with conv2, conv3, attnpool",
     anchors: &[
@@ -25,32 +29,86 @@ pub(super) const FAMILY: Family = Family {
         "layer2.0.bn2.weight",
     ],
     enough: 4,
-    read,
+    bases: &["visual.", ""],
+    read: read_plain,
 };
+
+pub(super) const TRANSFORMERS: Family = Family {
+    slug: "hf-resnet",
+    name: "transformers ResNet",
+    layout: "resnet.embedder.embedder, resnet.encoder.stages.N.layers.N.layer.N, .shortcut, classifier.1",
+    anchors: &[
+        "embedder.embedder.convolution.weight",
+        "encoder.stages.0.layers.0.layer.0.convolution.weight",
+        "encoder.stages.0.layers.0.layer.1.normalization.weight",
+        "encoder.stages.1.layers.0.layer.0.convolution.weight",
+    ],
+    enough: 3,
+    bases: &["resnet.", ""],
+    read: read_transformers,
+};
+
+const NAMES: &Table = &[
+    ("conv1.*", "embedder.embedder.convolution.*"),
+    ("bn1.*", "embedder.embedder.normalization.*"),
+    ("layer+.#.conv+.*", "encoder.stages.#.layers.#.layer.#.convolution.*"),
+    ("layer+.#.bn+.*", "encoder.stages.#.layers.#.layer.#.normalization.*"),
+    ("layer+.#.downsample.0.*", "encoder.stages.#.layers.#.shortcut.convolution.*"),
+    ("layer+.#.downsample.1.*", "encoder.stages.#.layers.#.shortcut.normalization.*"),
+    ("fc.*", "^classifier.1.*"),
+];
 
 /// Where all of torchvision's and timm's ResNets were trained, unless their files say otherwise.
 const IMAGE_SIZE: usize = 224;
 /// Width of a head of every attention pool that OpenAI and OpenCLIP trained.
 const HEAD_DIM: usize = 64;
 
-fn read(checkpoint: &Checkpoint, prefix: &str, overrides: &Overrides) -> Result<Recognised> {
-    let mut tensors = Tensors::new(checkpoint, prefix);
+fn read_plain(checkpoint: &Checkpoint, place: Place, overrides: &Overrides) -> Result<Recognised> {
+    let mut tensors = Tensors::new(checkpoint, place, &[]);
     // The head of an image tower stands beside it.
-    let head_prefix = prefix.strip_suffix("visual.").unwrap_or(prefix);
     for name in ["head.weight", "head.bias"] {
-        if let Some(info) = checkpoint.tensor(&format!("{head_prefix}{name}")) {
-            tensors.by_name.insert(name, info);
+        if let Some(info) = checkpoint.tensor(&format!("{}{name}", place.outer)) {
+            tensors.by_name.insert(name.into(), info);
         }
     }
+    read(checkpoint, tensors, place, overrides, Facts::timm(checkpoint))
+}
+
+fn read_transformers(checkpoint: &Checkpoint, place: Place, overrides: &Overrides) -> Result<Recognised> {
+    let config = TransformersConfig::of(checkpoint)?;
+    config.refuse(&["downsample_in_bottleneck"])?;
+    if let Some(act) = config.entry("hidden_act").filter(|act| **act != "relu") {
+        return Err(checkpoint.error(format!("hidden_act is {act} (config.json), only relu is supported")));
+    }
+    let tensors = Tensors::new(checkpoint, place, NAMES);
+    let inside = |name: &&&str| ["embedder.", "encoder."].iter().any(|part| name.starts_with(part));
+    if let Some(name) = tensors.unnamed.keys().find(inside) {
+        return Err(
+            tensors.error(tensors.unnamed[name], "belongs to a part that a ResNet does not have: not supported")
+        );
+    }
+    let first_is_strided = config.entry("downsample_in_first_stage").and_then(|v| v.as_bool()) == Some(true);
+    if first_is_strided {
+        return Err(checkpoint.error("downsample_in_first_stage is set (config.json): not supported"));
+    }
+    read(checkpoint, tensors, place, overrides, Facts::Transformers(config))
+}
+
+fn read(
+    checkpoint: &Checkpoint,
+    tensors: Tensors,
+    place: Place,
+    overrides: &Overrides,
+    facts: Facts,
+) -> Result<Recognised> {
     let has_attention = tensors.by_name.keys().any(|name| name.starts_with("attnpool."));
     if overrides.activation.is_some() || overrides.pool.is_some() || (overrides.heads.is_some() && !has_attention) {
         let flags = if has_attention { "--activation and --pool" } else { "--heads, --activation and --pool" };
         return Err(Error::Usage(format!("{flags} are for vision transformers, this model is a ResNet")));
     }
-    let timm = TimmConfig::of(checkpoint);
     let own = metadata::read(checkpoint)?;
     let mut notes = Vec::new();
-    if timm.pool()? == Some(Pool::Cls) {
+    if facts.pool()? == Some(Pool::Cls) {
         return Err(checkpoint.error("global_pool token of config.json is not for a ResNet"));
     }
 
@@ -71,7 +129,7 @@ fn read(checkpoint: &Checkpoint, prefix: &str, overrides: &Overrides) -> Result<
         false => 0,
     };
     config.head_bias = tensors.has(&format!("{}.bias", config.head()));
-    let written = timm.input_size().map(|[height, width]| height.min(width) as usize);
+    let written = facts.input_size().map(|[height, width]| height.min(width) as usize);
     let usual_size = grid.map_or(IMAGE_SIZE, |grid| grid * config.stride());
     let said = [
         (overrides.image_size, "--image-size"),
@@ -102,13 +160,13 @@ fn read(checkpoint: &Checkpoint, prefix: &str, overrides: &Overrides) -> Result<
     let buffers = tensors.names_of(config.buffers())?;
     let (counters, ignored) = leftover(&tensors, &config, &names, &buffers, &mut notes)?;
     let clip = config.stem == Stem::Clip;
-    let preprocess = match (own.preprocess, timm.preprocess(usual(&config), &mut notes)?) {
+    let preprocess = match (own.preprocess, facts.preprocess(usual(&config), &mut notes)?) {
         (Some(own), _) => {
             sources.insert("preprocess", "metadata tpgm.preprocess".into());
             Preprocess { image_size, ..own }
         }
         (None, Some(written)) => {
-            sources.insert("preprocess", "config.json".into());
+            sources.insert("preprocess", facts.preprocess_file().into());
             written
         }
         (None, None) => {
@@ -121,21 +179,47 @@ fn read(checkpoint: &Checkpoint, prefix: &str, overrides: &Overrides) -> Result<
             p
         }
     };
-    let classes = class_names(own.classes, &timm, config.classes, &mut notes);
+    let mut classes = class_names(own.classes, &facts, config.classes, &mut notes);
     let head = config.head();
+    let head_names = match &facts {
+        Facts::Transformers(_) => ["weight", "bias"].map(|what| format!("{}classifier.1.{what}", place.outer)),
+        _ => ["weight", "bias"].map(|what| format!("{}{head}.{what}", place.outer)),
+    };
+    config.normalize = overrides.normalize.or(own.normalize).unwrap_or(false);
+    let mut names = names;
+    let mut head_file = None;
+    if let Some(path) = &overrides.head {
+        let zero_shot = ZeroShot::open(path)?;
+        zero_shot.check(config.features())?;
+        let own = [format!("{head}.weight"), format!("{head}.bias")];
+        names.retain(|(name, _)| !own.contains(name));
+        // A bias that the file has stays, as zeros: its library expects one.
+        config.head_bias = zero_shot.bias.is_some() || (config.classes > 0 && config.head_bias);
+        config.classes = zero_shot.classes;
+        names.extend(own.into_iter().zip(head_names.clone()).take(1 + usize::from(config.head_bias)));
+        notes.push(zero_shot.note());
+        classes = zero_shot.names.clone();
+        head_file = Some(zero_shot);
+    }
     Ok(Recognised {
-        family: if clip { "CLIP ResNet" } else { FAMILY.name },
+        family: match &facts {
+            _ if clip => "CLIP ResNet",
+            Facts::Transformers(_) => TRANSFORMERS.name,
+            _ => FAMILY.name,
+        },
         config: config.into(),
         preprocess,
         names,
         buffers,
         counters,
-        head_names: ["weight", "bias"].map(|what| format!("{head_prefix}{head}.{what}")),
+        head_names,
         initialised: Vec::new(),
         ignored,
         notes,
         sources,
         classes,
+        resize: None,
+        head_file,
     })
 }
 
@@ -225,7 +309,7 @@ fn config(tensors: &Tensors, eps: f32) -> Result<ResNetConfig> {
     if stem == Stem::Clip && block == Block::Basic {
         return Err(unfit(tensors, "layer1.0.conv1.weight"));
     }
-    let is_avg = |name: &&str| name.ends_with(".downsample.2.weight");
+    let is_avg = |name: &String| name.ends_with(".downsample.2.weight");
     let downsample = match stem {
         Stem::Clip => Downsample::AntiAliased,
         _ if tensors.by_name.keys().any(is_avg) => Downsample::Avg,
@@ -264,6 +348,7 @@ fn config(tensors: &Tensors, eps: f32) -> Result<ResNetConfig> {
         momentum: 0.1,
         classes: 0,
         head_bias: false,
+        normalize: false,
     })
 }
 
@@ -290,16 +375,16 @@ fn kind(tensors: &Tensors, name: &str) -> Result<(Block, usize)> {
 fn unfit(tensors: &Tensors, name: &str) -> Error {
     let shape = tensors.by_name.get(name).map(|info| &info.shape);
     tensors.checkpoint.error(format!(
-        "a ResNet whose tensors fit no known block: {}{name} has shape {:?}; supported are basic blocks (3x3, 3x3) and \
+        "a ResNet whose tensors fit no known block: {} has shape {:?}; supported are basic blocks (3x3, 3x3) and \
          bottlenecks (1x1, 3x3, 1x1; CLIP has these alone), the same throughout",
-        tensors.prefix,
+        tensors.in_file(name),
         shape.map_or(&[][..], Vec::as_slice)
     ))
 }
 
 /// The largest number that follows `start` in a name: `layer3.0.conv1.weight` has a 3 after `layer`.
 fn numbered(tensors: &Tensors, start: &str) -> usize {
-    let number = |name: &&str| name.strip_prefix(start)?.split('.').next()?.parse::<usize>().ok();
+    let number = |name: &String| name.strip_prefix(start)?.split('.').next()?.parse::<usize>().ok();
     // A number far beyond the tensors' count is a block that is missing in any case.
     tensors.by_name.keys().filter_map(number).max().unwrap_or(0).min(tensors.by_name.len())
 }

@@ -2,22 +2,46 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::Place;
+use super::names::{self, Table};
+use crate::checkpoint::facts::Facts;
 use crate::checkpoint::file::{Checkpoint, is_float};
 use crate::checkpoint::header::TensorInfo;
-use crate::checkpoint::timm_config::TimmConfig;
 use crate::error::{Error, Result};
 
 /// The file's tensors under their canonical names.
 pub(super) struct Tensors<'a> {
     pub(super) checkpoint: &'a Checkpoint,
-    pub(super) prefix: &'a str,
-    pub(super) by_name: BTreeMap<&'a str, &'a TensorInfo>,
+    pub(super) by_name: BTreeMap<String, &'a TensorInfo>,
+    /// Tensors under the family's prefix for which it has no name, without that prefix.
+    pub(super) unnamed: BTreeMap<&'a str, &'a TensorInfo>,
+    place: Place<'a>,
+    table: &'static Table,
 }
 
 impl<'a> Tensors<'a> {
-    pub(super) fn new(checkpoint: &'a Checkpoint, prefix: &'a str) -> Self {
-        let by_name = checkpoint.tensors().iter().filter_map(|t| Some((t.name.strip_prefix(prefix)?, t))).collect();
-        Self { checkpoint, prefix, by_name }
+    pub(super) fn new(checkpoint: &'a Checkpoint, place: Place<'a>, table: &'static Table) -> Self {
+        let (mut by_name, mut unnamed) = (BTreeMap::new(), BTreeMap::new());
+        for tensor in checkpoint.tensors() {
+            let inside = tensor.name.strip_prefix(place.prefix);
+            let outside = || tensor.name.strip_prefix(place.outer).and_then(|name| names::canonical(table, name, true));
+            match inside.and_then(|name| names::canonical(table, name, false)).or_else(outside) {
+                Some(name) => {
+                    by_name.insert(name, tensor);
+                }
+                None => unnamed.extend(inside.map(|name| (name, tensor))),
+            }
+        }
+        Self { checkpoint, by_name, unnamed, place, table }
+    }
+
+    /// The whole name in the file that a canonical one has, or would have.
+    pub(super) fn in_file(&self, name: &str) -> String {
+        match names::in_file(self.table, name) {
+            Some((name, true)) => format!("{}{name}", self.place.outer),
+            Some((name, false)) => format!("{}{name}", self.place.prefix),
+            None => format!("{}{name}", self.place.prefix),
+        }
     }
 
     pub(super) fn has(&self, name: &str) -> bool {
@@ -30,7 +54,7 @@ impl<'a> Tensors<'a> {
     }
 
     pub(super) fn get(&self, name: &str) -> Result<&'a TensorInfo> {
-        let missing = || self.checkpoint.error(format!("tensor {}{name} is missing", self.prefix));
+        let missing = || self.checkpoint.error(format!("tensor {} is missing", self.in_file(name)));
         self.by_name.get(name).copied().ok_or_else(missing)
     }
 
@@ -86,10 +110,10 @@ pub(super) fn first<T, const N: usize>(
     Some(value)
 }
 
-/// Class names: our own metadata's, else `config.json`'s, where there is one for each of `outputs`.
+/// Class names: our own metadata's, else the configuration's, where there is one for each of `outputs`.
 pub(super) fn class_names(
     own: Option<Vec<String>>,
-    timm: &TimmConfig,
+    facts: &Facts,
     outputs: usize,
     notes: &mut Vec<String>,
 ) -> Option<Vec<String>> {
@@ -100,7 +124,7 @@ pub(super) fn class_names(
             notes.push(format!("class names left out: the file has {named} of them for {outputs} outputs"));
             None
         }
-        None if outputs > 0 => timm.classes(outputs),
+        None if outputs > 0 => facts.classes(outputs),
         None => None,
     }
 }

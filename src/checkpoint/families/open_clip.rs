@@ -1,0 +1,65 @@
+//! The image towers of OpenAI's CLIP and OpenCLIP that are vision transformers.
+
+use super::names::Table;
+use super::transformers::clip_input;
+use super::vit::{self, Dialect};
+use super::{Family, Place};
+use crate::checkpoint::facts::Facts;
+use crate::checkpoint::file::Checkpoint;
+use crate::checkpoint::{Overrides, Recognised};
+use crate::error::Result;
+
+pub(super) const FAMILY: Family = Family {
+    slug: "clip-vit",
+    name: "CLIP ViT",
+    layout: "visual.class_embedding, .conv1, .ln_pre, .transformer.resblocks.N, .ln_post, .proj",
+    anchors: &[
+        "class_embedding",
+        "conv1.weight",
+        "ln_pre.weight",
+        "ln_post.weight",
+        "transformer.resblocks.0.ln_1.weight",
+    ],
+    // The text tower has blocks and positions of the same names.
+    enough: 4,
+    bases: &["visual.", ""],
+    read,
+};
+
+const NAMES: &Table = &[
+    ("cls_token", "class_embedding"),
+    ("pos_embed", "positional_embedding"),
+    ("patch_embed.proj.weight", "conv1.weight"),
+    ("norm_pre.*", "ln_pre.*"),
+    ("blocks.#.norm1.*", "transformer.resblocks.#.ln_1.*"),
+    ("blocks.#.attn.qkv.weight", "transformer.resblocks.#.attn.in_proj_weight"),
+    ("blocks.#.attn.qkv.bias", "transformer.resblocks.#.attn.in_proj_bias"),
+    ("blocks.#.attn.proj.*", "transformer.resblocks.#.attn.out_proj.*"),
+    ("blocks.#.ls1.gamma", "transformer.resblocks.#.ls_1.gamma"),
+    ("blocks.#.norm2.*", "transformer.resblocks.#.ln_2.*"),
+    ("blocks.#.mlp.fc1.*", "transformer.resblocks.#.mlp.c_fc.*"),
+    ("blocks.#.mlp.fc2.*", "transformer.resblocks.#.mlp.c_proj.*"),
+    ("blocks.#.ls2.gamma", "transformer.resblocks.#.ls_2.gamma"),
+    ("norm.*", "ln_post.*"),
+    ("proj", "proj"),
+    ("head.*", "^head.*"),
+];
+
+fn read(checkpoint: &Checkpoint, place: Place, overrides: &Overrides) -> Result<Recognised> {
+    let dialect = Dialect {
+        name: FAMILY.name,
+        table: NAMES,
+        facts: Facts::open_clip(checkpoint)?,
+        eps: 1e-5,
+        eps_noted: false,
+        activation: None,
+        input: (clip_input, "CLIP's mean and std, bicubic, crop 1"),
+        whose: "CLIP",
+        unsupported: &[("attn_pool.", "attention pooling (CoCa)"), ("patchnorm", "a norm of patches")],
+        // What OpenAI's archive says about itself.
+        unneeded: &[],
+        head_names: ["weight", "bias"].map(|what| format!("{}head.{what}", place.outer)),
+        antialias: true,
+    };
+    vit::read(checkpoint, place, overrides, dialect)
+}

@@ -1,0 +1,259 @@
+//! transformers' vision transformers: ViT, DINOv2, and the image towers of CLIP and SigLIP. Query, key and value are tensors
+//! of their own there, each with a radius of its own.
+
+use super::names::Table;
+use super::timm_vit::CLIP;
+use super::vit::{self, Dialect};
+use super::{Family, Place};
+use crate::checkpoint::facts::Facts;
+use crate::checkpoint::file::Checkpoint;
+use crate::checkpoint::transformers_config::TransformersConfig;
+use crate::checkpoint::{Overrides, Recognised};
+use crate::data::preprocess::{CropMode, Preprocess};
+use crate::data::resize::Interpolation;
+use crate::error::Result;
+use crate::model::config::Activation;
+
+pub(super) const VIT: Family = Family {
+    slug: "hf-vit",
+    name: "transformers ViT",
+    layout: "vit.embeddings.*, vit.encoder.layer.N.layernorm_before, classifier",
+    anchors: &[
+        "embeddings.patch_embeddings.projection.weight",
+        "encoder.layer.0.attention.attention.query.weight",
+        "encoder.layer.0.layernorm_before.weight",
+        "encoder.layer.0.intermediate.dense.weight",
+    ],
+    enough: 3,
+    bases: &["vit.", ""],
+    read: read_vit,
+};
+
+pub(super) const DINOV2: Family = Family {
+    slug: "hf-dinov2",
+    name: "transformers DINOv2",
+    layout: "embeddings.*, encoder.layer.N.norm1, .layer_scale1.lambda1",
+    anchors: &[
+        "embeddings.patch_embeddings.projection.weight",
+        "encoder.layer.0.attention.attention.query.weight",
+        "encoder.layer.0.norm1.weight",
+        "encoder.layer.0.layer_scale1.lambda1",
+    ],
+    enough: 3,
+    bases: &["dinov2.", "dinov2_with_registers.", ""],
+    read: read_dinov2,
+};
+
+pub(super) const CLIP_VISION: Family = Family {
+    slug: "hf-clip",
+    name: "transformers CLIP vision",
+    layout: "vision_model.embeddings.class_embedding, .pre_layrnorm, .encoder.layers.N, visual_projection",
+    anchors: &[
+        "embeddings.class_embedding",
+        "embeddings.patch_embedding.weight",
+        "pre_layrnorm.weight",
+        "encoder.layers.0.layer_norm1.weight",
+    ],
+    enough: 3,
+    bases: &["vision_model.", ""],
+    read: read_clip,
+};
+
+pub(super) const SIGLIP_VISION: Family = Family {
+    slug: "hf-siglip",
+    name: "transformers SigLIP vision",
+    layout: "vision_model.embeddings.*, .encoder.layers.N, .head.probe",
+    anchors: &[
+        "embeddings.patch_embedding.weight",
+        "encoder.layers.0.layer_norm1.weight",
+        "head.probe",
+        "head.attention.in_proj_weight",
+    ],
+    enough: 3,
+    bases: &["vision_model.", ""],
+    read: read_siglip,
+};
+
+const VIT_NAMES: &Table = &[
+    ("cls_token", "embeddings.cls_token"),
+    ("pos_embed", "embeddings.position_embeddings"),
+    ("patch_embed.proj.*", "embeddings.patch_embeddings.projection.*"),
+    ("blocks.#.norm1.*", "encoder.layer.#.layernorm_before.*"),
+    ("blocks.#.attn.q.*", "encoder.layer.#.attention.attention.query.*"),
+    ("blocks.#.attn.k.*", "encoder.layer.#.attention.attention.key.*"),
+    ("blocks.#.attn.v.*", "encoder.layer.#.attention.attention.value.*"),
+    ("blocks.#.attn.proj.*", "encoder.layer.#.attention.output.dense.*"),
+    ("blocks.#.norm2.*", "encoder.layer.#.layernorm_after.*"),
+    ("blocks.#.mlp.fc1.*", "encoder.layer.#.intermediate.dense.*"),
+    ("blocks.#.mlp.fc2.*", "encoder.layer.#.output.dense.*"),
+    ("norm.*", "layernorm.*"),
+    ("head.*", "^classifier.*"),
+];
+
+const DINOV2_NAMES: &Table = &[
+    ("cls_token", "embeddings.cls_token"),
+    ("reg_token", "embeddings.register_tokens"),
+    ("pos_embed", "embeddings.position_embeddings"),
+    ("patch_embed.proj.*", "embeddings.patch_embeddings.projection.*"),
+    ("blocks.#.norm1.*", "encoder.layer.#.norm1.*"),
+    ("blocks.#.attn.q.*", "encoder.layer.#.attention.attention.query.*"),
+    ("blocks.#.attn.k.*", "encoder.layer.#.attention.attention.key.*"),
+    ("blocks.#.attn.v.*", "encoder.layer.#.attention.attention.value.*"),
+    ("blocks.#.attn.proj.*", "encoder.layer.#.attention.output.dense.*"),
+    ("blocks.#.ls1.gamma", "encoder.layer.#.layer_scale1.lambda1"),
+    ("blocks.#.norm2.*", "encoder.layer.#.norm2.*"),
+    ("blocks.#.mlp.fc1.*", "encoder.layer.#.mlp.fc1.*"),
+    ("blocks.#.mlp.fc2.*", "encoder.layer.#.mlp.fc2.*"),
+    ("blocks.#.ls2.gamma", "encoder.layer.#.layer_scale2.lambda1"),
+    ("norm.*", "layernorm.*"),
+    ("head.*", "^head.*"),
+];
+
+const CLIP_NAMES: &Table = &[
+    ("cls_token", "embeddings.class_embedding"),
+    ("pos_embed", "embeddings.position_embedding.weight"),
+    ("patch_embed.proj.*", "embeddings.patch_embedding.*"),
+    ("norm_pre.*", "pre_layrnorm.*"),
+    ("blocks.#.norm1.*", "encoder.layers.#.layer_norm1.*"),
+    ("blocks.#.attn.q.*", "encoder.layers.#.self_attn.q_proj.*"),
+    ("blocks.#.attn.k.*", "encoder.layers.#.self_attn.k_proj.*"),
+    ("blocks.#.attn.v.*", "encoder.layers.#.self_attn.v_proj.*"),
+    ("blocks.#.attn.proj.*", "encoder.layers.#.self_attn.out_proj.*"),
+    ("blocks.#.norm2.*", "encoder.layers.#.layer_norm2.*"),
+    ("blocks.#.mlp.fc1.*", "encoder.layers.#.mlp.fc1.*"),
+    ("blocks.#.mlp.fc2.*", "encoder.layers.#.mlp.fc2.*"),
+    ("norm.*", "post_layernorm.*"),
+    ("attn_pool.latent", "head.probe"),
+    ("attn_pool.in_proj_weight", "head.attention.in_proj_weight"),
+    ("attn_pool.in_proj_bias", "head.attention.in_proj_bias"),
+    ("attn_pool.proj.*", "head.attention.out_proj.*"),
+    ("attn_pool.norm.*", "head.layernorm.*"),
+    ("attn_pool.mlp.*", "head.mlp.*"),
+    ("proj.weight", "^visual_projection.weight"),
+    ("head.weight", "^head.weight"),
+    ("head.bias", "^head.bias"),
+];
+
+const UNSUPPORTED: &[(&str, &str)] = &[("mlp.weights_in.", "SwiGLU"), ("mlp.weights_out.", "SwiGLU")];
+
+fn imagenet(image_size: usize) -> Preprocess {
+    Preprocess {
+        image_size,
+        // 256 pixels for 224, and as much for other sizes.
+        crop_pct: 0.875,
+        crop_mode: CropMode::Center,
+        interpolation: Interpolation::Bicubic,
+        mean: [0.485, 0.456, 0.406],
+        std: [0.229, 0.224, 0.225],
+    }
+}
+
+fn squash(image_size: usize, interpolation: Interpolation) -> Preprocess {
+    let crop_mode = CropMode::Squash;
+    Preprocess { image_size, crop_pct: 1.0, crop_mode, interpolation, mean: [0.5; 3], std: [0.5; 3] }
+}
+
+pub(super) fn clip_input(image_size: usize) -> Preprocess {
+    let (mean, std) = CLIP;
+    let (crop_mode, interpolation) = (CropMode::Center, Interpolation::Bicubic);
+    Preprocess { image_size, crop_pct: 1.0, crop_mode, interpolation, mean, std }
+}
+
+fn head_names(place: Place, head: &str) -> [String; 2] {
+    ["weight", "bias"].map(|what| format!("{}{head}.{what}", place.outer))
+}
+
+fn read_vit(checkpoint: &Checkpoint, place: Place, overrides: &Overrides) -> Result<Recognised> {
+    let dialect = Dialect {
+        name: VIT.name,
+        table: VIT_NAMES,
+        facts: Facts::transformers(checkpoint)?,
+        eps: 1e-12,
+        eps_noted: true,
+        activation: Some((Activation::Gelu, "transformers' ViTs")),
+        input: (
+            |size| squash(size, Interpolation::Bilinear),
+            "mean and std 0.5, bilinear, both sides resized, as transformers' ViTs have",
+        ),
+        whose: "transformers",
+        unsupported: UNSUPPORTED,
+        unneeded: &["pooler.", "embeddings.mask_token"],
+        head_names: head_names(place, "classifier"),
+        antialias: true,
+    };
+    vit::read(checkpoint, place, overrides, dialect)
+}
+
+fn read_dinov2(checkpoint: &Checkpoint, place: Place, overrides: &Overrides) -> Result<Recognised> {
+    TransformersConfig::of(checkpoint)?.refuse(&["use_swiglu_ffn"])?;
+    refuse_classifier(checkpoint, place)?;
+    let dialect = Dialect {
+        name: DINOV2.name,
+        table: DINOV2_NAMES,
+        facts: Facts::transformers(checkpoint)?,
+        eps: 1e-6,
+        eps_noted: true,
+        activation: Some((Activation::Gelu, "transformers' DINOv2 models")),
+        input: (imagenet, "ImageNet's mean and std, bicubic, crop 0.875"),
+        whose: "transformers",
+        unsupported: UNSUPPORTED,
+        unneeded: &["embeddings.mask_token"],
+        head_names: head_names(place, "head"),
+        // Its own way, since it resizes at every call.
+        antialias: false,
+    };
+    vit::read(checkpoint, place, overrides, dialect)
+}
+
+/// transformers' own classifiers of these towers read the mean of the tokens, or more, and not what the tower pools: ours are
+/// called otherwise.
+fn refuse_classifier(checkpoint: &Checkpoint, place: Place) -> Result<()> {
+    match checkpoint.tensor(&format!("{}classifier.weight", place.outer)) {
+        Some(info) => Err(checkpoint.error(format!(
+            "tensor {} classifies by the mean of the tokens: not supported, only the image tower is; remove it",
+            info.name
+        ))),
+        None => Ok(()),
+    }
+}
+
+fn read_clip(checkpoint: &Checkpoint, place: Place, overrides: &Overrides) -> Result<Recognised> {
+    refuse_classifier(checkpoint, place)?;
+    let dialect = Dialect {
+        name: CLIP_VISION.name,
+        table: CLIP_NAMES,
+        facts: Facts::transformers(checkpoint)?,
+        eps: 1e-5,
+        eps_noted: true,
+        activation: None,
+        input: (clip_input, "CLIP's mean and std, bicubic, crop 1"),
+        whose: "CLIP",
+        unsupported: UNSUPPORTED,
+        unneeded: &["embeddings.position_ids"],
+        head_names: head_names(place, "head"),
+        antialias: true,
+    };
+    vit::read(checkpoint, place, overrides, dialect)
+}
+
+fn read_siglip(checkpoint: &Checkpoint, place: Place, overrides: &Overrides) -> Result<Recognised> {
+    refuse_classifier(checkpoint, place)?;
+    let dialect = Dialect {
+        name: SIGLIP_VISION.name,
+        table: CLIP_NAMES,
+        facts: Facts::transformers(checkpoint)?,
+        eps: 1e-6,
+        eps_noted: true,
+        activation: Some((Activation::GeluTanh, "transformers' SigLIP models")),
+        input: (
+            |size| squash(size, Interpolation::Bicubic),
+            "mean and std 0.5, bicubic, both sides resized, as SigLIP has",
+        ),
+        whose: "SigLIP",
+        unsupported: UNSUPPORTED,
+        unneeded: &["embeddings.position_ids"],
+        head_names: head_names(place, "head"),
+        antialias: true,
+    };
+    vit::read(checkpoint, place, overrides, dialect)
+}

@@ -1,0 +1,433 @@
+//! What all families of vision transformers share in being read: shapes tell most, a configuration or a flag the rest.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::Place;
+use super::names::Table;
+use super::tensors::{ASSUMED, Tensors, class_names, first};
+use crate::checkpoint::facts::Facts;
+use crate::checkpoint::file::Checkpoint;
+use crate::checkpoint::metadata;
+use crate::checkpoint::timm_config::usual_heads;
+use crate::checkpoint::zero_shot::ZeroShot;
+use crate::checkpoint::{Overrides, Recognised};
+use crate::data::preprocess::Preprocess;
+use crate::error::{Error, Result};
+use crate::model::config::{Activation, AttentionPool, Pool, Projection, VitConfig, VitParts};
+
+/// Where each fact comes from: [`Recognised::sources`].
+type Sources = BTreeMap<&'static str, String>;
+
+/// What a family has that its tensors don't tell.
+pub(super) struct Dialect<'a> {
+    pub(super) name: &'static str,
+    /// Its names; none where they are ours.
+    pub(super) table: &'static Table,
+    /// The configuration beside it.
+    pub(super) facts: Facts<'a>,
+    /// Where nobody says otherwise. Said aloud where `eps_noted`.
+    pub(super) eps: f32,
+    pub(super) eps_noted: bool,
+    /// The activation that all of the family have, and whose convention that is; none where some have one, some another.
+    pub(super) activation: Option<(Activation, &'static str)>,
+    /// What its models are trained on, at an image size, and in words.
+    pub(super) input: (fn(usize) -> Preprocess, &'static str),
+    /// Whose widths tell the heads.
+    pub(super) whose: &'static str,
+    /// Parts of names (the file's) that stand for a computation we don't have, and what it is called.
+    pub(super) unsupported: &'static [(&'static str, &'static str)],
+    /// Tensors within the family's prefix that the image features don't depend on.
+    pub(super) unneeded: &'static [&'static str],
+    /// The head's weight and bias, in the file.
+    pub(super) head_names: [String; 2],
+    /// Whether its library resizes positions with a filter against aliasing, as timm does.
+    pub(super) antialias: bool,
+}
+
+/// Reads a checkpoint of a family.
+pub(super) fn read(
+    checkpoint: &Checkpoint,
+    place: Place,
+    overrides: &Overrides,
+    dialect: Dialect,
+) -> Result<Recognised> {
+    let tensors = Tensors::new(checkpoint, place, dialect.table);
+    let own = metadata::read(checkpoint)?;
+    let (mut notes, mut sources) = (Vec::new(), BTreeMap::new());
+    reject_unsupported(&tensors, &dialect, own.fc_norm)?;
+
+    let reader = Reader { tensors: &tensors, dialect: &dialect, own: &own, overrides };
+    let mut config = reader.config(&mut notes, &mut sources)?;
+    let mut names = tensors.names_of(config.parameters())?;
+    let mut ignored = ignored(&tensors, &names, &dialect, &mut notes)?;
+    let initialised = new_fc_norm(&tensors, overrides, &mut config, &mut names, &mut ignored, &mut notes)?;
+    let resize = reader.resize(&mut config, &mut notes)?;
+    let usual = (dialect.input.0)(config.image_size);
+    let preprocess = match own.preprocess {
+        Some(own) => {
+            sources.insert("preprocess", "metadata tpgm.preprocess".into());
+            Preprocess { image_size: config.image_size, ..own }
+        }
+        None => match dialect.facts.preprocess(usual.clone(), &mut notes)? {
+            Some(written) => {
+                sources.insert("preprocess", dialect.facts.preprocess_file().into());
+                written
+            }
+            None => {
+                sources.insert("preprocess", ASSUMED.into());
+                let what = format!("preprocessing assumed: {}", dialect.input.1);
+                notes.push(format!("{what}; --mean, --std, --interpolation and --crop-pct change it"));
+                usual
+            }
+        },
+    };
+    let mut classes = class_names(own.classes, &dialect.facts, config.classes, &mut notes);
+    let mut head_file = None;
+    if let Some(path) = &overrides.head {
+        let head = ZeroShot::open(path)?;
+        head.check(config.features())?;
+        if config.parts.distilled {
+            return Err(checkpoint.error("has two heads (DeiT, distilled): --head has no place to go"));
+        }
+        names.retain(|(name, _)| name != "head.weight" && name != "head.bias");
+        // A bias that the file has stays, as zeros: its library expects one.
+        config.head_bias = head.bias.is_some() || (config.classes > 0 && config.head_bias);
+        config.classes = head.classes;
+        let count = 1 + usize::from(config.head_bias);
+        for (name, in_file) in ["head.weight", "head.bias"].iter().zip(&dialect.head_names).take(count) {
+            names.push((name.to_string(), in_file.clone()));
+        }
+        notes.push(head.note());
+        classes = head.names.clone();
+        head_file = Some(head);
+    }
+    Ok(Recognised {
+        family: dialect.name,
+        config: config.into(),
+        preprocess,
+        names,
+        buffers: Vec::new(),
+        counters: Vec::new(),
+        head_names: dialect.head_names,
+        initialised,
+        ignored,
+        notes,
+        sources,
+        classes,
+        resize,
+        head_file,
+    })
+}
+
+fn reject_unsupported(tensors: &Tensors, dialect: &Dialect, own_fc_norm: bool) -> Result<()> {
+    for (name, info) in
+        tensors.by_name.iter().map(|(n, i)| (n.as_str(), i)).chain(tensors.unnamed.iter().map(|(n, i)| (*n, i)))
+    {
+        if let Some((_, what)) = dialect.unsupported.iter().find(|(part, _)| name.contains(part)) {
+            return Err(tensors.error(info, format!("means {what}: not supported yet")));
+        }
+    }
+    if tensors.has("norm.weight") && tensors.has("fc_norm.weight") && !own_fc_norm {
+        return Err(tensors.error(tensors.get("fc_norm.weight")?, "stands beside norm.weight: not supported yet"));
+    }
+    Ok(())
+}
+
+/// MAE's way to fine-tune: the norm behind the blocks goes, and a new one stands after the mean. Returns its tensors.
+fn new_fc_norm(
+    tensors: &Tensors,
+    overrides: &Overrides,
+    config: &mut VitConfig,
+    names: &mut [(String, String)],
+    ignored: &mut Vec<String>,
+    notes: &mut Vec<String>,
+) -> Result<Vec<String>> {
+    if !overrides.fc_norm || config.fc_norm {
+        return Ok(Vec::new());
+    }
+    if config.pool != Pool::Mean {
+        return Err(Error::Usage("--fc-norm goes with --pool mean".into()));
+    }
+    config.fc_norm = true;
+    let mut initialised = Vec::new();
+    for what in ["weight", "bias"] {
+        let (own, new) = (format!("norm.{what}"), format!("fc_norm.{what}"));
+        for entry in names.iter_mut().filter(|(name, _)| *name == own) {
+            ignored.push(std::mem::replace(&mut entry.1, tensors.in_file(&new)));
+            entry.0 = new.clone();
+        }
+        initialised.push(new);
+    }
+    ignored.sort();
+    notes.push("norm is left out: a new fc_norm stands after the mean, as MAE is fine-tuned".into());
+    Ok(initialised)
+}
+
+/// All that a model's configuration is made from.
+pub(super) struct Reader<'a> {
+    pub(super) tensors: &'a Tensors<'a>,
+    pub(super) dialect: &'a Dialect<'a>,
+    pub(super) own: &'a metadata::Own,
+    pub(super) overrides: &'a Overrides,
+}
+
+impl Reader<'_> {
+    /// The model at the file's own image size.
+    fn config(&self, notes: &mut Vec<String>, sources: &mut Sources) -> Result<VitConfig> {
+        let Reader { tensors, dialect, own, overrides } = *self;
+        let [dim, channels, patch_size, width] = tensors.dims("patch_embed.proj.weight", "[dim, 3, patch, patch]")?;
+        if channels != 3 || width != patch_size {
+            let info = tensors.get("patch_embed.proj.weight")?;
+            let shape = &info.shape;
+            return Err(
+                tensors.error(info, format!("has shape {shape:?}, only square patches of RGB images are supported"))
+            );
+        }
+        let class_token = tensors.has("cls_token");
+        let (distilled, attention_pool) = (tensors.has("dist_token"), self.attention_pool(dim)?);
+        let registers =
+            if tensors.has("reg_token") { tensors.dims::<3>("reg_token", "[1, registers, dim]")?[1] } else { 0 };
+        if !class_token && (distilled || registers > 0) {
+            return Err(tensors.get("cls_token").err().unwrap_or_else(|| tensors.checkpoint.error("no class token")));
+        }
+        let flat = tensors.get("pos_embed")?.shape.len() == 2;
+        let extra = registers + usize::from(distilled);
+        let (image_size, positions) = self.image_size(dim, patch_size, class_token, extra, flat, notes)?;
+        let depth = self.depth()?;
+        let [mlp_dim, _] = tensors.dims("blocks.0.mlp.fc1.weight", "[mlp_dim, dim]")?;
+        let classes = if tensors.has("head.weight") {
+            tensors.dims::<2>("head.weight", "[classes, dim]")?[0]
+        } else if tensors.has("head.bias") || (distilled && tensors.has("head_dist.weight")) {
+            return Err(tensors
+                .get("head.weight")
+                .err()
+                .unwrap_or_else(|| tensors.checkpoint.error("head is incomplete")));
+        } else {
+            0
+        };
+        let split_qkv = tensors.any(".attn.q.weight") || tensors.any(".attn.k.weight") || tensors.any(".attn.v.weight");
+        if (split_qkv || attention_pool.is_some()) && !dim.is_multiple_of(64) {
+            return Err(tensors.checkpoint.error(format!(
+                "its width {dim} is no multiple of 64: that is needed where query, key and value are tensors of their own, \
+                 and for attention pooling"
+            )));
+        }
+
+        let fc_norm = tensors.has("fc_norm.weight");
+        let by_tensors = match attention_pool {
+            Some(_) => Pool::Attention,
+            None if fc_norm || !class_token => Pool::Mean,
+            None => Pool::Cls,
+        };
+        let written = dialect.facts.pool()?;
+        let said = [(overrides.pool, "--pool"), (own.pool, "metadata tpgm.pool"), (written, dialect.facts.file())];
+        let pool = first(said, sources, "pool").unwrap_or_else(|| {
+            sources.insert("pool", "tensor names".into());
+            by_tensors
+        });
+        if pool == Pool::Cls && !class_token {
+            return Err(tensors
+                .checkpoint
+                .error("pools the class token, but has no tensor cls_token; use mean pooling"));
+        }
+        if (pool == Pool::Attention) != attention_pool.is_some() {
+            let what = "has an attention pool or not: --pool can't change that";
+            return Err(if overrides.pool.is_some() {
+                Error::Usage(format!("--pool: {} {what}", tensors.checkpoint.path().display()))
+            } else {
+                tensors.get("attn_pool.latent").err().unwrap_or_else(|| tensors.checkpoint.error(what))
+            });
+        }
+        if attention_pool.is_some() && class_token {
+            return Err(tensors.error(tensors.get("cls_token")?, "stands beside an attention pool: not supported yet"));
+        }
+        if distilled && pool != Pool::Cls {
+            return Err(tensors
+                .checkpoint
+                .error("has two heads (DeiT, distilled), which read tokens: pooling must be cls"));
+        }
+        let parts = VitParts {
+            registers,
+            distilled,
+            positions,
+            norm_pre: tensors.has("norm_pre.weight") || tensors.has("norm_pre.bias"),
+            split_qkv,
+            flat,
+            projection: self.projection()?,
+            attention_pool,
+            normalize: overrides.normalize.or(own.normalize).unwrap_or(false),
+        };
+        Ok(VitConfig {
+            image_size,
+            patch_size,
+            dim,
+            depth,
+            heads: self.heads(dim, notes, sources)?,
+            mlp_dim,
+            classes,
+            eps: self.eps(notes, sources)?,
+            activation: self.activation(notes, sources)?,
+            pool,
+            class_token,
+            layer_scale: tensors.any(".ls1.gamma") || tensors.any(".ls2.gamma"),
+            fc_norm,
+            qkv_bias: tensors.any(".attn.qkv.bias") || tensors.any(".attn.q.bias"),
+            patch_bias: tensors.has("patch_embed.proj.bias"),
+            head_bias: tensors.has("head.bias"),
+            parts,
+        })
+    }
+
+    fn attention_pool(&self, dim: usize) -> Result<Option<AttentionPool>> {
+        let tensors = self.tensors;
+        if !tensors.by_name.keys().any(|name| name.starts_with("attn_pool.")) {
+            return Ok(None);
+        }
+        let [mlp_dim, _] = tensors.dims("attn_pool.mlp.fc1.weight", "[mlp_dim, dim]")?;
+        let [_, queries, _] = tensors.dims("attn_pool.latent", &format!("[1, 1, {dim}]"))?;
+        if queries != 1 {
+            let info = tensors.get("attn_pool.latent")?;
+            return Err(tensors.error(info, format!("has {queries} queries: only one is supported")));
+        }
+        Ok(Some(AttentionPool { mlp_dim, fused: tensors.has("attn_pool.in_proj_weight") }))
+    }
+
+    fn projection(&self) -> Result<Option<Projection>> {
+        let tensors = self.tensors;
+        if tensors.has("proj") {
+            let [_, features] = tensors.dims("proj", "[dim, features]")?;
+            return Ok(Some(Projection { features, transposed: true, bias: false }));
+        }
+        if !tensors.has("proj.weight") {
+            return Ok(None);
+        }
+        let [features, _] = tensors.dims("proj.weight", "[features, dim]")?;
+        Ok(Some(Projection { features, transposed: false, bias: tensors.has("proj.bias") }))
+    }
+
+    fn eps(&self, notes: &mut Vec<String>, sources: &mut Sources) -> Result<f32> {
+        let dialect = self.dialect;
+        let said = [(self.own.eps, "metadata tpgm.eps"), (dialect.facts.eps()?, dialect.facts.file())];
+        if let Some(eps) = first(said, sources, "eps") {
+            return Ok(eps);
+        }
+        sources.insert("eps", if dialect.eps_noted { ASSUMED.into() } else { format!("every {}'s", dialect.name) });
+        if dialect.eps_noted {
+            notes.push(format!("layer norm eps assumed: {:e}, as {}'s models have", dialect.eps, dialect.whose));
+        }
+        Ok(dialect.eps)
+    }
+
+    fn activation(&self, notes: &mut Vec<String>, sources: &mut Sources) -> Result<Activation> {
+        let facts = &self.dialect.facts;
+        let said = [
+            (self.overrides.activation, "--activation"),
+            (self.own.activation, "metadata tpgm.activation"),
+            (facts.activation()?, facts.file()),
+        ];
+        if let Some(known) = first(said, sources, "activation") {
+            return Ok(known);
+        }
+        let Some((usual, whose)) = self.dialect.activation else {
+            return Err(self.tensors.checkpoint.error(
+                "its activation can't be told: some of these models have QuickGELU, some GELU, and the tensors are the \
+                 same; say which with --activation quick_gelu (OpenAI, MetaCLIP), gelu (LAION, DataComp, SigLIP in timm) \
+                 or gelu_tanh, or put its configuration beside it",
+            ));
+        };
+        sources.insert("activation", ASSUMED.into());
+        let what = match usual {
+            Activation::Gelu => "GELU with erf",
+            Activation::GeluTanh => "GELU with tanh",
+            Activation::QuickGelu => "QuickGELU",
+        };
+        notes.push(format!("activation assumed: {what}, as {whose} have; --activation changes it"));
+        Ok(usual)
+    }
+
+    /// The number of blocks, which are numbered without a gap.
+    fn depth(&self) -> Result<usize> {
+        let tensors = self.tensors;
+        let number = |name: &String| name.strip_prefix("blocks.")?.split('.').next()?.parse::<usize>().ok();
+        let blocks: BTreeSet<usize> = tensors.by_name.keys().filter_map(number).collect();
+        for (i, &block) in blocks.iter().enumerate() {
+            if i != block {
+                let name = tensors.in_file(&format!("blocks.{i}.norm1.weight"));
+                return Err(tensors.checkpoint.error(format!("tensor {name} is missing")));
+            }
+        }
+        Ok(blocks.len())
+    }
+
+    fn heads(&self, dim: usize, notes: &mut Vec<String>, sources: &mut Sources) -> Result<usize> {
+        let checkpoint = self.tensors.checkpoint;
+        let fits = |heads: usize| heads > 0 && dim.is_multiple_of(heads);
+        if let Some(heads) = self.overrides.heads {
+            sources.insert("heads", "--heads".into());
+            let wrong = || Error::Usage(format!("--heads {heads} does not divide the model's width {dim}"));
+            return fits(heads).then_some(heads).ok_or_else(wrong);
+        }
+        let written = match self.own.heads {
+            Some(heads) => Some((heads, "metadata tpgm.heads".to_string())),
+            None => self.dialect.facts.heads()?,
+        };
+        if let Some((heads, place)) = written {
+            let wrong = || {
+                let what = format!("{heads} heads ({place}) do not divide the width {dim}; say how many with --heads");
+                checkpoint.error(what)
+            };
+            let own = self.own.heads.is_some();
+            let file = self.dialect.facts.file();
+            sources.insert("heads", if own { place.clone() } else { format!("{file}, {place}") });
+            return fits(heads).then_some(heads).ok_or_else(wrong);
+        }
+        let Some(heads) = usual_heads(dim) else {
+            let what =
+                format!("its width {dim} is no multiple of 64, so the number of heads can't be told; use --heads");
+            return Err(checkpoint.error(what));
+        };
+        sources.insert("heads", ASSUMED.into());
+        let whose = self.dialect.whose;
+        notes.push(format!("heads assumed: {heads}, as {whose}'s models of width {dim} have; --heads changes it"));
+        Ok(heads)
+    }
+}
+
+/// Parts of a model, by how their canonical names begin.
+const PARTS: [&str; 9] =
+    ["blocks.", "patch_embed.", "norm.", "fc_norm.", "norm_pre.", "head.", "attn_pool.", "reg_token", "dist_token"];
+
+/// The tensors that are left over; an error where one would change what the model computes.
+fn ignored(
+    tensors: &Tensors,
+    names: &[(String, String)],
+    dialect: &Dialect,
+    notes: &mut Vec<String>,
+) -> Result<Vec<String>> {
+    let used: BTreeSet<&str> = names.iter().map(|(_, in_file)| in_file.as_str()).collect();
+    let foreign = |info| {
+        tensors.error(info, format!("belongs to a part that a {} does not have: not supported yet", dialect.name))
+    };
+    for (name, info) in &tensors.by_name {
+        let dropped = name.starts_with("norm.") && tensors.has("fc_norm.weight");
+        if PARTS.iter().any(|part| name.starts_with(part)) && !used.contains(info.name.as_str()) && !dropped {
+            return Err(foreign(info));
+        }
+    }
+    if !dialect.table.is_empty() {
+        // Beside the families' own parts an unwrapped file has whatever else the model is made of.
+        let inside =
+            |name: &str| ["encoder.", "embeddings.", "transformer.", "head."].iter().any(|p| name.starts_with(p));
+        for (name, info) in &tensors.unnamed {
+            if dialect.unneeded.iter().any(|part| name.starts_with(part)) {
+                notes.push(format!("{} is left out: the features do not depend on it", info.name));
+            } else if inside(name) {
+                return Err(foreign(info));
+            }
+        }
+    }
+    if tensors.by_name.keys().any(|name| name.starts_with("pre_logits.")) {
+        notes.push("pre_logits is left out, as timm leaves it out".into());
+    }
+    Ok(tensors.unused(&used))
+}

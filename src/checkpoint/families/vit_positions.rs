@@ -1,0 +1,101 @@
+//! What the position embedding of a vision transformer tells, and what becomes of it at another image size.
+
+use super::vit::Reader;
+use crate::checkpoint::facts::Facts;
+use crate::checkpoint::positions::Resize;
+use crate::error::{Error, Result};
+use crate::model::config::{Positions, VitConfig};
+
+/// Pixels along a side, at most: what preprocessing takes.
+const MAX_SIZE: usize = 1 << 14;
+
+impl Reader<'_> {
+    /// From the number of positions, which lie on a square grid of patches: the image size, and which tokens have one.
+    pub(super) fn image_size(
+        &self,
+        dim: usize,
+        patch_size: usize,
+        class_token: bool,
+        extra: usize,
+        flat: bool,
+        notes: &mut Vec<String>,
+    ) -> Result<(usize, Positions)> {
+        let tensors = self.tensors;
+        let count = match flat {
+            true => tensors.dims::<2>("pos_embed", &format!("[positions, {dim}]"))?[0],
+            false => tensors.dims::<3>("pos_embed", &format!("[1, positions, {dim}]"))?[1],
+        };
+        let info = tensors.get("pos_embed")?;
+        let square = |n: &usize| *n > 0 && n.isqrt().pow(2) == *n;
+        let class = usize::from(class_token);
+        let ways = [(Positions::All, class + extra), (Positions::Class, class), (Positions::Patches, 0)];
+        let found = ways.into_iter().find_map(|(positions, prefix)| {
+            let patches = count.checked_sub(prefix).filter(square)?;
+            Some((positions, patches.isqrt()))
+        });
+        let Some((positions, grid)) = found else {
+            let patches = count.saturating_sub(class + extra);
+            return Err(
+                tensors.error(info, format!("has {patches} positions for patches, no square grid: not supported yet"))
+            );
+        };
+        let size = grid * patch_size;
+        if let Some([height, width]) = self.dialect.facts.input_size() {
+            if height != width {
+                return Err(
+                    tensors.error(info, format!("is for images of {height} x {width} by config.json: not square"))
+                );
+            }
+            if width != size as u64 {
+                if width / patch_size as u64 == grid as u64 {
+                    return Err(tensors.checkpoint.error(format!(
+                        "its images of {width} pixels (config.json) are no multiple of the patch size {patch_size}: not \
+                         supported yet"
+                    )));
+                }
+                notes.push(format!("config.json says {width} pixels, the positions are for {size}: {size} is used"));
+            }
+        }
+        Ok((size, positions))
+    }
+
+    /// Puts the image size that is asked for into `config`, and says what becomes of the positions.
+    pub(super) fn resize(&self, config: &mut VitConfig, notes: &mut Vec<String>) -> Result<Option<Resize>> {
+        let own = self.own.preprocess.as_ref().map(|p| p.image_size);
+        let by_processor = match &self.dialect.facts {
+            Facts::Transformers(facts) if own.is_none() => facts.crop_size(),
+            _ => None,
+        };
+        let Some(size) = self.overrides.image_size.or(by_processor).filter(|size| *size != config.image_size) else {
+            return Ok(None);
+        };
+        if size > MAX_SIZE {
+            let what = format!("an image size of {size} is more than {MAX_SIZE}");
+            return Err(match self.overrides.image_size {
+                Some(_) => Error::Usage(format!("--image-size: {what}")),
+                None => self.tensors.checkpoint.error(what),
+            });
+        }
+        if size < config.patch_size || !size.is_multiple_of(config.patch_size) {
+            let what = format!("an image size of {size} is no multiple of the patch size {}", config.patch_size);
+            return Err(match self.overrides.image_size {
+                Some(_) => Error::Usage(format!("--image-size: {what}")),
+                None => self.tensors.checkpoint.error(format!("{what}: give another with --image-size")),
+            });
+        }
+        let from = config.grid();
+        notes.push(format!(
+            "positions resized from {from} x {from} ({} pixels) to {1} x {1} ({size} pixels)",
+            config.image_size,
+            size / config.patch_size
+        ));
+        config.image_size = size;
+        Ok(Some(Resize {
+            name: "pos_embed".into(),
+            prefix: config.prefix().positions(),
+            from,
+            to: config.grid(),
+            antialias: self.dialect.antialias,
+        }))
+    }
+}

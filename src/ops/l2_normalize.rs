@@ -1,0 +1,43 @@
+//! Host wrapper of `shaders/l2_normalize.wgsl`.
+
+use crate::error::Result;
+use crate::gpu::{View, program::fold, shaders};
+use crate::ops::{Recorder, check};
+
+#[repr(C)]
+#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+struct Params {
+    rows: u32,
+    cols: u32,
+}
+
+fn run(r: &mut Recorder, entry: &str, views: &[(&str, &View)], rows: usize, cols: usize) -> Result<()> {
+    let kernel = r.kernel(&shaders::L2_NORMALIZE, entry, &[("WG", r.reduce_lanes() as f64)])?;
+    r.push(&kernel, views, &Params { rows: rows as u32, cols: cols as u32 }, fold(rows));
+    Ok(())
+}
+
+/// `out = inp / ‖inp‖` over rows; saves `scale` (`[rows]`), the inverse norms, for backward.
+pub fn forward(r: &mut Recorder, out: &View, scale: &View, inp: &View, rows: usize, cols: usize) -> Result<()> {
+    for (name, view, len) in [("out", out, rows * cols), ("scale", scale, rows), ("inp", inp, rows * cols)] {
+        check("l2_normalize", name, view, len);
+    }
+    run(r, "forward", &[("inp", inp), ("out", out), ("scale", scale)], rows, cols)
+}
+
+/// `dinp = ` from `dout`, with `out` and `scale` of forward.
+pub fn backward(
+    r: &mut Recorder,
+    dinp: &View,
+    dout: &View,
+    out: &View,
+    scale: &View,
+    rows: usize,
+    cols: usize,
+) -> Result<()> {
+    for (name, view) in [("dinp", dinp), ("dout", dout), ("out", out)] {
+        check("l2_normalize::backward", name, view, rows * cols);
+    }
+    check("l2_normalize::backward", "scale", scale, rows);
+    run(r, "backward", &[("dinp", dinp), ("dout", dout), ("saved_out", out), ("saved_scale", scale)], rows, cols)
+}
