@@ -13,7 +13,8 @@
 // Rows are added in order and without atomics: the same bits every time. Two stages, because one lane a column leaves
 // an adapter idle where rows are many and columns few.
 //
-// The host appends `alias elem = vec4f;`, or f32 where columns are no multiple of 4; `cols` counts these.
+// The host appends `alias elem = vec4f;`, or f32 where columns are no multiple of 4; `cols` counts these. `alias stored` is what
+// inp holds: elem, or the f16 of that.
 
 struct Params { rows: u32, cols: u32, chunk: u32 }
 var<immediate> p: Params;
@@ -45,5 +46,5 @@ fn partial(@builtin(global_invocation_id) id: vec3u, @builtin(workgroup_id) grou
 @compute @workgroup_size(WG)
 fn spread(@builtin(global_invocation_id) id: vec3u, @builtin(workgroup_id) group: vec3u) {
     if id.x >= p.cols { return; }
-    out[group.y * p.cols + id.x] = inp[id.x];
+    out[group.y * p.cols + id.x] = elem(inp[id.x]);
 }

@@ -3,6 +3,8 @@
 
 mod common;
 
+use std::sync::Mutex;
+
 use common::{Fixture, Random, gpu};
 use tpgm::cpu::mars::Norm;
 use tpgm::gpu::Gpu;
@@ -10,6 +12,9 @@ use tpgm::method::{BatchNorm, Learner, Memory, Optimizer, Settings, Snapshot, Tp
 use tpgm::model::{Model, VitConfig};
 use tpgm::ops::adamw::AdamW;
 use tpgm::ops::sgd::Sgd;
+
+/// The tests run one after another: what one allocates would count as the other's growth.
+static ALONE: Mutex<()> = Mutex::new(());
 
 /// Resident memory of this process in bytes; on a CPU adapter the device's memory is part of it.
 fn resident() -> u64 {
@@ -21,6 +26,7 @@ fn resident() -> u64 {
 #[test]
 #[cfg(target_os = "linux")]
 fn memory_is_flat_over_two_thousand_steps() {
+    let _alone = ALONE.lock().unwrap_or_else(|e| e.into_inner());
     let config: VitConfig = serde_json::from_value(Fixture::open("vit_quick_golden").json("config")).unwrap();
     let (size, classes) = (config.image_size, config.classes as u32);
     let model = Model::new(config);
@@ -97,6 +103,7 @@ fn assert_planned(name: &str, model: &Model, start: &Snapshot, settings: Setting
 
 #[test]
 fn a_run_takes_what_was_planned() {
+    let _alone = ALONE.lock().unwrap_or_else(|e| e.into_inner());
     let plain = Settings {
         optimizer: Optimizer::Sgd(Sgd { momentum: 0.9, nesterov: true, weight_decay: 0.0 }),
         clip_norm: 1.0,

@@ -44,8 +44,9 @@ pub(super) fn add_rows(r: &mut Recorder, out: &View, inp: &View, rows: usize, co
 pub fn spread(r: &mut Recorder, out: &View, inp: &View, rows: usize, cols: usize) -> Result<()> {
     check("column_sum::spread", "out", out, rows * cols);
     check("column_sum::spread", "inp", inp, cols);
-    let (width, tail) = elem(cols);
-    let kernel = r.gpu.kernel(&shaders::COLUMN_SUM, "spread", &[], tail)?;
+    let (width, alias) = elem(cols);
+    let tail = alias.to_string() + stored(inp.element, width);
+    let kernel = r.gpu.kernel(&shaders::COLUMN_SUM, "spread", &[], &tail)?;
     let params = Params { rows: rows as u32, cols: (cols / width) as u32, chunk: rows as u32 };
     let grid = [(cols / width).div_ceil(WG) as u32, rows as u32, 1];
     r.push(&kernel, &[("inp", inp), ("out", out)], &params, grid);
