@@ -35,7 +35,7 @@ pub enum Phase {
 /// The slots of one model's own activations.
 #[derive(Clone, Debug)]
 pub(super) enum Part {
-    Vit(VitSlots),
+    Vit(Box<VitSlots>),
     ResNet(ResNetSlots),
 }
 
@@ -65,7 +65,7 @@ impl Activations {
         let (part, scratch) = match model {
             Model::Vit(vit) => {
                 let (slots, scratch) = VitSlots::plan(vit, &mut plan, batch, mode, precision);
-                (Part::Vit(slots), scratch)
+                (Part::Vit(Box::new(slots)), scratch)
             }
             Model::ResNet(net) => {
                 let (slots, scratch) = ResNetSlots::plan(net, &mut plan, batch, mode);
