@@ -36,7 +36,7 @@ pub enum Phase {
 #[derive(Clone, Debug)]
 pub(super) enum Part {
     Vit(Box<VitSlots>),
-    ResNet(ResNetSlots),
+    ResNet(Box<ResNetSlots>),
 }
 
 /// Every activation of a model for batches of up to `batch` images, planned and then allocated.
@@ -69,7 +69,7 @@ impl Activations {
             }
             Model::ResNet(net) => {
                 let (slots, scratch) = ResNetSlots::plan(net, &mut plan, batch, mode);
-                (Part::ResNet(slots), scratch)
+                (Part::ResNet(Box::new(slots)), scratch)
             }
         };
         Activations {
