@@ -9,9 +9,10 @@ use crate::cli::table::{percent, table};
 use crate::cli::{RunArgs, print, print_json};
 use crate::data::{ClassMap, ImageCache};
 use crate::error::{Error, Result};
-use crate::train::config::{ModelArgs, named_paths};
+use crate::train::config::ModelArgs;
 use crate::train::evaluate::{Evaluation, Predictor, evaluate};
 use crate::train::source::Source;
+use crate::train::splits::named_paths;
 
 /// Flags of `eval`.
 #[derive(Args, Debug)]

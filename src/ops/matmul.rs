@@ -231,10 +231,7 @@ pub fn backward_input(
     n: usize,
     k: usize,
 ) -> Result<()> {
-    check("matmul::backward_input", "dinp", dinp, m * k);
-    check("matmul::backward_input", "dout", dout, m * n);
-    check("matmul::backward_input", "weight", weight, n * k);
-    assign(r, Pass::BackwardInput, dinp, [dout, weight], None, false, End::none(), Layer { m, n, k })
+    input_gradient(r, dinp, dout, weight, false, Layer { m, n, k })
 }
 
 /// The same, on through the activation in front of the layer: `dhidden = (dout·weight)·gelu'(hidden)`, `[m, k]`. `dinp`,
@@ -273,10 +270,22 @@ pub fn backward_input_added(
     n: usize,
     k: usize,
 ) -> Result<()> {
-    check("matmul::backward_input_added", "dinp", dinp, m * k);
-    check("matmul::backward_input_added", "dout", dout, m * n);
-    check("matmul::backward_input_added", "weight", weight, n * k);
-    assign(r, Pass::BackwardInput, dinp, [dout, weight], None, true, End::none(), Layer { m, n, k })
+    input_gradient(r, dinp, dout, weight, true, Layer { m, n, k })
+}
+
+fn input_gradient(
+    r: &mut Recorder,
+    dinp: &View,
+    dout: &View,
+    weight: &View,
+    accumulate: bool,
+    layer: Layer,
+) -> Result<()> {
+    let Layer { m, n, k } = layer;
+    check("matmul::backward_input", "dinp", dinp, m * k);
+    check("matmul::backward_input", "dout", dout, m * n);
+    check("matmul::backward_input", "weight", weight, n * k);
+    assign(r, Pass::BackwardInput, dinp, [dout, weight], None, accumulate, End::none(), layer)
 }
 
 /// Gradient of a linear layer's weight: `dweight += doutᵀ·inp`. `dout` `[m, n]`, `inp` `[m, k]`, `dweight` `[n, k]`.

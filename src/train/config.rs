@@ -15,6 +15,7 @@ use crate::ops::adamw::AdamW;
 use crate::ops::sgd::Sgd;
 use crate::train::fit::MicroBatch;
 use crate::train::schedule::LrSchedule;
+use crate::train::splits::named_paths;
 
 /// What a checkpoint can't say, or says and the user knows better.
 #[derive(Args, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -483,20 +484,4 @@ impl TrainConfig {
     pub fn to_toml(&self) -> String {
         toml::to_string(self).expect("plain values always serialise")
     }
-}
-
-/// `NAME=PATH` arguments taken apart; names are not repeated.
-pub fn named_paths(arguments: &[String]) -> Result<Vec<(&str, &Path)>> {
-    let mut named: Vec<(&str, &Path)> = Vec::new();
-    for argument in arguments {
-        let (name, path) =
-            argument.split_once('=').filter(|(n, p)| !n.is_empty() && !p.is_empty()).ok_or_else(|| {
-                Error::Usage(format!("'{argument}': a data set is given as NAME=PATH, such as sketch=data/sketch"))
-            })?;
-        if named.iter().any(|(other, _)| *other == name) {
-            return Err(Error::Usage(format!("two data sets are called {name}")));
-        }
-        named.push((name, Path::new(path)));
-    }
-    Ok(named)
 }
