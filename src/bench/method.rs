@@ -7,7 +7,7 @@ use crate::bench::{Bench, Figures, Work};
 use crate::cpu::mars::Norm;
 use crate::error::Result;
 use crate::gpu::View;
-use crate::method::learner::STATE_WORDS;
+use crate::method::settings::STATE_WORDS;
 use crate::method::{Tpgm, TpgmSettings};
 use crate::model::Model;
 use crate::ops::Recorder;

@@ -9,7 +9,7 @@ use crate::cli::table::{percent, table};
 use crate::cli::{RunArgs, print, print_json};
 use crate::data::{ClassMap, ImageCache};
 use crate::error::{Error, Result};
-use crate::train::config::ModelArgs;
+use crate::train::model_args::ModelArgs;
 use crate::train::evaluate::{Evaluation, Predictor, evaluate};
 use crate::train::source::Source;
 use crate::train::splits::named_paths;

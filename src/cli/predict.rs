@@ -10,7 +10,7 @@ use crate::checkpoint::write_safetensors;
 use crate::cli::{RunArgs, print, print_json};
 use crate::data::{Dataset, eval_batches};
 use crate::error::{Error, Result};
-use crate::train::config::ModelArgs;
+use crate::train::model_args::ModelArgs;
 use crate::train::evaluate::{Classifier, Predictor};
 use crate::train::source::Source;
 

@@ -34,6 +34,7 @@ const FOLD: &str = include_str!("../../shaders/lib/fold.wgsl");
 const TILE: &str = include_str!("../../shaders/lib/tile.wgsl");
 const LANES: &str = include_str!("../../shaders/lib/lanes.wgsl");
 const GELU_FUNCTIONS: &str = include_str!("../../shaders/lib/gelu.wgsl");
+const ROWS: &str = include_str!("../../shaders/lib/rows.wgsl");
 const STEP: &str = include_str!("../../shaders/lib/step.wgsl");
 
 /// What a matrix product does with its sums on their way out: a text that is appended to `matmul.wgsl`.
@@ -112,6 +113,10 @@ shaders! {
     LOSS_SCALE "loss_scale" [REDUCE, STEP];
     SGD "sgd" [FOLD, STEP];
     ADAMW "adamw" [FOLD, STEP];
-    MARS "mars" [REDUCE, FOLD, STEP];
+    MARS "mars" [REDUCE, FOLD, STEP, ROWS];
+    FTP "ftp" [REDUCE, FOLD, STEP, ROWS];
+    SPD "spd" [REDUCE, FOLD, ROWS];
+    L2_SP "l2_sp" [FOLD];
+    LERP "lerp" [FOLD];
     PEAK "peak" [FOLD];
 }

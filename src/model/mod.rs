@@ -7,6 +7,7 @@ pub mod config;
 mod head;
 pub mod network;
 pub mod params;
+pub mod place;
 pub mod plan;
 pub mod precision;
 pub mod resnet;

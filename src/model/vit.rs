@@ -229,11 +229,14 @@ impl<'a> VitPass<'a> {
         let a = self.slots;
         let g = a.backward.as_ref().expect("backward needs activations planned for training");
         self.tail_backward(r, w, dw, g)?;
-        for i in (0..c.depth).rev() {
+        for i in (self.pass.frozen_blocks..c.depth).rev() {
             if let Some(again) = &a.again[i] {
                 self.block_forward(r, w, i, again, false)?;
             }
             self.block_backward(r, w, dw, g, i)?;
+        }
+        if self.pass.frozen_blocks > 0 {
+            return Ok(());
         }
 
         let mut dtokens = self.stream(g.dx);

@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::method::{BatchNorm, Learner, Memory, Optimizer, Settings, Tpgm, TpgmSettings};
 use crate::ops::sgd::Sgd;
-use crate::train::config::ModelArgs;
+use crate::train::model_args::ModelArgs;
 use crate::train::events::Event;
 use crate::train::exclude::excluded;
 use crate::train::fit::{self, MicroBatch};
@@ -179,7 +179,7 @@ pub fn project(gpu: &Gpu, config: &ProjectConfig, events: &mut dyn FnMut(Event))
         tpgm.outer(&mut learner, &images.images, &images.labels)?;
         let records = tpgm.records(&learner, i + 1 == config.max_iters)?;
         log.outer_losses(&records)?;
-        log.radii(&records, |r| r.iteration)?;
+        log.radii(records.iter().map(|r| (r.iteration, r.radii.as_slice())))?;
         if let Some(bad) = records.iter().find(|r| !r.loss.is_finite()) {
             return Err(Error::Train(format!(
                 "the radius loss of iteration {} is not a finite number: {} was not written; are both checkpoints of \

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::checkpoint::atomic_write;
 use crate::error::{Error, Result};
-use crate::method::learner::StepRecord;
+use crate::method::{RadiusRecord, StepRecord};
 use crate::method::tpgm::OuterRecord;
 
 /// Files that grow line by line.
@@ -137,13 +137,12 @@ impl RunLog {
         self.metrics.write(&records.iter().map(line).collect::<String>())
     }
 
-    /// A row a tensor and outer iteration; `step` gives the number in the first column.
-    pub fn radii(&mut self, records: &[OuterRecord], step: impl Fn(&OuterRecord) -> u64) -> Result<()> {
+    /// A row a tensor of the radii that were learned at each `step`, the number in the first column.
+    pub fn radii<'r>(&mut self, learned: impl Iterator<Item = (u64, &'r [RadiusRecord])>) -> Result<()> {
         let mut csv = csv::WriterBuilder::new().from_writer(Vec::new());
-        for record in records {
-            for ((name, rows), r) in self.tensors.iter().zip(&record.radii) {
-                let row = (step(record), name, r.radius, r.max_norm, r.active_rows, rows);
-                csv.serialize(row).expect("a row of numbers and a name");
+        for (step, radii) in learned {
+            for ((name, rows), r) in self.tensors.iter().zip(radii) {
+                csv.serialize((step, name, r.radius, r.max_norm, r.active_rows, rows)).expect("a row of numbers and a name");
             }
         }
         let bytes = csv.into_inner().expect("writing to memory");
