@@ -49,7 +49,7 @@ fn tails(shader: &Shader) -> Vec<String> {
             ["vec4f", "f32"].map(|elem| format!("alias elem = {elem};\n")).into()
         }
         "column_sum" => STORED.map(|(elem, stored)| format!("alias elem = {elem};\nalias stored = {stored};\n")).into(),
-        "mars" | "layer_norm" => STORED
+        "mars" | "ftp" | "spd" | "layer_norm" => STORED
             .map(|(elem, stored)| {
                 let (width, sum) = if elem == "f32" { (1, "x") } else { (4, "x.x + x.y + (x.z + x.w)") };
                 let total = format!("fn total(x: elem) -> f32 {{ return {sum}; }}\n");
@@ -98,13 +98,16 @@ fn overrides(shader: &Shader) -> Vec<(&'static str, &'static [f64])> {
         "conv2d_direct" => vec![("ACCUMULATE", flag), ("COLS", &[16.0, 32.0])],
         "layer_norm" | "pool" => vec![("ACCUMULATE", flag)],
         "relu" => vec![("WG", lanes), ("ACCUMULATE", flag)],
-        "residual" | "gelu" | "adamw" => vec![("WG", lanes)],
+        "residual" | "gelu" | "adamw" | "lerp" => vec![("WG", lanes)],
         "batch_norm" => vec![("WG", lanes), ("TRAIN", flag), ("RELU", flag), ("SHORTCUT", flag)],
         "cross_entropy" | "norm_clip" | "loss_scale" | "max_pool" | "avg_pool" | "attention_pool" | "l2_normalize" => {
             vec![("WG", lanes)]
         }
         "sgd" => vec![("WG", lanes), ("NESTEROV", flag)],
-        "mars" => vec![("WG", lanes), ("L2", flag), ("SHARED", flag), ("SCALED", flag)],
+        "mars" => vec![("WG", lanes), ("L2", flag), ("SHARED", flag), ("HELD", flag), ("SCALED", flag)],
+        "ftp" => vec![("WG", lanes), ("SHARED", flag), ("SCALED", flag)],
+        "spd" => vec![("WG", lanes), ("SHARED", flag), ("DISTANCE", flag)],
+        "l2_sp" => vec![("WG", lanes), ("SCALED", flag)],
         _ => vec![],
     }
 }

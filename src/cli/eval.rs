@@ -9,8 +9,8 @@ use crate::cli::table::{percent, table};
 use crate::cli::{RunArgs, print, print_json};
 use crate::data::{ClassMap, ImageCache};
 use crate::error::{Error, Result};
-use crate::train::model_args::ModelArgs;
 use crate::train::evaluate::{Evaluation, Predictor, evaluate};
+use crate::train::model_args::ModelArgs;
 use crate::train::source::Source;
 use crate::train::splits::named_paths;
 

@@ -115,7 +115,14 @@ impl Ftp {
     /// Goes on after `steps` steps from what [`Ftp::save_radii`] gave, and `w_prev` of the same moment.
     ///
     /// The norms of the last step are measured again: they are not part of the state.
-    pub fn restore(&mut self, learner: &mut Learner, radii: &[u32], w_prev: &[f32], anchor: &[f32], steps: u64) -> Result<()> {
+    pub fn restore(
+        &mut self,
+        learner: &mut Learner,
+        radii: &[u32],
+        w_prev: &[f32],
+        anchor: &[f32],
+        steps: u64,
+    ) -> Result<()> {
         assert_eq!(radii.len(), self.tables.mars.tensors * RADIUS_WORDS, "radius state of another model");
         let gpu = learner.gpu;
         gpu.write(&self.tables.mars.radii, radii);

@@ -73,9 +73,9 @@ mod tests {
         };
         let groups = stage.groups(&layout, 1 << 20).unwrap();
         let of = |g: &Group| (g.rate, g.segments.iter().map(|s| (s.offset, s.len)).collect::<Vec<_>>());
-        assert_eq!(groups.iter().map(of).collect::<Vec<_>>(), [
-            (1.0, vec![(0, 128), (256, 64)]),
-            (0.5, vec![(192, 64)])
-        ]);
+        assert_eq!(
+            groups.iter().map(of).collect::<Vec<_>>(),
+            [(1.0, vec![(0, 128), (256, 64)]), (0.5, vec![(192, 64)])]
+        );
     }
 }

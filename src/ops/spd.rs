@@ -33,7 +33,11 @@ struct Params {
 impl Spd {
     /// Tables for `layout`, whose tensors with `excluded` set are never pulled.
     pub fn new(gpu: &Gpu, layout: &ParamLayout, excluded: &[bool]) -> Result<Spd> {
-        let mars = Mars::new(gpu, layout, Norm::L2, excluded)?;
+        Spd::with_tables(gpu, Mars::new(gpu, layout, Norm::L2, excluded)?)
+    }
+
+    /// As [`Spd::new`], over the tables of `mars`, whose norm is L2.
+    pub fn with_tables(gpu: &Gpu, mars: Mars) -> Result<Spd> {
         Ok(Spd { pulls: gpu.buffer("selective projection", mars.tensors * PULL_WORDS)?, mars })
     }
 

@@ -8,6 +8,7 @@
 
 pub mod harness;
 
+mod anchor;
 mod attention;
 mod batch_norm;
 mod conv;
@@ -59,6 +60,10 @@ pub fn stems() -> &'static [(&'static str, Stem)] {
         ("adamw", optim::adamw),
         ("norm_clip", optim::norm_clip),
         ("mars", mars::mars),
+        ("ftp", anchor::ftp),
+        ("spd", anchor::spd),
+        ("l2_sp", anchor::l2_sp),
+        ("lerp", anchor::lerp),
         ("peak", peak::peak),
     ]
 }

@@ -179,7 +179,9 @@ impl TrainArgs {
             return Err(Error::Usage("--method spd is a rule for Adam: use --optimizer adamw".into()));
         }
         if method == Method::LinearProbe && self.bn == Some(BatchNorm::Train) {
-            return Err(Error::Usage("--method linear-probe keeps the features as they are: leave --bn train out".into()));
+            return Err(Error::Usage(
+                "--method linear-probe keeps the features as they are: leave --bn train out".into(),
+            ));
         }
         // Zeros are what the config.toml of a run with another optimiser has.
         if !is_sgd && (self.momentum.is_some_and(|m| m != 0.0) || self.nesterov == Some(true)) {

@@ -23,7 +23,13 @@ pub struct Parts {
 
 impl Parts {
     /// What `config` asks for, around the weights of `start`; `excluded` tensors have no anchor.
-    pub fn new(learner: &mut Learner, start: &Snapshot, excluded: &[bool], config: &MethodConfig, decay: f32) -> Result<Parts> {
+    pub fn new(
+        learner: &mut Learner,
+        start: &Snapshot,
+        excluded: &[bool],
+        config: &MethodConfig,
+        decay: f32,
+    ) -> Result<Parts> {
         let mut parts = Parts::default();
         let anchor = &start.w;
         let around = match config.name {
@@ -165,7 +171,10 @@ impl Stages {
 pub fn notes(config: &TrainConfig, stages: &Stages) -> Vec<String> {
     let probe = stages.probe_steps().map(|steps| format!("the first {steps} steps train the head alone"));
     let ema = config.method.ema_decay.map(|decay| {
-        format!("what is evaluated and saved is the moving average of the weights, over about {:.0} steps", 1.0 / (1.0 - decay))
+        format!(
+            "what is evaluated and saved is the moving average of the weights, over about {:.0} steps",
+            1.0 / (1.0 - decay)
+        )
     });
     probe.into_iter().chain(ema).collect()
 }

@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 
 use crate::checkpoint::atomic_write;
 use crate::error::{Error, Result};
-use crate::method::{RadiusRecord, StepRecord};
 use crate::method::tpgm::OuterRecord;
+use crate::method::{RadiusRecord, StepRecord};
 
 /// Files that grow line by line.
 #[derive(Debug)]
@@ -142,7 +142,8 @@ impl RunLog {
         let mut csv = csv::WriterBuilder::new().from_writer(Vec::new());
         for (step, radii) in learned {
             for ((name, rows), r) in self.tensors.iter().zip(radii) {
-                csv.serialize((step, name, r.radius, r.max_norm, r.active_rows, rows)).expect("a row of numbers and a name");
+                csv.serialize((step, name, r.radius, r.max_norm, r.active_rows, rows))
+                    .expect("a row of numbers and a name");
             }
         }
         let bytes = csv.into_inner().expect("writing to memory");

@@ -93,7 +93,8 @@ pub fn restore(path: &Path, learner: &mut Learner, parts: &mut Parts, anchor: &[
             Err(file.error(format!("{name} has another length than the model")))
         }
     };
-    let (len, tensors, stats_len) = (learner.model.layout().len, learner.model.layout().params.len(), learner.stats.len);
+    let (len, tensors, stats_len) =
+        (learner.model.layout().len, learner.model.layout().params.len(), learner.stats.len);
     let arena = |name: &str| image(name, len);
     learner.gpu.write(&learner.w, &arena("w")?);
     if learner.stats.len > 0 {
