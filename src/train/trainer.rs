@@ -12,8 +12,10 @@ use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::method::learner::StepRecord;
 use crate::method::{BatchNorm, Learner, Memory, Schedule, Settings, Snapshot, Tpgm, TpgmSettings};
+use crate::train::calibration::{Logits, Temperature};
 use crate::train::config::{Method, TrainConfig};
-use crate::train::evaluate::{Evaluation, evaluate};
+use crate::train::evaluate::{Evaluation, evaluate_at, evaluate_to_fit};
+use crate::train::evaluations::EvaluationLog;
 use crate::train::events::{Event, Start, Summary, TestResult};
 use crate::train::exclude::excluded;
 use crate::train::fit::{self, MicroBatch};
@@ -39,6 +41,7 @@ struct Run<'a, 'g> {
     learner: Learner<'g>,
     tpgm: Option<Tpgm>,
     log: RunLog,
+    evaluations: EvaluationLog,
     lr: LearningRate,
     waiting: VecDeque<StepRecord>,
     radius_losses: BTreeMap<u64, f32>,
@@ -164,6 +167,7 @@ pub fn train(
         done: progress.steps == steps,
     });
     let log = RunLog::open(&out.join("metrics.jsonl"), &out.join("radii.csv"), tensors, reached)?;
+    let evaluations = EvaluationLog::open(out.join(run_dir::EVALUATIONS), &source.classes()?, start.resume)?;
 
     let mut run = Run {
         config,
@@ -174,6 +178,7 @@ pub fn train(
         learner,
         tpgm,
         log,
+        evaluations,
         lr,
         waiting: VecDeque::new(),
         radius_losses: BTreeMap::new(),
@@ -210,7 +215,7 @@ impl Run<'_, '_> {
 
         let mut summary = Summary::default();
         if start.baseline && progress.steps == 0 && self.source.recognised.initialised.is_empty() {
-            self.test(&tests, "pretrained", 0, &mut summary)?;
+            self.test(&tests, "pretrained", 0, None, &mut summary)?;
         }
 
         let config = self.config;
@@ -249,7 +254,7 @@ impl Run<'_, '_> {
             if !last && every > 0 && (step + 1).is_multiple_of(every) {
                 let paused = Instant::now();
                 self.flush(true)?;
-                let evaluation = self.log_evaluation(select_name, &select, step + 1)?;
+                let (evaluation, _) = self.log_evaluation(select_name, &select, step + 1)?;
                 if !post {
                     self.note_best(&evaluation, &mut progress, &mut best)?;
                 }
@@ -264,7 +269,7 @@ impl Run<'_, '_> {
         }
         self.flush(true)?;
         let steps = self.learner.steps;
-        let evaluation = self.log_evaluation(select_name, &select, steps)?;
+        let (evaluation, logits) = self.log_evaluation(select_name, &select, steps)?;
         self.note_best(&evaluation, &mut progress, &mut best)?;
         summary.seconds = started.elapsed().as_secs_f64();
         summary.steps = steps;
@@ -275,14 +280,21 @@ impl Run<'_, '_> {
         progress.iterations = self.tpgm.as_ref().map_or(0, |t| t.iterations);
         state::save(state_path, &self.learner, self.tpgm.as_ref(), progress, setup)?;
         self.write_drift(anchor, &values.w)?;
-        self.test(&tests, "last", steps, &mut summary)?;
-        if start.best && progress.best_steps != steps {
+        if !tests.is_empty() {
+            let temperature = Temperature::fit(&logits);
+            (self.events)(Event::of_temperature(temperature, select_name, "last"));
+            self.test(&tests, "last", steps, temperature, &mut summary)?;
+        }
+        if start.best && progress.best_steps != steps && !tests.is_empty() {
             let values = match best {
                 Some(values) => values,
                 None => Source::open(&self.out.join("best.safetensors"), &config.model_args.overrides())?.snapshot(),
             };
             self.learner.load(&values);
-            self.test(&tests, "best", progress.best_steps, &mut summary)?;
+            let (_, logits) = evaluate_to_fit(&mut self.learner, &select, self.preprocess, self.classes)?;
+            let temperature = Temperature::fit(&logits);
+            (self.events)(Event::of_temperature(temperature, select_name, "best"));
+            self.test(&tests, "best", progress.best_steps, temperature, &mut summary)?;
         }
         Ok(summary)
     }
@@ -379,12 +391,12 @@ impl Run<'_, '_> {
         Error::Train(format!("{what} is not a finite number; {kept}: try a lower --lr, --warmup-steps or --clip-norm"))
     }
 
-    fn log_evaluation(&mut self, name: &str, images: &Arc<ImageCache>, steps: u64) -> Result<Evaluation> {
-        let evaluation = evaluate(&mut self.learner, images, self.preprocess, self.classes)?;
+    fn log_evaluation(&mut self, name: &str, images: &Arc<ImageCache>, steps: u64) -> Result<(Evaluation, Logits)> {
+        let (evaluation, logits) = evaluate_to_fit(&mut self.learner, images, self.preprocess, self.classes)?;
         let result = TestResult { name: name.into(), model: "last", id: None, evaluation: evaluation.clone() };
         self.log.metric(&self.line(&result, steps, false))?;
         (self.events)(Event::Evaluated(result));
-        Ok(evaluation)
+        Ok((evaluation, logits))
     }
 
     /// A line of `metrics.jsonl` about an evaluation after `steps` steps.
@@ -399,7 +411,12 @@ impl Run<'_, '_> {
             "top1": e.top1,
             "top5": e.top5,
             "ece": e.ece,
+            "brier": e.brier,
         });
+        if let Some(c) = &e.calibrated {
+            line["temperature"] = json!(c.temperature);
+            line["calibrated"] = json!({"loss": c.loss, "ece": c.ece, "brier": c.brier});
+        }
         if is_final {
             line["final"] = json!(true);
             line["model"] = json!(result.model);
@@ -431,12 +448,15 @@ impl Run<'_, '_> {
         tests: &[(String, Option<bool>, Arc<ImageCache>)],
         model: &'static str,
         steps: u64,
+        temperature: Option<Temperature>,
         summary: &mut Summary,
     ) -> Result<()> {
+        let temperature = temperature.map(|t| t.value);
         for (name, id, images) in tests {
-            let evaluation = evaluate(&mut self.learner, images, self.preprocess, self.classes)?;
+            let evaluation = evaluate_at(&mut self.learner, images, self.preprocess, self.classes, temperature)?;
             let result = TestResult { name: name.clone(), model, id: *id, evaluation };
             self.log.metric(&self.line(&result, steps, true))?;
+            self.evaluations.write(&result)?;
             (self.events)(Event::Evaluated(result.clone()));
             summary.tests.push(result);
         }
