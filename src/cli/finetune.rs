@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::checkpoint::{Checkpoint, DeltaSize, delta_path, write_delta};
 use crate::cli::progress::Progress;
 use crate::cli::table::{percent, table};
-use crate::cli::{RunArgs, print, print_json};
+use crate::cli::{RunArgs, print, print_json, scores};
 use crate::error::Result;
 use crate::gpu::Gpu;
 use crate::model::Precision;
@@ -117,11 +117,10 @@ pub(super) fn run(args: FinetuneArgs) -> Result<()> {
     }
     if args.json {
         let test = |r: &TestResult| {
-            json!({
-                "data": r.name, "model": r.model, "id": r.id, "images": r.evaluation.images,
-                "top1": r.evaluation.top1, "top5": r.evaluation.top5, "loss": r.evaluation.loss,
-                "ece": r.evaluation.ece,
-            })
+            let mut row = scores::json_of(&r.name, &r.evaluation);
+            row["model"] = json!(r.model);
+            row["id"] = json!(r.id);
+            row
         };
         return print_json(&json!({
             "out": args.out,

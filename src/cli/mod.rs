@@ -13,6 +13,7 @@ mod predict;
 mod progress;
 mod project;
 mod report;
+mod scores;
 mod table;
 mod trace;
 

@@ -1,4 +1,4 @@
-//! A run directory, read into types: `config.toml`, `metrics.jsonl`, `radii.csv` and `drift.csv`.
+//! A run directory, read into types: `config.toml`, `metrics.jsonl`, `evaluations.jsonl`, `radii.csv` and `drift.csv`.
 //!
 //! Unknown keys and columns are passed over, and so is a last line that was torn by an interrupted run; anything else
 //! that can't be understood is an error with file and line.
@@ -9,7 +9,9 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
+use super::evaluations::Evaluations;
 use crate::error::{Error, Result};
+use crate::train::run_dir::EVALUATIONS;
 
 /// What a test set is to the training data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +54,10 @@ pub struct Eval {
     pub top5: Option<f64>,
     /// Expected calibration error, 0 to 1.
     pub ece: Option<f64>,
+    /// Brier score, 0 to 2.
+    pub brier: Option<f64>,
+    /// The temperature that was fitted for these weights, and loss and ECE at it.
+    pub calibrated: Option<[f64; 3]>,
     /// Whether this belongs to the evaluation at the end of the run.
     pub is_final: bool,
     /// Which weights: `best`, `last` or `pretrained`.
@@ -116,6 +122,8 @@ pub struct Run {
     pub train: Vec<TrainPoint>,
     /// Evaluations in file order.
     pub evals: Vec<Eval>,
+    /// The final evaluations in full; empty where the run did not write them.
+    pub evaluations: Evaluations,
     /// Radii; empty for plain fine-tuning.
     pub radii: Radii,
     /// Drift at the end; empty where the run did not write it.
@@ -150,7 +158,9 @@ impl Run {
             .and_then(|full| full.file_name().map(|n| n.to_string_lossy().into_owned()))
             .unwrap_or_else(|| dir.display().to_string());
         let (radii, drift) = (radii(&dir.join("radii.csv"))?, drift(&dir.join("drift.csv"))?);
-        Ok(Self { name, dir: dir.into(), config, train, evals, radii, drift })
+        let path = dir.join(EVALUATIONS);
+        let full = if path.is_file() { Evaluations::parse(&path, &text(&path)?)? } else { Evaluations::default() };
+        Ok(Self { name, dir: dir.into(), config, train, evals, evaluations: full, radii, drift })
     }
 
     /// The resolved flag `key` as text, `-` and `_` taken as the same; also found one table down.
@@ -296,6 +306,11 @@ fn eval(object: &Map<String, Value>) -> Result<Eval, String> {
     let word = |key: &str| object.get(key).and_then(Value::as_str).map(str::to_string);
     let flag = |key: &str| object.get(key).and_then(Value::as_bool).unwrap_or(false);
     let model = word("model");
+    let at_temperature = object.get("calibrated").and_then(Value::as_object);
+    let calibrated = match (number(object, "temperature")?, at_temperature) {
+        (Some(t), Some(at)) => Some([Some(t), number(at, "loss")?, number(at, "ece")?].map(|v| v.unwrap_or(f64::NAN))),
+        _ => None,
+    };
     Ok(Eval {
         step: step(object)?,
         set: word("eval").ok_or("\"eval\" is not the name of a data set")?,
@@ -304,6 +319,8 @@ fn eval(object: &Map<String, Value>) -> Result<Eval, String> {
         top1: number(object, "top1")?,
         top5: number(object, "top5")?,
         ece: number(object, "ece")?,
+        brier: number(object, "brier")?,
+        calibrated,
         is_final: flag("final"),
         baseline: flag("baseline") || model.as_deref() == Some("pretrained"),
         kind: match word("kind").as_deref() {

@@ -1,5 +1,6 @@
 //! What goes into a run besides its configuration, and what comes out of it besides its directory.
 
+use crate::train::calibration::Temperature;
 use crate::train::evaluate::Evaluation;
 
 /// What a run tells whoever started it.
@@ -22,6 +23,22 @@ pub enum Event {
     },
     /// An evaluation.
     Evaluated(TestResult),
+}
+
+impl Event {
+    /// Tells the temperature that was fitted on the split `set` with the `model` weights, or that there is none.
+    pub fn of_temperature(temperature: Option<Temperature>, set: &str, model: &str) -> Event {
+        match temperature {
+            None => Event::Warning(format!("no temperature: the {model} weights' logits on {set} are not all numbers")),
+            Some(t) => {
+                let what = format!("temperature {:.3}, fitted on {set} with the {model} weights", t.value);
+                match t.doubt(set) {
+                    None => Event::Note(what),
+                    Some(doubt) => Event::Warning(format!("{what}: {doubt}")),
+                }
+            }
+        }
+    }
 }
 
 /// A model's figures on one data set.

@@ -1,8 +1,10 @@
 //! The host's part of training: configuration, learning-rate schedules, evaluation, the run directory, resuming, and
 //! the loop that ties a learner and a method together.
 
+pub mod calibration;
 pub mod config;
 pub mod evaluate;
+pub mod evaluations;
 pub mod events;
 pub mod exclude;
 pub mod fit;
@@ -20,6 +22,7 @@ pub mod trainer;
 pub mod tuning;
 pub mod verify;
 
+pub use calibration::{Calibration, Temperature};
 pub use config::TrainConfig;
 pub use evaluate::{Evaluation, Predictor};
 pub use events::{Event, Start, Summary, TestResult};

@@ -20,14 +20,16 @@ pub struct RunLog {
     tensors: Vec<(String, usize)>,
 }
 
+/// A file that grows by whole lines.
 #[derive(Debug)]
-struct Appender {
+pub(super) struct Appender {
     path: PathBuf,
     file: File,
 }
 
 impl Appender {
-    fn open(path: PathBuf, fresh: bool) -> Result<Appender> {
+    /// Opens `path` to add to it; `fresh` empties it first.
+    pub(super) fn open(path: PathBuf, fresh: bool) -> Result<Appender> {
         let file = OpenOptions::new()
             .create(true)
             .append(!fresh)
@@ -39,7 +41,7 @@ impl Appender {
     }
 
     /// Writes whole lines at once, so that a reader never meets half of one.
-    fn write(&mut self, lines: &str) -> Result<()> {
+    pub(super) fn write(&mut self, lines: &str) -> Result<()> {
         self.file.write_all(lines.as_bytes()).map_err(|e| Error::io(&self.path, "cannot write", e))
     }
 }
@@ -157,7 +159,7 @@ impl RunLog {
 }
 
 /// Rewrites a log with only the lines that `keep` wants; a missing file stays missing.
-fn keep_lines(path: &Path, keep: impl Fn(&str) -> bool) -> Result<()> {
+pub(super) fn keep_lines(path: &Path, keep: impl Fn(&str) -> bool) -> Result<()> {
     let Ok(file) = File::open(path) else { return Ok(()) };
     let mut kept = String::new();
     for line in BufReader::new(file).lines() {
@@ -194,6 +196,9 @@ pub fn create(dir: &Path) -> Result<()> {
 
 /// The file to resume from.
 pub const STATE: &str = "state.safetensors";
+
+/// What the test sets came to in full.
+pub const EVALUATIONS: &str = "evaluations.jsonl";
 
 /// The variants of products that the run goes by.
 pub const TUNING: &str = "tuning.json";

@@ -11,8 +11,10 @@ use crate::data::{Dataset, ImageCache, Loader, LoaderConfig, Preprocess};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::method::{BatchNorm, Learner, Settings, Snapshot, StepRecord};
+use crate::train::calibration::{Logits, Temperature};
 use crate::train::config::TrainConfig;
-use crate::train::evaluate::{Evaluation, evaluate};
+use crate::train::evaluate::{Evaluation, evaluate_at, evaluate_to_fit};
+use crate::train::evaluations::EvaluationLog;
 use crate::train::events::{Event, Start, Summary, TestResult};
 use crate::train::exclude::excluded;
 use crate::train::fit::{self, MicroBatch};
@@ -40,6 +42,7 @@ struct Run<'a, 'g> {
     parts: Parts,
     stages: Stages,
     log: RunLog,
+    evaluations: EvaluationLog,
     lr: LearningRate,
     waiting: VecDeque<StepRecord>,
     radius_losses: BTreeMap<u64, f32>,
@@ -163,6 +166,7 @@ pub fn train(
         done: progress.steps == steps,
     });
     let log = RunLog::open(&out.join("metrics.jsonl"), &out.join("radii.csv"), tensors, reached)?;
+    let evaluations = EvaluationLog::open(out.join(run_dir::EVALUATIONS), &source.classes()?, start.resume)?;
 
     let mut run = Run {
         config,
@@ -174,6 +178,7 @@ pub fn train(
         parts,
         stages,
         log,
+        evaluations,
         lr,
         waiting: VecDeque::new(),
         radius_losses: BTreeMap::new(),
@@ -210,7 +215,7 @@ impl Run<'_, '_> {
 
         let mut summary = Summary::default();
         if start.baseline && progress.steps == 0 && self.source.recognised.initialised.is_empty() {
-            self.test(&tests, "pretrained", 0, &mut summary)?;
+            self.test(&tests, "pretrained", 0, None, &mut summary)?;
         }
 
         let config = self.config;
@@ -262,7 +267,7 @@ impl Run<'_, '_> {
                 let paused = Instant::now();
                 self.flush(true)?;
                 self.averaged(|run| {
-                    let evaluation = run.log_evaluation(select_name, &select, step + 1)?;
+                    let (evaluation, _) = run.log_evaluation(select_name, &select, step + 1)?;
                     if post { Ok(()) } else { run.note_best(&evaluation, &mut progress, &mut best) }
                 })?;
                 self.save_state(&mut progress, state_path, setup)?;
@@ -274,9 +279,10 @@ impl Run<'_, '_> {
         }
         self.flush(true)?;
         let steps = self.learner.steps;
-        self.averaged(|run| {
-            let evaluation = run.log_evaluation(select_name, &select, steps)?;
-            run.note_best(&evaluation, &mut progress, &mut best)
+        let logits = self.averaged(|run| {
+            let (evaluation, logits) = run.log_evaluation(select_name, &select, steps)?;
+            run.note_best(&evaluation, &mut progress, &mut best)?;
+            Ok(logits)
         })?;
         summary.seconds = started.elapsed().as_secs_f64();
         summary.steps = steps;
@@ -289,20 +295,27 @@ impl Run<'_, '_> {
         let values = self.learner.snapshot()?;
         self.source.save(&self.out.join("last.safetensors"), &values)?;
         self.write_drift(anchor, &values.w)?;
-        self.test(&tests, "last", steps, &mut summary)?;
-        if start.best && progress.best_steps != steps {
+        if !tests.is_empty() {
+            let temperature = Temperature::fit(&logits);
+            (self.events)(Event::of_temperature(temperature, select_name, "last"));
+            self.test(&tests, "last", steps, temperature, &mut summary)?;
+        }
+        if start.best && progress.best_steps != steps && !tests.is_empty() {
             let values = match best {
                 Some(values) => values,
                 None => Source::open(&self.out.join("best.safetensors"), &config.model_args.overrides())?.snapshot(),
             };
             self.learner.load(&values);
-            self.test(&tests, "best", progress.best_steps, &mut summary)?;
+            let (_, logits) = evaluate_to_fit(&mut self.learner, &select, self.preprocess, self.classes)?;
+            let temperature = Temperature::fit(&logits);
+            (self.events)(Event::of_temperature(temperature, select_name, "best"));
+            self.test(&tests, "best", progress.best_steps, temperature, &mut summary)?;
         }
         Ok(summary)
     }
 
     /// Does `what` at the averaged weights, where there are any.
-    fn averaged(&mut self, what: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {
+    fn averaged<T>(&mut self, what: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
         let Some(ema) = &self.parts.ema else { return what(self) };
         let (own, average) = (self.learner.snapshot()?, ema.snapshot(&self.learner)?);
         self.learner.load(&average);
@@ -414,12 +427,12 @@ impl Run<'_, '_> {
         Error::Train(format!("{what} is not a finite number; {kept}: try a lower --lr, --warmup-steps or --clip-norm"))
     }
 
-    fn log_evaluation(&mut self, name: &str, images: &Arc<ImageCache>, steps: u64) -> Result<Evaluation> {
-        let evaluation = evaluate(&mut self.learner, images, self.preprocess, self.classes)?;
+    fn log_evaluation(&mut self, name: &str, images: &Arc<ImageCache>, steps: u64) -> Result<(Evaluation, Logits)> {
+        let (evaluation, logits) = evaluate_to_fit(&mut self.learner, images, self.preprocess, self.classes)?;
         let result = TestResult { name: name.into(), model: "last", id: None, evaluation: evaluation.clone() };
         self.log.metric(&self.line(&result, steps, false))?;
         (self.events)(Event::Evaluated(result));
-        Ok(evaluation)
+        Ok((evaluation, logits))
     }
 
     /// A line of `metrics.jsonl` about an evaluation after `steps` steps.
@@ -434,7 +447,12 @@ impl Run<'_, '_> {
             "top1": e.top1,
             "top5": e.top5,
             "ece": e.ece,
+            "brier": e.brier,
         });
+        if let Some(c) = &e.calibrated {
+            line["temperature"] = json!(c.temperature);
+            line["calibrated"] = json!({"loss": c.loss, "ece": c.ece, "brier": c.brier});
+        }
         if is_final {
             line["final"] = json!(true);
             line["model"] = json!(result.model);
@@ -466,12 +484,15 @@ impl Run<'_, '_> {
         tests: &[(String, Option<bool>, Arc<ImageCache>)],
         model: &'static str,
         steps: u64,
+        temperature: Option<Temperature>,
         summary: &mut Summary,
     ) -> Result<()> {
+        let temperature = temperature.map(|t| t.value);
         for (name, id, images) in tests {
-            let evaluation = evaluate(&mut self.learner, images, self.preprocess, self.classes)?;
+            let evaluation = evaluate_at(&mut self.learner, images, self.preprocess, self.classes, temperature)?;
             let result = TestResult { name: name.clone(), model, id: *id, evaluation };
             self.log.metric(&self.line(&result, steps, true))?;
+            self.evaluations.write(&result)?;
             (self.events)(Event::Evaluated(result.clone()));
             summary.tests.push(result);
         }
