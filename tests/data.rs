@@ -71,11 +71,8 @@ fn preprocess(image_size: usize) -> Preprocess {
 fn decodes_every_kind_as_pillow_does() {
     let count = for_each_golden("decode", |name, shape, expected| {
         let image = decode(image_file(name)).unwrap();
-        // JPEG leaves the rounding of the transform, of chroma upsampling and of colour conversion to the decoder,
-        // which adds up to a few levels; everything else is exact.
-        let tolerance = if name.ends_with(".jpg") { 4 } else { 0 };
         let difference = max_difference(name, &image, shape, expected);
-        assert!(difference <= tolerance, "{name}: {difference} levels off");
+        assert_eq!(difference, 0, "{name}: {difference} levels off");
     });
     assert!(count >= 56, "{count} images");
 }
