@@ -135,7 +135,7 @@ fn preprocess_reads_and_writes_lower_case_names() {
     for bad in [
         Preprocess { image_size: 0, ..preprocess(8) },
         Preprocess { crop_pct: 0.0, ..preprocess(8) },
-        Preprocess { crop_pct: f32::NAN, ..preprocess(8) },
+        Preprocess { crop_pct: f64::NAN, ..preprocess(8) },
         Preprocess { crop_pct: 9.0, ..preprocess(8) },
         Preprocess { std: [1.0, 0.0, 1.0], ..preprocess(8) },
     ] {
