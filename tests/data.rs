@@ -11,6 +11,8 @@ use tpgm::data::{
 };
 use tpgm::error::{Error, Result};
 
+#[path = "data/preprocess.rs"]
+mod from_configuration;
 #[path = "data/loader.rs"]
 mod loader;
 
