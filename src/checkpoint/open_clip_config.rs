@@ -76,9 +76,10 @@ impl OpenClipConfig {
         }
         match written.get("resize_mode").and_then(Value::as_str) {
             Some("squash") => out.crop_mode = CropMode::Squash,
+            Some("longest") => out.crop_mode = CropMode::Longest,
             None | Some("shortest") => {}
             Some(other) => {
-                return Err(wrong(format!("resize_mode {other} is not supported, only shortest and squash")));
+                return Err(wrong(format!("resize_mode {other} is unknown: it is shortest, longest or squash")));
             }
         }
         out.validate().map_err(|e| wrong(e.to_string()))?;

@@ -161,11 +161,12 @@ impl<'a> TimmConfig<'a> {
         }
         if let Some(value) = self.input("crop_pct") {
             let wrong = || self.error(format!("crop_pct is {value}, expected a number"));
-            out.crop_pct = value.as_f64().ok_or_else(wrong)? as f32;
+            out.crop_pct = value.as_f64().ok_or_else(wrong)?;
         }
         match self.input("crop_mode").and_then(Value::as_str) {
             None | Some("center") => {}
             Some("squash") => out.crop_mode = CropMode::Squash,
+            Some("border") => out.crop_mode = CropMode::Border,
             Some(other) => notes.push(format!("crop_mode {other} of config.json is not supported: center is used")),
         }
         match self.input("interpolation").and_then(Value::as_str) {

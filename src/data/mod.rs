@@ -10,13 +10,14 @@
 //! 5. [`augment`]: the training transforms, each drawn from (seed, epoch, image) and nothing else.
 //! 6. [`loader`]: batches in a fixed order, decoded ahead on other threads, with a cache of decoded images.
 //!
-//! Evaluation follows torchvision's and timm's transforms on Pillow images, bit for bit but for the rounding of JPEG
-//! decoders, because a pre-trained model's accuracy depends on the pixels that it was trained on.
+//! Evaluation follows timm's, torchvision's, OpenCLIP's and transformers' transforms on Pillow images, bit for bit, because
+//! a pre-trained model's accuracy depends on the pixels that it was trained on.
 
 pub mod augment;
 pub mod class_map;
 pub mod dataset;
 pub mod decode;
+mod jpeg;
 pub mod loader;
 mod parse;
 pub mod preprocess;

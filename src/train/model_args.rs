@@ -42,8 +42,9 @@ pub struct ModelArgs {
     pub image_size: Option<usize>,
     /// Share of the resized image that the centre crop keeps [default: the checkpoint's]
     #[arg(long, value_name = "SHARE")]
-    pub crop_pct: Option<f32>,
-    /// center (shorter side, then crop) or squash (both sides) [default: the checkpoint's]
+    pub crop_pct: Option<f64>,
+    /// center (shorter side, then crop), squash (both sides), either with -floor as transformers rounds, border or longest
+    /// (longer side, then the mean or black around) [default: the checkpoint's]
     #[arg(long, value_parser = word::<CropMode>)]
     pub crop_mode: Option<CropMode>,
     /// Subtracted from each channel [default: the checkpoint's]

@@ -134,6 +134,7 @@ fn read(
     let said = [
         (overrides.image_size, "--image-size"),
         (own.preprocess.as_ref().map(|p| p.image_size), "metadata tpgm.preprocess"),
+        (facts.processed_size(), facts.preprocess_file()),
         (written, "config.json"),
         (grid.map(|_| usual_size), "tensor shapes"),
     ];

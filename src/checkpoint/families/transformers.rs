@@ -141,7 +141,7 @@ fn imagenet(image_size: usize) -> Preprocess {
         image_size,
         // 256 pixels for 224, and as much for other sizes.
         crop_pct: 0.875,
-        crop_mode: CropMode::Center,
+        crop_mode: CropMode::CenterFloor,
         interpolation: Interpolation::Bicubic,
         mean: [0.485, 0.456, 0.406],
         std: [0.229, 0.224, 0.225],
@@ -149,7 +149,7 @@ fn imagenet(image_size: usize) -> Preprocess {
 }
 
 fn squash(image_size: usize, interpolation: Interpolation) -> Preprocess {
-    let crop_mode = CropMode::Squash;
+    let crop_mode = CropMode::SquashFloor;
     Preprocess { image_size, crop_pct: 1.0, crop_mode, interpolation, mean: [0.5; 3], std: [0.5; 3] }
 }
 
@@ -226,7 +226,10 @@ fn read_clip(checkpoint: &Checkpoint, place: Place, overrides: &Overrides) -> Re
         eps: 1e-5,
         eps_noted: true,
         activation: None,
-        input: (clip_input, "CLIP's mean and std, bicubic, crop 1"),
+        input: (
+            |size| Preprocess { crop_mode: CropMode::CenterFloor, ..clip_input(size) },
+            "CLIP's mean and std, bicubic, crop 1",
+        ),
         whose: "CLIP",
         unsupported: UNSUPPORTED,
         unneeded: &["embeddings.position_ids"],
