@@ -40,6 +40,7 @@ pub mod pool;
 pub mod relu;
 pub mod residual;
 pub mod sgd;
+pub mod swiglu;
 
 /// A real number of either precision.
 pub trait Float:

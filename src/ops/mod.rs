@@ -27,6 +27,7 @@ pub mod product;
 pub mod relu;
 pub mod residual;
 pub mod sgd;
+pub mod swiglu;
 pub mod tune;
 
 use std::ops::Range;
