@@ -9,6 +9,7 @@ use crate::error::{Error, Result};
 mod names;
 mod open_clip;
 mod resnet;
+mod resnet_pool;
 mod tensors;
 mod timm_vit;
 mod transformers;
