@@ -14,6 +14,7 @@ mod tensors;
 mod timm_vit;
 mod transformers;
 mod vit;
+mod vit_facts;
 mod vit_positions;
 
 /// A family: add a file, and its constant to [`FAMILIES`].
