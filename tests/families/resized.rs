@@ -6,10 +6,11 @@ use tpgm::checkpoint::Overrides;
 use tpgm::error::Error;
 use tpgm::model::ModelConfig;
 use tpgm::model::resnet_config::Pooling;
+use tpgm::train::evaluate::{Classifier, Predictor};
 use tpgm::train::source::Source;
 
-use super::common::{Fixture, fixture_path, relative};
-use super::{LOGITS, learner, predict};
+use super::common::{Fixture, fixture_path, gpu, relative};
+use super::{LOGITS, learner};
 
 fn open(size: Option<usize>) -> Source {
     let overrides = Overrides { heads: Some(4), image_size: size, ..Overrides::default() };
@@ -31,6 +32,10 @@ fn images(size: usize) -> Vec<f32> {
 #[test]
 fn positions_of_an_attention_pool_are_resized_as_timm_does() {
     let golden = Fixture::open("clip_resnet_resized");
+    let predict = |source: &Source, size: usize| {
+        let predictor = Predictor::new(gpu(), source.model(), &source.snapshot(), 2);
+        predictor.unwrap().logits(&images(size), 2).unwrap()
+    };
     for (size, grid) in [(32, 1), (96, 3)] {
         let source = open(Some(size));
         let (shape, values) = positions(&source);
@@ -40,7 +45,7 @@ fn positions_of_an_attention_pool_are_resized_as_timm_does() {
         assert_eq!(values[..40], positions(&open(None)).1[..40], "the mean's own position");
         let note = format!("positions resized from 2 x 2 (64 pixels) to {grid} x {grid} ({size} pixels)");
         assert!(source.recognised.notes.contains(&note), "{:?}", source.recognised.notes);
-        let logits = predict(&source, &source.snapshot(), &images(size));
+        let logits = predict(&source, size);
         let error = relative(&logits, &golden.f32(&format!("{size}.logits")));
         assert!(error < LOGITS, "{size}: {error:e}");
 
@@ -54,7 +59,7 @@ fn positions_of_an_attention_pool_are_resized_as_timm_does() {
         assert_eq!(again.recognised.config, source.recognised.config);
         assert_ne!(positions(&again), positions(&source));
         assert!(again.recognised.resize.is_none());
-        assert_eq!(predict(&again, &again.snapshot(), &images(size)), learner.logits(&images(size), 2).unwrap());
+        assert_eq!(predict(&again, size), learner.logits(&images(size), 2).unwrap());
     }
     // A size for which the network leaves the same grid needs nothing.
     assert!(open(Some(79)).recognised.resize.is_none());
