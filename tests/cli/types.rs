@@ -68,7 +68,11 @@ fn a_checkpoint_of_16_bit_floats_stays_one() {
         assert_eq!(kinds(&after), kinds(&own), "names, types and shapes");
         let kept = metadata(&saved);
         assert!(said.iter().all(|(key, value)| kept.get(key) == Some(value)), "{kept:?}");
-        assert!(after.iter().all(|(name, (.., data))| *data != own[name].2), "every tensor moved");
+        // A norm's weights are near one, where a step of this size is less than BF16 can tell.
+        let matrices =
+            after.iter().filter(|(_, (_, shape, _))| shape.len() > 1 && shape.iter().product::<usize>() > 16);
+        assert!(matrices.clone().count() > 5);
+        matrices.for_each(|(name, (.., data))| assert!(*data != own[name].2, "{name} stayed"));
 
         // What the run itself had when it ended.
         let weights = floats(&tensors(&space.bytes("run/state.safetensors"))["w"].2);
