@@ -76,7 +76,7 @@ macro_rules! stems {
 }
 
 stems! {
-    matmul epilogue column_sum layer_norm gelu residual pool conv2d batch_norm relu max_pool avg_pool patch_embed
+    matmul epilogue column_sum layer_norm gelu swiglu residual pool conv2d batch_norm relu max_pool avg_pool patch_embed
     attention attention_pool l2_normalize average cross_entropy cast half loss_scale sgd adamw norm_clip mars ftp spd l2_sp lerp peak
 }
 
@@ -103,7 +103,7 @@ fn every_stem_has_a_test_and_every_entry_point_a_case() {
             "attention" | "attention_direct" => "const HD = 4u;\nconst HD4 = 1u;\nalias stored = f32;\n",
             "patch_embed" => "alias stored = f32;\n",
             "batch_norm" | "relu" | "avg_pool" | "residual" => "alias elem = vec4f;\n",
-            "column_sum" => "alias elem = vec4f;\nalias stored = vec4f;\n",
+            "column_sum" | "swiglu" => "alias elem = vec4f;\nalias stored = vec4f;\n",
             "mars" | "ftp" | "spd" | "layer_norm" => {
                 "alias elem = f32;\nalias stored = f32;\nconst WIDTH = 1u;\nfn total(x: elem) -> f32 { return x; }\n"
             }

@@ -48,7 +48,9 @@ fn tails(shader: &Shader) -> Vec<String> {
         "batch_norm" | "relu" | "avg_pool" | "residual" => {
             ["vec4f", "f32"].map(|elem| format!("alias elem = {elem};\n")).into()
         }
-        "column_sum" => STORED.map(|(elem, stored)| format!("alias elem = {elem};\nalias stored = {stored};\n")).into(),
+        "column_sum" | "swiglu" => {
+            STORED.map(|(elem, stored)| format!("alias elem = {elem};\nalias stored = {stored};\n")).into()
+        }
         "mars" | "ftp" | "spd" | "layer_norm" => STORED
             .map(|(elem, stored)| {
                 let (width, sum) = if elem == "f32" { (1, "x") } else { (4, "x.x + x.y + (x.z + x.w)") };
@@ -98,7 +100,7 @@ fn overrides(shader: &Shader) -> Vec<(&'static str, &'static [f64])> {
         "conv2d_direct" => vec![("ACCUMULATE", flag), ("COLS", &[16.0, 32.0])],
         "layer_norm" | "pool" => vec![("ACCUMULATE", flag)],
         "relu" => vec![("WG", lanes), ("ACCUMULATE", flag)],
-        "residual" | "gelu" | "adamw" | "lerp" => vec![("WG", lanes)],
+        "residual" | "gelu" | "swiglu" | "adamw" | "lerp" => vec![("WG", lanes)],
         "batch_norm" => vec![("WG", lanes), ("TRAIN", flag), ("RELU", flag), ("SHORTCUT", flag)],
         "cross_entropy" | "norm_clip" | "loss_scale" | "max_pool" | "avg_pool" | "attention_pool" | "l2_normalize" => {
             vec![("WG", lanes)]

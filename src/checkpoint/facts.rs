@@ -73,6 +73,15 @@ impl<'a> Facts<'a> {
         }
     }
 
+    /// An error where the activation of gated MLPs is written and is not SiLU. transformers has no other there, whatever
+    /// `hidden_act` says.
+    pub(super) fn check_gate(&self) -> Result<()> {
+        match self {
+            Self::Timm(config) => config.check_gate(),
+            Self::Transformers(_) | Self::OpenClip(_) => Ok(()),
+        }
+    }
+
     /// Layer norm's epsilon.
     pub(super) fn eps(&self) -> Result<Option<f32>> {
         match self {

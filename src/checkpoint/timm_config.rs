@@ -129,6 +129,14 @@ impl<'a> TimmConfig<'a> {
         })
     }
 
+    /// An error where gated MLPs have another activation than SiLU.
+    pub(super) fn check_gate(&self) -> Result<()> {
+        match self.arg("act_layer").filter(|act| !["silu", "swish"].iter().any(|silu| **act == *silu)) {
+            Some(act) => Err(self.error(format!("model_args.act_layer is {act}, gated MLPs are supported with silu"))),
+            None => Ok(()),
+        }
+    }
+
     /// The pooling, where it is written.
     pub(super) fn pool(&self) -> Result<Option<Pool>> {
         match self.arg("global_pool").or_else(|| self.input("global_pool")).and_then(Value::as_str) {

@@ -44,6 +44,7 @@ pub mod relu;
 pub mod residual;
 pub mod sgd;
 pub mod spd;
+pub mod swiglu;
 
 /// A real number of either precision.
 pub trait Float:

@@ -94,6 +94,7 @@ shaders! {
     COLUMN_SUM "column_sum" [];
     LAYER_NORM "layer_norm" [REDUCE, FOLD];
     GELU "gelu" [FOLD, GELU_FUNCTIONS];
+    SWIGLU "swiglu" [FOLD];
     ATTENTION "attention" [];
     ATTENTION_DIRECT "attention_direct" [];
     ATTENTION_POOL "attention_pool" [REDUCE, FOLD];

@@ -16,6 +16,7 @@ pub mod resnet_config;
 mod resnet_layers;
 pub mod vit;
 mod vit_activations;
+mod vit_mlp;
 mod vit_pool;
 mod vit_tail;
 

@@ -31,6 +31,7 @@ pub mod relu;
 pub mod residual;
 pub mod sgd;
 pub mod spd;
+pub mod swiglu;
 pub mod tune;
 
 use std::ops::Range;

@@ -40,6 +40,7 @@ pub fn stems() -> &'static [(&'static str, Stem)] {
         ("column_sum", linear::column_sum),
         ("layer_norm", norm::layer_norm),
         ("gelu", pointwise::gelu),
+        ("swiglu", pointwise::swiglu),
         ("residual", pointwise::residual),
         ("pool", pointwise::pool),
         ("conv2d", conv::conv2d),

@@ -78,6 +78,15 @@ fn anchor(pretrained: &Source, finetuned: &Source) -> Result<(Vec<f32>, Vec<bool
         let own = known.get(name.as_str()).filter(|(own, _)| *own == shape);
         if own.is_none() && !finetuned.recognised.config.is_head(name) {
             let path = pretrained.checkpoint.path();
+            let (from, to) = (&pretrained.recognised.config, &finetuned.recognised.config);
+            if known.contains_key(name.as_str()) && from.image_size() != to.image_size() {
+                let what = format!(
+                    "its positions are for images of {} pixels, the fine-tuned model's for {}: give --image-size {1}",
+                    from.image_size(),
+                    to.image_size()
+                );
+                return Err(Error::checkpoint(path, what));
+            }
             let what = match known.get(name.as_str()) {
                 Some((own, _)) => format!("tensor {name} has shape {own:?}, the fine-tuned model's {shape:?}"),
                 None => format!("tensor {name} is missing, the fine-tuned model has it"),

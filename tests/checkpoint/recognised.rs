@@ -322,7 +322,8 @@ fn parts_that_change_the_result_are_refused_and_others_ignored() {
     for (name, what) in [
         ("blocks.0.attn.q_norm.weight", "query-key normalisation"),
         ("blocks.1.attn.k_norm.weight", "query-key normalisation"),
-        ("blocks.0.mlp.w12.weight", "SwiGLU"),
+        ("blocks.0.mlp.w12.weight", "belongs to a part that a timm ViT does not have"),
+        ("blocks.0.mlp.fc1_g.weight", "SwiGLU in two tensors"),
         ("blocks.0.attn.q_bias", "belongs to a part that a timm ViT does not have"),
         ("patch_embed.norm.weight", "norm in the patch embedding"),
     ] {

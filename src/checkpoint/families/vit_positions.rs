@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::model::config::{Positions, VitConfig};
 
 /// Pixels along a side, at most: what preprocessing takes.
-const MAX_SIZE: usize = 1 << 14;
+pub(super) const MAX_SIZE: usize = 1 << 14;
 
 impl Reader<'_> {
     /// From the number of positions, which lie on a square grid of patches: the image size, and which tokens have one.
