@@ -79,34 +79,46 @@ pub fn overlaps(sets: &[(&str, &Dataset)], guarded: usize) -> Result<Vec<Overlap
     Ok(found)
 }
 
+/// One content of a file.
+struct Content<'a> {
+    path: &'a Path,
+    /// The places of the data sets that have it.
+    sets: BTreeSet<usize>,
+}
+
 /// The hash of the pixels by the hash of the file, for every file that could be another's image.
 fn pixel_hashes(sets: &[(&str, &Dataset)], bytes: &[Vec<[u8; 32]>]) -> HashMap<[u8; 32], [u8; 32]> {
-    let mut files: BTreeMap<[u8; 32], (&Path, BTreeSet<usize>)> = BTreeMap::new();
+    let mut contents: BTreeMap<[u8; 32], Content> = BTreeMap::new();
     for (set, ((_, dataset), hashes)) in sets.iter().zip(bytes).enumerate() {
         for (item, hash) in dataset.items.iter().zip(hashes) {
-            files.entry(*hash).or_insert_with(|| (&item.path, BTreeSet::new())).1.insert(set);
+            let new = || Content { path: &item.path, sets: BTreeSet::new() };
+            contents.entry(*hash).or_insert_with(new).sets.insert(set);
         }
     }
-    let files: Vec<([u8; 32], &Path, BTreeSet<usize>)> = files.into_iter().map(|(h, (p, s))| (h, p, s)).collect();
-    let sizes: Vec<Option<[u32; 2]>> = files.par_iter().map(|(_, path, _)| size(path)).collect();
+    let sizes: Vec<Option<[u32; 2]>> = contents.par_iter().map(|(_, content)| size(content.path)).collect();
     let mut met: HashMap<[u32; 2], (usize, BTreeSet<usize>)> = HashMap::new();
-    for ((_, _, sets), size) in files.iter().zip(&sizes) {
+    for (content, size) in contents.values().zip(&sizes) {
         if let Some(size) = size {
-            let entry = met.entry(*size).or_default();
-            entry.0 += 1;
-            entry.1.extend(sets);
+            let (files, sets) = met.entry(*size).or_default();
+            *files += 1;
+            sets.extend(&content.sets);
         }
     }
-    let alone = |size: &[u32; 2]| met.get(size).is_none_or(|(files, sets)| *files < 2 || sets.len() < 2);
-    let wanted: Vec<_> = files.iter().zip(sizes).filter(|(_, size)| size.is_some_and(|size| !alone(&size))).collect();
-    let hash = |((hash, path, _), _): &(&([u8; 32], &Path, BTreeSet<usize>), Option<[u32; 2]>)| {
+    let shared = |size: &[u32; 2]| met.get(size).is_some_and(|(files, sets)| *files > 1 && sets.len() > 1);
+    let wanted: Vec<([u8; 32], &Path)> = contents
+        .iter()
+        .zip(&sizes)
+        .filter(|(_, size)| size.as_ref().is_some_and(shared))
+        .map(|((hash, content), _)| (*hash, content.path))
+        .collect();
+    let pixels = |(hash, path): &([u8; 32], &Path)| {
         let image = decode(path).ok()?;
         let mut hasher = Sha256::new();
         hasher.update(image.width().to_le_bytes());
         hasher.update(image.as_raw());
         Some((*hash, hasher.finalize().into()))
     };
-    wanted.par_iter().filter_map(hash).collect()
+    wanted.par_iter().filter_map(pixels).collect()
 }
 
 /// Width and height by the file's header, the shorter first, since the image may lie on its side.
