@@ -5,6 +5,7 @@
 //! together.
 
 mod charts;
+mod corrupted;
 mod html;
 pub mod read;
 mod svg;

@@ -2,16 +2,19 @@
 //! the loop that ties a learner and a method together.
 
 pub mod config;
+pub mod corrupted;
 pub mod evaluate;
 pub mod events;
 pub mod exclude;
 pub mod fit;
+pub mod leaks;
 pub mod project;
 pub mod run_dir;
 pub mod schedule;
 pub mod source;
 pub mod splits;
 pub mod state;
+pub mod subset;
 pub mod trainer;
 pub mod tuning;
 pub mod verify;
