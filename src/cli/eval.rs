@@ -3,15 +3,19 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use serde_json::{Value, json};
 
+use crate::cli::corrupted::{Copies, json_rows, severity_table};
 use crate::cli::table::{percent, table};
 use crate::cli::{RunArgs, print, print_json, scores};
-use crate::data::{ClassMap, ImageCache};
+use crate::data::loader::CACHE_BYTES;
+use crate::data::{ClassMap, ImageCache, corrupt};
 use crate::error::{Error, Result};
-use crate::train::evaluate::{Evaluation, Predictor, evaluate_at, evaluate_to_fit};
+use crate::train::evaluate::{Evaluation, Predictor, evaluate_to_fit};
 use crate::train::model_args::ModelArgs;
 use crate::train::source::Source;
 use crate::train::splits::named_paths;
+use crate::train::subset::{self, classes_with_images, evaluate_among};
 
 /// Flags of `eval`.
 #[derive(Args, Debug)]
@@ -28,6 +32,15 @@ pub(super) struct EvalArgs {
     /// Which folder is which output of the model: `folder name` a line, or imagenet_class_index.json
     #[arg(long, value_name = "FILE")]
     class_map: Option<PathBuf>,
+    /// Corrupted copies of every data set as well: KIND, KIND:SEVERITY or KIND:A..B, or all
+    #[arg(long, value_name = "KIND[:SEVERITY]", num_args = 1..)]
+    corrupt: Vec<String>,
+    /// Decides what is random in --corrupt
+    #[arg(long, value_name = "SEED", default_value_t = 0)]
+    corrupt_seed: u64,
+    /// On each data set, let the model answer only with classes that the set has images of (ImageNet-A, -R)
+    #[arg(long)]
+    subset: bool,
     /// Accuracy by class as well
     #[arg(long)]
     per_class: bool,
@@ -53,6 +66,7 @@ pub(super) fn run(args: EvalArgs) -> Result<()> {
     if args.batch_size == 0 {
         return Err(Error::Usage("--batch-size must be greater than 0".into()));
     }
+    let corruptions = corrupt::parse(&args.corrupt, args.corrupt_seed)?;
     let source = Source::open(&args.model, &args.model_args.overrides())?;
     let map = args.class_map.as_deref();
     let classes = source.classes_by(map)?;
@@ -79,9 +93,16 @@ pub(super) fn run(args: EvalArgs) -> Result<()> {
     };
     let at = temperature.map(|(_, t)| t.value);
     let mut results: Vec<(&str, Evaluation)> = Vec::new();
-    for (name, images) in &sets {
-        let images = ImageCache::new(images.clone(), 0);
-        results.push((name, evaluate_at(&mut model, &images, &preprocess, classes.len(), at)?));
+    let mut corrupted: Vec<Copies> = Vec::new();
+    for (name, dataset) in &sets {
+        if let Some(note) = subset::note(name, dataset, args.subset) {
+            eprintln!("{note}");
+        }
+        // What is decoded is kept for the copies.
+        let images = ImageCache::new(dataset.clone(), if corruptions.is_empty() { 0 } else { CACHE_BYTES });
+        let mut among = |images: &_| evaluate_among(&mut model, images, &preprocess, classes.len(), args.subset, at);
+        results.push((name, among(&images)?));
+        corrupted.push(corruptions.iter().map(|c| Ok((*c, among(&images.corrupted(*c))?))).collect::<Result<_>>()?);
     }
     if let Some(path) = &args.confusion {
         scores::write_confusion(path, &classes, &results)?;
@@ -97,11 +118,30 @@ pub(super) fn run(args: EvalArgs) -> Result<()> {
             }
             row
         };
-        return print_json(&results.iter().map(row).collect::<Vec<_>>());
+        let mut rows: Vec<Value> = results.iter().map(row).collect();
+        for (i, ((name, dataset), copies)) in sets.iter().zip(&corrupted).enumerate() {
+            let subset = args.subset.then(|| classes_with_images(dataset));
+            if let Some(classes) = subset {
+                rows[i]["subset"] = json!(classes);
+            }
+            rows.extend(json_rows(name, copies, subset));
+        }
+        return print_json(&rows);
     }
     print(&scores::table_of(&results))?;
     if let Some((name, t)) = temperature {
         print(&format!("temperature T = {:.4}, fitted on {name}\n", t.value))?;
+    }
+    if args.subset {
+        for (name, dataset) in &sets {
+            let (has, of) = (classes_with_images(dataset), classes.len());
+            print(&format!("{name}: answers among its {has} of {of} classes (--subset)\n"))?;
+        }
+    }
+    if !corruptions.is_empty() {
+        for ((name, clean), copies) in results.iter().zip(&corrupted) {
+            print(&severity_table(name, clean, copies))?;
+        }
     }
     if args.per_class {
         let mut header = vec!["class"];

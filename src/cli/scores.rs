@@ -67,7 +67,7 @@ pub(super) fn table_of(results: &[(&str, Evaluation)]) -> String {
 pub(super) fn warn_of_leaks(fitted_on: &(&str, Dataset), sets: &[(&str, Dataset)]) -> Result<()> {
     let (name, images) = fitted_on;
     for (other, others) in sets {
-        if let Some(twin) = overlaps(&[(*name, images), (*other, others)])?.first() {
+        if let Some(twin) = overlaps(&[(*name, images), (*other, others)], 1)?.first() {
             let example = twin.second.1.display();
             eprintln!(
                 "warning: {name} and {other} share images, such as {example}: the temperature will flatter on {other}"

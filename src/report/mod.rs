@@ -8,6 +8,7 @@
 mod charts;
 mod classes;
 mod confusion;
+mod corrupted;
 pub mod evaluations;
 mod figures;
 mod html;

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
+use super::corrupted;
 use super::evaluations::Evaluations;
 use crate::error::{Error, Result};
 use crate::train::run_dir::EVALUATIONS;
@@ -251,6 +252,7 @@ fn metrics(path: &Path) -> Result<(Vec<TrainPoint>, Vec<Eval>)> {
     let text = text(path)?;
     let lines: Vec<(usize, &str)> = text.lines().enumerate().filter(|(_, l)| !l.trim().is_empty()).collect();
     let (mut train, mut evals): (Vec<TrainPoint>, Vec<Eval>) = (Vec::new(), Vec::new());
+    let mut copies = Vec::new();
     for (at, (index, line)) in lines.iter().enumerate() {
         let fail = |what: String| Error::data(path, format!("line {}: {what}", index + 1));
         let object: Map<String, Value> = match serde_json::from_str(line) {
@@ -258,7 +260,9 @@ fn metrics(path: &Path) -> Result<(Vec<TrainPoint>, Vec<Eval>)> {
             Err(_) if at + 1 == lines.len() => break, // the run was stopped in the middle of a write
             Err(e) => return Err(fail(format!("not a JSON object ({e}); delete the line to go on without it"))),
         };
-        if object.contains_key("eval") {
+        if object.contains_key("corruption") {
+            corrupted::add(&mut copies, eval(&object).map_err(fail)?);
+        } else if object.contains_key("eval") {
             evals.push(eval(&object).map_err(fail)?);
         } else {
             let point = train_point(&object).map_err(fail)?;
@@ -270,6 +274,7 @@ fn metrics(path: &Path) -> Result<(Vec<TrainPoint>, Vec<Eval>)> {
             train.push(point);
         }
     }
+    evals.extend(copies.into_iter().map(|(mean, _)| mean));
     Ok((train, evals))
 }
 

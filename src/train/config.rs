@@ -5,12 +5,13 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde::{Deserialize, Serialize};
 
-use crate::data::Augment;
+use crate::data::{Augment, Corruption};
 use crate::error::{Error, Result};
 use crate::method::{BatchNorm, LossScaling, Optimizer};
 use crate::model::Precision;
 use crate::ops::adamw::AdamW;
 use crate::ops::sgd::Sgd;
+use crate::train::corrupted::corruptions;
 use crate::train::fit::MicroBatch;
 use crate::train::method_args::{Method, MethodArgs, MethodConfig};
 use crate::train::model_args::{ModelArgs, word};
@@ -50,6 +51,15 @@ pub struct TrainArgs {
     /// Names of the test sets that are in-distribution; the others then count as out-of-distribution
     #[arg(long, value_name = "NAME", num_args = 1..)]
     pub id: Option<Vec<String>>,
+    /// Corrupted copies of the in-distribution test sets as further OOD sets: KIND, KIND:SEVERITY or KIND:A..B, or all
+    #[arg(long, value_name = "KIND[:SEVERITY]", num_args = 1..)]
+    pub corrupt: Option<Vec<String>>,
+    /// On each test set, let the model answer only with classes that the set has images of (ImageNet-A, -R)
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    pub subset: Option<bool>,
+    /// Refuse to start where two splits share an image by content, instead of a warning
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    pub strict_splits: Option<bool>,
     /// Folder that the paths of list files and CSVs are relative to [default: the file's own]
     #[arg(long, value_name = "DIR")]
     pub root: Option<PathBuf>,
@@ -156,7 +166,8 @@ impl TrainArgs {
             // What another method's defaults made of them.
             (under.weight_decay, under.bn) = (None, None);
         }
-        overlay!(over, under; model, train, val, select, test, id, root, class_map, epochs, steps, batch_size, micro_batch, memory_limit,
+        overlay!(over, under; model, train, val, select, test, id, corrupt, subset, strict_splits, root, class_map, epochs, steps, batch_size,
+            micro_batch, memory_limit,
             recompute, precision, loss_scale, optimizer,
             lr, momentum, nesterov, weight_decay, lr_schedule, warmup_steps, clip_norm, label_smoothing, augment, bn,
             no_shuffle, seed, eval_every);
@@ -204,6 +215,9 @@ impl TrainArgs {
             select: self.select,
             test: self.test.unwrap_or_default(),
             id: self.id.unwrap_or_default(),
+            corrupt: self.corrupt.unwrap_or_default(),
+            subset: self.subset.unwrap_or(false),
+            strict_splits: self.strict_splits.unwrap_or(false),
             root: self.root,
             class_map: self.class_map,
             model_args: self.model_args,
@@ -266,6 +280,9 @@ pub struct TrainConfig {
     pub select: Option<PathBuf>,
     pub test: Vec<String>,
     pub id: Vec<String>,
+    pub corrupt: Vec<String>,
+    pub subset: bool,
+    pub strict_splits: bool,
     pub root: Option<PathBuf>,
     pub class_map: Option<PathBuf>,
     pub epochs: Option<u64>,
@@ -324,6 +341,7 @@ impl TrainConfig {
         if self.nesterov && self.momentum == 0.0 {
             return Err(Error::Usage("--nesterov needs a --momentum above 0".into()));
         }
+        self.corruptions()?;
         let names: Vec<&str> = self.tests()?.iter().map(|t| t.0).collect();
         match self.id.iter().find(|name| !names.contains(&name.as_str())) {
             Some(name) => Err(Error::Usage(format!("--id {name}: there is no --test {name}=PATH"))),
@@ -337,6 +355,11 @@ impl TrainConfig {
             .into_iter()
             .map(|(name, path)| Ok((name, path, (!self.id.is_empty()).then(|| self.id.iter().any(|id| id == name)))))
             .collect()
+    }
+
+    /// The corruptions that the test sets are copied with.
+    pub fn corruptions(&self) -> Result<Vec<Corruption>> {
+        corruptions(&self.corrupt, self.test.len())
     }
 
     /// f16 with its loss scaling; none for f32.

@@ -1,5 +1,8 @@
 //! What goes into a run besides its configuration, and what comes out of it besides its directory.
 
+use serde_json::{Value, json};
+
+use crate::data::Corruption;
 use crate::train::calibration::Temperature;
 use crate::train::evaluate::Evaluation;
 
@@ -50,8 +53,25 @@ pub struct TestResult {
     pub model: &'static str,
     /// Whether the set is in-distribution, where that was said.
     pub id: Option<bool>,
+    /// What was done to its images.
+    pub corruption: Option<Corruption>,
+    /// The number of classes that answers were held to.
+    pub subset: Option<usize>,
     /// The figures.
     pub evaluation: Evaluation,
+}
+
+impl TestResult {
+    /// Adds to a JSON object how the set was made and read: `corruption` and `severity`, and `subset`, where they apply.
+    pub fn describe(&self, line: &mut Value) {
+        if let Some(corruption) = self.corruption {
+            line["corruption"] = json!(corruption.kind);
+            line["severity"] = json!(corruption.severity());
+        }
+        if let Some(classes) = self.subset {
+            line["subset"] = json!(classes);
+        }
+    }
 }
 
 /// What a finished run came to.

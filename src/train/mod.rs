@@ -3,11 +3,13 @@
 
 pub mod calibration;
 pub mod config;
+pub mod corrupted;
 pub mod evaluate;
 pub mod evaluations;
 pub mod events;
 pub mod exclude;
 pub mod fit;
+pub mod leaks;
 pub mod method_args;
 pub mod model_args;
 mod overlay;
@@ -18,6 +20,7 @@ pub mod schedule;
 pub mod source;
 pub mod splits;
 pub mod state;
+pub mod subset;
 pub mod trainer;
 pub mod tuning;
 pub mod verify;

@@ -203,6 +203,9 @@ pub const EVALUATIONS: &str = "evaluations.jsonl";
 /// The variants of products that the run goes by.
 pub const TUNING: &str = "tuning.json";
 
+/// The images that splits share.
+pub const LEAKS: &str = "leaks.csv";
+
 /// `drift.csv`: how far each tensor ended from the anchor.
 pub fn write_drift(path: &Path, step: u64, rows: &[(String, f64, f64, usize)]) -> Result<()> {
     let mut csv = csv::Writer::from_writer(Vec::new());

@@ -13,17 +13,20 @@ use crate::gpu::Gpu;
 use crate::method::{BatchNorm, Learner, Settings, Snapshot, StepRecord};
 use crate::train::calibration::{Logits, Temperature};
 use crate::train::config::TrainConfig;
-use crate::train::evaluate::{Evaluation, evaluate_at, evaluate_to_fit};
+use crate::train::corrupted::{self, Test};
+use crate::train::evaluate::{Evaluation, evaluate_to_fit};
 use crate::train::evaluations::EvaluationLog;
 use crate::train::events::{Event, Start, Summary, TestResult};
 use crate::train::exclude::excluded;
 use crate::train::fit::{self, MicroBatch};
+use crate::train::leaks::Leaks;
 use crate::train::parts::{self, Parts, Stages};
 use crate::train::run_dir::{self, Reached, RunLog};
 use crate::train::schedule::LearningRate;
 use crate::train::source::Source;
 use crate::train::splits::Splits;
 use crate::train::state::{self, Progress};
+use crate::train::subset::{classes_with_images, evaluate_among};
 use crate::train::tuning;
 
 /// Decoded images that the splits of a run keep in memory, each.
@@ -66,9 +69,12 @@ pub fn train(
     for note in &source.recognised.notes {
         events(Event::Note(note.clone()));
     }
-    for warning in splits.leaks()? {
-        events(Event::Warning(warning));
+    splits.notes(config).into_iter().for_each(|note| events(Event::Note(note)));
+    let leaks = Leaks::find(&splits)?;
+    if config.strict_splits {
+        leaks.refuse()?;
     }
+    leaks.warnings().into_iter().for_each(|warning| events(Event::Warning(warning)));
     let preprocess = source.recognised.preprocess.clone();
     let model = source.model();
     let start_values = source.snapshot();
@@ -157,6 +163,7 @@ pub fn train(
     learner.begin(stage, since)?;
     crate::checkpoint::atomic_write(&config_path, setup.as_bytes())?;
     tuning::write_choices(gpu, &out.join(run_dir::TUNING))?;
+    leaks.write(&out.join(run_dir::LEAKS))?;
     let layout = learner.model.layout();
     let tensors = parts.radii().into_iter().map(|(t, rows)| (layout.params[t].name.clone(), rows)).collect();
     let post = method.is_post();
@@ -210,8 +217,8 @@ impl Run<'_, '_> {
         let (train_images, val_images) = (cache(&splits.train), cache(&splits.val));
         let select = splits.select.as_ref().map_or(val_images.clone(), cache);
         let select_name = if splits.select.is_some() { "select" } else { "val" };
-        let tests: Vec<(String, Option<bool>, Arc<ImageCache>)> =
-            splits.tests.iter().map(|t| (t.name.clone(), t.id, cache(&t.images))).collect();
+        let tests = splits.tests.iter().map(|t| (t.name.clone(), t.id, cache(&t.images))).collect();
+        let tests = corrupted::with_copies(tests, &self.config.corruptions()?);
 
         let mut summary = Summary::default();
         if start.baseline && progress.steps == 0 && self.source.recognised.initialised.is_empty() {
@@ -429,7 +436,14 @@ impl Run<'_, '_> {
 
     fn log_evaluation(&mut self, name: &str, images: &Arc<ImageCache>, steps: u64) -> Result<(Evaluation, Logits)> {
         let (evaluation, logits) = evaluate_to_fit(&mut self.learner, images, self.preprocess, self.classes)?;
-        let result = TestResult { name: name.into(), model: "last", id: None, evaluation: evaluation.clone() };
+        let result = TestResult {
+            name: name.into(),
+            model: "last",
+            id: None,
+            corruption: None,
+            subset: None,
+            evaluation: evaluation.clone(),
+        };
         self.log.metric(&self.line(&result, steps, false))?;
         (self.events)(Event::Evaluated(result));
         Ok((evaluation, logits))
@@ -463,6 +477,7 @@ impl Run<'_, '_> {
                 line["kind"] = json!(if id { "id" } else { "ood" });
             }
         }
+        result.describe(&mut line);
         line
     }
 
@@ -481,7 +496,7 @@ impl Run<'_, '_> {
 
     fn test(
         &mut self,
-        tests: &[(String, Option<bool>, Arc<ImageCache>)],
+        tests: &[Test],
         model: &'static str,
         steps: u64,
         temperature: Option<Temperature>,
@@ -489,8 +504,11 @@ impl Run<'_, '_> {
     ) -> Result<()> {
         let temperature = temperature.map(|t| t.value);
         for (name, id, images) in tests {
-            let evaluation = evaluate_at(&mut self.learner, images, self.preprocess, self.classes, temperature)?;
-            let result = TestResult { name: name.clone(), model, id: *id, evaluation };
+            let among = self.config.subset;
+            let evaluation =
+                evaluate_among(&mut self.learner, images, self.preprocess, self.classes, among, temperature)?;
+            let (corruption, subset) = (images.corruption(), among.then(|| classes_with_images(images.dataset())));
+            let result = TestResult { name: name.clone(), model, id: *id, corruption, subset, evaluation };
             self.log.metric(&self.line(&result, steps, true))?;
             self.evaluations.write(&result)?;
             (self.events)(Event::Evaluated(result.clone()));
