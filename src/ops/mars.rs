@@ -152,7 +152,7 @@ impl Mars {
             ("SHARED", flag(!r.for_cpu)),
             ("SCALED", flag(scaled)),
         ];
-        r.gpu.kernel(&shaders::MARS, entry, &constants, &elem_sum(width).1)
+        r.kernel_with(&shaders::MARS, entry, &constants, &elem_sum(width).1)
     }
 
     /// Records `entry` once a segment and width; `arenas` are cut to it, `whole` are bound as they are.
