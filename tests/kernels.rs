@@ -98,6 +98,9 @@ fn every_stem_has_a_test_and_every_entry_point_a_case() {
         if shader.name.ends_with("_direct") && !gpu.has_wide_subgroups() {
             continue;
         }
+        if shader.name.ends_with("_subgroup") && !gpu.has_subgroups() {
+            continue;
+        }
         let formats = "alias operand = f32;\nalias result = f32;\n";
         let tail = match shader.name {
             "attention" | "attention_direct" => "const HD = 4u;\nconst HD4 = 1u;\nalias stored = f32;\n",
@@ -117,7 +120,7 @@ fn every_stem_has_a_test_and_every_entry_point_a_case() {
             "gelu" => "const KIND = 0u;\nalias elem = f32;\n",
             "conv2d" => "const TILE = 64u;\n",
             "matmul" => &format!("const TILE = 64u;\n{formats}{}", shaders::Epilogue::None.text()),
-            "matmul_direct" => &format!("{formats}{}", shaders::Epilogue::None.text()),
+            "matmul_direct" | "matmul_subgroup" => &format!("{formats}{}", shaders::Epilogue::None.text()),
             _ => "",
         };
         let (module, _) = tpgm::gpu::kernel::parse(shader.name, &shader.source(tail)).unwrap_or_else(|e| panic!("{e}"));

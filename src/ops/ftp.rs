@@ -36,7 +36,7 @@ impl Ftp {
     fn kernel(&self, r: &Recorder, entry: &str, width: usize, scaled: bool) -> Result<Arc<Kernel>> {
         let flag = |on: bool| f64::from(u8::from(on));
         let constants = [("WG", r.reduce_lanes() as f64), ("SHARED", flag(!r.for_cpu)), ("SCALED", flag(scaled))];
-        r.gpu.kernel(&shaders::FTP, entry, &constants, &elem_sum(width).1)
+        r.kernel_with(&shaders::FTP, entry, &constants, &elem_sum(width).1)
     }
 
     fn params(&self) -> Params {

@@ -149,7 +149,7 @@ impl Mars {
         let mut constants =
             vec![("WG", r.reduce_lanes() as f64), ("L2", flag(self.norm == Norm::L2)), ("SHARED", flag(!r.for_cpu))];
         constants.extend(own.iter().map(|(name, on)| (*name, flag(*on))));
-        r.gpu.kernel(&shaders::MARS, entry, &constants, &elem_sum(width).1)
+        r.kernel_with(&shaders::MARS, entry, &constants, &elem_sum(width).1)
     }
 
     /// Cuts `arenas` to each segment and width in turn: `record` gets them as views, the kernel's place in the tables

@@ -49,7 +49,7 @@ impl Spd {
     fn kernel(&self, r: &Recorder, entry: &str, width: usize, distance: bool) -> Result<Arc<Kernel>> {
         let flag = |on: bool| f64::from(u8::from(on));
         let constants = [("WG", r.reduce_lanes() as f64), ("SHARED", flag(!r.for_cpu)), ("DISTANCE", flag(distance))];
-        r.gpu.kernel(&shaders::SPD, entry, &constants, &elem_sum(width).1)
+        r.kernel_with(&shaders::SPD, entry, &constants, &elem_sum(width).1)
     }
 
     fn each_tensor(&self, r: &mut Recorder, entry: &str, distance: bool, lambda: f32) -> Result<()> {

@@ -140,7 +140,7 @@ fn column_sum(s: &mut Suite) -> Result<()> {
 
 /// From the f32 stream to f16 and back.
 fn layer_norm(s: &mut Suite) -> Result<()> {
-    for launch in Launch::all(s.gpu) {
+    for launch in Launch::reductions(s.gpu) {
         for (rows, cols) in [(3, 65), (65, 64), (197, 36), (2, 768)] {
             let dims = ops::layer_norm::Dims { rows, cols, eps: 1e-6 };
             let mut random = Random::new((rows * cols) as u64);
@@ -386,7 +386,7 @@ pub(super) fn loss_scale(s: &mut Suite) -> Result<()> {
 
 /// Halved by one radius gradient of the iteration's own slot that is not finite.
 fn observe(s: &mut Suite) -> Result<()> {
-    for launch in Launch::all(s.gpu) {
+    for launch in Launch::reductions(s.gpu) {
         for (tensors, bad, halved) in
             [(1, None, false), (1, Some((1, 0)), true), (197, Some((1, 150)), true), (3, Some((0, 1)), false)]
         {

@@ -44,7 +44,7 @@ pub(super) fn mars(s: &mut Suite) -> Result<()> {
     let whole = vec![Segment { offset: 0, len: layout.len }];
     let cut = layout.segments(10_048 * 4)?;
     assert!(cut.len() >= 3, "the largest tensor alone must not take all");
-    for launch in Launch::all(s.gpu) {
+    for launch in Launch::reductions(s.gpu) {
         for norm in [Norm::Mars, Norm::L2] {
             for (how, segments) in [("whole", &whole), ("cut", &cut)] {
                 let setting = Setting { launch, norm, how, segments, layout: &layout };
