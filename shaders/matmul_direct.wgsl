@@ -7,8 +7,8 @@
 //
 //   out [m, n], bias [n]; all row-major and contiguous. `=`, or `+=` with ACCUMULATE. The vec4 entries
 //   hand the sum on to the epilogue that the host appends, one of lib/epilogue_*.wgsl, and write what it makes of it.
-//   The host appends `alias operand = f32;` and `alias result = f32;`, what a and b, and what out holds for the vec4 entries;
-//   or f16. Sums are f32 whatever they are.
+//   The host appends `alias operand = f32;` and `alias result = f32;`, what a and b, and what out holds; or f16. Sums
+//   and the bias are f32 whatever they are.
 //
 //   entry                                 needs
 //   forward_vec4, backward_input_vec4     k and n multiples of 4, every binding 16-byte aligned
@@ -32,10 +32,10 @@ override ROWS: u32 = 64u; // 32 wastes less where m is small; 64 was no slower a
 override HAS_BIAS: bool = false; // forward only; binding 2 may be anything readable when off
 override ACCUMULATE: bool = false;
 
-@group(0) @binding(0) var<storage, read> a: array<f32>;
-@group(0) @binding(1) var<storage, read> b: array<f32>;
+@group(0) @binding(0) var<storage, read> a: array<operand>;
+@group(0) @binding(1) var<storage, read> b: array<operand>;
 @group(0) @binding(2) var<storage, read> bias: array<f32>;
-@group(0) @binding(3) var<storage, read_write> out: array<f32>;
+@group(0) @binding(3) var<storage, read_write> out: array<result>;
 
 @group(0) @binding(0) var<storage, read> a4: array<vec4<operand>>;
 @group(0) @binding(1) var<storage, read> b4: array<vec4<operand>>;
@@ -197,11 +197,11 @@ fn backward_weight_vec4(@builtin(workgroup_id) group_id: vec3u, @builtin(num_wor
 
 fn gather_a(row: u32, k: vec4u) -> vec4f {
     let i = row + k;
-    return vec4f(a[i.x], a[i.y], a[i.z], a[i.w]);
+    return vec4f(vec4(a[i.x], a[i.y], a[i.z], a[i.w]));
 }
 fn gather_b(row: u32, k: vec4u) -> vec4f {
     let i = row + k;
-    return vec4f(b[i.x], b[i.y], b[i.z], b[i.w]);
+    return vec4f(vec4(b[i.x], b[i.y], b[i.z], b[i.w]));
 }
 fn gather_a_rows(rows: vec4u, k: vec4u) -> mat4x4f {
     return mat4x4f(gather_a(rows.x, k), gather_a(rows.y, k), gather_a(rows.z, k), gather_a(rows.w, k));
@@ -232,8 +232,8 @@ fn store_row(sum: vec4f, copy: u32, m: u32, n: u32) {
     let i = copy * p.m * p.n + m * p.n + col;
     var added = vec4f();
     if HAS_BIAS { added = vec4f(bias[col.x], bias[col.y], bias[col.z], bias[col.w]); }
-    if ACCUMULATE { added += vec4f(out[i.x], out[i.y], out[i.z], out[i.w]); }
-    let value = sum + added;
+    if ACCUMULATE { added += vec4f(vec4(out[i.x], out[i.y], out[i.z], out[i.w])); }
+    let value = vec4<result>(sum + added);
     out[i.x] = value.x;
     if n + 1u < p.n { out[i.y] = value.y; }
     if n + 2u < p.n { out[i.z] = value.z; }

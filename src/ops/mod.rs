@@ -126,7 +126,7 @@ impl<'a> Recorder<'a> {
 
     /// Cooperative matrices where the adapter has them for `product`, else the default.
     fn with_matrices(&self, forced: Variant, product: Product) -> Variant {
-        let able = product.is_half() && self.gpu.offered_cooperative().is_some();
+        let able = product.suits_matrices() && self.gpu.offered_cooperative().is_some();
         if able { forced } else { product.default_variant(self.for_cpu && self.gpu.has_wide_subgroups()) }
     }
 
@@ -170,17 +170,6 @@ impl<'a> Recorder<'a> {
         element: Element,
     ) -> Result<Arc<Kernel>> {
         self.gpu.kernel(shader, entry, constants, &cast::stored(element))
-    }
-
-    /// As [`Recorder::kernel`], of a shader that leaves its tile's side to the host.
-    fn tiled_kernel(
-        &self,
-        shader: &'static Shader,
-        entry: &str,
-        constants: &[(&str, f64)],
-        tile: Tile,
-    ) -> Result<Arc<Kernel>> {
-        self.gpu.kernel(shader, entry, constants, &format!("const TILE = {}u;\n", tile.side()))
     }
 
     fn push(&mut self, kernel: &Arc<Kernel>, views: &[(&str, &View)], params: &impl Params, grid: [u32; 3]) {
