@@ -6,7 +6,7 @@ use clap::Args;
 use serde_json::json;
 
 use crate::cli::table::{percent, table};
-use crate::cli::{RunArgs, print, print_json};
+use crate::cli::{PrecisionArgs, RunArgs, print, print_json};
 use crate::data::{ClassMap, ImageCache};
 use crate::error::{Error, Result};
 use crate::train::config::ModelArgs;
@@ -36,6 +36,8 @@ pub(super) struct EvalArgs {
     #[arg(long, value_name = "N", default_value_t = 32)]
     batch_size: usize,
     #[command(flatten)]
+    precision: PrecisionArgs,
+    #[command(flatten)]
     model_args: ModelArgs,
     #[command(flatten)]
     run: RunArgs,
@@ -58,9 +60,11 @@ pub(super) fn run(args: EvalArgs) -> Result<()> {
             Ok((name, ClassMap::open_dataset(path, args.root.as_deref(), map)?.with_classes(&classes)?))
         })
         .collect::<Result<Vec<_>>>()?;
-    let gpu = args.run.open()?;
+    let precision = args.precision.precision;
+    let gpu = args.run.open(precision)?;
     let most = sets.iter().map(|(_, images)| images.items.len()).max().unwrap_or(1);
-    let mut model = Predictor::new(&gpu, source.model(), &source.snapshot(), args.batch_size.min(most))?;
+    let batch = args.batch_size.min(most);
+    let mut model = Predictor::new_in(&gpu, source.model(), &source.snapshot(), batch, precision)?;
     let mut results: Vec<(&str, Evaluation)> = Vec::new();
     for (name, images) in &sets {
         let images = ImageCache::new(images.clone(), 0);
