@@ -18,8 +18,8 @@ const SCALE: f32 = 256.0;
 
 /// How far PyTorch's own f16 (`torch.autocast("cpu", torch.float16)`, 2.15) is from the goldens, in eval and in train mode: the
 /// worst tensor's gradient and all of them, by their L2 norms. A ReLU and a max pool let the other of two near values through
-/// when f16 moves them, which in models this small is a percent of the gradient and more; ours may be as far off, and half
-/// as much again.
+/// when f16 moves them, which in models this small is a percent of the gradient and more; ours may be twice as far
+/// off: which values these are depends on the order of the sums.
 const AUTOCAST: [(&str, [[f32; 2]; 2]); 5] = [
     ("resnet_basic", [[0.055, 0.0164], [0.056, 0.0351]]),
     ("resnet_bottleneck", [[0.150, 0.0369], [0.243, 0.123]]),
@@ -108,7 +108,7 @@ fn one_batch(gpu: &Gpu, name: &str) {
         let torch = if mode == "eval" { eval } else { train };
         println!("{name} {mode} loss {loss:.1e}, gradients {errors:?}, PyTorch's {torch:?}, recompute {recompute}");
         assert!(loss < LOGITS, "{name} {mode} loss: {loss:e}");
-        let close = errors.iter().zip(torch).all(|(error, torch)| *error < 1.5 * torch);
+        let close = errors.iter().zip(torch).all(|(error, torch)| *error < 2.0 * torch);
         assert!(close, "{name} {mode} gradients: {errors:?}, PyTorch's autocast {torch:?}");
     }
 }
@@ -208,7 +208,7 @@ fn radii_are_led_where_f32_leads_them() {
         let (single, half) = (gradients(None), gradients(starting(SCALE)));
         let [apart, size] = distance(&half, &single);
         println!("{name}: radius gradients are {:.3} apart", apart / size);
-        assert!(size > 0.0 && apart > 0.0 && apart < 0.15 * size, "{name}: {single:?} {half:?}");
+        assert!(size > 0.0 && apart > 0.0 && apart < 0.05 * size, "{name}: {single:?} {half:?}");
     }
 }
 
