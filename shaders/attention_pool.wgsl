@@ -17,6 +17,8 @@
 //   assemble            fold(⌈B·D/WG⌉)                  tokens =
 //   backward_assemble   fold(⌈B·P·D/(WG·PER_LANE)⌉)     dinp =                 (pos's gradient is a sum over the rows of dtokens)
 //
+// The host appends `alias stored = f32;` or f16: what everything but prob, ds and pos holds. Sums are f32.
+//
 // With one query there is next to nothing to compute, so k and v are read from memory once each way, and the
 // probabilities are kept: 1/d of the keys.
 
@@ -26,10 +28,10 @@ var<immediate> p: Params;
 override WG: u32 = 64u;
 override PER_LANE: u32 = 16u;
 
-@group(0) @binding(0) var<storage, read> q: array<f32>;
-@group(0) @binding(1) var<storage, read> k: array<f32>;
-@group(0) @binding(2) var<storage, read> v: array<f32>;
-@group(0) @binding(3) var<storage, read_write> out: array<f32>;
+@group(0) @binding(0) var<storage, read> q: array<stored>;
+@group(0) @binding(1) var<storage, read> k: array<stored>;
+@group(0) @binding(2) var<storage, read> v: array<stored>;
+@group(0) @binding(3) var<storage, read_write> out: array<stored>;
 @group(0) @binding(4) var<storage, read_write> prob: array<f32>;
 
 // Where head `index` of all B·H starts in token `t` of a tensor of `tokens` tokens.
@@ -52,7 +54,7 @@ fn forward(
     for (var n = lane; n < p.tokens; n += WG) {
         let key = head_start(index, n, p.tokens);
         var s = 0.0;
-        for (var i = 0u; i < p.head_dim; i++) { s += q[start + i] * k[key + i]; }
+        for (var i = 0u; i < p.head_dim; i++) { s += f32(q[start + i]) * f32(k[key + i]); }
         prob[row + n] = s * p.scale;
         highest = max(highest, s * p.scale);
     }
@@ -70,14 +72,14 @@ fn forward(
 
     for (var i = lane; i < p.head_dim; i += WG) {
         var mix = 0.0;
-        for (var n = 0u; n < p.tokens; n++) { mix += prob[row + n] * v[head_start(index, n, p.tokens) + i]; }
-        out[start + i] = mix;
+        for (var n = 0u; n < p.tokens; n++) { mix += prob[row + n] * f32(v[head_start(index, n, p.tokens) + i]); }
+        out[start + i] = stored(mix);
     }
 }
 
-@group(0) @binding(3) var<storage, read> dout: array<f32>;
+@group(0) @binding(3) var<storage, read> dout: array<stored>;
 @group(0) @binding(4) var<storage, read> saved_prob: array<f32>;
-@group(0) @binding(5) var<storage, read_write> dq: array<f32>;
+@group(0) @binding(5) var<storage, read_write> dq: array<stored>;
 @group(0) @binding(6) var<storage, read_write> ds: array<f32>;
 
 @compute @workgroup_size(WG)
@@ -95,7 +97,7 @@ fn backward_query(
     for (var n = lane; n < p.tokens; n += WG) {
         let key = head_start(index, n, p.tokens);
         var dprob = 0.0;
-        for (var i = 0u; i < p.head_dim; i++) { dprob += dout[start + i] * v[key + i]; }
+        for (var i = 0u; i < p.head_dim; i++) { dprob += f32(dout[start + i]) * f32(v[key + i]); }
         ds[row + n] = dprob;
         sum += saved_prob[row + n] * dprob;
     }
@@ -107,14 +109,14 @@ fn backward_query(
 
     for (var i = lane; i < p.head_dim; i += WG) {
         var mix = 0.0;
-        for (var n = 0u; n < p.tokens; n++) { mix += ds[row + n] * k[head_start(index, n, p.tokens) + i]; }
-        dq[start + i] = mix;
+        for (var n = 0u; n < p.tokens; n++) { mix += ds[row + n] * f32(k[head_start(index, n, p.tokens) + i]); }
+        dq[start + i] = stored(mix);
     }
 }
 
 @group(0) @binding(1) var<storage, read> saved_ds: array<f32>;
-@group(0) @binding(5) var<storage, read_write> dk: array<f32>;
-@group(0) @binding(6) var<storage, read_write> dv: array<f32>;
+@group(0) @binding(5) var<storage, read_write> dk: array<stored>;
+@group(0) @binding(6) var<storage, read_write> dv: array<stored>;
 
 @compute @workgroup_size(WG)
 fn backward_key(
@@ -129,14 +131,14 @@ fn backward_key(
         let n = i / dim % p.tokens;
         let b = i / dim / p.tokens;
         let at = (b * p.heads + column / p.head_dim) * p.tokens + n;
-        dk[i] = saved_ds[at] * q[b * dim + column];
-        dv[i] = saved_prob[at] * dout[b * dim + column];
+        dk[i] = stored(saved_ds[at] * f32(q[b * dim + column]));
+        dv[i] = stored(saved_prob[at] * f32(dout[b * dim + column]));
     }
 }
 
-@group(0) @binding(0) var<storage, read> inp: array<f32>;
+@group(0) @binding(0) var<storage, read> inp: array<stored>;
 @group(0) @binding(1) var<storage, read> pos: array<f32>;
-@group(0) @binding(2) var<storage, read_write> tokens: array<f32>;
+@group(0) @binding(2) var<storage, read_write> tokens: array<stored>;
 
 @compute @workgroup_size(WG)
 fn assemble(
@@ -152,15 +154,15 @@ fn assemble(
     let token = i / dim * p.tokens * dim + column;
     var sum = 0.0;
     for (var n = 1u; n < p.tokens; n++) {
-        let x = inp[pixel + (n - 1u) * dim];
+        let x = f32(inp[pixel + (n - 1u) * dim]);
         sum += x;
-        tokens[token + n * dim] = x + pos[n * dim + column];
+        tokens[token + n * dim] = stored(x + pos[n * dim + column]);
     }
-    tokens[token] = sum / f32(p.tokens - 1u) + pos[column];
+    tokens[token] = stored(sum / f32(p.tokens - 1u) + pos[column]);
 }
 
-@group(0) @binding(0) var<storage, read> dtokens: array<f32>;
-@group(0) @binding(1) var<storage, read_write> dinp: array<f32>;
+@group(0) @binding(0) var<storage, read> dtokens: array<stored>;
+@group(0) @binding(1) var<storage, read_write> dinp: array<stored>;
 
 @compute @workgroup_size(WG)
 fn backward_assemble(
@@ -173,8 +175,8 @@ fn backward_assemble(
     let first = fold_index(group, groups) * WG * PER_LANE + lane;
     for (var i = first; i < min(first + WG * PER_LANE, p.batch * pixels * dim); i += WG) {
         let b = i / dim / pixels;
-        let mean = dtokens[b * p.tokens * dim + i % dim];
+        let mean = f32(dtokens[b * p.tokens * dim + i % dim]);
         // Each image before this one has a token more than pixels, and so has this one.
-        dinp[i] = dtokens[i + (b + 1u) * dim] + mean / f32(pixels);
+        dinp[i] = stored(f32(dtokens[i + (b + 1u) * dim]) + mean / f32(pixels));
     }
 }

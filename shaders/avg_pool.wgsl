@@ -8,16 +8,17 @@
 //   forward    [⌈cols/lanes⌉, B·H', 1]         out =
 //   backward   [⌈cols/lanes⌉, B·H, 1]          dinp =   a pixel looks up the windows that hold it: no atomics
 //
-// The host appends `alias elem = vec4f;`, or f32 where channels are no multiple of 4; `cols` counts these. Lanes stand side
-// by side along the channels, and in several pixels where there are fewer. Nothing is saved for backward.
+// The host appends `alias elem = vec4f;`, or f32 where channels are no multiple of 4; `cols` counts these. `alias stored`
+// is what the tensors hold, elem or the f16 of that; sums are f32. Lanes stand side by side along the channels, and in several
+// pixels where there are fewer. Nothing is saved for backward.
 
 struct Params { src_h: u32, src_w: u32, dst_h: u32, dst_w: u32, cols: u32, kernel: u32, stride: u32 }
 var<immediate> p: Params;
 
 override WG: u32 = 64u;
 
-@group(0) @binding(0) var<storage, read> inp: array<elem>;
-@group(0) @binding(1) var<storage, read_write> out: array<elem>;
+@group(0) @binding(0) var<storage, read> inp: array<stored>;
+@group(0) @binding(1) var<storage, read_write> out: array<stored>;
 
 @compute @workgroup_size(WG)
 fn forward(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
@@ -33,17 +34,17 @@ fn forward(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index)
         var sum = elem();
         for (var u = top; u < top + height; u++) {
             let line = (group.y / p.dst_h * p.src_h + u) * p.src_w;
-            for (var v = left; v < left + width; v++) { sum += inp[(line + v) * p.cols + c]; }
+            for (var v = left; v < left + width; v++) { sum += elem(inp[(line + v) * p.cols + c]); }
         }
-        out[(group.y * p.dst_w + x) * p.cols + c] = sum / f32(height * width);
+        out[(group.y * p.dst_w + x) * p.cols + c] = stored(sum / f32(height * width));
     }
 }
 
 // How much of a window which starts at `first` is inside.
 fn size(first: u32, end: u32) -> u32 { return min(p.kernel, end - first); }
 
-@group(0) @binding(0) var<storage, read> dout: array<elem>;
-@group(0) @binding(1) var<storage, read_write> dinp: array<elem>;
+@group(0) @binding(0) var<storage, read> dout: array<stored>;
+@group(0) @binding(1) var<storage, read_write> dinp: array<stored>;
 
 @compute @workgroup_size(WG)
 fn backward(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
@@ -60,10 +61,10 @@ fn backward(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index
             let height = size(oy * p.stride, p.src_h);
             for (var ox = first_window(v); ox < to_x; ox++) {
                 let i = ((group.y / p.src_h * p.dst_h + oy) * p.dst_w + ox) * p.cols + c;
-                sum += dout[i] / f32(height * size(ox * p.stride, p.src_w));
+                sum += elem(dout[i]) / f32(height * size(ox * p.stride, p.src_w));
             }
         }
-        dinp[(group.y * p.src_w + v) * p.cols + c] = sum;
+        dinp[(group.y * p.src_w + v) * p.cols + c] = stored(sum);
     }
 }
 

@@ -21,8 +21,10 @@
 // channel around 1e3 with a deviation of 1e-2; its distance from one of its own values, which is never more than √rows
 // deviations, is not.
 //
-// The host appends `alias elem = vec4f;`, or f32 where channels are no multiple of 4; `cols` counts these. Lanes stand side by
-// side along the columns, and in several rows where there are fewer columns than lanes. No atomics: the same bits every time.
+// The host appends `alias elem = vec4f;`, or f32 where channels are no multiple of 4; `cols` counts these. `alias stored` is
+// what the matrices hold, elem or the f16 of that, and `alias single` one element of it; statistics and sums are f32. Lanes stand
+// side by side along the columns, and in several rows where there are fewer columns than lanes. No atomics: the same bits every
+// time.
 
 struct Params { rows: u32, cols: u32, chunk: u32, partials: u32, eps: f32, momentum: f32 }
 var<immediate> p: Params;
@@ -32,7 +34,7 @@ override TRAIN: bool = true;
 override RELU: bool = false;
 override SHORTCUT: bool = false; // binding 5 may be anything readable when off
 
-@group(0) @binding(0) var<storage, read> inp: array<elem>;
+@group(0) @binding(0) var<storage, read> inp: array<stored>;
 @group(0) @binding(1) var<storage, read_write> partials: array<elem>;
 
 // Rows that are added up around one of their own before their sum joins the others.
@@ -54,18 +56,18 @@ fn statistics(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_ind
     if s.step == 0u { return; }
     let end = min((group.y + 1u) * p.chunk, p.rows);
     let zero = elem();
-    let origin = inp[s.col];
+    let origin = elem(inp[s.col]);
     var mean = zero;
     var squares = zero;
     var count = 0.0;
     for (var start = group.y * p.chunk + s.sub; start < end; start += BLOCK * s.step) {
         // Around one of the block's own values nothing cancels, even where the channel is far from zero.
-        let own = inp[start * p.cols + s.col];
+        let own = elem(inp[start * p.cols + s.col]);
         var sum = zero;
         var sum_squares = zero;
         var n = 0.0;
         for (var row = start; row < min(start + BLOCK * s.step, end); row += s.step) {
-            let d = inp[row * p.cols + s.col] - own;
+            let d = elem(inp[row * p.cols + s.col]) - own;
             sum += d;
             sum_squares += d * d;
             n += 1.0;
@@ -83,7 +85,7 @@ fn statistics(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_ind
 
 // ---- a workgroup a channel: p.cols counts single channels.
 
-@group(0) @binding(0) var<storage, read> first_row: array<f32>;
+@group(0) @binding(0) var<storage, read> first_row: array<single>;
 @group(0) @binding(1) var<storage, read_write> sums: array<f32>;
 @group(0) @binding(2) var<storage, read_write> mean: array<f32>;
 @group(0) @binding(3) var<storage, read_write> rstd: array<f32>;
@@ -118,7 +120,7 @@ fn finish_statistics(
     if lane > 0u { return; }
     mean[c] = mu;
     rstd[c] = 1.0 / sqrt(total / f32(p.rows) + p.eps);
-    running_mean[c] = (1.0 - p.momentum) * running_mean[c] + p.momentum * (first_row[c] + mu);
+    running_mean[c] = (1.0 - p.momentum) * running_mean[c] + p.momentum * (f32(first_row[c]) + mu);
     running_var[c] = (1.0 - p.momentum) * running_var[c] + p.momentum * (total / (f32(p.rows) - 1.0));
 }
 
@@ -169,11 +171,11 @@ fn backward_params(
 @group(0) @binding(2) var<storage, read> saved_rstd: array<elem>;
 @group(0) @binding(3) var<storage, read> weight: array<elem>;
 @group(0) @binding(4) var<storage, read> bias: array<elem>;
-@group(0) @binding(5) var<storage, read> shortcut: array<elem>;
-@group(0) @binding(6) var<storage, read_write> out: array<elem>;
+@group(0) @binding(5) var<storage, read> shortcut: array<stored>;
+@group(0) @binding(6) var<storage, read_write> out: array<stored>;
 
 fn origin_of(col: u32) -> elem {
-    if TRAIN { return inp[col]; }
+    if TRAIN { return elem(inp[col]); }
     return elem();
 }
 
@@ -189,19 +191,19 @@ fn forward(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index)
     let b = bias[s.col];
     for (var row = group.y * p.chunk + s.sub; row < end; row += s.step) {
         let i = row * p.cols + s.col;
-        var y = (inp[i] - origin - mu) * scale + b;
-        if SHORTCUT { y += shortcut[i]; }
+        var y = (elem(inp[i]) - origin - mu) * scale + b;
+        if SHORTCUT { y += elem(shortcut[i]); }
         if RELU { y = max(y, zero); }
-        out[i] = y;
+        out[i] = stored(y);
     }
 }
 
-@group(0) @binding(4) var<storage, read> dout: array<elem>;
-@group(0) @binding(5) var<storage, read> saved_out: array<elem>; // may be anything readable without RELU
+@group(0) @binding(4) var<storage, read> dout: array<stored>;
+@group(0) @binding(5) var<storage, read> saved_out: array<stored>; // may be anything readable without RELU
 
 fn gradient(i: u32) -> elem {
-    if RELU { return select(elem(), dout[i], saved_out[i] > elem()); }
-    return dout[i];
+    if RELU { return select(elem(), elem(dout[i]), saved_out[i] > stored()); }
+    return elem(dout[i]);
 }
 
 @group(0) @binding(6) var<storage, read_write> dpartials: array<elem>;
@@ -219,7 +221,7 @@ fn backward_partials(@builtin(workgroup_id) group: vec3u, @builtin(local_invocat
         let i = row * p.cols + s.col;
         let g = gradient(i);
         db += g;
-        dw += g * (inp[i] - origin - mu);
+        dw += g * (elem(inp[i]) - origin - mu);
     }
     let i = (group.y * s.step + s.sub) * p.cols + s.col;
     dpartials[i] = db;
@@ -227,7 +229,7 @@ fn backward_partials(@builtin(workgroup_id) group: vec3u, @builtin(local_invocat
 }
 
 @group(0) @binding(6) var<storage, read> totals: array<elem>;
-@group(0) @binding(7) var<storage, read_write> dinp: array<elem>;
+@group(0) @binding(7) var<storage, read_write> dinp: array<stored>;
 
 @compute @workgroup_size(WG)
 fn backward_input(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
@@ -243,7 +245,7 @@ fn backward_input(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation
     for (var row = group.y * p.chunk + s.sub; row < end; row += s.step) {
         let i = row * p.cols + s.col;
         var g = gradient(i);
-        if TRAIN { g -= mean_g + (inp[i] - origin - mu) * mean_gx; }
-        dinp[i] = scale * g;
+        if TRAIN { g -= mean_g + (elem(inp[i]) - origin - mu) * mean_gx; }
+        dinp[i] = stored(scale * g);
     }
 }

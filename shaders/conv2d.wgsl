@@ -17,7 +17,7 @@
 //   backward_weight      [⌈k·k·C/TILE⌉, ⌈O/TILE⌉, chunks]            partial =   [chunks, k·k, C, O], `chunk` pixels each
 //   pack                 [⌈C/WG⌉, O/4, 1], TRANSPOSED [⌈C/4/WG⌉, O, 1]   packed =    channels past weight's are zero
 //   unpack               [⌈C/WG⌉, O/4, 1]                            dweight +=  the sum of the chunks, in order
-//   to_nhwc              fold(⌈B·H·W/WG⌉)                            out [B, H, W, pitch] =   inp [B, C, H, W], then zeros
+//   to_nhwc              fold(⌈B·H·W/WG⌉)                            out [B, H, W, pitch] =   images [B, C, H, W], then zeros
 //
 // Any channels and groups, a lane an element, slow:
 //
@@ -25,7 +25,8 @@
 //   backward_input_any   fold(⌈len/WG⌉)                              dinp =, or += with ACCUMULATE
 //   backward_weight_any  [⌈len/WG⌉, chunks, 1]                       dweight =   [chunks, O, I, k, k]; column_sum ends it
 //
-// Nothing is saved for backward.
+// Nothing is saved for backward. The host appends `alias stored = f32;` or f16: what images, their gradients, weights and packed
+// weights hold. Sums, dweight and partial are f32, and so are to_nhwc's images.
 
 struct Params {
     batch: u32,
@@ -47,9 +48,9 @@ override ACCUMULATE: bool = false;
 override TRANSPOSED: bool = false;
 override WG: u32 = 64u;
 
-@group(0) @binding(0) var<storage, read> src: array<vec4f>;
-@group(0) @binding(1) var<storage, read> packed: array<vec4f>;
-@group(0) @binding(2) var<storage, read_write> dst: array<vec4f>;
+@group(0) @binding(0) var<storage, read> src: array<vec4<stored>>;
+@group(0) @binding(1) var<storage, read> packed: array<vec4<stored>>;
+@group(0) @binding(2) var<storage, read_write> dst: array<vec4<stored>>;
 
 // Four source pixels; where a pixel is outside its image, zero.
 fn gather(image: vec4u, y: vec4i, x: vec4i, c4: u32, wanted: vec4<bool>) -> mat4x4f {
@@ -57,8 +58,8 @@ fn gather(image: vec4u, y: vec4i, x: vec4i, c4: u32, wanted: vec4<bool>) -> mat4
     let size = vec2i(i32(p.src_h), i32(p.src_w));
     let inside = wanted & (y >= vec4i(0)) & (y < vec4i(size.x)) & (x >= vec4i(0)) & (x < vec4i(size.y));
     let at = select(vec4u(0u), ((image * p.src_h + vec4u(y)) * p.src_w + vec4u(x)) * p.src_c4 + c4, inside);
-    return mat4x4f(select(none, src[at.x], inside.x), select(none, src[at.y], inside.y),
-                   select(none, src[at.z], inside.z), select(none, src[at.w], inside.w));
+    return mat4x4f(select(none, vec4f(src[at.x]), inside.x), select(none, vec4f(src[at.y]), inside.y),
+                   select(none, vec4f(src[at.z]), inside.z), select(none, vec4f(src[at.w]), inside.w));
 }
 
 // ---- forward and backward_input: rows are pixels, k runs over taps and, within a tap, the source's channels.
@@ -114,7 +115,8 @@ fn fetch(is_b: bool, tap: Tap, image: vec4u, y: vec4i, x: vec4i, col: u32, direc
     if is_b {
         let at = (p.first_y + tap.y * p.step) * p.kernel + p.first_x + tap.x * p.step;
         let w = (at * p.src_c4 + tap.c4) * 4u * p.dst_c4 + col;
-        return mat4x4f(packed[w], packed[w + p.dst_c4], packed[w + 2u * p.dst_c4], packed[w + 3u * p.dst_c4]);
+        return mat4x4f(vec4f(packed[w]), vec4f(packed[w + p.dst_c4]),
+                       vec4f(packed[w + 2u * p.dst_c4]), vec4f(packed[w + 3u * p.dst_c4]));
     }
     return transpose(gather(image, y + direction * i32(tap.y), x + direction * i32(tap.x), tap.c4, vec4<bool>(true)));
 }
@@ -131,7 +133,7 @@ fn backward_input(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation
 
 // ---- backward_weight: rows are taps and, within a tap, input channels; k runs over the pixels of out.
 
-@group(0) @binding(1) var<storage, read> dout4: array<vec4f>;
+@group(0) @binding(1) var<storage, read> dout4: array<vec4<stored>>;
 @group(0) @binding(2) var<storage, read_write> partial: array<vec4f>;
 
 // The pixel after (image, y, x).
@@ -162,7 +164,7 @@ fn backward_weight(@builtin(workgroup_id) group: vec3u, @builtin(local_invocatio
         var next: mat4x4f;
         if is_b {
             let i = min(k + STEPS, vec4u(pixels - 1u)) * p.dst_c4 + col;
-            next = mat4x4f(dout4[i.x], dout4[i.y], dout4[i.z], dout4[i.w]);
+            next = mat4x4f(vec4f(dout4[i.x]), vec4f(dout4[i.y]), vec4f(dout4[i.z]), vec4f(dout4[i.w]));
         } else {
             let b = after(at);
             let c = after(b);
@@ -197,13 +199,13 @@ fn backward_weight(@builtin(workgroup_id) group: vec3u, @builtin(local_invocatio
 // ---- between PyTorch's weights and packed ones. A lane has one input channel and four output channels, or when TRANSPOSED
 // the other way round, and walks the taps: lanes stand along the input channels, as the weights do.
 
-@group(0) @binding(0) var<storage, read> weight: array<f32>;
-@group(0) @binding(2) var<storage, read_write> packed_weight: array<vec4f>;
+@group(0) @binding(0) var<storage, read> weight: array<stored>;
+@group(0) @binding(2) var<storage, read_write> packed_weight: array<vec4<stored>>;
 
 // Weight (o, i) at tap t; zero where stored channels are more than there are.
-fn weight_at(o: u32, i: u32, t: u32) -> f32 {
+fn weight_at(o: u32, i: u32, t: u32) -> stored {
     let exists = o < p.out_channels && i < p.in_channels;
-    return select(0.0, weight[select(0u, (o * p.in_channels + i) * p.kernel * p.kernel + t, exists)], exists);
+    return select(stored(), weight[select(0u, (o * p.in_channels + i) * p.kernel * p.kernel + t, exists)], exists);
 }
 
 @compute @workgroup_size(WG)
@@ -213,7 +215,7 @@ fn pack(@builtin(global_invocation_id) id: vec3u, @builtin(workgroup_id) group: 
         let i = id.x * 4u;
         if i >= p.in_pitch { return; }
         for (var t = 0u; t < taps; t++) {
-            packed_weight[(t * p.out_pitch + group.y) * (p.in_pitch / 4u) + id.x] = vec4f(
+            packed_weight[(t * p.out_pitch + group.y) * (p.in_pitch / 4u) + id.x] = vec4<stored>(
                 weight_at(group.y, i, t), weight_at(group.y, i + 1u, t),
                 weight_at(group.y, i + 2u, t), weight_at(group.y, i + 3u, t));
         }
@@ -221,7 +223,7 @@ fn pack(@builtin(global_invocation_id) id: vec3u, @builtin(workgroup_id) group: 
         let o = group.y * 4u;
         if id.x >= p.in_pitch { return; }
         for (var t = 0u; t < taps; t++) {
-            packed_weight[(t * p.in_pitch + id.x) * (p.out_pitch / 4u) + group.y] = vec4f(
+            packed_weight[(t * p.in_pitch + id.x) * (p.out_pitch / 4u) + group.y] = vec4<stored>(
                 weight_at(o, id.x, t), weight_at(o + 1u, id.x, t),
                 weight_at(o + 2u, id.x, t), weight_at(o + 3u, id.x, t));
         }
@@ -250,8 +252,8 @@ fn unpack(@builtin(global_invocation_id) id: vec3u, @builtin(workgroup_id) group
     }
 }
 
-@group(0) @binding(0) var<storage, read> inp: array<f32>;
-@group(0) @binding(2) var<storage, read_write> out: array<f32>;
+@group(0) @binding(0) var<storage, read> images: array<f32>;
+@group(0) @binding(2) var<storage, read_write> out: array<stored>;
 
 @compute @workgroup_size(WG)
 fn to_nhwc(
@@ -265,13 +267,14 @@ fn to_nhwc(
     let start = pixel / pixels * p.in_channels * pixels + pixel % pixels;
     for (var c = 0u; c < p.out_pitch; c++) {
         let exists = c < p.in_channels;
-        out[pixel * p.out_pitch + c] = select(0.0, inp[select(0u, start + c * pixels, exists)], exists);
+        out[pixel * p.out_pitch + c] = stored(select(0.0, images[select(0u, start + c * pixels, exists)], exists));
     }
 }
 
 // ---- any channels and groups.
 
-@group(0) @binding(1) var<storage, read> filters: array<f32>;
+@group(0) @binding(0) var<storage, read> inp: array<stored>;
+@group(0) @binding(1) var<storage, read> filters: array<stored>;
 
 @compute @workgroup_size(WG)
 fn forward_any(
@@ -283,7 +286,7 @@ fn forward_any(
     if i >= p.batch * p.rows_h * p.rows_w * p.out_pitch { return; }
     let o = i % p.out_pitch;
     let row = i / p.out_pitch;
-    if o >= p.out_channels { out[i] = 0.0; return; }
+    if o >= p.out_channels { out[i] = stored(); return; }
     let channel = o / (p.out_channels / p.groups) * p.in_channels;
     var sum = 0.0;
     for (var ky = 0u; ky < p.kernel; ky++) {
@@ -294,15 +297,15 @@ fn forward_any(
             if x < 0 || x >= i32(p.src_w) { continue; }
             let at = ((row / (p.rows_h * p.rows_w) * p.src_h + u32(y)) * p.src_w + u32(x)) * p.in_pitch + channel;
             for (var c = 0u; c < p.in_channels; c++) {
-                sum += inp[at + c] * filters[((o * p.in_channels + c) * p.kernel + ky) * p.kernel + kx];
+                sum += f32(inp[at + c]) * f32(filters[((o * p.in_channels + c) * p.kernel + ky) * p.kernel + kx]);
             }
         }
     }
-    out[i] = sum;
+    out[i] = stored(sum);
 }
 
-@group(0) @binding(0) var<storage, read> dout: array<f32>;
-@group(0) @binding(2) var<storage, read_write> dinp: array<f32>;
+@group(0) @binding(0) var<storage, read> dout: array<stored>;
+@group(0) @binding(2) var<storage, read_write> dinp: array<stored>;
 
 @compute @workgroup_size(WG)
 fn backward_input_any(
@@ -327,17 +330,18 @@ fn backward_input_any(
                 if x < 0 || x % i32(p.stride) != 0 || x / i32(p.stride) >= i32(p.rows_w) { continue; }
                 let row = (pixel / (p.src_h * p.src_w) * p.rows_h + u32(y) / p.stride) * p.rows_w + u32(x) / p.stride;
                 for (var o = first; o < first + outs; o++) {
-                    sum += dout[row * p.out_pitch + o] * filters[((o * p.in_channels + c) * p.kernel + ky) * p.kernel + kx];
+                    let weight_of_tap = filters[((o * p.in_channels + c) * p.kernel + ky) * p.kernel + kx];
+                    sum += f32(dout[row * p.out_pitch + o]) * f32(weight_of_tap);
                 }
             }
         }
     }
     var before = 0.0;
-    if ACCUMULATE { before = dinp[i]; }
-    dinp[i] = before + sum;
+    if ACCUMULATE { before = f32(dinp[i]); }
+    dinp[i] = stored(before + sum);
 }
 
-@group(0) @binding(1) var<storage, read> gradient: array<f32>;
+@group(0) @binding(1) var<storage, read> gradient: array<stored>;
 
 @compute @workgroup_size(WG)
 fn backward_weight_any(@builtin(global_invocation_id) id: vec3u, @builtin(workgroup_id) group: vec3u) {
@@ -354,7 +358,7 @@ fn backward_weight_any(@builtin(global_invocation_id) id: vec3u, @builtin(workgr
         let x = i32(at.z * p.stride + id.x % p.kernel) + p.off_x;
         if y >= 0 && y < i32(p.src_h) && x >= 0 && x < i32(p.src_w) {
             let i = ((at.x * p.src_h + u32(y)) * p.src_w + u32(x)) * p.in_pitch + channel;
-            sum += gradient[row * p.out_pitch + o] * inp[i];
+            sum += f32(gradient[row * p.out_pitch + o]) * f32(inp[i]);
         }
         at = after(at);
     }

@@ -7,6 +7,7 @@
 //   backward_weight   [⌈k·k·C/SIDE⌉, ⌈O/SIDE⌉, chunks]            partial =   [chunks, k·k, C, O]
 //
 //   SIDE is 64. C and O are multiples of 4. Nothing is saved for backward.
+//   The host appends `alias stored = f32;` or f16: what src, packed, dst and dout hold. Sums and partial are f32.
 //   Needs subgroups (wgpu: Features::SUBGROUP), of any size.
 
 struct Params {
@@ -27,9 +28,9 @@ var<immediate> p: Params;
 
 override ACCUMULATE: bool = false;
 
-@group(0) @binding(0) var<storage, read> src: array<vec4f>;
-@group(0) @binding(1) var<storage, read> packed: array<vec4f>;
-@group(0) @binding(2) var<storage, read_write> dst: array<vec4f>;
+@group(0) @binding(0) var<storage, read> src: array<vec4<stored>>;
+@group(0) @binding(1) var<storage, read> packed: array<vec4<stored>>;
+@group(0) @binding(2) var<storage, read_write> dst: array<vec4<stored>>;
 
 // Where two source pixels are; one outside its image is zero.
 struct Source { at: vec2u, inside: vec2<bool> }
@@ -39,12 +40,13 @@ fn source(image: vec2u, y: vec2i, x: vec2i, wanted: bool) -> Source {
     let inside = vec2<bool>(wanted) & (vec2u(y) < vec2u(p.src_h)) & (vec2u(x) < vec2u(p.src_w));
     return Source(select(vec2u(0u), ((image * p.src_h + vec2u(y)) * p.src_w + vec2u(x)) * p.src_c4, inside), inside);
 }
-fn load(at: u32, inside: bool) -> vec4f { return select(vec4f(), src[at], inside); }
+fn load(at: u32, inside: bool) -> vec4f { return select(vec4f(), vec4f(src[at]), inside); }
 
 // ---- forward and backward_input: rows are pixels, of which a lane brings two; k runs over taps and the source's channels.
 
 fn load_packed(at: u32) -> mat4x4f {
-    return mat4x4f(packed[at], packed[at + p.dst_c4], packed[at + 2u * p.dst_c4], packed[at + 3u * p.dst_c4]);
+    return mat4x4f(vec4f(packed[at]), vec4f(packed[at + p.dst_c4]),
+                   vec4f(packed[at + 2u * p.dst_c4]), vec4f(packed[at + 3u * p.dst_c4]));
 }
 
 fn gathered(group: vec3u, thread: u32, direction: i32) {
@@ -88,7 +90,7 @@ fn backward_input(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation
 // ---- backward_weight: rows are taps and, within a tap, input channels; k runs over the pixels of out. A lane brings two
 // quads of channels at its own pixel.
 
-@group(0) @binding(1) var<storage, read> dout4: array<vec4f>;
+@group(0) @binding(1) var<storage, read> dout4: array<vec4<stored>>;
 @group(0) @binding(2) var<storage, read_write> partial: array<vec4f>;
 
 // The pixel after (image, y, x); without branches, so that a quad stays together.
@@ -99,7 +101,9 @@ fn after(at: vec3u) -> vec3u {
     return vec3u(at.x + select(0u, 1u, y_end), select(y, 0u, y_end), select(at.z + 1u, 0u, x_end));
 }
 
-fn load_dout(at: vec4u) -> mat4x4f { return mat4x4f(dout4[at.x], dout4[at.y], dout4[at.z], dout4[at.w]); }
+fn load_dout(at: vec4u) -> mat4x4f {
+    return mat4x4f(vec4f(dout4[at.x]), vec4f(dout4[at.y]), vec4f(dout4[at.z]), vec4f(dout4[at.w]));
+}
 
 @compute @workgroup_size(THREADS)
 fn backward_weight(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) thread: u32) {

@@ -8,8 +8,8 @@
 //
 //   out [m, n], bias [n]; all row-major and contiguous. `=`, or `+=` with ACCUMULATE. The vec4 entries
 //   hand the sum on to the epilogue that the host appends, one of lib/epilogue_*.wgsl, and write what it makes of it.
-//   The host appends `alias operand = f32;` and `alias result = f32;`, what a and b, and what out holds for the vec4 entries;
-//   or f16. Sums are f32 whatever they are.
+//   The host appends `alias operand = f32;` and `alias result = f32;`, what a and b, and what out holds; or f16. Sums
+//   and the bias are f32 whatever they are.
 //
 //   entry                                 needs
 //   forward_vec4, backward_input_vec4     k and n multiples of 4, every binding 16-byte aligned
@@ -25,10 +25,10 @@ var<immediate> p: Params;
 override HAS_BIAS: bool = false; // forward only; binding 2 may be anything readable when off
 override ACCUMULATE: bool = false;
 
-@group(0) @binding(0) var<storage, read> a: array<f32>;
-@group(0) @binding(1) var<storage, read> b: array<f32>;
+@group(0) @binding(0) var<storage, read> a: array<operand>;
+@group(0) @binding(1) var<storage, read> b: array<operand>;
 @group(0) @binding(2) var<storage, read> bias: array<f32>;
-@group(0) @binding(3) var<storage, read_write> out: array<f32>;
+@group(0) @binding(3) var<storage, read_write> out: array<result>;
 
 @group(0) @binding(0) var<storage, read> a4: array<vec4<operand>>;
 @group(0) @binding(1) var<storage, read> b4: array<vec4<operand>>;
@@ -119,8 +119,8 @@ fn backward_weight_vec4(@builtin(workgroup_id) group: vec3u, @builtin(local_invo
 // ---- any size, scalar loads: element (row, k) of an operand is at row · stride.x + k · stride.y.
 
 fn gather(is_b: bool, i: vec4u) -> vec4f {
-    if is_b { return vec4f(b[i.x], b[i.y], b[i.z], b[i.w]); }
-    return vec4f(a[i.x], a[i.y], a[i.z], a[i.w]);
+    if is_b { return vec4f(vec4(b[i.x], b[i.y], b[i.z], b[i.w])); }
+    return vec4f(vec4(a[i.x], a[i.y], a[i.z], a[i.w]));
 }
 
 fn fetch(block: Block, row: u32, rows: u32, k: u32, end: u32, stride: vec2u) -> mat4x4f {

@@ -21,10 +21,10 @@ var<immediate> p: Params;
 override HAS_BIAS: bool = false; // forward only; binding 2 may be anything readable when off
 override ACCUMULATE: bool = false;
 
-@group(0) @binding(0) var<storage, read> a: array<f32>;
-@group(0) @binding(1) var<storage, read> b: array<f32>;
+@group(0) @binding(0) var<storage, read> a: array<operand>;
+@group(0) @binding(1) var<storage, read> b: array<operand>;
 @group(0) @binding(2) var<storage, read> bias: array<f32>;
-@group(0) @binding(3) var<storage, read_write> out: array<f32>;
+@group(0) @binding(3) var<storage, read_write> out: array<result>;
 
 @group(0) @binding(0) var<storage, read> a4: array<vec4<operand>>;
 @group(0) @binding(1) var<storage, read> b4: array<vec4<operand>>;

@@ -10,15 +10,16 @@
 //   backward   [⌈cols/lanes⌉, B·H, 1]          dinp =   a pixel looks up the windows that hold it: no atomics
 //
 // The host appends `alias elem = vec4f; alias taps = vec4u;`, or f32 and u32 where channels are no multiple of 4; `cols`
-// counts these. Lanes stand side by side along the channels, and in several pixels where there are fewer.
+// counts these. `alias stored` is what inp, out, dout and dinp hold, elem or the f16 of that; sums are f32. Lanes stand side by
+// side along the channels, and in several pixels where there are fewer.
 
 struct Params { src_h: u32, src_w: u32, dst_h: u32, dst_w: u32, cols: u32, kernel: u32, stride: u32, padding: u32 }
 var<immediate> p: Params;
 
 override WG: u32 = 64u;
 
-@group(0) @binding(0) var<storage, read> inp: array<elem>;
-@group(0) @binding(1) var<storage, read_write> out: array<elem>;
+@group(0) @binding(0) var<storage, read> inp: array<stored>;
+@group(0) @binding(1) var<storage, read_write> out: array<stored>;
 @group(0) @binding(2) var<storage, read_write> tap: array<taps>;
 
 @compute @workgroup_size(WG)
@@ -34,7 +35,7 @@ fn forward(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index)
         let left = x * p.stride;
         let from_x = max(p.padding, left) - left;
         let to_x = min(p.kernel, p.src_w + p.padding - left);
-        var best = elem();
+        var best = stored();
         var best_tap = taps();
         for (var ky = from_y; ky < to_y; ky++) {
             let line = (group.y / p.dst_h * p.src_h + top + ky - p.padding) * p.src_w;
@@ -56,9 +57,9 @@ fn forward(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index)
     }
 }
 
-@group(0) @binding(0) var<storage, read> dout: array<elem>;
+@group(0) @binding(0) var<storage, read> dout: array<stored>;
 @group(0) @binding(1) var<storage, read> saved_tap: array<taps>;
-@group(0) @binding(2) var<storage, read_write> dinp: array<elem>;
+@group(0) @binding(2) var<storage, read_write> dinp: array<stored>;
 
 @compute @workgroup_size(WG)
 fn backward(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
@@ -79,10 +80,10 @@ fn backward(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index
             for (var ox = from_x; ox < to_x; ox++) {
                 let i = ((line + oy) * p.dst_w + ox) * p.cols + c;
                 let own = (u - oy * p.stride) * p.kernel + v - ox * p.stride;
-                sum += select(elem(), dout[i], saved_tap[i] == taps(own));
+                sum += select(elem(), elem(dout[i]), saved_tap[i] == taps(own));
             }
         }
-        dinp[(group.y * p.src_w + x) * p.cols + c] = sum;
+        dinp[(group.y * p.src_w + x) * p.cols + c] = stored(sum);
     }
 }
 

@@ -7,6 +7,9 @@
 //   entry      grid                            writes
 //   forward    fold(⌈B·D/WG⌉)                  out =
 //   backward   fold(⌈B·T·D/(WG·PER_LANE)⌉)     dinp =   every token, zero where the pooling does not look; += with ACCUMULATE
+//
+// The host appends `alias stored = f32;` or f16, what inp and dinp hold, and `alias pooled = f32;` or f16, what out and dout do.
+// Sums are f32.
 
 struct Params { batch: u32, tokens: u32, dim: u32, first: u32, count: u32 }
 var<immediate> p: Params;
@@ -15,8 +18,8 @@ override WG: u32 = 64u;
 override PER_LANE: u32 = 16u;
 override ACCUMULATE: bool = false;
 
-@group(0) @binding(0) var<storage, read> inp: array<f32>;
-@group(0) @binding(1) var<storage, read_write> out: array<f32>;
+@group(0) @binding(0) var<storage, read> inp: array<stored>;
+@group(0) @binding(1) var<storage, read_write> out: array<pooled>;
 
 @compute @workgroup_size(WG)
 fn forward(
@@ -28,12 +31,12 @@ fn forward(
     if i >= p.batch * p.dim { return; }
     let start = ((i / p.dim) * p.tokens + p.first) * p.dim + i % p.dim;
     var sum = 0.0;
-    for (var t = 0u; t < p.count; t++) { sum += inp[start + t * p.dim]; }
-    out[i] = sum / f32(p.count);
+    for (var t = 0u; t < p.count; t++) { sum += f32(inp[start + t * p.dim]); }
+    out[i] = pooled(sum / f32(p.count));
 }
 
-@group(0) @binding(0) var<storage, read> dout: array<f32>;
-@group(0) @binding(1) var<storage, read_write> dinp: array<f32>;
+@group(0) @binding(0) var<storage, read> dout: array<pooled>;
+@group(0) @binding(1) var<storage, read_write> dinp: array<stored>;
 
 @compute @workgroup_size(WG)
 fn backward(
@@ -44,8 +47,9 @@ fn backward(
     let start = fold_index(group, groups) * WG * PER_LANE + lane;
     for (var i = start; i < min(start + WG * PER_LANE, p.batch * p.tokens * p.dim); i += WG) {
         let t = (i / p.dim) % p.tokens;
-        let g = dout[i / (p.dim * p.tokens) * p.dim + i % p.dim] / f32(p.count);
-        let own = select(0.0, g, t >= p.first && t < p.first + p.count);
-        if ACCUMULATE { dinp[i] += own; } else { dinp[i] = own; }
+        let g = f32(dout[i / (p.dim * p.tokens) * p.dim + i % p.dim]) / f32(p.count);
+        var own = select(0.0, g, t >= p.first && t < p.first + p.count);
+        if ACCUMULATE { own += f32(dinp[i]); }
+        dinp[i] = stored(own);
     }
 }

@@ -7,7 +7,7 @@
 //   backward   fold(⌈len/(WG·PER_LANE)⌉)     dinp =, or += with ACCUMULATE
 //
 // `out` is saved for backward. The host appends `alias elem = vec4f;`, or f32 where the length is no multiple of 4; `len`
-// counts these.
+// counts these. `alias stored` is what all of these tensors hold, elem or the f16 of that.
 
 struct Params { len: u32 }
 var<immediate> p: Params;
@@ -16,8 +16,8 @@ override WG: u32 = 64u;
 override PER_LANE: u32 = 16u;
 override ACCUMULATE: bool = false;
 
-@group(0) @binding(0) var<storage, read> inp: array<elem>;
-@group(0) @binding(1) var<storage, read_write> out: array<elem>;
+@group(0) @binding(0) var<storage, read> inp: array<stored>;
+@group(0) @binding(1) var<storage, read_write> out: array<stored>;
 
 @compute @workgroup_size(WG)
 fn forward(
@@ -26,12 +26,12 @@ fn forward(
     @builtin(local_invocation_index) lane: u32,
 ) {
     let first = fold_index(group, groups) * WG * PER_LANE + lane;
-    for (var i = first; i < min(first + WG * PER_LANE, p.len); i += WG) { out[i] = max(inp[i], elem()); }
+    for (var i = first; i < min(first + WG * PER_LANE, p.len); i += WG) { out[i] = max(inp[i], stored()); }
 }
 
-@group(0) @binding(0) var<storage, read> dout: array<elem>;
-@group(0) @binding(1) var<storage, read> saved_out: array<elem>;
-@group(0) @binding(2) var<storage, read_write> dinp: array<elem>;
+@group(0) @binding(0) var<storage, read> dout: array<stored>;
+@group(0) @binding(1) var<storage, read> saved_out: array<stored>;
+@group(0) @binding(2) var<storage, read_write> dinp: array<stored>;
 
 @compute @workgroup_size(WG)
 fn backward(
@@ -41,7 +41,7 @@ fn backward(
 ) {
     let first = fold_index(group, groups) * WG * PER_LANE + lane;
     for (var i = first; i < min(first + WG * PER_LANE, p.len); i += WG) {
-        var g = select(elem(), dout[i], saved_out[i] > elem());
+        var g = select(stored(), dout[i], saved_out[i] > stored());
         if ACCUMULATE { g += dinp[i]; }
         dinp[i] = g;
     }

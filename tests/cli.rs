@@ -30,6 +30,8 @@ mod families;
 mod files;
 #[path = "cli/finetune.rs"]
 mod finetune;
+#[path = "cli/half.rs"]
+mod half;
 #[path = "cli/predict.rs"]
 mod predict;
 #[path = "cli/project.rs"]

@@ -5,15 +5,14 @@ mod common;
 
 use std::collections::BTreeMap;
 
-use common::{Fixture, fixture_path, gpu, relative, with_every_tile};
-use tpgm::checkpoint::Overrides;
+use common::resnet::{NAMES, Net, batches, open};
+use common::{Fixture, gpu, relative, with_every_tile};
 use tpgm::cpu::mars::Norm;
 use tpgm::gpu::{Gpu, View};
-use tpgm::method::{BatchNorm, Learner, Optimizer, Settings, Snapshot, Tpgm, TpgmSettings};
-use tpgm::model::{Model, ParamLayout};
+use tpgm::method::{BatchNorm, Learner, Optimizer, Settings, Tpgm, TpgmSettings};
+use tpgm::model::ParamLayout;
 use tpgm::ops::sgd::Sgd;
 use tpgm::train::evaluate::{Classifier, Predictor};
-use tpgm::train::source::Source;
 
 const LOGITS: f32 = 1e-4;
 const GRADIENTS: f32 = 1e-3;
@@ -24,24 +23,6 @@ const STATISTICS: f32 = 1e-4;
 /// A gradient that is zero but for rounding, as a share of the largest element of the weight's beside it.
 const NOISE: f32 = 1e-5;
 
-const NAMES: [&str; 5] = ["resnet_basic", "resnet_bottleneck", "resnext", "resnet_d", "clip_resnet"];
-
-/// A fixture's model, its start, and the names that PyTorch has for its tensors.
-struct Net {
-    model: Model,
-    start: Snapshot,
-    names: BTreeMap<String, String>,
-}
-
-fn open(name: &str) -> Net {
-    let config = Fixture::open(&format!("{name}_golden")).json("config");
-    let size = |key: &str| config[key].as_u64().map(|size| size as usize);
-    let overrides = Overrides { image_size: size("image_size"), heads: size("heads"), ..Overrides::default() };
-    let source = Source::open(&fixture_path(name), &overrides).unwrap();
-    let names = source.recognised.names.iter().chain(&source.recognised.buffers).cloned().collect();
-    Net { model: source.model(), start: source.snapshot(), names }
-}
-
 fn sgd(json: &serde_json::Value) -> Optimizer {
     let number = |key: &str| json[key].as_f64().unwrap() as f32;
     let (momentum, weight_decay) = (number("momentum"), number("weight_decay"));
@@ -50,19 +31,6 @@ fn sgd(json: &serde_json::Value) -> Optimizer {
 
 fn settings(optimizer: Optimizer, batch: usize, batch_norm: BatchNorm) -> Settings {
     Settings { optimizer, clip_norm: 0.0, smoothing: 0.0, micro_batch: batch, batch_norm, recompute: false, half: None }
-}
-
-/// The batches that the rows of `key` name.
-fn batches(fixture: &Fixture, key: &str) -> Vec<(Vec<f32>, Vec<u32>)> {
-    let images = Fixture::open(fixture.json("images").as_str().unwrap());
-    let (pixels, labels) = (images.f32("images"), images.u32("labels"));
-    let one = pixels.len() / labels.len();
-    let rows = fixture.u32(key);
-    let cut = |row: &[u32]| {
-        let of = |i: &u32| pixels[*i as usize * one..(*i as usize + 1) * one].to_vec();
-        (row.iter().flat_map(of).collect(), row.iter().map(|i| labels[*i as usize]).collect())
-    };
-    rows.chunks(fixture.shape(key)[1]).map(cut).collect()
 }
 
 /// Every tensor of `got` (an image in `layout`) against `golden[prefix + name]`; returns the worst error.

@@ -2,6 +2,8 @@
 //! steps that are skipped, and a plan of half the size.
 
 mod common;
+#[path = "half/resnet.rs"]
+mod resnet;
 
 use common::{Fixture, Random, gpu, relative};
 use tpgm::cpu::mars::Norm;

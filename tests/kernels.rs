@@ -104,9 +104,11 @@ fn every_stem_has_a_test_and_every_entry_point_a_case() {
         let formats = "alias operand = f32;\nalias result = f32;\n";
         let tail = match shader.name {
             "attention" | "attention_direct" => "const HD = 4u;\nconst HD4 = 1u;\nalias stored = f32;\n",
-            "patch_embed" => "alias stored = f32;\n",
-            "batch_norm" | "relu" | "avg_pool" | "residual" => "alias elem = vec4f;\n",
-            "column_sum" | "swiglu" => "alias elem = vec4f;\nalias stored = vec4f;\n",
+            "patch_embed" | "attention_pool" | "conv2d_direct" | "conv2d_subgroup" => "alias stored = f32;\n",
+            "pool" => "alias stored = f32;\nalias pooled = f32;\n",
+            "residual" => "alias elem = vec4f;\n",
+            "batch_norm" => "alias elem = vec4f;\nalias stored = vec4f;\nalias single = f32;\n",
+            "column_sum" | "swiglu" | "relu" | "avg_pool" => "alias elem = vec4f;\nalias stored = vec4f;\n",
             "mars" | "ftp" | "spd" | "layer_norm" => {
                 "alias elem = f32;\nalias stored = f32;\nconst WIDTH = 1u;\nfn total(x: elem) -> f32 { return x; }\n"
             }
@@ -116,9 +118,9 @@ fn every_stem_has_a_test_and_every_entry_point_a_case() {
                 &format!("{halves}{matrices}{}", shaders::Epilogue::None.text())
             }
             "cast" => "alias inp_t = f32;\nalias out_t = f16;\n",
-            "max_pool" => "alias elem = vec4f;\nalias taps = vec4u;\n",
+            "max_pool" => "alias elem = vec4f;\nalias stored = vec4f;\nalias taps = vec4u;\n",
             "gelu" => "const KIND = 0u;\nalias elem = f32;\n",
-            "conv2d" => "const TILE = 64u;\n",
+            "conv2d" => "const TILE = 64u;\nalias stored = f32;\n",
             "matmul" => &format!("const TILE = 64u;\n{formats}{}", shaders::Epilogue::None.text()),
             "matmul_direct" | "matmul_subgroup" => &format!("{formats}{}", shaders::Epilogue::None.text()),
             _ => "",

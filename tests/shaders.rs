@@ -33,7 +33,10 @@ fn own_tails(shader: &Shader) -> Vec<String> {
     match shader.name {
         "attention" => in_both(&[1, 4, 10, 32, 64, 128].map(head)),
         "attention_direct" => in_both(&[4, 32, 64, 128].map(|width| format!("const HD4 = {}u;\n", width / 4))),
-        "patch_embed" => in_both(&[String::new()]),
+        "patch_embed" | "attention_pool" | "conv2d_direct" | "conv2d_subgroup" => in_both(&[String::new()]),
+        "pool" => [("f32", "f32"), ("f16", "f32"), ("f16", "f16")]
+            .map(|(stored, pooled)| format!("alias stored = {stored};\nalias pooled = {pooled};\n"))
+            .into(),
         "cast" => ["f32", "vec4<f32>"]
             .map(|from| format!("alias inp_t = {from};\nalias out_t = {};\n", from.replace("f32", "f16")))
             .into(),
@@ -48,16 +51,20 @@ fn own_tails(shader: &Shader) -> Vec<String> {
             let halves = epilogues().into_iter().filter(|end| end.contains("operand = f16"));
             halves.flat_map(|end| matrices.clone().map(|matrices| end.clone() + &matrices)).collect()
         }
-        "conv2d" => [Tile::Tiled, Tile::TiledLarge].map(|tile| format!("const TILE = {}u;\n", tile.side())).into(),
+        "conv2d" => in_both(&[Tile::Tiled, Tile::TiledLarge].map(|tile| format!("const TILE = {}u;\n", tile.side()))),
         "gelu" => (0..3)
             .flat_map(|kind| ["vec4f", "f32"].map(|elem| format!("const KIND = {kind}u;\nalias elem = {elem};\n")))
             .collect(),
-        "batch_norm" | "relu" | "avg_pool" | "residual" => {
-            ["vec4f", "f32"].map(|elem| format!("alias elem = {elem};\n")).into()
-        }
-        "column_sum" | "swiglu" => {
+        "residual" => ["vec4f", "f32"].map(|elem| format!("alias elem = {elem};\n")).into(),
+        "column_sum" | "swiglu" | "relu" | "avg_pool" => {
             STORED.map(|(elem, stored)| format!("alias elem = {elem};\nalias stored = {stored};\n")).into()
         }
+        "batch_norm" => STORED
+            .map(|(elem, stored)| {
+                let single = if stored.contains("f16") { "f16" } else { "f32" };
+                format!("alias elem = {elem};\nalias stored = {stored};\nalias single = {single};\n")
+            })
+            .into(),
         "mars" | "ftp" | "spd" | "layer_norm" => STORED
             .map(|(elem, stored)| {
                 let (width, sum) = if elem == "f32" { (1, "x") } else { (4, "x.x + x.y + (x.z + x.w)") };
@@ -65,8 +72,11 @@ fn own_tails(shader: &Shader) -> Vec<String> {
                 format!("alias elem = {elem};\nalias stored = {stored};\nconst WIDTH = {width}u;\n{total}")
             })
             .into(),
-        "max_pool" => [("vec4f", "vec4u"), ("f32", "u32")]
-            .map(|(elem, taps)| format!("alias elem = {elem};\nalias taps = {taps};\n"))
+        "max_pool" => STORED
+            .map(|(elem, stored)| {
+                let taps = if elem == "f32" { "u32" } else { "vec4u" };
+                format!("alias elem = {elem};\nalias stored = {stored};\nalias taps = {taps};\n")
+            })
             .into(),
         _ => vec![String::new()],
     }

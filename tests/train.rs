@@ -6,10 +6,11 @@ mod common;
 use common::{Fixture, Random, fixture_path, gpu, relative};
 use tpgm::cpu::mars::Norm;
 use tpgm::gpu::Gpu;
-use tpgm::method::{BatchNorm, Learner, Optimizer, Settings, Snapshot, Tpgm, TpgmSettings};
+use tpgm::method::{BatchNorm, Ema, Ftp, FtpSettings, Learner, Optimizer, Settings, Snapshot, Tpgm, TpgmSettings};
 use tpgm::model::{Model, VitConfig};
 use tpgm::ops::adamw::AdamW;
 use tpgm::ops::sgd::Sgd;
+use tpgm::train::parts::Parts;
 use tpgm::train::source::Source;
 use tpgm::train::state::{self, Progress};
 
@@ -78,43 +79,77 @@ fn a_batch_is_learned_by_heart() {
     }
 }
 
-/// Ten steps of TPGM from `from`, whose state is at `path` where it is not 0; saves the state after `until` steps.
-fn run(path: &std::path::Path, from: u64, until: u64) -> (Vec<u32>, Vec<u32>, Vec<f32>) {
+/// What holds the weights in a run that is resumed.
+#[derive(Clone, Copy, Debug)]
+enum Held {
+    Tpgm,
+    FtpWithAverage,
+}
+
+/// Ten steps from `from`, whose state is at `path` where it is not 0; saves the state after `until` steps. Returns weights,
+/// radii, average and losses.
+fn run(held: Held, path: &std::path::Path, from: u64, until: u64) -> (Vec<u32>, Vec<u32>, Vec<f32>, Vec<f32>) {
     let mut learner = learner(gpu(), ADAMW, 6);
-    let mut tpgm = tpgm(&learner, Norm::Mars, &|name| name.starts_with("head."));
+    let start = learner.snapshot().unwrap();
+    let mut parts = Parts::default();
+    match held {
+        Held::Tpgm => parts.tpgm = Some(tpgm(&learner, Norm::Mars, &|name| name.starts_with("head."))),
+        Held::FtpWithAverage => {
+            let excluded = vec![false; learner.model.layout().params.len()];
+            let settings = FtpSettings { radius_lr: 1e-2, k: 1.0 };
+            let (ftp, around) = Ftp::new(&learner, &start.w, &excluded, settings).unwrap();
+            learner.surround(around);
+            parts.ftp = Some(ftp);
+            parts.ema = Some(Ema::new(&learner, &start, 0.9).unwrap());
+        }
+    }
+    let iterations = |steps| if matches!(held, Held::Tpgm) { steps } else { 0 };
     if from > 0 {
-        let progress = state::restore(path, &mut learner, Some(&mut tpgm), "setup").unwrap();
-        assert_eq!((progress.steps, progress.iterations, progress.best), (from, from, Some((0.5, 1.25))));
+        let progress = state::restore(path, &mut learner, &mut parts, &start.w, "setup").unwrap();
+        let reached = (progress.steps, progress.iterations, progress.best);
+        assert_eq!(reached, (from, iterations(from), Some((0.5, 1.25))));
     }
     for step in from..until {
         let (images, labels) = batch(step, 6);
         learner.step(&images, &labels, 1e-3).unwrap();
-        let (images, labels) = batch(100 + step, 6);
-        tpgm.outer(&mut learner, &images, &labels).unwrap();
-        tpgm.apply(&mut learner).unwrap();
+        if let Some(tpgm) = &mut parts.tpgm {
+            let (images, labels) = batch(100 + step, 6);
+            tpgm.outer(&mut learner, &images, &labels).unwrap();
+            tpgm.apply(&mut learner).unwrap();
+        }
+        if let Some(ema) = &parts.ema {
+            ema.update(&mut learner).unwrap();
+        }
     }
-    let progress = Progress { steps: until, iterations: until, best: Some((0.5, 1.25)), best_steps: 2 };
-    state::save(path, &learner, Some(&tpgm), progress, "setup").unwrap();
-    let radii = tpgm.save_radii(&learner).unwrap();
+    let progress = Progress { steps: until, iterations: iterations(until), best: Some((0.5, 1.25)), best_steps: 2 };
+    state::save(path, &learner, &parts, progress, "setup").unwrap();
+    let radii = match (&parts.tpgm, &parts.ftp) {
+        (Some(tpgm), _) => tpgm.save_radii(&learner).unwrap(),
+        (_, Some(ftp)) => ftp.save_radii(&learner).unwrap(),
+        _ => unreachable!("one of both"),
+    };
+    let average = parts.ema.as_ref().map_or(Vec::new(), |ema| ema.snapshot(&learner).unwrap().w);
     let losses = learner.records(true).unwrap().iter().map(|r| r.loss).collect();
-    (weights(&learner), radii, losses)
+    (weights(&learner), radii, average, losses)
 }
 
 #[test]
 fn the_same_run_gives_the_same_bits_and_a_resumed_run_is_the_same_run() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("state.safetensors");
-    let (w, radii, losses) = run(&path, 0, 10);
-    let bytes = std::fs::read(&path).unwrap();
-    let (w_again, radii_again, losses_again) = run(&path, 0, 10);
-    assert!(w == w_again && radii == radii_again && losses == losses_again, "two equal runs differ");
-    assert!(bytes == std::fs::read(&path).unwrap());
+    for held in [Held::Tpgm, Held::FtpWithAverage] {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state.safetensors");
+        let whole = run(held, &path, 0, 10);
+        let bytes = std::fs::read(&path).unwrap();
+        assert!(whole == run(held, &path, 0, 10), "{held:?}: two equal runs differ");
+        assert!(bytes == std::fs::read(&path).unwrap());
 
-    let (_, _, before) = run(&path, 0, 4);
-    let (w_resumed, radii_resumed, after) = run(&path, 4, 10);
-    assert!(w == w_resumed, "resumed weights differ");
-    assert!(radii == radii_resumed, "resumed radii differ");
-    assert_eq!(losses, [before, after].concat());
+        let (_, _, _, before) = run(held, &path, 0, 4);
+        let (w, radii, average, after) = run(held, &path, 4, 10);
+        assert!(whole.0 == w, "{held:?}: resumed weights differ");
+        assert!(whole.1 == radii, "{held:?}: resumed radii differ");
+        assert!(whole.2 == average, "{held:?}: the resumed average differs");
+        assert_eq!(whole.3, [before, after].concat());
+    }
 }
 
 #[test]
@@ -122,8 +157,8 @@ fn a_state_of_another_run_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("state.safetensors");
     let mut learner = learner(gpu(), SGD, 2);
-    state::save(&path, &learner, None, Progress::default(), "lr = 1").unwrap();
-    let error = state::restore(&path, &mut learner, None, "lr = 2").unwrap_err().to_string();
+    state::save(&path, &learner, &Parts::default(), Progress::default(), "lr = 1").unwrap();
+    let error = state::restore(&path, &mut learner, &mut Parts::default(), &[], "lr = 2").unwrap_err().to_string();
     assert!(error.contains("other settings"), "{error}");
 }
 

@@ -32,7 +32,8 @@ fn products() -> Vec<Product> {
     let of_layers = linear.into_iter().flat_map(|(rows, out, inp)| {
         PASSES.map(|pass| Product::Linear { pass, rows, out, inp, element: Element::Word })
     });
-    of_layers.chain(convs.into_iter().flat_map(|dims| PASSES.map(|pass| Product::Conv2d { pass, dims }))).collect()
+    let of_convs = |dims| PASSES.map(|pass| Product::Conv2d { pass, dims, element: Element::Word });
+    of_layers.chain(convs.into_iter().flat_map(of_convs)).collect()
 }
 
 #[test]

@@ -19,11 +19,11 @@ fn without_tail(bm: mat4x4f, k: u32) -> mat4x4f {
 // Any size, scalar loads: an element is at row · stride.x + k · stride.y, and both come multiplied.
 fn gather_a(row: u32, k: vec4u) -> vec4f {
     let i = row + k;
-    return vec4f(a[i.x], a[i.y], a[i.z], a[i.w]);
+    return vec4f(vec4(a[i.x], a[i.y], a[i.z], a[i.w]));
 }
 fn gather_b(row: u32, k: vec4u) -> vec4f {
     let i = row + k;
-    return vec4f(b[i.x], b[i.y], b[i.z], b[i.w]);
+    return vec4f(vec4(b[i.x], b[i.y], b[i.z], b[i.w]));
 }
 fn gather_a_rows(rows: vec4u, k: vec4u) -> mat4x4f {
     return mat4x4f(gather_a(rows.x, k), gather_a(rows.y, k), gather_a(rows.z, k), gather_a(rows.w, k));

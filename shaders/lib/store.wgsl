@@ -29,8 +29,8 @@ fn store_row(sum: vec4f, copy: u32, m: u32, n: u32) {
     let i = copy * p.m * p.n + m * p.n + col;
     var added = vec4f();
     if HAS_BIAS { added = vec4f(bias[col.x], bias[col.y], bias[col.z], bias[col.w]); }
-    if ACCUMULATE { added += vec4f(out[i.x], out[i.y], out[i.z], out[i.w]); }
-    let value = sum + added;
+    if ACCUMULATE { added += vec4f(vec4(out[i.x], out[i.y], out[i.z], out[i.w])); }
+    let value = vec4<result>(sum + added);
     out[i.x] = value.x;
     if n + 1u < p.n { out[i.y] = value.y; }
     if n + 2u < p.n { out[i.z] = value.z; }

@@ -15,8 +15,8 @@ fn store_row(sum: vec4f, row: u32, col: u32) {
     let x = row % p.rows_w * p.dst_stride + p.dst_x;
     let i = ((image * p.dst_h + y) * p.dst_w + x) * p.dst_c4 + col;
     var before = vec4f();
-    if ACCUMULATE { before = dst[i]; }
-    dst[i] = before + sum;
+    if ACCUMULATE { before = vec4f(dst[i]); }
+    dst[i] = vec4<stored>(before + sum);
 }
 
 fn store_partial(quad: mat4x4f, start: u32, row: u32, col: u32) {

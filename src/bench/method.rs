@@ -41,6 +41,7 @@ pub fn tpgm_overhead(b: &Bench) -> Result<Figures> {
     })?;
     check_losses(&mut learner, "tpgm_overhead")?;
     Ok(Figures::new(net.shape(), update, net.step_work())
+        .in_precision(b.precision)
         .with("ratio", ratio.median())
         .with("plain_step_ms", plain.median())
         .with("apply_ms", apply.median()))

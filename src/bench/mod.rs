@@ -20,6 +20,7 @@ use serde::Serialize;
 
 use crate::error::Result;
 use crate::gpu::Gpu;
+use crate::model::Precision;
 use crate::ops::product::Product;
 use crate::train::{Event, tuning};
 use peak::Peak;
@@ -37,6 +38,8 @@ pub struct Bench<'a> {
     pub budget: Budget,
     /// Measure the kernels for products that nobody has measured on this adapter, as a run does.
     pub tunes: bool,
+    /// The format of the activations of whole models. Kernels alone are measured in f32.
+    pub precision: Precision,
     peak: OnceCell<Peak>,
 }
 
@@ -55,6 +58,7 @@ pub enum Work {
 #[derive(Debug)]
 pub struct Figures {
     shape: String,
+    precision: Precision,
     times: Times,
     work: Work,
     more: BTreeMap<&'static str, f64>,
@@ -63,7 +67,12 @@ pub struct Figures {
 impl Figures {
     /// Times of repeats of `work`.
     pub fn new(shape: impl Into<String>, times: Times, work: Work) -> Figures {
-        Figures { shape: shape.into(), times, work, more: BTreeMap::new() }
+        Figures { shape: shape.into(), precision: Precision::F32, times, work, more: BTreeMap::new() }
+    }
+
+    /// Measured with activations in this format.
+    pub fn in_precision(self, precision: Precision) -> Figures {
+        Figures { precision, ..self }
     }
 
     /// With one more figure.
@@ -80,6 +89,8 @@ pub struct Row {
     pub workload: &'static str,
     /// Its shape, in words.
     pub shape: String,
+    /// The format of its activations.
+    pub precision: Precision,
     /// Median milliseconds of a repeat.
     pub median_ms: f64,
     /// The shortest repeat.
@@ -104,7 +115,17 @@ pub struct Row {
 impl<'a> Bench<'a> {
     /// Benchmarks on `gpu`, which `adapter` named.
     pub fn new(gpu: &'a Gpu, adapter: Option<&'a str>, budget: Budget, tunes: bool) -> Bench<'a> {
-        Bench { gpu, adapter, budget, tunes, peak: OnceCell::new() }
+        Bench { gpu, adapter, budget, tunes, precision: Precision::F32, peak: OnceCell::new() }
+    }
+
+    /// With activations of whole models in this format.
+    ///
+    /// Errors where the device has no f16.
+    pub fn in_precision(self, precision: Precision) -> Result<Bench<'a>> {
+        if precision == Precision::F16 {
+            self.gpu.check_f16()?;
+        }
+        Ok(Bench { precision, ..self })
     }
 
     /// Chooses kernels for `products`, before anything that has them is timed.
@@ -131,7 +152,7 @@ impl<'a> Bench<'a> {
     ///
     /// Errors where the adapter's memory or limits are too small for it, or the device fails.
     pub fn run(&self, workload: &Workload) -> Result<Row> {
-        let Figures { shape, times, work, more } = (workload.run)(self)?;
+        let Figures { shape, precision, times, work, more } = (workload.run)(self)?;
         let rate = |work: f64| work / times.median() / 1e6;
         let (gflops, gbs, peak) = match work {
             Work::Flop(flop) => (Some(rate(flop)), None, Some(self.peak()?.gflops)),
@@ -142,6 +163,7 @@ impl<'a> Bench<'a> {
         Ok(Row {
             workload: workload.name,
             shape,
+            precision,
             median_ms: times.median(),
             min_ms: times.min(),
             reps: times.reps(),

@@ -6,9 +6,9 @@ use crate::bench::{Bench, Figures, Work};
 use crate::checkpoint::{Weight, fresh_resnet, fresh_statistics, fresh_vit};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
-use crate::method::{BatchNorm, Learner, Optimizer, Settings, Snapshot};
+use crate::method::{BatchNorm, Learner, LossScaling, Optimizer, Settings, Snapshot};
 use crate::model::resnet_config::{Block, BlockConfig, Downsample, Pooling, ResNetConfig, Stem};
-use crate::model::{Activation, Model, ModelConfig, ParamLayout, Pool, VitConfig};
+use crate::model::{Activation, Model, ModelConfig, ParamLayout, Pool, Precision, VitConfig};
 use crate::ops::adamw::AdamW;
 use crate::ops::sgd::Sgd;
 use crate::suite::harness::Random;
@@ -144,10 +144,11 @@ impl Net {
         (model, values)
     }
 
-    /// A learner as `finetune` has it, with these settings and the kernels that are fastest for it.
+    /// A learner as `finetune` has it, with these settings in the benchmark's precision and the kernels that are fastest for
+    /// it.
     pub fn learner<'g>(&self, b: &Bench<'g>, settings: Settings) -> Result<Learner<'g>> {
         let (model, values) = self.fresh();
-        let learner = Learner::new(b.gpu, model, &values, settings)?;
+        let learner = Learner::new(b.gpu, model, &values, in_precision(b, settings))?;
         b.tune(&learner.untuned()?)?;
         Ok(learner)
     }
@@ -181,6 +182,11 @@ impl Net {
     }
 }
 
+/// These settings in the benchmark's precision.
+fn in_precision(b: &Bench, settings: Settings) -> Settings {
+    Settings { half: (b.precision == Precision::F16).then(LossScaling::default), ..settings }
+}
+
 /// One step, to its end on the device.
 pub fn step(learner: &mut Learner, images: &[f32], labels: &[u32], lr: f64) -> Result<()> {
     learner.step(images, labels, lr)?;
@@ -203,17 +209,17 @@ pub fn train(b: &Bench, net: &Net) -> Result<Figures> {
         learner.records(false).map(drop)
     })?;
     check_losses(&mut learner, net.name)?;
-    Ok(Figures::new(net.shape(), times, net.step_work()))
+    Ok(Figures::new(net.shape(), times, net.step_work()).in_precision(b.precision))
 }
 
 /// A forward pass as in `predict`, from images on the host to logits on the host.
 pub fn infer(b: &Bench, net: &Net) -> Result<Figures> {
     let (model, values) = net.fresh();
     let work = Work::Flop(macs(&(net.config)()).inference(net.batch));
-    let mut predictor = Predictor::new(b.gpu, model, &values, net.batch)?;
+    let mut predictor = Predictor::new_in(b.gpu, model, &values, net.batch, b.precision)?;
     let (images, labels) = net.batch();
     let times = b.budget.time(|| predictor.logits(&images, labels.len()).map(drop))?;
-    Ok(Figures::new(net.shape(), times, work))
+    Ok(Figures::new(net.shape(), times, work).in_precision(b.precision))
 }
 
 /// The host's share of a step: from the call of [`Learner::step`] until it returns, over the whole step.
@@ -232,7 +238,8 @@ pub fn record_submit(b: &Bench) -> Result<Figures> {
     })?;
     check_losses(&mut learner, "record_submit")?;
     let share = host.median() / step.median();
-    Ok(Figures::new(net.shape(), host, Work::None).with("step_ms", step.median()).with("share_of_step", share))
+    let figures = Figures::new(net.shape(), host, Work::None).in_precision(b.precision);
+    Ok(figures.with("step_ms", step.median()).with("share_of_step", share))
 }
 
 /// From an adapter's name to the end of the first training step: device opened, weights uploaded, pipelines built. The
@@ -242,10 +249,10 @@ pub fn start(b: &Bench) -> Result<Figures> {
     let ((model, values), (images, labels)) = (net.fresh(), net.batch());
     let times = b.budget.time(|| {
         let gpu = Gpu::open(b.adapter, b.gpu.checked)?;
-        let mut learner = Learner::new(&gpu, model.clone(), &values, net.settings())?;
+        let mut learner = Learner::new(&gpu, model.clone(), &values, in_precision(b, net.settings()))?;
         step(&mut learner, &images, &labels, net.lr)
     })?;
-    Ok(Figures::new(net.shape(), times, Work::None))
+    Ok(Figures::new(net.shape(), times, Work::None).in_precision(b.precision))
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use crate::bench::timer::Budget;
 use crate::bench::workloads::pick;
 use crate::bench::{Bench, Row};
 use crate::cli::table::{percent, table};
-use crate::cli::{RunArgs, print, print_json};
+use crate::cli::{PrecisionArgs, RunArgs, print, print_json};
 use crate::error::{Error, Result};
 
 /// Flags of `bench`.
@@ -18,6 +18,8 @@ pub(super) struct BenchArgs {
     /// workloads of the comparison with other frameworks]
     #[arg(value_name = "WORKLOAD")]
     workloads: Vec<String>,
+    #[command(flatten)]
+    precision: PrecisionArgs,
     #[command(flatten)]
     run: RunArgs,
     /// Seconds a workload, after its warm-up; three repeats are timed whatever they take
@@ -45,6 +47,7 @@ fn cells(row: &Row) -> Vec<String> {
     vec![
         row.workload.to_string(),
         row.shape.clone(),
+        row.precision.element().scalar().into(),
         digits(row.median_ms),
         digits(row.min_ms),
         row.reps.to_string(),
@@ -54,7 +57,8 @@ fn cells(row: &Row) -> Vec<String> {
     ]
 }
 
-const HEADER: [&str; 8] = ["workload", "shape", "median ms", "min ms", "reps", "GFLOP/s", "GB/s", "of peak"];
+const HEADER: [&str; 9] =
+    ["workload", "shape", "precision", "median ms", "min ms", "reps", "GFLOP/s", "GB/s", "of peak"];
 
 /// What some workloads tell besides their time, a line each.
 fn more(rows: &[Row]) -> String {
@@ -71,9 +75,10 @@ pub(super) fn run(args: BenchArgs) -> Result<ExitCode> {
         return Err(Error::Usage(format!("--seconds {}: it must be 0 or more", args.seconds)));
     }
     let workloads = pick(&args.workloads)?;
-    let gpu = args.run.open()?;
+    let gpu = args.run.open(args.precision.precision)?;
     let budget = Budget { seconds: args.seconds, warmup: args.warmup, ..Budget::default() };
     let bench = Bench::new(&gpu, args.run.adapter.adapter.as_deref(), budget, args.run.tunes());
+    let bench = bench.in_precision(args.precision.precision)?;
     let info = &gpu.info;
     eprintln!("{} ({:?}, {} {})", info.name, info.backend, info.driver, info.driver_info);
     let peak = bench.peak()?;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, ValueEnum};
 
 use crate::cli::finetune::{Mean, result_table, train_and_report};
-use crate::cli::{RunArgs, print};
+use crate::cli::{PrecisionArgs, RunArgs, print};
 use crate::data::Augment;
 use crate::error::{Error, Result};
 use crate::train::config::TrainArgs;
@@ -30,6 +30,8 @@ pub(super) struct DemoArgs {
     /// Decides everything that is random
     #[arg(long, default_value_t = 0)]
     seed: u64,
+    #[command(flatten)]
+    precision: PrecisionArgs,
     #[command(flatten)]
     run: RunArgs,
 }
@@ -87,7 +89,7 @@ fn find_assets(wanted: Option<PathBuf>, weights: &str) -> Result<PathBuf> {
 pub(super) fn run(args: DemoArgs) -> Result<()> {
     let weights = args.model.weights();
     let assets = find_assets(args.assets, weights)?;
-    let gpu = args.run.open()?;
+    let gpu = args.run.open(args.precision.precision)?;
     eprintln!("on {} ({:?})", gpu.info.name, gpu.info.backend);
     let path = |part: &str| Some(assets.join(part));
     let runs = [("fine-tuning", "vanilla", Method::Vanilla), ("TPGM", "tpgm", Method::Tpgm)];
@@ -106,6 +108,7 @@ pub(super) fn run(args: DemoArgs) -> Result<()> {
             seed: Some(args.seed),
             eval_every: Some(2),
             method_args: MethodArgs { method: Some(method), ..MethodArgs::default() },
+            precision: Some(args.precision.precision),
             ..TrainArgs::default()
         };
         let dir = args.out.join(name);

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::cli::corrupted::{Copies, json_rows, severity_table};
 use crate::cli::table::{percent, table};
-use crate::cli::{RunArgs, print, print_json, scores};
+use crate::cli::{PrecisionArgs, RunArgs, print, print_json, scores};
 use crate::data::loader::CACHE_BYTES;
 use crate::data::{ClassMap, ImageCache, corrupt};
 use crate::error::{Error, Result};
@@ -54,6 +54,8 @@ pub(super) struct EvalArgs {
     #[arg(long, value_name = "N", default_value_t = 32)]
     batch_size: usize,
     #[command(flatten)]
+    precision: PrecisionArgs,
+    #[command(flatten)]
     model_args: ModelArgs,
     #[command(flatten)]
     run: RunArgs,
@@ -81,9 +83,11 @@ pub(super) fn run(args: EvalArgs) -> Result<()> {
         .collect::<Result<Vec<_>>>()?;
     let to_fit = args.calibrate.as_ref().and_then(|_| sets.pop());
     to_fit.as_ref().map(|to_fit| scores::warn_of_leaks(to_fit, &sets)).transpose()?;
-    let gpu = args.run.open()?;
+    let precision = args.precision.precision;
+    let gpu = args.run.open(precision)?;
     let most = sets.iter().map(|(_, images)| images.items.len()).max().unwrap_or(1);
-    let mut model = Predictor::new(&gpu, source.model(), &source.snapshot(), args.batch_size.min(most))?;
+    let batch = args.batch_size.min(most);
+    let mut model = Predictor::new_in(&gpu, source.model(), &source.snapshot(), batch, precision)?;
     let temperature = match to_fit {
         Some((name, images)) => {
             let (_, logits) = evaluate_to_fit(&mut model, &ImageCache::new(images, 0), &preprocess, classes.len())?;

@@ -12,8 +12,6 @@ use crate::cli::table::{percent, table};
 use crate::cli::{RunArgs, print, print_json, scores};
 use crate::error::Result;
 use crate::gpu::Gpu;
-use crate::model::Precision;
-use crate::ops::cooperative;
 use crate::train::config::{TrainArgs, TrainConfig};
 use crate::train::{Start, Summary, TestResult, train};
 
@@ -119,10 +117,7 @@ pub(super) fn run(args: FinetuneArgs) -> Result<()> {
         None => args.train,
     };
     let config = flags.resolve()?;
-    let gpu = args.run.open()?;
-    if config.precision == Precision::F16 && args.run.may_cooperate() {
-        cooperative::allow_if_right(&gpu);
-    }
+    let gpu = args.run.open(config.precision)?;
     if args.trace {
         crate::cli::trace::run(&gpu, &config)?;
     }

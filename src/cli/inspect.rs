@@ -8,6 +8,7 @@ use serde_json::json;
 use crate::checkpoint::{Checkpoint, Description, describe, describe_delta, recognise};
 use crate::cli::{RunArgs, print, print_json};
 use crate::error::{Error, Result};
+use crate::model::Precision;
 use crate::train::model_args::ModelArgs;
 use crate::train::source::Source;
 use crate::train::verify::{Golden, Verification, verify};
@@ -62,7 +63,7 @@ pub(super) fn run(args: InspectArgs) -> Result<()> {
     let description = describe(&checkpoint, &recognised);
     let Some((golden, path)) = golden.zip(args.verify) else { return show(&description, None, args.json) };
     let source = Source::open(&args.model, &overrides)?;
-    let gpu = args.run.open()?;
+    let gpu = args.run.open(Precision::F32)?;
     let verification = verify(&gpu, &source, &golden, &path, args.tolerance)?;
     show(&description, Some(&verification), args.json)?;
     if verification.passed {

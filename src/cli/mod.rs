@@ -27,6 +27,9 @@ use clap::{Args, Parser, Subcommand};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::gpu::cache::cache_dir;
+use crate::model::Precision;
+use crate::ops::cooperative;
+use crate::train::model_args::word;
 
 /// Robust fine-tuning of vision models on any GPU
 #[derive(Debug, Parser)]
@@ -87,9 +90,18 @@ pub struct RunArgs {
     no_cooperative: bool,
 }
 
+/// In which format a command keeps activations that has no settings of a run to say so.
+#[derive(Args, Clone, Copy, Debug, Default)]
+pub struct PrecisionArgs {
+    /// f32, or f16: 16-bit activations, matrix products and convolutions, on adapters that have them. Half the activations'
+    /// memory; slower on CPU adapters
+    #[arg(long, value_name = "PRECISION", default_value = "f32", value_parser = word::<Precision>)]
+    precision: Precision,
+}
+
 impl RunArgs {
-    /// Opens it, with shaders as fast as they go.
-    fn open(&self) -> Result<OpenGpu> {
+    /// Opens it, with shaders as fast as they go, for activations in this format.
+    fn open(&self, precision: Precision) -> Result<OpenGpu> {
         let gpu = Gpu::open(self.adapter.adapter.as_deref(), false)?;
         let cache = cache_dir();
         if let Some(dir) = &cache {
@@ -97,6 +109,9 @@ impl RunArgs {
             if self.tunes() {
                 gpu.load_choices(dir).unwrap_or_else(|e| eprintln!("warning: {e}: ignored, kernels are measured anew"));
             }
+        }
+        if precision == Precision::F16 && self.may_cooperate() {
+            cooperative::allow_if_right(&gpu);
         }
         Ok(OpenGpu { gpu, cache })
     }

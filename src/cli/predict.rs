@@ -7,7 +7,7 @@ use clap::Args;
 use serde_json::json;
 
 use crate::checkpoint::write_safetensors;
-use crate::cli::{RunArgs, print, print_json};
+use crate::cli::{PrecisionArgs, RunArgs, print, print_json};
 use crate::data::{Dataset, eval_batches};
 use crate::error::{Error, Result};
 use crate::train::evaluate::{Classifier, Predictor};
@@ -36,6 +36,8 @@ pub(super) struct PredictArgs {
     #[arg(long, value_name = "N", default_value_t = 32)]
     batch_size: usize,
     #[command(flatten)]
+    precision: PrecisionArgs,
+    #[command(flatten)]
     model_args: ModelArgs,
     #[command(flatten)]
     run: RunArgs,
@@ -62,9 +64,10 @@ pub(super) fn run(args: PredictArgs) -> Result<()> {
     let preprocess = args.model_args.preprocess(&source.recognised.preprocess)?;
     let mut images = Dataset::unlabelled(&args.data, args.root.as_deref())?;
     images.items.sort_by(|a, b| a.path.cmp(&b.path));
-    let gpu = args.run.open()?;
+    let precision = args.precision.precision;
+    let gpu = args.run.open(precision)?;
     let batch = args.batch_size.min(images.items.len());
-    let mut model = Predictor::new(&gpu, source.model(), &source.snapshot(), batch)?;
+    let mut model = Predictor::new_in(&gpu, source.model(), &source.snapshot(), batch, precision)?;
     let mut logits = Vec::with_capacity(images.items.len() * classes.len());
     for batch in eval_batches(&images, &preprocess, model.capacity())? {
         let batch = batch?;

@@ -7,7 +7,7 @@ use clap::Args;
 use crate::checkpoint::Checkpoint;
 use crate::cli::finetune::write_delta_beside;
 use crate::cli::progress::Progress;
-use crate::cli::{RunArgs, print};
+use crate::cli::{PrecisionArgs, RunArgs, print};
 use crate::cpu::mars::Norm;
 use crate::error::{Error, Result};
 use crate::train::fit::MicroBatch;
@@ -71,6 +71,8 @@ pub(super) struct ProjectArgs {
     #[arg(long, default_value_t = 0)]
     seed: u64,
     #[command(flatten)]
+    precision: PrecisionArgs,
+    #[command(flatten)]
     model_args: ModelArgs,
     #[command(flatten)]
     run: RunArgs,
@@ -100,12 +102,13 @@ pub(super) fn run(args: ProjectArgs) -> Result<()> {
         micro_batch: args.micro_batch.unwrap_or(MicroBatch::Images(args.radius_batch_size)),
         memory_limit: args.memory_limit,
         recompute: args.recompute,
+        precision: args.precision.precision,
         exclude: args.exclude,
         no_shuffle: args.no_shuffle,
         seed: args.seed,
         tune: args.run.tunes(),
     };
-    let gpu = args.run.open()?;
+    let gpu = args.run.open(config.precision)?;
     let mut progress = Progress::new("");
     project(&gpu, &config, &mut |event| progress.show(event))?;
     drop(progress);

@@ -68,7 +68,7 @@ impl Activations {
                 (Part::Vit(Box::new(slots)), scratch)
             }
             Model::ResNet(net) => {
-                let (slots, scratch) = ResNetSlots::plan(net, &mut plan, batch, mode);
+                let (slots, scratch) = ResNetSlots::plan(net, &mut plan, batch, mode, precision);
                 (Part::ResNet(Box::new(slots)), scratch)
             }
         };
@@ -123,10 +123,11 @@ impl Activations {
 
     /// Bytes of the weights' copy in another format, which are among the plan's.
     pub fn weight_bytes(&self) -> u64 {
-        match &self.part {
-            Part::Vit(slots) => slots.half_weights.as_ref().map_or(0, |half| self.plan.tensor_bytes(half.arena)),
-            Part::ResNet(_) => 0,
-        }
+        let half = match &self.part {
+            Part::Vit(slots) => slots.half_weights.as_ref(),
+            Part::ResNet(slots) => slots.half_weights.as_ref(),
+        };
+        half.map_or(0, |half| self.plan.tensor_bytes(half.arena))
     }
 
     /// Bytes of [`Activations::scratch`], which are among the plan's.
@@ -202,7 +203,11 @@ impl<'a> Pass<'a> {
     pub fn cast_weights(&self, r: &mut Recorder, w: &View) -> Result<()> {
         match (self.model, &self.acts.part) {
             (Model::Vit(vit), Part::Vit(slots)) => VitPass::new(vit, *self, slots).cast_weights(r, w),
-            _ => Ok(()),
+            // Statistics are no weights: any view will do.
+            (Model::ResNet(net), Part::ResNet(slots)) => {
+                ResNetPass::new(net, *self, slots, w, w, Phase::Eval).cast_weights(r)
+            }
+            _ => unreachable!("activations of another model"),
         }
     }
 

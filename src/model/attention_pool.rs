@@ -2,11 +2,13 @@
 
 use crate::error::Result;
 use crate::gpu::View;
+use crate::gpu::buffer::Element;
 use crate::model::activations::{Activations, Mode};
+use crate::model::half_weights::{self, HalfWeights};
 use crate::model::params::ParamLayout;
 use crate::model::plan::{Plan, Slot};
 use crate::model::resnet_config::{Pooling, ResNetConfig};
-use crate::ops::{Recorder, attention_pool, column_sum, matmul, pool, scratch_len};
+use crate::ops::{Recorder, attention_pool, cast, column_sum, matmul, pool, scratch_len};
 
 /// An attention pool: its shape for one image, and the indices of its tensors.
 #[derive(Clone, Debug)]
@@ -52,6 +54,11 @@ impl AttentionPool {
         attention_pool::Dims { batch, ..self.dims }
     }
 
+    /// The indices of its projections' weights.
+    pub(super) fn weights(&self) -> [usize; 4] {
+        [self.q, self.k, self.v, self.c].map(|linear| linear.weight)
+    }
+
     /// Scratch that a batch's sums over rows need.
     pub(super) fn scratch_len(&self, batch: usize) -> usize {
         scratch_len(batch * self.dims.tokens, self.dims.dim()).max(scratch_len(batch, self.features))
@@ -83,30 +90,44 @@ struct AttentionGradients {
     dv: Slot,
     ds: Slot,
     dattended: Slot,
+    /// In f16 alone: what the last projection's products read of the features' gradient, `[B, F]`.
+    half_dfeatures: Option<Slot>,
 }
 
 impl AttentionSlots {
     /// Adds them to `plan` for up to `batch` images.
-    pub(super) fn plan(net: &AttentionPool, plan: &mut Plan, batch: usize, mode: Mode) -> AttentionSlots {
+    pub(super) fn plan(
+        net: &AttentionPool,
+        plan: &mut Plan,
+        batch: usize,
+        mode: Mode,
+        element: Element,
+    ) -> AttentionSlots {
         let dims = net.dims(batch);
-        let mut add = |what: &str, len: usize| plan.add(format!("attention pool: {what}"), len);
+        let mut add_as =
+            |what: &str, element: Element, len: usize| plan.add_as(format!("attention pool: {what}"), element, len);
+        let prob = add_as("probabilities", Element::Word, dims.prob_len());
+        let backward = (mode != Mode::Infer).then(|| AttentionGradients {
+            dtokens: add_as("gradient of the tokens", element, dims.token_len()),
+            dquery: add_as("gradient of the query", element, dims.query_len()),
+            dq: add_as("gradient of q", element, dims.query_len()),
+            dk: add_as("gradient of k", element, dims.token_len()),
+            dv: add_as("gradient of v", element, dims.token_len()),
+            ds: add_as("gradient of the scores", Element::Word, dims.prob_len()),
+            dattended: add_as("gradient of the attended", element, dims.query_len()),
+            half_dfeatures: (element == Element::Half)
+                .then(|| add_as("gradient of the features in f16", element, batch * net.features)),
+        });
+        let mut add = |what: &str, len: usize| add_as(what, element, len);
         AttentionSlots {
             tokens: add("tokens", dims.token_len()),
             query: add("query", dims.query_len()),
             q: add("q", dims.query_len()),
             k: add("k", dims.token_len()),
             v: add("v", dims.token_len()),
-            prob: add("probabilities", dims.prob_len()),
+            prob,
             attended: add("attended", dims.query_len()),
-            backward: (mode != Mode::Infer).then(|| AttentionGradients {
-                dtokens: add("gradient of the tokens", dims.token_len()),
-                dquery: add("gradient of the query", dims.query_len()),
-                dq: add("gradient of q", dims.query_len()),
-                dk: add("gradient of k", dims.token_len()),
-                dv: add("gradient of v", dims.token_len()),
-                ds: add("gradient of the scores", dims.prob_len()),
-                dattended: add("gradient of the attended", dims.query_len()),
-            }),
+            backward,
         }
     }
 }
@@ -118,6 +139,7 @@ pub(super) struct AttentionPass<'a> {
     pub(super) slots: &'a AttentionSlots,
     pub(super) acts: &'a Activations,
     pub(super) layout: &'a ParamLayout,
+    pub(super) half: Option<&'a HalfWeights>,
     pub(super) w: &'a View,
     pub(super) batch: usize,
 }
@@ -146,8 +168,13 @@ impl AttentionPass<'_> {
         pool::Dims { batch: self.batch, tokens: dims.tokens, dim: dims.dim(), first: 0, count: 1 }
     }
 
+    /// A projection's weight as products read it.
+    fn weight(&self, linear: Linear) -> View {
+        half_weights::weight(self.half, self.acts, self.layout, self.w, linear.weight)
+    }
+
     fn project(&self, r: &mut Recorder, out: &View, inp: &View, linear: Linear) -> Result<()> {
-        let (weight, bias) = (self.layout.view(self.w, linear.weight), self.layout.view(self.w, linear.bias));
+        let (weight, bias) = (self.weight(linear), self.layout.view(self.w, linear.bias));
         let dim = self.dims().dim();
         let (rows, n) = (inp.len / dim, bias.len);
         matmul::forward(r, out, inp, &weight, Some(&bias), rows, n, dim)
@@ -182,10 +209,14 @@ impl AttentionPass<'_> {
         let (net, s, dims) = (self.net, self.slots, self.dims());
         let g = s.backward.as_ref().expect("backward needs activations planned for training");
         let (dim, rows) = (dims.dim(), self.batch * dims.tokens);
-        let weight = |linear: Linear| self.layout.view(self.w, linear.weight);
+        let narrow = g.half_dfeatures.map(|slot| self.acts.view(slot, dfeatures.len));
+        if let Some(narrow) = &narrow {
+            cast::forward(r, narrow, dfeatures)?;
+        }
+        let dfeatures = narrow.as_ref().unwrap_or(dfeatures);
 
         let (attended, dattended) = (self.row(s.attended), self.row(g.dattended));
-        matmul::backward_input(r, &dattended, dfeatures, &weight(net.c), self.batch, net.features, dim)?;
+        matmul::backward_input(r, &dattended, dfeatures, &self.weight(net.c), self.batch, net.features, dim)?;
         self.project_params(r, dw, dfeatures, &attended, net.c)?;
 
         let (q, k, v) = (self.row(s.q), self.rows(s.k), self.rows(s.v));
@@ -195,12 +226,12 @@ impl AttentionPass<'_> {
 
         // The first token's share as a query, zero elsewhere; then all tokens' as keys and values.
         let (query, dquery) = (self.row(s.query), self.row(g.dquery));
-        matmul::backward_input(r, &dquery, &dq, &weight(net.q), self.batch, dim, dim)?;
+        matmul::backward_input(r, &dquery, &dq, &self.weight(net.q), self.batch, dim, dim)?;
         self.project_params(r, dw, &dq, &query, net.q)?;
         let (tokens, dtokens) = (self.rows(s.tokens), self.rows(g.dtokens));
         pool::backward(r, &dtokens, &dquery, self.first_token(), false)?;
         for (dout, linear) in [(&dk, net.k), (&dv, net.v)] {
-            matmul::backward_input_added(r, &dtokens, dout, &weight(linear), rows, dim, dim)?;
+            matmul::backward_input_added(r, &dtokens, dout, &self.weight(linear), rows, dim, dim)?;
             self.project_params(r, dw, dout, &tokens, linear)?;
         }
         attention_pool::assemble_backward(r, dinp, &self.layout.view(dw, net.positions), &dtokens, dims)

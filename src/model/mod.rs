@@ -4,6 +4,7 @@
 pub mod activations;
 mod attention_pool;
 pub mod config;
+mod half_weights;
 mod head;
 pub mod network;
 pub mod params;

@@ -200,7 +200,7 @@ impl Model {
 
     /// As [`Model::plan`], in this precision.
     ///
-    /// Errors where the device has no f16, or the model has no kernels for it.
+    /// Errors where the device has no f16, or the model has a width that its kernels can't take.
     pub fn plan_in(&self, gpu: &Gpu, batch: usize, mode: Mode, precision: Precision) -> Result<Activations> {
         self.check_precision(gpu, precision)?;
         let mut acts = Activations::plan(self, batch, mode, precision);
@@ -219,13 +219,9 @@ impl Model {
             return Ok(());
         }
         gpu.check_f16()?;
-        let Model::Vit(vit) = self else {
-            return Err(Error::Usage(
-                "--precision f16 is for vision transformers so far: train a ResNet in f32".into(),
-            ));
-        };
-        let c = &vit.config;
-        let widths = [("tokens have", c.dim), ("MLP has", c.mlp_dim)];
+        // A ResNet takes any: it has no epilogue.
+        let Model::Vit(vit) = self else { return Ok(()) };
+        let widths = [("tokens have", vit.config.dim), ("MLP has", vit.config.mlp_dim)];
         match widths.into_iter().find(|(_, width)| !width.is_multiple_of(4)) {
             Some((name, width)) => Err(Error::Usage(format!(
                 "--precision f16 needs widths that 4 divides, this model's {name} {width}: use --precision f32"

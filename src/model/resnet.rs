@@ -8,6 +8,7 @@ use crate::error::Result;
 use crate::gpu::View;
 use crate::model::activations::{Pass, Phase};
 use crate::model::attention_pool::AttentionPass;
+use crate::model::half_weights;
 use crate::model::head::HeadPass;
 use crate::model::plan::Slot;
 use crate::model::resnet_activations::{BlockGradients, BlockSlots, LayerSlots, ResNetSlots};
@@ -52,6 +53,19 @@ impl<'a> ResNetPass<'a> {
         self.net.layout.view(arena, self.net.layout.index(name))
     }
 
+    /// A weight as convolutions and products read it: in f16 its copy, which [`ResNetPass::cast_weights`] writes.
+    fn weight(&self, index: usize) -> View {
+        half_weights::weight(self.slots.half_weights.as_ref(), self.pass.acts, &self.net.layout, self.w, index)
+    }
+
+    /// In f16, the copy of the weights in its arena.
+    pub(super) fn cast_weights(&self, r: &mut Recorder) -> Result<()> {
+        match &self.slots.half_weights {
+            Some(half) => half.cast(r, self.pass.acts, &self.net.layout, self.w),
+            None => Ok(()),
+        }
+    }
+
     fn out(&self, layer: &Layer, slots: &LayerSlots) -> View {
         self.view(slots.out, layer.out_len(self.batch))
     }
@@ -73,7 +87,9 @@ impl<'a> ResNetPass<'a> {
 
     fn attention(&self) -> Option<AttentionPass<'a>> {
         let (net, slots) = (self.net.attention.as_deref()?, self.slots.attention.as_ref()?);
-        Some(AttentionPass { net, slots, acts: self.pass.acts, layout: &self.net.layout, w: self.w, batch: self.batch })
+        let half = self.slots.half_weights.as_ref();
+        let (acts, layout) = (self.pass.acts, &self.net.layout);
+        Some(AttentionPass { net, slots, acts, layout, half, w: self.w, batch: self.batch })
     }
 
     fn head(&self, arena: &View) -> (View, Option<View>) {
@@ -151,8 +167,7 @@ impl<'a> ResNetPass<'a> {
         let own = &slots.units[first.len()];
         if again {
             let conv = self.view(own.conv, last.out_len(self.batch));
-            let weight = self.net.layout.view(self.w, last.weight);
-            return conv2d::forward(r, &conv, &x, &weight, last.dims(self.batch));
+            return conv2d::forward(r, &conv, &x, &self.weight(last.weight), last.dims(self.batch));
         }
         self.layer_forward(r, last, own, &x, Some(&shortcut), true, false)?;
         Ok(())
@@ -177,7 +192,7 @@ impl<'a> ResNetPass<'a> {
         let param = |index| self.net.layout.view(self.w, index);
         let channels = layer.dims.out_channels;
         let (conv, out) = (self.view(slots.conv, layer.out_len(self.batch)), self.out(layer, slots));
-        conv2d::forward(r, &conv, inp, &param(layer.weight), layer.dims(self.batch))?;
+        conv2d::forward(r, &conv, inp, &self.weight(layer.weight), layer.dims(self.batch))?;
         let (mean, rstd) = (self.view(slots.mean, channels), self.view(slots.rstd, channels));
         let (weight, bias) = (param(layer.norm_weight), param(layer.norm_bias));
         let dims = self.norm_dims(layer);
@@ -338,7 +353,6 @@ impl<'a> ResNetPass<'a> {
         layer: &Layer,
         accumulate: bool,
     ) -> Result<()> {
-        let weight = self.net.layout.view(self.w, layer.weight);
-        conv2d::backward_input(r, dinp, dconv, &weight, layer.dims(self.batch), accumulate)
+        conv2d::backward_input(r, dinp, dconv, &self.weight(layer.weight), layer.dims(self.batch), accumulate)
     }
 }

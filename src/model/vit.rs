@@ -6,6 +6,7 @@ use crate::error::Result;
 use crate::gpu::View;
 use crate::model::activations::Pass;
 use crate::model::config::VitConfig;
+use crate::model::half_weights;
 use crate::model::params::ParamLayout;
 use crate::model::plan::Slot;
 use crate::model::vit_activations::{BackwardSlots, BlockSlots, VitSlots};
@@ -74,35 +75,25 @@ impl<'a> VitPass<'a> {
 
     /// A weight as products read it: in f16 its copy, which [`VitPass::cast_weights`] writes.
     fn weight(&self, arena: &View, name: &str) -> View {
-        let index = self.vit.layout.index(name);
-        let Some(half) = &self.slots.half_weights else { return self.vit.layout.view(arena, index) };
-        match half.offsets.iter().find(|(i, _)| *i == index) {
-            Some((_, offset)) => self.view(half.arena, half.len).slice(*offset, self.vit.layout.params[index].len),
-            None => self.vit.layout.view(arena, index),
-        }
+        let (layout, half) = (&self.vit.layout, self.slots.half_weights.as_ref());
+        half_weights::weight(half, self.pass.acts, layout, arena, layout.index(name))
     }
 
     /// In f16, the copy of the weights in arena `w`.
     pub(super) fn cast_weights(&self, r: &mut Recorder, w: &View) -> Result<()> {
-        for (index, _) in self.slots.half_weights.iter().flat_map(|half| &half.offsets) {
-            let name = &self.vit.layout.params[*index].name;
-            cast::forward(r, &self.weight(w, name), &self.vit.layout.view(w, *index))?;
+        match &self.slots.half_weights {
+            Some(half) => half.cast(r, self.pass.acts, &self.vit.layout, w),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     /// The weights of query, key and value as one matrix, as products read them.
     fn qkv_weight(&self, w: &View, i: usize) -> View {
         let Some(half) = &self.slots.half_weights else { return self.qkv(w, i, "weight") };
         let parts: &[&str] = if self.config().parts.split_qkv { &["q", "k", "v"] } else { &["qkv"] };
-        let place = |part: &&str| {
-            let index = self.vit.layout.index(&format!("blocks.{i}.attn.{part}.weight"));
-            let copy = half.offsets.iter().find(|(own, _)| *own == index);
-            (copy.expect("every product's weight has its copy").1, self.vit.layout.params[index].len)
-        };
-        let places: Vec<(usize, usize)> = parts.iter().map(place).collect();
-        assert!(places.windows(2).all(|p| p[0].0 + p[0].1 == p[1].0), "q, k and v lie apart");
-        self.view(half.arena, half.len).slice(places[0].0, places.iter().map(|(_, len)| len).sum())
+        let index = |part: &&str| self.vit.layout.index(&format!("blocks.{i}.attn.{part}.weight"));
+        let indices: Vec<usize> = parts.iter().map(index).collect();
+        half.run(self.pass.acts, &self.vit.layout, &indices).expect("every product's weight has its copy")
     }
 
     pub(super) fn maybe(&self, present: bool, arena: &View, name: &str) -> Option<View> {

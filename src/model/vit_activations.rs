@@ -1,8 +1,9 @@
 //! The activations of a vision transformer: what a forward pass keeps for its reverse, planned before it is allocated.
 //! Every tensor is a slot of its own; which of them share memory follows from when they are used ([`Plan::pack`]).
 
-use crate::gpu::buffer::{ALIGN, Element};
+use crate::gpu::buffer::Element;
 use crate::model::activations::Mode;
+use crate::model::half_weights::HalfWeights;
 use crate::model::params::ParamLayout;
 use crate::model::plan::{Plan, Slot};
 use crate::model::precision::Precision;
@@ -64,34 +65,14 @@ pub(super) struct BackwardSlots {
     pub(super) blocks: Vec<GradientSlots>,
 }
 
-/// An f16 copy of the weights of the blocks' linear layers and of the patch embedding.
-#[derive(Clone, Debug)]
-pub(super) struct HalfWeights {
-    /// All of them, one after another.
-    pub(super) arena: Slot,
-    /// Number of elements in `arena`, padding included.
-    pub(super) len: usize,
-    /// Where each starts, by its place in the layout.
-    pub(super) offsets: Vec<(usize, usize)>,
-}
-
-impl HalfWeights {
-    fn plan(layout: &ParamLayout, plan: &mut Plan, patches: Element) -> HalfWeights {
-        // Twice as many halves as words lie between two places where a view may start.
-        let align = |len: usize| len.next_multiple_of(2 * ALIGN);
-        let embeds = if patches == Element::Half { Some("patch_embed.proj") } else { None };
-        let layers =
-            ["attn.qkv", "attn.q", "attn.k", "attn.v", "attn.proj", "mlp.fc1", "mlp.fc2"].into_iter().chain(embeds);
-        let product = |name: &str| {
-            name.strip_suffix(".weight").is_some_and(|stem| layers.clone().any(|layer| stem.ends_with(layer)))
-        };
-        let (mut len, mut offsets) = (0, Vec::new());
-        for (i, param) in layout.params.iter().enumerate().filter(|(_, param)| product(&param.name)) {
-            offsets.push((i, len));
-            len += align(param.len);
-        }
-        HalfWeights { arena: plan.keep_as("weights in f16", Element::Half, len), len, offsets }
-    }
+/// The f16 copy of the weights of the blocks' linear layers and of the patch embedding.
+fn half_weights(layout: &ParamLayout, plan: &mut Plan, patches: Element) -> HalfWeights {
+    let embeds = if patches == Element::Half { Some("patch_embed.proj") } else { None };
+    let layers =
+        ["attn.qkv", "attn.q", "attn.k", "attn.v", "attn.proj", "mlp.fc1", "mlp.fc2"].into_iter().chain(embeds);
+    HalfWeights::plan(layout, plan, |_, name| {
+        name.strip_suffix(".weight").is_some_and(|stem| layers.clone().any(|layer| stem.ends_with(layer)))
+    })
 }
 
 /// What enters a norm before the blocks, and its statistics.
@@ -204,7 +185,7 @@ impl VitSlots {
             blocks,
             again,
             backward,
-            half_weights: half.then(|| HalfWeights::plan(&vit.layout, plan, patch_element)),
+            half_weights: half.then(|| half_weights(&vit.layout, plan, patch_element)),
             patches: plan.add_as("patches", patch_element, batch * patches * 3 * c.patch_size * c.patch_size),
             embedded: plan.add("patch embedding", batch * patches * d),
             tokens: plan.add("tokens", rows * d),

@@ -1,6 +1,7 @@
 //! Host wrapper of `shaders/attention_pool.wgsl`.
 
 use crate::error::Result;
+use crate::gpu::buffer::Element;
 use crate::gpu::{View, program::fold, shaders};
 use crate::ops::{Recorder, WG, check, column_sum, elementwise};
 
@@ -27,24 +28,25 @@ fn params(dims: Dims) -> Params {
 }
 
 /// A workgroup for each head of each image.
-fn run_heads(r: &mut Recorder, entry: &str, views: &[(&str, &View)], dims: Dims) -> Result<()> {
-    let kernel = r.kernel(&shaders::ATTENTION_POOL, entry, &[("WG", r.reduce_lanes() as f64)])?;
+fn run_heads(r: &mut Recorder, entry: &str, views: &[(&str, &View)], element: Element, dims: Dims) -> Result<()> {
+    let constants = [("WG", r.reduce_lanes() as f64)];
+    let kernel = r.stored_kernel(&shaders::ATTENTION_POOL, entry, &constants, element)?;
     r.push(&kernel, views, &params(dims), fold(dims.batch * dims.heads));
     Ok(())
 }
 
 /// `out = softmax(q·kᵀ/√d)·v` per image and head; saves `prob` (`[batch, heads, tokens]`) for backward. `q` and `out` are
-/// `[batch, heads·head_dim]`, `k` and `v` `[batch, tokens, heads·head_dim]`.
+/// `[batch, heads·head_dim]`, `k` and `v` `[batch, tokens, heads·head_dim]`, all f32 or all f16; `prob` is f32.
 pub fn forward(r: &mut Recorder, out: &View, prob: &View, q: &View, k: &View, v: &View, dims: Dims) -> Result<()> {
     check("attention_pool", "out", out, dims.query_len());
     check("attention_pool", "prob", prob, dims.prob_len());
     check("attention_pool", "q", q, dims.query_len());
     check("attention_pool", "k", k, dims.token_len());
     check("attention_pool", "v", v, dims.token_len());
-    run_heads(r, "forward", &[("out", out), ("prob", prob), ("q", q), ("k", k), ("v", v)], dims)
+    run_heads(r, "forward", &[("out", out), ("prob", prob), ("q", q), ("k", k), ("v", v)], q.element, dims)
 }
 
-/// `dq = `, `dk = `, `dv = ` from `dout`, and `prob` from forward; `ds` (`[batch, heads, tokens]`) is scratch.
+/// `dq = `, `dk = `, `dv = ` from `dout`, and `prob` from forward; `ds` (`[batch, heads, tokens]`, f32) is scratch.
 pub fn backward(
     r: &mut Recorder,
     dq: &View,
@@ -68,20 +70,20 @@ pub fn backward(
         check("attention_pool::backward", name, view, dims.prob_len());
     }
     let views = [("dq", dq), ("ds", ds), ("dout", dout), ("k", k), ("v", v), ("saved_prob", prob)];
-    run_heads(r, "backward_query", &views, dims)?;
-    let key = r.kernel(&shaders::ATTENTION_POOL, "backward_key", &[])?;
+    run_heads(r, "backward_query", &views, q.element, dims)?;
+    let key = r.stored_kernel(&shaders::ATTENTION_POOL, "backward_key", &[], q.element)?;
     let views = [("dk", dk), ("dv", dv), ("dout", dout), ("q", q), ("saved_ds", ds), ("saved_prob", prob)];
     r.push(&key, &views, &params(dims), elementwise(dk.len));
     Ok(())
 }
 
 /// `tokens` `[batch, tokens, D] = ` the mean of the pixels `inp` `[batch, tokens − 1, D]`, then these, plus `pos`
-/// `[tokens, D]`.
+/// `[tokens, D]`, which is f32; the others both f32 or both f16.
 pub fn assemble(r: &mut Recorder, tokens: &View, inp: &View, pos: &View, dims: Dims) -> Result<()> {
     check("attention_pool::assemble", "tokens", tokens, dims.token_len());
     check("attention_pool::assemble", "inp", inp, dims.pixel_len());
     check("attention_pool::assemble", "pos", pos, dims.tokens * dims.dim());
-    let kernel = r.kernel(&shaders::ATTENTION_POOL, "assemble", &[])?;
+    let kernel = r.stored_kernel(&shaders::ATTENTION_POOL, "assemble", &[], inp.element)?;
     let grid = fold(dims.query_len().div_ceil(WG));
     r.push(&kernel, &[("tokens", tokens), ("inp", inp), ("pos", pos)], &params(dims), grid);
     Ok(())
@@ -92,7 +94,7 @@ pub fn assemble_backward(r: &mut Recorder, dinp: &View, dpos: &View, dtokens: &V
     check("attention_pool::assemble_backward", "dinp", dinp, dims.pixel_len());
     check("attention_pool::assemble_backward", "dpos", dpos, dims.tokens * dims.dim());
     check("attention_pool::assemble_backward", "dtokens", dtokens, dims.token_len());
-    let kernel = r.kernel(&shaders::ATTENTION_POOL, "backward_assemble", &[])?;
+    let kernel = r.stored_kernel(&shaders::ATTENTION_POOL, "backward_assemble", &[], dtokens.element)?;
     r.push(&kernel, &[("dinp", dinp), ("dtokens", dtokens)], &params(dims), elementwise(dinp.len));
     // As many columns as any sum needs to keep a GPU busy, and few rows: one stage does.
     column_sum::add_rows(r, dpos, dtokens, dims.batch, dims.tokens * dims.dim())

@@ -1,8 +1,9 @@
 //! Host wrapper of `shaders/avg_pool.wgsl`.
 
 use crate::error::Result;
+use crate::gpu::buffer::Element;
 use crate::gpu::{View, shaders};
-use crate::ops::{Recorder, check, elem};
+use crate::ops::{Recorder, check, elem, stored};
 
 pub use crate::cpu::avg_pool::Dims;
 
@@ -18,10 +19,18 @@ struct Params {
     stride: u32,
 }
 
-fn run(r: &mut Recorder, entry: &str, views: &[(&str, &View)], lines: usize, dims: Dims) -> Result<()> {
-    let (width, tail) = elem(dims.channels);
+fn run(
+    r: &mut Recorder,
+    entry: &str,
+    views: &[(&str, &View)],
+    element: Element,
+    lines: usize,
+    dims: Dims,
+) -> Result<()> {
+    let (width, alias) = elem(dims.channels);
+    let tail = alias.to_string() + stored(element, width);
     let lanes = r.reduce_lanes();
-    let kernel = r.gpu.kernel(&shaders::AVG_POOL, entry, &[("WG", lanes as f64)], tail)?;
+    let kernel = r.gpu.kernel(&shaders::AVG_POOL, entry, &[("WG", lanes as f64)], &tail)?;
     let cols = dims.channels / width;
     let params = Params {
         src_h: dims.height as u32,
@@ -36,16 +45,16 @@ fn run(r: &mut Recorder, entry: &str, views: &[(&str, &View)], lines: usize, dim
     Ok(())
 }
 
-/// `out` `[B, H', W', C] = ` the windows' means of `inp` `[B, H, W, C]`.
+/// `out` `[B, H', W', C] = ` the windows' means of `inp` `[B, H, W, C]`; both f32 or both f16.
 pub fn forward(r: &mut Recorder, out: &View, inp: &View, dims: Dims) -> Result<()> {
     check("avg_pool", "out", out, dims.out_len());
     check("avg_pool", "inp", inp, dims.in_len());
-    run(r, "forward", &[("out", out), ("inp", inp)], dims.batch * dims.out_height(), dims)
+    run(r, "forward", &[("out", out), ("inp", inp)], inp.element, dims.batch * dims.out_height(), dims)
 }
 
 /// `dinp = ` the gradient. Shapes as in [`forward`].
 pub fn backward(r: &mut Recorder, dinp: &View, dout: &View, dims: Dims) -> Result<()> {
     check("avg_pool::backward", "dinp", dinp, dims.in_len());
     check("avg_pool::backward", "dout", dout, dims.out_len());
-    run(r, "backward", &[("dinp", dinp), ("dout", dout)], dims.batch * dims.height, dims)
+    run(r, "backward", &[("dinp", dinp), ("dout", dout)], dout.element, dims.batch * dims.height, dims)
 }

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use crate::error::Result;
+use crate::gpu::buffer::Element;
 use crate::gpu::{Kernel, View, program::MAX_GROUPS, program::fold, shaders};
-use crate::ops::{Recorder, WG, check, elem};
+use crate::ops::{Recorder, WG, check, elem, stored};
 
 /// Shape of a batch norm: statistics over `rows`, for each of `cols`.
 #[derive(Clone, Copy, Debug)]
@@ -61,6 +62,8 @@ const LANE_ROWS: usize = 64;
 #[derive(Clone, Copy)]
 struct Split {
     dims: Dims,
+    /// What the matrices hold.
+    element: Element,
     lanes: usize,
     width: usize,
     /// Lanes side by side, and rows of them.
@@ -69,10 +72,10 @@ struct Split {
 }
 
 impl Split {
-    fn new(dims: Dims, lanes: usize) -> Split {
+    fn new(dims: Dims, element: Element, lanes: usize) -> Split {
         let width = elem(dims.cols).0;
         let across = lanes.min(dims.cols / width);
-        Split { dims, lanes, width, across, subs: lanes / across }
+        Split { dims, element, lanes, width, across, subs: lanes / across }
     }
 
     /// Rows of a workgroup of a reduction.
@@ -98,7 +101,9 @@ impl Split {
     fn kernel(self, r: &Recorder, entry: &str, constants: &[(&str, bool)]) -> Result<Arc<Kernel>> {
         let mut constants: Vec<_> = constants.iter().map(|(name, on)| (*name, f64::from(u8::from(*on)))).collect();
         constants.push(("WG", self.lanes as f64));
-        r.kernel_with(&shaders::BATCH_NORM, entry, &constants, elem(self.dims.cols).1)
+        let (stored, single) = (stored(self.element, self.width), self.element.scalar());
+        let tail = format!("{}{stored}alias single = {single};\n", elem(self.dims.cols).1);
+        r.kernel_with(&shaders::BATCH_NORM, entry, &constants, &tail)
     }
 
     /// Runs an entry whose lanes walk down columns, `chunk` rows a workgroup.
@@ -133,13 +138,14 @@ impl Split {
 /// Elements of scratch that a batch norm over `rows` and `cols` needs.
 pub fn scratch_len(rows: usize, cols: usize) -> usize {
     let dims = Dims { rows, cols, eps: 0.0, momentum: 0.0 };
-    let lens = [8, WG].map(|lanes| 2 * Split::new(dims, lanes).partials() * cols);
+    let lens = [8, WG].map(|lanes| 2 * Split::new(dims, Element::Word, lanes).partials() * cols);
     crate::gpu::buffer::align(lens[0].max(lens[1]))
 }
 
 fn check_all(op: &str, matrices: &[(&str, &View)], columns: &[(&str, &View)], dims: Dims) {
     for (name, view) in matrices {
         check(op, name, view, dims.rows * dims.cols);
+        assert_eq!(view.element, matrices[0].1.element, "{op}: {name} and {} of one kind", matrices[0].0);
     }
     for (name, view) in columns {
         check(op, name, view, dims.cols);
@@ -147,8 +153,8 @@ fn check_all(op: &str, matrices: &[(&str, &View)], columns: &[(&str, &View)], di
 }
 
 /// `out = x̂·weight + bias`, plus `shortcut` where there is one, then with `relu` what is negative becomes zero. Assigns
-/// `stats.mean` and `stats.rstd`, and in train mode moves the running statistics. Matrices are `[rows, cols]`, the rest
-/// `[cols]`.
+/// `stats.mean` and `stats.rstd`, and in train mode moves the running statistics. Matrices are `[rows, cols]`, all f32
+/// or all f16; the rest is `[cols]`, f32.
 pub fn forward(
     r: &mut Recorder,
     out: &View,
@@ -165,7 +171,7 @@ pub fn forward(
     let Stats { mean, rstd, running_mean, running_var } = stats;
     check_all(op, &[("inp", inp)], &[("mean", mean), ("rstd", rstd)], dims);
     check_all(op, &[], &[("running_mean", running_mean), ("running_var", running_var)], dims);
-    let split = Split::new(dims, r.reduce_lanes());
+    let split = Split::new(dims, inp.element, r.reduce_lanes());
     if mode == Mode::Train {
         assert!(dims.rows > 1, "{op}: one row has no variance");
         let [partials] = r.scratch(op, 2 * split.partials() * dims.cols);
@@ -206,7 +212,7 @@ pub fn normalize(
     let op = "batch_norm";
     check_all(op, &[("out", out), ("inp", inp), ("shortcut", shortcut.unwrap_or(inp))], &[], dims);
     check_all(op, &[], &[("weight", weight), ("bias", bias), ("mean", mean), ("rstd", rstd)], dims);
-    let split = Split::new(dims, r.reduce_lanes());
+    let split = Split::new(dims, inp.element, r.reduce_lanes());
     let views = [
         ("out", out),
         ("inp", inp),
@@ -240,7 +246,7 @@ pub fn backward(
     check_all(op, &[("dinp", dinp), ("dout", dout), ("out", out.unwrap_or(dout)), ("inp", inp)], &[], dims);
     let columns = [("dweight", dweight), ("dbias", dbias), ("weight", weight), ("mean", mean), ("rstd", rstd)];
     check_all(op, &[], &columns, dims);
-    let split = Split::new(dims, r.reduce_lanes());
+    let split = Split::new(dims, inp.element, r.reduce_lanes());
     let [partials] = r.scratch(op, 2 * split.partials() * dims.cols);
     let constants = [("TRAIN", mode == Mode::Train), ("RELU", out.is_some())];
     let common =

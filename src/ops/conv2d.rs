@@ -3,16 +3,19 @@
 //!
 //! Channel counts that are no multiple of 4 may be stored padded to one, with zeros: a view's length tells. RGB images
 //! from [`to_nhwc`] are best stored so, since unpadded they, and grouped convolutions, take a slow path.
+//!
+//! Images, their gradients and the weight may be f16, all of them; sums and the weight's gradient are f32 whatever they are.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use crate::error::Result;
 use crate::gpu::buffer::{Element, align};
 use crate::gpu::program::fold;
 use crate::gpu::tune::Tile;
-use crate::gpu::{View, shaders};
+use crate::gpu::{Kernel, View, shaders};
 use crate::ops::product::{Pass, Product};
-use crate::ops::{Recorder, WG, check, column_sum, matmul, rows};
+use crate::ops::{Recorder, WG, cast, check, column_sum, matmul, rows};
 
 pub use crate::cpu::conv2d::Dims;
 
@@ -59,6 +62,8 @@ struct Layout {
     dims: Dims,
     in_pitch: usize,
     out_pitch: usize,
+    /// What the images hold.
+    element: Element,
 }
 
 /// Channels of a stored pixel: as many as there are, or padded to a multiple of 4.
@@ -79,8 +84,10 @@ fn layout(op: &str, [in_name, out_name]: [&str; 2], inp: &View, out: &View, weig
         "{op}: {dims:?}"
     );
     check(op, "weight", weight, dims.weight_len());
+    assert_eq!(inp.element, out.element, "{op}: {in_name} and {out_name} of one kind");
     let in_pitch = pitch(op, in_name, inp, dims.in_pixels(), dims.in_channels);
-    Layout { dims, in_pitch, out_pitch: pitch(op, out_name, out, dims.out_pixels(), dims.out_channels) }
+    let out_pitch = pitch(op, out_name, out, dims.out_pixels(), dims.out_channels);
+    Layout { dims, in_pitch, out_pitch, element: inp.element }
 }
 
 impl Layout {
@@ -134,14 +141,21 @@ impl Layout {
     /// As the tuner sees it, with channels as they are stored.
     fn product(self, pass: Pass) -> Product {
         let dims = Dims { in_channels: self.in_pitch, out_channels: self.out_pitch, ..self.dims };
-        Product::Conv2d { pass, dims }
+        Product::Conv2d { pass, dims, element: self.element }
     }
+}
+
+/// A kernel of `conv2d.wgsl`, whose tiles have this side.
+fn kernel(r: &Recorder, entry: &str, constants: &[(&str, f64)], tile: Tile, element: Element) -> Result<Arc<Kernel>> {
+    let tail = format!("const TILE = {}u;\n{}", tile.side(), cast::stored(element));
+    r.gpu.kernel(&shaders::CONV2D, entry, constants, &tail)
 }
 
 /// Elements of scratch that the three passes over `dims` need.
 pub fn scratch_len(dims: Dims) -> usize {
     let padded = [dims.in_channels, dims.out_channels].map(|c| c.next_multiple_of(4));
-    let layout = Layout { dims, in_pitch: padded[0], out_pitch: padded[1] };
+    // f16 takes no more.
+    let layout = Layout { dims, in_pitch: padded[0], out_pitch: padded[1], element: Element::Word };
     if layout.pointwise() {
         return matmul::scratch_len(dims.out_pixels(), dims.out_channels, dims.in_channels);
     }
@@ -156,7 +170,7 @@ pub fn scratch_len(dims: Dims) -> usize {
 /// Runs of images that one dispatch takes: see [`Recorder::parts`].
 fn image_parts(r: &Recorder, inp: &View, out: &View, dims: Dims) -> Vec<(Range<usize>, Dims)> {
     let batch = dims.batch;
-    let parts = r.parts(batch, flops(dims) / batch as u64, Element::Word, &[inp.len / batch, out.len / batch]);
+    let parts = r.parts(batch, flops(dims) / batch as u64, inp.element, &[inp.len / batch, out.len / batch]);
     parts.into_iter().map(|part| (part.clone(), Dims { batch: part.len(), ..dims })).collect()
 }
 
@@ -167,10 +181,11 @@ fn flops(dims: Dims) -> u64 {
 
 /// Packed weights in scratch, for the forward pass or `transposed` for the gradient of `inp`.
 fn pack(r: &mut Recorder, weight: &View, layout: Layout, transposed: bool) -> Result<View> {
-    let [packed] = r.scratch("conv2d", layout.packed_len());
+    let [words] = r.scratch("conv2d", layout.element.words(layout.packed_len()));
+    let packed = words.holding(layout.element, layout.packed_len());
     let lanes = r.reduce_lanes();
     let constants = [("TRANSPOSED", f64::from(u8::from(transposed))), ("WG", lanes as f64)];
-    let kernel = r.tiled_kernel(&shaders::CONV2D, "pack", &constants, Tile::Tiled)?;
+    let kernel = kernel(r, "pack", &constants, Tile::Tiled, layout.element)?;
     let (across, down) =
         if transposed { (layout.in_pitch / 4, layout.out_pitch) } else { (layout.in_pitch, layout.out_pitch / 4) };
     let grid = [across.div_ceil(lanes) as u32, down as u32, 1];
@@ -195,11 +210,11 @@ fn gather(
     let [rows, cols] = product.tile_size(tile);
     let kernel = if tile.is_direct() {
         constants.push(("COLS", cols as f64));
-        r.kernel(&shaders::CONV2D_DIRECT, entry, &constants)?
+        r.stored_kernel(&shaders::CONV2D_DIRECT, entry, &constants, src.element)?
     } else if tile == Tile::Subgroup {
-        r.kernel(&shaders::CONV2D_SUBGROUP, entry, &constants)?
+        r.stored_kernel(&shaders::CONV2D_SUBGROUP, entry, &constants, src.element)?
     } else {
-        r.tiled_kernel(&shaders::CONV2D, entry, &constants, tile)?
+        kernel(r, entry, &constants, tile, src.element)?
     };
     let pixels = (params.batch * params.rows_h * params.rows_w) as usize;
     let grid = [channels.div_ceil(cols) as u32, pixels.div_ceil(rows) as u32, 1];
@@ -220,6 +235,7 @@ pub fn forward(r: &mut Recorder, out: &View, inp: &View, weight: &View, dims: Di
 
 fn forward_part(r: &mut Recorder, out: &View, inp: &View, weight: &View, dims: Dims) -> Result<()> {
     let layout = layout("conv2d", ["inp", "out"], inp, out, weight, dims);
+    assert_eq!(weight.element, layout.element, "conv2d: weight and images of one kind");
     if layout.pointwise() {
         return matmul::forward(r, out, inp, weight, None, dims.out_pixels(), dims.out_channels, dims.in_channels);
     }
@@ -228,7 +244,7 @@ fn forward_part(r: &mut Recorder, out: &View, inp: &View, weight: &View, dims: D
         let product = layout.product(Pass::Forward);
         return gather(r, product, "forward", out, inp, &packed, &layout.params(), false);
     }
-    let kernel = r.tiled_kernel(&shaders::CONV2D, "forward_any", &[], Tile::Tiled)?;
+    let kernel = kernel(r, "forward_any", &[], Tile::Tiled, layout.element)?;
     let views = [("out", out), ("inp", inp), ("filters", weight)];
     r.push(&kernel, &views, &layout.params(), fold(out.len.div_ceil(WG)));
     Ok(())
@@ -260,13 +276,14 @@ fn backward_input_part(
     accumulate: bool,
 ) -> Result<()> {
     let layout = layout("conv2d::backward_input", ["dinp", "dout"], dinp, dout, weight, dims);
+    assert_eq!(weight.element, layout.element, "conv2d::backward_input: weight and images of one kind");
     if layout.pointwise() {
         let op = if accumulate { matmul::backward_input_added } else { matmul::backward_input };
         return op(r, dinp, dout, weight, dims.out_pixels(), dims.out_channels, dims.in_channels);
     }
     if !layout.fast() {
         let constants = [("ACCUMULATE", f64::from(u8::from(accumulate)))];
-        let kernel = r.tiled_kernel(&shaders::CONV2D, "backward_input_any", &constants, Tile::Tiled)?;
+        let kernel = kernel(r, "backward_input_any", &constants, Tile::Tiled, layout.element)?;
         let views = [("dinp", dinp), ("dout", dout), ("filters", weight)];
         r.push(&kernel, &views, &layout.params(), fold(dinp.len.div_ceil(WG)));
         return Ok(());
@@ -335,7 +352,7 @@ fn backward_weight_part(r: &mut Recorder, dweight: &View, dout: &View, inp: &Vie
     if !layout.fast() {
         let chunks = pixels.div_ceil(CHUNK);
         let [partial] = r.scratch("conv2d::backward_weight", chunks * dweight.len);
-        let kernel = r.tiled_kernel(&shaders::CONV2D, "backward_weight_any", &[], Tile::Tiled)?;
+        let kernel = kernel(r, "backward_weight_any", &[], Tile::Tiled, layout.element)?;
         let params = Params { chunk: CHUNK as u32, ..layout.params() };
         let views = [("dweight", &partial), ("gradient", dout), ("inp", inp)];
         r.push(&kernel, &views, &params, [dweight.len.div_ceil(WG) as u32, chunks as u32, 1]);
@@ -352,26 +369,26 @@ fn backward_weight_part(r: &mut Recorder, dweight: &View, dout: &View, inp: &Vie
     let grid = [tall.div_ceil(rows) as u32, layout.out_pitch.div_ceil(cols) as u32, chunks as u32];
     let direct = variant.tile.is_direct();
     let kernel = if direct {
-        r.kernel(&shaders::CONV2D_DIRECT, "backward_weight", &[("COLS", cols as f64)])?
+        r.stored_kernel(&shaders::CONV2D_DIRECT, "backward_weight", &[("COLS", cols as f64)], layout.element)?
     } else if variant.tile == Tile::Subgroup {
-        r.kernel(&shaders::CONV2D_SUBGROUP, "backward_weight", &[])?
+        r.stored_kernel(&shaders::CONV2D_SUBGROUP, "backward_weight", &[], layout.element)?
     } else {
-        r.tiled_kernel(&shaders::CONV2D, "backward_weight", &[], variant.tile)?
+        kernel(r, "backward_weight", &[], variant.tile, layout.element)?
     };
     let dout_name = if direct { "dout" } else { "dout4" };
     r.push(&kernel, &[("partial", &partial), (dout_name, dout), ("src", inp)], &params, grid);
     r.work(flops(dims));
 
     let lanes = r.reduce_lanes();
-    let kernel = r.tiled_kernel(&shaders::CONV2D, "unpack", &[("WG", lanes as f64)], Tile::Tiled)?;
+    let kernel = self::kernel(r, "unpack", &[("WG", lanes as f64)], Tile::Tiled, layout.element)?;
     let params = Params { batch: chunks as u32, ..layout.params() };
     let grid = [dims.in_channels.div_ceil(lanes) as u32, (layout.out_pitch / 4) as u32, 1];
     r.push(&kernel, &[("dweight", dweight), ("chunks_of_dweight", &partial)], &params, grid);
     Ok(())
 }
 
-/// `out` `[batch, pixels, pitch] = ` the images `inp` `[batch, channels, pixels]`, with channels last; `out`'s length says
-/// whether its pitch is `channels` or that padded with zeros to a multiple of 4.
+/// `out` `[batch, pixels, pitch] = ` the images `inp` `[batch, channels, pixels]`, with channels last, as f32 or f16; `out`'s
+/// length says whether its pitch is `channels` or that padded with zeros to a multiple of 4.
 pub fn to_nhwc(r: &mut Recorder, out: &View, inp: &View, batch: usize, channels: usize, pixels: usize) -> Result<()> {
     check("conv2d::to_nhwc", "inp", inp, batch * channels * pixels);
     let params = Params {
@@ -382,7 +399,7 @@ pub fn to_nhwc(r: &mut Recorder, out: &View, inp: &View, batch: usize, channels:
         out_pitch: pitch("conv2d::to_nhwc", "out", out, batch * pixels, channels) as u32,
         ..Params::default()
     };
-    let kernel = r.tiled_kernel(&shaders::CONV2D, "to_nhwc", &[], Tile::Tiled)?;
-    r.push(&kernel, &[("out", out), ("inp", inp)], &params, fold((batch * pixels).div_ceil(WG)));
+    let kernel = kernel(r, "to_nhwc", &[], Tile::Tiled, out.element)?;
+    r.push(&kernel, &[("out", out), ("images", inp)], &params, fold((batch * pixels).div_ceil(WG)));
     Ok(())
 }

@@ -1,8 +1,8 @@
 //! Host wrapper of `shaders/matmul.wgsl` and its other algorithms, `shaders/matmul_*.wgsl`: one product, three layouts, and what
 //! happens to its sums on their way out.
 //!
-//! Where 4 divides a layer's widths its activations and its weight may be f16, all of them; sums are f32 whatever they are,
-//! and biases, the residual stream, layer scales and the weight's gradient always are.
+//! A layer's activations and its weight may be f16, all of them; with an epilogue only where 4 divides its widths. Sums are f32
+//! whatever they are, and biases, the residual stream, layer scales and the weight's gradient always are.
 
 use crate::error::Result;
 use crate::gpu::View;
@@ -126,7 +126,6 @@ fn dispatch(
     };
     let vector = layer.vector();
     assert_eq!(a.element, b.element, "matmul: operands of one kind");
-    assert!(vector || (a.element, out.element) == Default::default(), "matmul: f16 with widths that 4 does not divide");
     let entry = if vector { format!("{}_vec4", pass.entry()) } else { pass.entry().to_string() };
     let kernel = r.gpu.kernel(shader, &entry, &constants, &tail)?;
     // Without a bias any readable buffer will do that has a vec4f's bytes; four halves have fewer, the buffer has more.

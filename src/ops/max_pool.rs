@@ -1,8 +1,9 @@
 //! Host wrapper of `shaders/max_pool.wgsl`.
 
 use crate::error::Result;
+use crate::gpu::buffer::Element;
 use crate::gpu::{View, shaders};
-use crate::ops::{Recorder, check, elem};
+use crate::ops::{Recorder, check, elem, stored};
 
 pub use crate::cpu::max_pool::Dims;
 
@@ -19,10 +20,18 @@ struct Params {
     padding: u32,
 }
 
-fn run(r: &mut Recorder, entry: &str, views: &[(&str, &View)], lines: usize, dims: Dims) -> Result<()> {
+fn run(
+    r: &mut Recorder,
+    entry: &str,
+    views: &[(&str, &View)],
+    element: Element,
+    lines: usize,
+    dims: Dims,
+) -> Result<()> {
     assert!(2 * dims.padding <= dims.kernel, "max_pool: {dims:?} leaves windows empty");
-    let (width, tail) = elem(dims.channels);
-    let tail = format!("{tail}alias taps = {};\n", if width == 4 { "vec4u" } else { "u32" });
+    let (width, alias) = elem(dims.channels);
+    let taps = if width == 4 { "vec4u" } else { "u32" };
+    let tail = format!("{alias}alias taps = {taps};\n{}", stored(element, width));
     let lanes = r.reduce_lanes();
     let kernel = r.gpu.kernel(&shaders::MAX_POOL, entry, &[("WG", lanes as f64)], &tail)?;
     let cols = dims.channels / width;
@@ -40,13 +49,14 @@ fn run(r: &mut Recorder, entry: &str, views: &[(&str, &View)], lines: usize, dim
     Ok(())
 }
 
-/// `out` `[B, H', W', C] = ` the windows' largest values of `inp` `[B, H, W, C]`; assigns `tap` (u32, as large as `out`),
+/// `out` `[B, H', W', C] = ` the windows' largest values of `inp` `[B, H, W, C]`, both f32 or both f16; assigns `tap` (u32, as large as `out`),
 /// which says where they were, for backward.
 pub fn forward(r: &mut Recorder, out: &View, tap: &View, inp: &View, dims: Dims) -> Result<()> {
     check("max_pool", "out", out, dims.out_len());
     check("max_pool", "tap", tap, dims.out_len());
     check("max_pool", "inp", inp, dims.in_len());
-    run(r, "forward", &[("out", out), ("tap", tap), ("inp", inp)], dims.batch * dims.out_height(), dims)
+    let views = [("out", out), ("tap", tap), ("inp", inp)];
+    run(r, "forward", &views, inp.element, dims.batch * dims.out_height(), dims)
 }
 
 /// `dinp = ` the gradient: each window's goes to its first largest value. Shapes as in [`forward`].
@@ -54,5 +64,6 @@ pub fn backward(r: &mut Recorder, dinp: &View, dout: &View, tap: &View, dims: Di
     check("max_pool::backward", "dinp", dinp, dims.in_len());
     check("max_pool::backward", "dout", dout, dims.out_len());
     check("max_pool::backward", "tap", tap, dims.out_len());
-    run(r, "backward", &[("dinp", dinp), ("dout", dout), ("saved_tap", tap)], dims.batch * dims.height, dims)
+    let views = [("dinp", dinp), ("dout", dout), ("saved_tap", tap)];
+    run(r, "backward", &views, dout.element, dims.batch * dims.height, dims)
 }

@@ -119,7 +119,7 @@ impl<'a> Recorder<'a> {
     fn variant(&mut self, product: Product) -> Variant {
         let default = product.default_variant(self.for_cpu && self.gpu.has_wide_subgroups());
         if let Some(forced) = self.forced {
-            let able = self.gpu.runs(forced.tile) && (product.is_half() || forced.tile != Tile::Cooperative);
+            let able = self.gpu.runs(forced.tile) && (product.suits_matrices() || forced.tile != Tile::Cooperative);
             return if able { forced } else { default };
         }
         if self.for_cpu == self.gpu.is_cpu() {
@@ -189,17 +189,6 @@ impl<'a> Recorder<'a> {
         element: Element,
     ) -> Result<Arc<Kernel>> {
         self.kernel_with(shader, entry, constants, &cast::stored(element))
-    }
-
-    /// As [`Recorder::kernel`], of a shader that leaves its tile's side to the host.
-    fn tiled_kernel(
-        &self,
-        shader: &'static Shader,
-        entry: &str,
-        constants: &[(&str, f64)],
-        tile: Tile,
-    ) -> Result<Arc<Kernel>> {
-        self.gpu.kernel(shader, entry, constants, &format!("const TILE = {}u;\n", tile.side()))
     }
 
     fn push(&mut self, kernel: &Arc<Kernel>, views: &[(&str, &View)], params: &impl Params, grid: [u32; 3]) {

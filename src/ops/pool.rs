@@ -1,8 +1,10 @@
 //! Host wrapper of `shaders/pool.wgsl`.
 
+use std::sync::Arc;
+
 use crate::error::Result;
-use crate::gpu::{View, program::fold, shaders};
-use crate::ops::{Recorder, WG, check, elementwise};
+use crate::gpu::{Kernel, View, program::fold, shaders};
+use crate::ops::{Recorder, WG, cast, check, elementwise};
 
 /// Shape of a pooling over a run of tokens.
 #[derive(Clone, Copy, Debug)]
@@ -42,11 +44,17 @@ impl Dims {
     }
 }
 
-/// `out` `[batch, dim] = ` one vector for each image of `inp` `[batch, tokens, dim]`.
+/// A kernel for these tokens and what they are pooled to, or their gradients.
+fn kernel(r: &Recorder, entry: &str, constants: &[(&str, f64)], tokens: &View, pooled: &View) -> Result<Arc<Kernel>> {
+    let tail = format!("{}alias pooled = {};\n", cast::stored(tokens.element), pooled.element.scalar());
+    r.gpu.kernel(&shaders::POOL, entry, constants, &tail)
+}
+
+/// `out` `[batch, dim] = ` one vector for each image of `inp` `[batch, tokens, dim]`; each f32 or f16.
 pub fn forward(r: &mut Recorder, out: &View, inp: &View, dims: Dims) -> Result<()> {
     check("pool", "out", out, dims.batch * dims.dim);
     check("pool", "inp", inp, dims.batch * dims.tokens * dims.dim);
-    let kernel = r.kernel(&shaders::POOL, "forward", &[])?;
+    let kernel = kernel(r, "forward", &[], inp, out)?;
     r.push(&kernel, &[("out", out), ("inp", inp)], &dims.params(), fold(out.len.div_ceil(WG)));
     Ok(())
 }
@@ -55,7 +63,7 @@ pub fn forward(r: &mut Recorder, out: &View, inp: &View, dims: Dims) -> Result<(
 pub fn backward(r: &mut Recorder, dinp: &View, dout: &View, dims: Dims, accumulate: bool) -> Result<()> {
     check("pool::backward", "dinp", dinp, dims.batch * dims.tokens * dims.dim);
     check("pool::backward", "dout", dout, dims.batch * dims.dim);
-    let kernel = r.kernel(&shaders::POOL, "backward", &[("ACCUMULATE", f64::from(u8::from(accumulate)))])?;
+    let kernel = kernel(r, "backward", &[("ACCUMULATE", f64::from(u8::from(accumulate)))], dinp, dout)?;
     r.push(&kernel, &[("dinp", dinp), ("dout", dout)], &dims.params(), elementwise(dinp.len));
     Ok(())
 }

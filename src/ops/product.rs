@@ -39,6 +39,8 @@ pub enum Product {
         pass: Pass,
         /// Its shape; channels as they are stored.
         dims: conv2d::Dims,
+        /// What its images hold.
+        element: Element,
     },
 }
 
@@ -65,7 +67,7 @@ impl Product {
                 Pass::BackwardInput => [rows, inp, out],
                 Pass::BackwardWeight => [out, inp, rows],
             },
-            Product::Conv2d { pass, dims } => {
+            Product::Conv2d { pass, dims, .. } => {
                 let taps = dims.kernel * dims.kernel;
                 match pass {
                     Pass::Forward => [dims.out_pixels(), dims.out_channels, taps * dims.in_channels],
@@ -84,7 +86,7 @@ impl Product {
     /// Multiply-adds, twice.
     pub fn flops(self) -> f64 {
         let classes = match self {
-            Product::Conv2d { pass: Pass::BackwardInput, dims } => dims.stride * dims.stride,
+            Product::Conv2d { pass: Pass::BackwardInput, dims, .. } => dims.stride * dims.stride,
             _ => 1,
         };
         2.0 * classes as f64 * self.shape().into_iter().map(|n| n as f64).product::<f64>()
@@ -92,23 +94,31 @@ impl Product {
 
     /// The class whose choice it shares: rows count by powers of two, so that a last partial batch needs no tuning.
     pub fn class(self) -> String {
+        let half = |element: Element| if element == Element::Half { ", f16" } else { "" };
         match self {
             Product::Linear { pass, rows, out, inp, element } => {
-                let half = if element == Element::Half { ", f16" } else { "" };
+                let half = half(element);
                 format!("matmul::{}, {} rows, {inp} to {out}{half}", pass.entry(), rows.next_power_of_two())
             }
-            Product::Conv2d { pass, dims } => {
+            Product::Conv2d { pass, dims, element } => {
                 let conv2d::Dims { kernel, stride, in_channels, out_channels, .. } = dims;
-                let pixels = dims.out_pixels().next_power_of_two();
-                let pass = pass.entry();
-                format!("conv2d::{pass}, {pixels} pixels, {in_channels} to {out_channels}, {kernel}×{kernel}/{stride}")
+                let (pixels, pass) = (dims.out_pixels().next_power_of_two(), pass.entry());
+                let half = half(element);
+                format!(
+                    "conv2d::{pass}, {pixels} pixels, {in_channels} to {out_channels}, {kernel}×{kernel}/{stride}{half}"
+                )
             }
         }
     }
 
-    /// Whether its operands are f16.
-    pub fn is_half(self) -> bool {
-        matches!(self, Product::Linear { element: Element::Half, .. })
+    /// Whether cooperative matrices could compute it: a product of matrices of f16, whose widths 4 divides.
+    pub fn suits_matrices(self) -> bool {
+        match self {
+            Product::Linear { out, inp, element, .. } => {
+                element == Element::Half && out.is_multiple_of(4) && inp.is_multiple_of(4)
+            }
+            Product::Conv2d { .. } => false,
+        }
     }
 
     /// Rows and columns of out that one workgroup of `tile` has; [`Cooperative::tile`](crate::gpu::tune::Cooperative::tile)
@@ -159,7 +169,7 @@ impl Product {
         let direct = gpu.is_cpu() && gpu.has_wide_subgroups();
         let plain = Tile::ALL.into_iter().filter(|tile| tile.is_direct() == direct && gpu.runs(*tile));
         let mut found: Vec<Variant> = Vec::new();
-        let matrices = gpu.cooperative().filter(|_| self.is_half()).map(|_| Tile::Cooperative);
+        let matrices = gpu.cooperative().filter(|_| self.suits_matrices()).map(|_| Tile::Cooperative);
         for tile in plain.chain(matrices) {
             let natural = self.with_split(tile);
             let splits = if natural.split == 1 { vec![1] } else { vec![1, natural.split.div_ceil(2), natural.split] };

@@ -72,9 +72,9 @@ fn cut(product: Product, flops: f64) -> Product {
             let fewer = ((rows as f64 * share) as usize).next_multiple_of(128);
             Product::Linear { pass, rows: fewer.min(rows), out, inp, element }
         }
-        Product::Conv2d { pass, dims } => {
+        Product::Conv2d { pass, dims, element } => {
             let batch = ((dims.batch as f64 * share).ceil() as usize).max(1);
-            Product::Conv2d { pass, dims: conv2d::Dims { batch, ..dims } }
+            Product::Conv2d { pass, dims: conv2d::Dims { batch, ..dims }, element }
         }
     }
 }
@@ -101,10 +101,7 @@ impl<'g> Bench<'g> {
             Product::Linear { rows, out, inp, .. } => matmul::scratch_len(rows, out, inp),
             Product::Conv2d { dims, .. } => conv2d::scratch_len(dims),
         };
-        let element = match product {
-            Product::Linear { element, .. } => element,
-            Product::Conv2d { .. } => Element::Word,
-        };
+        let (Product::Linear { element, .. } | Product::Conv2d { element, .. }) = product;
         // The gradient of a weight is f32 whatever the operands are.
         let of_weight = if product.pass() == Pass::BackwardWeight { Element::Word } else { element };
         // Zeros, as buffers are when new: what is computed doesn't matter, and is never a NaN or a denormal.
@@ -129,7 +126,7 @@ impl<'g> Bench<'g> {
                 Pass::BackwardInput => matmul::backward_input(r, inp, out, weight, m, n, k),
                 Pass::BackwardWeight => matmul::backward_weight(r, weight, out, inp, m, n, k),
             },
-            Product::Conv2d { pass, dims } => match pass {
+            Product::Conv2d { pass, dims, .. } => match pass {
                 Pass::Forward => conv2d::forward(r, out, inp, weight, dims),
                 Pass::BackwardInput => conv2d::backward_input(r, inp, out, weight, dims, false),
                 Pass::BackwardWeight => conv2d::backward_weight(r, weight, out, inp, dims),

@@ -1,9 +1,11 @@
 //! Fused attention, forward and both halves of its backward; and the attention of one query.
 
 use super::Suite;
+use super::formats::{formats, prefix, rounded, stored_eps};
 use super::harness::{Case, Launch, Random, narrow, sum_tolerance, wide};
 use crate::cpu;
 use crate::error::Result;
+use crate::gpu::buffer::Element;
 use crate::ops::{self, attention::Dims, attention_pool};
 
 pub(super) fn attention(s: &mut Suite) -> Result<()> {
@@ -91,29 +93,32 @@ pub(super) fn attention_pool(s: &mut Suite) -> Result<()> {
         [(1, 1, 1, 1), (2, 3, 2, 5), (3, 50, 2, 64), (1, 65, 3, 12), (2, 197, 1, 63), (1, 7, 4, 65), (5, 2, 3, 1)];
     for (batch, tokens, heads, head_dim) in shapes {
         let dims = attention_pool::Dims { batch, tokens, heads, head_dim };
-        // As for attention: at 6 a few keys take all of the probability.
-        for scale in [1.0, 6.0] {
-            for launch in Launch::reductions(s.gpu) {
-                one_query(s, launch, dims, scale)?;
+        let formats = formats(s.gpu);
+        for (launch, &element) in
+            Launch::reductions(s.gpu).into_iter().flat_map(|l| formats.iter().map(move |e| (l, e)))
+        {
+            // As for attention: at 6 a few keys take all of the probability.
+            for scale in [1.0, 6.0] {
+                one_query(s, launch, dims, scale, element)?;
             }
-        }
-        if tokens > 1 {
-            Launch::reductions(s.gpu).into_iter().try_for_each(|launch| assembled(s, launch, dims))?;
+            if tokens > 1 {
+                assembled(s, launch, dims, element)?;
+            }
         }
     }
     Ok(())
 }
 
-fn pool_name(dims: attention_pool::Dims, launch: Launch) -> String {
+fn pool_name(dims: attention_pool::Dims, launch: Launch, element: Element) -> String {
     let attention_pool::Dims { batch, tokens, heads, head_dim } = dims;
-    format!("{batch}×{tokens}, {heads} heads of {head_dim}, {}", launch.suffix())
+    format!("{}{batch}×{tokens}, {heads} heads of {head_dim}, {}", prefix(element), launch.suffix())
 }
 
-fn one_query(s: &mut Suite, launch: Launch, dims: attention_pool::Dims, scale: f32) -> Result<()> {
+fn one_query(s: &mut Suite, launch: Launch, dims: attention_pool::Dims, scale: f32, element: Element) -> Result<()> {
     let mut random = Random::new((dims.token_len() + dims.heads) as u64);
-    let scaled = |values: Vec<f32>| values.iter().map(|x| scale * x).collect::<Vec<f32>>();
+    let scaled = |values: Vec<f32>| rounded(values.iter().map(|x| scale * x).collect(), element);
     let (q, k) = (scaled(random.vec(dims.query_len())), scaled(random.vec(dims.token_len())));
-    let (v, dout) = (random.vec(dims.token_len()), random.vec(dims.query_len()));
+    let [v, dout] = [dims.token_len(), dims.query_len()].map(|len| rounded(random.vec(len), element));
     let (q64, k64, v64) = (wide(&q), wide(&k), wide(&v));
     let (mut want, mut want_prob) = (vec![0.0; q.len()], vec![0.0; dims.prob_len()]);
     cpu::attention_pool::forward(&mut want, &mut want_prob, &q64, &k64, &v64, dims);
@@ -125,12 +130,13 @@ fn one_query(s: &mut Suite, launch: Launch, dims: attention_pool::Dims, scale: f
     let [dq, dk, dv, ds] = [&mut want_q, &mut want_k, &mut want_v, &mut want_ds];
     cpu::attention_pool::backward(dq, dk, dv, ds, &dout64, &q64, &k64, &v64, &prob64, dims);
 
-    let mut c = Case::new(s.gpu, format!("{}, scale {scale}", pool_name(dims, launch)), 0)?;
-    let [q, k, v] = [c.input("q", &q)?, c.input("k", &k)?, c.input("v", &v)?];
-    let [dout, saved] = [c.input("dout", &dout)?, c.input("saved prob", &prob32)?];
-    let [out, prob, ds] =
-        [c.output("out", want.len())?, c.output("prob", prob32.len())?, c.output("ds", prob32.len())?];
-    let [dq, dk, dv] = [c.output("dq", q.len)?, c.output("dk", k.len)?, c.output("dv", v.len)?];
+    let mut c = Case::new(s.gpu, format!("{}, scale {scale}", pool_name(dims, launch, element)), 0)?;
+    let [q, k, v] = [c.input_as("q", element, &q)?, c.input_as("k", element, &k)?, c.input_as("v", element, &v)?];
+    let [dout, saved] = [c.input_as("dout", element, &dout)?, c.input("saved prob", &prob32)?];
+    let out = c.output_as("out", element, want.len())?;
+    let [prob, ds] = [c.output("prob", prob32.len())?, c.output("ds", prob32.len())?];
+    let [dq, dk] = [c.output_as("dq", element, q.len)?, c.output_as("dk", element, k.len)?];
+    let dv = c.output_as("dv", element, v.len)?;
     c.run(launch, |r| {
         ops::attention_pool::forward(r, &out, &prob, &q, &k, &v, dims)?;
         ops::attention_pool::backward(r, &dq, &dk, &dv, &ds, &dout, &q, &k, &v, &saved, dims)
@@ -139,36 +145,39 @@ fn one_query(s: &mut Suite, launch: Launch, dims: attention_pool::Dims, scale: f
     // A probability is off by as many units of the largest score as that sum has roundings: exp makes them relative.
     let sharp = 1.0 + f64::from(scale * scale) * (dims.head_dim as f64).sqrt();
     let depth = dims.tokens + dims.head_dim;
-    let tolerance = sum_tolerance(depth, 8.0) * sharp;
+    let (tolerance, stored) = (sum_tolerance(depth, 8.0) * sharp, stored_eps(element));
     c.expect("attention_pool::forward", &prob, &want_prob, tolerance);
-    c.expect("attention_pool::forward", &out, &want, tolerance);
+    c.expect("attention_pool::forward", &out, &want, stored + tolerance);
     // From given probabilities: sums over tokens and over the head's width, a difference, products.
-    c.expect("attention_pool::backward_query", &dq, &want_q, 2.0 * tolerance);
-    c.expect("attention_pool::backward_key", &dk, &want_k, 2.0 * tolerance);
-    c.expect("attention_pool::backward_key", &dv, &want_v, sum_tolerance(1, 2.0));
+    c.expect("attention_pool::backward_query", &dq, &want_q, stored + 2.0 * tolerance);
+    c.expect("attention_pool::backward_key", &dk, &want_k, stored + 2.0 * tolerance);
+    c.expect("attention_pool::backward_key", &dv, &want_v, stored + sum_tolerance(1, 2.0));
     c.expect("attention_pool::backward_query", &ds, &want_ds, 2.0 * tolerance);
     s.finish(c)
 }
 
-fn assembled(s: &mut Suite, launch: Launch, dims: attention_pool::Dims) -> Result<()> {
+fn assembled(s: &mut Suite, launch: Launch, dims: attention_pool::Dims, element: Element) -> Result<()> {
     let mut random = Random::new((dims.token_len() * 3) as u64);
-    let (inp, pos) = (random.vec(dims.pixel_len()), random.vec(dims.tokens * dims.dim()));
-    let (dtokens, before) = (random.vec(dims.token_len()), random.vec(pos.len()));
+    let (inp, pos) = (rounded(random.vec(dims.pixel_len()), element), random.vec(dims.tokens * dims.dim()));
+    let (dtokens, before) = (rounded(random.vec(dims.token_len()), element), random.vec(pos.len()));
     let mut want = vec![0.0; dims.token_len()];
     cpu::attention_pool::assemble(&mut want, &wide(&inp), &wide(&pos), dims);
     let (mut want_inp, mut want_pos) = (vec![0.0; inp.len()], wide(&before));
     cpu::attention_pool::assemble_backward(&mut want_inp, &mut want_pos, &wide(&dtokens), dims);
 
-    let mut c = Case::new(s.gpu, pool_name(dims, launch), 0)?;
-    let [inp, pos, dtokens] = [c.input("inp", &inp)?, c.input("pos", &pos)?, c.input("dtokens", &dtokens)?];
-    let [tokens, dinp] = [c.output("tokens", want.len())?, c.output("dinp", want_inp.len())?];
+    let mut c = Case::new(s.gpu, pool_name(dims, launch, element), 0)?;
+    let [inp, dtokens] = [c.input_as("inp", element, &inp)?, c.input_as("dtokens", element, &dtokens)?];
+    let pos = c.input("pos", &pos)?;
+    let tokens = c.output_as("tokens", element, want.len())?;
+    let dinp = c.output_as("dinp", element, want_inp.len())?;
+    let stored = stored_eps(element);
     let dpos = c.input("dpos", &before)?;
     c.run(launch, |r| {
         ops::attention_pool::assemble(r, &tokens, &inp, &pos, dims)?;
         ops::attention_pool::assemble_backward(r, &dinp, &dpos, &dtokens, dims)
     })?;
-    c.expect("attention_pool::assemble", &tokens, &want, sum_tolerance(dims.tokens, 3.0));
-    c.expect("attention_pool::backward_assemble", &dinp, &want_inp, sum_tolerance(1, 3.0));
+    c.expect("attention_pool::assemble", &tokens, &want, stored + sum_tolerance(dims.tokens, 3.0));
+    c.expect("attention_pool::backward_assemble", &dinp, &want_inp, stored + sum_tolerance(1, 3.0));
     c.expect("column_sum::forward", &dpos, &want_pos, sum_tolerance(dims.batch, 4.0));
     s.finish(c)
 }

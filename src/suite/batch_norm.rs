@@ -1,10 +1,12 @@
-//! Batch norm in both modes and both variants, and the ReLU.
+//! Batch norm in both modes and both variants, and the ReLU; in f32 and f16.
 
 use super::Suite;
+use super::formats::{formats, prefix, rounded, stored_eps};
 use super::harness::{Case, EPS, Launch, Random, narrow, sum_tolerance, wide};
 use crate::cpu;
 use crate::cpu::batch_norm::{backward, normalise, statistics, update_running};
 use crate::error::Result;
+use crate::gpu::buffer::Element;
 use crate::ops;
 use crate::ops::batch_norm::{Dims, Mode, Stats};
 
@@ -18,8 +20,16 @@ pub(super) fn batch_norm(s: &mut Suite) -> Result<()> {
             // The second: a channel far from zero whose values hardly differ.
             for (offset, deviation) in [(0.0, 1.0), (1e3, 1e-2)] {
                 for mode in [Mode::Train, Mode::Eval] {
-                    case(s, launch, i as u64, rows, cols, offset, deviation, mode)?;
+                    case(s, launch, i as u64, rows, cols, offset, deviation, mode, Element::Word)?;
                 }
+            }
+        }
+    }
+    // An f16 near 1000 is off by half.
+    if formats(s.gpu).contains(&Element::Half) {
+        for (launch, mode) in Launch::all(s.gpu).into_iter().flat_map(|l| [(l, Mode::Train), (l, Mode::Eval)]) {
+            for (i, (rows, cols)) in shapes.into_iter().enumerate() {
+                case(s, launch, i as u64, rows, cols, 0.0, 1.0, mode, Element::Half)?;
             }
         }
     }
@@ -36,6 +46,7 @@ fn case(
     offset: f32,
     deviation: f32,
     mode: Mode,
+    element: Element,
 ) -> Result<()> {
     let mut random = Random::new(1000 + seed);
     let n = rows * cols;
@@ -44,15 +55,21 @@ fn case(
     let dims = Dims { rows, cols, eps, momentum: MOMENTUM };
     // Alternately one up and one down, so that no column is without variance.
     let side = |i: usize| if (i / cols).is_multiple_of(2) { 1.0 } else { -1.0 };
-    let x: Vec<f32> = random.vec(n).iter().enumerate().map(|(i, v)| offset + deviation * (side(i) + 0.5 * v)).collect();
-    let (weight, bias, shortcut, dout) = (random.vec(cols), random.vec(cols), random.vec(n), random.vec(n));
+    let x = random.vec(n).iter().enumerate().map(|(i, v)| offset + deviation * (side(i) + 0.5 * v)).collect();
+    let x: Vec<f32> = rounded(x, element);
+    let (weight, bias) = (random.vec(cols), random.vec(cols));
+    let [shortcut, dout] = [0; 2].map(|_| rounded(random.vec(n), element));
     let running_mean: Vec<f32> = random.vec(cols).iter().map(|v| offset + deviation * v).collect();
     let running_var: Vec<f32> = random.vec(cols).iter().map(|v| deviation * deviation * (1.2 + v)).collect();
     let (x64, weight64, bias64, shortcut64) = (wide(&x), wide(&weight), wide(&bias), wide(&shortcut));
-    let name = format!("rows {rows}, cols {cols}, {offset} ± {deviation}, {mode:?}, {}", launch.suffix());
+    let (prefix, suffix) = (prefix(element), launch.suffix());
+    let name = format!("{prefix}rows {rows}, cols {cols}, {offset} ± {deviation}, {mode:?}, {suffix}");
     let mut c = Case::new(s.gpu, name, ops::batch_norm::scratch_len(rows, cols))?;
-    let [inp, weight_view, bias_view] = [c.input("inp", &x)?, c.input("weight", &weight)?, c.input("bias", &bias)?];
-    let [shortcut_view, dout_view] = [c.input("shortcut", &shortcut)?, c.input("dout", &dout)?];
+    let inp = c.input_as("inp", element, &x)?;
+    let [weight_view, bias_view] = [c.input("weight", &weight)?, c.input("bias", &bias)?];
+    let shortcut_view = c.input_as("shortcut", element, &shortcut)?;
+    let dout_view = c.input_as("dout", element, &dout)?;
+    let stored = stored_eps(element);
 
     let train = mode == Mode::Train;
     let (mut mean64, mut var64) = (wide(&running_mean), wide(&running_var));
@@ -84,7 +101,8 @@ fn case(
             cols,
             f64::from(eps),
         );
-        let [out, mean, rstd] = [c.output("out", n)?, c.output("mean", cols)?, c.output("rstd", cols)?];
+        let out = c.output_as("out", element, n)?;
+        let [mean, rstd] = [c.output("mean", cols)?, c.output("rstd", cols)?];
         let [running_mean, running_var] =
             [c.input("running_mean", &running_mean)?, c.input("running_var", &running_var)?];
         let stats = Stats { mean: &mean, rstd: &rstd, running_mean: &running_mean, running_var: &running_var };
@@ -93,7 +111,7 @@ fn case(
             ops::batch_norm::forward(r, &out, stats, &inp, &weight_view, &bias_view, shortcut, relu, mode, dims)
         })?;
         // Sums over rows, then some operations on values of the size of the deviation.
-        c.expect("batch_norm::forward", &out, &want, tolerance);
+        c.expect("batch_norm::forward", &out, &want, stored + tolerance);
         c.expect("batch_norm::forward", &mean, &relative, tolerance);
         c.expect("batch_norm::forward", &rstd, &rstd64, tolerance);
         if train {
@@ -112,8 +130,8 @@ fn case(
     let rstd64 = wide(&rstd32);
     let [mean, rstd] = [c.input("saved_mean", &mean32)?, c.input("saved_rstd", &rstd32)?];
     // Any output will do as a mask.
-    let out: Vec<f32> = random.vec(n).iter().map(|v| v.max(0.0)).collect();
-    let out_view = c.input("saved_out", &out)?;
+    let out: Vec<f32> = rounded(random.vec(n).iter().map(|v| v.max(0.0)).collect(), element);
+    let out_view = c.input_as("saved_out", element, &out)?;
     for relu in [false, true] {
         let masked: Vec<f64> =
             wide(&dout).iter().zip(&out).map(|(g, y)| if relu && *y <= 0.0 { 0.0 } else { *g }).collect();
@@ -132,7 +150,7 @@ fn case(
             rows,
             cols,
         );
-        let dinp = c.output("dinp", n)?;
+        let dinp = c.output_as("dinp", element, n)?;
         let [dweight, dbias] = [c.input("dweight", &before_weight)?, c.input("dbias", &before_bias)?];
         let mask = relu.then_some(&out_view);
         c.run(launch, |r| {
@@ -153,7 +171,7 @@ fn case(
         })?;
         // Two rows: what is left of the gradient is eps's share of it, a twentieth.
         let cancelled = if rows == 2 { 40.0 } else { 1.0 };
-        c.expect("batch_norm::backward", &dinp, &want, cancelled * tolerance);
+        c.expect("batch_norm::backward", &dinp, &want, stored + cancelled * tolerance);
         c.expect("batch_norm::backward", &dweight, &want_weight, tolerance);
         c.expect("batch_norm::backward", &dbias, &want_bias, tolerance);
     }
@@ -193,24 +211,29 @@ fn outlier(s: &mut Suite) -> Result<()> {
 }
 
 pub(super) fn relu(s: &mut Suite) -> Result<()> {
-    for launch in Launch::all(s.gpu) {
+    let formats = formats(s.gpu);
+    for (launch, &element) in Launch::all(s.gpu).into_iter().flat_map(|l| formats.iter().map(move |e| (l, e))) {
         for len in [1, 2, 3, 4, 5, 6, 7, 8, 9, 63, 64, 65, 768, 4099, 4100, 5001, 5000] {
             let mut random = Random::new(len as u64);
-            let (mut inp, dout, before) = (random.vec(len), random.vec(len), random.vec(len));
+            let [mut inp, dout, before] = [0; 3].map(|_| rounded(random.vec(len), element));
             inp[len / 2] = 0.0;
             let mut want = vec![0.0; len];
             cpu::relu::forward(&mut want, &wide(&inp));
-            let mut c = Case::new(s.gpu, format!("len {len}, {}", launch.suffix()), 0)?;
-            let [inp, dout_view, out] = [c.input("inp", &inp)?, c.input("dout", &dout)?, c.output("out", len)?];
+            let mut c = Case::new(s.gpu, format!("{}len {len}, {}", prefix(element), launch.suffix()), 0)?;
+            let [inp, dout_view] = [c.input_as("inp", element, &inp)?, c.input_as("dout", element, &dout)?];
+            let out = c.output_as("out", element, len)?;
             c.run(launch, |r| ops::relu::forward(r, &out, &inp))?;
             c.expect("relu::forward", &out, &want, 0.0);
             for accumulate in [false, true] {
                 let mut want_grad = if accumulate { wide(&before) } else { vec![0.0; len] };
                 cpu::relu::backward(&mut want_grad, &wide(&dout), &want, accumulate);
-                let dinp = if accumulate { c.input("dinp", &before)? } else { c.output("dinp", len)? };
+                let dinp = match accumulate {
+                    true => c.input_as("dinp", element, &before)?,
+                    false => c.output_as("dinp", element, len)?,
+                };
                 c.run(launch, |r| ops::relu::backward(r, &dinp, &dout_view, &out, accumulate))?;
                 // A copy, or one addition.
-                c.expect("relu::backward", &dinp, &want_grad, EPS);
+                c.expect("relu::backward", &dinp, &want_grad, EPS + stored_eps(element));
             }
             s.finish(c)?;
         }

@@ -1,11 +1,13 @@
-//! Convolutions: both fast variants, the slow one for other channel counts and groups, and the change of layout before.
+//! Convolutions: both fast variants, the slow one for other channel counts and groups, and the change of layout before; in
+//! f32 and f16.
 
 use super::Suite;
+use super::formats::{formats, prefix, rounded, stored_eps};
 use super::harness::{Case, Launch, Random, sum_tolerance, wide};
 use crate::cpu;
 use crate::error::Result;
 use crate::gpu::View;
-use crate::gpu::buffer::align;
+use crate::gpu::buffer::{Element, align};
 use crate::ops;
 use crate::ops::conv2d::Dims;
 
@@ -48,29 +50,38 @@ pub(super) fn conv2d(s: &mut Suite) -> Result<()> {
     {
         let dims = Dims { batch, height, width, in_channels, out_channels, kernel, stride, padding, groups };
         let fast = groups == 1;
-        let launches = if fast { Launch::products(s.gpu, 1 + i % MOST_SPLIT) } else { vec![natural] };
-        for launch in launches {
-            case(s, launch, i as u64, dims, false)?;
-            if !(in_channels.is_multiple_of(4) && out_channels.is_multiple_of(4)) {
-                case(s, launch, i as u64, dims, true)?;
+        let fours = in_channels.is_multiple_of(4) && out_channels.is_multiple_of(4);
+        // Linear layers over pixels are matrix products, which in f16 take multiples of 4 alone.
+        let linear = (kernel, stride, padding, groups) == (1, 1, 0, 1);
+        for &element in formats(s.gpu) {
+            let launches = if fast { Launch::products(s.gpu, 1 + i % MOST_SPLIT) } else { vec![natural] };
+            for launch in launches {
+                if element == Element::Word || fours || !linear {
+                    case(s, launch, i as u64, dims, false, element)?;
+                }
+                if !fours {
+                    case(s, launch, i as u64, dims, true, element)?;
+                }
             }
-        }
-        // The slow kernels take folded grids.
-        if groups > 1 || (!in_channels.is_multiple_of(4) && kernel > 1) {
-            case(s, Launch { fold: true, ..natural }, i as u64, dims, false)?;
+            // The slow kernels take folded grids.
+            if groups > 1 || (!in_channels.is_multiple_of(4) && kernel > 1) {
+                case(s, Launch { fold: true, ..natural }, i as u64, dims, false, element)?;
+            }
         }
     }
     for launch in [natural, Launch { fold: true, ..natural }] {
         for (batch, channels, pixels) in [(1, 1_usize, 1), (2, 3, 35), (3, 5, 65), (1, 4, 197), (2, 64, 9)] {
-            for pitch in [channels, channels.next_multiple_of(4)] {
+            let pitches = [channels, channels.next_multiple_of(4)];
+            for (pitch, &element) in pitches.into_iter().flat_map(|p| formats(s.gpu).iter().map(move |e| (p, e))) {
                 let inp = Random::new(pixels as u64).vec(batch * channels * pixels);
                 let mut want = vec![0.0; batch * pixels * pitch];
                 cpu::conv2d::to_nhwc(&mut want, &wide(&inp), batch, channels, pixels, pitch);
-                let mut c = Case::new(s.gpu, format!("{batch}×{channels}×{pixels} to {pitch}"), 0)?;
-                let [inp, out] = [c.input("inp", &inp)?, c.output("out", want.len())?];
+                let name = format!("{}{batch}×{channels}×{pixels} to {pitch}", prefix(element));
+                let mut c = Case::new(s.gpu, name, 0)?;
+                let [inp, out] = [c.input("inp", &inp)?, c.output_as("out", element, want.len())?];
                 c.run(launch, |r| ops::conv2d::to_nhwc(r, &out, &inp, batch, channels, pixels))?;
                 // A copy.
-                c.expect("conv2d::to_nhwc", &out, &want, 0.0);
+                c.expect("conv2d::to_nhwc", &out, &want, stored_eps(element));
                 s.finish(c)?;
             }
         }
@@ -84,50 +95,53 @@ fn pad<T: Copy + Default>(values: &[T], channels: usize, pitch: usize) -> Vec<T>
     values.chunks_exact(channels).flat_map(pixel).collect()
 }
 
-fn case(s: &mut Suite, launch: Launch, seed: u64, dims: Dims, padded: bool) -> Result<()> {
+fn case(s: &mut Suite, launch: Launch, seed: u64, dims: Dims, padded: bool, element: Element) -> Result<()> {
     let mut random = Random::new(900 + seed);
-    let (inp, weight, dout) = (random.vec(dims.in_len()), random.vec(dims.weight_len()), random.vec(dims.out_len()));
+    let lens = [dims.in_len(), dims.weight_len(), dims.out_len()];
+    let [inp, weight, dout] = lens.map(|len| rounded(random.vec(len), element));
     let (inp64, weight64, dout64) = (wide(&inp), wide(&weight), wide(&dout));
     let stored = |channels: usize| if padded { channels.next_multiple_of(4) } else { channels };
     let pad_in = |x: &[f64]| pad(x, dims.in_channels, stored(dims.in_channels));
     let pad_out = |x: &[f64]| pad(x, dims.out_channels, stored(dims.out_channels));
     let Dims { batch, height, width, in_channels, out_channels, kernel, stride, padding, groups } = dims;
     let name = format!(
-        "{batch}×{height}×{width}×{in_channels} to {out_channels}, kernel {kernel}, stride {stride}, padding {padding}, \
+        "{}{batch}×{height}×{width}×{in_channels} to {out_channels}, kernel {kernel}, stride {stride}, padding {padding}, \
          groups {groups}{}, {}",
+        prefix(element),
         if padded { ", stored in fours" } else { "" },
         launch.suffix()
     );
     let fours = [in_channels, out_channels].map(|c| c.next_multiple_of(4));
     let partial = align(MOST_SPLIT * kernel * kernel * fours[0] * fours[1]);
     let mut c = Case::new(s.gpu, name, ops::conv2d::scratch_len(dims).max(partial))?;
-    let inp_view = c.input("inp", &pad(&inp, in_channels, stored(in_channels)))?;
-    let dout_view = c.input("dout", &pad(&dout, out_channels, stored(out_channels)))?;
-    let weight_view = c.input("weight", &weight)?;
+    let inp_view = c.input_as("inp", element, &pad(&inp, in_channels, stored(in_channels)))?;
+    let dout_view = c.input_as("dout", element, &pad(&dout, out_channels, stored(out_channels)))?;
+    let weight_view = c.input_as("weight", element, &weight)?;
+    let eps = stored_eps(element);
 
     let mut want = vec![0.0; dims.out_len()];
     cpu::conv2d::forward(&mut want, &inp64, &weight64, dims);
     let want = pad_out(&want);
-    let out = c.output("out", want.len())?;
+    let out = c.output_as("out", element, want.len())?;
     c.run(launch, |r| ops::conv2d::forward(r, &out, &inp_view, &weight_view, dims))?;
     // Sums over the window and its channels; for the gradients over outputs, and over all pixels.
-    c.expect("conv2d::forward", &out, &want, sum_tolerance(kernel * kernel * in_channels / groups, 4.0));
+    c.expect("conv2d::forward", &out, &want, eps + sum_tolerance(kernel * kernel * in_channels / groups, 4.0));
 
     for accumulate in [false, true] {
-        let before = random.vec(dims.in_len());
+        let before = rounded(random.vec(dims.in_len()), element);
         let mut want = if accumulate { wide(&before) } else { vec![0.0; dims.in_len()] };
         cpu::conv2d::backward_input(&mut want, &dout64, &weight64, dims, accumulate);
         let want = pad_in(&want);
         let dinp: View = if accumulate {
-            c.input("dinp", &pad(&before, in_channels, stored(in_channels)))?
+            c.input_as("dinp", element, &pad(&before, in_channels, stored(in_channels)))?
         } else {
-            c.output("dinp", want.len())?
+            c.output_as("dinp", element, want.len())?
         };
         c.run(launch, |r| ops::conv2d::backward_input(r, &dinp, &dout_view, &weight_view, dims, accumulate))?;
         let depth = kernel * kernel * out_channels / groups;
         // Pixels that no window sees have no gradient: the mean, to which errors are relative, is that much smaller.
         let sparse = if kernel < stride { (stride * stride / kernel / kernel) as f64 } else { 1.0 };
-        c.expect("conv2d::backward_input", &dinp, &want, sparse * sum_tolerance(depth, 4.0));
+        c.expect("conv2d::backward_input", &dinp, &want, eps + sparse * sum_tolerance(depth, 4.0));
     }
 
     let before = random.vec(dims.weight_len());

@@ -1,6 +1,7 @@
-//! Linear layers: matrix products in their three layouts, and sums over rows.
+//! Linear layers: matrix products in their three layouts, in f32 and f16, and sums over rows.
 
 use super::Suite;
+use super::formats::{formats, prefix, rounded, stored_eps};
 use super::harness::{Case, EPS, Launch, Random, sum_tolerance, wide};
 use crate::cpu;
 use crate::error::Result;
@@ -35,39 +36,42 @@ const MOST_SPLIT: usize = 3;
 
 /// The three products; each sum has as many terms as its inner dimension, plus the bias or what was there before.
 pub(super) fn matmul(s: &mut Suite) -> Result<()> {
+    let formats = formats(s.gpu);
     for (i, &(m, n, k)) in SHAPES.iter().enumerate() {
         let split = 1 + i % MOST_SPLIT;
-        for launch in Launch::products(s.gpu, split) {
+        let launches = Launch::products(s.gpu, split);
+        for (launch, &element) in launches.into_iter().flat_map(|l| formats.iter().map(move |e| (l, e))) {
             let mut random = Random::new(i as u64);
-            let (inp, weight, bias) = (random.vec(m * k), random.vec(n * k), random.vec(n));
-            let dout = random.vec(m * n);
+            let [inp, weight] = [m * k, n * k].map(|len| rounded(random.vec(len), element));
+            let (bias, dout) = (random.vec(n), rounded(random.vec(m * n), element));
             let (inp64, weight64, dout64) = (wide(&inp), wide(&weight), wide(&dout));
-            let mut c = Case::new(s.gpu, format!("{m}×{n}×{k}, {}", launch.suffix()), align(split * n * k))?;
-            let [inp, weight, bias_view] =
-                [c.input("inp", &inp)?, c.input("weight", &weight)?, c.input("bias", &bias)?];
-            let dout = c.input("dout", &dout)?;
+            let name = format!("{}{m}×{n}×{k}, {}", prefix(element), launch.suffix());
+            let mut c = Case::new(s.gpu, name, align(split * n * k))?;
+            let [inp, weight] = [c.input_as("inp", element, &inp)?, c.input_as("weight", element, &weight)?];
+            let (bias_view, dout) = (c.input("bias", &bias)?, c.input_as("dout", element, &dout)?);
+            let eps = stored_eps(element);
 
             for bias_view in [None, Some(&bias_view)] {
-                let out = c.output("out", m * n)?;
+                let out = c.output_as("out", element, m * n)?;
                 let bias64 = bias_view.map(|_| wide(&bias));
                 let mut want = vec![0.0; m * n];
                 cpu::matmul::matmul(&mut want, &inp64, &weight64, bias64.as_deref(), m, n, k, false, true, false, 1);
                 c.run(launch, |r| ops::matmul::forward(r, &out, &inp, &weight, bias_view, m, n, k))?;
-                c.expect("matmul::forward", &out, &want, sum_tolerance(k, 4.0));
+                c.expect("matmul::forward", &out, &want, eps + sum_tolerance(k, 4.0));
             }
 
-            let dinp = c.output("dinp", m * k)?;
+            let dinp = c.output_as("dinp", element, m * k)?;
             let mut want = vec![0.0; m * k];
             cpu::matmul::matmul(&mut want, &dout64, &weight64, None, m, k, n, false, false, false, 1);
             c.run(launch, |r| ops::matmul::backward_input(r, &dinp, &dout, &weight, m, n, k))?;
-            c.expect("matmul::backward_input", &dinp, &want, sum_tolerance(n, 4.0));
+            c.expect("matmul::backward_input", &dinp, &want, eps + sum_tolerance(n, 4.0));
 
-            let before = random.vec(m * k);
-            let dinp = c.input("added dinp", &before)?;
+            let before = rounded(random.vec(m * k), element);
+            let dinp = c.input_as("added dinp", element, &before)?;
             let mut want = wide(&before);
             cpu::matmul::matmul(&mut want, &dout64, &weight64, None, m, k, n, false, false, true, 1);
             c.run(launch, |r| ops::matmul::backward_input_added(r, &dinp, &dout, &weight, m, n, k))?;
-            c.expect("matmul::backward_input", &dinp, &want, sum_tolerance(n, 4.0));
+            c.expect("matmul::backward_input", &dinp, &want, eps + sum_tolerance(n, 4.0));
 
             let before = random.vec(n * k);
             let dweight = c.input("dweight", &before)?;

@@ -13,6 +13,7 @@ mod attention;
 mod batch_norm;
 mod conv;
 mod features;
+mod formats;
 mod half;
 mod linear;
 mod loss;

@@ -1,10 +1,12 @@
 //! Elementwise kernels, and those that move tokens around.
 
 use super::Suite;
+use super::formats::{formats, rounded, stored_eps};
 use super::harness::{Case, EPS, Launch, Random, sum_tolerance, wide};
 use crate::cpu;
 use crate::cpu::patch_embed::Prefix;
 use crate::error::Result;
+use crate::gpu::buffer::Element;
 use crate::model::config::Activation;
 use crate::ops;
 
@@ -154,33 +156,46 @@ pub(super) fn residual(s: &mut Suite) -> Result<()> {
     Ok(())
 }
 
+/// What tokens and what they are pooled to hold: both f32, or tokens in f16, and features in either.
+fn pool_formats(s: &Suite) -> &'static [[Element; 2]] {
+    let all: &[[Element; 2]] =
+        &[[Element::Word, Element::Word], [Element::Half, Element::Word], [Element::Half, Element::Half]];
+    if formats(s.gpu).contains(&Element::Half) { all } else { &all[..1] }
+}
+
 pub(super) fn pool(s: &mut Suite) -> Result<()> {
-    for launch in launches(s) {
+    let formats = pool_formats(s);
+    for (launch, &[tokens_in, pooled]) in launches(s).into_iter().flat_map(|l| formats.iter().map(move |f| (l, f))) {
         for (batch, tokens, dim) in [(1, 2, 1), (3, 5, 65), (2, 197, 63), (65, 3, 3), (2, 4, 768), (1, 65, 197)] {
             for (first, count) in [(0, 1), (1, tokens - 1), (0, tokens), (1, 1)] {
                 let mut random = Random::new((batch * tokens * dim) as u64);
                 let dims = ops::pool::Dims { batch, tokens, dim, first, count };
-                let (inp, dout) = (random.vec(batch * tokens * dim), random.vec(batch * dim));
-                let before = random.vec(batch * tokens * dim);
+                let inp = rounded(random.vec(batch * tokens * dim), tokens_in);
+                let dout = rounded(random.vec(batch * dim), pooled);
+                let before = rounded(random.vec(batch * tokens * dim), tokens_in);
                 let run = first..first + count;
                 let (mut want, mut want_grad) = (vec![0.0; batch * dim], vec![0.0; batch * tokens * dim]);
                 cpu::pool::forward(&mut want, &wide(&inp), run.clone(), batch, tokens, dim);
                 cpu::pool::backward(&mut want_grad, &wide(&dout), run.clone(), batch, tokens, dim);
                 let mut want_added = wide(&before);
                 cpu::pool::backward(&mut want_added, &wide(&dout), run.clone(), batch, tokens, dim);
-                let name = format!("tokens {run:?}, {batch}×{tokens}×{dim}{}", folded(launch));
+                let kinds = [tokens_in, pooled].map(Element::scalar).join(" to ");
+                let name = format!("{kinds}, tokens {run:?}, {batch}×{tokens}×{dim}{}", folded(launch));
                 let mut c = Case::new(s.gpu, name, 0)?;
-                let [inp, dout, added] = [c.input("inp", &inp)?, c.input("dout", &dout)?, c.input("before", &before)?];
-                let [out, dinp] = [c.output("out", want.len())?, c.output("dinp", want_grad.len())?];
+                let [inp, added] = [c.input_as("inp", tokens_in, &inp)?, c.input_as("before", tokens_in, &before)?];
+                let dout = c.input_as("dout", pooled, &dout)?;
+                let out = c.output_as("out", pooled, want.len())?;
+                let dinp = c.output_as("dinp", tokens_in, want_grad.len())?;
+                let (eps, eps_pooled) = (stored_eps(tokens_in), stored_eps(pooled));
                 c.run(launch, |r| {
                     ops::pool::forward(r, &out, &inp, dims)?;
                     ops::pool::backward(r, &dinp, &dout, dims, false)?;
                     ops::pool::backward(r, &added, &dout, dims, true)
                 })?;
                 // A mean over tokens; backward is one division, good to 2.5 units in the last place, and a sum.
-                c.expect("pool::forward", &out, &want, sum_tolerance(tokens, 4.0));
-                c.expect("pool::backward", &dinp, &want_grad, 3.0 * EPS);
-                c.expect("pool::backward", &added, &want_added, 4.0 * EPS);
+                c.expect("pool::forward", &out, &want, eps_pooled + sum_tolerance(tokens, 4.0));
+                c.expect("pool::backward", &dinp, &want_grad, eps + 3.0 * EPS);
+                c.expect("pool::backward", &added, &want_added, eps + 4.0 * EPS);
                 s.finish(c)?;
             }
         }

@@ -90,8 +90,8 @@ pub struct TrainArgs {
     /// about a quarter longer, the same results
     #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
     pub recompute: Option<bool>,
-    /// f32, or f16: 16-bit activations and matrix products, for vision transformers on adapters that have them. Half the
-    /// activations' memory; slower on CPU adapters [default: f32]
+    /// f32, or f16: 16-bit activations, matrix products and convolutions, on adapters that have them. Half the activations'
+    /// memory; slower on CPU adapters [default: f32]
     #[arg(long, value_parser = word::<Precision>)]
     pub precision: Option<Precision>,
     /// What f16 multiplies the loss's gradient by at first, so that small ones survive; halved where it overflows, doubled after

@@ -9,7 +9,7 @@ use crate::data::{EvalBatches, ImageCache, Preprocess};
 use crate::error::Result;
 use crate::gpu::{Gpu, Program, View};
 use crate::method::{Learner, Snapshot};
-use crate::model::{Activations, Mode, Model, Phase};
+use crate::model::{Activations, Mode, Model, Phase, Precision};
 use crate::ops::Recorder;
 use crate::train::calibration::{self, Bin, Calibration, Logits, or_nan};
 
@@ -46,10 +46,29 @@ pub struct Predictor<'g> {
 impl<'g> Predictor<'g> {
     /// Uploads `values` and plans for batches of up to `batch` images.
     pub fn new(gpu: &'g Gpu, model: Model, values: &Snapshot, batch: usize) -> Result<Predictor<'g>> {
+        Self::new_in(gpu, model, values, batch, Precision::F32)
+    }
+
+    /// As [`Predictor::new`], with activations in this precision.
+    ///
+    /// Errors where the device has no f16, or the model has a width that its kernels can't take.
+    pub fn new_in(
+        gpu: &'g Gpu,
+        model: Model,
+        values: &Snapshot,
+        batch: usize,
+        precision: Precision,
+    ) -> Result<Predictor<'g>> {
         model.layout().segments(gpu.limits.max_storage_buffer_binding_size)?;
+        let acts = model.plan_in(gpu, batch, Mode::Infer, precision)?.allocate(gpu)?;
         let (w, stats) = values.upload(gpu, &model)?;
-        let acts = model.plan(gpu, batch, Mode::Infer)?.allocate(gpu)?;
         let scratch = acts.scratch();
+        let pass = model.pass(&acts, batch);
+        if pass.casts_weights() {
+            let mut r = Recorder::new(gpu, &scratch);
+            pass.cast_weights(&mut r, &w)?;
+            Program::run(gpu, &[], &[&r.program])?;
+        }
         Ok(Predictor { gpu, model, w, stats, acts, scratch, programs: HashMap::new() })
     }
 }

@@ -9,7 +9,8 @@ use crate::cpu::mars::Norm;
 use crate::data::{ClassMap, Loader, LoaderConfig};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
-use crate::method::{BatchNorm, Learner, Memory, Optimizer, Settings, Tpgm, TpgmSettings};
+use crate::method::{BatchNorm, Learner, LossScaling, Memory, Optimizer, Settings, Tpgm, TpgmSettings};
+use crate::model::Precision;
 use crate::ops::sgd::Sgd;
 use crate::train::events::Event;
 use crate::train::exclude::excluded;
@@ -50,6 +51,8 @@ pub struct ProjectConfig {
     pub memory_limit: Option<u64>,
     /// Whether backward computes activations once more.
     pub recompute: bool,
+    /// The format of the activations.
+    pub precision: Precision,
     /// Tensors that have no radius.
     pub exclude: Option<Vec<String>>,
     /// Batches in sorted order.
@@ -148,7 +151,7 @@ pub fn project(gpu: &Gpu, config: &ProjectConfig, events: &mut dyn FnMut(Event))
         micro_batch: 0,
         batch_norm: BatchNorm::Frozen,
         recompute: config.recompute,
-        half: None,
+        half: (config.precision == Precision::F16).then(LossScaling::default),
     };
     let tpgm_settings =
         TpgmSettings { norm: config.norm, radius_lr: config.radius_lr, max_iters: config.max_iters, proj_freq: 1 };

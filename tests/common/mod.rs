@@ -1,6 +1,8 @@
 //! What the GPU tests share: one device a process, random tensors, guard bands, comparisons.
 #![allow(dead_code, unreachable_pub)] // each test binary uses a part
 
+pub mod resnet;
+
 use std::sync::OnceLock;
 
 use tpgm::checkpoint::Overrides;
