@@ -12,6 +12,7 @@ use tpgm::method::{BatchNorm, Learner, LossScaling, Memory, Optimizer, Settings,
 use tpgm::model::{Model, VitConfig};
 use tpgm::ops::adamw::AdamW;
 use tpgm::ops::sgd::Sgd;
+use tpgm::train::parts::Parts;
 use tpgm::train::state::{self, Progress};
 
 /// An f16 is off by 2⁻¹² of itself on average, and up to 2⁻¹¹. Some ten of them lie between the pixels and a logit of these
@@ -217,10 +218,12 @@ fn a_batch_is_learned_by_heart_as_in_f32() {
 /// Steps of TPGM from `from`, whose state is at `path` where it is not 0; saves the state after `until` steps.
 fn run(path: &std::path::Path, half: Option<LossScaling>, from: u64, until: u64) -> (Vec<u32>, Vec<u32>) {
     let mut learner = learner(ADAMW, 6, half);
-    let mut tpgm = tpgm(&learner);
+    let anchor = learner.snapshot().unwrap().w;
+    let mut parts = Parts { tpgm: Some(tpgm(&learner)), ..Parts::default() };
     if from > 0 {
-        state::restore(path, &mut learner, Some(&mut tpgm), "setup").unwrap();
+        state::restore(path, &mut learner, &mut parts, &anchor, "setup").unwrap();
     }
+    let tpgm = parts.tpgm.as_mut().unwrap();
     for step in from..until {
         let (images, labels) = batch(step, 6);
         learner.step(&images, &labels, 1e-3).unwrap();
@@ -229,8 +232,8 @@ fn run(path: &std::path::Path, half: Option<LossScaling>, from: u64, until: u64)
         tpgm.apply(&mut learner).unwrap();
     }
     let progress = Progress { steps: until, iterations: until, best: None, best_steps: 0 };
-    state::save(path, &learner, Some(&tpgm), progress, "setup").unwrap();
-    (weights(&learner), tpgm.save_radii(&learner).unwrap())
+    state::save(path, &learner, &parts, progress, "setup").unwrap();
+    (weights(&learner), parts.tpgm.unwrap().save_radii(&learner).unwrap())
 }
 
 #[test]

@@ -15,10 +15,11 @@ use tpgm::checkpoint::{
 use tpgm::cpu::mars::Norm;
 use tpgm::data::resize::Interpolation;
 use tpgm::error::Error;
-use tpgm::method::{BatchNorm, Learner, Memory, Optimizer, Settings, Tpgm, TpgmSettings};
+use tpgm::method::{BatchNorm, Ema, Learner, Memory, Optimizer, Settings, Tpgm, TpgmSettings};
 use tpgm::model::resnet_config::{Block, BlockConfig, Downsample, Pooling, ResNetConfig, Stem};
 use tpgm::model::{Model, ModelConfig};
 use tpgm::ops::sgd::Sgd;
+use tpgm::train::parts::Parts;
 use tpgm::train::source::Source;
 use tpgm::train::state::{self, Progress};
 
@@ -360,9 +361,11 @@ fn run(path: &std::path::Path, from: u64, until: u64) -> Vec<u8> {
     let mut learner = Learner::new(gpu(), source.model(), &start, settings(6, BatchNorm::Train)).unwrap();
     let excluded: Vec<bool> = learner.model.layout().params.iter().map(|p| p.name.starts_with("fc.")).collect();
     let tpgm_settings = TpgmSettings { norm: Norm::Mars, radius_lr: 1e-2, max_iters: 1, proj_freq: 1 };
-    let mut tpgm = Tpgm::new(&learner, &start.w, &excluded, tpgm_settings).unwrap();
+    let tpgm = Tpgm::new(&learner, &start.w, &excluded, tpgm_settings).unwrap();
+    let ema = Ema::new(&learner, &start, 0.9).unwrap();
+    let mut parts = Parts { tpgm: Some(tpgm), ema: Some(ema), ftp: None };
     if from > 0 {
-        state::restore(path, &mut learner, Some(&mut tpgm), "setup").unwrap();
+        state::restore(path, &mut learner, &mut parts, &start.w, "setup").unwrap();
         assert_eq!(learner.batches, from);
     }
     for step in from..until {
@@ -370,18 +373,14 @@ fn run(path: &std::path::Path, from: u64, until: u64) -> Vec<u8> {
         learner.step(&images, &labels, 1e-2).unwrap();
         let before: Vec<u32> = learner.gpu.read(&learner.stats).unwrap();
         let (images, labels) = batch(100 + step, 6, 36);
+        let tpgm = parts.tpgm.as_mut().unwrap();
         tpgm.outer(&mut learner, &images, &labels).unwrap();
         tpgm.apply(&mut learner).unwrap();
+        parts.ema.as_ref().unwrap().update(&mut learner).unwrap();
         assert!(before == learner.gpu.read::<u32>(&learner.stats).unwrap(), "a radius batch moved the statistics");
     }
-    state::save(
-        path,
-        &learner,
-        Some(&tpgm),
-        Progress { steps: until, iterations: until, ..Progress::default() },
-        "setup",
-    )
-    .unwrap();
+    let progress = Progress { steps: until, iterations: until, ..Progress::default() };
+    state::save(path, &learner, &parts, progress, "setup").unwrap();
     std::fs::read(path).unwrap()
 }
 
