@@ -13,8 +13,10 @@ mod predict;
 mod progress;
 mod project;
 mod report;
+mod soup;
 mod table;
 mod trace;
+mod wise;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -53,6 +55,10 @@ enum Command {
     Finetune(Box<finetune::FinetuneArgs>),
     /// Learn radii for a checkpoint that was fine-tuned elsewhere, and project it
     Project(project::ProjectArgs),
+    /// Interpolate between a pre-trained and a fine-tuned model (WiSE-FT)
+    Wise(Box<wise::WiseArgs>),
+    /// Average models that were fine-tuned from the same weights
+    Soup(Box<soup::SoupArgs>),
     /// Put a delta and its base together to the whole model
     Apply(apply::ApplyArgs),
     /// Write one HTML page about one run or several
@@ -142,6 +148,8 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         Command::Eval(args) => eval::run(args),
         Command::Finetune(args) => finetune::run(*args),
         Command::Project(args) => project::run(args),
+        Command::Wise(args) => wise::run(*args),
+        Command::Soup(args) => soup::run(*args),
         Command::Apply(args) => apply::run(args),
         Command::Report(args) => report::run(args),
         Command::Demo(args) => demo::run(args),

@@ -1,5 +1,6 @@
 //! What goes into a run besides its configuration, and what comes out of it besides its directory.
 
+use crate::method::Memory;
 use crate::train::evaluate::Evaluation;
 
 /// What a run tells whoever started it.
@@ -9,6 +10,8 @@ pub enum Event {
     Note(String),
     /// Something that may spoil the result, one sentence.
     Warning(String),
+    /// What the run takes on the device, before it is allocated; the last of them is what was.
+    Planned(Memory),
     /// Steps done, of how many, the latest loss, and images a second since the start.
     Progress {
         /// Steps taken.

@@ -113,6 +113,7 @@ pub fn train(
         |micro_batch| Memory::plan(gpu, &model, &Settings { micro_batch, ..settings }, norm),
         |memory| {
             events(Event::Note(format!("{}: {memory}", gpu.info.name)));
+            events(Event::Planned(*memory));
             let settings = Settings { micro_batch: memory.micro_batch, ..settings };
             let learner = Learner::new(gpu, model.clone(), &start_values, settings)?;
             let tpgm_settings = norm.map(|norm| TpgmSettings {
