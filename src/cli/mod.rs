@@ -3,6 +3,7 @@
 mod apply;
 mod bench;
 mod check;
+mod compare;
 mod demo;
 mod devices;
 mod eval;
@@ -59,6 +60,8 @@ enum Command {
     Wise(Box<wise::WiseArgs>),
     /// Average models that were fine-tuned from the same weights
     Soup(Box<soup::SoupArgs>),
+    /// Run methods with seeds and grids on data sets, as a file says, and compare them on one page
+    Compare(compare::CompareArgs),
     /// Put a delta and its base together to the whole model
     Apply(apply::ApplyArgs),
     /// Write one HTML page about one run or several
@@ -150,6 +153,7 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         Command::Project(args) => project::run(args),
         Command::Wise(args) => wise::run(*args),
         Command::Soup(args) => soup::run(*args),
+        Command::Compare(args) => return compare::run(args),
         Command::Apply(args) => apply::run(args),
         Command::Report(args) => report::run(args),
         Command::Demo(args) => demo::run(args),

@@ -2,11 +2,16 @@
 //!
 //! [`read`] turns a run directory into a typed [`read::Run`]; `tensors` orders its tensors by depth; `svg` draws one
 //! line chart, `charts` says which charts there are, `tables` does the same for tables, and `html` puts the page
-//! together.
+//! together. `compare` is the page about a comparison, with `scatter` and `forest` for its drawings.
 
 mod charts;
+mod compare;
+mod compare_depth;
+mod compare_tables;
+mod forest;
 mod html;
 pub mod read;
+mod scatter;
 mod svg;
 mod tables;
 mod tensors;
@@ -16,6 +21,7 @@ use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
+use crate::compare::Results;
 use crate::error::{Error, Result};
 
 /// The page about the runs in `dirs`, in that order, as HTML text.
@@ -37,7 +43,18 @@ pub fn render(dirs: &[PathBuf]) -> Result<String> {
 /// # Errors
 /// Those of [`render`], and an `out` that can't be written.
 pub fn write(dirs: &[PathBuf], out: &Path) -> Result<()> {
-    let page = render(dirs)?;
+    write_page(&render(dirs)?, out)
+}
+
+/// Writes the page about a comparison to the file `out`.
+///
+/// # Errors
+/// A run directory among the results that can't be read, and an `out` that can't be written.
+pub fn write_comparison(results: &Results, out: &Path) -> Result<()> {
+    write_page(&compare::page(results)?, out)
+}
+
+fn write_page(page: &str, out: &Path) -> Result<()> {
     let name = out.file_name().ok_or_else(|| Error::data(out, "not a file name to write the report to"))?;
     let mut beside = OsString::from(".");
     beside.push(name);
