@@ -178,7 +178,7 @@ impl Comparison<'_> {
     pub(super) fn done(&mut self, name: String, end: End) {
         self.index += 1;
         let (seconds, steps) = self.timed;
-        let left = (steps > 0).then(|| seconds / steps as f64 * self.steps_left as f64);
+        let left = (steps > 0 && self.steps_left > 0).then(|| seconds / steps as f64 * self.steps_left as f64);
         let (index, total) = (self.index, self.total);
         (self.events)(Event::Done { index, total, name, end, left });
     }
@@ -197,8 +197,7 @@ impl Comparison<'_> {
                 entries.push(None);
                 continue;
             };
-            let label =
-                |point: &Point| PointRuns { label: point.label.clone(), runs: Vec::new() };
+            let label = |point: &Point| PointRuns { label: point.label.clone(), runs: Vec::new() };
             let mut all: Vec<PointRuns> = points.iter().map(label).collect();
             let (runs, after) = config.runs_of(d, entry);
             for run in &runs {
