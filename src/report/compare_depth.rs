@@ -118,9 +118,9 @@ pub(super) fn section(id: &str, results: &Results, depths: &[Depth]) -> String {
     }
     for depth in with_radii {
         let seed = depth.seed.map(|s| format!(", seed {s}")).unwrap_or_default();
-        let _ = write!(
+        let _ = writeln!(
             out,
-            "<details><summary>{}{seed}: radius and drift by tensor</summary>{}</details>\n",
+            "<details><summary>{}{seed}: radius and drift by tensor</summary>{}</details>",
             escape(&depth.name),
             tables::layers(&depth.runs[0])
         );

@@ -79,9 +79,9 @@ pub(super) fn figure(id: &str, title: &str, axis: &str, rows: &[Row]) -> String 
             value(row)
         );
     }
-    let _ = write!(
+    let _ = writeln!(
         out,
-        "<text class=\"mid\" x=\"{}\" y=\"{}\">{}</text></svg></figure>\n",
+        "<text class=\"mid\" x=\"{}\" y=\"{}\">{}</text></svg></figure>",
         (LEFT + WIDTH - RIGHT) / 2.0,
         base + BOTTOM - 7.0,
         escape(axis)
