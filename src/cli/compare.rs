@@ -128,16 +128,18 @@ fn gain(e: Option<Estimate>) -> String {
 fn accuracies(data: &DataResults) -> String {
     let mut header = vec!["method", "chosen"];
     header.extend(data.sets.iter().map(|s| s.name.as_str()));
-    header.extend(["ID mean", "OOD mean", "OOD gain", "effective", "time", "memory", "runs"]);
+    let several_ids = data.sets.iter().filter(|s| s.id).count() > 1;
+    header.extend(several_ids.then_some("ID mean"));
+    header.extend(["OOD mean", "OOD gain", "effective", "time", "memory", "runs"]);
     let row = |entry: &EntryResults| {
         let chosen = entry.chosen.map_or("-", |p| entry.points[p].label.as_str()).to_string();
         let mut row = vec![entry.name.clone(), chosen];
         match &entry.summary {
             Some(s) => {
-                row.extend(s.sets.iter().chain([&s.id, &s.ood]).map(estimate));
+                row.extend(s.sets.iter().chain(several_ids.then_some(&s.id)).chain([&s.ood]).map(estimate));
                 row.extend([gain(s.ood_gain), gain(s.effective)]);
             }
-            None => row.extend(vec!["-".to_string(); data.sets.len() + 4]),
+            None => row.extend(vec!["-".to_string(); header.len() - 5]),
         }
         row.push(entry.seconds.map_or("-".into(), time));
         row.push(entry.memory.map_or("-".into(), mib));

@@ -117,7 +117,7 @@ fn radii(id: &str, run: &Run, tensors: &[Tensor]) -> String {
     let by_step = iterations.is_sorted_by(|a, b| a.step < b.step);
     let at = |nth: usize, step: u64| if by_step { step as f64 } else { nth as f64 + 1.0 };
     // Matrices from input to output: what the method is about, and few enough to be told apart.
-    let matrices: Vec<&Tensor> = tensors.iter().filter(|t| t.index.is_some() && t.rows > 1).collect();
+    let matrices: Vec<&Tensor> = tensors.iter().filter(|t| t.index.is_some() && t.matrix).collect();
     let count = matrices.len().min(COLORS - 1);
     let chosen: Vec<&Tensor> = (0..count).map(|i| matrices[i * (matrices.len() - 1) / (count - 1).max(1)]).collect();
     let mut lines: Vec<Series> = Vec::new();

@@ -66,6 +66,12 @@ fn section(id: &str, results: &Results, data: &DataResults, depths: &[Depth]) ->
     let _ = writeln!(out, "<{h}>In against out of distribution</{h}>");
     out += &format!("<div class=\"charts\">{}{}</div>\n", scatters(id, data), forests(id, results, data));
     out += &baseline(results, data);
+    let _ = writeln!(out, "<{h}>By test set</{h}>");
+    if !data.groups.is_empty() {
+        let groups: Vec<String> = data.groups.iter().map(|g| escape(&g.join(" with "))).collect();
+        let _ = writeln!(out, "<p>These count once in the OOD mean: {}.</p>", groups.join("; "));
+    }
+    out += &tables::by_set(results, data);
     let _ = writeln!(out, "<{h}>Radius and drift by depth</{h}>");
     out += &compare_depth::section(id, results, depths);
     let _ = writeln!(out, "<{h}>What was chosen</{h}>");

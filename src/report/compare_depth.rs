@@ -71,7 +71,7 @@ fn mean(depth: &Depth, color: usize, value: impl Fn(&[Tensor]) -> (Series, Vec<G
 /// The mean of `value` over the matrices of each group that have a radius and have moved.
 fn radius_by_block(tensors: &[Tensor], value: impl Fn(f64, f64) -> f64) -> (Series, Vec<Group>) {
     let (mut groups, mut values): (Vec<Group>, Vec<Vec<f64>>) = (Vec::new(), Vec::new());
-    for tensor in tensors.iter().filter(|t| t.rows > 1) {
+    for tensor in tensors.iter().filter(|t| t.matrix) {
         let Some(r) = tensor.radius.filter(|r| r.max_norm >= UNMOVED) else { continue };
         let at = groups.iter().position(|g| *g == tensor.group).unwrap_or_else(|| {
             groups.push(tensor.group.clone());

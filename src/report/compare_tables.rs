@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::forest::signed;
 use super::html::{escape, integer, number};
-use crate::compare::results::{DataResults, EntryResults, Results};
+use crate::compare::results::{DataResults, EntryResults, Results, SetInfo, Summary};
 use crate::compare::stats::Estimate;
 use crate::gpu::buffer::mib;
 
@@ -26,88 +26,92 @@ pub(super) fn time(seconds: f64) -> String {
     }
 }
 
-/// A method a row; the best mean of each accuracy column in bold.
+/// A column of accuracies: its head, and a cell an entry.
+struct Column {
+    head: String,
+    cells: Vec<Option<Estimate>>,
+    first: bool,
+}
+
+impl Column {
+    fn new(data: &DataResults, head: String, first: bool, value: impl Fn(&Summary) -> Estimate) -> Column {
+        let cells = data.entries.iter().map(|e| e.summary.as_ref().map(&value)).collect();
+        Column { head, cells, first }
+    }
+
+    fn class(&self) -> &'static str {
+        if self.first { " class=\"first\"" } else { "" }
+    }
+
+    /// The cell of entry `row`, in bold where it is the best.
+    fn cell(&self, row: usize) -> String {
+        let rounded = |e: &Estimate| (1000.0 * e.mean).round() as i64;
+        let best = self.cells.iter().flatten().map(rounded).max();
+        let Some(e) = &self.cells[row] else { return format!("<td{}>–</td>", self.class()) };
+        let (open, close) = if best == Some(rounded(e)) { ("<b>", "</b>") } else { ("", "") };
+        format!("<td{}>{open}{}{close}{}</td>", self.class(), percent(e.mean), half(e))
+    }
+}
+
+fn open(out: &mut String, label: &str, caption: &str) {
+    let _ = write!(
+        out,
+        "<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"{label}\"><table class=\"acc\"><caption><span>{caption}\
+         </span></caption><thead>"
+    );
+}
+
+fn name(results: &Results, entry: &EntryResults) -> String {
+    format!("<th scope=\"row\" class=\"name\">{}{}</th>", escape(&entry.name), below(results, entry))
+}
+
+/// The sets of one kind, by index.
+fn sets(data: &DataResults, id: bool) -> impl Iterator<Item = (usize, &SetInfo)> {
+    data.sets.iter().enumerate().filter(move |(_, s)| s.id == id)
+}
+
+/// What a mean is of, in a column's head: the one set, or how many.
+fn mean_of(data: &DataResults, id: bool) -> String {
+    let mut of = sets(data, id);
+    match (of.next(), of.count()) {
+        (Some((_, one)), 0) => format!("{}, n = {}", escape(&one.name), integer(one.images)),
+        (_, more) => format!("mean of {}", more + 1),
+    }
+}
+
+/// A method a row: accuracies, differences, costs; the best of each accuracy in bold.
 pub(super) fn main(results: &Results, data: &DataResults) -> String {
-    let ids = data.sets.iter().filter(|s| s.id).count();
-    let oods = data.sets.len() - ids;
-    // Test sets in the file's order within each kind, then the mean.
-    let order: Vec<usize> = [true, false]
-        .into_iter()
-        .flat_map(|id| data.sets.iter().enumerate().filter(move |(_, s)| s.id == id).map(|(i, _)| i))
-        .collect();
-    let width = |sets: usize| sets + usize::from(sets > 1);
-    let mut out = format!(
-        "<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"Results\"><table class=\"acc\"><caption><span>Top-1 \
-         accuracy in %, mean over seeds ± half the 95 % interval; the best of each column in bold. Gains are in points over {} \
-         with the same seed.</span></caption><thead><tr><td></td><th colspan=\"{}\" scope=\"colgroup\" class=\"group\">In \
-         distribution (ID)</th><th colspan=\"{}\" scope=\"colgroup\" class=\"group\">Out of distribution (OOD)</th><th \
-         colspan=\"3\" scope=\"colgroup\" class=\"group\">Over {}</th><th colspan=\"3\" scope=\"colgroup\" \
-         class=\"group\">Cost</th></tr><tr><th scope=\"col\" class=\"name\">Method</th>",
-        escape(&results.reference),
-        width(ids),
-        width(oods),
-        escape(&results.reference)
+    let mut out = String::new();
+    let reference = escape(&results.reference);
+    open(
+        &mut out,
+        "Results",
+        &format!(
+            "Top-1 accuracy in %, mean over seeds ± half the 95 % interval. Gains are points over {reference} with the same seed."
+        ),
     );
-    let means = |first: bool, title: &str| {
-        format!("<th scope=\"col\"{}>{title}</th>", if first { " class=\"first\"" } else { "" })
+    let head = |title: &str, small: &str, first: bool| {
+        let class = if first { " class=\"first\"" } else { "" };
+        format!("<th scope=\"col\"{class}>{title}<small>{small}</small></th>")
     };
-    let mut heads: Vec<String> = order
-        .iter()
-        .enumerate()
-        .map(|(nth, &i)| {
-            let set = &data.sets[i];
-            let class = if nth == 0 || nth == ids { " class=\"first\"" } else { "" };
-            format!("<th scope=\"col\"{class}>{}<small>n = {}</small></th>", escape(&set.name), integer(set.images))
-        })
-        .collect();
-    if oods > 1 {
-        heads.push(means(false, "OOD mean"));
-    }
-    if ids > 1 {
-        heads.insert(ids, means(false, "ID mean"));
-    }
-    heads.push(
-        means(true, "ID gain")
-            + &means(false, "OOD gain")
-            + "<th scope=\"col\">Effective<small>robustness</small></th>",
-    );
-    heads.push(
-        means(true, "Time<small>a model</small>")
-            + &means(false, "Memory<small>planned</small>")
-            + "<th scope=\"col\">Runs<small>to tune + report</small></th>",
-    );
-    out += &heads.concat();
-    out += "</tr></thead><tbody>";
-    // Accuracy cells of an entry in the columns' order.
-    let cells = |entry: &EntryResults| -> Option<Vec<Estimate>> {
-        let s = entry.summary.as_ref()?;
-        let mut cells: Vec<Estimate> = order.iter().map(|i| s.sets[*i]).collect();
-        if oods > 1 {
-            cells.push(s.ood);
-        }
-        if ids > 1 {
-            cells.insert(ids, s.id);
-        }
-        Some(cells)
-    };
-    let rounded = |e: &Estimate| (1000.0 * e.mean).round() as i64;
-    let columns = width(ids) + width(oods);
-    let best: Vec<Option<i64>> = (0..columns)
-        .map(|c| data.entries.iter().filter_map(|e| cells(e).map(|cells| rounded(&cells[c]))).max())
-        .collect();
-    for entry in &data.entries {
-        let _ =
-            write!(out, "<tr><th scope=\"row\" class=\"name\">{}{}</th>", escape(&entry.name), below(results, entry));
-        match cells(entry) {
-            Some(cells) => {
-                for (c, e) in cells.iter().enumerate() {
-                    let (open, close) = if best[c] == Some(rounded(e)) { ("<b>", "</b>") } else { ("", "") };
-                    let first = if c == 0 || c == width(ids) { " class=\"first\"" } else { "" };
-                    let _ = write!(out, "<td{first}>{open}{}{close}{}</td>", percent(e.mean), half(e));
-                }
-            }
-            None => out += &"<td>–</td>".repeat(columns),
-        }
+    let accuracies = [
+        Column::new(data, head("ID", &mean_of(data, true), true), true, |s| s.id),
+        Column::new(data, head("OOD", &mean_of(data, false), false), false, |s| s.ood),
+    ];
+    let heads = [
+        accuracies[0].head.clone(),
+        accuracies[1].head.clone(),
+        head("ID gain", "points", true),
+        head("OOD gain", "points", false),
+        head("Effective", "robustness", false),
+        head("Time", "a model", true),
+        head("Memory", "planned", false),
+        head("Runs", "to tune + report", false),
+    ];
+    let _ = write!(out, "<tr><th scope=\"col\" class=\"name\">Method</th>{}</tr></thead><tbody>", heads.concat());
+    for (row, entry) in data.entries.iter().enumerate() {
+        let _ = write!(out, "<tr>{}", name(results, entry));
+        accuracies.iter().for_each(|column| out += &column.cell(row));
         let s = entry.summary.as_ref();
         let gains = [s.and_then(|s| s.id_gain), s.and_then(|s| s.ood_gain), s.and_then(|s| s.effective)];
         for (i, gain) in gains.iter().enumerate() {
@@ -124,6 +128,37 @@ pub(super) fn main(results: &Results, data: &DataResults) -> String {
             entry.seconds.map_or("–".into(), time),
             entry.memory.map_or("–".into(), mib)
         );
+    }
+    out + "</tbody></table></div>\n"
+}
+
+/// A method a row, a test set a column; the best of each in bold.
+pub(super) fn by_set(results: &Results, data: &DataResults) -> String {
+    let mut out = String::new();
+    open(&mut out, "Results by test set", "Top-1 accuracy in % by test set, mean over seeds ± half the 95 % interval.");
+    let (ids, oods) = (sets(data, true).count(), sets(data, false).count());
+    let mut columns = Vec::new();
+    for id in [true, false] {
+        for (nth, (i, set)) in sets(data, id).enumerate() {
+            let class = if nth == 0 { " class=\"first\"" } else { "" };
+            let head = format!(
+                "<th scope=\"col\"{class}>{}<small>n = {}</small></th>",
+                escape(&set.name),
+                integer(set.images)
+            );
+            columns.push(Column::new(data, head, nth == 0, move |s| s.sets[i]));
+        }
+    }
+    let _ = write!(
+        out,
+        "<tr><td></td><th colspan=\"{ids}\" scope=\"colgroup\" class=\"group\">ID</th><th colspan=\"{oods}\" \
+         scope=\"colgroup\" class=\"group\">Out of distribution (OOD)</th></tr><tr><th scope=\"col\" \
+         class=\"name\">Method</th>{}</tr></thead><tbody>",
+        columns.iter().map(|c| c.head.as_str()).collect::<String>()
+    );
+    for (row, entry) in data.entries.iter().enumerate() {
+        let cells: String = columns.iter().map(|c| c.cell(row)).collect();
+        let _ = write!(out, "<tr>{}{cells}</tr>", name(results, entry));
     }
     out + "</tbody></table></div>\n"
 }

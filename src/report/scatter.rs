@@ -217,7 +217,7 @@ fn interval(axes: &Axes, mark: &Mark, out: &mut String) {
         let ((ax, ay), (bx, by)) = (axes.place(a), axes.place(b));
         let _ = write!(
             out,
-            "<path d=\"M{ax:.1} {ay:.1}L{bx:.1} {by:.1}\" style=\"stroke:var(--c{color});stroke-width:1.4\" opacity=\".8\"/>"
+            "<path d=\"M{ax:.1} {ay:.1}L{bx:.1} {by:.1}\" style=\"stroke:var(--c{color});stroke-width:1.2\" opacity=\".45\"/>"
         );
     }
 }
