@@ -2,7 +2,7 @@
 //
 //   w ← w · (1 − lr · weight_decay),   g = grad_scale · dw
 //   m ← β₁ m + (1 − β₁) g,   v ← β₂ v + (1 − β₂) g²
-//   w ← w − lr / (1 − β₁ᵗ) · m / (√v / √(1 − β₂ᵗ) + eps)
+//   w ← w − lr / (1 − β₁ᵗ) · m / (√v / √(1 − β₂ᵗ) + eps)          lr = step.lr · rate
 //
 //   w, m, v, dw [len]     vectors of four: an arena's segments are whole 256 bytes. The bias corrections of step t come
 //                         from the host, which has f64
@@ -10,7 +10,9 @@
 //   entry     grid                         writes
 //   forward   fold(⌈len/(WG·PER_LANE)⌉)    w −= , m = , v =
 
-struct Params { len: u32, beta1: f32, beta2: f32, eps: f32, weight_decay: f32, one_minus_beta1: f32, one_minus_beta2: f32 }
+struct Params {
+    len: u32, beta1: f32, beta2: f32, eps: f32, weight_decay: f32, one_minus_beta1: f32, one_minus_beta2: f32, rate: f32
+}
 var<immediate> p: Params;
 
 override WG: u32 = 64u;
@@ -30,6 +32,7 @@ fn forward(
     @builtin(local_invocation_index) lane: u32,
 ) {
     if health.bad_step != 0u { return; }
+    let lr = step.lr * p.rate;
     let first = fold_index(group, groups) * WG * PER_LANE + lane;
     for (var i = first; i < min(first + WG * PER_LANE, p.len); i += WG) {
         let g = health.grad_scale * dw[i];
@@ -37,7 +40,7 @@ fn forward(
         let v_new = p.beta2 * v[i] + p.one_minus_beta2 * g * g;
         m[i] = m_new;
         v[i] = v_new;
-        let decayed = w[i] * (1.0 - step.lr * p.weight_decay);
-        w[i] = decayed - step.lr / step.bias_correction1 * m_new / (sqrt(v_new) / step.bias_correction2_sqrt + p.eps);
+        let decayed = w[i] * (1.0 - lr * p.weight_decay);
+        w[i] = decayed - lr / step.bias_correction1 * m_new / (sqrt(v_new) / step.bias_correction2_sqrt + p.eps);
     }
 }

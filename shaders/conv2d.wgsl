@@ -119,24 +119,6 @@ fn fetch(is_b: bool, tap: Tap, image: vec4u, y: vec4i, x: vec4i, col: u32, direc
     return transpose(gather(image, y + direction * i32(tap.y), x + direction * i32(tap.x), tap.c4, vec4<bool>(true)));
 }
 
-fn store(quad: mat4x4f, row: u32, col: u32) {
-    if col >= p.dst_c4 { return; }
-    store_row(quad[0], row, col);
-    store_row(quad[1], row + 1u, col);
-    store_row(quad[2], row + 2u, col);
-    store_row(quad[3], row + 3u, col);
-}
-fn store_row(sum: vec4f, row: u32, col: u32) {
-    if row >= p.batch * p.rows_h * p.rows_w { return; }
-    let image = row / (p.rows_h * p.rows_w);
-    let y = row / p.rows_w % p.rows_h * p.dst_stride + p.dst_y;
-    let x = row % p.rows_w * p.dst_stride + p.dst_x;
-    let i = ((image * p.dst_h + y) * p.dst_w + x) * p.dst_c4 + col;
-    var before = vec4f();
-    if ACCUMULATE { before = dst[i]; }
-    dst[i] = before + sum;
-}
-
 @compute @workgroup_size(THREADS)
 fn forward(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) thread: u32) {
     gathered(group, thread, 1);
@@ -210,16 +192,6 @@ fn backward_weight(@builtin(workgroup_id) group: vec3u, @builtin(local_invocatio
         store_partial(sums.low_right, start, first, into + 16u);
         store_partial(sums.high_right, start, first + TILE / 2u, into + 16u);
     }
-}
-
-fn store_partial(quad: mat4x4f, start: u32, row: u32, col: u32) {
-    // Rows come in fours, as the channels do.
-    if col >= p.dst_c4 || row >= p.kernel * p.kernel * p.src_c4 * 4u { return; }
-    let i = (start + row) * p.dst_c4 + col;
-    partial[i] = quad[0];
-    partial[i + p.dst_c4] = quad[1];
-    partial[i + 2u * p.dst_c4] = quad[2];
-    partial[i + 3u * p.dst_c4] = quad[3];
 }
 
 // ---- between PyTorch's weights and packed ones. A lane has one input channel and four output channels, or when TRANSPOSED

@@ -16,7 +16,7 @@
 //   entry        grid             writes
 //   distances    fold(chunks)     partials =    Σ |w − w0| or Σ (w − w0)² of a chunk
 //   clip         fold(T)          norms = , radii: max norm; gamma ← min_r n_r / 2 at its first update, then
-//                                 gamma ← clamp(gamma, 1e-8, max_r n_r)
+//                                 gamma ← clamp(gamma, 1e-8, max_r n_r); with HELD gamma stays
 //   project      fold(chunks)     w_proj =
 //   apply        fold(chunks)     w =           the same in place
 //   dots         fold(chunks)     partials =    ⟨dw, w − w0⟩ of a chunk
@@ -36,22 +36,13 @@ var<immediate> p: Params;
 override WG: u32 = 32u;
 override L2: bool = false;
 override SHARED: bool = true; // a workgroup adds its lanes' sums up; else each lane writes its own, without a barrier
+override HELD: bool = false; // radii are given: clip writes norms alone
 override SCALED: bool = false; // dw is multiplied by loss_scale[0]; binding 7 of step may be anything readable when off
-
-struct Chunk { start: u32, len: u32, row: u32, tensor: u32 }
-struct Row { first: u32, count: u32 }
-struct Tensor { first: u32, count: u32, excluded: u32 }
-struct Radius { gamma: f32, m: f32, v: f32, t: u32, max_norm: f32, started: u32 }
-struct Entry { gamma: f32, max_norm: f32, live: u32, gradient: f32 }
-
-const UNMOVED = 1e-8;
 
 @group(0) @binding(0) var<storage, read> chunks: array<Chunk>;
 @group(0) @binding(1) var<storage, read> w: array<elem>;
 @group(0) @binding(2) var<storage, read> w0: array<elem>;
 @group(0) @binding(3) var<storage, read_write> partials: array<f32>;
-
-fn partials_of_chunk() -> u32 { return select(WG, 1u, SHARED); }
 
 fn write_partial(chunk: u32, sum: f32, lane: u32) {
     if SHARED {
@@ -85,15 +76,6 @@ fn distances(
 @group(0) @binding(2) var<storage, read> sums: array<f32>;
 @group(0) @binding(3) var<storage, read_write> norms: array<f32>;
 @group(0) @binding(4) var<storage, read_write> radii: array<Radius>;
-
-// The sum of every `stride`-th partial sum of a row from `lane` on. All lanes share the row of a tensor that has one, which may
-// be long; else a lane takes whole rows.
-fn row_total(row: Row, lane: u32, stride: u32) -> f32 {
-    let parts = partials_of_chunk();
-    var sum = 0.0;
-    for (var i = row.first * parts + lane; i < (row.first + row.count) * parts; i += stride) { sum += sums[i]; }
-    return sum;
-}
 
 fn root(n: f32) -> f32 {
     if L2 { return sqrt(n); }
@@ -129,7 +111,7 @@ fn clip(
     smallest = -reduce_max(-smallest, lane);
     if lane != 0u { return; }
     radii[t].max_norm = largest;
-    if largest < UNMOVED { return; }
+    if HELD || largest < UNMOVED { return; }
     var gamma = radii[t].gamma;
     if p.start != 0u && radii[t].started == 0u {
         gamma = smallest / 2.0;
@@ -207,13 +189,6 @@ fn dots(
 @group(0) @binding(5) var<storage, read_write> log: array<Entry>;
 @group(0) @binding(6) var<storage, read> state: Step;
 @group(0) @binding(7) var<storage, read> loss_scale: array<f32>;
-
-// 1 − β^t from ln β, without cancellation: 1 − 0.999 in f32 alone is off by 1e-5.
-fn one_minus_power(log_beta: f32, t: u32) -> f32 {
-    let x = log_beta * f32(t);
-    if x < -0.5 { return 1.0 - exp(x); }
-    return -x * (1.0 + x / 2.0 * (1.0 + x / 3.0 * (1.0 + x / 4.0 * (1.0 + x / 5.0 * (1.0 + x / 6.0 * (1.0 + x / 7.0))))));
-}
 
 @compute @workgroup_size(WG)
 fn step(

@@ -93,28 +93,12 @@ fn run_vec4(group: vec3u, thread: u32, a_along: bool, b_along: bool) {
     }
     let y = m + first_row(thread);
     let x = n + first_col(thread);
-    store4(sums.low, group.z, y, x);
-    store4(sums.high, group.z, y + TILE / 2u, x);
+    store4_quad(sums.low, group.z, y, x);
+    store4_quad(sums.high, group.z, y + TILE / 2u, x);
     if TILE == 128u {
-        store4(sums.low_right, group.z, y, x + 64u);
-        store4(sums.high_right, group.z, y + TILE / 2u, x + 64u);
+        store4_quad(sums.low_right, group.z, y, x + 64u);
+        store4_quad(sums.high_right, group.z, y + TILE / 2u, x + 64u);
     }
-}
-
-fn store4(quad: mat4x4f, copy: u32, m: u32, n: u32) {
-    if n >= p.n { return; }
-    store4_row(quad[0], copy, m, n);
-    store4_row(quad[1], copy, m + 1u, n);
-    store4_row(quad[2], copy, m + 2u, n);
-    store4_row(quad[3], copy, m + 3u, n);
-}
-fn store4_row(sum: vec4f, copy: u32, m: u32, n: u32) {
-    if m >= p.m { return; }
-    let i = (copy * p.m * p.n + m * p.n + n) / 4u;
-    var added = vec4f();
-    if HAS_BIAS { added = bias4[n / 4u]; }
-    if ACCUMULATE { added += vec4f(out4[i]); }
-    out4[i] = vec4<result>(epilogue(sum + added, i, n / 4u));
 }
 
 @compute @workgroup_size(THREADS)
@@ -167,32 +151,12 @@ fn run(group: vec3u, thread: u32, a_stride: vec2u, b_stride: vec2u) {
     }
     let y = m + first_row(thread);
     let x = n + first_col(thread);
-    store(sums.low, group.z, y, x);
-    store(sums.high, group.z, y + TILE / 2u, x);
+    store_quad(sums.low, group.z, y, x);
+    store_quad(sums.high, group.z, y + TILE / 2u, x);
     if TILE == 128u {
-        store(sums.low_right, group.z, y, x + 64u);
-        store(sums.high_right, group.z, y + TILE / 2u, x + 64u);
+        store_quad(sums.low_right, group.z, y, x + 64u);
+        store_quad(sums.high_right, group.z, y + TILE / 2u, x + 64u);
     }
-}
-
-fn store(quad: mat4x4f, copy: u32, m: u32, n: u32) {
-    store_row(quad[0], copy, m, n);
-    store_row(quad[1], copy, m + 1u, n);
-    store_row(quad[2], copy, m + 2u, n);
-    store_row(quad[3], copy, m + 3u, n);
-}
-fn store_row(sum: vec4f, copy: u32, m: u32, n: u32) {
-    if m >= p.m || n >= p.n { return; }
-    let col = min(n + STEPS, vec4u(p.n - 1u));
-    let i = copy * p.m * p.n + m * p.n + col;
-    var added = vec4f();
-    if HAS_BIAS { added = vec4f(bias[col.x], bias[col.y], bias[col.z], bias[col.w]); }
-    if ACCUMULATE { added += vec4f(out[i.x], out[i.y], out[i.z], out[i.w]); }
-    let value = sum + added;
-    out[i.x] = value.x;
-    if n + 1u < p.n { out[i.y] = value.y; }
-    if n + 2u < p.n { out[i.z] = value.z; }
-    if n + 3u < p.n { out[i.w] = value.w; }
 }
 
 @compute @workgroup_size(THREADS)

@@ -68,28 +68,11 @@ fn last_four(x: vec4f) -> mat4x4f {
     return mat4x4f(subgroupBroadcast(x, 4u), subgroupBroadcast(x, 5u), subgroupBroadcast(x, 6u), subgroupBroadcast(x, 7u));
 }
 
-
 const EIGHTS = vec4u(0u, 8u, 16u, 24u);
 
-// ---- vec4 loads. Rows and columns past the edge repeat the last one, and are not stored.
-
-fn load_a(i: vec4u) -> mat4x4f { return mat4x4f(vec4f(a4[i.x]), vec4f(a4[i.y]), vec4f(a4[i.z]), vec4f(a4[i.w])); }
-fn load_b(i: vec4u) -> mat4x4f { return mat4x4f(vec4f(b4[i.x]), vec4f(b4[i.y]), vec4f(b4[i.z]), vec4f(b4[i.w])); }
-
-// `row` is the first of four rows or columns which the lane loads, of `rows`; the result is an index of vec4f,
-// to which the entry adds k/4 (along) or k·rows/4 (across).
-fn along(row: u32, rows: u32) -> vec4u { return min(row + STEPS, vec4u(rows - 1u)) * (p.k / 4u); }
-fn across(row: u32, rows: u32) -> u32 { return min(row, rows - 4u) / 4u; }
-
-// The last k may be fewer than four: repeat the last, and take it zero times.
-fn clamped(k: u32) -> vec4u { return min(k + STEPS, vec4u(p.k - 1u)); }
-fn without_tail(bm: mat4x4f, k: u32) -> mat4x4f {
-    let none = vec4f();
-    return mat4x4f(bm[0], select(none, bm[1], k + 1u < p.k), select(none, bm[2], k + 2u < p.k), select(none, bm[3], k + 3u < p.k));
-}
+// ---- vec4 loads.
 
 fn store4(rows: Rows, copy: u32, m: u32, n: u32) {
-    if n >= p.n { return; }
     store4_quad(rows.q0, copy, m, n);
     store4_quad(rows.q1, copy, m + 4u, n);
     store4_quad(rows.q2, copy, m + 8u, n);
@@ -98,20 +81,6 @@ fn store4(rows: Rows, copy: u32, m: u32, n: u32) {
     store4_quad(rows.q5, copy, m + 20u, n);
     store4_quad(rows.q6, copy, m + 24u, n);
     store4_quad(rows.q7, copy, m + 28u, n);
-}
-fn store4_quad(quad: mat4x4f, copy: u32, m: u32, n: u32) {
-    store4_row(quad[0], copy, m, n);
-    store4_row(quad[1], copy, m + 1u, n);
-    store4_row(quad[2], copy, m + 2u, n);
-    store4_row(quad[3], copy, m + 3u, n);
-}
-fn store4_row(sum: vec4f, copy: u32, m: u32, n: u32) {
-    if m >= p.m { return; }
-    let i = (copy * p.m * p.n + m * p.n + n) / 4u;
-    var added = vec4f();
-    if HAS_BIAS { added = bias4[n / 4u]; }
-    if ACCUMULATE { added += vec4f(out4[i]); }
-    out4[i] = vec4<result>(epilogue(sum + added, i, n / 4u));
 }
 
 // With `b_along` both operands run along k, else b across; a literal, so the branch folds away.
@@ -195,21 +164,6 @@ fn backward_weight_vec4(@builtin(workgroup_id) group_id: vec3u, @builtin(num_wor
 
 // ---- any size, scalar loads: element (row, k) of an operand is at row · stride.x + k · stride.y.
 
-fn gather_a(row: u32, k: vec4u) -> vec4f {
-    let i = row + k;
-    return vec4f(a[i.x], a[i.y], a[i.z], a[i.w]);
-}
-fn gather_b(row: u32, k: vec4u) -> vec4f {
-    let i = row + k;
-    return vec4f(b[i.x], b[i.y], b[i.z], b[i.w]);
-}
-fn gather_a_rows(rows: vec4u, k: vec4u) -> mat4x4f {
-    return mat4x4f(gather_a(rows.x, k), gather_a(rows.y, k), gather_a(rows.z, k), gather_a(rows.w, k));
-}
-fn gather_b_rows(rows: vec4u, k: vec4u) -> mat4x4f {
-    return mat4x4f(gather_b(rows.x, k), gather_b(rows.y, k), gather_b(rows.z, k), gather_b(rows.w, k));
-}
-
 fn store(rows: Rows, copy: u32, m: u32, n: u32) {
     store_quad(rows.q0, copy, m, n);
     store_quad(rows.q1, copy, m + 4u, n);
@@ -220,26 +174,6 @@ fn store(rows: Rows, copy: u32, m: u32, n: u32) {
     store_quad(rows.q6, copy, m + 24u, n);
     store_quad(rows.q7, copy, m + 28u, n);
 }
-fn store_quad(quad: mat4x4f, copy: u32, m: u32, n: u32) {
-    store_row(quad[0], copy, m, n);
-    store_row(quad[1], copy, m + 1u, n);
-    store_row(quad[2], copy, m + 2u, n);
-    store_row(quad[3], copy, m + 3u, n);
-}
-fn store_row(sum: vec4f, copy: u32, m: u32, n: u32) {
-    if m >= p.m || n >= p.n { return; }
-    let col = min(n + STEPS, vec4u(p.n - 1u));
-    let i = copy * p.m * p.n + m * p.n + col;
-    var added = vec4f();
-    if HAS_BIAS { added = vec4f(bias[col.x], bias[col.y], bias[col.z], bias[col.w]); }
-    if ACCUMULATE { added += vec4f(out[i.x], out[i.y], out[i.z], out[i.w]); }
-    let value = sum + added;
-    out[i.x] = value.x;
-    if n + 1u < p.n { out[i.y] = value.y; }
-    if n + 2u < p.n { out[i.z] = value.z; }
-    if n + 3u < p.n { out[i.w] = value.w; }
-}
-
 fn any_size(group_id: vec3u, count: vec3u, lane: u32, a_stride: vec2u, b_stride: vec2u) {
     let group = vec3u(place_in_bands(group_id, count), group_id.z);
     let end = min((group.z + 1u) * p.chunk, p.k);

@@ -2,7 +2,7 @@
 //
 //   g = grad_scale · dw + weight_decay · w
 //   m = first step ? g : momentum · m + g
-//   w −= lr · (NESTEROV ? g + momentum · m : m)          plain: w −= lr · g
+//   w −= lr · (NESTEROV ? g + momentum · m : m)          plain: w −= lr · g          lr = step.lr · rate
 //
 //   w, m, dw [len]     vectors of four: an arena's segments are whole 256 bytes. Its padding is zero and stays so
 //
@@ -10,7 +10,7 @@
 //   forward   fold(⌈len/(WG·PER_LANE)⌉)    w −= , m =
 //   plain     fold(⌈len/(WG·PER_LANE)⌉)    w −=          without momentum, and without its buffer
 
-struct Params { len: u32, momentum: f32, weight_decay: f32 }
+struct Params { len: u32, momentum: f32, weight_decay: f32, rate: f32 }
 var<immediate> p: Params;
 
 override WG: u32 = 64u;
@@ -35,7 +35,7 @@ fn forward(
         let g = health.grad_scale * dw[i] + p.weight_decay * w[i];
         let buffer = select(p.momentum * m[i] + g, g, step.first != 0u);
         m[i] = buffer;
-        w[i] -= step.lr * select(buffer, g + p.momentum * buffer, NESTEROV);
+        w[i] -= step.lr * p.rate * select(buffer, g + p.momentum * buffer, NESTEROV);
     }
 }
 
@@ -48,6 +48,6 @@ fn plain(
     if health.bad_step != 0u { return; }
     let first = fold_index(group, groups) * WG * PER_LANE + lane;
     for (var i = first; i < min(first + WG * PER_LANE, p.len); i += WG) {
-        w[i] -= step.lr * (health.grad_scale * dw[i] + p.weight_decay * w[i]);
+        w[i] -= step.lr * p.rate * (health.grad_scale * dw[i] + p.weight_decay * w[i]);
     }
 }

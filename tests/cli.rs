@@ -22,6 +22,8 @@ mod bad_models;
 mod bad_runs;
 #[path = "cli/bench.rs"]
 mod bench;
+#[path = "cli/corrupt.rs"]
+mod corrupt;
 #[path = "cli/families.rs"]
 mod families;
 #[path = "cli/files.rs"]
@@ -38,6 +40,8 @@ mod resnet;
 mod resume;
 #[path = "cli/tuning.rs"]
 mod tuning;
+#[path = "cli/types.rs"]
+mod types;
 
 /// Classes, and the colours that their images have.
 const CLASSES: [(&str, [u8; 3]); 3] = [("blue", [40, 60, 200]), ("green", [50, 190, 60]), ("red", [200, 50, 40])];

@@ -4,6 +4,12 @@
 
 mod common;
 
+#[path = "families/gated.rs"]
+mod gated;
+#[path = "families/projected.rs"]
+mod projected;
+#[path = "families/resized.rs"]
+mod resized;
 #[path = "families/told.rs"]
 mod told;
 
@@ -236,13 +242,15 @@ macro_rules! families {
             }
         )*
 
+        /// All fixtures.
+        const NAMES: &[&str] = &[$(stringify!($name)),*];
+
         #[test]
         fn every_fixture_has_its_tests() {
-            let tested = [$(stringify!($name)),*];
             for file in fs::read_dir(common::fixture_path("families").with_extension("")).unwrap() {
                 let name = file.unwrap().file_name().into_string().unwrap();
                 let name = name.trim_end_matches(".safetensors").trim_end_matches("_golden");
-                assert!(tested.contains(&name), "{name}");
+                assert!(NAMES.contains(&name), "{name}");
             }
         }
     };
@@ -325,5 +333,5 @@ fn saved_moco() {
 
 families! {
     timm_vit timm_vit_bf16 timm_dino timm_mae deit_distilled deit3 timm_dinov2_reg4 timm_clip timm_siglip hf_vit hf_dinov2
-    hf_dinov2_reg open_clip open_clip_gelu hf_clip hf_siglip hf_resnet
+    hf_dinov2_reg open_clip open_clip_gelu hf_clip hf_siglip hf_resnet timm_dinov2_giant hf_dinov2_giant
 }

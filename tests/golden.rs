@@ -2,6 +2,8 @@
 //! implements the method on its own): logits, every gradient, training losses, and radii after several outer steps.
 
 mod common;
+#[path = "golden/methods.rs"]
+mod methods;
 
 use common::{Fixture, gpu, relative, with_every_tile};
 use tpgm::cpu::mars::Norm;

@@ -13,6 +13,8 @@ use tpgm::cpu::{attention, average, column_sum, cross_entropy, gelu, l2_normaliz
 use tpgm::cpu::{patch_embed, pool, residual};
 use tpgm::model::config::Activation;
 
+#[path = "gradcheck/gate.rs"]
+mod gate;
 #[path = "gradcheck/network.rs"]
 mod network;
 #[path = "gradcheck/resnet.rs"]

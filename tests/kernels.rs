@@ -76,8 +76,8 @@ macro_rules! stems {
 }
 
 stems! {
-    matmul epilogue column_sum layer_norm gelu residual pool conv2d batch_norm relu max_pool avg_pool patch_embed
-    attention attention_pool l2_normalize average cross_entropy cast half loss_scale sgd adamw norm_clip mars peak
+    matmul epilogue column_sum layer_norm gelu swiglu residual pool conv2d batch_norm relu max_pool avg_pool patch_embed
+    attention attention_pool l2_normalize average cross_entropy cast half loss_scale sgd adamw norm_clip mars ftp spd l2_sp lerp peak
 }
 
 #[test]
@@ -98,13 +98,16 @@ fn every_stem_has_a_test_and_every_entry_point_a_case() {
         if shader.name.ends_with("_direct") && !gpu.has_wide_subgroups() {
             continue;
         }
+        if shader.name.ends_with("_subgroup") && !gpu.has_subgroups() {
+            continue;
+        }
         let formats = "alias operand = f32;\nalias result = f32;\n";
         let tail = match shader.name {
             "attention" | "attention_direct" => "const HD = 4u;\nconst HD4 = 1u;\nalias stored = f32;\n",
             "patch_embed" => "alias stored = f32;\n",
             "batch_norm" | "relu" | "avg_pool" | "residual" => "alias elem = vec4f;\n",
-            "column_sum" => "alias elem = vec4f;\nalias stored = vec4f;\n",
-            "mars" | "layer_norm" => {
+            "column_sum" | "swiglu" => "alias elem = vec4f;\nalias stored = vec4f;\n",
+            "mars" | "ftp" | "spd" | "layer_norm" => {
                 "alias elem = f32;\nalias stored = f32;\nconst WIDTH = 1u;\nfn total(x: elem) -> f32 { return x; }\n"
             }
             "matmul_cooperative" => {
@@ -117,7 +120,7 @@ fn every_stem_has_a_test_and_every_entry_point_a_case() {
             "gelu" => "const KIND = 0u;\nalias elem = f32;\n",
             "conv2d" => "const TILE = 64u;\n",
             "matmul" => &format!("const TILE = 64u;\n{formats}{}", shaders::Epilogue::None.text()),
-            "matmul_direct" => &format!("{formats}{}", shaders::Epilogue::None.text()),
+            "matmul_direct" | "matmul_subgroup" => &format!("{formats}{}", shaders::Epilogue::None.text()),
             _ => "",
         };
         let (module, _) = tpgm::gpu::kernel::parse(shader.name, &shader.source(tail)).unwrap_or_else(|e| panic!("{e}"));

@@ -6,7 +6,7 @@ mod common;
 use common::{Random, gpu, open, relative, resnet_50};
 use tpgm::gpu::{Program, View};
 use tpgm::method::Snapshot;
-use tpgm::method::learner::{STATE_WORDS, StepState};
+use tpgm::method::settings::{STATE_WORDS, StepState};
 use tpgm::model::{Activation, Activations, Mode, Model, Phase, Pool, VitConfig};
 use tpgm::ops::cross_entropy::{self, CHANNELS, Channel};
 use tpgm::ops::{MAX_FLOPS, Recorder, attention, conv2d, matmul};

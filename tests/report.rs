@@ -70,6 +70,36 @@ fn write_run(dir: &Path, tpgm: bool) {
     fs::write(dir.join("drift.csv"), drift).unwrap();
 }
 
+/// `evaluations.jsonl` of `classes` classes: on `google` each class has 10 images, 8 right and 2 taken for the next class;
+/// on `openmoji` half are right and half taken for the one after that.
+fn write_evaluations(dir: &Path, classes: usize, name: impl Fn(usize) -> String) {
+    let names: Vec<String> = (0..classes).map(name).collect();
+    let mut text = format!("{}\n", serde_json::json!({"classes": names}));
+    let empty = serde_json::json!({"images": 0, "confidence": 0.0, "accuracy": 0.0});
+    let bins = |confidence: f64, accuracy: f64| {
+        let mut bins = vec![empty.clone(); 15];
+        bins[12] = serde_json::json!({"images": 10 * classes, "confidence": confidence, "accuracy": accuracy});
+        bins
+    };
+    for (set, kind, right, step) in [("google", "id", 8, 1), ("openmoji", "ood", 5, 2)] {
+        let accuracy = f64::from(right) / 10.0;
+        let mut confusion = Vec::new();
+        for c in 0..classes {
+            let mut row = vec![(c, c, right), (c, (c + step) % classes, 10 - right)];
+            row.sort();
+            confusion.extend(row);
+        }
+        let line = serde_json::json!({
+            "set": set, "model": "best", "kind": kind, "images": 10 * classes, "loss": 1.25, "top1": accuracy,
+            "top5": 1.0, "ece": 0.85 - accuracy, "brier": 0.5, "per_class": vec![(10, right); classes],
+            "bins": bins(0.85, accuracy), "confusion": confusion,
+            "calibrated": {"temperature": 1.5, "loss": 1.125, "brier": 0.4, "ece": 0.025, "bins": bins(0.825, accuracy)},
+        });
+        let _ = writeln!(text, "{line}");
+    }
+    fs::write(dir.join("evaluations.jsonl"), text).unwrap();
+}
+
 fn append(path: &Path, text: &str) {
     let before = fs::read_to_string(path).unwrap();
     fs::write(path, before + text).unwrap();
@@ -122,7 +152,7 @@ fn a_tpgm_run_shows_every_number() {
             "<td class=\"first\"><b>86.0</b><small>± 3.5</small></td>",
             "<td>48.0<small>± 3.4</small></td>",
             "<small>n = 100</small>",
-            "<td>1.25</td><td>86.0</td><td>93.0</td><td>4.2</td>",
+            "<td>1.25</td><td>86.0</td><td>93.0</td><td>–</td><td>4.2</td>",
             "60 outer iterations over 6 radii. In the last one, 25 of 75 rows stood outside",
             "1 of 6 radii were dead",
             "<td>0.0738</td>",
@@ -364,4 +394,73 @@ fn writing_is_all_or_nothing() {
     fs::remove_file(dir.join("metrics.jsonl")).unwrap();
     assert!(report::write(std::slice::from_ref(&dir), &out).is_err());
     assert!(fs::read_to_string(&out).unwrap().starts_with("<!DOCTYPE html>"), "a failure leaves the old page");
+}
+
+#[test]
+fn what_a_model_gets_wrong_is_shown() {
+    let (_folder, dir) = one_run(true);
+    write_evaluations(&dir, 13, |c| format!("kind<{c}>"));
+    let page = report::render(std::slice::from_ref(&dir)).unwrap();
+    assert_balanced(&page);
+    assert_all(
+        &page,
+        &[
+            "Accuracy of the best weights at each confidence, as it is and with all logits divided by 1.5, which was fitted \
+             on val.",
+            "as it is: ECE 5.0 %",
+            "at T = 1.5: ECE 2.5 %",
+            "<title>130 images, confidence 85.0 %, accuracy 80.0 %</title>",
+            "Confusion matrix on openmoji",
+            "Most often kind&lt;",
+            "<title>kind&lt;3&gt; taken for kind&lt;5&gt;: 5 of 10</title>",
+            "The pairs confused most, of 26",
+            "<td class=\"name\">kind&lt;2&gt;</td><td>5</td><td>0.0</td><td>50.0</td>",
+            "<td>80.0</td><td>50.0</td><td>−30.0</td>",
+        ],
+    );
+    assert_eq!(page.matches("Reliability on ").count(), 2);
+    assert!(!page.contains("kind<"), "names are escaped");
+
+    // Two runs on one page still have ids of their own.
+    let both = report::render(&[dir.clone(), dir]).unwrap();
+    let mut ids: Vec<&str> = both.split(" id=\"").skip(1).filter_map(|rest| rest.split('"').next()).collect();
+    let all = ids.len();
+    ids.sort_unstable();
+    ids.dedup();
+    assert_eq!(ids.len(), all, "ids are unique");
+}
+
+#[test]
+fn many_classes_have_a_table_of_the_worst_instead_of_a_picture() {
+    let (_folder, dir) = one_run(false);
+    write_evaluations(&dir, 200, |c| format!("c{c}"));
+    let page = report::render(std::slice::from_ref(&dir)).unwrap();
+    assert_balanced(&page);
+    assert!(!page.contains("Confusion matrix on"));
+    assert_all(&page, &["The pairs confused most, of 400", "The 30 of 200 classes that lose most out of distribution"]);
+    assert_eq!(page.matches("<td>80.0</td><td>50.0</td>").count(), 30);
+}
+
+#[test]
+fn evaluations_that_do_not_fit_are_named() {
+    let (_folder, dir) = one_run(false);
+    write_evaluations(&dir, 3, |c| c.to_string());
+    let file = dir.join("evaluations.jsonl");
+    let whole = fs::read_to_string(&file).unwrap();
+    let page = report::render(std::slice::from_ref(&dir)).unwrap();
+    append(&file, "{\"set\": \"goo");
+    assert_eq!(report::render(std::slice::from_ref(&dir)).unwrap(), page, "a torn last line is passed over");
+    let error = |text: &str| {
+        fs::write(&file, text).unwrap();
+        report::render(std::slice::from_ref(&dir)).unwrap_err().to_string()
+    };
+    for (text, part) in [
+        (whole.replace("[\"0\",\"1\",\"2\"]", "[\"0\"]"), "line 2: not an evaluation of the 1 classes"),
+        (whole.replace("[2,2,8]", "[2,7,8]"), "line 2: not an evaluation of the 3 classes"),
+        (whole.replace("\"top1\":0.5", "\"top1\":\"half\""), "line 3: not an evaluation ("),
+        (whole.replace("\"google\"", "google"), "line 2: not JSON"),
+    ] {
+        let error = error(&text);
+        assert!(error.contains("evaluations.jsonl") && error.contains(part) && !error.contains('\n'), "{error}");
+    }
 }

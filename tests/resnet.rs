@@ -185,12 +185,13 @@ fn what_clip_can_not_tell_or_does_not_have_is_said() {
     assert_error(pool, &["--activation and --pool", "ResNet"]);
 
     let sized = |size| with(Overrides { image_size: Some(size), ..clip() }, &same);
-    assert_error(sized(96), &["positions are for images of 64 pixels", "96", "--image-size 64"]);
-    assert_error(sized(32), &["positions are for images of 64 pixels"]);
     assert_error(sized(31), &["31 pixels", "stride of 32"]);
     // 79 halves to 40, 20, 10, 5 and 2: pools leave out what fills no window.
     assert_eq!(config(&sized(79).unwrap()).final_size(), 2);
-    assert_error(sized(95), &["positions are for images of 64 pixels"]);
+    for (size, grid) in [(32, 1), (95, 3), (96, 3)] {
+        let resize = sized(size).unwrap().resize.unwrap();
+        assert_eq!((resize.prefix, resize.from, resize.to), (1, 2, grid));
+    }
     let positions = "visual.attnpool.positional_embedding";
     for count in [1, 4] {
         assert_error(with(clip(), &|t| put(t, positions, &[count, 40])), &[positions, "square grid"]);

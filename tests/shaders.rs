@@ -10,7 +10,7 @@ use naga::valid::ModuleInfo;
 use naga::{AddressSpace, Module, ShaderStage, TypeInner};
 use tpgm::gpu::kernel::{interface, parse};
 use tpgm::gpu::program::{MAX_GROUPS, fold};
-use tpgm::gpu::shaders::{ALL, Epilogue, Shader};
+use tpgm::gpu::shaders::{ALL, Epilogue, Shader, by_subgroups};
 use tpgm::gpu::tune::{Cooperative, Tile};
 
 /// WebGPU's default limits.
@@ -20,8 +20,15 @@ const WORKGROUP_BYTES: u32 = 16_384;
 /// What Vulkan guarantees for push constants.
 const IMMEDIATE_BYTES: u32 = 128;
 
-/// What the host appends: attention's head width, elements that are vectors or not.
+/// What the host appends, with each way to reduce where a shader does.
 fn tails(shader: &Shader) -> Vec<String> {
+    let ways = [String::new(), by_subgroups(false), by_subgroups(true)];
+    let ways = &ways[..if shader.reduces() { 3 } else { 1 }];
+    ways.iter().flat_map(|way| own_tails(shader).into_iter().map(move |tail| way.clone() + &tail)).collect()
+}
+
+/// What the host appends: attention's head width, elements that are vectors or not.
+fn own_tails(shader: &Shader) -> Vec<String> {
     let head = |width: usize| format!("const HD = {width}u;\nconst HD4 = {}u;\n", width.div_ceil(4));
     match shader.name {
         "attention" => in_both(&[1, 4, 10, 32, 64, 128].map(head)),
@@ -34,7 +41,7 @@ fn tails(shader: &Shader) -> Vec<String> {
             let tiles = [Tile::Tiled, Tile::TiledLarge].map(|tile| format!("const TILE = {}u;\n", tile.side()));
             epilogues().into_iter().flat_map(|end| tiles.clone().map(|tile| end.clone() + &tile)).collect()
         }
-        "matmul_direct" => epilogues(),
+        "matmul_direct" | "matmul_subgroup" => epilogues(),
         // Subgroups of 32 lanes, the most common size, with both sizes of matrices.
         "matmul_cooperative" => {
             let matrices = [16, 8].map(|side| Cooperative { side, subgroup: 32 }.text());
@@ -48,8 +55,10 @@ fn tails(shader: &Shader) -> Vec<String> {
         "batch_norm" | "relu" | "avg_pool" | "residual" => {
             ["vec4f", "f32"].map(|elem| format!("alias elem = {elem};\n")).into()
         }
-        "column_sum" => STORED.map(|(elem, stored)| format!("alias elem = {elem};\nalias stored = {stored};\n")).into(),
-        "mars" | "layer_norm" => STORED
+        "column_sum" | "swiglu" => {
+            STORED.map(|(elem, stored)| format!("alias elem = {elem};\nalias stored = {stored};\n")).into()
+        }
+        "mars" | "ftp" | "spd" | "layer_norm" => STORED
             .map(|(elem, stored)| {
                 let (width, sum) = if elem == "f32" { (1, "x") } else { (4, "x.x + x.y + (x.z + x.w)") };
                 let total = format!("fn total(x: elem) -> f32 {{ return {sum}; }}\n");
@@ -92,19 +101,23 @@ fn overrides(shader: &Shader) -> Vec<(&'static str, &'static [f64])> {
     let flag: &[f64] = &[0.0, 1.0];
     let lanes: &[f64] = &[8.0, 64.0];
     match shader.name {
-        "matmul" | "matmul_cooperative" => vec![("ACCUMULATE", flag), ("HAS_BIAS", flag)],
+        "matmul" | "matmul_cooperative" | "matmul_subgroup" => vec![("ACCUMULATE", flag), ("HAS_BIAS", flag)],
         "matmul_direct" => vec![("ACCUMULATE", flag), ("HAS_BIAS", flag), ("ROWS", &[32.0, 64.0])],
         "conv2d" => vec![("ACCUMULATE", flag), ("TRANSPOSED", flag)],
         "conv2d_direct" => vec![("ACCUMULATE", flag), ("COLS", &[16.0, 32.0])],
+        "conv2d_subgroup" => vec![("ACCUMULATE", flag)],
         "layer_norm" | "pool" => vec![("ACCUMULATE", flag)],
         "relu" => vec![("WG", lanes), ("ACCUMULATE", flag)],
-        "residual" | "gelu" | "adamw" => vec![("WG", lanes)],
+        "residual" | "gelu" | "swiglu" | "adamw" | "lerp" => vec![("WG", lanes)],
         "batch_norm" => vec![("WG", lanes), ("TRAIN", flag), ("RELU", flag), ("SHORTCUT", flag)],
         "cross_entropy" | "norm_clip" | "loss_scale" | "max_pool" | "avg_pool" | "attention_pool" | "l2_normalize" => {
             vec![("WG", lanes)]
         }
         "sgd" => vec![("WG", lanes), ("NESTEROV", flag)],
-        "mars" => vec![("WG", lanes), ("L2", flag), ("SHARED", flag), ("SCALED", flag)],
+        "mars" => vec![("WG", lanes), ("L2", flag), ("SHARED", flag), ("HELD", flag), ("SCALED", flag)],
+        "ftp" => vec![("WG", lanes), ("SHARED", flag), ("SCALED", flag)],
+        "spd" => vec![("WG", lanes), ("SHARED", flag), ("DISTANCE", flag)],
+        "l2_sp" => vec![("WG", lanes), ("SCALED", flag)],
         _ => vec![],
     }
 }
@@ -151,15 +164,15 @@ fn cooperative(shader: &Shader) -> bool {
 }
 
 /// Subgroups need newer targets; wgpu asks for these, too.
-fn subgroups(shader: &Shader) -> bool {
-    shader.name.ends_with("_direct") || cooperative(shader)
+fn subgroups(shader: &Shader, title: &str) -> bool {
+    ["_direct", "_subgroup", "_cooperative"].iter().any(|end| shader.name.ends_with(end)) || title.contains("SUBGROUP")
 }
 
 #[test]
 fn every_variant_is_written_as_spirv() {
     for_each_variant(|shader, entry, title, module, info| {
-        let version = if cooperative(shader) { (1, 4) } else { (1, 0) };
-        let version = if shader.name.ends_with("_direct") { (1, 3) } else { version };
+        let version = if subgroups(shader, title) { (1, 3) } else { (1, 0) };
+        let version = if cooperative(shader) { (1, 4) } else { version };
         let options = spv::Options { lang_version: version, ..Default::default() };
         let pipeline = spv::PipelineOptions { shader_stage: ShaderStage::Compute, entry_point: entry.into() };
         let words = spv::write_vec(module, info, &options, Some(&pipeline)).unwrap_or_else(|e| panic!("{title}: {e}"));
@@ -171,7 +184,7 @@ fn every_variant_is_written_as_spirv() {
 #[test]
 fn every_variant_is_written_as_msl() {
     for_each_variant(|shader, entry, title, module, info| {
-        let version = if subgroups(shader) { (2, 4) } else { (2, 0) };
+        let version = if subgroups(shader, title) { (2, 4) } else { (2, 0) };
         let options = msl::Options { lang_version: version, ..Default::default() };
         let pipeline =
             msl::PipelineOptions { entry_point: Some((ShaderStage::Compute, entry.into())), ..Default::default() };
@@ -188,7 +201,7 @@ fn every_variant_is_written_as_hlsl() {
         if cooperative(shader) {
             return;
         }
-        let shader_model = if subgroups(shader) { hlsl::ShaderModel::V6_0 } else { hlsl::ShaderModel::V5_1 };
+        let shader_model = if subgroups(shader, title) { hlsl::ShaderModel::V6_0 } else { hlsl::ShaderModel::V5_1 };
         let shader_model = if half(title) { hlsl::ShaderModel::V6_2 } else { shader_model };
         let target = hlsl::BindTarget { space: 1, ..Default::default() };
         let options = hlsl::Options { shader_model, immediates_target: Some(target), ..Default::default() };
@@ -209,7 +222,7 @@ fn every_variant_is_written_as_glsl() {
         if half(title) || cooperative(shader) {
             return;
         }
-        let version = if subgroups(shader) {
+        let version = if subgroups(shader, title) {
             glsl::Version::Desktop(450)
         } else {
             glsl::Version::Embedded { version: 310, is_webgl: false }
@@ -308,7 +321,8 @@ fn every_file_is_listed_and_has_its_wrapper_and_reference() {
     assert_eq!(files, listed);
     for name in &files {
         // A second algorithm for the same stem is a file of its own.
-        let stem = name.strip_suffix("_direct").or(name.strip_suffix("_cooperative")).unwrap_or(name);
+        let algorithms = ["_direct", "_subgroup", "_cooperative"];
+        let stem = algorithms.iter().find_map(|end| name.strip_suffix(end)).unwrap_or(name);
         for folder in ["src/cpu", "src/ops"] {
             let path = root().join(folder).join(format!("{stem}.rs"));
             assert!(path.is_file(), "{} has no {}", name, path.display());

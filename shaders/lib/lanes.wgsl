@@ -1,5 +1,6 @@
-// What each of eight lanes holds, for all of them, by subgroup broadcasts: what the direct products share. The lane of a
-// broadcast must be a constant expression, and a function's argument is none.
+// What each of eight lanes holds, for all of them, by subgroup broadcasts: what the direct products share, and of which
+// lib/quads.wgsl takes multiply_add and STEPS. The lane of a broadcast must be a constant expression, and a function's argument
+// is none.
 
 fn from_lane0(x: mat4x4f) -> mat4x4f {
     return mat4x4f(subgroupBroadcast(x[0], 0u), subgroupBroadcast(x[1], 0u), subgroupBroadcast(x[2], 0u), subgroupBroadcast(x[3], 0u));

@@ -40,7 +40,7 @@ pub fn macs(config: &ModelConfig) -> Macs {
 fn vit(c: &VitConfig) -> Macs {
     let (tokens, patches, d) = (c.tokens(), c.grid() * c.grid(), c.dim);
     let first = patches * d * 3 * c.patch_size * c.patch_size;
-    let linear = tokens * d * (3 * d + d + 2 * c.mlp_dim);
+    let linear = tokens * d * (3 * d + d + c.hidden_dim() + c.mlp_dim);
     let attention = 2 * tokens * tokens * d;
     let forward = first + c.depth * (linear + attention) + d * c.classes;
     Macs { forward: forward as u64, first: first as u64 }

@@ -12,7 +12,7 @@ use crate::cpu::max_pool::Dims as MaxPool;
 use crate::cpu::patch_embed::Prefix;
 use crate::error::Result;
 use crate::gpu::{Gpu, Program, View};
-use crate::method::learner::STATE_WORDS;
+use crate::method::settings::STATE_WORDS;
 use crate::model::config::Activation;
 use crate::model::params::{ParamLayout, Segment};
 use crate::ops::adamw::{self, AdamW};
@@ -377,7 +377,7 @@ fn update(b: &Bench, which: Update) -> Result<Alone> {
     let mut words = [0u32; STATE_WORDS];
     (words[0], words[1], words[2], words[3]) = (1e-9f32.to_bits(), 1f32.to_bits(), 1f32.to_bits(), 1);
     let (state, health) = (b.gpu.upload("step state", &words)?, b.gpu.upload("health", &[1f32.to_bits(), 0])?);
-    let ring = b.gpu.buffer("ring", crate::method::learner::WINDOW * CHANNELS)?;
+    let ring = b.gpu.buffer("ring", crate::method::settings::WINDOW * CHANNELS)?;
     let partials = b.gpu.buffer("partial sums", norm_clip::partials_len(&segments))?;
     // Second moments are not negative.
     b.gpu.write(&v, &vec![1e-2f32; layout.len]);

@@ -7,8 +7,8 @@ use crate::bench::{Bench, Figures, Work};
 use crate::cpu::mars::Norm;
 use crate::error::Result;
 use crate::gpu::View;
-use crate::method::learner::STATE_WORDS;
-use crate::method::{Tpgm, TpgmSettings};
+use crate::method::settings::STATE_WORDS;
+use crate::method::{Ftp, FtpSettings, Tpgm, TpgmSettings};
 use crate::model::Model;
 use crate::ops::Recorder;
 use crate::ops::mars::{LOG_WORDS, Mars};
@@ -44,6 +44,32 @@ pub fn tpgm_overhead(b: &Bench) -> Result<Figures> {
         .with("ratio", ratio.median())
         .with("plain_step_ms", plain.median())
         .with("apply_ms", apply.median()))
+}
+
+/// A training step with FTP and a plain one with the same batch, in turn, by the optimiser that FTP has for a ViT (Adam).
+/// `ratio` is the one over the other, repeat by repeat.
+pub fn ftp_overhead(b: &Bench) -> Result<Figures> {
+    let net = net("vit_tiny");
+    let settings = net.settings();
+    let (mut plain, mut held) = (net.learner(b, settings)?, net.learner(b, settings)?);
+    let anchor = held.snapshot()?.w;
+    let excluded: Vec<bool> = held.model.layout().params.iter().map(|p| (net.config)().is_head(&p.name)).collect();
+    let (mut ftp, around) = Ftp::new(&held, &anchor, &excluded, FtpSettings { radius_lr: 1e-2, k: 1.0 })?;
+    held.surround(around);
+    let (images, labels) = net.batch();
+    let [with, without, ratio] = b.budget.spend(|| {
+        let without = timed(|| step(&mut plain, &images, &labels, net.lr))?;
+        let with = timed(|| step(&mut held, &images, &labels, net.lr))?;
+        ftp.note_step(&held);
+        plain.records(false)?;
+        held.records(false)?;
+        ftp.records(&held, false)?;
+        Ok([with, without, with / without])
+    })?;
+    check_losses(&mut held, "ftp_overhead")?;
+    Ok(Figures::new(net.shape(), with, net.step_work())
+        .with("ratio", ratio.median())
+        .with("plain_step_ms", without.median()))
 }
 
 /// Row norms, projection and radius gradients over the 86 million parameters of a ViT-Base. Bytes: norms read w and w0,

@@ -101,6 +101,7 @@ fn list() -> Vec<Workload> {
     assert_eq!(list.iter().filter(|w| w.name.ends_with("_train")).count(), NETS.len());
     let to = &mut list;
     add(to, "tpgm_overhead", method::tpgm_overhead);
+    add(to, "ftp_overhead", method::ftp_overhead);
     add(to, "mars_vit_base", method::mars_vit_base);
     for (name, record) in kernels::KERNELS {
         add(to, name, |b| kernels::alone(b, *record));

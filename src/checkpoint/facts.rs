@@ -40,8 +40,19 @@ impl<'a> Facts<'a> {
     }
 
     /// The name of the file that says how the input is made.
-    pub(super) fn preprocess_file(&self) -> &'static str {
-        if matches!(self, Self::Transformers(_)) { "preprocessor_config.json" } else { self.file() }
+    pub(super) fn preprocess_file(&self) -> &str {
+        match self {
+            Self::Transformers(config) => config.preprocess_file(),
+            Self::Timm(_) | Self::OpenClip(_) => self.file(),
+        }
+    }
+
+    /// The pixels that a processor makes of an image, along a side.
+    pub(super) fn processed_size(&self) -> Option<usize> {
+        match self {
+            Self::Transformers(config) => config.crop_size(),
+            Self::Timm(_) | Self::OpenClip(_) => None,
+        }
     }
 
     /// Heads, and where that is written.
@@ -59,6 +70,15 @@ impl<'a> Facts<'a> {
             Self::Timm(config) => config.activation(),
             Self::Transformers(config) => config.activation(),
             Self::OpenClip(config) => Ok(config.activation()),
+        }
+    }
+
+    /// An error where the activation of gated MLPs is written and is not SiLU. transformers has no other there, whatever
+    /// `hidden_act` says.
+    pub(super) fn check_gate(&self) -> Result<()> {
+        match self {
+            Self::Timm(config) => config.check_gate(),
+            Self::Transformers(_) | Self::OpenClip(_) => Ok(()),
         }
     }
 

@@ -32,6 +32,7 @@ mod json;
 mod metadata;
 mod open_clip_config;
 mod positions;
+mod processor_config;
 mod save;
 mod shards;
 mod timm_config;

@@ -42,11 +42,14 @@ impl OpenClipConfig {
         self.root.get("model_cfg")?.get("vision_cfg")?.get(key).filter(|v| !v.is_null())
     }
 
-    /// Heads, and where that follows from.
+    /// Heads, and where that follows from. A list of `layers` is that of a ResNet, which is 32 times as wide in the end.
     pub(super) fn heads(&self) -> Option<(usize, String)> {
         let number = |key: &str| self.vision(key).and_then(Value::as_u64).and_then(|n| usize::try_from(n).ok());
         let (width, head_width) = (number("width")?, number("head_width").unwrap_or(64));
-        (head_width > 0).then(|| (width / head_width, "vision_cfg.width / head_width".into()))
+        let times = if self.vision("layers").is_some_and(Value::is_array) { 32 } else { 1 };
+        let what = if times == 1 { "vision_cfg.width / head_width" } else { "32 vision_cfg.width / head_width" };
+        let width = width.checked_mul(times)?;
+        (head_width > 0).then(|| (width / head_width, what.into()))
     }
 
     /// QuickGELU where that is said; OpenCLIP's own models have GELU with erf.
@@ -76,9 +79,10 @@ impl OpenClipConfig {
         }
         match written.get("resize_mode").and_then(Value::as_str) {
             Some("squash") => out.crop_mode = CropMode::Squash,
+            Some("longest") => out.crop_mode = CropMode::Longest,
             None | Some("shortest") => {}
             Some(other) => {
-                return Err(wrong(format!("resize_mode {other} is not supported, only shortest and squash")));
+                return Err(wrong(format!("resize_mode {other} is unknown: it is shortest, longest or squash")));
             }
         }
         out.validate().map_err(|e| wrong(e.to_string()))?;

@@ -129,6 +129,14 @@ impl<'a> TimmConfig<'a> {
         })
     }
 
+    /// An error where gated MLPs have another activation than SiLU.
+    pub(super) fn check_gate(&self) -> Result<()> {
+        match self.arg("act_layer").filter(|act| !["silu", "swish"].iter().any(|silu| **act == *silu)) {
+            Some(act) => Err(self.error(format!("model_args.act_layer is {act}, gated MLPs are supported with silu"))),
+            None => Ok(()),
+        }
+    }
+
     /// The pooling, where it is written.
     pub(super) fn pool(&self) -> Result<Option<Pool>> {
         match self.arg("global_pool").or_else(|| self.input("global_pool")).and_then(Value::as_str) {
@@ -161,11 +169,12 @@ impl<'a> TimmConfig<'a> {
         }
         if let Some(value) = self.input("crop_pct") {
             let wrong = || self.error(format!("crop_pct is {value}, expected a number"));
-            out.crop_pct = value.as_f64().ok_or_else(wrong)? as f32;
+            out.crop_pct = value.as_f64().ok_or_else(wrong)?;
         }
         match self.input("crop_mode").and_then(Value::as_str) {
             None | Some("center") => {}
             Some("squash") => out.crop_mode = CropMode::Squash,
+            Some("border") => out.crop_mode = CropMode::Border,
             Some(other) => notes.push(format!("crop_mode {other} of config.json is not supported: center is used")),
         }
         match self.input("interpolation").and_then(Value::as_str) {

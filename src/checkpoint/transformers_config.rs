@@ -1,12 +1,10 @@
-//! transformers' `config.json` (what the model is) and `preprocessor_config.json` (how its input is made).
-
-use std::fs;
+//! transformers' `config.json` (what the model is) and, beside it, its processor's (how its input is made).
 
 use serde_json::Value;
 
 use super::file::Checkpoint;
-use crate::data::preprocess::{CropMode, Preprocess};
-use crate::data::resize::Interpolation;
+use super::processor_config::ProcessorConfig;
+use crate::data::preprocess::Preprocess;
 use crate::error::{Error, Result};
 use crate::model::config::Activation;
 
@@ -14,21 +12,15 @@ use crate::model::config::Activation;
 pub(super) struct TransformersConfig<'a> {
     checkpoint: &'a Checkpoint,
     root: &'a Value,
-    preprocessor: Value,
+    processor: Option<ProcessorConfig>,
 }
 
 impl<'a> TransformersConfig<'a> {
     pub(super) fn of(checkpoint: &'a Checkpoint) -> Result<Self> {
         let root = checkpoint.config().unwrap_or(&Value::Null);
-        let mut preprocessor = Value::Null;
         // Beside a file of another name it may belong to something else, as config.json may.
-        let path = checkpoint.config_path().map(|path| path.with_file_name("preprocessor_config.json"));
-        if let Some(path) = path.filter(|path| path.is_file()) {
-            let text = fs::read(&path).map_err(|e| Error::io(&path, "cannot read", e))?;
-            preprocessor =
-                serde_json::from_slice(&text).map_err(|e| Error::checkpoint(&path, format!("not valid JSON: {e}")))?;
-        }
-        Ok(Self { checkpoint, root, preprocessor })
+        let processor = checkpoint.config_path().map(ProcessorConfig::beside).transpose()?.flatten();
+        Ok(Self { checkpoint, root, processor })
     }
 
     fn error(&self, what: impl Into<String>) -> Error {
@@ -89,59 +81,19 @@ impl<'a> TransformersConfig<'a> {
         }
     }
 
-    /// An entry of `preprocessor_config.json` that is not null.
-    fn input(&self, key: &str) -> Option<&Value> {
-        self.preprocessor.get(key).filter(|v| !v.is_null())
+    /// The pixels that the processor makes of an image.
+    pub(super) fn crop_size(&self) -> Option<usize> {
+        self.processor.as_ref()?.image_size()
     }
 
-    /// The pixels that `preprocessor_config.json` makes of an image.
-    pub(super) fn crop_size(&self) -> Option<usize> {
-        let cropped = self.input("do_center_crop").and_then(Value::as_bool).unwrap_or(true);
-        let key = if cropped && self.input("crop_size").is_some() { "crop_size" } else { "size" };
-        let value = self.input(key)?;
-        let side = |value: &Value| value.as_u64().and_then(|n| usize::try_from(n).ok());
-        side(value).or_else(|| ["height", "shortest_edge"].iter().find_map(|k| side(value.get(*k)?)))
+    /// The name of the processor's file.
+    pub(super) fn preprocess_file(&self) -> &str {
+        self.processor.as_ref().map_or("preprocessor_config.json", ProcessorConfig::file)
     }
 
     /// The input; what is not written is as in `usual`.
     pub(super) fn preprocess(&self, usual: Preprocess, notes: &mut Vec<String>) -> Result<Option<Preprocess>> {
-        if self.preprocessor.is_null() {
-            return Ok(None);
-        }
-        let path = self.checkpoint.path().with_file_name("preprocessor_config.json");
-        let wrong = |what: String| Error::checkpoint(&path, what);
-        let triple = |key: &str, usual: [f32; 3]| match self.input(key) {
-            None => Ok(usual),
-            Some(value) => {
-                let list = value.as_array().map(|l| l.iter().filter_map(|v| v.as_f64().map(|x| x as f32)).collect());
-                let three = list.and_then(|list: Vec<f32>| <[f32; 3]>::try_from(list).ok());
-                three.ok_or_else(|| wrong(format!("{key} is {value}, expected three numbers")))
-            }
-        };
-        let mut out =
-            Preprocess { mean: triple("image_mean", usual.mean)?, std: triple("image_std", usual.std)?, ..usual };
-        match self.input("resample").and_then(Value::as_u64) {
-            None => {}
-            Some(1) => out.interpolation = Interpolation::Lanczos,
-            Some(2) => out.interpolation = Interpolation::Bilinear,
-            Some(3) => out.interpolation = Interpolation::Bicubic,
-            Some(other) => notes.push(format!("resample {other} is not supported: the family's usual one is used")),
-        }
-        let size = self.input("size");
-        let number = |value: Option<&Value>| value.and_then(Value::as_f64).filter(|n| *n > 0.0);
-        let shortest = number(size).or_else(|| number(size.and_then(|s| s.get("shortest_edge"))));
-        let crop = self.input("crop_size").map(|c| number(Some(c)).or_else(|| number(c.get("height"))));
-        let crops = self.input("do_center_crop").and_then(Value::as_bool).unwrap_or(crop.is_some());
-        if let Some(share) = number(self.input("crop_pct")) {
-            (out.crop_mode, out.crop_pct) = (CropMode::Center, share as f32);
-        } else if let (true, Some(resized), Some(Some(kept))) = (crops, shortest, crop) {
-            (out.crop_mode, out.crop_pct) = (CropMode::Center, (kept / resized) as f32);
-        } else if let Some(height) = number(size.and_then(|s| s.get("height"))).or(number(size)) {
-            let kept = crop.flatten().filter(|_| crops).unwrap_or(height);
-            (out.crop_mode, out.crop_pct) = (CropMode::Squash, (kept / height) as f32);
-        }
-        out.validate().map_err(|e| wrong(e.to_string()))?;
-        Ok(Some(out))
+        self.processor.as_ref().map(|processor| processor.preprocess(usual, notes)).transpose()
     }
 
     /// Class names, where there is one for each of `outputs`; `LABEL_3` is no name.

@@ -8,7 +8,8 @@ use crate::cli::finetune::{Mean, result_table, train_and_report};
 use crate::cli::{RunArgs, print};
 use crate::data::Augment;
 use crate::error::{Error, Result};
-use crate::train::config::{Method, TrainArgs};
+use crate::train::config::TrainArgs;
+use crate::train::method_args::{Method, MethodArgs};
 use crate::train::{Start, TestResult};
 
 /// Flags of `demo`.
@@ -104,7 +105,7 @@ pub(super) fn run(args: DemoArgs) -> Result<()> {
             augment: Some(Augment::Flip),
             seed: Some(args.seed),
             eval_every: Some(2),
-            method: Some(method),
+            method_args: MethodArgs { method: Some(method), ..MethodArgs::default() },
             ..TrainArgs::default()
         };
         let dir = args.out.join(name);

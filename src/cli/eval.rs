@@ -3,16 +3,19 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use serde_json::json;
+use serde_json::{Value, json};
 
+use crate::cli::corrupted::{Copies, json_rows, severity_table};
 use crate::cli::table::{percent, table};
-use crate::cli::{RunArgs, print, print_json};
-use crate::data::{ClassMap, ImageCache};
+use crate::cli::{RunArgs, print, print_json, scores};
+use crate::data::loader::CACHE_BYTES;
+use crate::data::{ClassMap, ImageCache, corrupt};
 use crate::error::{Error, Result};
-use crate::train::config::ModelArgs;
-use crate::train::evaluate::{Evaluation, Predictor, evaluate};
+use crate::train::evaluate::{Evaluation, Predictor, evaluate_to_fit};
+use crate::train::model_args::ModelArgs;
 use crate::train::source::Source;
 use crate::train::splits::named_paths;
+use crate::train::subset::{self, classes_with_images, evaluate_among};
 
 /// Flags of `eval`.
 #[derive(Args, Debug)]
@@ -29,9 +32,24 @@ pub(super) struct EvalArgs {
     /// Which folder is which output of the model: `folder name` a line, or imagenet_class_index.json
     #[arg(long, value_name = "FILE")]
     class_map: Option<PathBuf>,
+    /// Corrupted copies of every data set as well: KIND, KIND:SEVERITY or KIND:A..B, or all
+    #[arg(long, value_name = "KIND[:SEVERITY]", num_args = 1..)]
+    corrupt: Vec<String>,
+    /// Decides what is random in --corrupt
+    #[arg(long, value_name = "SEED", default_value_t = 0)]
+    corrupt_seed: u64,
+    /// On each data set, let the model answer only with classes that the set has images of (ImageNet-A, -R)
+    #[arg(long)]
+    subset: bool,
     /// Accuracy by class as well
     #[arg(long)]
     per_class: bool,
+    /// Write what is taken for what to this CSV: data, class, predicted, images
+    #[arg(long, value_name = "FILE")]
+    confusion: Option<PathBuf>,
+    /// Fit a temperature on this labelled data set, and give loss and calibration error of the others at it as well
+    #[arg(long, value_name = "NAME=PATH")]
+    calibrate: Option<String>,
     /// Images that pass through the adapter at once
     #[arg(long, value_name = "N", default_value_t = 32)]
     batch_size: usize,
@@ -48,46 +66,83 @@ pub(super) fn run(args: EvalArgs) -> Result<()> {
     if args.batch_size == 0 {
         return Err(Error::Usage("--batch-size must be greater than 0".into()));
     }
+    let corruptions = corrupt::parse(&args.corrupt, args.corrupt_seed)?;
     let source = Source::open(&args.model, &args.model_args.overrides())?;
     let map = args.class_map.as_deref();
     let classes = source.classes_by(map)?;
     let preprocess = args.model_args.preprocess(&source.recognised.preprocess)?;
-    let sets = named_paths(&args.data)?
+    // The last set is the one to fit on, where there is one.
+    let data: Vec<String> = args.data.iter().chain(&args.calibrate).cloned().collect();
+    let mut sets = named_paths(&data)?
         .into_iter()
         .map(|(name, path)| {
             Ok((name, ClassMap::open_dataset(path, args.root.as_deref(), map)?.with_classes(&classes)?))
         })
         .collect::<Result<Vec<_>>>()?;
+    let to_fit = args.calibrate.as_ref().and_then(|_| sets.pop());
+    to_fit.as_ref().map(|to_fit| scores::warn_of_leaks(to_fit, &sets)).transpose()?;
     let gpu = args.run.open()?;
     let most = sets.iter().map(|(_, images)| images.items.len()).max().unwrap_or(1);
     let mut model = Predictor::new(&gpu, source.model(), &source.snapshot(), args.batch_size.min(most))?;
+    let temperature = match to_fit {
+        Some((name, images)) => {
+            let (_, logits) = evaluate_to_fit(&mut model, &ImageCache::new(images, 0), &preprocess, classes.len())?;
+            Some((name, scores::temperature(&logits, name)?))
+        }
+        None => None,
+    };
+    let at = temperature.map(|(_, t)| t.value);
     let mut results: Vec<(&str, Evaluation)> = Vec::new();
-    for (name, images) in &sets {
-        let images = ImageCache::new(images.clone(), 0);
-        results.push((name, evaluate(&mut model, &images, &preprocess, classes.len())?));
+    let mut corrupted: Vec<Copies> = Vec::new();
+    for (name, dataset) in &sets {
+        if let Some(note) = subset::note(name, dataset, args.subset) {
+            eprintln!("{note}");
+        }
+        // What is decoded is kept for the copies.
+        let images = ImageCache::new(dataset.clone(), if corruptions.is_empty() { 0 } else { CACHE_BYTES });
+        let mut among = |images: &_| evaluate_among(&mut model, images, &preprocess, classes.len(), args.subset, at);
+        results.push((name, among(&images)?));
+        corrupted.push(corruptions.iter().map(|c| Ok((*c, among(&images.corrupted(*c))?))).collect::<Result<_>>()?);
+    }
+    if let Some(path) = &args.confusion {
+        scores::write_confusion(path, &classes, &results)?;
     }
     if args.json {
         let row = |(name, e): &(&str, Evaluation)| {
-            let mut row = json!({
-                "data": name, "images": e.images, "top1": e.top1, "top5": e.top5, "loss": e.loss, "ece": e.ece,
-            });
+            let mut row = scores::json_of(name, e);
             if args.per_class {
-                let by_class = classes.iter().zip(&e.per_class);
-                row["per_class"] =
-                    by_class.map(|(c, (n, right))| json!({"class": c, "images": n, "right": right})).collect();
+                row["per_class"] = scores::json_by_class(&classes, e);
+            }
+            if args.confusion.is_some() {
+                row["confusion"] = scores::json_of_confusion(&classes, e);
             }
             row
         };
-        return print_json(&results.iter().map(row).collect::<Vec<_>>());
+        let mut rows: Vec<Value> = results.iter().map(row).collect();
+        for (i, ((name, dataset), copies)) in sets.iter().zip(&corrupted).enumerate() {
+            let subset = args.subset.then(|| classes_with_images(dataset));
+            if let Some(classes) = subset {
+                rows[i]["subset"] = json!(classes);
+            }
+            rows.extend(json_rows(name, copies, subset));
+        }
+        return print_json(&rows);
     }
-    let rows: Vec<Vec<String>> = results
-        .iter()
-        .map(|(name, e)| {
-            let (loss, ece) = (format!("{:.4}", e.loss), format!("{:.3}", e.ece));
-            vec![name.to_string(), e.images.to_string(), percent(e.top1), percent(e.top5), loss, ece]
-        })
-        .collect();
-    print(&table(&["data", "images", "top-1 %", "top-5 %", "loss", "ECE"], &rows))?;
+    print(&scores::table_of(&results))?;
+    if let Some((name, t)) = temperature {
+        print(&format!("temperature T = {:.4}, fitted on {name}\n", t.value))?;
+    }
+    if args.subset {
+        for (name, dataset) in &sets {
+            let (has, of) = (classes_with_images(dataset), classes.len());
+            print(&format!("{name}: answers among its {has} of {of} classes (--subset)\n"))?;
+        }
+    }
+    if !corruptions.is_empty() {
+        for ((name, clean), copies) in results.iter().zip(&corrupted) {
+            print(&severity_table(name, clean, copies))?;
+        }
+    }
     if args.per_class {
         let mut header = vec!["class"];
         header.extend(results.iter().map(|(name, _)| *name));

@@ -6,9 +6,10 @@ use clap::Args;
 use serde_json::json;
 
 use crate::checkpoint::{Checkpoint, DeltaSize, delta_path, write_delta};
+use crate::cli::corrupted::{copied_from, model_tables};
 use crate::cli::progress::Progress;
 use crate::cli::table::{percent, table};
-use crate::cli::{RunArgs, print, print_json};
+use crate::cli::{RunArgs, print, print_json, scores};
 use crate::error::Result;
 use crate::gpu::Gpu;
 use crate::model::Precision;
@@ -70,13 +71,14 @@ pub(super) type Mean<'a> = (&'a str, Vec<Vec<&'a str>>);
 pub(super) fn result_table(rows: &[(String, Vec<&TestResult>)], means: &[Mean]) -> String {
     let Some((_, first)) = rows.first() else { return String::new() };
     let mut header = vec!["top-1 %"];
-    header.extend(first.iter().map(|r| r.name.as_str()));
+    // Corrupted copies are many: they have a table of their own.
+    header.extend(first.iter().filter(|r| r.corruption.is_none()).map(|r| r.name.as_str()));
     header.extend(means.iter().map(|(title, _)| *title));
     let cells = rows.iter().map(|(name, results)| {
         let top1 = |set: &str| results.iter().find(|r| r.name == set).map_or(f64::NAN, |r| r.evaluation.top1);
         let average = |values: Vec<f64>| values.iter().sum::<f64>() / values.len() as f64;
         let mut row = vec![name.clone()];
-        row.extend(results.iter().map(|r| percent(r.evaluation.top1)));
+        row.extend(results.iter().filter(|r| r.corruption.is_none()).map(|r| percent(r.evaluation.top1)));
         row.extend(means.iter().map(|(_, groups)| {
             let group = |sets: &Vec<&str>| average(sets.iter().map(|set| top1(set)).collect());
             percent(average(groups.iter().map(group).collect()))
@@ -92,6 +94,23 @@ pub(super) fn write_delta_beside(path: &Path, base: &Checkpoint) -> Result<()> {
     let DeltaSize { changed, of, bytes } = write_delta(&out, base, &Checkpoint::open(path)?)?;
     eprintln!("{}: {changed} of {of} tensors differ, {bytes} bytes", out.display());
     Ok(())
+}
+
+/// The names of the out-of-distribution sets; the corrupted copies of one set are one group.
+fn ood_groups(results: &[&TestResult]) -> Vec<Vec<String>> {
+    let mut groups: Vec<(String, Vec<String>)> = Vec::new();
+    for r in results.iter().filter(|r| r.id == Some(false)) {
+        // A name with a + is no other set's.
+        let group = match r.corruption {
+            Some(_) => format!("+{}", copied_from(r)),
+            None => r.name.clone(),
+        };
+        match groups.iter_mut().find(|(name, _)| *name == group) {
+            Some((_, names)) => names.push(r.name.clone()),
+            None => groups.push((group, vec![r.name.clone()])),
+        }
+    }
+    groups.into_iter().map(|(_, names)| names).collect()
 }
 
 pub(super) fn run(args: FinetuneArgs) -> Result<()> {
@@ -117,11 +136,10 @@ pub(super) fn run(args: FinetuneArgs) -> Result<()> {
     }
     if args.json {
         let test = |r: &TestResult| {
-            json!({
-                "data": r.name, "model": r.model, "id": r.id, "images": r.evaluation.images,
-                "top1": r.evaluation.top1, "top5": r.evaluation.top5, "loss": r.evaluation.loss,
-                "ece": r.evaluation.ece,
-            })
+            let mut row = scores::json_of(&r.name, &r.evaluation);
+            row["model"] = json!(r.model);
+            r.describe(&mut row);
+            row
         };
         return print_json(&json!({
             "out": args.out,
@@ -136,12 +154,10 @@ pub(super) fn run(args: FinetuneArgs) -> Result<()> {
         .map(|m| (m.to_string(), summary.tests.iter().filter(|r| r.model == *m).collect::<Vec<_>>()))
         .filter(|(_, results)| !results.is_empty())
         .collect();
-    let ood = |results: &[&TestResult]| -> Vec<Vec<String>> {
-        results.iter().filter(|r| r.id == Some(false)).map(|r| vec![r.name.clone()]).collect()
-    };
-    let sets = rows.first().map_or(Vec::new(), |(_, results)| ood(results));
+    let sets = rows.first().map_or(Vec::new(), |(_, results)| ood_groups(results));
     let groups: Vec<Vec<&str>> = sets.iter().map(|group| group.iter().map(String::as_str).collect()).collect();
     let means: Vec<Mean> = if groups.is_empty() { Vec::new() } else { vec![("OOD mean", groups)] };
     print(&result_table(&rows, &means))?;
+    print(&model_tables(&rows))?;
     print(&format!("{} steps in {:.0} s; {}\n", summary.steps, summary.seconds, args.out.join("report.html").display()))
 }

@@ -11,7 +11,7 @@ use crate::data::{CropMode, Dataset, Interpolation, Preprocess};
 use crate::error::{Error, Result};
 use crate::model::resnet_config::{Block, BlockConfig, Downsample, Pooling, ResNetConfig, Stem};
 use crate::model::{Activation, Pool, VitConfig};
-use crate::train::config::{ModelArgs, word};
+use crate::train::model_args::{ModelArgs, word};
 
 /// Flags of `init`.
 #[derive(Args, Debug)]

@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::checkpoint::{Checkpoint, Description, describe, describe_delta, recognise};
 use crate::cli::{RunArgs, print, print_json};
 use crate::error::{Error, Result};
-use crate::train::config::ModelArgs;
+use crate::train::model_args::ModelArgs;
 use crate::train::source::Source;
 use crate::train::verify::{Golden, Verification, verify};
 

@@ -4,6 +4,8 @@ mod apply;
 mod bench;
 mod check;
 mod compare;
+mod corrupt;
+mod corrupted;
 mod demo;
 mod devices;
 mod eval;
@@ -14,6 +16,7 @@ mod predict;
 mod progress;
 mod project;
 mod report;
+mod scores;
 mod soup;
 mod table;
 mod trace;
@@ -52,6 +55,8 @@ enum Command {
     Predict(predict::PredictArgs),
     /// Accuracy, loss and calibration on data sets
     Eval(eval::EvalArgs),
+    /// Write corrupted copies of a data set, or a page of all corruptions of one image
+    Corrupt(corrupt::CorruptArgs),
     /// Fine-tune a model, held near the pre-trained one by radii learned on validation data
     Finetune(Box<finetune::FinetuneArgs>),
     /// Learn radii for a checkpoint that was fine-tuned elsewhere, and project it
@@ -149,6 +154,7 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         Command::Init(args) => init::run(args),
         Command::Predict(args) => predict::run(args),
         Command::Eval(args) => eval::run(args),
+        Command::Corrupt(args) => corrupt::run(args),
         Command::Finetune(args) => finetune::run(*args),
         Command::Project(args) => project::run(args),
         Command::Wise(args) => wise::run(*args),

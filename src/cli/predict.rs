@@ -10,8 +10,8 @@ use crate::checkpoint::write_safetensors;
 use crate::cli::{RunArgs, print, print_json};
 use crate::data::{Dataset, eval_batches};
 use crate::error::{Error, Result};
-use crate::train::config::ModelArgs;
 use crate::train::evaluate::{Classifier, Predictor};
+use crate::train::model_args::ModelArgs;
 use crate::train::source::Source;
 
 /// Flags of `predict`.

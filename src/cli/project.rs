@@ -10,8 +10,8 @@ use crate::cli::progress::Progress;
 use crate::cli::{RunArgs, print};
 use crate::cpu::mars::Norm;
 use crate::error::{Error, Result};
-use crate::train::config::{ModelArgs, word};
 use crate::train::fit::MicroBatch;
+use crate::train::model_args::{ModelArgs, word};
 use crate::train::project::{ProjectConfig, beside, project};
 
 /// Flags of `project`.

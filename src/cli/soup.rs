@@ -8,7 +8,7 @@ use crate::cli::table::{percent, table};
 use crate::cli::{RunArgs, print};
 use crate::error::{Error, Result};
 use crate::train::blend::{HeldOut, soup_file};
-use crate::train::config::ModelArgs;
+use crate::train::model_args::ModelArgs;
 
 /// Flags of `soup`.
 #[derive(Args, Debug)]

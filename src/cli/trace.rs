@@ -4,8 +4,9 @@ use crate::cli::table::table;
 use crate::error::Result;
 use crate::gpu::{Gpu, profile};
 use crate::method::{Learner, Settings, Tpgm, TpgmSettings};
-use crate::train::config::{Method, TrainConfig};
+use crate::train::config::TrainConfig;
 use crate::train::fit::MicroBatch;
+use crate::train::method_args::Method;
 use crate::train::source::Source;
 
 /// Times a training step of one micro-batch, and TPGM's own part of a radius update, kernel by kernel; the tables go to
@@ -31,8 +32,8 @@ pub(super) fn run(gpu: &Gpu, config: &TrainConfig) -> Result<()> {
     let mut learner = Learner::new(gpu, source.model(), &values, settings)?;
     learner.trace(images)?; // compiles
     show(&format!("a step, {images} images"), &learner.trace(images)?);
-    if config.method == Method::Tpgm {
-        let (norm, radius_lr) = (config.norm, config.radius_lr);
+    if config.method.name == Method::Tpgm {
+        let (norm, radius_lr) = (config.method.norm, config.method.radius_lr);
         let settings = TpgmSettings { norm, radius_lr, max_iters: 1, proj_freq: 1 };
         let tpgm = Tpgm::new(&learner, &values.w, &vec![false; source.weights.len()], settings)?;
         tpgm.trace(&learner)?;

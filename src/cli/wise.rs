@@ -9,7 +9,7 @@ use crate::cli::{RunArgs, print};
 use crate::error::{Error, Result};
 use crate::method::wise::alphas;
 use crate::train::blend::{HeldOut, wise_file};
-use crate::train::config::ModelArgs;
+use crate::train::model_args::ModelArgs;
 
 /// Flags of `wise`.
 #[derive(Args, Debug)]

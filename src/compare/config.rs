@@ -7,6 +7,7 @@ use toml::{Table, Value};
 
 use crate::compare::entries::{soup_kind, train_kind, wise_kind};
 use crate::compare::lines::{Lines, Place, syntax};
+use crate::compare::outcome::copies;
 use crate::error::{Error, Result};
 use crate::train::TrainConfig;
 use crate::train::config::TrainArgs;
@@ -188,7 +189,8 @@ impl CompareConfig {
             };
             lines.typed::<TrainArgs>(place, &table)?;
             let table = overlay(parsed.common.clone(), &table);
-            check_data(&lines, place, &table, &groups)?;
+            let mut groups = groups;
+            groups.extend(check_data(&lines, place, &table, &groups)?);
             data.push(DataSet { name: name.clone(), groups });
             tables.push(table);
         }
@@ -300,12 +302,14 @@ pub(super) fn refuse(lines: &Lines, place: Place, table: &Table, keys: &[&str]) 
     }
 }
 
-/// A data set must say which of its test sets are in-distribution, and have one that is not.
-fn check_data(lines: &Lines, place: Place, table: &Table, groups: &[Vec<String>]) -> Result<()> {
+/// A data set must say which of its test sets are in-distribution, and have one that is not. Returns the corrupted copies of
+/// each, which count once.
+fn check_data(lines: &Lines, place: Place, table: &Table, groups: &[Vec<String>]) -> Result<Vec<Vec<String>>> {
     let config = lines.typed::<TrainArgs>(place, table)?.resolve().map_err(|e| lines.error(place, None, e))?;
     let tests = config.tests().map_err(|e| lines.error(place, Some("test"), e))?;
     let is = |id: bool| tests.iter().filter(move |t| t.2 == Some(id)).map(|t| t.0);
-    if is(true).next().is_none() || is(false).next().is_none() {
+    let copies = copies(&config).map_err(|e| lines.error(place, Some("corrupt"), e))?;
+    if is(true).next().is_none() || (is(false).next().is_none() && copies.is_empty()) {
         let what =
             "give test sets, and name in id = [...] those that are in-distribution: at least one is, and one is not";
         return Err(lines.error(place, None, what));
@@ -317,7 +321,7 @@ fn check_data(lines: &Lines, place: Place, table: &Table, groups: &[Vec<String>]
     if let Some(name) = grouped.iter().find(|name| !is(false).any(|ood| ood == name.as_str())) {
         return Err(lines.error(place, Some("groups"), format!("groups: {name} is not an OOD test set")));
     }
-    Ok(())
+    Ok(copies)
 }
 
 #[cfg(test)]

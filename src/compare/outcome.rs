@@ -10,6 +10,7 @@ use crate::compare::config::Weights;
 use crate::compare::select::{Score, number_or_nan};
 use crate::error::{Error, Result};
 use crate::train::TrainConfig;
+use crate::train::corrupted::copy_name;
 
 /// Written beside a run when it has finished.
 pub const RUN: &str = "run.json";
@@ -137,6 +138,26 @@ fn difference(then: &str, now: &str) -> String {
     key.map_or("another format".into(), |key| format!("{key} was {}, is now {}", value(&then, key), value(&now, key)))
 }
 
+/// The test sets of a run, its corrupted copies included: name, and whether in-distribution.
+fn test_sets(config: &TrainConfig) -> Result<Vec<(String, bool)>> {
+    let mut sets: Vec<(String, bool)> =
+        config.tests()?.into_iter().map(|(name, _, id)| (name.to_string(), id.unwrap_or(false))).collect();
+    sets.extend(copies(config)?.into_iter().flatten().map(|name| (name, false)));
+    Ok(sets)
+}
+
+/// The names of the corrupted copies of each in-distribution test set.
+///
+/// # Errors
+/// Where a corruption is not one.
+pub fn copies(config: &TrainConfig) -> Result<Vec<Vec<String>>> {
+    let corruptions = config.corruptions()?;
+    let of = |name: &str| corruptions.iter().map(|c| copy_name(name, *c)).collect();
+    let tests = config.tests()?;
+    let groups: Vec<Vec<String>> = tests.iter().filter(|t| t.2 != Some(false)).map(|t| of(t.0)).collect();
+    Ok(groups.into_iter().filter(|group| !group.is_empty()).collect())
+}
+
 /// The outcome of the run in `dir` if it is whole.
 fn finished(dir: &Path, config: &TrainConfig, weights: Weights) -> Result<Option<Outcome>> {
     let took: Option<Took> = std::fs::read(dir.join(RUN)).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
@@ -148,14 +169,14 @@ fn finished(dir: &Path, config: &TrainConfig, weights: Weights) -> Result<Option
         .filter_map(|line| serde_json::from_str(line).ok())
         .filter(|v: &Value| v["eval"].is_string())
         .collect();
+    let tests = test_sets(config)?;
     let of = |model: &str| -> Result<Option<Vec<SetFigures>>> {
-        let tests = config.tests()?;
-        let figures = tests.iter().map(|(name, _, id)| {
+        let figures = tests.iter().map(|(name, id)| {
             // The last of equals: a run that was resumed at its very end evaluates twice.
-            let line = evals.iter().rev().find(|v| v["final"] == true && v["model"] == model && v["eval"] == *name)?;
+            let line = evals.iter().rev().find(|v| v["final"] == true && v["model"] == model && v["eval"] == **name)?;
             Some(SetFigures {
-                name: name.to_string(),
-                id: id.unwrap_or(false),
+                name: name.clone(),
+                id: *id,
                 images: line["images"].as_u64()?,
                 top1: line["top1"].as_f64()?,
                 top5: line["top5"].as_f64()?,

@@ -17,9 +17,11 @@ use crate::gpu::Gpu;
 use crate::method::{Snapshot, soups, wise};
 use crate::train::TrainConfig;
 use crate::train::blend::{alike, anchored};
+use crate::train::corrupted::{Test, with_copies};
 use crate::train::evaluate::{Predictor, evaluate};
 use crate::train::source::Source;
 use crate::train::splits::Splits;
+use crate::train::subset::evaluate_among;
 
 /// What an entry without training has found.
 const BLEND: &str = "blend.json";
@@ -32,7 +34,7 @@ const BATCH: usize = 64;
 pub(super) struct Images {
     pub(super) splits: Splits,
     select: Arc<ImageCache>,
-    tests: Vec<(String, bool, Arc<ImageCache>)>,
+    tests: Vec<Test>,
     /// The pre-trained model, with its outputs fitted to the classes.
     pub(super) pretrained: Source,
 }
@@ -43,7 +45,8 @@ impl Images {
         let splits = Splits::open(config, &mut pretrained)?;
         let cache = |images: &crate::data::Dataset| ImageCache::new(images.clone(), CACHE_BYTES);
         let select = cache(splits.select.as_ref().unwrap_or(&splits.val));
-        let tests = splits.tests.iter().map(|t| (t.name.clone(), t.id.unwrap_or(false), cache(&t.images))).collect();
+        let tests = splits.tests.iter().map(|t| (t.name.clone(), t.id, cache(&t.images))).collect();
+        let tests = with_copies(tests, &config.corruptions()?);
         Ok(Images { splits, select, tests, pretrained })
     }
 }
@@ -132,7 +135,7 @@ impl PostRun<'_> {
         let c = self.config;
         let setup = json!({
             "kind": kind, "parts": parts, "pretrained": hash(&c.model)?, "val": c.val, "select": c.select, "test": c.test,
-            "id": c.id, "root": c.root, "class_map": c.class_map, "model": c.model_args,
+            "id": c.id, "root": c.root, "class_map": c.class_map, "model": c.model_args, "corrupt": c.corrupt, "subset": c.subset,
         });
         Ok(setup.to_string())
     }
@@ -188,6 +191,8 @@ struct Judge<'g, 'i> {
     model: Predictor<'g>,
     preprocess: Preprocess,
     classes: usize,
+    /// Whether a test set with fewer classes than the model is judged among its own.
+    subset: bool,
     images: &'i Images,
 }
 
@@ -195,7 +200,7 @@ impl<'g, 'i> Judge<'g, 'i> {
     fn new(gpu: &'g Gpu, source: &Source, config: &TrainConfig, images: &'i Images) -> Result<Judge<'g, 'i>> {
         let preprocess = config.model_args.preprocess(&source.recognised.preprocess)?;
         let model = Predictor::new(gpu, source.model(), &source.snapshot(), config.batch_size.min(BATCH))?;
-        Ok(Judge { model, preprocess, classes: source.recognised.config.classes(), images })
+        Ok(Judge { model, preprocess, classes: source.recognised.config.classes(), subset: config.subset, images })
     }
 
     fn select(&mut self, values: &Snapshot) -> Result<Score> {
@@ -208,9 +213,10 @@ impl<'g, 'i> Judge<'g, 'i> {
         let select = self.select(values)?;
         let mut sets = Vec::new();
         for (name, id, images) in &self.images.tests {
-            let e = evaluate(&mut self.model, images, &self.preprocess, self.classes)?;
-            let (name, images) = (name.clone(), e.images as u64);
-            sets.push(SetFigures { name, id: *id, images, top1: e.top1, top5: e.top5, loss: e.loss, ece: e.ece });
+            let (preprocess, classes) = (&self.preprocess, self.classes);
+            let e = evaluate_among(&mut self.model, images, preprocess, classes, self.subset, None)?;
+            let (name, images, id) = (name.clone(), e.images as u64, id.unwrap_or(false));
+            sets.push(SetFigures { name, id, images, top1: e.top1, top5: e.top5, loss: e.loss, ece: e.ece });
         }
         Ok(Blend { select, sets })
     }

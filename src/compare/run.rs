@@ -12,6 +12,7 @@ use crate::compare::results::{DataUse, Results};
 use crate::compare::select::{Score, choose};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
+use crate::train::leaks::Leaks;
 use crate::train::{self, Start};
 
 /// What a comparison tells on the way.
@@ -128,7 +129,7 @@ pub fn compare(gpu: &Gpu, config: &CompareConfig, tune: bool, events: &mut dyn F
     for (d, data) in config.data.iter().enumerate() {
         let first = config.train_run(d, config.reference, 0, config.seeds[0]);
         let opened = Images::open(&first.config)?;
-        let leaks = opened.splits.leaks()?;
+        let leaks = Leaks::find(&opened.splits)?.warnings();
         for leak in &leaks {
             (comparison.events)(Event::Warning(format!("{}: {leak}", data.name)));
         }

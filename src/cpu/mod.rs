@@ -26,9 +26,12 @@ pub mod cast;
 pub mod column_sum;
 pub mod conv2d;
 pub mod cross_entropy;
+pub mod ftp;
 pub mod gelu;
 pub mod l2_normalize;
+pub mod l2_sp;
 pub mod layer_norm;
+pub mod lerp;
 pub mod loss_scale;
 pub mod mars;
 pub mod matmul;
@@ -40,6 +43,8 @@ pub mod pool;
 pub mod relu;
 pub mod residual;
 pub mod sgd;
+pub mod spd;
+pub mod swiglu;
 
 /// A real number of either precision.
 pub trait Float:

@@ -1,12 +1,8 @@
 //! Which images there are, and which class each has.
 
 use std::collections::{BTreeSet, HashMap};
-use std::fs::{self, File};
-use std::io;
+use std::fs;
 use std::path::{Path, PathBuf};
-
-use rayon::prelude::*;
-use sha2::{Digest, Sha256};
 
 use super::parse;
 use crate::error::{Error, Result};
@@ -139,59 +135,6 @@ pub fn same_classes(train: &Dataset, val: &Dataset) -> Result<()> {
     let what =
         format!("its classes and those of {} differ: {}; give both the same", train.name, differences.join("; "));
     Err(Error::data(&val.name, what))
-}
-
-/// The SHA-256 of every image file's bytes, in the order of `dataset.items`.
-///
-/// # Errors
-/// [`Error::Io`] naming the first file that can't be read.
-pub fn content_hashes(dataset: &Dataset) -> Result<Vec<[u8; 32]>> {
-    let hashes: Vec<Result<[u8; 32]>> = dataset.items.par_iter().map(|item| hash_file(&item.path)).collect();
-    hashes.into_iter().collect()
-}
-
-/// The same image, byte for byte, in two data sets that should share none.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Overlap {
-    /// The earlier data set's name, and the image's path there (its first, where it is there twice).
-    pub first: (String, PathBuf),
-    /// The later data set's name, and the image's path there.
-    pub second: (String, PathBuf),
-}
-
-/// Every image that two of the named data sets share, by content: for each pair in the order given, in the order of
-/// the second's items.
-///
-/// # Errors
-/// [`Error::Io`] naming the first file that can't be read.
-pub fn overlaps(sets: &[(&str, &Dataset)]) -> Result<Vec<Overlap>> {
-    let hashes = sets.iter().map(|(_, dataset)| content_hashes(dataset)).collect::<Result<Vec<_>>>()?;
-    let mut found = Vec::new();
-    for (i, (first_name, first)) in sets.iter().enumerate() {
-        let mut index = HashMap::new();
-        for (hash, item) in hashes[i].iter().zip(&first.items) {
-            index.entry(hash).or_insert(item);
-        }
-        for (j, (second_name, second)) in sets.iter().enumerate().skip(i + 1) {
-            for (hash, item) in hashes[j].iter().zip(&second.items) {
-                if let Some(twin) = index.get(hash) {
-                    found.push(Overlap {
-                        first: (first_name.to_string(), twin.path.clone()),
-                        second: (second_name.to_string(), item.path.clone()),
-                    });
-                }
-            }
-        }
-    }
-    Ok(found)
-}
-
-fn hash_file(path: &Path) -> Result<[u8; 32]> {
-    let mut hasher = Sha256::new();
-    File::open(path)
-        .and_then(|mut file| io::copy(&mut file, &mut hasher))
-        .map_err(|e| Error::io(path, "cannot read", e))?;
-    Ok(hasher.finalize().into())
 }
 
 fn class_folders(path: &Path) -> Result<(Vec<String>, Vec<Item>)> {

@@ -5,8 +5,9 @@ use std::io::Cursor;
 use std::path::Path;
 
 use image::metadata::Orientation;
-use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader};
+use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader};
 
+use super::jpeg;
 use crate::error::{Error, Result};
 
 /// Rows of interleaved 8-bit RGB.
@@ -21,7 +22,7 @@ pub const MAX_PIXELS: u64 = 178_956_970;
 ///
 /// As in Pillow, alpha and `tRNS` are dropped rather than blended, 16-bit colour keeps its high byte, 16-bit grey is
 /// clipped at 255, CMYK follows Adobe's inverted convention, of an animation the first frame is taken, and the EXIF
-/// (or else XMP) orientation is applied. PNG and WebP agree exactly, JPEG up to the decoders' rounding.
+/// (or else XMP) orientation is applied. The pixels are the same, bit for bit.
 ///
 /// # Errors
 /// [`Error::Io`] where the file can't be read; [`Error::Data`] where it is no PNG, JPEG or WebP, is broken or cut
@@ -40,12 +41,34 @@ fn decode_bytes(bytes: &[u8]) -> Result<RgbImage, String> {
     let Some(format @ (ImageFormat::Png | ImageFormat::Jpeg | ImageFormat::WebP)) = format else {
         return Err("not a PNG, JPEG or WebP image: convert it or remove it".into());
     };
+    let (mut image, orientation) = match format {
+        ImageFormat::Jpeg => jpeg::decode(bytes).map(|(image, turn)| (DynamicImage::from(image), turn))?,
+        _ => decode_with_image(bytes, format)?,
+    };
+    if let Some(orientation) = orientation {
+        image.apply_orientation(orientation);
+    }
+    Ok(to_rgb(image, format == ImageFormat::Png && png_is_grey(bytes)))
+}
+
+/// PNG and WebP: the image, not yet turned, and how it is to be turned.
+fn decode_with_image(bytes: &[u8], format: ImageFormat) -> Result<(DynamicImage, Option<Orientation>), String> {
     let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
     // The limit that matters is checked below, by pixels; the crate's own by bytes would refuse large photographs.
     reader.no_limits();
-    let mut decoder = reader.into_decoder().map_err(broken)?;
-
+    let mut decoder = reader.into_decoder().map_err(one_line)?;
     let (width, height) = decoder.dimensions();
+    check_size(width, height)?;
+    let orientation = match format {
+        ImageFormat::Png => png_orientation(bytes),
+        _ => exif_orientation(decoder.exif_metadata().ok().flatten().as_deref())
+            .or_else(|| xmp_orientation(decoder.xmp_metadata().ok().flatten().as_deref())),
+    };
+    Ok((DynamicImage::from_decoder(decoder).map_err(one_line)?, orientation))
+}
+
+/// An error where there are no pixels or more than [`MAX_PIXELS`].
+pub(super) fn check_size(width: u32, height: u32) -> Result<(), String> {
     let pixels = u64::from(width) * u64::from(height);
     if pixels == 0 {
         return Err(format!("broken image: its size is {width}×{height}"));
@@ -55,24 +78,11 @@ fn decode_bytes(bytes: &[u8]) -> Result<RgbImage, String> {
             "{width}×{height} is {pixels} pixels, more than the {MAX_PIXELS} allowed: make it smaller"
         ));
     }
-    if format == ImageFormat::Jpeg && !jpeg_is_complete(bytes) {
-        return Err("broken image: the file is truncated (no end-of-image marker)".into());
-    }
-
-    let orientation = match format {
-        ImageFormat::Png => png_orientation(bytes),
-        _ => exif_orientation(decoder.exif_metadata().ok().flatten().as_deref())
-            .or_else(|| xmp_orientation(decoder.xmp_metadata().ok().flatten().as_deref())),
-    };
-    let mut image = DynamicImage::from_decoder(decoder).map_err(broken)?;
-    if let Some(orientation) = orientation {
-        image.apply_orientation(orientation);
-    }
-    Ok(to_rgb(image, format == ImageFormat::Png && png_is_grey(bytes)))
+    Ok(())
 }
 
-fn broken(error: ImageError) -> String {
-    // Decoders' messages are of several lines at times; the error is one.
+/// A decoder's error on one line, since some have several.
+pub(super) fn one_line(error: impl std::fmt::Display) -> String {
     let reason = error.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
     format!("broken image: {reason}")
 }
@@ -99,13 +109,13 @@ fn png_is_grey(bytes: &[u8]) -> bool {
     bytes.get(25) == Some(&0)
 }
 
-fn exif_orientation(exif: Option<&[u8]>) -> Option<Orientation> {
+pub(super) fn exif_orientation(exif: Option<&[u8]>) -> Option<Orientation> {
     let exif = exif?;
     Orientation::from_exif_chunk(exif.strip_prefix(b"Exif\0\0").unwrap_or(exif))
 }
 
 /// The digit of `tiff:Orientation="6"` or `<tiff:Orientation>6<`.
-fn xmp_orientation(xmp: Option<&[u8]>) -> Option<Orientation> {
+pub(super) fn xmp_orientation(xmp: Option<&[u8]>) -> Option<Orientation> {
     const TAG: &[u8] = b"tiff:Orientation";
     let xmp = xmp?;
     let digit = xmp.windows(TAG.len()).enumerate().filter(|(_, window)| *window == TAG).find_map(|(at, _)| {
@@ -132,24 +142,4 @@ fn png_orientation(bytes: &[u8]) -> Option<Orientation> {
         rest = tail.get(length + 4..).unwrap_or_default();
     }
     exif_orientation(exif).or_else(|| xmp_orientation(xmp))
-}
-
-/// Whether a JPEG reaches its end-of-image marker. The decoder fills what is missing with grey without a word.
-fn jpeg_is_complete(bytes: &[u8]) -> bool {
-    let mut at = 2;
-    while let Some(pair) = bytes.get(at..at + 2) {
-        match (pair[0], pair[1]) {
-            (0xFF, 0xD9) => return true,
-            // Fill bytes, stuffed zeros and markers that stand alone.
-            (0xFF, 0xFF) => at += 1,
-            (0xFF, 0x00 | 0x01 | 0xD0..=0xD8) => at += 2,
-            // Segments are skipped whole, because a thumbnail inside one has an end marker of its own.
-            (0xFF, _) => match bytes.get(at + 2..at + 4) {
-                Some(length) => at += 2 + usize::from(u16::from_be_bytes([length[0], length[1]])),
-                None => return false,
-            },
-            _ => at += 1,
-        }
-    }
-    false
 }

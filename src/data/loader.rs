@@ -12,6 +12,7 @@ use rand::seq::SliceRandom;
 use rayon::prelude::*;
 
 use super::augment::{Augment, item_rng, order_rng};
+use super::corrupt::Corruption;
 use super::dataset::Dataset;
 use super::decode::{RgbImage, decode};
 use super::preprocess::Preprocess;
@@ -49,6 +50,11 @@ impl Batch {
 /// A data set with its decoded images, each kept the first time it is needed as long as the budget lasts. Loaders
 /// over the same data set may share one.
 pub struct ImageCache {
+    decoded: Arc<Decoded>,
+    corruption: Option<Corruption>,
+}
+
+struct Decoded {
     dataset: Dataset,
     images: Vec<OnceLock<Arc<RgbImage>>>,
     bytes_left: AtomicUsize,
@@ -58,12 +64,24 @@ impl ImageCache {
     /// An empty cache that will keep at most `budget` bytes of pixels.
     pub fn new(dataset: Dataset, budget: usize) -> Arc<Self> {
         let images = dataset.items.iter().map(|_| OnceLock::new()).collect();
-        Arc::new(Self { dataset, images, bytes_left: AtomicUsize::new(budget) })
+        let decoded = Arc::new(Decoded { dataset, images, bytes_left: AtomicUsize::new(budget) });
+        Arc::new(Self { decoded, corruption: None })
+    }
+
+    /// The same data set with its images corrupted on their way to the model, in place of any augmentation. The decoded
+    /// images, which stay as they are, are shared.
+    pub fn corrupted(&self, corruption: Corruption) -> Arc<Self> {
+        Arc::new(Self { decoded: self.decoded.clone(), corruption: Some(corruption) })
+    }
+
+    /// What is done to the images of [`Self::corrupted`].
+    pub fn corruption(&self) -> Option<Corruption> {
+        self.corruption
     }
 
     /// The data set.
     pub fn dataset(&self) -> &Dataset {
-        &self.dataset
+        &self.decoded.dataset
     }
 
     /// The decoded image of item `index`.
@@ -71,18 +89,19 @@ impl ImageCache {
     /// # Errors
     /// As [`decode`].
     pub fn get(&self, index: usize) -> Result<Arc<RgbImage>> {
-        let slot = &self.images[index];
+        let Decoded { dataset, images, bytes_left } = &*self.decoded;
+        let slot = &images[index];
         if let Some(image) = slot.get() {
             return Ok(image.clone());
         }
-        let image = Arc::new(decode(&self.dataset.items[index].path)?);
+        let image = Arc::new(decode(&dataset.items[index].path)?);
         let bytes = image.as_raw().len();
         let reserve = |left: usize| left.checked_sub(bytes);
-        if self.bytes_left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, reserve).is_ok()
+        if bytes_left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, reserve).is_ok()
             && slot.set(image.clone()).is_err()
         {
             // Another loader was quicker with the same image.
-            self.bytes_left.fetch_add(bytes, Ordering::Relaxed);
+            bytes_left.fetch_add(bytes, Ordering::Relaxed);
         }
         Ok(image)
     }
@@ -148,10 +167,10 @@ impl Loader {
     /// As [`Self::new`].
     pub fn with_cache(images: Arc<ImageCache>, preprocess: &Preprocess, config: LoaderConfig) -> Result<Self> {
         preprocess.validate()?;
-        let (count, size) = (images.dataset.items.len(), check_batch_size(config.batch_size)?);
+        let (count, size) = (images.dataset().items.len(), check_batch_size(config.batch_size)?);
         let batches_per_epoch = if config.drop_last { count / size } else { count.div_ceil(size) } as u64;
         if batches_per_epoch == 0 {
-            let name = &images.dataset.name;
+            let name = &images.dataset().name;
             return Err(Error::Usage(format!(
                 "{name} has {count} images, no full batch of {size}: use smaller batches"
             )));
@@ -197,7 +216,7 @@ impl EvalBatches {
     /// As [`eval_batches`].
     pub fn new(images: Arc<ImageCache>, preprocess: &Preprocess, batch_size: usize) -> Result<Self> {
         preprocess.validate()?;
-        let (count, size) = (images.dataset.items.len(), check_batch_size(batch_size)?);
+        let (count, size) = (images.dataset().items.len(), check_batch_size(batch_size)?);
         let plans = (0..count)
             .step_by(size)
             .map(move |start| Plan { epoch: 0, indices: (start..count.min(start.saturating_add(size))).collect() });
@@ -255,13 +274,16 @@ impl BatchMaker {
                 return None;
             }
             let mut rng = item_rng(self.seed, epoch, index);
-            Some(self.images.get(index).map(|image| self.augment.apply(&image, &self.preprocess, &mut rng)))
+            Some(self.images.get(index).map(|image| match self.images.corruption {
+                Some(corruption) => self.preprocess.normalise(&corruption.apply(&self.preprocess.crop(&image)), false),
+                None => self.augment.apply(&image, &self.preprocess, &mut rng),
+            }))
         };
         let images: Vec<Result<Vec<f32>>> = indices.par_iter().map(image).collect::<Option<_>>()?;
         // Joined in order, so that of several broken images it is always the first that is named.
         Some(images.into_iter().collect::<Result<Vec<_>>>().map(|images| Batch {
             images: images.concat(),
-            labels: indices.iter().map(|&index| self.images.dataset.items[index].label).collect(),
+            labels: indices.iter().map(|&index| self.images.dataset().items[index].label).collect(),
             indices,
         }))
     }

@@ -2,30 +2,36 @@
 //!
 //! In reading order:
 //!
-//! 1. [`dataset`]: which images there are and which class each has (class folders, list files, CSV), how two data
-//!    sets' classes fit together, and whether they share an image.
+//! 1. [`dataset`]: which images there are and which class each has (class folders, list files, CSV), and how two data
+//!    sets' classes fit together; [`overlap`]: whether they share an image.
 //! 2. [`mod@decode`]: one file to 8-bit RGB, upright, as Pillow gives it.
 //! 3. [`mod@resize`]: Pillow's antialiased bilinear, bicubic and Lanczos.
 //! 4. [`preprocess`]: the evaluation transform that a checkpoint was trained for: resize, crop, normalise.
 //! 5. [`augment`]: the training transforms, each drawn from (seed, epoch, image) and nothing else.
-//! 6. [`loader`]: batches in a fixed order, decoded ahead on other threads, with a cache of decoded images.
+//! 6. [`corrupt`]: test images made worse: noise, blur, weather and compression at five severities.
+//! 7. [`loader`]: batches in a fixed order, decoded ahead on other threads, with a cache of decoded images.
 //!
-//! Evaluation follows torchvision's and timm's transforms on Pillow images, bit for bit but for the rounding of JPEG
-//! decoders, because a pre-trained model's accuracy depends on the pixels that it was trained on.
+//! Evaluation follows timm's, torchvision's, OpenCLIP's and transformers' transforms on Pillow images, bit for bit, because
+//! a pre-trained model's accuracy depends on the pixels that it was trained on.
 
 pub mod augment;
 pub mod class_map;
+pub mod corrupt;
 pub mod dataset;
 pub mod decode;
+mod jpeg;
 pub mod loader;
+pub mod overlap;
 mod parse;
 pub mod preprocess;
 pub mod resize;
 
 pub use augment::{Augment, RandomResizedCrop, item_rng};
 pub use class_map::ClassMap;
-pub use dataset::{Dataset, Item, Overlap, content_hashes, overlaps, same_classes};
+pub use corrupt::Corruption;
+pub use dataset::{Dataset, Item, same_classes};
 pub use decode::{RgbImage, decode};
 pub use loader::{Batch, EvalBatches, ImageCache, Loader, LoaderConfig, eval_batches};
+pub use overlap::{Overlap, Same, content_hashes, overlaps};
 pub use preprocess::{CropMode, Preprocess};
 pub use resize::{Interpolation, resize};

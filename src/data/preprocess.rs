@@ -1,21 +1,31 @@
-//! The evaluation transform, pixel for pixel that of torchvision and timm on Pillow images.
+//! The evaluation transform, pixel for pixel that of timm, torchvision, OpenCLIP and transformers on Pillow images.
 
-use image::imageops;
+use image::{Rgb, imageops};
 use serde::{Deserialize, Serialize};
 
 use super::decode::RgbImage;
-use super::resize::{Interpolation, Span, resize_window};
+use super::resize::{Interpolation, Order, Span, resize_window};
 use crate::error::{Error, Result};
 
 /// How an image of any shape becomes a square.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "kebab-case")]
 pub enum CropMode {
-    /// The shorter side goes to `floor(image_size / crop_pct)`, then the centre is cropped.
+    /// The shorter side goes to `floor(image_size / crop_pct)`, then the centre is cropped: timm, torchvision, OpenCLIP.
+    /// Where an odd number of pixels is cut, half of it is rounded to even.
     Center,
+    /// As `Center`, but half of what is cut is rounded down and resizing goes across first: transformers.
+    CenterFloor,
     /// Both sides go to `floor(image_size / crop_pct)`, whatever the shape, then the centre is cropped; at a
     /// `crop_pct` of 1 there is nothing to crop.
     Squash,
+    /// As `Squash`, with the roundings of `CenterFloor`: transformers.
+    SquashFloor,
+    /// The longer side goes to `floor(image_size / crop_pct)`, what is missing of the square is filled with the mean:
+    /// timm's `border`.
+    Border,
+    /// As `Border`, filled with black: OpenCLIP's `longest`.
+    Longest,
 }
 
 /// The input a checkpoint was trained for.
@@ -23,8 +33,9 @@ pub enum CropMode {
 pub struct Preprocess {
     /// Height and width of the model's input, in pixels.
     pub image_size: usize,
-    /// The share of the resized image that the crop keeps along a side.
-    pub crop_pct: f32,
+    /// The share of the resized image that the crop keeps along a side. As precise as in the libraries' files, because
+    /// the size that follows from it is rounded down.
+    pub crop_pct: f64,
     /// How the image becomes a square.
     pub crop_mode: CropMode,
     /// The resampling filter.
@@ -35,11 +46,12 @@ pub struct Preprocess {
     pub std: [f32; 3],
 }
 
-/// torchvision's `CenterCrop` along one axis: which of the resized pixels are kept, and where they stand in the output.
-/// The offset is rounded half to even; what is missing is padded, the smaller half first.
-fn center_crop(resized: usize, size: usize) -> (Span, usize) {
-    let start = (resized.saturating_sub(size) as f64 / 2.0).round_ties_even() as usize;
-    (Span { resized, start, len: resized.min(size) }, size.saturating_sub(resized) / 2)
+/// The `crop_pct` at which images go to exactly `resized` pixels for a crop of `size`: their ratio, or the number next to
+/// it where the division would end below `resized`.
+pub(crate) fn crop_share(size: usize, resized: usize) -> f64 {
+    let (size, resized) = (size as f64, resized as f64);
+    let share = size / resized;
+    if size / share < resized { share.next_down() } else { share }
 }
 
 impl Preprocess {
@@ -75,23 +87,51 @@ impl Preprocess {
     /// The resized and cropped image, `image_size` square, before normalisation.
     pub(crate) fn crop(&self, image: &RgbImage) -> RgbImage {
         let (width, height) = image.dimensions();
-        let scale_size = self.scale_size();
-        // The longer side is truncated as in torchvision's `Resize`.
-        let long = |side: u32| (scale_size as u64 * u64::from(side) / u64::from(width.min(height))) as usize;
-        let [(x, left), (y, top)] = match self.crop_mode {
-            CropMode::Center => [long(width), long(height)],
-            CropMode::Squash => [scale_size; 2],
-        }
-        .map(|resized| center_crop(resized, self.image_size));
+        let [(x, left), (y, top)] = self.resized(width, height).map(|resized| self.center_crop(resized));
 
         // Only what the crop keeps is computed: less work, and an image a pixel high takes no gigabytes.
-        let kept = resize_window(image, x, y, self.interpolation);
+        let order = if self.floors() { Order::Across } else { Order::Pillow };
+        let kept = resize_window(image, x, y, self.interpolation, order);
         if x.len == self.image_size && y.len == self.image_size {
             return kept;
         }
-        let mut padded = RgbImage::new(self.image_size as u32, self.image_size as u32);
+        let fill = match self.crop_mode {
+            CropMode::Border => self.mean.map(|mean| (255.0 * mean).round_ties_even() as u8),
+            _ => [0; 3],
+        };
+        let mut padded = RgbImage::from_pixel(self.image_size as u32, self.image_size as u32, Rgb(fill));
         imageops::replace(&mut padded, &kept, left as i64, top as i64);
         padded
+    }
+
+    /// Whether the rounding is transformers'.
+    fn floors(&self) -> bool {
+        matches!(self.crop_mode, CropMode::CenterFloor | CropMode::SquashFloor)
+    }
+
+    /// Width and height that an image is resized to, before the crop.
+    fn resized(&self, width: u32, height: u32) -> [usize; 2] {
+        let (size, sides) = (self.scale_size(), [width, height]);
+        match self.crop_mode {
+            // The longer side is truncated as in torchvision's `Resize`.
+            CropMode::Center | CropMode::CenterFloor => {
+                sides.map(|side| (size as u64 * u64::from(side) / u64::from(width.min(height))) as usize)
+            }
+            CropMode::Squash | CropMode::SquashFloor => [size; 2],
+            // timm and OpenCLIP divide by the ratio of the longer side and round half to even.
+            CropMode::Border | CropMode::Longest => {
+                let ratio = f64::from(width.max(height)) / size as f64;
+                sides.map(|side| ((f64::from(side) / ratio).round_ties_even() as usize).max(1))
+            }
+        }
+    }
+
+    /// The centre crop along one axis: which of the resized pixels are kept, and where they stand in the output. What is
+    /// missing is padded, the smaller half first.
+    fn center_crop(&self, resized: usize) -> (Span, usize) {
+        let (size, half) = (self.image_size, resized.saturating_sub(self.image_size) as f64 / 2.0);
+        let start = if self.floors() { half.floor() } else { half.round_ties_even() };
+        (Span { resized, start: start as usize, len: resized.min(size) }, size.saturating_sub(resized) / 2)
     }
 
     /// `[3, H, W]` of `(v / 255 − mean) / std`, mirrored left to right where `flip` says so.
@@ -111,8 +151,23 @@ impl Preprocess {
 
     /// timm's `floor(image_size / crop_pct)`.
     fn scale_size(&self) -> usize {
-        // Through the decimal that was written: 0.8 as f32 is a little above 0.8, and 224 / 0.8 would be 279.
-        let crop_pct: f64 = self.crop_pct.to_string().parse().expect("a float prints as a float");
-        (self.image_size as f64 / crop_pct).floor() as usize
+        (self.image_size as f64 / self.crop_pct).floor() as usize
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_crop_share_gives_the_size_that_it_was_made_from() {
+        for resized in 1..=1024 {
+            for size in 1..=resized {
+                let share = crop_share(size, resized);
+                assert_eq!((size as f64 / share).floor() as usize, resized, "{size} of {resized}");
+                let written = serde_json::to_string(&share).unwrap();
+                assert_eq!(serde_json::from_str::<f64>(&written).unwrap(), share, "{written}");
+            }
+        }
     }
 }

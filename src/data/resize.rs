@@ -71,7 +71,17 @@ impl FromStr for Interpolation {
 /// Where either image has no pixels.
 pub fn resize(image: &RgbImage, width: u32, height: u32, interpolation: Interpolation) -> RgbImage {
     let [x, y] = [width, height].map(|side| Span { resized: side as usize, start: 0, len: side as usize });
-    resize_window(image, x, y, interpolation)
+    resize_window(image, x, y, interpolation, Order::Pillow)
+}
+
+/// Which axis is resized first. It shows by many levels beside strong edges, because values are clipped to 0..=255 in
+/// between.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Order {
+    /// Pillow's, by how much each axis shrinks.
+    Pillow,
+    /// Always across, as torch resizes 8-bit tensors; its weights have 16 bits, which makes a level at most.
+    Across,
 }
 
 /// Along one axis, the part of a resized image that is wanted: of `resized` pixels, `len` from `start`.
@@ -83,19 +93,24 @@ pub(crate) struct Span {
 }
 
 /// What [`resize`] gives for an image `x.resized` × `y.resized`, cut to the two spans, for the price of the cut alone.
-pub(crate) fn resize_window(image: &RgbImage, x: Span, y: Span, interpolation: Interpolation) -> RgbImage {
+pub(crate) fn resize_window(
+    image: &RgbImage,
+    x: Span,
+    y: Span,
+    interpolation: Interpolation,
+    order: Order,
+) -> RgbImage {
     let (width, height) = (image.width() as usize, image.height() as usize);
     assert!([width, height, x.len, y.len].iter().all(|&side| side > 0), "resize: an image without pixels");
     let (mut x_taps, mut y_taps) = (Taps::new(width, x, interpolation), Taps::new(height, y, interpolation));
     let (x_used, y_used) = (x_taps.used(), y_taps.used());
     let whole = Pixels { data: image.as_raw(), width };
 
-    // The order shows by many levels beside strong edges, because values are clipped to 0..=255 in between. This rule
-    // is inferred, not documented: it explains what Pillow 13.0.0 gave for all of 2,697 random shapes where the order
-    // shows, while a development source of 13.0.0 always goes across first.
+    // Pillow's rule is inferred, not documented: it explains what Pillow 13.0.0 gave for all of 2,697 random shapes where
+    // the order shows, while a development source of 13.0.0 always goes across first.
     let cut = |side: usize, span: Span| side as i64 - span.resized as i64;
     let (cut_x, cut_y) = (cut(width, x), cut(height, y));
-    let pixels = if cut_y > 0 && cut_y > 2 * cut_x {
+    let pixels = if order == Order::Pillow && cut_y > 0 && cut_y > 2 * cut_x {
         let between = whole.down(&y_taps, x_used.clone());
         x_taps.rebase(x_used.start);
         Pixels { data: &between, width: x_used.len() }.across(&x_taps, 0..y.len)

@@ -274,9 +274,19 @@ impl Gpu {
         self.check()
     }
 
+    /// Whether lanes come in subgroups, of any size, that shaders may know of.
+    pub fn has_subgroups(&self) -> bool {
+        self.features.contains(wgpu::Features::SUBGROUP)
+    }
+
+    /// Whether lanes of a workgroup add up by subgroup operations: on a CPU where its eight lanes are one subgroup.
+    pub fn reduces_by_subgroups(&self) -> bool {
+        if self.is_cpu() { self.has_wide_subgroups() } else { self.has_subgroups() }
+    }
+
     /// Whether lanes come in subgroups of at least eight, between which `matmul_direct.wgsl` hands its values round.
     pub fn has_wide_subgroups(&self) -> bool {
-        self.features.contains(wgpu::Features::SUBGROUP) && self.info.subgroup_min_size >= 8
+        self.has_subgroups() && self.info.subgroup_min_size >= 8
     }
 
     /// Errors, naming the adapter, where its shaders have no f16.

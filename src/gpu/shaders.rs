@@ -14,26 +14,48 @@ pub struct Shader {
 
 impl Shader {
     /// The whole module: file, libraries, then the host's `tail` (`const` and `alias` lines). What a tail names is
-    /// enabled, which alone must come first; on the file's own first line, a comment.
+    /// enabled, which alone must come first; on the file's own first line, a comment. A tail with [`by_subgroups`] brings
+    /// the reduction by subgroup operations.
     pub fn source(&self, tail: &str) -> String {
         let mut source = if tail.contains("f16") { "enable f16; ".to_string() } else { String::new() };
         if tail.contains("coop_mat") {
             source.push_str("enable wgpu_cooperative_matrix; ");
         }
         source.push_str(self.text);
-        for part in self.libs.iter().copied().chain([tail]) {
+        let reduce = if tail.contains(ONE_SUBGROUP) { REDUCE_SUBGROUP } else { REDUCE };
+        let libs = self.libs.iter().map(|lib| if *lib == REDUCE { reduce } else { *lib });
+        for part in libs.chain([tail]) {
             source.push('\n');
             source.push_str(part);
         }
         source
     }
+
+    /// Whether lanes of a workgroup add up values of theirs (`lib/reduce.wgsl`).
+    pub fn reduces(&self) -> bool {
+        self.libs.contains(&REDUCE)
+    }
+}
+
+const ONE_SUBGROUP: &str = "const ONE_SUBGROUP";
+
+/// What is appended to a shader that [reduces](Shader::reduces), so that it does by subgroup operations
+/// (`lib/reduce_subgroup.wgsl`). `one` says that a workgroup is no larger than the adapter's smallest subgroup.
+pub fn by_subgroups(one: bool) -> String {
+    format!("{ONE_SUBGROUP} = {one};\n")
 }
 
 const REDUCE: &str = include_str!("../../shaders/lib/reduce.wgsl");
+const REDUCE_SUBGROUP: &str = include_str!("../../shaders/lib/reduce_subgroup.wgsl");
 const FOLD: &str = include_str!("../../shaders/lib/fold.wgsl");
 const TILE: &str = include_str!("../../shaders/lib/tile.wgsl");
 const LANES: &str = include_str!("../../shaders/lib/lanes.wgsl");
+const QUADS: &str = include_str!("../../shaders/lib/quads.wgsl");
+const OPERANDS: &str = include_str!("../../shaders/lib/operands.wgsl");
+const STORE: &str = include_str!("../../shaders/lib/store.wgsl");
+const STORE_PIXELS: &str = include_str!("../../shaders/lib/store_pixels.wgsl");
 const GELU_FUNCTIONS: &str = include_str!("../../shaders/lib/gelu.wgsl");
+const ROWS: &str = include_str!("../../shaders/lib/rows.wgsl");
 const STEP: &str = include_str!("../../shaders/lib/step.wgsl");
 
 /// What a matrix product does with its sums on their way out: a text that is appended to `matmul.wgsl`.
@@ -86,19 +108,22 @@ macro_rules! shaders {
 }
 
 shaders! {
-    MATMUL "matmul" [TILE];
+    MATMUL "matmul" [TILE, STORE];
     MATMUL_COOPERATIVE "matmul_cooperative" [];
-    MATMUL_DIRECT "matmul_direct" [LANES];
+    MATMUL_DIRECT "matmul_direct" [LANES, OPERANDS, STORE];
+    MATMUL_SUBGROUP "matmul_subgroup" [LANES, QUADS, OPERANDS, STORE];
     CAST "cast" [FOLD];
     COLUMN_SUM "column_sum" [];
     LAYER_NORM "layer_norm" [REDUCE, FOLD];
     GELU "gelu" [FOLD, GELU_FUNCTIONS];
+    SWIGLU "swiglu" [FOLD];
     ATTENTION "attention" [];
     ATTENTION_DIRECT "attention_direct" [];
     ATTENTION_POOL "attention_pool" [REDUCE, FOLD];
     RESIDUAL "residual" [FOLD];
-    CONV2D "conv2d" [TILE, FOLD];
+    CONV2D "conv2d" [TILE, STORE_PIXELS, FOLD];
     CONV2D_DIRECT "conv2d_direct" [LANES];
+    CONV2D_SUBGROUP "conv2d_subgroup" [LANES, QUADS, STORE_PIXELS];
     BATCH_NORM "batch_norm" [REDUCE, FOLD];
     RELU "relu" [FOLD];
     L2_NORMALIZE "l2_normalize" [REDUCE, FOLD];
@@ -112,6 +137,10 @@ shaders! {
     LOSS_SCALE "loss_scale" [REDUCE, STEP];
     SGD "sgd" [FOLD, STEP];
     ADAMW "adamw" [FOLD, STEP];
-    MARS "mars" [REDUCE, FOLD, STEP];
+    MARS "mars" [REDUCE, FOLD, STEP, ROWS];
+    FTP "ftp" [REDUCE, FOLD, STEP, ROWS];
+    SPD "spd" [REDUCE, FOLD, ROWS];
+    L2_SP "l2_sp" [FOLD];
+    LERP "lerp" [FOLD];
     PEAK "peak" [FOLD];
 }

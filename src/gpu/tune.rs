@@ -19,6 +19,8 @@ pub enum Tile {
     Tiled,
     /// Through workgroup memory, 128 × 128.
     TiledLarge,
+    /// `*_subgroup.wgsl`, 64 × 64, through the registers of a subgroup, where the adapter has such.
+    Subgroup,
     /// By cooperative matrices, for f16 operands where [`Gpu::cooperative`] has them.
     Cooperative,
 }
@@ -70,14 +72,14 @@ impl Cooperative {
 
 impl Tile {
     /// All of them that ask nothing of an adapter but subgroups.
-    pub const ALL: [Tile; 4] = [Tile::DirectSmall, Tile::Direct, Tile::Tiled, Tile::TiledLarge];
+    pub const ALL: [Tile; 5] = [Tile::DirectSmall, Tile::Direct, Tile::Tiled, Tile::TiledLarge, Tile::Subgroup];
 
     /// Whether it is one of `*_direct.wgsl`, which needs [`Gpu::has_wide_subgroups`].
     pub fn is_direct(self) -> bool {
         matches!(self, Tile::DirectSmall | Tile::Direct)
     }
 
-    /// Rows and columns of a tile through workgroup memory.
+    /// Rows and columns of a tile for GPUs.
     pub fn side(self) -> usize {
         if self == Tile::TiledLarge { 128 } else { 64 }
     }
@@ -105,6 +107,16 @@ impl Gpu {
             "{}, {:?} {:04x}:{:04x}, {} {}, tpgm {version}{checked}",
             i.name, i.backend, i.vendor, i.device, i.driver, i.driver_info
         )
+    }
+
+    /// Whether this adapter has what `tile` asks for; matrices take operands of f16, besides.
+    pub fn runs(&self, tile: Tile) -> bool {
+        match tile {
+            Tile::DirectSmall | Tile::Direct => self.has_wide_subgroups(),
+            Tile::Tiled | Tile::TiledLarge => true,
+            Tile::Subgroup => self.has_subgroups(),
+            Tile::Cooperative => self.cooperative.is_some(),
+        }
     }
 
     /// The adapter's matrix units, where a run may use them: [`Gpu::allow_cooperative`] was called.

@@ -7,86 +7,31 @@ use crate::error::{Error, Result};
 use crate::gpu::buffer::align;
 use crate::gpu::readback::Readback;
 use crate::gpu::{Gpu, Program, View, profile};
-pub use crate::method::settings::{BatchNorm, Optimizer, STATE_WORDS, Settings, StepState};
+use crate::method::settings::{BatchNorm, Optimizer, STATE_WORDS, Settings, StepState, WINDOW};
+use crate::method::snapshot::Snapshot;
+use crate::method::stage::{Group, Stage};
+use crate::method::step_record::StepRecord;
 use crate::model::params::Segment;
 use crate::model::{Activations, Mode, Model, ParamLayout, Phase};
 use crate::ops::cross_entropy::{self, CHANNELS, Channel};
 use crate::ops::product::Product;
 use crate::ops::{Recorder, adamw, loss_scale, norm_clip, sgd};
 
-/// Steps between two readbacks of the losses.
-pub const WINDOW: usize = 16;
 /// Submissions that may be in flight: the host prepares the next batch while the adapter works, but never runs away.
 pub(super) const IN_FLIGHT: usize = 3;
-
-/// One step's figures, read back from the ring.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct StepRecord {
-    /// Counted from 0.
-    pub step: u64,
-    /// Mean loss over the batch, before the step.
-    pub loss: f32,
-    /// Global norm of the gradient, before clipping.
-    pub grad_norm: f32,
-    /// In f16, what the loss's gradient was multiplied by, and whether the step was skipped since that overflowed.
-    pub scale: Option<(f32, bool)>,
-}
-
-impl StepRecord {
-    fn new(step: u64, ring: &[f32]) -> StepRecord {
-        let at = (step % WINDOW as u64) as usize * CHANNELS;
-        let scale = ring[at + Channel::Scale as usize];
-        StepRecord {
-            step,
-            loss: ring[at + Channel::Train as usize],
-            grad_norm: ring[at + Channel::GradNorm as usize],
-            scale: (scale != 0.0).then(|| (scale.abs(), scale < 0.0)),
-        }
-    }
-
-    /// Whether the step went wrong for good. One that overflowed f16 is only skipped.
-    pub fn is_bad(&self) -> bool {
-        let skipped = self.scale.is_some_and(|(_, skipped)| skipped);
-        !(self.loss.is_finite() && (self.grad_norm.is_finite() || skipped))
-    }
-}
-
-/// A model's values: images of its arenas.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Snapshot {
-    /// The weights, in the order of [`Model::layout`].
-    pub w: Vec<f32>,
-    /// The running statistics, in the order of [`Model::buffers`].
-    pub stats: Vec<f32>,
-    /// Training batches that went into the running statistics since the checkpoint was read.
-    pub batches: u64,
-}
-
-impl Snapshot {
-    /// Weights of a model without running statistics.
-    pub fn of_weights(w: Vec<f32>) -> Snapshot {
-        Snapshot { w, ..Snapshot::default() }
-    }
-
-    fn check(&self, model: &Model) {
-        assert_eq!(self.w.len(), model.layout().len, "weights are an image of the arena");
-        assert_eq!(self.stats.len(), model.buffers().len, "running statistics are an image of their arena");
-    }
-
-    /// Weights and running statistics on the device.
-    pub fn upload(&self, gpu: &Gpu, model: &Model) -> Result<(View, View)> {
-        self.check(model);
-        let w = model.layout().arena(gpu, "weights")?;
-        gpu.write(&w, &self.w);
-        let stats = model.buffers().arena(gpu, "running statistics")?;
-        gpu.write(&stats, &self.stats);
-        Ok((w, stats))
-    }
-}
 
 /// Losses on their way back: the window's first step and its length, the copy, and one of the running statistics behind
 /// the window, with their batches.
 type Pending = VecDeque<(u64, u64, Readback<f32>, Option<(Readback<f32>, u64)>)>;
+
+/// What a method does in every step, around the optimiser's update.
+#[derive(Debug, Default)]
+pub struct Around {
+    /// When the gradient is complete, and neither clipped nor checked.
+    pub before: Program,
+    /// When the weights have been updated.
+    pub after: Program,
+}
 
 /// Weights, gradient and optimiser state on the device, with the programs that train and evaluate them.
 #[derive(Debug)]
@@ -110,6 +55,9 @@ pub struct Learner<'g> {
     /// Training batches that went into the running statistics.
     pub batches: u64,
     settings: Settings,
+    stage: Stage,
+    /// Steps that had been taken when the stage began.
+    stage_start: u64,
     acts: Activations,
     scratch: View,
     state: View,
@@ -119,6 +67,7 @@ pub struct Learner<'g> {
     ring: View,
     cast: Program,
     update: Program,
+    around: Around,
     gradients: HashMap<(usize, usize), Program>,
     inference: HashMap<usize, Program>,
     requested: u64,
@@ -164,6 +113,8 @@ impl<'g> Learner<'g> {
             steps: 0,
             batches: start.batches,
             settings,
+            stage: Stage::whole(layout, &settings),
+            stage_start: 0,
             scratch,
             acts,
             state: gpu.buffer("step state", STATE_WORDS)?,
@@ -172,6 +123,7 @@ impl<'g> Learner<'g> {
             ring: gpu.buffer("loss ring", WINDOW * CHANNELS)?,
             cast: Program::new(),
             update: Program::new(),
+            around: Around::default(),
             gradients: HashMap::new(),
             inference: HashMap::new(),
             requested: 0,
@@ -184,6 +136,34 @@ impl<'g> Learner<'g> {
         learner.cast = learner.record_cast(&learner.w)?;
         learner.update = learner.record_update()?;
         Ok(learner)
+    }
+
+    /// Trains as `stage` says from now on. The stage began when `since` steps had been taken: where that is now, the
+    /// optimiser starts anew.
+    pub fn begin(&mut self, stage: Stage, since: u64) -> Result<()> {
+        let tensors = self.model.layout().params.len();
+        assert!(stage.rates.len() == tensors && stage.weight_decays.len() == tensors, "one rate and decay a tensor");
+        if since == self.steps {
+            for moments in &self.moments {
+                self.gpu.write(moments, &vec![0f32; moments.len]);
+            }
+            if let Some(scale) = &self.scale {
+                // Adam's bias corrections, which f16 keeps there.
+                let mut words = self.gpu.read::<u32>(scale)?;
+                words[3..].fill(0);
+                self.gpu.write(scale, &words);
+            }
+        }
+        (self.settings.batch_norm, self.stage_start) = (stage.batch_norm, since);
+        self.stage = stage;
+        self.gradients.clear();
+        self.update = self.record_update()?;
+        Ok(())
+    }
+
+    /// Does this in every step from now on.
+    pub fn surround(&mut self, around: Around) {
+        self.around = around;
     }
 
     /// A recorder on this learner's device and scratch.
@@ -215,7 +195,8 @@ impl<'g> Learner<'g> {
         batch: usize,
         of: usize,
     ) -> Result<()> {
-        let pass = self.model.pass(&self.acts, batch);
+        let frozen_blocks = if channel == Channel::Train { self.stage.frozen_blocks } else { 0 };
+        let pass = self.model.pass(&self.acts, batch).above(frozen_blocks);
         let smoothing = if channel == Channel::Train { self.settings.smoothing } else { 0.0 };
         let classes = self.model.classes();
         let moves = channel == Channel::Train && self.settings.batch_norm == BatchNorm::Train;
@@ -240,24 +221,30 @@ impl<'g> Learner<'g> {
     }
 
     fn record_update(&self) -> Result<Program> {
-        let partials = self.gpu.buffer("gradient norm", norm_clip::partials_len(&self.segments))?;
+        let layout = self.model.layout();
+        let groups = self.stage.groups(layout, self.gpu.limits.max_storage_buffer_binding_size)?;
+        let trained: Vec<Segment> = groups.iter().flat_map(|g| g.segments.iter().copied()).collect();
+        let partials = self.gpu.buffer("gradient norm", norm_clip::partials_len(&trained))?;
         let mut r = self.recorder();
         let (state, health) = (&self.state, &self.health);
         let clip = self.settings.clip_norm;
-        norm_clip::forward(&mut r, health, &self.ring, &self.dw, state, &partials, &self.segments, clip)?;
+        norm_clip::forward(&mut r, health, &self.ring, &self.dw, state, &partials, &trained, clip)?;
         if let (Some(scale), Some(by)) = (&self.scale, self.settings.half) {
             let betas = self.settings.optimizer.betas();
             let by = loss_scale::Settle { betas, max_norm: clip, interval: by.interval };
             loss_scale::settle(&mut r, scale, &self.ring, health, state, by)?;
         }
-        match self.settings.optimizer {
-            Optimizer::Sgd(hyper) => {
-                let m = self.moments.first();
-                sgd::step(&mut r, &self.w, m, &self.dw, state, health, &self.segments, hyper)?;
-            }
-            Optimizer::AdamW(hyper) => {
-                let [m, v] = [&self.moments[0], &self.moments[1]];
-                adamw::step(&mut r, &self.w, m, v, &self.dw, state, health, &self.segments, hyper)?;
+        for Group { rate, weight_decay, segments } in groups {
+            match self.settings.optimizer {
+                Optimizer::Sgd(hyper) => {
+                    let (m, hyper) = (self.moments.first(), sgd::Sgd { weight_decay, ..hyper });
+                    sgd::step_at(&mut r, &self.w, m, &self.dw, state, health, &segments, hyper, rate)?;
+                }
+                Optimizer::AdamW(hyper) => {
+                    let [m, v] = [&self.moments[0], &self.moments[1]];
+                    let hyper = adamw::AdamW { weight_decay, ..hyper };
+                    adamw::step_at(&mut r, &self.w, m, v, &self.dw, state, health, &segments, hyper, rate)?;
+                }
             }
         }
         Ok(r.program)
@@ -287,7 +274,9 @@ impl<'g> Learner<'g> {
             let clear: &[&View] = if i == 0 { &[&self.dw] } else { &[] };
             let last = first + part.len() == of;
             let mut programs = if i == 0 { vec![&self.cast, gradient] } else { vec![gradient] };
-            programs.extend(last.then_some(&self.update));
+            if last {
+                programs.extend([&self.around.before, &self.update, &self.around.after]);
+            }
             let index = Program::run(self.gpu, clear, &programs)?;
             self.batches += u64::from(self.settings.batch_norm == BatchNorm::Train);
             self.submitted(index)?;
@@ -324,7 +313,7 @@ impl<'g> Learner<'g> {
     }
 
     fn step_state(&self, lr: f64, micro: usize) -> StepState {
-        let t = self.steps as i32 + 1;
+        let t = (self.steps - self.stage_start) as i32 + 1;
         // 1 for decays of 0. A step that f16 overflowed counts here; the device then keeps its own corrections.
         let [beta1, beta2] = self.settings.optimizer.betas();
         let (correction1, correction2) = (1.0 - beta1.powi(t), (1.0 - beta2.powi(t)).sqrt());
@@ -334,7 +323,7 @@ impl<'g> Learner<'g> {
             bias_correction2_sqrt: correction2 as f32,
             step: t as u32,
             slot: (self.steps % WINDOW as u64) as u32,
-            first: u32::from(self.steps == 0),
+            first: u32::from(t == 1),
             micro: micro as u32,
         }
     }
@@ -417,6 +406,17 @@ impl<'g> Learner<'g> {
     pub fn resume_at(&mut self, steps: u64, batches: u64) {
         (self.steps, self.batches) = (steps, batches);
         self.requested = steps;
+    }
+
+    /// What the device knows of the step at hand, [`STATE_WORDS`] words.
+    pub fn state(&self) -> &View {
+        &self.state
+    }
+
+    /// Runs `program`. Does not wait.
+    pub fn submit(&mut self, program: &Program) -> Result<()> {
+        let index = Program::run(self.gpu, &[], &[program])?;
+        self.submitted(index)
     }
 
     /// The state of the loss scale, in f16 alone: what a run saves to go on from.

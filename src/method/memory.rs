@@ -6,7 +6,8 @@ use crate::cpu::mars::Norm;
 use crate::error::Result;
 use crate::gpu::Gpu;
 use crate::gpu::buffer::{align, mib};
-use crate::method::learner::{IN_FLIGHT, Learner, Settings};
+use crate::method::learner::{IN_FLIGHT, Learner};
+use crate::method::settings::Settings;
 use crate::method::tpgm::Tpgm;
 use crate::model::Model;
 

@@ -2,11 +2,13 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::method::learner::WINDOW;
 use crate::model::Precision;
 use crate::ops::adamw::AdamW;
 use crate::ops::loss_scale::INTERVAL;
 use crate::ops::sgd::Sgd;
+
+/// Steps between two readbacks of the losses.
+pub const WINDOW: usize = 16;
 
 /// The optimiser of the weights.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -24,6 +26,14 @@ impl Optimizer {
         match self {
             Optimizer::Sgd(_) => [0.0; 2],
             Optimizer::AdamW(adamw) => [adamw.beta1, adamw.beta2],
+        }
+    }
+
+    /// Its weight decay.
+    pub fn weight_decay(self) -> f32 {
+        match self {
+            Optimizer::Sgd(sgd) => sgd.weight_decay,
+            Optimizer::AdamW(adamw) => adamw.weight_decay,
         }
     }
 

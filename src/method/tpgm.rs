@@ -21,7 +21,9 @@ use crate::error::{Error, Result};
 use crate::gpu::buffer::align;
 use crate::gpu::readback::Readback;
 use crate::gpu::{Program, View, profile};
-use crate::method::learner::{Learner, STATE_WORDS, StepState, WINDOW};
+use crate::method::learner::Learner;
+use crate::method::radius_record::RadiusRecord;
+use crate::method::settings::{STATE_WORDS, StepState, WINDOW};
 use crate::model::ParamLayout;
 use crate::ops::cross_entropy::{CHANNELS, Channel};
 use crate::ops::loss_scale;
@@ -60,19 +62,6 @@ pub struct TpgmSettings {
     pub max_iters: usize,
     /// Every how many steps there are any.
     pub proj_freq: usize,
-}
-
-/// A tensor's radius after an outer iteration.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct RadiusRecord {
-    /// γ right after its Adam step.
-    pub radius: f32,
-    /// The largest row norm of the drift when it was learned.
-    pub max_norm: f32,
-    /// Rows strictly inside (0, 1), those that gave to the gradient.
-    pub active_rows: u32,
-    /// ∂L_val/∂γ.
-    pub gradient: f32,
 }
 
 /// An outer iteration's figures.
@@ -207,8 +196,7 @@ impl Tpgm {
 
     /// θ ← project(θ, γ).
     pub fn apply(&self, learner: &mut Learner) -> Result<()> {
-        let index = Program::run(learner.gpu, &[], &[&self.apply])?;
-        learner.submitted(index)
+        learner.submit(&self.apply)
     }
 
     /// The dispatches that a radius update adds to its forward and backward pass, and those of a projection, timed one by
@@ -249,20 +237,11 @@ impl Tpgm {
             let ring = ring.poll(gpu)?.expect("the ring was copied before the log, so it has arrived too");
             for iteration in *first..first + count {
                 let slot = (iteration % WINDOW as u64) as usize;
-                let radii = self.projected.iter().map(|t| {
-                    let at = (slot * self.mars.tensors + t) * LOG_WORDS;
-                    RadiusRecord {
-                        radius: f32::from_bits(log[at]),
-                        max_norm: f32::from_bits(log[at + 1]),
-                        active_rows: log[at + 2],
-                        gradient: f32::from_bits(log[at + 3]),
-                    }
-                });
                 records.push(OuterRecord {
                     iteration,
                     step: self.steps.pop_front().expect("a step was noted for every iteration"),
                     loss: ring[slot * CHANNELS + Channel::Radius as usize],
-                    radii: radii.collect(),
+                    radii: RadiusRecord::of_slot(&log, slot, self.mars.tensors, &self.projected),
                 });
             }
             self.pending.pop_front();

@@ -151,12 +151,20 @@ pub struct Pass<'a> {
     model: &'a Model,
     pub(super) acts: &'a Activations,
     pub(super) batch: usize,
+    /// Blocks that backward leaves out, the stem with them; with 0 it leaves out nothing.
+    pub(super) frozen_blocks: usize,
 }
 
 impl<'a> Pass<'a> {
     pub(super) fn new(model: &'a Model, acts: &'a Activations, batch: usize) -> Pass<'a> {
         assert!(batch > 0 && batch <= acts.batch, "a batch of {batch}, activations are for {}", acts.batch);
-        Pass { model, acts, batch }
+        Pass { model, acts, batch, frozen_blocks: 0 }
+    }
+
+    /// The same, whose backward stops above the first `frozen_blocks` blocks, if there are any: their gradients, and the
+    /// stem's, are left as they are.
+    pub fn above(self, frozen_blocks: usize) -> Pass<'a> {
+        Pass { frozen_blocks, ..self }
     }
 
     /// Images `[batch, 3, size, size]`, normalised: what the host writes before a replay.
@@ -207,7 +215,7 @@ impl<'a> Pass<'a> {
         }
     }
 
-    /// From [`Pass::dlogits`] to the gradient of every parameter, added to arena `dw`. `w`, `stats` and `phase` are what
+    /// From [`Pass::dlogits`] to the gradient of every parameter that is not [frozen](Pass::above), added to arena `dw`. `w`, `stats` and `phase` are what
     /// forward ran with.
     pub fn backward(&self, r: &mut Recorder, w: &View, stats: &View, dw: &View, phase: Phase) -> Result<()> {
         match (self.model, &self.acts.part) {

@@ -15,6 +15,10 @@ pub enum Activation {
     GeluTanh,
     /// `x·σ(1.702x)`: OpenAI CLIP's QuickGELU.
     QuickGelu,
+    /// `a·σ(a)·b` of the two halves that the MLP's first layer gives (Shazeer 2020), the first gating the second: that of
+    /// DINOv2's giant. The first layer has twice as many outputs as the second has inputs.
+    #[serde(rename = "swiglu")]
+    SwiGlu,
 }
 
 /// How the sequence becomes one feature vector.
@@ -101,7 +105,7 @@ pub struct VitConfig {
     pub depth: usize,
     /// Attention heads; `dim` is a multiple of it.
     pub heads: usize,
-    /// Width of the MLP's hidden layer.
+    /// Width of the MLP's hidden layer: inputs of `mlp.fc2`.
     pub mlp_dim: usize,
     /// Outputs of the head; 0 for a model without one.
     pub classes: usize,
@@ -147,6 +151,11 @@ impl VitConfig {
     /// Length of the sequence: patches, and what comes before them.
     pub fn tokens(&self) -> usize {
         self.grid() * self.grid() + self.prefix().tokens()
+    }
+
+    /// Outputs of `mlp.fc1`: a value and its gate for each of `mlp_dim` where the activation is gated.
+    pub fn hidden_dim(&self) -> usize {
+        if self.activation == Activation::SwiGlu { 2 * self.mlp_dim } else { self.mlp_dim }
     }
 
     /// Length of the feature vector that enters the head.
@@ -202,8 +211,8 @@ impl VitConfig {
             }
             block("norm2.weight", &[d]);
             block("norm2.bias", &[d]);
-            block("mlp.fc1.weight", &[self.mlp_dim, d]);
-            block("mlp.fc1.bias", &[self.mlp_dim]);
+            block("mlp.fc1.weight", &[self.hidden_dim(), d]);
+            block("mlp.fc1.bias", &[self.hidden_dim()]);
             block("mlp.fc2.weight", &[d, self.mlp_dim]);
             block("mlp.fc2.bias", &[d]);
             if self.layer_scale {

@@ -7,6 +7,7 @@ pub mod config;
 mod head;
 pub mod network;
 pub mod params;
+pub mod place;
 pub mod plan;
 pub mod precision;
 pub mod resnet;
@@ -15,6 +16,7 @@ pub mod resnet_config;
 mod resnet_layers;
 pub mod vit;
 mod vit_activations;
+mod vit_mlp;
 mod vit_pool;
 mod vit_tail;
 

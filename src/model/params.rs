@@ -73,9 +73,18 @@ impl ParamLayout {
     ///
     /// Errors when a single tensor is larger than that.
     pub fn segments(&self, max_bytes: u64) -> Result<Vec<Segment>> {
+        Ok(self.segments_of(max_bytes, |_| Some(()))?.into_iter().map(|(_, segment)| segment).collect())
+    }
+
+    /// As [`ParamLayout::segments`], each of tensors that `kind` gives one value for; tensors of no kind are left out.
+    pub fn segments_of<K: PartialEq>(
+        &self,
+        max_bytes: u64,
+        kind: impl Fn(usize) -> Option<K>,
+    ) -> Result<Vec<(K, Segment)>> {
         let max = (max_bytes / 4) as usize / ALIGN * ALIGN;
-        let mut segments: Vec<Segment> = Vec::new();
-        for param in &self.params {
+        let mut segments: Vec<(K, Segment)> = Vec::new();
+        for (i, param) in self.params.iter().enumerate() {
             let len = align(param.len);
             if len > max {
                 return Err(Error::Limit(format!(
@@ -85,9 +94,14 @@ impl ParamLayout {
                     mib(max_bytes)
                 )));
             }
+            let Some(kind) = kind(i) else { continue };
             match segments.last_mut() {
-                Some(last) if last.len + len <= max => last.len += len,
-                _ => segments.push(Segment { offset: param.offset, len }),
+                Some((own, last))
+                    if *own == kind && last.offset + last.len == param.offset && last.len + len <= max =>
+                {
+                    last.len += len;
+                }
+                _ => segments.push((kind, Segment { offset: param.offset, len })),
             }
         }
         Ok(segments)

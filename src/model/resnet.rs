@@ -217,12 +217,15 @@ impl<'a> ResNetPass<'a> {
 
         // Of what enters a block, and so of what leaves the one before.
         let dinp = |i: usize| self.view(g.blocks[i].dinp, self.entering(i).len);
-        for i in (0..count).rev() {
+        for i in (self.pass.frozen_blocks..count).rev() {
             let dout = if i + 1 < count { dinp(i + 1) } else { dlast.clone() };
             if let Some(again) = &s.again[i] {
                 self.block_forward(r, i, again, true)?;
             }
             self.block_backward(r, dw, &g.blocks[i], i, &dinp(i), &dout)?;
+        }
+        if self.pass.frozen_blocks > 0 {
+            return Ok(());
         }
 
         let stem_pool = net.stem_pool(batch);

@@ -287,6 +287,11 @@ impl ResNetConfig {
         })
     }
 
+    /// The same for images of `size` pixels.
+    pub fn at(&self, size: usize) -> ResNetConfig {
+        ResNetConfig { image_size: size, ..self.clone() }
+    }
+
     /// Pixels of the image to one pixel of what leaves the last block.
     pub fn stride(&self) -> usize {
         let stem = if self.stem == Stem::Small { 1 } else { 4 };

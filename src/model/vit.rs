@@ -183,7 +183,7 @@ impl<'a> VitPass<'a> {
         let (norm1, norm2) = (self.stream(b.norm1), self.stream(b.norm2));
         let (qkv, attended, middle) = (self.wide(b.qkv, 3 * d), self.stream(b.attended), self.stream(b.middle));
         let (projected, mlp) = (self.stream(b.projected), self.stream(b.mlp));
-        let (hidden, activated) = (self.wide(b.hidden, f), self.wide(b.activated, f));
+        let (hidden, activated) = (self.wide(b.hidden, c.hidden_dim()), self.wide(b.activated, f));
         let lse = self.view(b.lse, rows * c.heads);
 
         let (weight, bias) = (p("norm1.weight"), p("norm1.bias"));
@@ -208,8 +208,7 @@ impl<'a> VitPass<'a> {
             self.norm_dims(rows),
         )?;
         let (weight, bias) = (half("mlp.fc1.weight"), p("mlp.fc1.bias"));
-        let bias = Some(&bias);
-        matmul::forward_gelu(r, &activated, &hidden, &norm2, &weight, bias, c.activation, rows, f, d)?;
+        self.hidden_forward(r, &activated, &hidden, &norm2, &weight, &bias)?;
         let (weight, bias) = (half("mlp.fc2.weight"), p("mlp.fc2.bias"));
         if !out {
             // Of the last layer nobody but a layer scale reads the output again.
@@ -229,11 +228,14 @@ impl<'a> VitPass<'a> {
         let a = self.slots;
         let g = a.backward.as_ref().expect("backward needs activations planned for training");
         self.tail_backward(r, w, dw, g)?;
-        for i in (0..c.depth).rev() {
+        for i in (self.pass.frozen_blocks..c.depth).rev() {
             if let Some(again) = &a.again[i] {
                 self.block_forward(r, w, i, again, false)?;
             }
             self.block_backward(r, w, dw, g, i)?;
+        }
+        if self.pass.frozen_blocks > 0 {
+            return Ok(());
         }
 
         let mut dtokens = self.stream(g.dx);
@@ -275,14 +277,14 @@ impl<'a> VitPass<'a> {
         let (dx, dnorm1, dnorm2) = (self.stream(g.dx), self.stream(own.dnorm1), self.stream(own.dnorm2));
         let (middle, inp) = (self.stream(b.middle), self.entering(i));
 
-        // MLP half: out = middle + ls2·fc2(gelu(fc1(norm2(middle))))
-        let (hidden, activated) = (self.wide(b.hidden, f), self.wide(b.activated, f));
-        let (dactivated, dhidden) = (self.wide(own.dactivated, f), self.wide(own.dhidden, f));
+        // MLP half: out = middle + ls2·fc2(act(fc1(norm2(middle))))
+        let (hidden, activated) = (self.wide(b.hidden, c.hidden_dim()), self.wide(b.activated, f));
+        let (dactivated, dhidden) = (self.wide(own.dactivated, f), self.wide(own.dhidden, c.hidden_dim()));
         let (norm2, mean, rstd) = (self.stream(b.norm2), stats(b.mean2), stats(b.rstd2));
         let gamma = format!("blocks.{i}.ls2.gamma");
         let dbranch = self.branch_gradient(r, w, dw, &dx, &gamma, b.mlp, own.dmlp, own.half_dmlp)?;
         let weight = half("mlp.fc2.weight");
-        matmul::backward_input_gelu(r, &dhidden, &dactivated, &dbranch, &weight, &hidden, c.activation, rows, d, f)?;
+        self.hidden_backward(r, &dhidden, &dactivated, &dbranch, &weight, &hidden)?;
         matmul::backward_weight(r, &dp("mlp.fc2.weight"), &dbranch, &activated, rows, d, f)?;
         column_sum::forward(r, &dp("mlp.fc2.bias"), &dbranch, rows, d)?;
         linear_backward(
@@ -294,7 +296,7 @@ impl<'a> VitPass<'a> {
             &norm2,
             &half("mlp.fc1.weight"),
             rows,
-            f,
+            c.hidden_dim(),
             d,
         )?;
         let (dweight, dbias) = (dp("norm2.weight"), dp("norm2.bias"));

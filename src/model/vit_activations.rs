@@ -25,7 +25,7 @@ pub(super) struct BlockSlots {
     pub(super) rstd1: Slot,
     pub(super) mean2: Slot,
     pub(super) rstd2: Slot,
-    /// `[R, 3D]`, `[B, H, N]`, `[R, F]`, `[R, F]`.
+    /// `[R, 3D]`, `[B, H, N]`, `[R, F]` (`[R, 2F]` with a gate), `[R, F]`.
     pub(super) qkv: Slot,
     pub(super) lse: Slot,
     pub(super) hidden: Slot,
@@ -46,7 +46,7 @@ pub(super) struct GradientSlots {
     /// In f16 alone: what the branches' last layers read of `dmlp` and `dprojected`, or of the stream's gradient.
     pub(super) half_dmlp: Option<Slot>,
     pub(super) half_dprojected: Option<Slot>,
-    /// `[R, F]`, `[R, F]`, `[R, 3D]`, `[B, H, N]`.
+    /// `[R, F]`, `[R, F]` (`[R, 2F]` with a gate), `[R, 3D]`, `[B, H, N]`.
     pub(super) dactivated: Slot,
     pub(super) dhidden: Slot,
     pub(super) dqkv: Slot,
@@ -134,7 +134,7 @@ impl VitSlots {
         let half = precision == Precision::F16;
         // Products with a width that 4 does not divide are f32: a patch's, where its side is odd.
         let patch_element = if c.patch_size.is_multiple_of(2) { own } else { Element::Word };
-        let (d, f) = (c.dim, c.mlp_dim);
+        let (d, f, hidden_dim) = (c.dim, c.mlp_dim, c.hidden_dim());
         let patches = c.grid() * c.grid();
         let (rows, stats) = (batch * c.tokens(), batch * c.tokens() * c.heads);
         let block = |plan: &mut Plan, i: usize, out: Option<Slot>| {
@@ -144,7 +144,8 @@ impl VitSlots {
             let [norm1, norm2] = ["norm1", "norm2"].map(|name| add_as(name, own, rows * d));
             let attended = add_as("attn", own, rows * d);
             let qkv = add_as("attn.qkv", own, rows * 3 * d);
-            let [hidden, activated] = ["mlp.fc1", "mlp.act"].map(|name| add_as(name, own, rows * f));
+            let hidden = add_as("mlp.fc1", own, rows * hidden_dim);
+            let activated = add_as("mlp.act", own, rows * f);
             let mut add = |name: &str, len: usize| add_as(name, Element::Word, len);
             BlockSlots {
                 norm1,
@@ -182,7 +183,7 @@ impl VitSlots {
                 dattended: add("attn", rows * d),
                 dnorm1: add("norm1", rows * d),
                 dactivated: add("mlp.act", rows * f),
-                dhidden: add("mlp.fc1", rows * f),
+                dhidden: add("mlp.fc1", rows * hidden_dim),
                 dqkv: add("attn.qkv", rows * 3 * d),
                 delta,
             }
@@ -198,7 +199,7 @@ impl VitSlots {
             blocks: (0..c.depth).map(|i| gradients(plan, i)).collect(),
         });
         let pool_mlp = c.parts.attention_pool.map_or(0, |pool| pool.mlp_dim);
-        let widest = f.max(3 * d).max(c.classes).max(pool_mlp).max(c.features());
+        let widest = hidden_dim.max(3 * d).max(c.classes).max(pool_mlp).max(c.features());
         let slots = VitSlots {
             blocks,
             again,
@@ -217,7 +218,7 @@ impl VitSlots {
         let weights = [
             (rows, 3 * d, d),
             (rows, d, d),
-            (rows, f, d),
+            (rows, hidden_dim, d),
             (rows, d, f),
             (batch * patches, d, 3 * c.patch_size.pow(2)),
             (batch, pool_mlp, d),

@@ -30,6 +30,7 @@ struct Params {
     weight_decay: f32,
     one_minus_beta1: f32,
     one_minus_beta2: f32,
+    rate: f32,
 }
 
 /// One step on the arena `w` with gradient `dw`; `m` and `v` are the moments. `step` and `health` as in the shader.
@@ -43,6 +44,22 @@ pub fn step(
     health: &View,
     segments: &[Segment],
     adamw: AdamW,
+) -> Result<()> {
+    step_at(r, w, m, v, dw, step, health, segments, adamw, 1.0)
+}
+
+/// As [`step()`], with `rate` times the learning rate.
+pub fn step_at(
+    r: &mut Recorder,
+    w: &View,
+    m: &View,
+    v: &View,
+    dw: &View,
+    step: &View,
+    health: &View,
+    segments: &[Segment],
+    adamw: AdamW,
+    rate: f32,
 ) -> Result<()> {
     for s in segments {
         assert!(s.len.is_multiple_of(4), "adamw: a segment of {} elements, tensors of an arena are padded", s.len);
@@ -58,6 +75,7 @@ pub fn step(
             // From f64: 1 − 0.999 in f32 is off by 1e-5, and PyTorch takes the difference in double.
             one_minus_beta1: (1.0 - adamw.beta1) as f32,
             one_minus_beta2: (1.0 - adamw.beta2) as f32,
+            rate,
         };
         let [w, m, v, dw] = [w, m, v, dw].map(|arena| arena.slice(s.offset, s.len));
         let views = [("w", &w), ("m", &m), ("v", &v), ("dw", &dw), ("step", step), ("health", health)];

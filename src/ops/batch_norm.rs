@@ -98,7 +98,7 @@ impl Split {
     fn kernel(self, r: &Recorder, entry: &str, constants: &[(&str, bool)]) -> Result<Arc<Kernel>> {
         let mut constants: Vec<_> = constants.iter().map(|(name, on)| (*name, f64::from(u8::from(*on)))).collect();
         constants.push(("WG", self.lanes as f64));
-        r.gpu.kernel(&shaders::BATCH_NORM, entry, &constants, elem(self.dims.cols).1)
+        r.kernel_with(&shaders::BATCH_NORM, entry, &constants, elem(self.dims.cols).1)
     }
 
     /// Runs an entry whose lanes walk down columns, `chunk` rows a workgroup.

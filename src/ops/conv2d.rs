@@ -196,6 +196,8 @@ fn gather(
     let kernel = if tile.is_direct() {
         constants.push(("COLS", cols as f64));
         r.kernel(&shaders::CONV2D_DIRECT, entry, &constants)?
+    } else if tile == Tile::Subgroup {
+        r.kernel(&shaders::CONV2D_SUBGROUP, entry, &constants)?
     } else {
         r.tiled_kernel(&shaders::CONV2D, entry, &constants, tile)?
     };
@@ -351,6 +353,8 @@ fn backward_weight_part(r: &mut Recorder, dweight: &View, dout: &View, inp: &Vie
     let direct = variant.tile.is_direct();
     let kernel = if direct {
         r.kernel(&shaders::CONV2D_DIRECT, "backward_weight", &[("COLS", cols as f64)])?
+    } else if variant.tile == Tile::Subgroup {
+        r.kernel(&shaders::CONV2D_SUBGROUP, "backward_weight", &[])?
     } else {
         r.tiled_kernel(&shaders::CONV2D, "backward_weight", &[], variant.tile)?
     };

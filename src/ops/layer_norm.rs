@@ -59,7 +59,7 @@ pub fn forward(
         check("layer_norm", name, view, len);
     }
     let (entry, grid) = variant(r, "forward", rows);
-    let kernel = r.gpu.kernel(&shaders::LAYER_NORM, &entry, &[], &tail(cols, out.element))?;
+    let kernel = r.kernel_with(&shaders::LAYER_NORM, &entry, &[], &tail(cols, out.element))?;
     let views = [("out", out), ("mean", mean), ("rstd", rstd), ("inp", inp), ("weight", weight), ("bias", bias)];
     r.push(&kernel, &views, &params(dims), grid);
     Ok(())
@@ -85,7 +85,7 @@ pub fn backward_input(
     }
     let (entry, grid) = variant(r, "backward_input", rows);
     let constants = [("ACCUMULATE", f64::from(u8::from(accumulate)))];
-    let kernel = r.gpu.kernel(&shaders::LAYER_NORM, &entry, &constants, &tail(cols, dout.element))?;
+    let kernel = r.kernel_with(&shaders::LAYER_NORM, &entry, &constants, &tail(cols, dout.element))?;
     let views =
         [("dinp", dinp), ("dout", dout), ("inp", inp), ("weight", weight), ("saved_mean", mean), ("saved_rstd", rstd)];
     r.push(&kernel, &views, &params(dims), grid);
@@ -109,7 +109,7 @@ pub fn backward_params(
     let chunks = rows.div_ceil(ROWS_PER_CHUNK);
     let [partial_weight, partial_bias] = r.scratch("layer_norm::backward_params", chunks * cols);
     let width = elem_sum(cols).0;
-    let kernel = r.gpu.kernel(&shaders::LAYER_NORM, "backward_params", &[], &tail(cols, dout.element))?;
+    let kernel = r.kernel_with(&shaders::LAYER_NORM, "backward_params", &[], &tail(cols, dout.element))?;
     let views = [
         ("dweight", &partial_weight),
         ("dbias", &partial_bias),

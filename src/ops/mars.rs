@@ -28,11 +28,11 @@ pub struct Mars {
     /// Rows of each tensor under this norm.
     pub rows: Vec<usize>,
     runs: Vec<Run>,
-    chunk_table: View,
-    row_table: View,
-    tensor_table: View,
-    partials: View,
-    norms: View,
+    pub(super) chunk_table: View,
+    pub(super) row_table: View,
+    pub(super) tensor_table: View,
+    pub(super) partials: View,
+    pub(super) norms: View,
     /// State of the radii, [`RADIUS_WORDS`] words a tensor: what a run must save to resume.
     pub radii: View,
 }
@@ -144,38 +144,74 @@ impl Mars {
         Params { tensors: self.tensors as u32, ..Params::default() }
     }
 
-    fn kernel(&self, r: &Recorder, entry: &str, width: usize, scaled: bool) -> Result<Arc<Kernel>> {
+    fn kernel(&self, r: &Recorder, entry: &str, width: usize, own: &[(&'static str, bool)]) -> Result<Arc<Kernel>> {
         let flag = |on: bool| f64::from(u8::from(on));
-        let constants = [
-            ("WG", r.reduce_lanes() as f64),
-            ("L2", flag(self.norm == Norm::L2)),
-            ("SHARED", flag(!r.for_cpu)),
-            ("SCALED", flag(scaled)),
-        ];
-        r.gpu.kernel(&shaders::MARS, entry, &constants, &elem_sum(width).1)
+        let mut constants =
+            vec![("WG", r.reduce_lanes() as f64), ("L2", flag(self.norm == Norm::L2)), ("SHARED", flag(!r.for_cpu))];
+        constants.extend(own.iter().map(|(name, on)| (*name, flag(*on))));
+        r.kernel_with(&shaders::MARS, entry, &constants, &elem_sum(width).1)
+    }
+
+    /// Cuts `arenas` to each segment and width in turn: `record` gets them as views, the kernel's place in the tables
+    /// (`base`, `first`, `count`), the width of an element and the grid.
+    pub(super) fn each<'v>(
+        &self,
+        r: &mut Recorder,
+        arenas: &[(&'v str, &View)],
+        mut record: impl FnMut(&mut Recorder, &[(&'v str, &View)], [u32; 3], usize, [u32; 3]) -> Result<()>,
+    ) -> Result<()> {
+        for run in &self.runs {
+            let Segment { offset, len } = run.segment;
+            let cut: Vec<(&str, View)> = arenas.iter().map(|(name, arena)| (*name, arena.slice(offset, len))).collect();
+            let views: Vec<(&str, &View)> = cut.iter().map(|(name, view)| (*name, view)).collect();
+            let place = [offset / run.width, run.first, run.count].map(|n| n as u32);
+            record(r, &views, place, run.width, fold(run.count))?;
+        }
+        Ok(())
     }
 
     /// Records `entry` once a segment and width; `arenas` are cut to it, `whole` are bound as they are.
     fn each_run(&self, r: &mut Recorder, entry: &str, arenas: &[(&str, &View)], whole: &[(&str, &View)]) -> Result<()> {
-        for run in &self.runs {
-            let kernel = self.kernel(r, entry, run.width, false)?;
-            let Segment { offset, len } = run.segment;
-            let cut: Vec<(&str, View)> = arenas.iter().map(|(name, arena)| (*name, arena.slice(offset, len))).collect();
-            let mut views: Vec<(&str, &View)> = cut.iter().map(|(name, view)| (*name, view)).collect();
-            views.extend(whole);
-            let base = (offset / run.width) as u32;
-            let params = Params { base, first: run.first as u32, count: run.count as u32, ..self.params() };
-            r.push(&kernel, &views, &params, fold(run.count));
-        }
-        Ok(())
+        self.each(r, arenas, |r, cut, [base, first, count], width, grid| {
+            let kernel = self.kernel(r, entry, width, &[])?;
+            let params = Params { base, first, count, ..self.params() };
+            r.push(&kernel, &[cut, whole].concat(), &params, grid);
+            Ok(())
+        })
+    }
+
+    /// The partial sums of the norms of `w − w0`.
+    pub(super) fn distances(&self, r: &mut Recorder, w: &View, w0: &View) -> Result<()> {
+        let tables = [("chunks", &self.chunk_table), ("partials", &self.partials)];
+        self.each_run(r, "distances", &[("w", w), ("w0", w0)], &tables)
+    }
+
+    /// The partial sums of ⟨dw, w − w0⟩.
+    pub(super) fn dots(&self, r: &mut Recorder, dw: &View, w: &View, w0: &View) -> Result<()> {
+        let tables = [("chunks", &self.chunk_table), ("partials", &self.partials)];
+        self.each_run(r, "dots", &[("w", w), ("w0", w0), ("dw", dw)], &tables)
     }
 
     /// Row norms of the drift `w − w0`, and every radius clamped to its bounds. With `start` a radius that has none yet
     /// gets its first value; without, it stays unset (a tensor without a radius is not projected).
     pub fn clip(&self, r: &mut Recorder, w: &View, w0: &View, start: bool) -> Result<()> {
-        let tables = [("chunks", &self.chunk_table), ("partials", &self.partials)];
-        self.each_run(r, "distances", &[("w", w), ("w0", w0)], &tables)?;
-        let kernel = self.kernel(r, "clip", 4, false)?;
+        self.settle(r, w, w0, start, false)
+    }
+
+    /// Row norms of the drift alone: radii stay as they are, and have to be there ([`Mars::hold`]).
+    pub fn measure(&self, r: &mut Recorder, w: &View, w0: &View) -> Result<()> {
+        self.settle(r, w, w0, false, true)
+    }
+
+    /// Gives every tensor this radius.
+    pub fn hold(&self, gpu: &Gpu, radius: f32) {
+        let state = [radius.to_bits(), 0, 0, 0, 0, 1];
+        gpu.write(&self.radii, &state.repeat(self.tensors));
+    }
+
+    fn settle(&self, r: &mut Recorder, w: &View, w0: &View, start: bool, held: bool) -> Result<()> {
+        self.distances(r, w, w0)?;
+        let kernel = self.kernel(r, "clip", 4, &[("HELD", held)])?;
         let views = [
             ("tensors", &self.tensor_table),
             ("rows", &self.row_table),
@@ -236,9 +272,8 @@ impl Mars {
     ) -> Result<()> {
         assert!(log.len.is_multiple_of(self.tensors * LOG_WORDS), "mars::step: log of {} words", log.len);
         check("mars::step", "radii", &self.radii, self.tensors * RADIUS_WORDS);
-        let tables = [("chunks", &self.chunk_table), ("partials", &self.partials)];
-        self.each_run(r, "dots", &[("w", w), ("w0", w0), ("dw", dw)], &tables)?;
-        let kernel = self.kernel(r, "step", 4, scale.is_some())?;
+        self.dots(r, dw, w, w0)?;
+        let kernel = self.kernel(r, "step", 4, &[("SCALED", scale.is_some())])?;
         let views = [
             ("tensors", &self.tensor_table),
             ("rows", &self.row_table),

@@ -1,5 +1,5 @@
-//! Host wrapper of `shaders/matmul.wgsl` and `shaders/matmul_direct.wgsl`: one product, three layouts, and what happens to
-//! its sums on their way out.
+//! Host wrapper of `shaders/matmul.wgsl` and its other algorithms, `shaders/matmul_*.wgsl`: one product, three layouts, and what
+//! happens to its sums on their way out.
 //!
 //! Where 4 divides a layer's widths its activations and its weight may be f16, all of them; sums are f32 whatever they are,
 //! and biases, the residual stream, layer scales and the weight's gradient always are.
@@ -118,6 +118,8 @@ fn dispatch(
     } else if tile.is_direct() {
         constants.push(("ROWS", tall as f64));
         &shaders::MATMUL_DIRECT
+    } else if tile == Tile::Subgroup {
+        &shaders::MATMUL_SUBGROUP
     } else {
         tail += &format!("const TILE = {tall}u;\n");
         &shaders::MATMUL

@@ -12,9 +12,12 @@ pub mod column_sum;
 pub mod conv2d;
 pub mod cooperative;
 pub mod cross_entropy;
+pub mod ftp;
 pub mod gelu;
 pub mod l2_normalize;
+pub mod l2_sp;
 pub mod layer_norm;
+pub mod lerp;
 pub mod loss_scale;
 pub mod mars;
 pub mod matmul;
@@ -27,6 +30,8 @@ pub mod product;
 pub mod relu;
 pub mod residual;
 pub mod sgd;
+pub mod spd;
+pub mod swiglu;
 pub mod tune;
 
 use std::ops::Range;
@@ -35,7 +40,7 @@ use std::sync::Arc;
 use crate::error::Result;
 use crate::gpu::buffer::{ALIGN, Element, align};
 use crate::gpu::program::{self, Params, Program};
-use crate::gpu::shaders::Shader;
+use crate::gpu::shaders::{Shader, by_subgroups};
 use crate::gpu::tune::{Tile, Variant};
 use crate::gpu::{Gpu, Kernel, View};
 use crate::ops::product::Product;
@@ -66,6 +71,8 @@ pub struct Recorder<'a> {
     /// Whether to record the kernel variants meant for CPU adapters, or those for GPUs. [`Recorder::new`] goes by the
     /// adapter; the kernel suite runs both everywhere.
     pub for_cpu: bool,
+    /// Reduce by subgroup operations instead of through workgroup memory; the adapter must have subgroups.
+    pub subgroups: bool,
     /// Record every product as this variant, where the adapter can run it; the kernel suite goes through them all.
     pub forced: Option<Variant>,
     /// Products that were recorded by default, since nobody has measured them on this adapter.
@@ -97,6 +104,9 @@ impl<'a> Recorder<'a> {
             gpu,
             program: Program::new(),
             for_cpu: forced.map_or(gpu.is_cpu(), |variant| variant.tile.is_direct()),
+            subgroups: forced.map_or(gpu.reduces_by_subgroups(), |Variant { tile, .. }| {
+                gpu.has_subgroups() && (tile == Tile::Subgroup || tile.is_direct())
+            }),
             forced,
             untuned: Vec::new(),
             max_flops: MAX_FLOPS,
@@ -107,11 +117,10 @@ impl<'a> Recorder<'a> {
 
     /// The variant for `product`: what was measured to be fastest, else the default.
     fn variant(&mut self, product: Product) -> Variant {
-        let wide = self.gpu.has_wide_subgroups();
-        match self.forced {
-            Some(forced) if forced.tile == Tile::Cooperative => return self.with_matrices(forced, product),
-            Some(forced) if wide || !forced.tile.is_direct() => return forced,
-            _ => {}
+        let default = product.default_variant(self.for_cpu && self.gpu.has_wide_subgroups());
+        if let Some(forced) = self.forced {
+            let able = self.gpu.runs(forced.tile) && (product.is_half() || forced.tile != Tile::Cooperative);
+            return if able { forced } else { default };
         }
         if self.for_cpu == self.gpu.is_cpu() {
             // Choices come from a file: one that this product could not have is ignored.
@@ -121,13 +130,7 @@ impl<'a> Recorder<'a> {
                 None => self.untuned.push(product),
             }
         }
-        product.default_variant(self.for_cpu && wide)
-    }
-
-    /// Cooperative matrices where the adapter has them for `product`, else the default.
-    fn with_matrices(&self, forced: Variant, product: Product) -> Variant {
-        let able = product.is_half() && self.gpu.offered_cooperative().is_some();
-        if able { forced } else { product.default_variant(self.for_cpu && self.gpu.has_wide_subgroups()) }
+        default
     }
 
     /// Records nothing but which buffers each dispatch touches: tensors may be placeholders.
@@ -158,7 +161,23 @@ impl<'a> Recorder<'a> {
     }
 
     fn kernel(&self, shader: &'static Shader, entry: &str, constants: &[(&str, f64)]) -> Result<Arc<Kernel>> {
-        self.gpu.kernel(shader, entry, constants, "")
+        self.kernel_with(shader, entry, constants, "")
+    }
+
+    /// As [`Gpu::kernel`], of a shader that may reduce: by subgroups where that is the way here.
+    fn kernel_with(
+        &self,
+        shader: &'static Shader,
+        entry: &str,
+        constants: &[(&str, f64)],
+        tail: &str,
+    ) -> Result<Arc<Kernel>> {
+        if !(shader.reduces() && self.subgroups) {
+            return self.gpu.kernel(shader, entry, constants, tail);
+        }
+        let lanes = constants.iter().find(|(name, _)| *name == "WG").map_or(WG, |(_, lanes)| *lanes as usize);
+        let one = lanes <= self.gpu.info.subgroup_min_size as usize;
+        self.gpu.kernel(shader, entry, constants, &(by_subgroups(one) + tail))
     }
 
     /// As [`Recorder::kernel`], of a shader that leaves it to the host what its activations hold.
@@ -169,7 +188,7 @@ impl<'a> Recorder<'a> {
         constants: &[(&str, f64)],
         element: Element,
     ) -> Result<Arc<Kernel>> {
-        self.gpu.kernel(shader, entry, constants, &cast::stored(element))
+        self.kernel_with(shader, entry, constants, &cast::stored(element))
     }
 
     /// As [`Recorder::kernel`], of a shader that leaves its tile's side to the host.

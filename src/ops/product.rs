@@ -118,7 +118,7 @@ impl Product {
             (Tile::DirectSmall, Product::Linear { .. }) => [32, 32],
             (Tile::Direct, _) => [64, 32],
             (Tile::DirectSmall, Product::Conv2d { .. }) => [64, 16],
-            (Tile::Tiled | Tile::TiledLarge | Tile::Cooperative, _) => [tile.side(), tile.side()],
+            (Tile::Tiled | Tile::TiledLarge | Tile::Subgroup | Tile::Cooperative, _) => [tile.side(), tile.side()],
         }
     }
 
@@ -157,9 +157,10 @@ impl Product {
     /// The variants that are worth measuring on `gpu`, each once.
     pub fn candidates(self, gpu: &Gpu) -> Vec<Variant> {
         let direct = gpu.is_cpu() && gpu.has_wide_subgroups();
+        let plain = Tile::ALL.into_iter().filter(|tile| tile.is_direct() == direct && gpu.runs(*tile));
         let mut found: Vec<Variant> = Vec::new();
         let matrices = gpu.cooperative().filter(|_| self.is_half()).map(|_| Tile::Cooperative);
-        for tile in Tile::ALL.into_iter().filter(|tile| tile.is_direct() == direct).chain(matrices) {
+        for tile in plain.chain(matrices) {
             let natural = self.with_split(tile);
             let splits = if natural.split == 1 { vec![1] } else { vec![1, natural.split.div_ceil(2), natural.split] };
             for split in splits {

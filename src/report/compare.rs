@@ -68,7 +68,7 @@ fn section(id: &str, results: &Results, data: &DataResults, depths: &[Depth]) ->
     out += &baseline(results, data);
     let _ = writeln!(out, "<{h}>By test set</{h}>");
     if !data.groups.is_empty() {
-        let groups: Vec<String> = data.groups.iter().map(|g| escape(&g.join(" with "))).collect();
+        let groups: Vec<String> = data.groups.iter().map(|g| group(g)).collect();
         let _ = writeln!(out, "<p>These count once in the OOD mean: {}.</p>", groups.join("; "));
     }
     out += &tables::by_set(results, data);
@@ -196,6 +196,14 @@ fn forests(id: &str, results: &Results, data: &DataResults) -> String {
         ),
     ]
     .concat()
+}
+
+/// The sets of a group; a long one, such as of corrupted copies, by its ends.
+fn group(sets: &[String]) -> String {
+    match sets {
+        [first, .., last] if sets.len() > 4 => format!("{} to {} ({} sets)", escape(first), escape(last), sets.len()),
+        few => escape(&few.join(" with ")),
+    }
 }
 
 /// What effective robustness is measured against, and how far that can be trusted.

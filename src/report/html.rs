@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::read::Run;
 use super::tensors::{self, Tensor};
-use super::{charts, tables};
+use super::{charts, figures, tables};
 
 pub(super) const STYLE: &str = include_str!("page.css");
 
@@ -153,9 +153,10 @@ fn warnings(run: &Run) -> String {
     }
 }
 
-/// Charts, tensors and configuration of one run, under headings of level `h`.
+/// Charts, errors, tensors and configuration of one run, under headings of level `h`.
 fn section(id: &str, run: &Run, tensors: &[Tensor], h: &str) -> String {
     let mut out = format!("<{h}>Training</{h}>\n<div class=\"charts\">{}</div>\n", charts::of_run(id, run, tensors));
+    out += &figures::of_run(id, run, h);
     let _ = writeln!(out, "<{h}>Radius and drift by tensor</{h}>");
     out += &activity(run);
     out += &tables::layers(tensors);

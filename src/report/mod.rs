@@ -1,16 +1,23 @@
 //! One self-contained HTML page about one run or several: no script, no external resource, light and dark, printable.
 //!
-//! [`read`] turns a run directory into a typed [`read::Run`]; `tensors` orders its tensors by depth; `svg` draws one
-//! line chart, `charts` says which charts there are, `tables` does the same for tables, and `html` puts the page
+//! [`read`] turns a run directory into a typed [`read::Run`], with [`evaluations`] in full; `tensors` orders its tensors by
+//! depth; `svg` draws one line chart, `charts` says which charts there are, `tables` does the same for tables. `figures`
+//! shows what the model gets wrong, by `reliability` diagrams, `confusion` matrices and `classes`. `html` puts the page
 //! together. `compare` is the page about a comparison, with `scatter` and `forest` for its drawings.
 
 mod charts;
+mod classes;
 mod compare;
 mod compare_depth;
 mod compare_tables;
+mod confusion;
+mod corrupted;
+pub mod evaluations;
+mod figures;
 mod forest;
 mod html;
 pub mod read;
+mod reliability;
 mod scatter;
 mod svg;
 mod tables;

@@ -1,4 +1,4 @@
-//! A run directory, read into types: `config.toml`, `metrics.jsonl`, `radii.csv` and `drift.csv`.
+//! A run directory, read into types: `config.toml`, `metrics.jsonl`, `evaluations.jsonl`, `radii.csv` and `drift.csv`.
 //!
 //! Unknown keys and columns are passed over, and so is a last line that was torn by an interrupted run; anything else
 //! that can't be understood is an error with file and line.
@@ -9,7 +9,10 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
+use super::corrupted;
+use super::evaluations::Evaluations;
 use crate::error::{Error, Result};
+use crate::train::run_dir::EVALUATIONS;
 
 /// What a test set is to the training data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +55,10 @@ pub struct Eval {
     pub top5: Option<f64>,
     /// Expected calibration error, 0 to 1.
     pub ece: Option<f64>,
+    /// Brier score, 0 to 2.
+    pub brier: Option<f64>,
+    /// The temperature that was fitted for these weights, and loss and ECE at it.
+    pub calibrated: Option<[f64; 3]>,
     /// Whether this belongs to the evaluation at the end of the run.
     pub is_final: bool,
     /// Which weights: `best`, `last` or `pretrained`.
@@ -116,6 +123,8 @@ pub struct Run {
     pub train: Vec<TrainPoint>,
     /// Evaluations in file order.
     pub evals: Vec<Eval>,
+    /// The final evaluations in full; empty where the run did not write them.
+    pub evaluations: Evaluations,
     /// Radii; empty for plain fine-tuning.
     pub radii: Radii,
     /// Drift at the end; empty where the run did not write it.
@@ -150,7 +159,9 @@ impl Run {
             .and_then(|full| full.file_name().map(|n| n.to_string_lossy().into_owned()))
             .unwrap_or_else(|| dir.display().to_string());
         let (radii, drift) = (radii(&dir.join("radii.csv"))?, drift(&dir.join("drift.csv"))?);
-        Ok(Self { name, dir: dir.into(), config, train, evals, radii, drift })
+        let path = dir.join(EVALUATIONS);
+        let full = if path.is_file() { Evaluations::parse(&path, &text(&path)?)? } else { Evaluations::default() };
+        Ok(Self { name, dir: dir.into(), config, train, evals, evaluations: full, radii, drift })
     }
 
     /// The resolved flag `key` as text, `-` and `_` taken as the same; also found one table down.
@@ -241,6 +252,7 @@ fn metrics(path: &Path) -> Result<(Vec<TrainPoint>, Vec<Eval>)> {
     let text = text(path)?;
     let lines: Vec<(usize, &str)> = text.lines().enumerate().filter(|(_, l)| !l.trim().is_empty()).collect();
     let (mut train, mut evals): (Vec<TrainPoint>, Vec<Eval>) = (Vec::new(), Vec::new());
+    let mut copies = Vec::new();
     for (at, (index, line)) in lines.iter().enumerate() {
         let fail = |what: String| Error::data(path, format!("line {}: {what}", index + 1));
         let object: Map<String, Value> = match serde_json::from_str(line) {
@@ -248,7 +260,9 @@ fn metrics(path: &Path) -> Result<(Vec<TrainPoint>, Vec<Eval>)> {
             Err(_) if at + 1 == lines.len() => break, // the run was stopped in the middle of a write
             Err(e) => return Err(fail(format!("not a JSON object ({e}); delete the line to go on without it"))),
         };
-        if object.contains_key("eval") {
+        if object.contains_key("corruption") {
+            corrupted::add(&mut copies, eval(&object).map_err(fail)?);
+        } else if object.contains_key("eval") {
             evals.push(eval(&object).map_err(fail)?);
         } else {
             let point = train_point(&object).map_err(fail)?;
@@ -260,6 +274,7 @@ fn metrics(path: &Path) -> Result<(Vec<TrainPoint>, Vec<Eval>)> {
             train.push(point);
         }
     }
+    evals.extend(copies.into_iter().map(|(mean, _)| mean));
     Ok((train, evals))
 }
 
@@ -296,6 +311,11 @@ fn eval(object: &Map<String, Value>) -> Result<Eval, String> {
     let word = |key: &str| object.get(key).and_then(Value::as_str).map(str::to_string);
     let flag = |key: &str| object.get(key).and_then(Value::as_bool).unwrap_or(false);
     let model = word("model");
+    let at_temperature = object.get("calibrated").and_then(Value::as_object);
+    let calibrated = match (number(object, "temperature")?, at_temperature) {
+        (Some(t), Some(at)) => Some([Some(t), number(at, "loss")?, number(at, "ece")?].map(|v| v.unwrap_or(f64::NAN))),
+        _ => None,
+    };
     Ok(Eval {
         step: step(object)?,
         set: word("eval").ok_or("\"eval\" is not the name of a data set")?,
@@ -304,6 +324,8 @@ fn eval(object: &Map<String, Value>) -> Result<Eval, String> {
         top1: number(object, "top1")?,
         top5: number(object, "top5")?,
         ece: number(object, "ece")?,
+        brier: number(object, "brier")?,
+        calibrated,
         is_final: flag("final"),
         baseline: flag("baseline") || model.as_deref() == Some("pretrained"),
         kind: match word("kind").as_deref() {

@@ -199,10 +199,14 @@ fn name_cell(model: &Model<'_>) -> String {
 /// Every number of the final evaluations, `val` among them.
 pub(super) fn details(models: &[Model<'_>]) -> String {
     let mut out = String::from(
-        "<details><summary>Loss, top-5 and calibration error</summary><div class=\"scroll\" tabindex=\"0\"><table>\
+        "<details><summary>Loss, top-5 and calibration</summary><div class=\"scroll\" tabindex=\"0\"><table>\
          <thead><tr><th class=\"name\">Model</th><th class=\"name\">Data</th><th>Images</th><th>Loss</th>\
-         <th>Top-1 %</th><th>Top-5 %</th><th>ECE %</th></tr></thead><tbody>",
+         <th>Top-1 %</th><th>Top-5 %</th><th>Brier</th><th>ECE %</th>",
     );
+    // The temperature is fitted on the split that chose the weights.
+    let calibrated = models.iter().flat_map(|m| &m.evals).any(|e| e.calibrated.is_some());
+    out += if calibrated { "<th>Temperature</th><th>ECE % at it</th><th>Loss at it</th>" } else { "" };
+    out += "</tr></thead><tbody>";
     for model in models {
         let mut sets: Vec<&str> = Vec::new();
         for e in &model.evals {
@@ -217,14 +221,20 @@ pub(super) fn details(models: &[Model<'_>]) -> String {
             let images = e.images.map_or("–".into(), integer);
             let _ = write!(
                 out,
-                "<tr>{}<td class=\"name\">{}</td><td>{images}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td></tr>",
+                "<tr>{}<td class=\"name\">{}</td><td>{images}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td>",
                 name_cell(model),
                 escape(&e.set),
                 text(e.loss),
                 share(e.top1),
                 share(e.top5),
+                text(e.brier),
                 share(e.ece)
             );
+            if calibrated {
+                let [t, loss, ece] = e.calibrated.map_or([None; 3], |c| c.map(Some));
+                let _ = write!(out, "<td>{}</td><td>{}</td><td>{}</td>", text(t), share(ece), text(loss));
+            }
+            out += "</tr>";
         }
     }
     out + "</tbody></table></div></details>\n"

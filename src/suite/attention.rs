@@ -93,12 +93,12 @@ pub(super) fn attention_pool(s: &mut Suite) -> Result<()> {
         let dims = attention_pool::Dims { batch, tokens, heads, head_dim };
         // As for attention: at 6 a few keys take all of the probability.
         for scale in [1.0, 6.0] {
-            for launch in Launch::all(s.gpu) {
+            for launch in Launch::reductions(s.gpu) {
                 one_query(s, launch, dims, scale)?;
             }
         }
         if tokens > 1 {
-            Launch::all(s.gpu).into_iter().try_for_each(|launch| assembled(s, launch, dims))?;
+            Launch::reductions(s.gpu).into_iter().try_for_each(|launch| assembled(s, launch, dims))?;
         }
     }
     Ok(())

@@ -13,7 +13,7 @@ const MOMENTUM: f32 = 0.1;
 pub(super) fn batch_norm(s: &mut Suite) -> Result<()> {
     // Below, at and past lanes, their blocks of 64 rows, and chunks.
     let shapes = [(2, 1), (2, 64), (3, 5), (63, 65), (65, 16), (130, 63), (197, 3), (600, 12), (1025, 4), (300, 260)];
-    for launch in Launch::all(s.gpu) {
+    for launch in Launch::reductions(s.gpu) {
         for (i, (rows, cols)) in shapes.into_iter().enumerate() {
             // The second: a channel far from zero whose values hardly differ.
             for (offset, deviation) in [(0.0, 1.0), (1e3, 1e-2)] {

@@ -7,7 +7,7 @@ use crate::error::Result;
 use crate::ops;
 
 pub(super) fn l2_normalize(s: &mut Suite) -> Result<()> {
-    for launch in Launch::all(s.gpu) {
+    for launch in Launch::reductions(s.gpu) {
         for (rows, cols) in [(1, 1), (3, 3), (2, 63), (65, 65), (5, 197), (3, 768)] {
             // Features of ordinary size, and some whose squares f32 can't hold.
             for size in [1.0, 1e25, 1e-25] {

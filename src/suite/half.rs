@@ -31,6 +31,7 @@ pub(super) fn half(s: &mut Suite) -> Result<()> {
     column_sum(s)?;
     layer_norm(s)?;
     attention(s)?;
+    swiglu(s)?;
     patch_embed(s)
 }
 
@@ -139,7 +140,7 @@ fn column_sum(s: &mut Suite) -> Result<()> {
 
 /// From the f32 stream to f16 and back.
 fn layer_norm(s: &mut Suite) -> Result<()> {
-    for launch in Launch::all(s.gpu) {
+    for launch in Launch::reductions(s.gpu) {
         for (rows, cols) in [(3, 65), (65, 64), (197, 36), (2, 768)] {
             let dims = ops::layer_norm::Dims { rows, cols, eps: 1e-6 };
             let mut random = Random::new((rows * cols) as u64);
@@ -222,6 +223,30 @@ fn attention(s: &mut Suite) -> Result<()> {
             c.expect("attention::backward, f16", &dqkv, &want_grad, HALF_EPS + 2.0 * tolerance);
             // Any sum of products will do that its own cases hold to the reference.
             c.expect_at("attention::backward, f16", &delta, &[], &vec![0.0; stats], tolerance);
+            s.finish(c)?;
+        }
+    }
+    Ok(())
+}
+
+fn swiglu(s: &mut Suite) -> Result<()> {
+    for launch in Launch::all(s.gpu) {
+        for (rows, cols) in [(1, 4), (65, 64), (3, 65), (197, 36)] {
+            let mut random = Random::new((rows * cols) as u64);
+            let inp: Vec<f32> = random_halves(&mut random, 2 * rows * cols).into_iter().map(|x| 4.0 * x).collect();
+            let dout = random_halves(&mut random, rows * cols);
+            let (mut want, mut want_grad) = (vec![0.0; rows * cols], vec![0.0; 2 * rows * cols]);
+            cpu::swiglu::forward(&mut want, &wide(&inp), rows, cols);
+            cpu::swiglu::backward(&mut want_grad, &wide(&dout), &wide(&inp), rows, cols);
+            let mut c = Case::new(s.gpu, format!("f16, rows {rows}, cols {cols}, {}", launch.suffix()), 0)?;
+            let [inp, dout] = [c.half_input("inp", &inp)?, c.half_input("dout", &dout)?];
+            let [out, dinp] = [c.half_output("out", want.len())?, c.half_output("dinp", want_grad.len())?];
+            c.run(launch, |r| {
+                ops::swiglu::forward(r, &out, &inp, rows, cols)?;
+                ops::swiglu::backward(r, &dinp, &dout, &inp, rows, cols)
+            })?;
+            c.expect("swiglu::forward, f16", &out, &want, HALF_EPS);
+            c.expect("swiglu::backward, f16", &dinp, &want_grad, HALF_EPS);
             s.finish(c)?;
         }
     }
@@ -361,7 +386,7 @@ pub(super) fn loss_scale(s: &mut Suite) -> Result<()> {
 
 /// Halved by one radius gradient of the iteration's own slot that is not finite.
 fn observe(s: &mut Suite) -> Result<()> {
-    for launch in Launch::all(s.gpu) {
+    for launch in Launch::reductions(s.gpu) {
         for (tensors, bad, halved) in
             [(1, None, false), (1, Some((1, 0)), true), (197, Some((1, 150)), true), (3, Some((0, 1)), false)]
         {

@@ -125,6 +125,8 @@ impl Random {
 pub struct Launch {
     /// Record the variants meant for CPU adapters, or those for GPUs ([`Recorder::for_cpu`]).
     pub for_cpu: bool,
+    /// Reduce by subgroup operations ([`Recorder::subgroups`]).
+    pub subgroups: bool,
     /// Fold every foldable grid in two, as only grids of more than 65,535 workgroups are otherwise.
     pub fold: bool,
     /// Compute every product in this variant.
@@ -134,7 +136,7 @@ pub struct Launch {
 impl Launch {
     /// As this adapter is used.
     pub fn natural(gpu: &Gpu) -> Launch {
-        Launch { for_cpu: gpu.is_cpu(), fold: false, variant: None }
+        Launch { for_cpu: gpu.is_cpu(), subgroups: gpu.reduces_by_subgroups(), fold: false, variant: None }
     }
 
     /// Both sets of variants, and the one of this adapter with folded grids.
@@ -144,10 +146,17 @@ impl Launch {
         [natural, Launch { for_cpu: !for_cpu, ..natural }, Launch { fold: true, ..natural }]
     }
 
+    /// The same, and where the adapter has subgroups both sets with the other way to reduce.
+    pub fn reductions(gpu: &Gpu) -> Vec<Launch> {
+        let all = Launch::all(gpu);
+        let other = all[..2].iter().map(|launch| Launch { subgroups: !launch.subgroups, ..*launch });
+        let other = other.filter(|_| gpu.has_subgroups());
+        all.iter().copied().chain(other).collect()
+    }
+
     /// Every variant of a product that this adapter can run, `split` workgroups to a sum.
     pub fn products(gpu: &Gpu, split: usize) -> Vec<Launch> {
-        let matrices = gpu.offered_cooperative().map(|_| Tile::Cooperative);
-        let able = Tile::ALL.into_iter().filter(|tile| gpu.has_wide_subgroups() || !tile.is_direct()).chain(matrices);
+        let able = Tile::ALL.into_iter().chain([Tile::Cooperative]).filter(|tile| gpu.runs(*tile));
         able.map(|tile| Launch {
             for_cpu: tile.is_direct(),
             variant: Some(Variant { tile, split }),
@@ -162,7 +171,8 @@ impl Launch {
             return format!("{tile:?}, split {split}");
         }
         let variant = if self.for_cpu { "CPU variant" } else { "GPU variant" };
-        format!("{variant}{}", if self.fold { ", folded" } else { "" })
+        let reduced = if self.subgroups { ", by subgroups" } else { "" };
+        format!("{variant}{reduced}{}", if self.fold { ", folded" } else { "" })
     }
 }
 
@@ -280,6 +290,7 @@ impl<'a> Case<'a> {
     pub fn run(&mut self, launch: Launch, record: impl FnOnce(&mut Recorder) -> Result<()>) -> Result<()> {
         let mut recorder = Recorder::new(self.gpu, &self.scratch);
         recorder.for_cpu = launch.for_cpu;
+        recorder.subgroups = launch.subgroups;
         recorder.forced = launch.variant;
         record(&mut recorder)?;
         let mut program = recorder.program;

@@ -7,8 +7,7 @@ use crate::error::Result;
 use crate::ops::{self, cross_entropy::CHANNELS, cross_entropy::Channel, cross_entropy::Dims};
 
 pub(super) fn cross_entropy(s: &mut Suite) -> Result<()> {
-    let natural = Launch::natural(s.gpu);
-    for launch in [natural, Launch { for_cpu: !natural.for_cpu, ..natural }] {
+    for launch in Launch::reductions(s.gpu).into_iter().filter(|launch| !launch.fold) {
         for (batch, classes) in [(1, 3), (3, 63), (65, 65), (5, 197), (3, 768), (63, 3), (1, 1000)] {
             for (scale, smoothing) in [(1.0, 0.0), (1.0, 0.1), (80.0, 0.0), (80.0, 0.1)] {
                 // Two micro-batches of this size make a step.

@@ -44,12 +44,13 @@ pub(super) fn mars(s: &mut Suite) -> Result<()> {
     let whole = vec![Segment { offset: 0, len: layout.len }];
     let cut = layout.segments(10_048 * 4)?;
     assert!(cut.len() >= 3, "the largest tensor alone must not take all");
-    for launch in Launch::all(s.gpu) {
+    for launch in Launch::reductions(s.gpu) {
         for norm in [Norm::Mars, Norm::L2] {
             for (how, segments) in [("whole", &whole), ("cut", &cut)] {
                 let setting = Setting { launch, norm, how, segments, layout: &layout };
                 schedule(s, &setting)?;
                 given_radii(s, &setting)?;
+                held_radius(s, &setting)?;
                 broken_gradient(s, &setting)?;
             }
         }
@@ -344,6 +345,30 @@ fn given_radii(s: &mut Suite, setting: &Setting) -> Result<()> {
     let want = run.projected(&before);
     run.case.expect("mars::project", &w_proj, &want, 8.0 * EPS);
     run.expect_radii("mars::clip");
+    s.finish(run.case)
+}
+
+/// One radius for all, smaller and larger than what has moved: it stays what it is.
+fn held_radius(s: &mut Suite, setting: &Setting) -> Result<()> {
+    let mut run = Run::new(s.gpu, setting, "held radius")?;
+    let gamma = 0.05f32;
+    run.mars.hold(s.gpu, gamma);
+    let w32 = run.w32.clone();
+    let in_place = run.case.input("w applied", &w32)?;
+    let (mars, w, w0) = (&run.mars, &run.w, &run.w0);
+    run.case.run(setting.launch, |r| {
+        mars.measure(r, w, w0)?;
+        mars.apply(r, &in_place, w0)
+    })?;
+    let norm = setting.norm;
+    run.tensors(|radius, _, shape, w, w0| radius.clip(w, w0, norm.rows(shape), norm, false));
+    run.radii.iter_mut().for_each(|radius| (radius.gamma, radius.started) = (f64::from(gamma), true));
+    let want = run.projected(&w32);
+    run.case.expect("mars::apply", &in_place, &want, 8.0 * EPS);
+    let mut table = vec![0.0; run.radii.len() * RADIUS_WORDS];
+    run.radii.iter().enumerate().for_each(|(t, r)| table[t * RADIUS_WORDS] = r.gamma);
+    let ranges = column(&run.radii, RADIUS_WORDS, 0, |_, _| true);
+    run.case.expect_at("mars::clip", &run.mars.radii, &ranges, &table, 0.0);
     s.finish(run.case)
 }
 

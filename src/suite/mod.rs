@@ -8,6 +8,7 @@
 
 pub mod harness;
 
+mod anchor;
 mod attention;
 mod batch_norm;
 mod conv;
@@ -39,6 +40,7 @@ pub fn stems() -> &'static [(&'static str, Stem)] {
         ("column_sum", linear::column_sum),
         ("layer_norm", norm::layer_norm),
         ("gelu", pointwise::gelu),
+        ("swiglu", pointwise::swiglu),
         ("residual", pointwise::residual),
         ("pool", pointwise::pool),
         ("conv2d", conv::conv2d),
@@ -59,6 +61,10 @@ pub fn stems() -> &'static [(&'static str, Stem)] {
         ("adamw", optim::adamw),
         ("norm_clip", optim::norm_clip),
         ("mars", mars::mars),
+        ("ftp", anchor::ftp),
+        ("spd", anchor::spd),
+        ("l2_sp", anchor::l2_sp),
+        ("lerp", anchor::lerp),
         ("peak", peak::peak),
     ]
 }

@@ -174,7 +174,7 @@ impl Clip {
 pub(super) fn norm_clip(s: &mut Suite) -> Result<()> {
     let (layout, cuts) = arena();
     let slot = 2;
-    for launch in Launch::all(s.gpu) {
+    for launch in Launch::reductions(s.gpu) {
         for (cut, segments) in &cuts {
             for max_norm in [0.0, 1.0, 1e3] {
                 let mut random = Random::new(41);
@@ -215,7 +215,6 @@ pub(super) fn norm_clip(s: &mut Suite) -> Result<()> {
 fn bad_step(s: &mut Suite) -> Result<()> {
     let (layout, cuts) = arena();
     let segments = &cuts[1].1;
-    let natural = Launch::natural(s.gpu);
     let bad = [
         ("NaN gradient", f32::NAN, 1.0),
         ("infinite gradient", f32::INFINITY, 1.0),
@@ -223,7 +222,7 @@ fn bad_step(s: &mut Suite) -> Result<()> {
         ("NaN loss", 0.5, f32::NAN),
         ("infinite loss", 0.5, f32::NEG_INFINITY),
     ];
-    for launch in [natural, Launch { for_cpu: !natural.for_cpu, ..natural }] {
+    for launch in Launch::reductions(s.gpu) {
         for (what, gradient, loss) in bad {
             let mut random = Random::new(43);
             let good32 = random.vec(layout.len);

@@ -71,6 +71,33 @@ fn gelu_case(
     s.finish(c)
 }
 
+pub(super) fn swiglu(s: &mut Suite) -> Result<()> {
+    for launch in Launch::all(s.gpu) {
+        for (rows, cols) in [(1, 1), (1, 4), (3, 65), (65, 64), (197, 3), (63, 36), (2, 768), (7, 1028)] {
+            let mut random = Random::new((rows * cols) as u64);
+            // Half of them where the gate bends, half out to ±30.
+            let spread = |(i, x): (usize, f32)| if i.is_multiple_of(2) { 3.0 * x } else { 30.0 * x };
+            let inp: Vec<f32> = random.vec(2 * rows * cols).into_iter().enumerate().map(spread).collect();
+            let dout = random.vec(rows * cols);
+            let (mut want, mut want_grad) = (vec![0.0; rows * cols], vec![0.0; 2 * rows * cols]);
+            cpu::swiglu::forward(&mut want, &wide(&inp), rows, cols);
+            cpu::swiglu::backward(&mut want_grad, &wide(&dout), &wide(&inp), rows, cols);
+            let mut c = Case::new(s.gpu, format!("rows {rows}, cols {cols}, {}", launch.suffix()), 0)?;
+            let [inp, dout] = [c.input("inp", &inp)?, c.input("dout", &dout)?];
+            let [out, dinp] = [c.output("out", want.len())?, c.output("dinp", want_grad.len())?];
+            c.run(launch, |r| {
+                ops::swiglu::forward(r, &out, &inp, rows, cols)?;
+                ops::swiglu::backward(r, &dinp, &dout, &inp, rows, cols)
+            })?;
+            // As QuickGELU: four operations around an exponential, and one more product; twice as many for the slope.
+            c.expect("swiglu::forward", &out, &want, 20.0 * EPS);
+            c.expect("swiglu::backward", &dinp, &want_grad, 40.0 * EPS);
+            s.finish(c)?;
+        }
+    }
+    Ok(())
+}
+
 pub(super) fn residual(s: &mut Suite) -> Result<()> {
     for launch in Launch::all(s.gpu) {
         for (rows, cols) in [

@@ -8,8 +8,8 @@ use crate::data::{ClassMap, ImageCache};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::method::{Snapshot, soups, wise};
-use crate::train::config::ModelArgs;
 use crate::train::evaluate::{Evaluation, Predictor, evaluate};
+use crate::train::model_args::ModelArgs;
 use crate::train::project::anchor;
 use crate::train::source::Source;
 

@@ -5,119 +5,19 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde::{Deserialize, Serialize};
 
-use crate::checkpoint::Overrides;
-use crate::cpu::mars::Norm;
-use crate::data::{Augment, CropMode, Interpolation, Preprocess};
+use crate::data::{Augment, Corruption};
 use crate::error::{Error, Result};
-use crate::method::{BatchNorm, LossScaling, Optimizer, Schedule};
-use crate::model::{Activation, Pool, Precision};
+use crate::method::{BatchNorm, LossScaling, Optimizer};
+use crate::model::Precision;
 use crate::ops::adamw::AdamW;
 use crate::ops::sgd::Sgd;
+use crate::train::corrupted::corruptions;
 use crate::train::fit::MicroBatch;
+use crate::train::method_args::{Method, MethodArgs, MethodConfig};
+use crate::train::model_args::{ModelArgs, word};
+use crate::train::overlay::overlay;
 use crate::train::schedule::LrSchedule;
 use crate::train::splits::named_paths;
-
-/// What a checkpoint can't say, or says and the user knows better.
-#[derive(Args, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", default)]
-pub struct ModelArgs {
-    /// Attention heads, where the file can't say
-    #[arg(long, value_name = "N")]
-    pub heads: Option<usize>,
-    /// The MLP's activation: gelu, gelu_tanh or quick_gelu
-    #[arg(long, value_parser = word::<Activation>)]
-    pub activation: Option<Activation>,
-    /// Pooling before the head: cls or mean
-    #[arg(long, value_parser = word::<Pool>)]
-    pub pool: Option<Pool>,
-    /// What the checkpoint is, where its names don't tell: timm-vit, hf-vit, hf-dinov2, clip-vit, hf-clip, hf-siglip, resnet
-    /// or hf-resnet
-    #[arg(long, value_name = "FAMILY")]
-    pub family: Option<String>,
-    /// A .safetensors file with a head [classes, features] to start from, such as CLIP's text embeddings of the classes
-    #[arg(long, value_name = "FILE")]
-    pub head: Option<PathBuf>,
-    /// With --pool mean, a new norm after the mean instead of the one behind the blocks: how MAE is fine-tuned
-    #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
-    pub fc_norm: Option<bool>,
-    /// Scale features to unit length before the head, as CLIP does; a new head then has no bias [default: the checkpoint's]
-    #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
-    pub normalize_features: Option<bool>,
-    /// Height and width of the model's input, in pixels [default: the checkpoint's]
-    #[arg(long, value_name = "PX")]
-    pub image_size: Option<usize>,
-    /// Share of the resized image that the centre crop keeps [default: the checkpoint's]
-    #[arg(long, value_name = "SHARE")]
-    pub crop_pct: Option<f32>,
-    /// center (shorter side, then crop) or squash (both sides) [default: the checkpoint's]
-    #[arg(long, value_parser = word::<CropMode>)]
-    pub crop_mode: Option<CropMode>,
-    /// Subtracted from each channel [default: the checkpoint's]
-    #[arg(long, num_args = 3, value_names = ["R", "G", "B"])]
-    pub mean: Option<Vec<f32>>,
-    /// Divides each channel [default: the checkpoint's]
-    #[arg(long, num_args = 3, value_names = ["R", "G", "B"])]
-    pub std: Option<Vec<f32>>,
-    /// bilinear, bicubic or lanczos [default: the checkpoint's]
-    #[arg(long, value_parser = word::<Interpolation>)]
-    pub interpolation: Option<Interpolation>,
-}
-
-/// A value of an enum by its serde name, so that flags, files and metadata share one spelling.
-pub fn word<T: serde::de::DeserializeOwned>(name: &str) -> Result<T, String> {
-    serde_json::from_value(serde_json::Value::String(name.into())).map_err(|e| e.to_string())
-}
-
-impl ModelArgs {
-    /// What recognising a checkpoint is told.
-    pub fn overrides(&self) -> Overrides {
-        Overrides {
-            heads: self.heads,
-            activation: self.activation,
-            image_size: self.image_size,
-            pool: self.pool,
-            family: self.family.clone(),
-            fc_norm: self.fc_norm.unwrap_or(false),
-            normalize: self.normalize_features,
-            head: self.head.clone(),
-        }
-    }
-
-    /// Whether a flag says how images are made ready.
-    pub fn changes_preprocess(&self) -> bool {
-        let ModelArgs { crop_pct, crop_mode, mean, std, interpolation, .. } = self;
-        crop_pct.is_some() || crop_mode.is_some() || mean.is_some() || std.is_some() || interpolation.is_some()
-    }
-
-    /// The checkpoint's preprocessing with the flags' values.
-    pub fn preprocess(&self, own: &Preprocess) -> Result<Preprocess> {
-        let triple = |flag: &str, values: &Option<Vec<f32>>, own: [f32; 3]| match values {
-            None => Ok(own),
-            Some(v) => <[f32; 3]>::try_from(v.as_slice())
-                .map_err(|_| Error::Usage(format!("--{flag} takes three numbers, one for each channel"))),
-        };
-        let preprocess = Preprocess {
-            image_size: self.image_size.unwrap_or(own.image_size),
-            crop_pct: self.crop_pct.unwrap_or(own.crop_pct),
-            crop_mode: self.crop_mode.unwrap_or(own.crop_mode),
-            interpolation: self.interpolation.unwrap_or(own.interpolation),
-            mean: triple("mean", &self.mean, own.mean)?,
-            std: triple("std", &self.std, own.std)?,
-        };
-        preprocess.validate()?;
-        Ok(preprocess)
-    }
-}
-
-/// The fine-tuning method.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Method {
-    /// Plain fine-tuning.
-    Vanilla,
-    /// Trainable projected gradient method (Tian et al. 2023).
-    Tpgm,
-}
 
 /// Which optimiser updates the weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -151,6 +51,15 @@ pub struct TrainArgs {
     /// Names of the test sets that are in-distribution; the others then count as out-of-distribution
     #[arg(long, value_name = "NAME", num_args = 1..)]
     pub id: Option<Vec<String>>,
+    /// Corrupted copies of the in-distribution test sets as further OOD sets: KIND, KIND:SEVERITY or KIND:A..B, or all
+    #[arg(long, value_name = "KIND[:SEVERITY]", num_args = 1..)]
+    pub corrupt: Option<Vec<String>>,
+    /// On each test set, let the model answer only with classes that the set has images of (ImageNet-A, -R)
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    pub subset: Option<bool>,
+    /// Refuse to start where two splits share an image by content, instead of a warning
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    pub strict_splits: Option<bool>,
     /// Folder that the paths of list files and CSVs are relative to [default: the file's own]
     #[arg(long, value_name = "DIR")]
     pub root: Option<PathBuf>,
@@ -189,7 +98,7 @@ pub struct TrainArgs {
     /// 2000 steps without [default: 65536]
     #[arg(long, value_name = "SCALE")]
     pub loss_scale: Option<f32>,
-    /// sgd or adamw [default: sgd]
+    /// sgd or adamw [default: sgd; adamw with --method spd]
     #[arg(long, value_parser = word::<OptimizerName>)]
     pub optimizer: Option<OptimizerName>,
     /// Learning rate [default: 0.01 for sgd, 0.0001 for adamw]
@@ -201,7 +110,8 @@ pub struct TrainArgs {
     /// Nesterov momentum: true or false [default: true where there is momentum]
     #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
     pub nesterov: Option<bool>,
-    /// Weight decay [default: 0.0005 for sgd, 0.05 for adamw]
+    /// Weight decay [default: 0.0005 for sgd, 0.05 for adamw; 0 for ftp; 1 for spd, whose pull toward the pre-trained weights it
+    /// is]
     #[arg(long)]
     pub weight_decay: Option<f32>,
     /// constant, cosine, cosine-epoch or linear [default: cosine]
@@ -220,7 +130,7 @@ pub struct TrainArgs {
     #[arg(long, value_parser = word::<Augment>)]
     pub augment: Option<Augment>,
     /// What batch norm does in training: train (the batch's statistics, and the running ones move) or frozen (the running
-    /// ones, which stay) [default: train]
+    /// ones, which stay) [default: train; frozen with linear-probe, bitfit and partial]
     #[arg(long, value_parser = word::<BatchNorm>)]
     pub bn: Option<BatchNorm>,
     /// Batches in sorted order, for training and radii alike
@@ -232,35 +142,10 @@ pub struct TrainArgs {
     /// Epochs between two evaluations on the validation images; 0 for only at the end [default: 1]
     #[arg(long, value_name = "N")]
     pub eval_every: Option<u64>,
-    /// vanilla or tpgm [default: tpgm]
-    #[arg(long, value_parser = word::<Method>)]
-    pub method: Option<Method>,
-    /// When radii are learned: every-step or post [default: every-step]
-    #[arg(long, value_parser = word::<Schedule>)]
-    pub schedule: Option<Schedule>,
-    /// How drift is measured: mars or l2 [default: mars with every-step, l2 with post]
-    #[arg(long, value_parser = word::<Norm>)]
-    pub norm: Option<Norm>,
-    /// Steps between two radius updates [default: 1]
-    #[arg(long, value_name = "N")]
-    pub proj_freq: Option<usize>,
-    /// Outer iterations a radius update [default: 1 with every-step, 200 with post]
-    #[arg(long, value_name = "N")]
-    pub max_iters: Option<usize>,
-    /// Adam's learning rate on the radii [default: 0.01]
-    #[arg(long)]
-    pub radius_lr: Option<f32>,
-    /// Images of a radius batch [default: the batch size]
-    #[arg(long, value_name = "N")]
-    pub radius_batch_size: Option<usize>,
-    /// Tensors that have no radius, by name; * and ? stand for any characters [default: whatever has no pre-trained
-    /// counterpart]
-    #[arg(long, value_name = "GLOB", num_args = 1..)]
-    pub exclude: Option<Vec<String>>,
-}
-
-macro_rules! overlay {
-    ($over:ident, $under:ident; $($field:ident),*) => { $( $over.$field = $over.$field.take().or($under.$field); )* };
+    #[command(flatten)]
+    #[serde(flatten)]
+    #[allow(missing_docs)]
+    pub method_args: MethodArgs,
 }
 
 impl TrainArgs {
@@ -277,13 +162,17 @@ impl TrainArgs {
         if over.optimizer.is_some_and(|name| Some(name) != under.optimizer) {
             (under.momentum, under.nesterov) = (None, None);
         }
-        overlay!(over, under; model, train, val, select, test, id, root, class_map, epochs, steps, batch_size, micro_batch, memory_limit,
+        if over.method_args.method.is_some_and(|method| Some(method) != under.method_args.method) {
+            // What another method's defaults made of them.
+            (under.weight_decay, under.bn) = (None, None);
+        }
+        overlay!(over, under; model, train, val, select, test, id, corrupt, subset, strict_splits, root, class_map, epochs, steps, batch_size,
+            micro_batch, memory_limit,
             recompute, precision, loss_scale, optimizer,
             lr, momentum, nesterov, weight_decay, lr_schedule, warmup_steps, clip_norm, label_smoothing, augment, bn,
-            no_shuffle, seed, eval_every, method, schedule, norm, proj_freq, max_iters, radius_lr, radius_batch_size,
-            exclude);
-        let (over, under) = (&mut self.model_args, under.model_args);
-        overlay!(over, under; heads, activation, pool, family, head, fc_norm, normalize_features, image_size, crop_pct, crop_mode, mean, std, interpolation);
+            no_shuffle, seed, eval_every);
+        over.model_args.over(under.model_args);
+        over.method_args.over(under.method_args);
         Ok(self)
     }
 
@@ -292,17 +181,33 @@ impl TrainArgs {
         let need = |value: Option<PathBuf>, flag: &str| {
             value.ok_or_else(|| Error::Usage(format!("--{flag} is missing: give it as a flag or in --config")))
         };
-        let optimizer = self.optimizer.unwrap_or(OptimizerName::Sgd);
+        let method = self.method_args.method.unwrap_or(Method::Tpgm);
+        let is_spd = method == Method::Spd;
+        let usual = if is_spd { OptimizerName::AdamW } else { OptimizerName::Sgd };
+        let optimizer = self.optimizer.unwrap_or(usual);
         let is_sgd = optimizer == OptimizerName::Sgd;
+        if is_spd && is_sgd {
+            return Err(Error::Usage("--method spd is a rule for Adam: use --optimizer adamw".into()));
+        }
+        if method == Method::LinearProbe && self.bn == Some(BatchNorm::Train) {
+            return Err(Error::Usage(
+                "--method linear-probe keeps the features as they are: leave --bn train out".into(),
+            ));
+        }
         // Zeros are what the config.toml of a run with another optimiser has.
         if !is_sgd && (self.momentum.is_some_and(|m| m != 0.0) || self.nesterov == Some(true)) {
             return Err(Error::Usage("--momentum and --nesterov go with --optimizer sgd".into()));
         }
         let momentum = if is_sgd { self.momentum.unwrap_or(0.9) } else { 0.0 };
-        let method = self.method.unwrap_or(Method::Tpgm);
-        let schedule = self.schedule.unwrap_or(Schedule::EveryStep);
-        let post = schedule == Schedule::Post;
         let batch_size = self.batch_size.unwrap_or(64);
+        let lr = self.lr.unwrap_or(if is_sgd { 1e-2 } else { 1e-4 });
+        let bn = if method.freezes_batch_norm() { BatchNorm::Frozen } else { BatchNorm::default() };
+        let weight_decay = match method {
+            Method::Ftp => 0.0,
+            Method::Spd => 1.0,
+            _ if is_sgd => 5e-4,
+            _ => 0.05,
+        };
         let config = TrainConfig {
             model: need(self.model, "model")?,
             train: need(self.train, "train")?,
@@ -310,6 +215,9 @@ impl TrainArgs {
             select: self.select,
             test: self.test.unwrap_or_default(),
             id: self.id.unwrap_or_default(),
+            corrupt: self.corrupt.unwrap_or_default(),
+            subset: self.subset.unwrap_or(false),
+            strict_splits: self.strict_splits.unwrap_or(false),
             root: self.root,
             class_map: self.class_map,
             model_args: self.model_args,
@@ -326,27 +234,20 @@ impl TrainArgs {
             precision: self.precision.unwrap_or_default(),
             loss_scale: self.loss_scale,
             optimizer,
-            lr: self.lr.unwrap_or(if is_sgd { 1e-2 } else { 1e-4 }),
+            lr,
             momentum,
             nesterov: self.nesterov.unwrap_or(momentum > 0.0),
-            weight_decay: self.weight_decay.unwrap_or(if is_sgd { 5e-4 } else { 0.05 }),
+            weight_decay: self.weight_decay.unwrap_or(weight_decay),
             lr_schedule: self.lr_schedule.unwrap_or(LrSchedule::Cosine),
             warmup_steps: self.warmup_steps.unwrap_or(0),
             clip_norm: self.clip_norm.unwrap_or(0.0),
             label_smoothing: self.label_smoothing.unwrap_or(0.0),
             augment: self.augment.unwrap_or(Augment::Crop),
-            bn: self.bn.unwrap_or_default(),
+            bn: self.bn.unwrap_or(bn),
             no_shuffle: self.no_shuffle.unwrap_or(false),
             seed: self.seed.unwrap_or(0),
             eval_every: self.eval_every.unwrap_or(1),
-            method,
-            schedule,
-            norm: self.norm.unwrap_or(if post { Norm::L2 } else { Norm::Mars }),
-            proj_freq: self.proj_freq.unwrap_or(1),
-            max_iters: self.max_iters.unwrap_or(if post { 200 } else { 1 }),
-            radius_lr: self.radius_lr.unwrap_or(1e-2),
-            radius_batch_size: self.radius_batch_size.unwrap_or(batch_size),
-            exclude: self.exclude,
+            method: self.method_args.resolve(batch_size, lr)?,
         };
         config.validate()?;
         Ok(config)
@@ -379,6 +280,9 @@ pub struct TrainConfig {
     pub select: Option<PathBuf>,
     pub test: Vec<String>,
     pub id: Vec<String>,
+    pub corrupt: Vec<String>,
+    pub subset: bool,
+    pub strict_splits: bool,
     pub root: Option<PathBuf>,
     pub class_map: Option<PathBuf>,
     pub epochs: Option<u64>,
@@ -403,14 +307,8 @@ pub struct TrainConfig {
     pub no_shuffle: bool,
     pub seed: u64,
     pub eval_every: u64,
-    pub method: Method,
-    pub schedule: Schedule,
-    pub norm: Norm,
-    pub proj_freq: usize,
-    pub max_iters: usize,
-    pub radius_lr: f32,
-    pub radius_batch_size: usize,
-    pub exclude: Option<Vec<String>>,
+    #[serde(flatten)]
+    pub method: MethodConfig,
     #[serde(flatten)]
     pub model_args: ModelArgs,
 }
@@ -423,13 +321,9 @@ impl TrainConfig {
         positive("batch-size", self.batch_size > 0)?;
         positive("micro-batch", self.micro_batch != MicroBatch::Images(0))?;
         positive("memory-limit", self.memory_limit != Some(0))?;
-        positive("radius-batch-size", self.radius_batch_size > 0)?;
-        positive("proj-freq", self.proj_freq > 0)?;
-        positive("max-iters", self.max_iters > 0)?;
         positive("steps", self.steps != Some(0))?;
         positive("epochs", self.epochs != Some(0))?;
         positive("lr", self.lr > 0.0 && self.lr.is_finite())?;
-        positive("radius-lr", self.radius_lr > 0.0 && self.radius_lr.is_finite())?;
         let in_range = |name: &str, value: f32, ok: bool, range: &str| {
             if ok { Ok(()) } else { Err(Error::Usage(format!("--{name} {value}: it must be {range}"))) }
         };
@@ -447,6 +341,7 @@ impl TrainConfig {
         if self.nesterov && self.momentum == 0.0 {
             return Err(Error::Usage("--nesterov needs a --momentum above 0".into()));
         }
+        self.corruptions()?;
         let names: Vec<&str> = self.tests()?.iter().map(|t| t.0).collect();
         match self.id.iter().find(|name| !names.contains(&name.as_str())) {
             Some(name) => Err(Error::Usage(format!("--id {name}: there is no --test {name}=PATH"))),
@@ -460,6 +355,11 @@ impl TrainConfig {
             .into_iter()
             .map(|(name, path)| Ok((name, path, (!self.id.is_empty()).then(|| self.id.iter().any(|id| id == name)))))
             .collect()
+    }
+
+    /// The corruptions that the test sets are copied with.
+    pub fn corruptions(&self) -> Result<Vec<Corruption>> {
+        corruptions(&self.corrupt, self.test.len())
     }
 
     /// f16 with its loss scaling; none for f32.

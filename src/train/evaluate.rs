@@ -1,9 +1,9 @@
 //! Accuracy, loss and calibration of a model on a data set.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::data::{EvalBatches, ImageCache, Preprocess};
 use crate::error::Result;
@@ -11,6 +11,7 @@ use crate::gpu::{Gpu, Program, View};
 use crate::method::{Learner, Snapshot};
 use crate::model::{Activations, Mode, Model, Phase};
 use crate::ops::Recorder;
+use crate::train::calibration::{self, Bin, Calibration, Logits, or_nan};
 
 /// Whatever gives logits for a batch of images.
 pub trait Classifier {
@@ -80,42 +81,61 @@ impl Classifier for Predictor<'_> {
 }
 
 /// A model's figures on a data set.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Evaluation {
     /// Images.
     pub images: usize,
-    /// Mean cross-entropy.
+    /// Mean cross-entropy, which is the negative log-likelihood.
+    #[serde(deserialize_with = "or_nan")]
     pub loss: f64,
     /// Share of images whose class scores highest.
     pub top1: f64,
     /// Share of images whose class is among the five that score highest.
     pub top5: f64,
     /// Expected calibration error over 15 bins of confidence (Guo et al. 2017, eq. 5).
+    #[serde(deserialize_with = "or_nan")]
     pub ece: f64,
+    /// Mean of Σ_c (p_c − y_c)², 0 to 2.
+    #[serde(deserialize_with = "or_nan")]
+    pub brier: f64,
     /// Images and right ones, by class.
     pub per_class: Vec<(usize, usize)>,
+    /// The reliability diagram: 15 bins of confidence.
+    pub bins: Vec<Bin>,
+    /// The confusion matrix where it is not 0, in order: class, predicted class, images. An image none of whose logits is a
+    /// number has no prediction and is left out.
+    pub confusion: Vec<(u32, u32, u32)>,
+    /// The probabilities' figures at the temperature that was fitted elsewhere, where one was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub calibrated: Option<Calibration>,
 }
 
-/// Adds up an [`Evaluation`] batch by batch.
+/// Adds up an [`Evaluation`] image by image.
 #[derive(Debug)]
-struct Tally {
-    loss: f64,
+pub struct Tally {
     top1: usize,
     top5: usize,
-    /// Images, sum of confidence, right ones; a bin each.
-    bins: [(usize, f64, usize); 15],
     per_class: Vec<(usize, usize)>,
+    confusion: BTreeMap<(u32, u32), u32>,
+    plain: calibration::Tally,
+    calibrated: Option<calibration::Tally>,
 }
 
 impl Tally {
-    fn new(classes: usize) -> Tally {
-        Tally { loss: 0.0, top1: 0, top5: 0, bins: [(0, 0.0, 0); 15], per_class: vec![(0, 0); classes] }
+    /// Of no image yet; with a `temperature`, the probabilities are judged at it as well.
+    pub fn new(classes: usize, temperature: Option<f64>) -> Tally {
+        Tally {
+            top1: 0,
+            top5: 0,
+            per_class: vec![(0, 0); classes],
+            confusion: BTreeMap::new(),
+            plain: calibration::Tally::new(1.0),
+            calibrated: temperature.map(calibration::Tally::new),
+        }
     }
 
-    fn add(&mut self, logits: &[f32], label: usize) {
-        let peak = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        let total: f64 = logits.iter().map(|l| f64::from(l - peak).exp()).sum();
-        self.loss += total.ln() - f64::from(logits[label] - peak);
+    /// Adds an image of the class `label` with its logits `[classes]`.
+    pub fn add(&mut self, logits: &[f32], label: usize) {
         // A tie goes to the lower class, as in an argmax. A NaN loses against nothing: it never counts as right.
         let own = logits[label];
         let ahead = logits.iter().enumerate().filter(|(c, l)| **l > own || (**l == own && *c < label)).count();
@@ -123,29 +143,56 @@ impl Tally {
         let right = ahead == 0;
         self.top1 += usize::from(right);
         self.top5 += usize::from(ahead < 5);
-        let confidence = 1.0 / total;
-        // Bins are open on the left: a confidence of exactly 1/15 lies in the first.
-        let bin = ((confidence * 15.0).ceil() as usize).clamp(1, 15) - 1;
-        self.bins[bin].0 += 1;
-        self.bins[bin].1 += confidence;
-        self.bins[bin].2 += usize::from(right);
         self.per_class[label].0 += 1;
         self.per_class[label].1 += usize::from(right);
-    }
-
-    fn finish(self) -> Evaluation {
-        let images: usize = self.per_class.iter().map(|c| c.0).sum();
-        let n = images as f64;
-        let gap = |(_, confidence, right): &(usize, f64, usize)| (confidence - *right as f64).abs();
-        Evaluation {
-            images,
-            loss: self.loss / n,
-            top1: self.top1 as f64 / n,
-            top5: self.top5 as f64 / n,
-            ece: self.bins.iter().map(gap).sum::<f64>() / n,
-            per_class: self.per_class,
+        if let Some(predicted) = argmax(logits) {
+            *self.confusion.entry((label as u32, predicted as u32)).or_default() += 1;
+        }
+        for tally in std::iter::once(&mut self.plain).chain(&mut self.calibrated) {
+            tally.add(logits, label, right);
         }
     }
+
+    /// The figures.
+    pub fn finish(self) -> Evaluation {
+        let images: usize = self.per_class.iter().map(|c| c.0).sum();
+        let n = images as f64;
+        let Calibration { loss, brier, ece, bins, .. } = self.plain.finish();
+        Evaluation {
+            images,
+            loss,
+            top1: self.top1 as f64 / n,
+            top5: self.top5 as f64 / n,
+            ece,
+            brier,
+            per_class: self.per_class,
+            bins,
+            confusion: self.confusion.into_iter().map(|((label, predicted), n)| (label, predicted, n)).collect(),
+            calibrated: self.calibrated.map(|tally| tally.finish()),
+        }
+    }
+}
+
+/// The class that scores highest, the lowest of equals; `None` where no logit is a number.
+fn argmax(logits: &[f32]) -> Option<usize> {
+    let numbers = logits.iter().enumerate().filter(|(_, l)| !l.is_nan());
+    numbers.reduce(|best, next| if next.1 > best.1 { next } else { best }).map(|(class, _)| class)
+}
+
+/// Passes the logits `[classes]` and the label of every image to `each`.
+fn every_image(
+    model: &mut dyn Classifier,
+    images: &Arc<ImageCache>,
+    preprocess: &Preprocess,
+    classes: usize,
+    mut each: impl FnMut(&[f32], u32),
+) -> Result<()> {
+    for batch in EvalBatches::new(images.clone(), preprocess, model.capacity())? {
+        let batch = batch?;
+        let logits = model.logits(&batch.images, batch.len())?;
+        logits.chunks(classes).zip(&batch.labels).for_each(|(row, label)| each(row, *label));
+    }
+    Ok(())
 }
 
 /// Runs `model` over `images`, whose labels index its `classes` outputs.
@@ -155,15 +202,36 @@ pub fn evaluate(
     preprocess: &Preprocess,
     classes: usize,
 ) -> Result<Evaluation> {
-    let mut tally = Tally::new(classes);
-    for batch in EvalBatches::new(images.clone(), preprocess, model.capacity())? {
-        let batch = batch?;
-        let logits = model.logits(&batch.images, batch.len())?;
-        for (row, label) in logits.chunks(classes).zip(&batch.labels) {
-            tally.add(row, *label as usize);
-        }
-    }
+    evaluate_at(model, images, preprocess, classes, None)
+}
+
+/// [`evaluate`], and the probabilities at `temperature` as well, which must have been fitted on other images.
+pub fn evaluate_at(
+    model: &mut dyn Classifier,
+    images: &Arc<ImageCache>,
+    preprocess: &Preprocess,
+    classes: usize,
+    temperature: Option<f64>,
+) -> Result<Evaluation> {
+    let mut tally = Tally::new(classes, temperature);
+    every_image(model, images, preprocess, classes, |row, label| tally.add(row, label as usize))?;
     Ok(tally.finish())
+}
+
+/// [`evaluate`], and the logits to fit a temperature on.
+pub fn evaluate_to_fit(
+    model: &mut dyn Classifier,
+    images: &Arc<ImageCache>,
+    preprocess: &Preprocess,
+    classes: usize,
+) -> Result<(Evaluation, Logits)> {
+    let (mut tally, mut logits) = (Tally::new(classes, None), Logits::default());
+    every_image(model, images, preprocess, classes, |row, label| {
+        tally.add(row, label as usize);
+        logits.values.extend_from_slice(row);
+        logits.labels.push(label);
+    })?;
+    Ok((tally.finish(), logits))
 }
 
 #[cfg(test)]
@@ -172,7 +240,7 @@ mod tests {
 
     #[test]
     fn figures_are_those_worked_out_by_hand() {
-        let mut tally = Tally::new(6);
+        let mut tally = Tally::new(6, None);
         tally.add(&[2.0, 1.0, 0.0, -1.0, -2.0, -3.0], 0);
         tally.add(&[2.0, 1.0, 0.0, -1.0, -2.0, -3.0], 5);
         tally.add(&[1.0, 1.0, 0.0, 0.0, 0.0, 0.0], 1);
@@ -186,12 +254,46 @@ mod tests {
         let ece = ((2.0 / first - 1.0).abs() + 1.0 / third) / 3.0;
         assert!((e.ece - ece).abs() < 1e-6, "{} {ece}", e.ece);
         assert_eq!(e.per_class[5], (1, 0));
+        assert_eq!(e.confusion, [(0, 0, 1), (1, 0, 1), (5, 0, 1)]);
+        assert_eq!(e.bins.iter().map(|b| b.images).collect::<Vec<_>>(), [0, 0, 0, 0, 1, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0]);
+        assert_eq!((e.bins[9].accuracy, e.bins[4].accuracy, e.calibrated), (0.5, 0.0, None));
+    }
+
+    #[test]
+    fn a_temperature_changes_confidence_and_nothing_else() {
+        let tally = |temperature| {
+            let mut tally = Tally::new(3, temperature);
+            tally.add(&[2.0, 1.0, -1.0], 0);
+            tally.add(&[0.0, 3.0, 2.0], 2);
+            tally.finish()
+        };
+        let (plain, warm) = (tally(None), tally(Some(2.0)));
+        let calibrated = warm.calibrated.clone().unwrap();
+        assert_eq!(Evaluation { calibrated: None, ..warm }, plain);
+        assert_eq!(tally(Some(1.0)).calibrated.unwrap().bins, plain.bins);
+        let nll = |gaps: [f64; 3]| gaps.iter().map(|g| (g / 2.0).exp()).sum::<f64>().ln();
+        let want = (nll([0.0, -1.0, -3.0]) + nll([-2.0, 1.0, 0.0])) / 2.0;
+        assert!((calibrated.loss - want).abs() < 1e-12, "{} {want}", calibrated.loss);
+    }
+
+    #[test]
+    fn figures_come_back_from_their_json() {
+        let mut tally = Tally::new(2, Some(1.5));
+        tally.add(&[f32::NAN, 0.25], 1);
+        tally.add(&[0.5, 0.25], 1);
+        let e = tally.finish();
+        assert_eq!(e.confusion, [(1, 0, 1), (1, 1, 1)]);
+        let text = serde_json::to_string(&e).unwrap();
+        let back: Evaluation = serde_json::from_str(&text).unwrap();
+        assert!(back.loss.is_nan());
+        assert_eq!(serde_json::to_string(&back).unwrap(), text);
     }
 
     #[test]
     fn a_logit_that_is_not_a_number_is_never_right() {
-        let mut tally = Tally::new(2);
+        let mut tally = Tally::new(2, None);
         tally.add(&[f32::NAN, f32::NAN], 0);
-        assert_eq!(tally.finish().top1, 0.0);
+        let e = tally.finish();
+        assert_eq!((e.top1, e.confusion.len()), (0.0, 0));
     }
 }

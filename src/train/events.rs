@@ -1,6 +1,10 @@
 //! What goes into a run besides its configuration, and what comes out of it besides its directory.
 
+use serde_json::{Value, json};
+
+use crate::data::Corruption;
 use crate::method::Memory;
+use crate::train::calibration::Temperature;
 use crate::train::evaluate::Evaluation;
 
 /// What a run tells whoever started it.
@@ -27,6 +31,22 @@ pub enum Event {
     Evaluated(TestResult),
 }
 
+impl Event {
+    /// Tells the temperature that was fitted on the split `set` with the `model` weights, or that there is none.
+    pub fn of_temperature(temperature: Option<Temperature>, set: &str, model: &str) -> Event {
+        match temperature {
+            None => Event::Warning(format!("no temperature: the {model} weights' logits on {set} are not all numbers")),
+            Some(t) => {
+                let what = format!("temperature {:.3}, fitted on {set} with the {model} weights", t.value);
+                match t.doubt(set) {
+                    None => Event::Note(what),
+                    Some(doubt) => Event::Warning(format!("{what}: {doubt}")),
+                }
+            }
+        }
+    }
+}
+
 /// A model's figures on one data set.
 #[derive(Clone, Debug)]
 pub struct TestResult {
@@ -36,8 +56,25 @@ pub struct TestResult {
     pub model: &'static str,
     /// Whether the set is in-distribution, where that was said.
     pub id: Option<bool>,
+    /// What was done to its images.
+    pub corruption: Option<Corruption>,
+    /// The number of classes that answers were held to.
+    pub subset: Option<usize>,
     /// The figures.
     pub evaluation: Evaluation,
+}
+
+impl TestResult {
+    /// Adds to a JSON object how the set was made and read: `corruption` and `severity`, and `subset`, where they apply.
+    pub fn describe(&self, line: &mut Value) {
+        if let Some(corruption) = self.corruption {
+            line["corruption"] = json!(corruption.kind);
+            line["severity"] = json!(corruption.severity());
+        }
+        if let Some(classes) = self.subset {
+            line["subset"] = json!(classes);
+        }
+    }
 }
 
 /// What a finished run came to.

@@ -2,21 +2,31 @@
 //! the loop that ties a learner and a method together.
 
 pub mod blend;
+pub mod calibration;
 pub mod config;
+pub mod corrupted;
 pub mod evaluate;
+pub mod evaluations;
 pub mod events;
 pub mod exclude;
 pub mod fit;
+pub mod leaks;
+pub mod method_args;
+pub mod model_args;
+mod overlay;
+pub mod parts;
 pub mod project;
 pub mod run_dir;
 pub mod schedule;
 pub mod source;
 pub mod splits;
 pub mod state;
+pub mod subset;
 pub mod trainer;
 pub mod tuning;
 pub mod verify;
 
+pub use calibration::{Calibration, Temperature};
 pub use config::TrainConfig;
 pub use evaluate::{Evaluation, Predictor};
 pub use events::{Event, Start, Summary, TestResult};

@@ -11,10 +11,10 @@ use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::method::{BatchNorm, Learner, Memory, Optimizer, Settings, Tpgm, TpgmSettings};
 use crate::ops::sgd::Sgd;
-use crate::train::config::ModelArgs;
 use crate::train::events::Event;
 use crate::train::exclude::excluded;
 use crate::train::fit::{self, MicroBatch};
+use crate::train::model_args::ModelArgs;
 use crate::train::run_dir::RunLog;
 use crate::train::source::Source;
 use crate::train::tuning;
@@ -78,6 +78,15 @@ pub(super) fn anchor(pretrained: &Source, finetuned: &Source) -> Result<(Vec<f32
         let own = known.get(name.as_str()).filter(|(own, _)| *own == shape);
         if own.is_none() && !finetuned.recognised.config.is_head(name) {
             let path = pretrained.checkpoint.path();
+            let (from, to) = (&pretrained.recognised.config, &finetuned.recognised.config);
+            if known.contains_key(name.as_str()) && from.image_size() != to.image_size() {
+                let what = format!(
+                    "its positions are for images of {} pixels, the fine-tuned model's for {}: give --image-size {1}",
+                    from.image_size(),
+                    to.image_size()
+                );
+                return Err(Error::checkpoint(path, what));
+            }
             let what = match known.get(name.as_str()) {
                 Some((own, _)) => format!("tensor {name} has shape {own:?}, the fine-tuned model's {shape:?}"),
                 None => format!("tensor {name} is missing, the fine-tuned model has it"),
@@ -179,7 +188,7 @@ pub fn project(gpu: &Gpu, config: &ProjectConfig, events: &mut dyn FnMut(Event))
         tpgm.outer(&mut learner, &images.images, &images.labels)?;
         let records = tpgm.records(&learner, i + 1 == config.max_iters)?;
         log.outer_losses(&records)?;
-        log.radii(&records, |r| r.iteration)?;
+        log.radii(records.iter().map(|r| (r.iteration, r.radii.as_slice())))?;
         if let Some(bad) = records.iter().find(|r| !r.loss.is_finite()) {
             return Err(Error::Train(format!(
                 "the radius loss of iteration {} is not a finite number: {} was not written; are both checkpoints of \

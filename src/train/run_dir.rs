@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 
 use crate::checkpoint::atomic_write;
 use crate::error::{Error, Result};
-use crate::method::learner::StepRecord;
 use crate::method::tpgm::OuterRecord;
+use crate::method::{RadiusRecord, StepRecord};
 
 /// Files that grow line by line.
 #[derive(Debug)]
@@ -20,14 +20,16 @@ pub struct RunLog {
     tensors: Vec<(String, usize)>,
 }
 
+/// A file that grows by whole lines.
 #[derive(Debug)]
-struct Appender {
+pub(super) struct Appender {
     path: PathBuf,
     file: File,
 }
 
 impl Appender {
-    fn open(path: PathBuf, fresh: bool) -> Result<Appender> {
+    /// Opens `path` to add to it; `fresh` empties it first.
+    pub(super) fn open(path: PathBuf, fresh: bool) -> Result<Appender> {
         let file = OpenOptions::new()
             .create(true)
             .append(!fresh)
@@ -39,7 +41,7 @@ impl Appender {
     }
 
     /// Writes whole lines at once, so that a reader never meets half of one.
-    fn write(&mut self, lines: &str) -> Result<()> {
+    pub(super) fn write(&mut self, lines: &str) -> Result<()> {
         self.file.write_all(lines.as_bytes()).map_err(|e| Error::io(&self.path, "cannot write", e))
     }
 }
@@ -137,13 +139,13 @@ impl RunLog {
         self.metrics.write(&records.iter().map(line).collect::<String>())
     }
 
-    /// A row a tensor and outer iteration; `step` gives the number in the first column.
-    pub fn radii(&mut self, records: &[OuterRecord], step: impl Fn(&OuterRecord) -> u64) -> Result<()> {
+    /// A row a tensor of the radii that were learned at each `step`, the number in the first column.
+    pub fn radii<'r>(&mut self, learned: impl Iterator<Item = (u64, &'r [RadiusRecord])>) -> Result<()> {
         let mut csv = csv::WriterBuilder::new().from_writer(Vec::new());
-        for record in records {
-            for ((name, rows), r) in self.tensors.iter().zip(&record.radii) {
-                let row = (step(record), name, r.radius, r.max_norm, r.active_rows, rows);
-                csv.serialize(row).expect("a row of numbers and a name");
+        for (step, radii) in learned {
+            for ((name, rows), r) in self.tensors.iter().zip(radii) {
+                csv.serialize((step, name, r.radius, r.max_norm, r.active_rows, rows))
+                    .expect("a row of numbers and a name");
             }
         }
         let bytes = csv.into_inner().expect("writing to memory");
@@ -157,7 +159,7 @@ impl RunLog {
 }
 
 /// Rewrites a log with only the lines that `keep` wants; a missing file stays missing.
-fn keep_lines(path: &Path, keep: impl Fn(&str) -> bool) -> Result<()> {
+pub(super) fn keep_lines(path: &Path, keep: impl Fn(&str) -> bool) -> Result<()> {
     let Ok(file) = File::open(path) else { return Ok(()) };
     let mut kept = String::new();
     for line in BufReader::new(file).lines() {
@@ -195,8 +197,14 @@ pub fn create(dir: &Path) -> Result<()> {
 /// The file to resume from.
 pub const STATE: &str = "state.safetensors";
 
+/// What the test sets came to in full.
+pub const EVALUATIONS: &str = "evaluations.jsonl";
+
 /// The variants of products that the run goes by.
 pub const TUNING: &str = "tuning.json";
+
+/// The images that splits share.
+pub const LEAKS: &str = "leaks.csv";
 
 /// `drift.csv`: how far each tensor ended from the anchor.
 pub fn write_drift(path: &Path, step: u64, rows: &[(String, f64, f64, usize)]) -> Result<()> {

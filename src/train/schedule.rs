@@ -61,11 +61,20 @@ pub struct LearningRate {
     pub steps: u64,
     /// Steps of an epoch.
     pub epoch_steps: u64,
+    /// A stage before this one, by a schedule of its own: the rate that it starts from, and its steps, which are the first
+    /// of `steps`.
+    pub probe: Option<(f64, u64)>,
 }
 
 impl LearningRate {
     /// The rate of step `step`, counted from 0.
     pub fn at(&self, step: u64) -> f64 {
+        if let Some((base, steps)) = self.probe {
+            return match step.checked_sub(steps) {
+                None => LearningRate { base, steps, probe: None, ..*self }.at(step),
+                Some(step) => LearningRate { steps: self.steps - steps, probe: None, ..*self }.at(step),
+            };
+        }
         if step < self.warmup_steps {
             return self.base * (step + 1) as f64 / self.warmup_steps as f64;
         }
@@ -89,7 +98,7 @@ mod tests {
     use super::*;
 
     fn rates(schedule: LrSchedule, warmup_steps: u64) -> Vec<f64> {
-        let lr = LearningRate { base: 1.0, schedule, warmup_steps, steps: 8, epoch_steps: 3 };
+        let lr = LearningRate { base: 1.0, schedule, warmup_steps, steps: 8, epoch_steps: 3, probe: None };
         (0..8).map(|s| (lr.at(s) * 1e4).round() / 1e4).collect()
     }
 
@@ -101,5 +110,12 @@ mod tests {
         // (1 + cos(3π/8)) / 2, the same for steps 3 to 5
         assert_eq!(rates(LrSchedule::CosineEpoch, 0)[3..6], [0.6913, 0.6913, 0.6913]);
         assert_eq!(rates(LrSchedule::Cosine, 4)[..5], [0.25, 0.5, 0.75, 1.0, 1.0]);
+    }
+
+    #[test]
+    fn a_probe_has_its_own_schedule() {
+        let (schedule, warmup_steps, probe) = (LrSchedule::Linear, 0, Some((2.0, 4)));
+        let lr = LearningRate { base: 1.0, schedule, warmup_steps, steps: 6, epoch_steps: 3, probe };
+        assert_eq!([0, 1, 2, 3, 4, 5].map(|s| lr.at(s)), [2.0, 1.5, 1.0, 0.5, 1.0, 0.5]);
     }
 }

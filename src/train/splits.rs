@@ -1,11 +1,13 @@
-//! The data sets of a run: opened, labelled by one list of classes, and checked against each other.
+//! The data sets of a run: opened, labelled by one list of classes.
 
 use std::path::Path;
 
-use crate::data::{ClassMap, Dataset, overlaps, same_classes};
+use crate::data::{ClassMap, Dataset, same_classes};
 use crate::error::{Error, Result};
 use crate::train::config::TrainConfig;
+use crate::train::method_args::Method;
 use crate::train::source::Source;
+use crate::train::subset;
 
 /// A test set.
 #[derive(Clone, Debug)]
@@ -51,31 +53,15 @@ impl Splits {
         Ok(Splits { train: train.with_classes(&classes)?, val: val.with_classes(&classes)?, select, tests })
     }
 
-    /// A warning for each pair of splits that share images, by content. Two test sets may: nothing is learned from them.
-    pub fn leaks(&self) -> Result<Vec<String>> {
-        let mut sets: Vec<(&str, &Dataset)> = vec![("train", &self.train), ("val", &self.val)];
-        sets.extend(self.select.as_ref().map(|select| ("select", select)));
-        let learned_from = sets.len();
-        sets.extend(self.tests.iter().map(|t| (t.name.as_str(), &t.images)));
-        let is_test = |name: &str| sets.iter().position(|(set, _)| *set == name).is_some_and(|i| i >= learned_from);
-        let mut pairs: Vec<((String, String), usize, String)> = Vec::new();
-        for overlap in overlaps(&sets)? {
-            let pair = (overlap.first.0, overlap.second.0);
-            if is_test(&pair.0) && is_test(&pair.1) {
-                continue;
-            }
-            match pairs.iter_mut().find(|(names, ..)| *names == pair) {
-                Some((_, count, _)) => *count += 1,
-                None => pairs.push((pair, 1, overlap.second.1.display().to_string())),
-            }
-        }
-        let warning = |((first, second), count, example): ((String, String), usize, String)| {
-            format!(
-                "{count} images of {second} are in {first} as well, such as {example}: results on {second} will flatter, \
-                 remove them from one of the two"
-            )
-        };
-        Ok(pairs.into_iter().map(warning).collect())
+    /// Sentences about what the splits are used for and what classes they have.
+    pub fn notes(&self, config: &TrainConfig) -> Vec<String> {
+        let shared = self.select.is_none() && config.method.name == Method::Tpgm;
+        let shared = shared.then(|| {
+            "radii are learned and the best checkpoint is chosen on the same images (val): --select gives the choice its own"
+                .to_string()
+        });
+        let subsets = self.tests.iter().filter_map(|t| subset::note(&t.name, &t.images, config.subset));
+        shared.into_iter().chain(subsets).collect()
     }
 }
 

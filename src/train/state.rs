@@ -5,7 +5,9 @@ use std::path::Path;
 
 use crate::checkpoint::{Checkpoint, Values, write_safetensors};
 use crate::error::Result;
-use crate::method::{Learner, Tpgm};
+use crate::method::{Learner, Snapshot};
+use crate::ops::mars::RADIUS_WORDS;
+use crate::train::parts::Parts;
 
 /// The metadata's word for it.
 const MICRO_BATCH: &str = "micro-batch";
@@ -23,8 +25,8 @@ pub struct Progress {
     pub best_steps: u64,
 }
 
-/// Writes weights, optimiser state and radii with `progress` to `path`. `setup` identifies the run.
-pub fn save(path: &Path, learner: &Learner, tpgm: Option<&Tpgm>, progress: Progress, setup: &str) -> Result<()> {
+/// Writes weights, optimiser state and what the method keeps with `progress` to `path`. `setup` identifies the run.
+pub fn save(path: &Path, learner: &Learner, parts: &Parts, progress: Progress, setup: &str) -> Result<()> {
     let mut arenas = vec![("w".to_string(), learner.gpu.read::<f32>(&learner.w)?)];
     if learner.stats.len > 0 {
         arenas.push(("stats".into(), learner.gpu.read(&learner.stats)?));
@@ -32,7 +34,18 @@ pub fn save(path: &Path, learner: &Learner, tpgm: Option<&Tpgm>, progress: Progr
     for (i, m) in learner.moments.iter().enumerate() {
         arenas.push((format!("moment{i}"), learner.gpu.read(m)?));
     }
-    let radii = tpgm.map(|t| t.save_radii(learner)).transpose()?;
+    let mut radii = parts.tpgm.as_ref().map(|t| t.save_radii(learner)).transpose()?;
+    if let Some(ftp) = &parts.ftp {
+        radii = Some(ftp.save_radii(learner)?);
+        arenas.push(("w_prev".into(), learner.gpu.read(&ftp.w_prev)?));
+    }
+    if let Some(ema) = &parts.ema {
+        let average = ema.snapshot(learner)?;
+        arenas.push(("average".into(), average.w));
+        if !average.stats.is_empty() {
+            arenas.push(("average_stats".into(), average.stats));
+        }
+    }
     let scale = learner.scale().map(|scale| learner.gpu.read::<u32>(scale)).transpose()?;
     let mut tensors: Vec<(String, Vec<usize>, Values)> =
         arenas.iter().map(|(name, v)| (name.clone(), vec![v.len()], Values::F32(v))).collect();
@@ -62,7 +75,9 @@ pub fn micro_batch(path: &Path) -> Result<usize> {
 }
 
 /// Restores what [`save`] wrote; errors where it belongs to a run set up otherwise.
-pub fn restore(path: &Path, learner: &mut Learner, tpgm: Option<&mut Tpgm>, setup: &str) -> Result<Progress> {
+///
+/// `anchor` is the arena image that the method holds the weights near.
+pub fn restore(path: &Path, learner: &mut Learner, parts: &mut Parts, anchor: &[f32], setup: &str) -> Result<Progress> {
     let file = Checkpoint::open(path)?;
     if file.metadata().get("setup").map(String::as_str) != Some(setup) {
         return Err(file.error(
@@ -78,7 +93,9 @@ pub fn restore(path: &Path, learner: &mut Learner, tpgm: Option<&mut Tpgm>, setu
             Err(file.error(format!("{name} has another length than the model")))
         }
     };
-    let arena = |name: &str| image(name, learner.model.layout().len);
+    let (len, tensors, stats_len) =
+        (learner.model.layout().len, learner.model.layout().params.len(), learner.stats.len);
+    let arena = |name: &str| image(name, len);
     learner.gpu.write(&learner.w, &arena("w")?);
     if learner.stats.len > 0 {
         learner.gpu.write(&learner.stats, &image("stats", learner.stats.len)?);
@@ -91,12 +108,23 @@ pub fn restore(path: &Path, learner: &mut Learner, tpgm: Option<&mut Tpgm>, setu
     else {
         return Err(file.error("progress should have four numbers, and best three"));
     };
-    if let Some(tpgm) = tpgm {
+    let radii = || {
         let radii = file.read_u32("radii")?;
-        if radii.len() != tpgm.mars.radii.len {
-            return Err(file.error("radii has another length than the model's"));
+        match radii.len() == tensors * RADIUS_WORDS {
+            true => Ok(radii),
+            false => Err(file.error("radii has another length than the model's")),
         }
-        tpgm.restore_radii(learner, &radii, iterations);
+    };
+    if let Some(tpgm) = &mut parts.tpgm {
+        tpgm.restore_radii(learner, &radii()?, iterations);
+    }
+    if let Some(ema) = &parts.ema {
+        let stats = if stats_len > 0 { image("average_stats", stats_len)? } else { Vec::new() };
+        ema.restore(learner, &Snapshot { w: arena("average")?, stats, batches });
+    }
+    if let Some(ftp) = &mut parts.ftp {
+        let (radii, w_prev) = (radii()?, arena("w_prev")?);
+        ftp.restore(learner, &radii, &w_prev, anchor, steps)?;
     }
     if let Some(scale) = learner.scale() {
         let words = file.read_u32("loss_scale")?;

@@ -10,18 +10,23 @@ use serde_json::json;
 use crate::data::{Dataset, ImageCache, Loader, LoaderConfig, Preprocess};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
-use crate::method::learner::StepRecord;
-use crate::method::{BatchNorm, Learner, Memory, Schedule, Settings, Snapshot, Tpgm, TpgmSettings};
-use crate::train::config::{Method, TrainConfig};
-use crate::train::evaluate::{Evaluation, evaluate};
+use crate::method::{BatchNorm, Learner, Settings, Snapshot, StepRecord};
+use crate::train::calibration::{Logits, Temperature};
+use crate::train::config::TrainConfig;
+use crate::train::corrupted::{self, Test};
+use crate::train::evaluate::{Evaluation, evaluate_to_fit};
+use crate::train::evaluations::EvaluationLog;
 use crate::train::events::{Event, Start, Summary, TestResult};
 use crate::train::exclude::excluded;
 use crate::train::fit::{self, MicroBatch};
+use crate::train::leaks::Leaks;
+use crate::train::parts::{self, Parts, Stages};
 use crate::train::run_dir::{self, Reached, RunLog};
 use crate::train::schedule::LearningRate;
 use crate::train::source::Source;
 use crate::train::splits::Splits;
 use crate::train::state::{self, Progress};
+use crate::train::subset::{classes_with_images, evaluate_among};
 use crate::train::tuning;
 
 /// Decoded images that the splits of a run keep in memory, each.
@@ -37,8 +42,10 @@ struct Run<'a, 'g> {
     preprocess: &'a Preprocess,
     classes: usize,
     learner: Learner<'g>,
-    tpgm: Option<Tpgm>,
+    parts: Parts,
+    stages: Stages,
     log: RunLog,
+    evaluations: EvaluationLog,
     lr: LearningRate,
     waiting: VecDeque<StepRecord>,
     radius_losses: BTreeMap<u64, f32>,
@@ -62,9 +69,12 @@ pub fn train(
     for note in &source.recognised.notes {
         events(Event::Note(note.clone()));
     }
-    for warning in splits.leaks()? {
-        events(Event::Warning(warning));
+    splits.notes(config).into_iter().for_each(|note| events(Event::Note(note)));
+    let leaks = Leaks::find(&splits)?;
+    if config.strict_splits {
+        leaks.refuse()?;
     }
+    leaks.warnings().into_iter().for_each(|warning| events(Event::Warning(warning)));
     let preprocess = source.recognised.preprocess.clone();
     let model = source.model();
     let start_values = source.snapshot();
@@ -105,66 +115,66 @@ pub fn train(
         let whole = sizes[0];
         sizes.retain(|size| *size == whole || fits(size));
     }
-    let norm = (config.method == Method::Tpgm).then_some(config.norm);
-    let excluded = excluded(config.exclude.as_deref(), &source)?;
-    let (learner, tpgm) = fit::largest(
+    let method = &config.method;
+    let excluded = excluded(method.exclude.as_deref(), &source)?;
+    let (mut learner, mut parts, settings) = fit::largest(
         &sizes,
         limit,
-        |micro_batch| Memory::plan(gpu, &model, &Settings { micro_batch, ..settings }, norm),
+        |micro_batch| parts::plan(gpu, &model, &Settings { micro_batch, ..settings }, method),
         |memory| {
             events(Event::Note(format!("{}: {memory}", gpu.info.name)));
             events(Event::Planned(*memory));
             let settings = Settings { micro_batch: memory.micro_batch, ..settings };
-            let learner = Learner::new(gpu, model.clone(), &start_values, settings)?;
-            let tpgm_settings = norm.map(|norm| TpgmSettings {
-                norm,
-                radius_lr: config.radius_lr,
-                max_iters: config.max_iters,
-                proj_freq: config.proj_freq,
-            });
-            let tpgm = tpgm_settings.map(|s| Tpgm::new(&learner, &start_values.w, &excluded, s)).transpose()?;
-            Ok((learner, tpgm))
+            let mut learner = Learner::new(gpu, model.clone(), &start_values, settings)?;
+            let parts = Parts::new(&mut learner, &start_values, &excluded, method, config.weight_decay)?;
+            Ok((learner, parts, settings))
         },
     )?;
     if start.tune && !start.resume {
         tuning::tune(gpu, &learner.untuned()?, events)?;
     }
     learner.check_batch(fit::smallest_pass(&splits.train, &train_config, learner.capacity()))?;
-    if config.bn == BatchNorm::Frozen && learner.stats.len == 0 {
+    if config.bn == BatchNorm::Frozen && learner.stats.len == 0 && !method.name.freezes_batch_norm() {
         return Err(Error::Usage("--bn frozen is for models with batch norm, this one has none".into()));
     }
     let epoch_steps = epoch_steps(&splits.train, &train_config);
     let steps = config.steps.unwrap_or_else(|| config.epochs.unwrap_or(1) * epoch_steps);
+    let stages = Stages::new(&learner, &settings, &source.recognised.config, &excluded, method, steps)?;
+    for note in parts::notes(config, &stages) {
+        events(Event::Note(note));
+    }
     let lr = LearningRate {
         base: config.lr,
         schedule: config.lr_schedule,
         warmup_steps: config.warmup_steps,
         steps,
         epoch_steps,
+        probe: method.probe_lr.zip(stages.probe_steps()),
     };
     // Only now: a run that can't start leaves no folder behind.
     run_dir::create(out)?;
     let config_path = out.join("config.toml");
     let setup = config.to_toml();
-    let mut tpgm = tpgm;
-    let mut learner = learner;
     let progress = if start.resume {
-        state::restore(&state_path, &mut learner, tpgm.as_mut(), &setup)?
+        state::restore(&state_path, &mut learner, &mut parts, &start_values.w, &setup)?
     } else {
         Progress::default()
     };
+    let (since, stage) = stages.at(progress.steps, &learner);
+    learner.begin(stage, since)?;
     crate::checkpoint::atomic_write(&config_path, setup.as_bytes())?;
     tuning::write_choices(gpu, &out.join(run_dir::TUNING))?;
-    let tensors = tpgm.as_ref().map_or(Vec::new(), |t| {
-        t.projected.iter().map(|i| (learner.model.layout().params[*i].name.clone(), t.mars.rows[*i])).collect()
-    });
-    let post = config.schedule == Schedule::Post;
+    leaks.write(&out.join(run_dir::LEAKS))?;
+    let layout = learner.model.layout();
+    let tensors = parts.radii().into_iter().map(|(t, rows)| (layout.params[t].name.clone(), rows)).collect();
+    let post = method.is_post();
     let reached = start.resume.then_some(Reached {
         steps: progress.steps,
         radii: if post { progress.iterations } else { progress.steps },
         done: progress.steps == steps,
     });
     let log = RunLog::open(&out.join("metrics.jsonl"), &out.join("radii.csv"), tensors, reached)?;
+    let evaluations = EvaluationLog::open(out.join(run_dir::EVALUATIONS), &source.classes()?, start.resume)?;
 
     let mut run = Run {
         config,
@@ -173,8 +183,10 @@ pub fn train(
         preprocess: &preprocess,
         classes: source.recognised.config.classes(),
         learner,
-        tpgm,
+        parts,
+        stages,
         log,
+        evaluations,
         lr,
         waiting: VecDeque::new(),
         radius_losses: BTreeMap::new(),
@@ -206,16 +218,16 @@ impl Run<'_, '_> {
         let (train_images, val_images) = (cache(&splits.train), cache(&splits.val));
         let select = splits.select.as_ref().map_or(val_images.clone(), cache);
         let select_name = if splits.select.is_some() { "select" } else { "val" };
-        let tests: Vec<(String, Option<bool>, Arc<ImageCache>)> =
-            splits.tests.iter().map(|t| (t.name.clone(), t.id, cache(&t.images))).collect();
+        let tests = splits.tests.iter().map(|t| (t.name.clone(), t.id, cache(&t.images))).collect();
+        let tests = corrupted::with_copies(tests, &self.config.corruptions()?);
 
         let mut summary = Summary::default();
         if start.baseline && progress.steps == 0 && self.source.recognised.initialised.is_empty() {
-            self.test(&tests, "pretrained", 0, &mut summary)?;
+            self.test(&tests, "pretrained", 0, None, &mut summary)?;
         }
 
         let config = self.config;
-        let post = config.schedule == Schedule::Post && self.tpgm.is_some();
+        let post = config.method.is_post();
         let mut train = Loader::with_cache(
             train_images,
             self.preprocess,
@@ -230,8 +242,14 @@ impl Run<'_, '_> {
         for step in first..self.lr.steps {
             let batch = train.next()?;
             images += batch.len();
+            if step > first
+                && let (since, stage) = self.stages.at(step, &self.learner)
+                && since == step
+            {
+                self.learner.begin(stage, since)?;
+            }
             self.learner.step(&batch.images, &batch.labels, self.lr.at(step))?;
-            if let (Some(tpgm), false) = (&mut self.tpgm, post) {
+            if let (Some(tpgm), false) = (&mut self.parts.tpgm, post) {
                 if tpgm.is_due(step) {
                     for _ in 0..tpgm.max_iters() {
                         let batch = radius.as_mut().expect("radii have a loader").next()?;
@@ -239,6 +257,12 @@ impl Run<'_, '_> {
                     }
                 }
                 tpgm.apply(&mut self.learner)?;
+            }
+            if let Some(ftp) = &mut self.parts.ftp {
+                ftp.note_step(&self.learner);
+            }
+            if let Some(ema) = &self.parts.ema {
+                ema.update(&mut self.learner)?;
             }
             self.flush(false)?;
             let rate = images as f64 / (started.elapsed().as_secs_f64() - evaluating).max(1e-9);
@@ -250,13 +274,11 @@ impl Run<'_, '_> {
             if !last && every > 0 && (step + 1).is_multiple_of(every) {
                 let paused = Instant::now();
                 self.flush(true)?;
-                let evaluation = self.log_evaluation(select_name, &select, step + 1)?;
-                if !post {
-                    self.note_best(&evaluation, &mut progress, &mut best)?;
-                }
-                progress.steps = self.learner.steps;
-                progress.iterations = self.tpgm.as_ref().map_or(0, |t| t.iterations);
-                state::save(state_path, &self.learner, self.tpgm.as_ref(), progress, setup)?;
+                self.averaged(|run| {
+                    let (evaluation, _) = run.log_evaluation(select_name, &select, step + 1)?;
+                    if post { Ok(()) } else { run.note_best(&evaluation, &mut progress, &mut best) }
+                })?;
+                self.save_state(&mut progress, state_path, setup)?;
                 evaluating += paused.elapsed().as_secs_f64();
             }
         }
@@ -265,34 +287,63 @@ impl Run<'_, '_> {
         }
         self.flush(true)?;
         let steps = self.learner.steps;
-        let evaluation = self.log_evaluation(select_name, &select, steps)?;
-        self.note_best(&evaluation, &mut progress, &mut best)?;
+        let logits = self.averaged(|run| {
+            let (evaluation, logits) = run.log_evaluation(select_name, &select, steps)?;
+            run.note_best(&evaluation, &mut progress, &mut best)?;
+            Ok(logits)
+        })?;
         summary.seconds = started.elapsed().as_secs_f64();
         summary.steps = steps;
 
+        self.save_state(&mut progress, state_path, setup)?;
+        if let Some(ema) = &self.parts.ema {
+            let average = ema.snapshot(&self.learner)?;
+            self.learner.load(&average);
+        }
         let values = self.learner.snapshot()?;
         self.source.save(&self.out.join("last.safetensors"), &values)?;
-        progress.steps = steps;
-        progress.iterations = self.tpgm.as_ref().map_or(0, |t| t.iterations);
-        state::save(state_path, &self.learner, self.tpgm.as_ref(), progress, setup)?;
         self.write_drift(anchor, &values.w)?;
-        self.test(&tests, "last", steps, &mut summary)?;
-        if start.best && progress.best_steps != steps {
+        if !tests.is_empty() {
+            let temperature = Temperature::fit(&logits);
+            (self.events)(Event::of_temperature(temperature, select_name, "last"));
+            self.test(&tests, "last", steps, temperature, &mut summary)?;
+        }
+        if start.best && progress.best_steps != steps && !tests.is_empty() {
             let values = match best {
                 Some(values) => values,
                 None => Source::open(&self.out.join("best.safetensors"), &config.model_args.overrides())?.snapshot(),
             };
             self.learner.load(&values);
-            self.test(&tests, "best", progress.best_steps, &mut summary)?;
+            let (_, logits) = evaluate_to_fit(&mut self.learner, &select, self.preprocess, self.classes)?;
+            let temperature = Temperature::fit(&logits);
+            (self.events)(Event::of_temperature(temperature, select_name, "best"));
+            self.test(&tests, "best", progress.best_steps, temperature, &mut summary)?;
         }
         Ok(summary)
     }
 
+    /// Does `what` at the averaged weights, where there are any.
+    fn averaged<T>(&mut self, what: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
+        let Some(ema) = &self.parts.ema else { return what(self) };
+        let (own, average) = (self.learner.snapshot()?, ema.snapshot(&self.learner)?);
+        self.learner.load(&average);
+        let done = what(self);
+        self.learner.load(&own);
+        done
+    }
+
+    /// Saves what the run goes on from when it is resumed.
+    fn save_state(&self, progress: &mut Progress, path: &Path, setup: &str) -> Result<()> {
+        progress.steps = self.learner.steps;
+        progress.iterations = self.parts.iterations();
+        state::save(path, &self.learner, &self.parts, *progress, setup)
+    }
+
     /// The post-hoc recipe at the end of fine-tuning. A resumed run that has been through it is not projected again.
     fn learn_radii(&mut self, radius: &mut Loader) -> Result<()> {
-        let iterations = self.config.max_iters as u64;
+        let iterations = self.config.method.max_iters as u64;
         let (mut images, started) = (0, Instant::now());
-        while let Some(tpgm) = self.tpgm.as_mut().filter(|t| t.iterations < iterations) {
+        while let Some(tpgm) = self.parts.tpgm.as_mut().filter(|t| t.iterations < iterations) {
             if tpgm.iterations == 0 {
                 (self.events)(Event::Note("learning the radii at the fine-tuned weights".into()));
             }
@@ -311,14 +362,14 @@ impl Run<'_, '_> {
     }
 
     fn radius_loader(&self, images: &Arc<ImageCache>, start_batch: u64) -> Result<Option<Loader>> {
-        if self.tpgm.is_none() {
+        if self.parts.tpgm.is_none() {
             return Ok(None);
         }
         let config = LoaderConfig {
-            batch_size: self.config.radius_batch_size,
+            batch_size: self.config.method.radius_batch_size,
             shuffle: !self.config.no_shuffle,
             seed: self.config.seed ^ RADIUS_STREAM,
-            drop_last: !self.config.no_shuffle && images.dataset().items.len() > self.config.radius_batch_size,
+            drop_last: !self.config.no_shuffle && images.dataset().items.len() > self.config.method.radius_batch_size,
             start_batch,
             ..LoaderConfig::default()
         };
@@ -328,16 +379,20 @@ impl Run<'_, '_> {
     /// Writes the figures that have arrived; with `wait`, all. Stops the run at the first that is not a number.
     fn flush(&mut self, wait: bool) -> Result<()> {
         self.waiting.extend(self.learner.records(wait)?);
-        let post = self.config.schedule == Schedule::Post;
-        if let Some(tpgm) = &mut self.tpgm {
+        let post = self.config.method.is_post();
+        if let Some(ftp) = &mut self.parts.ftp {
+            let records = ftp.records(&self.learner, wait)?;
+            self.log.radii(records.iter().map(|(step, radii)| (*step, radii.as_slice())))?;
+        }
+        if let Some(tpgm) = &mut self.parts.tpgm {
             let records = tpgm.records(&self.learner, wait)?;
             self.outer_seen += records.len() as u64;
             if post {
                 self.log.outer_losses(&records)?;
-                self.log.radii(&records, |r| r.iteration)?;
+                self.log.radii(records.iter().map(|r| (r.iteration, r.radii.as_slice())))?;
             } else {
                 // An outer iteration runs when its step has been counted already.
-                self.log.radii(&records, |r| r.step - 1)?;
+                self.log.radii(records.iter().map(|r| (r.step - 1, r.radii.as_slice())))?;
                 self.radius_losses.extend(records.iter().map(|r| (r.step - 1, r.loss)));
             }
             if let Some(bad) = records.iter().find(|r| !r.loss.is_finite()) {
@@ -347,8 +402,8 @@ impl Run<'_, '_> {
             }
         }
         // A step's line waits for the radius loss that belongs into it.
-        let (freq, iters) = (self.config.proj_freq as u64, self.config.max_iters as u64);
-        let needs_radius = self.tpgm.is_some() && !post;
+        let (freq, iters) = (self.config.method.proj_freq as u64, self.config.method.max_iters as u64);
+        let needs_radius = self.parts.tpgm.is_some() && !post;
         let ready = |step: u64| !needs_radius || self.outer_seen >= (step / freq + 1) * iters;
         let count = self.waiting.iter().take_while(|r| ready(r.step)).count();
         let records: Vec<StepRecord> = self.waiting.drain(..count).collect();
@@ -380,12 +435,19 @@ impl Run<'_, '_> {
         Error::Train(format!("{what} is not a finite number; {kept}: try a lower --lr, --warmup-steps or --clip-norm"))
     }
 
-    fn log_evaluation(&mut self, name: &str, images: &Arc<ImageCache>, steps: u64) -> Result<Evaluation> {
-        let evaluation = evaluate(&mut self.learner, images, self.preprocess, self.classes)?;
-        let result = TestResult { name: name.into(), model: "last", id: None, evaluation: evaluation.clone() };
+    fn log_evaluation(&mut self, name: &str, images: &Arc<ImageCache>, steps: u64) -> Result<(Evaluation, Logits)> {
+        let (evaluation, logits) = evaluate_to_fit(&mut self.learner, images, self.preprocess, self.classes)?;
+        let result = TestResult {
+            name: name.into(),
+            model: "last",
+            id: None,
+            corruption: None,
+            subset: None,
+            evaluation: evaluation.clone(),
+        };
         self.log.metric(&self.line(&result, steps, false))?;
         (self.events)(Event::Evaluated(result));
-        Ok(evaluation)
+        Ok((evaluation, logits))
     }
 
     /// A line of `metrics.jsonl` about an evaluation after `steps` steps.
@@ -400,7 +462,12 @@ impl Run<'_, '_> {
             "top1": e.top1,
             "top5": e.top5,
             "ece": e.ece,
+            "brier": e.brier,
         });
+        if let Some(c) = &e.calibrated {
+            line["temperature"] = json!(c.temperature);
+            line["calibrated"] = json!({"loss": c.loss, "ece": c.ece, "brier": c.brier});
+        }
         if is_final {
             line["final"] = json!(true);
             line["model"] = json!(result.model);
@@ -411,6 +478,7 @@ impl Run<'_, '_> {
                 line["kind"] = json!(if id { "id" } else { "ood" });
             }
         }
+        result.describe(&mut line);
         line
     }
 
@@ -429,15 +497,21 @@ impl Run<'_, '_> {
 
     fn test(
         &mut self,
-        tests: &[(String, Option<bool>, Arc<ImageCache>)],
+        tests: &[Test],
         model: &'static str,
         steps: u64,
+        temperature: Option<Temperature>,
         summary: &mut Summary,
     ) -> Result<()> {
+        let temperature = temperature.map(|t| t.value);
         for (name, id, images) in tests {
-            let evaluation = evaluate(&mut self.learner, images, self.preprocess, self.classes)?;
-            let result = TestResult { name: name.clone(), model, id: *id, evaluation };
+            let among = self.config.subset;
+            let evaluation =
+                evaluate_among(&mut self.learner, images, self.preprocess, self.classes, among, temperature)?;
+            let (corruption, subset) = (images.corruption(), among.then(|| classes_with_images(images.dataset())));
+            let result = TestResult { name: name.clone(), model, id: *id, corruption, subset, evaluation };
             self.log.metric(&self.line(&result, steps, true))?;
+            self.evaluations.write(&result)?;
             (self.events)(Event::Evaluated(result.clone()));
             summary.tests.push(result);
         }

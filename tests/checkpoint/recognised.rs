@@ -179,9 +179,9 @@ fn timms_config_gives_preprocessing_pooling_activation_and_classes() {
     let recognised = model.recognise(Some(flat), &Overrides::default()).unwrap();
     assert_eq!((recognised.preprocess.mean, recognised.preprocess.crop_pct), ([0.1, 0.2, 0.3], 1.0));
     assert_eq!(recognised.classes, Some(names(&["ant", "bee", "cat"])));
-    let odd = r#"{"pretrained_cfg": {"mean": [0, 0, 0], "crop_mode": "border", "input_size": [3, 12, 12]}}"#;
+    let odd = r#"{"pretrained_cfg": {"mean": [0, 0, 0], "crop_mode": "stretch", "input_size": [3, 12, 12]}}"#;
     let notes = model.recognise(Some(odd), &Overrides::default()).unwrap().notes.join("\n");
-    for what in ["crop_mode border", "does not give std, interpolation, crop_pct", "config.json says 12 pixels"] {
+    for what in ["crop_mode stretch", "does not give std, interpolation, crop_pct", "config.json says 12 pixels"] {
         assert!(notes.contains(what), "{what}: {notes}");
     }
 
@@ -322,7 +322,8 @@ fn parts_that_change_the_result_are_refused_and_others_ignored() {
     for (name, what) in [
         ("blocks.0.attn.q_norm.weight", "query-key normalisation"),
         ("blocks.1.attn.k_norm.weight", "query-key normalisation"),
-        ("blocks.0.mlp.w12.weight", "SwiGLU"),
+        ("blocks.0.mlp.w12.weight", "belongs to a part that a timm ViT does not have"),
+        ("blocks.0.mlp.fc1_g.weight", "SwiGLU in two tensors"),
         ("blocks.0.attn.q_bias", "belongs to a part that a timm ViT does not have"),
         ("patch_embed.norm.weight", "norm in the patch embedding"),
     ] {

@@ -33,7 +33,8 @@ fn plain_fine_tuning_leaves_a_run_directory() {
     let table: Vec<&str> = out.lines().collect();
     assert!(table[0].starts_with("top-1 %") && table[0].ends_with("OOD mean"), "{out}");
     assert!(table[1].starts_with("pretrained") && table[2].starts_with("last"), "{out}");
-    for file in ["config.toml", "metrics.jsonl", "radii.csv", "drift.csv", "state.safetensors", "report.html"] {
+    let files = ["metrics.jsonl", "evaluations.jsonl", "radii.csv", "drift.csv", "state.safetensors", "report.html"];
+    for file in files.into_iter().chain(["config.toml"]) {
         assert!(!space.bytes(&format!("run/{file}")).is_empty(), "{file} is empty");
     }
     assert_eq!(space.text("run/radii.csv"), "step,tensor,radius,max_norm,active_rows,rows\n");
@@ -59,6 +60,42 @@ fn plain_fine_tuning_leaves_a_run_directory() {
     for model in ["best", "last"] {
         assert!(space.ok(&format!("inspect run/{model}.safetensors")).contains("blue, green, red"));
     }
+}
+
+/// Test sets in full, at a temperature that they have no say in.
+#[test]
+fn final_evaluations_are_kept_in_full() {
+    let space = Space::new();
+    let train = with(TRAIN, "--epochs 3 --lr 0.05 --test id=test ood=train --id id");
+    space.ok(&format!("{train} --out run"));
+    let lines = space.lines("run/evaluations.jsonl");
+    assert_eq!(lines[0], serde_json::json!({"classes": ["blue", "green", "red"]}));
+    let metrics = space.lines("run/metrics.jsonl");
+    let finals: Vec<&Value> = metrics.iter().filter(|line| line["final"] == true).collect();
+    assert_eq!(lines.len(), 1 + finals.len());
+    for (line, metric) in lines[1..].iter().zip(&finals) {
+        for (key, other) in
+            [("set", "eval"), ("model", "model"), ("kind", "kind"), ("top1", "top1"), ("brier", "brier")]
+        {
+            assert_eq!(line[key], metric[other], "{key}");
+        }
+        assert_eq!(line["calibrated"].is_null(), line["model"] == "pretrained");
+        assert_eq!(line["calibrated"]["temperature"], metric["temperature"]);
+        assert_eq!(line["calibrated"]["ece"], metric["calibrated"]["ece"]);
+    }
+    let last = lines.iter().find(|l| l["model"] == "last" && l["set"] == "id").unwrap();
+    let model = "eval --model run/last.safetensors";
+    let again = space.json(&format!("{model} --data id=test --calibrate val=val"));
+    let (a, b) = (&last["calibrated"], &again[0]["calibrated"]);
+    assert!((a["temperature"].as_f64().unwrap() / b["temperature"].as_f64().unwrap() - 1.0).abs() < 1e-3, "{a} {b}");
+    let page = space.text("run/report.html");
+    assert!(page.contains("Reliability on id") && page.contains("Confusion matrix on ood"));
+
+    // --select has the say where there is one.
+    space.ok(&format!("{train} --select test --out chosen"));
+    let chosen = space.lines("chosen/evaluations.jsonl");
+    let own = chosen.iter().find(|l| l["model"] == "last" && l["set"] == "id").unwrap();
+    assert!(own["calibrated"]["loss"].as_f64().unwrap() <= own["loss"].as_f64().unwrap() + 1e-9, "{own}");
 }
 
 #[test]

@@ -163,3 +163,59 @@ fn a_class_map_says_which_folder_is_which_output() {
     let train = "finetune --model m.safetensors --train subset --val subset --out run --class-map other.txt";
     space.fails(1, train, &["other.txt", "\"n05\"", "not in this map"]);
 }
+
+#[test]
+fn eval_tells_what_is_taken_for_what() {
+    let space = Space::new();
+    let json = space.json("eval --model m.safetensors --data t=test v=val --confusion c.csv");
+    let mut rows = space.rows("c.csv").into_iter();
+    assert!(space.text("c.csv").starts_with("data,class,predicted,images\n"));
+    for set in json.as_array().unwrap() {
+        let (mut images, mut right) = (0, 0);
+        for cell in set["confusion"].as_array().unwrap() {
+            let row = rows.next().unwrap();
+            let want = [&set["data"], &cell["class"], &cell["predicted"], &cell["images"]];
+            assert_eq!(row, want.map(|v| v.as_str().map_or_else(|| v.to_string(), String::from)));
+            let n = cell["images"].as_u64().unwrap();
+            images += n;
+            right += if cell["class"] == cell["predicted"] { n } else { 0 };
+        }
+        assert_eq!(images, 12);
+        assert!((set["top1"].as_f64().unwrap() - right as f64 / 12.0).abs() < 1e-12, "{set}");
+        let bins = set["bins"].as_array().unwrap();
+        assert_eq!((bins.len(), bins.iter().map(|b| b["images"].as_u64().unwrap()).sum::<u64>()), (15, 12));
+    }
+    assert!(rows.next().is_none());
+    space.fails(1, "eval --model m.safetensors --data t=test --confusion nowhere/c.csv", &["nowhere", "cannot"]);
+}
+
+#[test]
+fn eval_fits_a_temperature_on_one_set_and_judges_the_others_at_it() {
+    let space = Space::new();
+    let plain = space.json("eval --model m.safetensors --data t=test v=val");
+    let json = space.json("eval --model m.safetensors --data t=test --calibrate v=val");
+    assert_eq!(json.as_array().unwrap().len(), 1, "the set that is fitted on is not reported");
+    let mut t = json[0].clone();
+    let calibrated = t.as_object_mut().unwrap().remove("calibrated").unwrap();
+    assert_eq!(t, plain[0], "a temperature changes nothing else");
+    let temperature = calibrated["temperature"].as_f64().unwrap();
+    assert!((0.05..=20.0).contains(&temperature));
+
+    // The loss at it, from the logits themselves.
+    space.ok(&format!("{PREDICT} --data test --logits l.safetensors"));
+    let scaled = |row: &Vec<f32>| row.iter().map(|l| l / temperature as f32).collect::<Vec<f32>>();
+    let rows = logits(&space, "l.safetensors", 12);
+    let loss: f64 = rows.iter().enumerate().map(|(i, row)| -softmax(&scaled(row))[i / 4].ln() / 12.0).sum();
+    assert!((calibrated["loss"].as_f64().unwrap() - loss).abs() < 1e-5, "{calibrated}, expected a loss of {loss}");
+
+    // On the set that it was fitted on, it is no worse than none; and that this is the same set is told.
+    let (out, err) = space.run("eval --model m.safetensors --data again=val --calibrate v=val --json");
+    assert!(err.contains("warning: v and again share images"), "{err}");
+    let again: Value = serde_json::from_str(&out).unwrap();
+    let at_it = again[0]["calibrated"]["loss"].as_f64().unwrap();
+    assert!(at_it <= again[0]["loss"].as_f64().unwrap(), "{again}");
+
+    let text = space.ok("eval --model m.safetensors --data t=test --calibrate v=val");
+    assert!(text.contains("ECE at T") && text.contains("temperature T = ") && text.contains("fitted on v"), "{text}");
+    space.fails(2, "eval --model m.safetensors --data t=test --calibrate t=val", &["two data sets are called t"]);
+}

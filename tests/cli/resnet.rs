@@ -102,7 +102,6 @@ fn clips_resnet_goes_through_every_command() {
     safetensors::serialize_to_file(all, None, &space.path("clip.safetensors")).unwrap();
 
     space.fails(1, "inspect clip.safetensors", &["clip.safetensors", "width 40", "--heads"]);
-    space.fails(1, &with(TRAIN, "--model clip.safetensors --heads 4 --image-size 32 --out run"), &["--image-size 64"]);
     space.fails(1, "eval --model clip.safetensors --heads 4 --data test", &["no head"]);
     let inspected = space.ok("inspect clip.safetensors --heads 4");
     assert!(inspected.contains("CLIP ResNet") && inspected.contains("logit_scale"), "{inspected}");
@@ -142,4 +141,22 @@ fn clips_resnet_goes_through_every_command() {
     let projected = space.tensors("c.safetensors");
     assert_eq!(projected["head.weight"], after["head.weight"]);
     assert_ne!(projected["visual.attnpool.v_proj.weight"], after["visual.attnpool.v_proj.weight"]);
+}
+
+/// Trained at another size than it came with: its anchor's positions have to be resized as well, which is said where it is not.
+#[test]
+fn clips_resnet_is_projected_at_another_image_size() {
+    let space = Space::new();
+    std::fs::copy(crate::common::fixture_path("clip_resnet"), space.path("clip.safetensors")).unwrap();
+    let flags = "--model clip.safetensors --heads 4 --image-size 96 --steps 1 --lr 0.001 --out run";
+    let (_, said) = space.run(&with(TRAIN, flags));
+    assert!(said.contains("positions resized from 2 x 2 (64 pixels) to 3 x 3 (96 pixels)"), "{said}");
+    let saved = space.bytes("run/last.safetensors");
+    let saved = safetensors::SafeTensors::deserialize(&saved).unwrap();
+    assert_eq!(saved.tensor("visual.attnpool.positional_embedding").unwrap().shape(), [10, 40]);
+    let project = "project --pretrained clip.safetensors --heads 4 --finetuned run/last.safetensors --val val \
+                   --max-iters 1 --out c.safetensors";
+    let parts = ["clip.safetensors: its positions are for images of 64 pixels", "for 96: give --image-size 96"];
+    space.fails(1, project, &parts);
+    space.ok(&format!("{project} --image-size 96"));
 }

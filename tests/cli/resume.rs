@@ -8,8 +8,15 @@ use crate::{Space, with};
 
 const TRAIN: &str = "finetune --model m.safetensors --train train --val val --test t=test --epochs 30 --batch-size 6 \
                      --augment crop --lr 0.02";
-const FILES: [&str; 6] =
-    ["metrics.jsonl", "radii.csv", "drift.csv", "last.safetensors", "best.safetensors", "state.safetensors"];
+const FILES: [&str; 7] = [
+    "metrics.jsonl",
+    "evaluations.jsonl",
+    "radii.csv",
+    "drift.csv",
+    "last.safetensors",
+    "best.safetensors",
+    "state.safetensors",
+];
 
 /// Runs `line` and kills it as soon as there is a state to resume from and `file` has more than `lines` lines.
 fn run_and_kill(space: &Space, line: &str, file: &str, lines: usize) {

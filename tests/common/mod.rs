@@ -27,7 +27,7 @@ pub fn with_every_tile(test: impl Fn(&Gpu)) {
     let wanted = std::env::var("TPGM_TEST_ADAPTER").ok();
     for tile in Tile::ALL {
         let gpu = Gpu::open(wanted.as_deref(), true).unwrap_or_else(|e| panic!("{e}"));
-        if tile.is_direct() && !gpu.has_wide_subgroups() {
+        if !gpu.runs(tile) {
             continue;
         }
         gpu.force_variant(Some(Variant { tile, split: 1 }));

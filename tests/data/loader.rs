@@ -62,7 +62,7 @@ fn random_crops_stay_inside_and_in_range() {
 }
 
 /// Seven images in two classes.
-fn seven() -> (TempDir, Dataset) {
+pub(super) fn seven() -> (TempDir, Dataset) {
     let names = ["grey8.png", "rgb8.png", "rgba8.png", "landscape.png", "portrait.png", "tiny.png", "grey.jpg"];
     let files: Vec<String> = (0..7).map(|i| format!("{}/{i}.png", if i < 4 { "a" } else { "b" })).collect();
     let dir = tree(&files.iter().map(String::as_str).zip(names).collect::<Vec<_>>());

@@ -162,6 +162,32 @@ fn gelu_agrees_with_pytorch() {
 }
 
 #[test]
+fn swiglu_agrees_with_pytorch() {
+    let fixture = ops_fixture();
+    let get = |key: &str| fixture.f32(&format!("swiglu.{key}"));
+    let [inp, dout, out, dinp] = ["inp", "dout", "out", "dinp"].map(get);
+    let shape = fixture.shape("swiglu.out");
+    let (rows, cols) = (shape[0], shape[1]);
+    let (mut got, mut grad) = (vec![0.0; out.len()], vec![0.0; inp.len()]);
+    cpu::swiglu::forward(&mut got, &wide(&inp), rows, cols);
+    cpu::swiglu::backward(&mut grad, &wide(&dout), &wide(&inp), rows, cols);
+    assert_reference("swiglu", &got, &out);
+    assert_reference("swiglu", &grad, &dinp);
+    on_devices("swiglu", |c, run| {
+        let [x, g] = [c.input("inp", &inp)?, c.input("dout", &dout)?];
+        let [y, d] = [c.output("out", out.len())?, c.output("dinp", inp.len())?];
+        run(c, &|p| {
+            ops::swiglu::forward(p, &y, &x, rows, cols)?;
+            ops::swiglu::backward(p, &d, &g, &x, rows, cols)
+        })?;
+        // The suite's tolerances for the same kernels.
+        c.expect("swiglu::forward", &y, &wide(&out), 20.0 * EPS);
+        c.expect("swiglu::backward", &d, &wide(&dinp), 40.0 * EPS);
+        Ok(())
+    });
+}
+
+#[test]
 fn cross_entropy_agrees_with_pytorch() {
     let fixture = ops_fixture();
     for name in ["plain", "smooth", "large", "wide"] {

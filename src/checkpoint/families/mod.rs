@@ -9,10 +9,12 @@ use crate::error::{Error, Result};
 mod names;
 mod open_clip;
 mod resnet;
+mod resnet_pool;
 mod tensors;
 mod timm_vit;
 mod transformers;
 mod vit;
+mod vit_facts;
 mod vit_positions;
 
 /// A family: add a file, and its constant to [`FAMILIES`].

@@ -8,6 +8,7 @@ use crate::checkpoint::facts::Facts;
 use crate::checkpoint::file::Checkpoint;
 use crate::checkpoint::{Overrides, Recognised};
 use crate::error::Result;
+use crate::model::config::Activation;
 
 pub(super) const FAMILY: Family = Family {
     slug: "clip-vit",
@@ -45,7 +46,11 @@ const NAMES: &Table = &[
     ("head.*", "^head.*"),
 ];
 
+/// What stands in the archives that OpenAI released, and in no other CLIP: all of these have QuickGELU.
+const OPENAI: [&str; 3] = ["input_resolution", "context_length", "vocab_size"];
+
 fn read(checkpoint: &Checkpoint, place: Place, overrides: &Overrides) -> Result<Recognised> {
+    let openai = OPENAI.iter().all(|name| checkpoint.tensor(&format!("{}{name}", place.outer)).is_some());
     let dialect = Dialect {
         name: FAMILY.name,
         table: NAMES,
@@ -53,10 +58,11 @@ fn read(checkpoint: &Checkpoint, place: Place, overrides: &Overrides) -> Result<
         eps: 1e-5,
         eps_noted: false,
         activation: None,
+        told: openai
+            .then_some((Activation::QuickGelu, "input_resolution, context_length, vocab_size: OpenAI's own file")),
         input: (clip_input, "CLIP's mean and std, bicubic, crop 1"),
         whose: "CLIP",
         unsupported: &[("attn_pool.", "attention pooling (CoCa)"), ("patchnorm", "a norm of patches")],
-        // What OpenAI's archive says about itself.
         unneeded: &[],
         head_names: ["weight", "bias"].map(|what| format!("{}head.{what}", place.outer)),
         antialias: true,

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::names::Table;
+use super::resnet_pool::{attention, grid, resize};
 use super::tensors::{ASSUMED, Tensors, class_names, first};
 use super::{Family, Place};
 use crate::checkpoint::facts::Facts;
@@ -60,8 +61,6 @@ const NAMES: &Table = &[
 
 /// Where all of torchvision's and timm's ResNets were trained, unless their files say otherwise.
 const IMAGE_SIZE: usize = 224;
-/// Width of a head of every attention pool that OpenAI and OpenCLIP trained.
-const HEAD_DIM: usize = 64;
 
 fn read_plain(checkpoint: &Checkpoint, place: Place, overrides: &Overrides) -> Result<Recognised> {
     let mut tensors = Tensors::new(checkpoint, place, &[]);
@@ -71,7 +70,12 @@ fn read_plain(checkpoint: &Checkpoint, place: Place, overrides: &Overrides) -> R
             tensors.by_name.insert(name.into(), info);
         }
     }
-    read(checkpoint, tensors, place, overrides, Facts::timm(checkpoint))
+    // CLIP's have OpenCLIP's configuration beside them, if any.
+    let facts = match Facts::open_clip(checkpoint)? {
+        open_clip @ Facts::OpenClip(_) if tensors.has("attnpool.c_proj.weight") => open_clip,
+        _ => Facts::timm(checkpoint),
+    };
+    read(checkpoint, tensors, place, overrides, facts)
 }
 
 fn read_transformers(checkpoint: &Checkpoint, place: Place, overrides: &Overrides) -> Result<Recognised> {
@@ -119,7 +123,11 @@ fn read(
     });
     let mut config = config(&tensors, eps)?;
     let grid = if has_attention {
-        config.pooling = attention(&tensors, config.width(), own.heads, overrides, &mut notes, &mut sources)?;
+        let written = match own.heads {
+            Some(heads) => Some((heads, "metadata tpgm.heads".to_string())),
+            None => facts.heads()?.map(|(heads, place)| (heads, format!("{}, {place}", facts.file()))),
+        };
+        config.pooling = attention(&tensors, config.width(), written, overrides, &mut notes, &mut sources)?;
         Some(grid(&tensors)?)
     } else {
         None
@@ -129,19 +137,23 @@ fn read(
         false => 0,
     };
     config.head_bias = tensors.has(&format!("{}.bias", config.head()));
+    let own_size = grid.map_or(IMAGE_SIZE, |grid| grid * config.stride());
+    let fits = |size: &usize| grid.is_none_or(|grid| config.at(*size).final_size() == grid);
     let written = facts.input_size().map(|[height, width]| height.min(width) as usize);
-    let usual_size = grid.map_or(IMAGE_SIZE, |grid| grid * config.stride());
+    if let Some(size) = written.filter(|size| !fits(size)) {
+        notes.push(format!("config.json says {size} pixels, the positions are for {own_size}: {own_size} is used"));
+    }
     let said = [
         (overrides.image_size, "--image-size"),
-        (own.preprocess.as_ref().map(|p| p.image_size), "metadata tpgm.preprocess"),
-        (written, "config.json"),
-        (grid.map(|_| usual_size), "tensor shapes"),
+        (own.preprocess.as_ref().map(|p| p.image_size).filter(fits), "metadata tpgm.preprocess"),
+        (facts.processed_size().filter(fits), facts.preprocess_file()),
+        (written.filter(fits), "config.json"),
+        (grid.map(|_| own_size), "tensor shapes"),
     ];
     let image_size = first(said, &mut sources, "image_size").unwrap_or_else(|| {
         sources.insert("image_size", ASSUMED.into());
-        usual_size
+        own_size
     });
-    config.image_size = image_size;
     if image_size < config.stride() {
         let stride = config.stride();
         let what = format!(
@@ -150,13 +162,12 @@ fn read(
         );
         return Err(if overrides.image_size.is_some() { Error::Usage(what) } else { checkpoint.error(what) });
     }
-    if grid.is_some_and(|grid| grid != config.final_size()) {
-        return Err(checkpoint.error(format!(
-            "its positions are for images of {usual_size} pixels, and resizing them to {image_size} is not supported \
-             yet; use --image-size {usual_size}"
-        )));
-    }
-    let names = tensors.names_of(config.parameters())?;
+    let names = tensors.names_of(config.at(own_size).parameters())?;
+    config = config.at(image_size);
+    let resize = match grid {
+        Some(grid) => resize(grid, own_size, &config, &mut notes)?,
+        None => None,
+    };
     let buffers = tensors.names_of(config.buffers())?;
     let (counters, ignored) = leftover(&tensors, &config, &names, &buffers, &mut notes)?;
     let clip = config.stem == Stem::Clip;
@@ -218,7 +229,7 @@ fn read(
         notes,
         sources,
         classes,
-        resize: None,
+        resize,
         head_file,
     })
 }
@@ -233,63 +244,6 @@ fn usual(config: &ResNetConfig) -> Preprocess {
         Stem::Clip => (1.0, Interpolation::Bicubic, clip),
     };
     Preprocess { image_size: config.image_size, crop_pct, crop_mode: CropMode::Center, interpolation, mean, std }
-}
-
-/// Pixels along a side of what the attention pool has positions for.
-fn grid(tensors: &Tensors) -> Result<usize> {
-    let name = "attnpool.positional_embedding";
-    let [positions, _] = tensors.dims(name, "[positions, width]")?;
-    let grid = (positions - 1).isqrt();
-    if grid == 0 || grid * grid != positions - 1 {
-        let what = format!("has {positions} positions: one and those of a square grid are expected");
-        return Err(tensors.error(tensors.get(name)?, what));
-    }
-    Ok(grid)
-}
-
-/// The attention pool behind `width` channels, whose heads no tensor tells.
-fn attention(
-    tensors: &Tensors,
-    width: usize,
-    written: Option<usize>,
-    overrides: &Overrides,
-    notes: &mut Vec<String>,
-    sources: &mut BTreeMap<&'static str, String>,
-) -> Result<Pooling> {
-    let fits = |heads: usize| heads > 0 && width.is_multiple_of(heads);
-    let heads = match (overrides.heads, written) {
-        (Some(heads), _) if !fits(heads) => {
-            return Err(Error::Usage(format!("--heads {heads} does not divide the attention pool's width {width}")));
-        }
-        (None, Some(heads)) if !fits(heads) => {
-            return Err(tensors.checkpoint.error(format!(
-                "{heads} heads (metadata tpgm.heads) do not divide the attention pool's width {width}; say how many \
-                 with --heads"
-            )));
-        }
-        (Some(heads), _) => {
-            sources.insert("heads", "--heads".into());
-            heads
-        }
-        (None, Some(heads)) => {
-            sources.insert("heads", "metadata tpgm.heads".into());
-            heads
-        }
-        (None, None) if width.is_multiple_of(HEAD_DIM) => {
-            let heads = width / HEAD_DIM;
-            sources.insert("heads", ASSUMED.into());
-            notes.push(format!("heads assumed: {heads} of {HEAD_DIM} dimensions, as CLIP has; --heads changes it"));
-            heads
-        }
-        (None, None) => {
-            return Err(tensors.checkpoint.error(format!(
-                "its attention pool's width {width} is no multiple of {HEAD_DIM}, so the number of heads can't be told; \
-                 use --heads"
-            )));
-        }
-    };
-    let [features, _] = tensors.dims("attnpool.c_proj.weight", "[features, width]")?;
-    Ok(Pooling::Attention { heads, features })
 }
 
 /// What the convolutions tell: all but the image size, the pooling and the head.

@@ -25,11 +25,12 @@ impl<'a> Tensors<'a> {
         for tensor in checkpoint.tensors() {
             let inside = tensor.name.strip_prefix(place.prefix);
             let outside = || tensor.name.strip_prefix(place.outer).and_then(|name| names::canonical(table, name, true));
+            // Of two tensors under one name the second has none.
             match inside.and_then(|name| names::canonical(table, name, false)).or_else(outside) {
-                Some(name) => {
+                Some(name) if !by_name.contains_key(&name) => {
                     by_name.insert(name, tensor);
                 }
-                None => unnamed.extend(inside.map(|name| (name, tensor))),
+                _ => unnamed.extend(inside.map(|name| (name, tensor))),
             }
         }
         Self { checkpoint, by_name, unnamed, place, table }

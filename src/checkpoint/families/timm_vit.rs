@@ -3,6 +3,7 @@
 
 use super::names::Table;
 use super::tensors::Tensors;
+use super::transformers::imagenet;
 use super::vit::{self, Dialect};
 use super::{Family, Place};
 use crate::checkpoint::facts::Facts;
@@ -32,13 +33,12 @@ pub(super) const FAMILY: Family = Family {
 };
 
 /// Parts of names that stand for a computation we don't have, and what it is called.
-const UNSUPPORTED: [(&str, &str); 10] = [
+const UNSUPPORTED: [(&str, &str); 9] = [
     ("patch_embed.backbone.", "a convolutional stem (hybrid ViT)"),
     ("patch_embed.norm.", "a norm in the patch embedding"),
     (".q_norm.", "query-key normalisation"),
     (".k_norm.", "query-key normalisation"),
-    ("mlp.w12.", "SwiGLU"),
-    ("mlp.fc1_g.", "SwiGLU"),
+    ("mlp.fc1_g.", "SwiGLU in two tensors (EVA)"),
     ("rel_pos", "relative positions"),
     ("relative_position", "relative positions"),
     ("rope.", "rotary positions"),
@@ -47,6 +47,14 @@ const UNSUPPORTED: [(&str, &str); 10] = [
 
 /// A CLIP model's head as its projection, with a classifier behind it.
 const PROJECTED: &Table = &[("proj.*", "head.*"), ("head.*", "classifier.*"), ("*", "*")];
+
+/// DINOv2's own names, where they are not timm's. Its registers follow the class token, which has a position.
+const DINOV2: &Table = &[
+    ("reg_token", "register_tokens"),
+    ("blocks.#.mlp.fc1.*", "blocks.#.mlp.w12.*"),
+    ("blocks.#.mlp.fc2.*", "blocks.#.mlp.w3.*"),
+    ("*", "*"),
+];
 
 /// CLIP's mean and std.
 pub(super) const CLIP: ([f32; 3], [f32; 3]) =
@@ -67,6 +75,7 @@ fn read(checkpoint: &Checkpoint, place: Place, overrides: &Overrides) -> Result<
     let timm = TimmConfig::of(checkpoint);
     timm.check_blocks()?;
     let tensors = Tensors::new(checkpoint, place, &[]);
+    let original = tensors.has("register_tokens") || tensors.any(".mlp.w12.weight");
     let clip = tensors.has("norm_pre.weight");
     let siglip = tensors.by_name.keys().any(|name| name.starts_with("attn_pool."));
     let projected =
@@ -80,17 +89,28 @@ fn read(checkpoint: &Checkpoint, place: Place, overrides: &Overrides) -> Result<
     } else if siglip {
         let input = (siglip_preprocess as fn(usize) -> Preprocess, "mean and std 0.5, bicubic, both sides resized");
         ("timm SigLIP ViT", None, input)
+    } else if original {
+        (
+            FAMILY.name,
+            known("DINOv2's ViTs"),
+            (imagenet as fn(usize) -> Preprocess, "ImageNet's mean and std, bicubic, crop 0.875"),
+        )
     } else {
         let name = if tensors.has("dist_token") { "distilled DeiT" } else { FAMILY.name };
         (name, known("timm's ViTs"), timm_input)
     };
     let dialect = Dialect {
         name,
-        table: if projected { PROJECTED } else { &[] },
+        table: match (projected, original) {
+            (true, _) => PROJECTED,
+            (false, true) => DINOV2,
+            (false, false) => &[],
+        },
         facts: Facts::timm(checkpoint),
         eps: if clip { 1e-5 } else { 1e-6 },
         eps_noted: false,
         activation,
+        told: None,
         input,
         whose: "timm",
         unsupported: &UNSUPPORTED,

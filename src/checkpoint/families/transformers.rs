@@ -90,24 +90,32 @@ const VIT_NAMES: &Table = &[
     ("head.*", "^classifier.*"),
 ];
 
-const DINOV2_NAMES: &Table = &[
-    ("cls_token", "embeddings.cls_token"),
-    ("reg_token", "embeddings.register_tokens"),
-    ("pos_embed", "embeddings.position_embeddings"),
-    ("patch_embed.proj.*", "embeddings.patch_embeddings.projection.*"),
-    ("blocks.#.norm1.*", "encoder.layer.#.norm1.*"),
-    ("blocks.#.attn.q.*", "encoder.layer.#.attention.attention.query.*"),
-    ("blocks.#.attn.k.*", "encoder.layer.#.attention.attention.key.*"),
-    ("blocks.#.attn.v.*", "encoder.layer.#.attention.attention.value.*"),
-    ("blocks.#.attn.proj.*", "encoder.layer.#.attention.output.dense.*"),
-    ("blocks.#.ls1.gamma", "encoder.layer.#.layer_scale1.lambda1"),
-    ("blocks.#.norm2.*", "encoder.layer.#.norm2.*"),
-    ("blocks.#.mlp.fc1.*", "encoder.layer.#.mlp.fc1.*"),
-    ("blocks.#.mlp.fc2.*", "encoder.layer.#.mlp.fc2.*"),
-    ("blocks.#.ls2.gamma", "encoder.layer.#.layer_scale2.lambda1"),
-    ("norm.*", "layernorm.*"),
-    ("head.*", "^head.*"),
-];
+/// DINOv2's names, with those of the MLP's two layers, which depend on whether it is gated.
+macro_rules! dinov2_names {
+    ($fc1:literal, $fc2:literal) => {
+        &[
+            ("cls_token", "embeddings.cls_token"),
+            ("reg_token", "embeddings.register_tokens"),
+            ("pos_embed", "embeddings.position_embeddings"),
+            ("patch_embed.proj.*", "embeddings.patch_embeddings.projection.*"),
+            ("blocks.#.norm1.*", "encoder.layer.#.norm1.*"),
+            ("blocks.#.attn.q.*", "encoder.layer.#.attention.attention.query.*"),
+            ("blocks.#.attn.k.*", "encoder.layer.#.attention.attention.key.*"),
+            ("blocks.#.attn.v.*", "encoder.layer.#.attention.attention.value.*"),
+            ("blocks.#.attn.proj.*", "encoder.layer.#.attention.output.dense.*"),
+            ("blocks.#.ls1.gamma", "encoder.layer.#.layer_scale1.lambda1"),
+            ("blocks.#.norm2.*", "encoder.layer.#.norm2.*"),
+            ("blocks.#.mlp.fc1.*", concat!("encoder.layer.#.mlp.", $fc1, ".*")),
+            ("blocks.#.mlp.fc2.*", concat!("encoder.layer.#.mlp.", $fc2, ".*")),
+            ("blocks.#.ls2.gamma", "encoder.layer.#.layer_scale2.lambda1"),
+            ("norm.*", "layernorm.*"),
+            ("head.*", "^head.*"),
+        ]
+    };
+}
+
+const DINOV2_NAMES: &Table = dinov2_names!("fc1", "fc2");
+const DINOV2_GATED: &Table = dinov2_names!("weights_in", "weights_out");
 
 const CLIP_NAMES: &Table = &[
     ("cls_token", "embeddings.class_embedding"),
@@ -136,12 +144,12 @@ const CLIP_NAMES: &Table = &[
 
 const UNSUPPORTED: &[(&str, &str)] = &[("mlp.weights_in.", "SwiGLU"), ("mlp.weights_out.", "SwiGLU")];
 
-fn imagenet(image_size: usize) -> Preprocess {
+pub(super) fn imagenet(image_size: usize) -> Preprocess {
     Preprocess {
         image_size,
         // 256 pixels for 224, and as much for other sizes.
         crop_pct: 0.875,
-        crop_mode: CropMode::Center,
+        crop_mode: CropMode::CenterFloor,
         interpolation: Interpolation::Bicubic,
         mean: [0.485, 0.456, 0.406],
         std: [0.229, 0.224, 0.225],
@@ -149,7 +157,7 @@ fn imagenet(image_size: usize) -> Preprocess {
 }
 
 fn squash(image_size: usize, interpolation: Interpolation) -> Preprocess {
-    let crop_mode = CropMode::Squash;
+    let crop_mode = CropMode::SquashFloor;
     Preprocess { image_size, crop_pct: 1.0, crop_mode, interpolation, mean: [0.5; 3], std: [0.5; 3] }
 }
 
@@ -171,6 +179,7 @@ fn read_vit(checkpoint: &Checkpoint, place: Place, overrides: &Overrides) -> Res
         eps: 1e-12,
         eps_noted: true,
         activation: Some((Activation::Gelu, "transformers' ViTs")),
+        told: None,
         input: (
             |size| squash(size, Interpolation::Bilinear),
             "mean and std 0.5, bilinear, both sides resized, as transformers' ViTs have",
@@ -185,18 +194,23 @@ fn read_vit(checkpoint: &Checkpoint, place: Place, overrides: &Overrides) -> Res
 }
 
 fn read_dinov2(checkpoint: &Checkpoint, place: Place, overrides: &Overrides) -> Result<Recognised> {
-    TransformersConfig::of(checkpoint)?.refuse(&["use_swiglu_ffn"])?;
+    let config = TransformersConfig::of(checkpoint)?;
+    let gated = checkpoint.tensors().iter().any(|tensor| tensor.name.ends_with(".mlp.weights_in.weight"));
+    if !gated && config.entry("use_swiglu_ffn").and_then(|v| v.as_bool()) == Some(true) {
+        return Err(checkpoint.error("use_swiglu_ffn is set (config.json), but no block has mlp.weights_in"));
+    }
     refuse_classifier(checkpoint, place)?;
     let dialect = Dialect {
         name: DINOV2.name,
-        table: DINOV2_NAMES,
+        table: if gated { DINOV2_GATED } else { DINOV2_NAMES },
         facts: Facts::transformers(checkpoint)?,
         eps: 1e-6,
         eps_noted: true,
         activation: Some((Activation::Gelu, "transformers' DINOv2 models")),
+        told: None,
         input: (imagenet, "ImageNet's mean and std, bicubic, crop 0.875"),
         whose: "transformers",
-        unsupported: UNSUPPORTED,
+        unsupported: &[],
         unneeded: &["embeddings.mask_token"],
         head_names: head_names(place, "head"),
         // Its own way, since it resizes at every call.
@@ -226,7 +240,11 @@ fn read_clip(checkpoint: &Checkpoint, place: Place, overrides: &Overrides) -> Re
         eps: 1e-5,
         eps_noted: true,
         activation: None,
-        input: (clip_input, "CLIP's mean and std, bicubic, crop 1"),
+        told: None,
+        input: (
+            |size| Preprocess { crop_mode: CropMode::CenterFloor, ..clip_input(size) },
+            "CLIP's mean and std, bicubic, crop 1",
+        ),
         whose: "CLIP",
         unsupported: UNSUPPORTED,
         unneeded: &["embeddings.position_ids"],
@@ -245,6 +263,7 @@ fn read_siglip(checkpoint: &Checkpoint, place: Place, overrides: &Overrides) -> 
         eps: 1e-6,
         eps_noted: true,
         activation: Some((Activation::GeluTanh, "transformers' SigLIP models")),
+        told: None,
         input: (
             |size| squash(size, Interpolation::Bicubic),
             "mean and std 0.5, bicubic, both sides resized, as SigLIP has",

@@ -8,7 +8,6 @@ use super::tensors::{ASSUMED, Tensors, class_names, first};
 use crate::checkpoint::facts::Facts;
 use crate::checkpoint::file::Checkpoint;
 use crate::checkpoint::metadata;
-use crate::checkpoint::timm_config::usual_heads;
 use crate::checkpoint::zero_shot::ZeroShot;
 use crate::checkpoint::{Overrides, Recognised};
 use crate::data::preprocess::Preprocess;
@@ -16,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::model::config::{Activation, AttentionPool, Pool, Projection, VitConfig, VitParts};
 
 /// Where each fact comes from: [`Recognised::sources`].
-type Sources = BTreeMap<&'static str, String>;
+pub(super) type Sources = BTreeMap<&'static str, String>;
 
 /// What a family has that its tensors don't tell.
 pub(super) struct Dialect<'a> {
@@ -30,6 +29,8 @@ pub(super) struct Dialect<'a> {
     pub(super) eps_noted: bool,
     /// The activation that all of the family have, and whose convention that is; none where some have one, some another.
     pub(super) activation: Option<(Activation, &'static str)>,
+    /// The activation that tensors beside the model's tell for certain, and how.
+    pub(super) told: Option<(Activation, &'static str)>,
     /// What its models are trained on, at an image size, and in words.
     pub(super) input: (fn(usize) -> Preprocess, &'static str),
     /// Whose widths tell the heads.
@@ -194,7 +195,7 @@ impl Reader<'_> {
         let extra = registers + usize::from(distilled);
         let (image_size, positions) = self.image_size(dim, patch_size, class_token, extra, flat, notes)?;
         let depth = self.depth()?;
-        let [mlp_dim, _] = tensors.dims("blocks.0.mlp.fc1.weight", "[mlp_dim, dim]")?;
+        let (mlp_dim, gated) = self.mlp()?;
         let classes = if tensors.has("head.weight") {
             tensors.dims::<2>("head.weight", "[classes, dim]")?[0]
         } else if tensors.has("head.bias") || (distilled && tensors.has("head_dist.weight")) {
@@ -238,6 +239,10 @@ impl Reader<'_> {
                 tensors.get("attn_pool.latent").err().unwrap_or_else(|| tensors.checkpoint.error(what))
             });
         }
+        if attention_pool.is_some() && gated {
+            let what = "belongs to an attention pool beside gated MLPs (SwiGLU): not supported yet";
+            return Err(tensors.error(tensors.get("attn_pool.latent")?, what));
+        }
         if attention_pool.is_some() && class_token {
             return Err(tensors.error(tensors.get("cls_token")?, "stands beside an attention pool: not supported yet"));
         }
@@ -266,7 +271,7 @@ impl Reader<'_> {
             mlp_dim,
             classes,
             eps: self.eps(notes, sources)?,
-            activation: self.activation(notes, sources)?,
+            activation: if gated { self.gate(sources)? } else { self.activation(notes, sources)? },
             pool,
             class_token,
             layer_scale: tensors.any(".ls1.gamma") || tensors.any(".ls2.gamma"),
@@ -305,46 +310,6 @@ impl Reader<'_> {
         Ok(Some(Projection { features, transposed: false, bias: tensors.has("proj.bias") }))
     }
 
-    fn eps(&self, notes: &mut Vec<String>, sources: &mut Sources) -> Result<f32> {
-        let dialect = self.dialect;
-        let said = [(self.own.eps, "metadata tpgm.eps"), (dialect.facts.eps()?, dialect.facts.file())];
-        if let Some(eps) = first(said, sources, "eps") {
-            return Ok(eps);
-        }
-        sources.insert("eps", if dialect.eps_noted { ASSUMED.into() } else { format!("every {}'s", dialect.name) });
-        if dialect.eps_noted {
-            notes.push(format!("layer norm eps assumed: {:e}, as {}'s models have", dialect.eps, dialect.whose));
-        }
-        Ok(dialect.eps)
-    }
-
-    fn activation(&self, notes: &mut Vec<String>, sources: &mut Sources) -> Result<Activation> {
-        let facts = &self.dialect.facts;
-        let said = [
-            (self.overrides.activation, "--activation"),
-            (self.own.activation, "metadata tpgm.activation"),
-            (facts.activation()?, facts.file()),
-        ];
-        if let Some(known) = first(said, sources, "activation") {
-            return Ok(known);
-        }
-        let Some((usual, whose)) = self.dialect.activation else {
-            return Err(self.tensors.checkpoint.error(
-                "its activation can't be told: some of these models have QuickGELU, some GELU, and the tensors are the \
-                 same; say which with --activation quick_gelu (OpenAI, MetaCLIP), gelu (LAION, DataComp, SigLIP in timm) \
-                 or gelu_tanh, or put its configuration beside it",
-            ));
-        };
-        sources.insert("activation", ASSUMED.into());
-        let what = match usual {
-            Activation::Gelu => "GELU with erf",
-            Activation::GeluTanh => "GELU with tanh",
-            Activation::QuickGelu => "QuickGELU",
-        };
-        notes.push(format!("activation assumed: {what}, as {whose} have; --activation changes it"));
-        Ok(usual)
-    }
-
     /// The number of blocks, which are numbered without a gap.
     fn depth(&self) -> Result<usize> {
         let tensors = self.tensors;
@@ -357,39 +322,6 @@ impl Reader<'_> {
             }
         }
         Ok(blocks.len())
-    }
-
-    fn heads(&self, dim: usize, notes: &mut Vec<String>, sources: &mut Sources) -> Result<usize> {
-        let checkpoint = self.tensors.checkpoint;
-        let fits = |heads: usize| heads > 0 && dim.is_multiple_of(heads);
-        if let Some(heads) = self.overrides.heads {
-            sources.insert("heads", "--heads".into());
-            let wrong = || Error::Usage(format!("--heads {heads} does not divide the model's width {dim}"));
-            return fits(heads).then_some(heads).ok_or_else(wrong);
-        }
-        let written = match self.own.heads {
-            Some(heads) => Some((heads, "metadata tpgm.heads".to_string())),
-            None => self.dialect.facts.heads()?,
-        };
-        if let Some((heads, place)) = written {
-            let wrong = || {
-                let what = format!("{heads} heads ({place}) do not divide the width {dim}; say how many with --heads");
-                checkpoint.error(what)
-            };
-            let own = self.own.heads.is_some();
-            let file = self.dialect.facts.file();
-            sources.insert("heads", if own { place.clone() } else { format!("{file}, {place}") });
-            return fits(heads).then_some(heads).ok_or_else(wrong);
-        }
-        let Some(heads) = usual_heads(dim) else {
-            let what =
-                format!("its width {dim} is no multiple of 64, so the number of heads can't be told; use --heads");
-            return Err(checkpoint.error(what));
-        };
-        sources.insert("heads", ASSUMED.into());
-        let whose = self.dialect.whose;
-        notes.push(format!("heads assumed: {heads}, as {whose}'s models of width {dim} have; --heads changes it"));
-        Ok(heads)
     }
 }
 
@@ -416,8 +348,8 @@ fn ignored(
     }
     if !dialect.table.is_empty() {
         // Beside the families' own parts an unwrapped file has whatever else the model is made of.
-        let inside =
-            |name: &str| ["encoder.", "embeddings.", "transformer.", "head."].iter().any(|p| name.starts_with(p));
+        let parts = ["encoder.", "embeddings.", "transformer."];
+        let inside = |name: &str| parts.iter().chain(&PARTS).any(|part| name.starts_with(part));
         for (name, info) in &tensors.unnamed {
             if dialect.unneeded.iter().any(|part| name.starts_with(part)) {
                 notes.push(format!("{} is left out: the features do not depend on it", info.name));

@@ -1,13 +1,12 @@
 //! What the position embedding of a vision transformer tells, and what becomes of it at another image size.
 
 use super::vit::Reader;
-use crate::checkpoint::facts::Facts;
 use crate::checkpoint::positions::Resize;
 use crate::error::{Error, Result};
 use crate::model::config::{Positions, VitConfig};
 
 /// Pixels along a side, at most: what preprocessing takes.
-const MAX_SIZE: usize = 1 << 14;
+pub(super) const MAX_SIZE: usize = 1 << 14;
 
 impl Reader<'_> {
     /// From the number of positions, which lie on a square grid of patches: the image size, and which tokens have one.
@@ -62,10 +61,7 @@ impl Reader<'_> {
     /// Puts the image size that is asked for into `config`, and says what becomes of the positions.
     pub(super) fn resize(&self, config: &mut VitConfig, notes: &mut Vec<String>) -> Result<Option<Resize>> {
         let own = self.own.preprocess.as_ref().map(|p| p.image_size);
-        let by_processor = match &self.dialect.facts {
-            Facts::Transformers(facts) if own.is_none() => facts.crop_size(),
-            _ => None,
-        };
+        let by_processor = self.dialect.facts.processed_size().filter(|_| own.is_none());
         let Some(size) = self.overrides.image_size.or(by_processor).filter(|size| *size != config.image_size) else {
             return Ok(None);
         };

@@ -1,0 +1,196 @@
+//! transformers' image processors: `preprocessor_config.json`, or `image_processor` in `processor_config.json`.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use super::json::{parse, quote, read_bytes};
+use crate::data::preprocess::{CropMode, Preprocess, crop_share};
+use crate::data::resize::Interpolation;
+use crate::error::{Error, Result};
+
+/// What ConvNeXt's processor, which ResNets have too, keeps where nothing is written.
+const CONVNEXT_SHARE: f64 = 0.875;
+/// From this size on ConvNeXt's processor resizes both sides and crops nothing.
+const CONVNEXT_WHOLE: usize = 384;
+
+/// How large an image is made.
+#[derive(Clone, Copy)]
+enum Size {
+    /// The shorter side, in pixels.
+    Shortest(usize),
+    /// Both sides, whatever the shape.
+    Square(usize),
+}
+
+/// The file's content.
+pub(super) struct ProcessorConfig {
+    path: PathBuf,
+    root: Value,
+}
+
+impl ProcessorConfig {
+    /// That which stands beside a `config.json`. As in transformers, `processor_config.json` comes first.
+    pub(super) fn beside(config: &Path) -> Result<Option<Self>> {
+        for (name, key) in [("processor_config.json", Some("image_processor")), ("preprocessor_config.json", None)] {
+            let path = config.with_file_name(name);
+            if !path.is_file() {
+                continue;
+            }
+            let root: Value = parse(&path, &read_bytes(&path)?)?;
+            let root = key.map_or(Some(&root), |key| root.get(key));
+            if let Some(root) = root.filter(|root| root.is_object()) {
+                return Ok(Some(Self { root: root.clone(), path }));
+            }
+        }
+        Ok(None)
+    }
+
+    fn wrong(&self, what: impl Into<String>) -> Error {
+        Error::checkpoint(&self.path, what)
+    }
+
+    /// The file's name.
+    pub(super) fn file(&self) -> &str {
+        self.path.file_name().and_then(|name| name.to_str()).unwrap_or("preprocessor_config.json")
+    }
+
+    /// An entry that is not null.
+    fn entry(&self, key: &str) -> Option<&Value> {
+        self.root.get(key).filter(|v| !v.is_null())
+    }
+
+    fn flag(&self, key: &str, usual: bool) -> bool {
+        self.entry(key).and_then(Value::as_bool).unwrap_or(usual)
+    }
+
+    /// Whether the class is one of these, by the start of its name.
+    fn is(&self, classes: &[&str]) -> bool {
+        let class = ["image_processor_type", "feature_extractor_type"].iter().find_map(|key| self.entry(key)?.as_str());
+        class.is_some_and(|class| classes.iter().any(|start| class.starts_with(start)))
+    }
+
+    fn convnext(&self) -> bool {
+        self.is(&["ConvNext"]) || self.entry("crop_pct").is_some()
+    }
+
+    fn size(&self) -> Option<Size> {
+        let value = self.entry("size")?;
+        match (side(value), side(value.get("shortest_edge").unwrap_or(&Value::Null))) {
+            // A bare number is an older file's: the class knows which side is meant.
+            (Some(n), _) if value.is_number() => {
+                let shortest = self.convnext() || (self.crop().is_some() && !self.is(&["ViT", "DeiT"]));
+                Some(if shortest { Size::Shortest(n) } else { Size::Square(n) })
+            }
+            (Some(n), _) => Some(Size::Square(n)),
+            (None, Some(n)) if value.get("longest_edge").is_none_or(Value::is_null) => Some(Size::Shortest(n)),
+            _ => None,
+        }
+    }
+
+    /// Height and width of the crop, where there is one.
+    fn crop(&self) -> Option<usize> {
+        let value = self.entry("crop_size").filter(|_| self.flag("do_center_crop", true))?;
+        side(value)
+    }
+
+    /// Height and width of what the processor makes of an image.
+    pub(super) fn image_size(&self) -> Option<usize> {
+        self.crop().or_else(|| self.size().map(|(Size::Shortest(n) | Size::Square(n))| n))
+    }
+
+    /// The input; what is not written is as in `usual`.
+    pub(super) fn preprocess(&self, usual: Preprocess, notes: &mut Vec<String>) -> Result<Preprocess> {
+        let file = self.file();
+        let missing: Vec<&str> =
+            ["image_mean", "image_std", "resample", "size"].into_iter().filter(|k| self.entry(k).is_none()).collect();
+        if !missing.is_empty() {
+            notes.push(format!("{file} does not give {}: the family's usual one was assumed", missing.join(", ")));
+        }
+        let (crop_mode, crop_pct) = self.geometry(&usual, notes);
+        let (mean, std) = self.statistics(&usual)?;
+        let interpolation = match self.entry("resample").map(|code| (code, code.as_u64())) {
+            None => usual.interpolation,
+            Some((_, Some(1))) => Interpolation::Lanczos,
+            Some((_, Some(2))) => Interpolation::Bilinear,
+            Some((_, Some(3))) => Interpolation::Bicubic,
+            Some((other, _)) => {
+                let other = quote(&other.to_string());
+                notes.push(format!("resample {other} of {file} is not supported: the family's usual one is used"));
+                usual.interpolation
+            }
+        };
+        let out = Preprocess { crop_pct, crop_mode, interpolation, mean, std, ..usual };
+        out.validate().map_err(|e| self.wrong(e.to_string()))?;
+        Ok(out)
+    }
+
+    /// The way to a square, and the share that the crop keeps.
+    fn geometry(&self, usual: &Preprocess, notes: &mut Vec<String>) -> (CropMode, f64) {
+        let file = self.file();
+        if !self.flag("do_resize", true) {
+            notes.push(format!("do_resize is false in {file}: images are resized to the model's size all the same"));
+        }
+        let as_usual = (usual.crop_mode, usual.crop_pct);
+        match (self.size(), self.crop()) {
+            (None, _) => {
+                if let Some(size) = self.entry("size") {
+                    let size = quote(&size.to_string());
+                    notes.push(format!("size {size} of {file} is not supported: images are resized as usual"));
+                }
+                as_usual
+            }
+            (Some(Size::Shortest(size)), _) if self.convnext() => match size {
+                CONVNEXT_WHOLE.. => (CropMode::SquashFloor, 1.0),
+                _ => {
+                    let share = self.entry("crop_pct").and_then(Value::as_f64).unwrap_or(CONVNEXT_SHARE);
+                    (CropMode::CenterFloor, share)
+                }
+            },
+            (Some(Size::Shortest(size)), Some(crop)) => (CropMode::CenterFloor, crop_share(crop, size)),
+            (Some(Size::Shortest(size)), None) => {
+                notes.push(format!("{file} keeps an image's shape at {size} pixels: its centre is cropped here"));
+                (CropMode::CenterFloor, 1.0)
+            }
+            (Some(Size::Square(size)), Some(crop)) => (CropMode::SquashFloor, crop_share(crop, size)),
+            (Some(Size::Square(_)), None) => (CropMode::SquashFloor, 1.0),
+        }
+    }
+
+    /// Mean and std where white is 1, whatever the processor scales levels by.
+    fn statistics(&self, usual: &Preprocess) -> Result<([f32; 3], [f32; 3])> {
+        let (mean, std) = match self.flag("do_normalize", true) {
+            true => (self.triple("image_mean", usual.mean)?, self.triple("image_std", usual.std)?),
+            false => ([0.0; 3], [1.0; 3]),
+        };
+        let factor = match self.flag("do_rescale", true) {
+            true => self.entry("rescale_factor").and_then(Value::as_f64).unwrap_or(1.0 / 255.0),
+            false => 1.0,
+        };
+        let white = factor * 255.0;
+        if (white - 1.0).abs() < 1e-6 {
+            return Ok((mean, std));
+        }
+        let rescaled = |list: [f32; 3]| list.map(|v| (f64::from(v) / white) as f32);
+        Ok((rescaled(mean), rescaled(std)))
+    }
+
+    fn triple(&self, key: &str, usual: [f32; 3]) -> Result<[f32; 3]> {
+        let Some(value) = self.entry(key) else { return Ok(usual) };
+        let list: Option<Vec<f32>> =
+            value.as_array().and_then(|list| list.iter().map(|v| v.as_f64().map(|x| x as f32)).collect());
+        let three = list.and_then(|list| <[f32; 3]>::try_from(list).ok());
+        three.ok_or_else(|| self.wrong(format!("{key} is {}, expected three numbers", quote(&value.to_string()))))
+    }
+}
+
+/// The pixels of both sides: a number, a pair or `height` and `width`, where they are the same.
+fn side(value: &Value) -> Option<usize> {
+    let number = |value: &Value| value.as_u64().and_then(|n| usize::try_from(n).ok()).filter(|&n| n > 0);
+    let pair = match value {
+        Value::Array(pair) if pair.len() == 2 => (number(&pair[0])?, number(&pair[1])?),
+        Value::Object(sides) => (number(sides.get("height")?)?, number(sides.get("width")?)?),
+        value => return number(value),
+    };
+    (pair.0 == pair.1).then_some(pair.0)
+}

@@ -1,0 +1,89 @@
+//! The figures of evaluations as JSON and as tables, and the files that they go into.
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use crate::atomic::atomic_write;
+use crate::cli::table::{percent, table};
+use crate::data::{Dataset, overlaps};
+use crate::error::{Error, Result};
+use crate::train::calibration::Logits;
+use crate::train::{Evaluation, Temperature};
+
+/// All figures of an evaluation but those by class.
+pub(super) fn json_of(name: &str, e: &Evaluation) -> Value {
+    let mut row = json!({
+        "data": name, "images": e.images, "top1": e.top1, "top5": e.top5, "loss": e.loss, "ece": e.ece, "brier": e.brier,
+        "bins": e.bins,
+    });
+    if let Some(c) = &e.calibrated {
+        row["calibrated"] = json!(c);
+    }
+    row
+}
+
+/// Images and right ones, a class each.
+pub(super) fn json_by_class(classes: &[String], e: &Evaluation) -> Value {
+    let by_class = classes.iter().zip(&e.per_class);
+    by_class.map(|(c, (n, right))| json!({"class": c, "images": n, "right": right})).collect()
+}
+
+/// The confusion matrix where it is not 0.
+pub(super) fn json_of_confusion(classes: &[String], e: &Evaluation) -> Value {
+    let name = |class: u32| &classes[class as usize];
+    e.confusion.iter().map(|(c, p, n)| json!({"class": name(*c), "predicted": name(*p), "images": n})).collect()
+}
+
+/// Writes the confusion matrices to a CSV: a row for each pair of class and predicted class that there is.
+pub(super) fn write_confusion(path: &Path, classes: &[String], results: &[(&str, Evaluation)]) -> Result<()> {
+    let mut csv = csv::Writer::from_writer(Vec::new());
+    csv.write_record(["data", "class", "predicted", "images"]).expect("writing to memory");
+    for (name, e) in results {
+        for (class, predicted, images) in &e.confusion {
+            let row = (name, &classes[*class as usize], &classes[*predicted as usize], images);
+            csv.serialize(row).expect("names and a number");
+        }
+    }
+    atomic_write(path, &csv.into_inner().expect("writing to memory"))
+}
+
+/// A row a data set; with a temperature, loss and calibration error at it as well.
+pub(super) fn table_of(results: &[(&str, Evaluation)]) -> String {
+    let mut header = vec!["data", "images", "top-1 %", "top-5 %", "loss", "ECE", "Brier"];
+    if results.iter().any(|(_, e)| e.calibrated.is_some()) {
+        header.extend(["loss at T", "ECE at T"]);
+    }
+    let row = |(name, e): &(&str, Evaluation)| {
+        let mut row = vec![name.to_string(), e.images.to_string(), percent(e.top1), percent(e.top5)];
+        row.extend([format!("{:.4}", e.loss), format!("{:.3}", e.ece), format!("{:.4}", e.brier)]);
+        row.extend(e.calibrated.iter().flat_map(|c| [format!("{:.4}", c.loss), format!("{:.3}", c.ece)]));
+        row
+    };
+    table(&header, &results.iter().map(row).collect::<Vec<_>>())
+}
+
+/// Says where an image that the temperature is fitted on is also reported on.
+pub(super) fn warn_of_leaks(fitted_on: &(&str, Dataset), sets: &[(&str, Dataset)]) -> Result<()> {
+    let (name, images) = fitted_on;
+    for (other, others) in sets {
+        if let Some(twin) = overlaps(&[(*name, images), (*other, others)], 1)?.first() {
+            let example = twin.second.1.display();
+            eprintln!(
+                "warning: {name} and {other} share images, such as {example}: the temperature will flatter on {other}"
+            );
+        }
+    }
+    Ok(())
+}
+
+/// The temperature of a model whose logits on the data set `name` are `logits`.
+pub(super) fn temperature(logits: &Logits, name: &str) -> Result<Temperature> {
+    let fitted = Temperature::fit(logits).ok_or_else(|| {
+        Error::Train(format!("no temperature can be fitted on {name}: the model's logits there are not all numbers"))
+    })?;
+    if let Some(doubt) = fitted.doubt(name) {
+        eprintln!("warning: temperature {:.3} is {doubt}", fitted.value);
+    }
+    Ok(fitted)
+}

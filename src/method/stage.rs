@@ -1,0 +1,81 @@
+//! What a run trains, and how fast: a rate and a weight decay for each tensor.
+
+use crate::error::Result;
+use crate::method::settings::{BatchNorm, Settings};
+use crate::model::ParamLayout;
+use crate::model::params::Segment;
+
+/// A stretch of a run in which the same tensors are trained at the same rates.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Stage {
+    /// Factor on the learning rate, one a tensor in layout order; 0 for a tensor that is not trained.
+    pub rates: Vec<f32>,
+    /// Weight decay, one a tensor.
+    pub weight_decays: Vec<f32>,
+    /// Blocks, counted from the first, that backward leaves out together with the stem: their rates are 0. With 0, none
+    /// and not the stem either.
+    pub frozen_blocks: usize,
+    /// What batch norm does in training.
+    pub batch_norm: BatchNorm,
+}
+
+/// Tensors that are updated alike.
+#[derive(Clone, Debug)]
+pub(super) struct Group {
+    pub(super) rate: f32,
+    pub(super) weight_decay: f32,
+    pub(super) segments: Vec<Segment>,
+}
+
+impl Stage {
+    /// Every tensor, as the optimiser of `settings` has it.
+    pub fn whole(layout: &ParamLayout, settings: &Settings) -> Stage {
+        let tensors = layout.params.len();
+        Stage {
+            rates: vec![1.0; tensors],
+            weight_decays: vec![settings.optimizer.weight_decay(); tensors],
+            frozen_blocks: 0,
+            batch_norm: settings.batch_norm,
+        }
+    }
+
+    /// The same with these rates.
+    pub fn with_rates(self, rate: impl Fn(&str) -> f32, layout: &ParamLayout) -> Stage {
+        Stage { rates: layout.params.iter().map(|p| rate(&p.name)).collect(), ..self }
+    }
+
+    /// The tensors that are trained, those of one rate and decay together.
+    pub(super) fn groups(&self, layout: &ParamLayout, max_bytes: u64) -> Result<Vec<Group>> {
+        let alike = |t: usize| (self.rates[t] != 0.0).then(|| (self.rates[t], self.weight_decays[t]));
+        let mut groups: Vec<Group> = Vec::new();
+        for ((rate, weight_decay), segment) in layout.segments_of(max_bytes, alike)? {
+            match groups.iter_mut().find(|g| (g.rate, g.weight_decay) == (rate, weight_decay)) {
+                Some(group) => group.segments.push(segment),
+                None => groups.push(Group { rate, weight_decay, segments: vec![segment] }),
+            }
+        }
+        Ok(groups)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tensors_that_are_updated_alike_share_a_group() {
+        let layout = ParamLayout::new(&[64, 64, 64, 64, 64].map(|len| ("t".to_string(), vec![len])));
+        let stage = Stage {
+            rates: vec![1.0, 1.0, 0.0, 0.5, 1.0],
+            weight_decays: vec![0.1; 5],
+            frozen_blocks: 0,
+            batch_norm: BatchNorm::Train,
+        };
+        let groups = stage.groups(&layout, 1 << 20).unwrap();
+        let of = |g: &Group| (g.rate, g.segments.iter().map(|s| (s.offset, s.len)).collect::<Vec<_>>());
+        assert_eq!(
+            groups.iter().map(of).collect::<Vec<_>>(),
+            [(1.0, vec![(0, 128), (256, 64)]), (0.5, vec![(192, 64)])]
+        );
+    }
+}

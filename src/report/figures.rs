@@ -1,0 +1,48 @@
+//! The part of the page about what a run's model gets wrong and how sure it is of it.
+
+use super::evaluations::TestSet;
+use super::html::number;
+use super::read::Run;
+use super::{classes, confusion, reliability};
+
+/// Figures that stand open; the others are folded away.
+const RELIABILITIES: usize = 8;
+const MATRICES: usize = 4;
+
+/// Reliability, accuracy by class and confusions under a heading of level `h`; ids start with `id`. Empty without test
+/// sets.
+pub(super) fn of_run(id: &str, run: &Run, h: &str) -> String {
+    let (sets, names) = (run.evaluations.reported(), &run.evaluations.classes);
+    let Some(first) = sets.first() else { return String::new() };
+    let mut out = format!("<{h}>Confidence</{h}>\n<p>Accuracy of the {} weights at each confidence", first.model);
+    out += &match first.figures.calibrated.as_ref().map(|c| c.temperature) {
+        Some(t) => {
+            let split = if run.setting("select").is_some_and(|s| !s.is_empty()) { "select" } else { "val" };
+            format!(", as it is and with all logits divided by {}, which was fitted on {split}", number(t))
+        }
+        None => String::new(),
+    };
+    out += ". On the diagonal a model is as often right as it is sure; below it is too sure. A mark's area, and the bars, \
+            tell how many images.</p>\n";
+    let draw = |(nth, set): (usize, &&TestSet)| reliability::figure(&format!("{id}-rel{nth}"), set);
+    out += &folded("charts small", sets.iter().enumerate().map(draw).collect(), RELIABILITIES);
+    let (by_class, pairs) = (classes::table(&sets, names), confusion::pairs(&sets, names));
+    out += &format!("<{h}>Right and wrong by class</{h}>\n{by_class}{pairs}");
+    if (2..=confusion::MOST_CLASSES).contains(&names.len()) {
+        out +=
+            "<p>Rows are classes, columns what they are taken for, in % of the row: right ones on the diagonal.</p>\n";
+        let draw = |(nth, set): (usize, &&TestSet)| confusion::figure(&format!("{id}-conf{nth}"), set, names);
+        out += &folded("charts", sets.iter().enumerate().map(draw).collect(), MATRICES);
+    }
+    out
+}
+
+/// `figures` in a grid, those after the first `open` folded away.
+fn folded(class: &str, figures: Vec<String>, open: usize) -> String {
+    let (shown, rest) = figures.split_at(open.min(figures.len()));
+    let grid = |figures: &[String]| format!("<div class=\"{class}\">{}</div>\n", figures.concat());
+    match rest.len() {
+        0 => grid(shown),
+        n => format!("{}<details><summary>{n} more</summary>{}</details>\n", grid(shown), grid(rest)),
+    }
+}

@@ -1,0 +1,221 @@
+//! What holds weights near their anchor besides the projection, over an arena of every kind of tensor; and the moving average.
+
+use super::Suite;
+use super::harness::{Case, EPS, Launch, Random, narrow, sum_tolerance, wide};
+use crate::cpu;
+use crate::cpu::mars::Norm;
+use crate::error::Result;
+use crate::model::params::{ParamLayout, Segment};
+use crate::ops;
+use crate::ops::ftp::Ftp;
+use crate::ops::mars::{LOG_WORDS, Mars, RADIUS_WORDS};
+use crate::ops::spd::Spd;
+
+/// Shapes, and whether nothing holds the tensor. Rows of vectors of four and of single elements, shorter than a workgroup and
+/// of several chunks.
+const TENSORS: [(&[usize], bool); 9] = [
+    (&[9], false),
+    (&[2501], false),
+    (&[5, 7], false),
+    (&[3, 1100], false),
+    (&[4, 3, 2, 2], false),
+    (&[1, 6, 5], false),
+    (&[3, 5], true),
+    (&[2, 5000], false),
+    (&[65, 1], false),
+];
+
+const STEPS: usize = 4;
+const LR: f32 = 0.02;
+
+fn arena() -> Result<(ParamLayout, [(&'static str, Vec<Segment>); 2])> {
+    let tensors: Vec<_> = TENSORS.iter().enumerate().map(|(i, (shape, _))| (format!("t{i}"), shape.to_vec())).collect();
+    let layout = ParamLayout::new(&tensors);
+    let whole = vec![Segment { offset: 0, len: layout.len }];
+    let cut = layout.segments(10_048 * 4)?;
+    assert!(cut.len() >= 2, "the largest tensor alone must not take all");
+    Ok((layout, [("whole", whole), ("cut", cut)]))
+}
+
+fn excluded() -> [bool; TENSORS.len()] {
+    TENSORS.map(|(_, excluded)| excluded)
+}
+
+/// Columns of a tensor's MARS rows.
+fn cols(shape: &[usize]) -> usize {
+    shape.iter().product::<usize>() / Norm::Mars.rows(shape)
+}
+
+/// Values near `w0`, padding excepted.
+fn drifted(layout: &ParamLayout, w0: &[f32], drift: f32, random: &mut Random) -> Vec<f32> {
+    let noise = random.vec(layout.len);
+    let mut w = w0.to_vec();
+    for p in &layout.params {
+        (p.offset..p.offset + p.len).for_each(|i| w[i] += drift * noise[i]);
+    }
+    w
+}
+
+pub(super) fn lerp(s: &mut Suite) -> Result<()> {
+    let (layout, cuts) = arena()?;
+    for launch in Launch::all(s.gpu) {
+        for (cut, segments) in &cuts {
+            let mut random = Random::new(71);
+            let mut c = Case::new(s.gpu, format!("{cut}, {}", launch.suffix()), 0)?;
+            let (out32, inp32) = (random.vec(layout.len), random.vec(layout.len));
+            let (out, inp) = (c.input("out", &out32)?, c.input("inp", &inp32)?);
+            c.run(launch, |r| ops::lerp::forward(r, &out, &inp, segments, 0.01))?;
+            let mut want = wide(&out32);
+            cpu::lerp::forward(&mut want, &wide(&inp32), f64::from(0.01f32));
+            c.expect("lerp::forward", &out, &want, 4.0 * EPS);
+            s.finish(c)?;
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn l2_sp(s: &mut Suite) -> Result<()> {
+    let (layout, _) = arena()?;
+    let anchored = layout.segments_of(10_048 * 4, |t| (!TENSORS[t].1).then_some(()))?;
+    let segments: Vec<Segment> = anchored.into_iter().map(|(_, segment)| segment).collect();
+    for launch in Launch::all(s.gpu) {
+        for scale in [None, Some(1024.0f32)] {
+            let mut random = Random::new(73);
+            let mut c = Case::new(s.gpu, format!("loss scale {scale:?}, {}", launch.suffix()), 0)?;
+            let (w0_32, dw32) = (random.vec(layout.len), random.vec(layout.len));
+            let w32 = drifted(&layout, &w0_32, 0.1, &mut random);
+            let (w, w0, dw) = (c.input("w", &w32)?, c.input("w0", &w0_32)?, c.input("dw", &dw32)?);
+            let factor = scale.map(|scale| c.input("loss scale", &[scale])).transpose()?;
+            c.run(launch, |r| ops::l2_sp::backward(r, &dw, &w, &w0, factor.as_ref(), &segments, 0.25))?;
+            let mut want = wide(&dw32);
+            for s in &segments {
+                let at = s.offset..s.offset + s.len;
+                let (w, w0) = (wide(&w32[at.clone()]), wide(&w0_32[at.clone()]));
+                cpu::l2_sp::backward(&mut want[at], &w, &w0, 0.25, f64::from(scale.unwrap_or(1.0)));
+            }
+            c.expect("l2_sp::backward", &dw, &want, 4.0 * EPS);
+            s.finish(c)?;
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn spd(s: &mut Suite) -> Result<()> {
+    let (layout, cuts) = arena()?;
+    for launch in Launch::all(s.gpu) {
+        for (cut, segments) in &cuts {
+            let mut random = Random::new(79);
+            let mut c = Case::new(s.gpu, format!("{cut}, {}", launch.suffix()), 0)?;
+            let (w0_32, dw32) = (random.vec(layout.len), random.vec(layout.len));
+            let before32 = drifted(&layout, &w0_32, 0.1, &mut random);
+            // Some tensors come nearer to the anchor, the others go further away.
+            let mut after32 = drifted(&layout, &w0_32, 0.2, &mut random);
+            for p in layout.params.iter().step_by(3) {
+                (p.offset..p.offset + p.len).for_each(|i| after32[i] = w0_32[i] + 0.5 * (before32[i] - w0_32[i]));
+            }
+            let (before, w0) = (c.input("w before", &before32)?, c.input("w0", &w0_32)?);
+            let (dw, w) = (c.input("dw", &dw32)?, c.input("w", &after32)?);
+            let mars = Mars::with_segments(s.gpu, &layout, segments, Norm::L2, &excluded())?;
+            let spd = Spd::with_tables(s.gpu, mars)?;
+            c.run(launch, |r| {
+                spd.note(r, &dw, &before, &w0)?;
+                spd.apply(r, &w, &w0, 0.7)
+            })?;
+            let mut want = wide(&after32);
+            for (p, (_, excluded)) in layout.params.iter().zip(TENSORS) {
+                let at = p.offset..p.offset + p.len;
+                let [before, w0, dw] = [&before32, &w0_32, &dw32].map(|values| wide(&values[at.clone()]));
+                if !excluded {
+                    cpu::spd::apply(&mut want[at], &before, &w0, &dw, f64::from(0.7f32));
+                }
+            }
+            let pulled = wide(&after32).iter().zip(&want).filter(|(a, b)| a != b).count();
+            assert!(pulled > 0 && pulled < layout.count(), "{pulled}: choose data of both kinds");
+            // The share is a difference of two norms over one of them; what it moves is a fifth of a weight.
+            c.expect("spd::apply", &w, &want, sum_tolerance(10_000, 8.0));
+            s.finish(c)?;
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn ftp(s: &mut Suite) -> Result<()> {
+    let (layout, cuts) = arena()?;
+    for launch in Launch::all(s.gpu) {
+        for (cut, segments) in &cuts {
+            for scale in [None, Some(1024.0f32)] {
+                let name = format!("{cut}, loss scale {scale:?}, {}", launch.suffix());
+                ftp_steps(s, launch, name, &layout, segments, scale)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Steps from the first on, each from where the reference is.
+fn ftp_steps(
+    s: &mut Suite,
+    launch: Launch,
+    name: String,
+    layout: &ParamLayout,
+    segments: &[Segment],
+    scale: Option<f32>,
+) -> Result<()> {
+    let mut random = Random::new(83);
+    let mut c = Case::new(s.gpu, name, 0)?;
+    let ftp = Ftp { mars: Mars::with_segments(s.gpu, layout, segments, Norm::Mars, &excluded())? };
+    c.adopt("radii", &ftp.mars.radii)?;
+    let log = c.input("log", &vec![0.0; STEPS * TENSORS.len() * LOG_WORDS])?;
+    let factor = scale.map(|scale| c.input("loss scale", &[scale])).transpose()?;
+    let w0_32 = random.vec(layout.len);
+    let w0 = c.input("w0", &w0_32)?;
+    let k = 0.5;
+    let mut radii = vec![cpu::ftp::Radius::<f64>::default(); TENSORS.len()];
+    let (mut theta, mut unprojected32) = (wide(&w0_32), w0_32.clone());
+    let mut want_log = vec![0.0; log.len];
+    for t in 1..=STEPS {
+        let dw32 = random.vec(layout.len);
+        let scaled: Vec<f32> = dw32.iter().map(|g| g * scale.unwrap_or(1.0)).collect();
+        let (dw, w_prev) = (c.input("dw", &scaled)?, c.input("w_prev", &unprojected32)?);
+        let state = c.words("state", &super::optim::step_words(0.0, 0.0, 0.0, t as u32, t as u32 - 1, 0))?;
+        let w32 = drifted(layout, &narrow(&theta), 0.05, &mut random);
+        let w = c.input("w", &w32)?;
+        c.run(launch, |r| {
+            ftp.learn(r, &log, &state, &dw, &w_prev, &w0, factor.as_ref(), LR, k)?;
+            ftp.apply(r, &w, &w_prev, &w0)
+        })?;
+        theta = wide(&w32);
+        for (i, (p, (shape, excluded))) in layout.params.iter().zip(TENSORS).enumerate() {
+            if excluded {
+                continue;
+            }
+            let (at, cols) = (p.offset..p.offset + p.len, cols(shape));
+            let (w0, prev) = (wide(&w0_32[at.clone()]), wide(&unprojected32[at.clone()]));
+            let drift: Vec<f64> = prev.iter().zip(&w0).map(|(w, w0)| w - w0).collect();
+            let dw = wide(&dw32[at.clone()]);
+            let gradient = cpu::ftp::learn(&mut radii[i], &dw, &drift, cols, f64::from(LR), f64::from(k), t as u32);
+            let entry = ((t - 1) * TENSORS.len() + i) * LOG_WORDS;
+            (want_log[entry], want_log[entry + 3]) = (radii[i].gamma, gradient);
+            cpu::ftp::apply(&mut radii[i], &mut theta[at.clone()], &w0, cols);
+            unprojected32[at.clone()].copy_from_slice(&w32[at]);
+        }
+        c.expect("ftp::apply", &w, &theta, 8.0 * EPS);
+        c.expect("ftp::apply", &w_prev, &wide(&unprojected32), 0.0);
+    }
+    // Radii are sums of Adam's steps, ratios of moments of a sum of either sign; the gradients such sums themselves.
+    let tolerance = sum_tolerance(10_000, 8.0);
+    let of = |words: usize, word: usize, count: usize| -> Vec<_> {
+        let held = (0..count).filter(|i| !TENSORS[i % TENSORS.len()].1);
+        held.map(|i| i * words + word..i * words + word + 1).collect()
+    };
+    for word in [0, 3] {
+        c.expect_at("ftp::learn", &log, &of(LOG_WORDS, word, STEPS * TENSORS.len()), &want_log, tolerance);
+    }
+    let columns: [fn(&cpu::ftp::Radius<f64>) -> f64; 3] = [|r| r.gamma, |r| r.m, |r| r.v];
+    for (word, value) in columns.into_iter().enumerate() {
+        let mut want = vec![0.0; TENSORS.len() * RADIUS_WORDS];
+        radii.iter().enumerate().for_each(|(i, r)| want[i * RADIUS_WORDS + word] = value(r));
+        c.expect_at("ftp::clip", &ftp.mars.radii, &of(RADIUS_WORDS, word, TENSORS.len()), &want, tolerance);
+    }
+    s.finish(c)
+}
