@@ -121,7 +121,12 @@ fn estimate(e: &Estimate) -> String {
 }
 
 fn gain(e: Option<Estimate>) -> String {
-    e.map_or("-".into(), |e| format!("{}{}", if e.mean >= 0.0 { "+" } else { "" }, estimate(&e)))
+    let signed = |e: Estimate| {
+        // What rounds to nothing has no sign.
+        let mean = if (1000.0 * e.mean).round() == 0.0 { 0.0 } else { e.mean };
+        format!("{}{}", if mean > 0.0 { "+" } else { "" }, estimate(&Estimate { mean, ..e }))
+    };
+    e.map_or("-".into(), signed)
 }
 
 /// A row a method: its choice, ID, each OOD set, the mean, the paired difference, effective robustness, time, memory, runs.

@@ -41,8 +41,7 @@ enum SoupKind {
 }
 
 /// Keys that are a data set's: an entry that changed them would be compared on something else.
-const OF_DATA: [&str; 10] =
-    ["model", "train", "val", "select", "test", "id", "root", "class-map", "corrupt", "subset"];
+const OF_DATA: [&str; 10] = ["model", "train", "val", "select", "test", "id", "root", "class-map", "corrupt", "subset"];
 
 /// The entry that a post-hoc one is made of: the one called `from`, or else the first that trains.
 fn origin(lines: &Lines, place: Place, from: Option<&str>, names: &[String], tables: &[Table]) -> Result<usize> {

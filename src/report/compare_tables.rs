@@ -75,7 +75,7 @@ fn mean_of(data: &DataResults, id: bool) -> String {
     let mut of = sets(data, id);
     match (of.next(), of.count()) {
         (Some((_, one)), 0) => format!("{}, n = {}", escape(&one.name), integer(one.images)),
-        (_, more) => format!("mean of {}", more + 1),
+        (_, more) => format!("{} sets", more + 1),
     }
 }
 
