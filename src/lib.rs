@@ -12,10 +12,11 @@
 //! 4. [`gpu`]: adapters, kernels that describe themselves, and the program that is recorded once and replayed.
 //! 5. [`checkpoint`] and [`data`]: safetensors in and out, images to batches.
 //! 6. [`train`]: the loop, schedules, evaluation, the run directory; [`report`] makes a page of it.
-//! 7. [`suite`]: every kernel against its reference, on whatever adapter there is, and [`bench`]: how fast it is there.
-//! 8. [`cli`] puts it all on a command line.
+//! 7. [`compare`]: methods, seeds and data sets side by side, and which grid point to take.
+//! 8. [`suite`]: every kernel against its reference, on whatever adapter there is, and [`bench`]: how fast it is there.
+//! 9. [`cli`] puts it all on a command line.
 //!
-//! Imports run one way: `cli → bench → train → method → model → ops → gpu`. Nothing but `gpu` and `ops` records dispatches,
+//! Imports run one way: `cli → bench, compare → train → method → model → ops → gpu`. Nothing but `gpu` and `ops` records dispatches,
 //! and `cpu` knows nothing of the GPU.
 #![warn(missing_docs, unreachable_pub)]
 
@@ -23,6 +24,7 @@ pub mod atomic;
 pub mod bench;
 pub mod checkpoint;
 pub mod cli;
+pub mod compare;
 pub mod cpu;
 pub mod data;
 pub mod error;

@@ -3,6 +3,7 @@
 mod apply;
 mod bench;
 mod check;
+mod compare;
 mod corrupt;
 mod corrupted;
 mod demo;
@@ -16,8 +17,10 @@ mod progress;
 mod project;
 mod report;
 mod scores;
+mod soup;
 mod table;
 mod trace;
+mod wise;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -61,6 +64,12 @@ enum Command {
     Finetune(Box<finetune::FinetuneArgs>),
     /// Learn radii for a checkpoint that was fine-tuned elsewhere, and project it
     Project(project::ProjectArgs),
+    /// Interpolate between a pre-trained and a fine-tuned model (WiSE-FT)
+    Wise(Box<wise::WiseArgs>),
+    /// Average models that were fine-tuned from the same weights
+    Soup(Box<soup::SoupArgs>),
+    /// Run methods with seeds and grids on data sets, as a file says, and compare them on one page
+    Compare(compare::CompareArgs),
     /// Put a delta and its base together to the whole model
     Apply(apply::ApplyArgs),
     /// Write one HTML page about one run or several
@@ -163,6 +172,9 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         Command::Corrupt(args) => corrupt::run(args),
         Command::Finetune(args) => finetune::run(*args),
         Command::Project(args) => project::run(args),
+        Command::Wise(args) => wise::run(*args),
+        Command::Soup(args) => soup::run(*args),
+        Command::Compare(args) => return compare::run(args),
         Command::Apply(args) => apply::run(args),
         Command::Report(args) => report::run(args),
         Command::Demo(args) => demo::run(args),

@@ -41,6 +41,7 @@ impl Progress {
     pub(super) fn show(&mut self, event: Event) {
         match event {
             Event::Note(text) => self.line(&text),
+            Event::Planned(_) => {}
             Event::Warning(text) => self.line(&format!("warning: {text}")),
             Event::Evaluated(r) => {
                 let (top1, loss) = (percent(r.evaluation.top1), r.evaluation.loss);

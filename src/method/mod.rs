@@ -1,7 +1,7 @@
 //! Fine-tuning methods, each a file that reads like its definition. [`learner`] is the inner problem that all share (weights,
 //! gradient, optimiser), [`tpgm`] the outer one (radii learned on validation data). The others are of two kinds: those that
 //! choose what is trained, and how fast, are a [`Stage`]; those that do something in every step are [`Around`] it.
-//! [`memory`] is what a run takes.
+//! [`memory`] is what a run takes; [`wise`] and [`soups`] make models of models that are there already.
 
 pub mod bitfit;
 pub mod ema;
@@ -17,10 +17,12 @@ pub mod partial;
 pub mod radius_record;
 pub mod settings;
 pub mod snapshot;
+pub mod soups;
 pub mod spd;
 pub mod stage;
 pub mod step_record;
 pub mod tpgm;
+pub mod wise;
 
 pub use ema::Ema;
 pub use ftp::{Ftp, FtpSettings};

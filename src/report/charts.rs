@@ -6,6 +6,8 @@ use super::read::{Eval, Kind, Run, TrainPoint};
 use super::svg::{Axis, COLORS, Chart, Series, Style};
 use super::tensors::{self, Group, Tensor};
 
+/// The title of the chart of drift.
+pub(super) const DRIFT: &str = "Drift from the pre-trained weights, L2 by block";
 /// Fewer values than this are drawn as they are.
 const SMOOTH_FROM: usize = 40;
 
@@ -13,7 +15,7 @@ fn line(label: impl Into<String>, color: usize, points: Vec<(f64, f64)>) -> Seri
     Series { label: label.into(), points, color, style: Style::Line }
 }
 
-fn marks(label: impl Into<String>, color: usize, points: Vec<(f64, f64)>) -> Series {
+pub(super) fn marks(label: impl Into<String>, color: usize, points: Vec<(f64, f64)>) -> Series {
     Series { style: Style::Marks, ..line(label, color, points) }
 }
 
@@ -28,7 +30,7 @@ pub(super) fn of_run(id: &str, run: &Run, tensors: &[Tensor]) -> String {
     let lr = line("learning rate", 0, values(run, |p| p.lr));
     out += &chart(format!("{id}-lr"), "Learning rate", Axis::Linear, vec![lr]).figure();
     out += &radii(id, run, tensors);
-    out += &by_block(format!("{id}-blocks"), vec![drift_by_block(&run.name, 0, tensors)]).figure();
+    out += &by_block(format!("{id}-blocks"), DRIFT, vec![drift_by_block(&run.name, 0, tensors)]).figure();
     out
 }
 
@@ -43,7 +45,7 @@ pub(super) fn of_all(runs: &[Run], tensors: &[Vec<Tensor>]) -> String {
         chart("all-loss".into(), "Training loss, smoothed", Axis::Linear, losses),
         chart("all-val".into(), "Top-1 on val", Axis::Percent, val),
         chart("all-ood".into(), "Mean top-1 on the OOD sets", Axis::Percent, ood),
-        by_block("all-blocks".into(), drift),
+        by_block("all-blocks".into(), DRIFT, drift),
     ]
     .iter()
     .map(Chart::figure)
@@ -115,7 +117,7 @@ fn radii(id: &str, run: &Run, tensors: &[Tensor]) -> String {
     let by_step = iterations.is_sorted_by(|a, b| a.step < b.step);
     let at = |nth: usize, step: u64| if by_step { step as f64 } else { nth as f64 + 1.0 };
     // Matrices from input to output: what the method is about, and few enough to be told apart.
-    let matrices: Vec<&Tensor> = tensors.iter().filter(|t| t.index.is_some() && t.rows > 1).collect();
+    let matrices: Vec<&Tensor> = tensors.iter().filter(|t| t.index.is_some() && t.matrix).collect();
     let count = matrices.len().min(COLORS - 1);
     let chosen: Vec<&Tensor> = (0..count).map(|i| matrices[i * (matrices.len() - 1) / (count - 1).max(1)]).collect();
     let mut lines: Vec<Series> = Vec::new();
@@ -142,7 +144,7 @@ fn radii(id: &str, run: &Run, tensors: &[Tensor]) -> String {
 }
 
 /// The L2 norm of each block's drift, over all its tensors; the points' x are filled in by [`by_block`].
-fn drift_by_block(name: &str, color: usize, tensors: &[Tensor]) -> (Series, Vec<Group>) {
+pub(super) fn drift_by_block(name: &str, color: usize, tensors: &[Tensor]) -> (Series, Vec<Group>) {
     let (mut groups, mut squares): (Vec<Group>, Vec<f64>) = (Vec::new(), Vec::new());
     for tensor in tensors {
         let Some((_, l2)) = tensor.drift else { continue };
@@ -157,7 +159,8 @@ fn drift_by_block(name: &str, color: usize, tensors: &[Tensor]) -> (Series, Vec<
     (marks(name, color, points), groups)
 }
 
-fn by_block(id: String, runs: Vec<(Series, Vec<Group>)>) -> Chart {
+/// A chart over blocks from input to output, of series whose points each belong to a group.
+pub(super) fn by_block(id: String, title: &str, runs: Vec<(Series, Vec<Group>)>) -> Chart {
     let mut all: Vec<Group> = Vec::new();
     for group in runs.iter().flat_map(|(_, groups)| groups) {
         if !all.contains(group) {
@@ -170,7 +173,7 @@ fn by_block(id: String, runs: Vec<(Series, Vec<Group>)>) -> Chart {
         Series { points, ..series }
     });
     let names = all.iter().map(Group::short).collect();
-    let chart = chart(id, "Drift from the pre-trained weights, L2 by block", Axis::Wide, series.collect());
+    let chart = chart(id, title, Axis::Wide, series.collect());
     Chart { x_label: "block", names, ..chart }
 }
 

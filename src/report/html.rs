@@ -6,7 +6,7 @@ use super::read::Run;
 use super::tensors::{self, Tensor};
 use super::{charts, figures, tables};
 
-const STYLE: &str = include_str!("page.css");
+pub(super) const STYLE: &str = include_str!("page.css");
 
 /// `text` as HTML text or attribute value.
 pub(super) fn escape(text: &str) -> String {

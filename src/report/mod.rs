@@ -3,17 +3,22 @@
 //! [`read`] turns a run directory into a typed [`read::Run`], with [`evaluations`] in full; `tensors` orders its tensors by
 //! depth; `svg` draws one line chart, `charts` says which charts there are, `tables` does the same for tables. `figures`
 //! shows what the model gets wrong, by `reliability` diagrams, `confusion` matrices and `classes`. `html` puts the page
-//! together.
+//! together. `compare` is the page about a comparison, with `scatter` and `forest` for its drawings.
 
 mod charts;
 mod classes;
+mod compare;
+mod compare_depth;
+mod compare_tables;
 mod confusion;
 mod corrupted;
 pub mod evaluations;
 mod figures;
+mod forest;
 mod html;
 pub mod read;
 mod reliability;
+mod scatter;
 mod svg;
 mod tables;
 mod tensors;
@@ -23,6 +28,7 @@ use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
+use crate::compare::Results;
 use crate::error::{Error, Result};
 
 /// The page about the runs in `dirs`, in that order, as HTML text.
@@ -44,7 +50,18 @@ pub fn render(dirs: &[PathBuf]) -> Result<String> {
 /// # Errors
 /// Those of [`render`], and an `out` that can't be written.
 pub fn write(dirs: &[PathBuf], out: &Path) -> Result<()> {
-    let page = render(dirs)?;
+    write_page(&render(dirs)?, out)
+}
+
+/// Writes the page about a comparison to the file `out`.
+///
+/// # Errors
+/// A run directory among the results that can't be read, and an `out` that can't be written.
+pub fn write_comparison(results: &Results, out: &Path) -> Result<()> {
+    write_page(&compare::page(results)?, out)
+}
+
+fn write_page(page: &str, out: &Path) -> Result<()> {
     let name = out.file_name().ok_or_else(|| Error::data(out, "not a file name to write the report to"))?;
     let mut beside = OsString::from(".");
     beside.push(name);

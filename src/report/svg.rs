@@ -293,7 +293,7 @@ fn thin(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
 }
 
 /// About `count` round numbers from `low` to `high`.
-fn nice(low: f64, high: f64, count: usize) -> Vec<f64> {
+pub(super) fn nice(low: f64, high: f64, count: usize) -> Vec<f64> {
     let raw = (high - low) / count as f64;
     if !raw.is_finite() || raw <= 0.0 {
         return vec![low];

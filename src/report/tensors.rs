@@ -52,6 +52,8 @@ pub(super) struct Tensor {
     /// The name within its group, such as `attn.qkv.weight`.
     pub(super) label: String,
     pub(super) rows: u64,
+    /// Whether it has several rows by its shape; in the L2 norm its radius sees one.
+    pub(super) matrix: bool,
     /// The last outer iteration's row, where the method has radii.
     pub(super) radius: Option<RadiusRow>,
     /// Index into `Radii::tensors`.
@@ -78,6 +80,7 @@ pub(super) fn by_depth(run: &Run) -> Vec<Tensor> {
             tensors.len() - 1
         });
         tensors[at].1 = row.depth;
+        tensors[at].2.matrix |= row.rows > 1;
         tensors[at].2.drift = Some((row.mars, row.l2));
     }
     // Only a depth known for all can order all; else the names say it. The sort is stable, so equals keep file order.
@@ -91,7 +94,7 @@ pub(super) fn by_depth(run: &Run) -> Vec<Tensor> {
 
 fn tensor(name: &str, rows: u64, radius: Option<RadiusRow>, index: Option<usize>) -> Tensor {
     let (group, label) = split(name);
-    Tensor { group, label, rows, radius, index, drift: None }
+    Tensor { group, label, rows, matrix: rows > 1, radius, index, drift: None }
 }
 
 /// Splits a name after its first run of numbers: `blocks.3.attn.qkv.weight` is `attn.qkv.weight` in `blocks.3`.

@@ -71,6 +71,14 @@ impl<'g> Predictor<'g> {
         }
         Ok(Predictor { gpu, model, w, stats, acts, scratch, programs: HashMap::new() })
     }
+
+    /// Takes other weights and running statistics of the same model.
+    pub fn load(&mut self, values: &Snapshot) {
+        let expected = (self.model.layout().len, self.model.buffers().len);
+        assert_eq!((values.w.len(), values.stats.len()), expected, "values are images of the model's arenas");
+        self.gpu.write(&self.w, &values.w);
+        self.gpu.write(&self.stats, &values.stats);
+    }
 }
 
 impl Classifier for Predictor<'_> {

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::data::Corruption;
+use crate::method::Memory;
 use crate::train::calibration::Temperature;
 use crate::train::evaluate::Evaluation;
 
@@ -13,6 +14,8 @@ pub enum Event {
     Note(String),
     /// Something that may spoil the result, one sentence.
     Warning(String),
+    /// What the run takes on the device, before it is allocated; the last of them is what was.
+    Planned(Memory),
     /// Steps done, of how many, the latest loss, and images a second since the start.
     Progress {
         /// Steps taken.

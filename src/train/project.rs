@@ -72,7 +72,7 @@ pub fn beside(path: &Path, suffix: &str) -> PathBuf {
 
 /// The anchor in the layout of the fine-tuned model, and which tensors have none. A tensor that the anchor lacks, or has
 /// in another shape, can only be the head's: it stays as it was fine-tuned.
-fn anchor(pretrained: &Source, finetuned: &Source) -> Result<(Vec<f32>, Vec<bool>)> {
+pub(super) fn anchor(pretrained: &Source, finetuned: &Source) -> Result<(Vec<f32>, Vec<bool>)> {
     let known: BTreeMap<&str, (&Vec<usize>, &Vec<f32>)> =
         pretrained.weights.iter().map(|(name, shape, values)| (name.as_str(), (shape, values))).collect();
     let mut missing = Vec::new();

@@ -123,6 +123,7 @@ pub fn train(
         |micro_batch| parts::plan(gpu, &model, &Settings { micro_batch, ..settings }, method),
         |memory| {
             events(Event::Note(format!("{}: {memory}", gpu.info.name)));
+            events(Event::Planned(*memory));
             let settings = Settings { micro_batch: memory.micro_batch, ..settings };
             let mut learner = Learner::new(gpu, model.clone(), &start_values, settings)?;
             let parts = Parts::new(&mut learner, &start_values, &excluded, method, config.weight_decay)?;

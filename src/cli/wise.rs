@@ -1,0 +1,78 @@
+//! `tpgm wise`
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use crate::cli::table::{percent, table};
+use crate::cli::{RunArgs, print};
+use crate::error::{Error, Result};
+use crate::method::wise::alphas;
+use crate::train::blend::{HeldOut, wise_file};
+use crate::train::model_args::ModelArgs;
+
+/// Flags of `wise`.
+#[derive(Args, Debug)]
+pub(super) struct WiseArgs {
+    /// The model that the fine-tuning began with
+    #[arg(long, value_name = "A")]
+    pretrained: PathBuf,
+    /// The fine-tuned model
+    #[arg(long, value_name = "B")]
+    finetuned: PathBuf,
+    /// The file to write
+    #[arg(long, value_name = "C")]
+    out: PathBuf,
+    /// Where between the two: 0 is the pre-trained model, 1 the fine-tuned one [default: 0.5]
+    #[arg(long, value_name = "ALPHA", conflicts_with = "sweep")]
+    alpha: Option<f32>,
+    /// Try N values of alpha from 0 to 1 on the images of --val, and write the best
+    #[arg(long, value_name = "N", requires = "val")]
+    sweep: Option<usize>,
+    /// Images on which alpha is chosen; never those that results are reported on
+    #[arg(long, value_name = "PATH")]
+    val: Option<PathBuf>,
+    /// Folder that the paths of a list file or CSV are relative to
+    #[arg(long, value_name = "DIR")]
+    root: Option<PathBuf>,
+    /// Which folder is which output of the model: `folder name` a line, or imagenet_class_index.json
+    #[arg(long, value_name = "FILE")]
+    class_map: Option<PathBuf>,
+    /// Images that pass through the adapter at once
+    #[arg(long, value_name = "N", default_value_t = 32)]
+    batch_size: usize,
+    #[command(flatten)]
+    model_args: ModelArgs,
+    #[command(flatten)]
+    run: RunArgs,
+}
+
+pub(super) fn run(args: WiseArgs) -> Result<()> {
+    if args.batch_size == 0 || args.sweep.is_some_and(|count| count < 2) {
+        return Err(Error::Usage("--batch-size must be greater than 0, and --sweep at least 2".into()));
+    }
+    let alphas = match args.sweep {
+        Some(count) => alphas(count),
+        None => vec![args.alpha.unwrap_or(0.5)],
+    };
+    if let Some(alpha) = alphas.iter().find(|alpha| !(0.0..=1.0).contains(*alpha)) {
+        return Err(Error::Usage(format!("--alpha {alpha}: it must be 0 to 1")));
+    }
+    let (root, class_map, batch_size) = (args.root, args.class_map, args.batch_size);
+    let held_out = args.val.map(|val| HeldOut { val, root, class_map, batch_size });
+    let gpu = args.run.open()?;
+    let result =
+        wise_file(&gpu, &args.pretrained, &args.finetuned, &alphas, held_out.as_ref(), &args.model_args, &args.out)?;
+    for name in &result.kept {
+        eprintln!("{name} has no pre-trained counterpart: it stays as it was fine-tuned");
+    }
+    if !result.tried.is_empty() {
+        let rows: Vec<Vec<String>> = result
+            .tried
+            .iter()
+            .map(|(alpha, e)| vec![format!("{alpha}"), percent(e.top1), format!("{:.4}", e.loss)])
+            .collect();
+        print(&table(&["alpha", "top-1 %", "loss"], &rows))?;
+    }
+    print(&format!("{}, alpha {}\n", args.out.display(), result.alpha))
+}

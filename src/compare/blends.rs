@@ -1,0 +1,192 @@
+//! The entries that train nothing: which models each is made of, and with which seeds.
+
+use std::path::{Path, PathBuf};
+
+use crate::compare::config::{Kind, Over, PRETRAINED, Weights};
+use crate::compare::outcome::Outcome;
+use crate::compare::plan::Cost;
+use crate::compare::post::{Images, PostRun, Recipe};
+use crate::compare::run::{Comparison, End, EntryRuns, Event, PointRuns};
+use crate::compare::select::choose;
+
+impl Comparison<'_> {
+    /// Fills in the entries that train nothing, and puts the pre-trained model first.
+    pub(super) fn post(&mut self, d: usize, images: &Images, entries: &mut Vec<Option<EntryRuns>>) {
+        let config = self.config;
+        for (entry, method) in config.methods.iter().enumerate() {
+            let (Kind::Wise { from, .. } | Kind::Soup { from, .. }) = &method.kind else { continue };
+            let at = Blending { d, entry, from: *from, images, runs: entries[*from].as_ref() };
+            let made = match &method.kind {
+                Kind::Wise { alphas, .. } => self.wise(at, alphas),
+                Kind::Soup { greedy, over: Over::Seeds, .. } => self.seed_soup(at, *greedy),
+                Kind::Soup { greedy, .. } => self.grid_soup(at, *greedy),
+                Kind::Train(..) => continue,
+            };
+            entries[entry] = Some(made);
+        }
+        if images.pretrained.recognised.initialised.is_empty() {
+            let first = config.train_run(d, config.reference, 0, config.seeds[0]);
+            let dir = config.data_dir(d).join(PRETRAINED);
+            let run = PostRun { recipe: Recipe::Pretrained, dir, config: &first.config };
+            let outcome = run.run(self.gpu, images).map(|blends| blends.outcomes[0].clone()).map_err(|e| e.to_string());
+            if let Err(error) = &outcome {
+                (self.events)(Event::Warning(format!("{}: the pre-trained model: {error}", config.data[d].name)));
+            }
+            entries.insert(
+                0,
+                Some(EntryRuns {
+                    name: PRETRAINED.into(),
+                    kind: "pretrained",
+                    from: None,
+                    points: vec![PointRuns { label: String::new(), runs: vec![(None, outcome)] }],
+                    chosen: Some(0),
+                    cost: Cost::default(),
+                    ingredients: 0,
+                    note: String::new(),
+                }),
+            );
+        }
+    }
+
+    /// The weights of a run that are compared.
+    fn weights(&self, outcome: &Outcome) -> PathBuf {
+        outcome.dir.join(if self.config.weights == Weights::Best { "best.safetensors" } else { "last.safetensors" })
+    }
+
+    fn post_dir(&self, at: Blending, of: &str) -> PathBuf {
+        self.config.data_dir(at.d).join(&self.config.methods[at.entry].name).join(of)
+    }
+
+    /// Runs `recipe`; one outcome a value of α, or an error for all.
+    fn blend(
+        &mut self,
+        at: Blending,
+        name: String,
+        dir: &Path,
+        recipe: Recipe,
+    ) -> Result<(Vec<Outcome>, Vec<usize>), String> {
+        let first = self.config.train_run(at.d, at.from, 0, self.config.seeds[0]);
+        match (PostRun { recipe, dir: dir.into(), config: &first.config }).run(self.gpu, at.images) {
+            Ok(blends) => {
+                let outcome = &blends.outcomes[blends.outcomes.len() - 1];
+                let (id, ood) = (outcome.id(), self.ood(at.d, outcome));
+                let end = End::Finished { id, ood, seconds: blends.seconds, resumed: false };
+                self.done(name, if blends.skipped { End::Skipped } else { end });
+                Ok((blends.outcomes, blends.kept))
+            }
+            Err(error) => self.failed(name, error.to_string()),
+        }
+    }
+
+    fn failed<T>(&mut self, name: String, error: String) -> Result<T, String> {
+        self.done(name, End::Failed(error.clone()));
+        Err(error)
+    }
+
+    fn wise(&mut self, at: Blending, alphas: &[f32]) -> EntryRuns {
+        let (config, method) = (self.config, &self.config.methods[at.entry]);
+        let point = |alpha: &f32| PointRuns { label: format!("alpha {alpha}"), runs: Vec::new() };
+        let mut points: Vec<PointRuns> = alphas.iter().map(point).collect();
+        for seed in &config.seeds {
+            let name = format!("{} {} seed {seed}", config.data[at.d].name, method.name);
+            let made = match model(at.runs, *seed) {
+                Ok(outcome) => {
+                    let recipe = Recipe::Wise(self.weights(outcome), alphas.to_vec());
+                    let dir = self.post_dir(at, &format!("seed-{seed}"));
+                    self.blend(at, name, &dir, recipe)
+                }
+                Err(error) => self.failed(name, error),
+            };
+            match made {
+                Ok((outcomes, _)) => {
+                    points.iter_mut().zip(outcomes).for_each(|(point, o)| point.runs.push((Some(*seed), Ok(o))));
+                }
+                Err(error) => points.iter_mut().for_each(|point| point.runs.push((Some(*seed), Err(error.clone())))),
+            }
+        }
+        let chosen = choose(&EntryRuns::scores(&points, config.tuning_seeds()));
+        self.made(at, "wise", points, chosen, 1, String::new())
+    }
+
+    fn grid_soup(&mut self, at: Blending, greedy: bool) -> EntryRuns {
+        let (config, method) = (self.config, &self.config.methods[at.entry]);
+        let (mut runs, mut notes) = (Vec::new(), Vec::new());
+        let points = at.runs.map_or(&[][..], |from| &from.points);
+        for seed in config.soup_seeds(at.entry) {
+            // A point that failed is no ingredient: diverged weights have no place in a mean.
+            let parts: Vec<(String, Outcome)> =
+                points.iter().filter_map(|p| Some((p.label.clone(), p.of(*seed)?.clone()))).collect();
+            let name = format!("{} {} seed {seed}", config.data[at.d].name, method.name);
+            let made = self.soup(at, name, &format!("seed-{seed}"), &parts, greedy);
+            if let Ok((_, kept)) = &made {
+                let kept: Vec<&str> = kept.iter().map(|i| parts[*i].0.as_str()).collect();
+                notes.push(format!("seed {seed}: {} of {} ({})", kept.len(), parts.len(), kept.join("; ")));
+            }
+            runs.push((Some(*seed), made.map(|(outcome, _)| outcome)));
+        }
+        let ingredients = points.len();
+        let points = vec![PointRuns { label: String::new(), runs }];
+        self.made(at, "soup", points, Some(0), ingredients, notes.join(". "))
+    }
+
+    fn seed_soup(&mut self, at: Blending, greedy: bool) -> EntryRuns {
+        let (config, method) = (self.config, &self.config.methods[at.entry]);
+        let part = |seed: &u64| Some((format!("seed {seed}"), model(at.runs, *seed).ok()?.clone()));
+        let parts: Vec<(String, Outcome)> = config.seeds.iter().filter_map(part).collect();
+        let name = format!("{} {}", config.data[at.d].name, method.name);
+        let made = self.soup(at, name, "all-seeds", &parts, greedy);
+        let kept: Vec<&str> =
+            made.as_ref().map_or(Vec::new(), |(_, kept)| kept.iter().map(|i| parts[*i].0.as_str()).collect());
+        let note = format!("{} of {} seeds ({})", kept.len(), parts.len(), kept.join("; "));
+        let points = vec![PointRuns { label: String::new(), runs: vec![(None, made.map(|(outcome, _)| outcome))] }];
+        self.made(at, "soup", points, Some(0), parts.len(), note)
+    }
+
+    fn soup(
+        &mut self,
+        at: Blending,
+        name: String,
+        of: &str,
+        parts: &[(String, Outcome)],
+        greedy: bool,
+    ) -> Result<(Outcome, Vec<usize>), String> {
+        if parts.is_empty() {
+            return self.failed(name, "no run that it could be made of has finished".into());
+        }
+        let accuracies = greedy.then(|| parts.iter().map(|(_, o)| o.select.top1).collect());
+        let paths = parts.iter().map(|(_, o)| self.weights(o)).collect();
+        let dir = self.post_dir(at, of);
+        let (mut outcomes, kept) = self.blend(at, name, &dir, Recipe::Soup(paths, accuracies))?;
+        Ok((outcomes.remove(0), kept))
+    }
+
+    fn made(
+        &self,
+        at: Blending,
+        kind: &'static str,
+        points: Vec<PointRuns>,
+        chosen: Option<usize>,
+        ingredients: usize,
+        note: String,
+    ) -> EntryRuns {
+        let name = self.config.methods[at.entry].name.clone();
+        let from = at.runs.map(|from| from.name.clone());
+        EntryRuns { name, kind, from, points, chosen, cost: self.config.cost(at.entry), ingredients, note }
+    }
+}
+
+/// Where a blend is made: data set, its entry, the entry that it is made of with its runs, and the images.
+#[derive(Clone, Copy)]
+struct Blending<'a> {
+    d: usize,
+    entry: usize,
+    from: usize,
+    images: &'a Images,
+    runs: Option<&'a EntryRuns>,
+}
+
+/// The reported run of `from` with `seed`.
+fn model(from: Option<&EntryRuns>, seed: u64) -> Result<&Outcome, String> {
+    let chosen = from.and_then(|from| Some(&from.points[from.chosen?]));
+    chosen.and_then(|point| point.of(seed)).ok_or_else(|| "the run that it is made of has failed".into())
+}

@@ -1,0 +1,411 @@
+//! CONFIG.toml: what is compared.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use toml::{Table, Value};
+
+use crate::compare::entries::{soup_kind, train_kind, wise_kind};
+use crate::compare::lines::{Lines, Place, syntax};
+use crate::compare::outcome::copies;
+use crate::error::{Error, Result};
+use crate::train::TrainConfig;
+use crate::train::config::TrainArgs;
+
+/// The name of the pre-trained model among the entries.
+pub const PRETRAINED: &str = "pretrained";
+
+/// Which weights of a run are compared.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Weights {
+    /// Those after the last step: the same number of steps for all.
+    #[default]
+    Last,
+    /// Those of the best evaluation on the selection images.
+    Best,
+}
+
+/// The file's own keys.
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct File {
+    title: Option<String>,
+    out: Option<PathBuf>,
+    seeds: Vec<u64>,
+    grid_seeds: Option<usize>,
+    #[serde(default)]
+    weights: Weights,
+    reference: Option<String>,
+    #[serde(default)]
+    common: Table,
+    data: Vec<Table>,
+    method: Vec<Table>,
+}
+
+/// A comparison, checked.
+#[derive(Clone, Debug)]
+pub struct CompareConfig {
+    /// The page's title.
+    pub title: String,
+    /// Where everything is written.
+    pub out: PathBuf,
+    /// Seeds of the reported runs.
+    pub seeds: Vec<u64>,
+    /// How many of them the grid is run with.
+    pub grid_seeds: usize,
+    /// Which weights are compared.
+    pub weights: Weights,
+    /// Index of the entry that differences are taken to.
+    pub reference: usize,
+    /// The data sets.
+    pub data: Vec<DataSet>,
+    /// The methods.
+    pub methods: Vec<Entry>,
+}
+
+/// One data set: where a model comes from, and all its images.
+#[derive(Clone, Debug)]
+pub struct DataSet {
+    /// Its name, a folder's as well.
+    pub name: String,
+    /// OOD test sets that count once in the OOD mean: each group, and each set outside of one.
+    pub groups: Vec<Vec<String>>,
+}
+
+/// One method.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// Its name, a folder's as well.
+    pub name: String,
+    /// What it does.
+    pub kind: Kind,
+}
+
+/// What an entry does.
+#[derive(Clone, Debug)]
+pub enum Kind {
+    /// Trains at each point of a grid, one without a grid. Configurations are by data set, then by point; the seed is 0.
+    Train(Vec<Point>, Vec<Vec<TrainConfig>>),
+    /// WiSE-FT: α chosen on the selection images.
+    Wise {
+        /// Index of the entry whose models are interpolated.
+        from: usize,
+        /// The values of α.
+        alphas: Vec<f32>,
+    },
+    /// A soup.
+    Soup {
+        /// Index of the entry whose models are averaged.
+        from: usize,
+        /// Greedy, or uniform.
+        greedy: bool,
+        /// What its ingredients are.
+        over: Over,
+        /// With ingredients over the grid: a soup for every seed, not only for the grid's.
+        every_seed: bool,
+    },
+}
+
+/// Ingredients of a soup.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Over {
+    /// All grid points of one seed.
+    Grid,
+    /// The chosen grid point with all seeds.
+    Seeds,
+}
+
+/// A point of a grid.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Point {
+    /// As in tables: `lr 0.01, radius 2`; empty where there is no grid.
+    pub label: String,
+    /// As a folder's name: `lr-0.01_radius-2`.
+    pub folder: String,
+    pub(super) values: Table,
+}
+
+/// The keys of `under` with those of `over` in their place. A length, and an optimiser, replace what goes with the other.
+pub(super) fn overlay(mut under: Table, over: &Table) -> Table {
+    if over.contains_key("epochs") || over.contains_key("steps") {
+        under.remove("epochs");
+        under.remove("steps");
+    }
+    if over.get("optimizer").is_some_and(|name| Some(name) != under.get("optimizer")) {
+        under.remove("momentum");
+        under.remove("nesterov");
+    }
+    under.extend(over.iter().map(|(key, value)| (key.clone(), value.clone())));
+    under
+}
+
+impl CompareConfig {
+    /// Reads `file`; `out` wins over its own.
+    ///
+    /// # Errors
+    /// Whatever the file has wrong, with the line and the entry: all configurations are resolved here, so that nothing runs
+    /// before all of it makes sense.
+    pub fn read(file: &Path, out: Option<&Path>) -> Result<CompareConfig> {
+        let text = std::fs::read_to_string(file).map_err(|e| Error::io(file, "cannot read", e))?;
+        Self::parse(file, &text, out)
+    }
+
+    fn parse(file: &Path, text: &str, out: Option<&Path>) -> Result<CompareConfig> {
+        let lines = Lines::parse(file, text)?;
+        let parsed: File = toml::from_str(text).map_err(|e| syntax(file, text, &e))?;
+        let top = |key: &str, what: String| lines.error(Place::Root, Some(key), what);
+        if parsed.seeds.is_empty() {
+            return Err(top("seeds", "seeds: give at least one".into()));
+        }
+        if let Some(seed) = repeated(parsed.seeds.iter()) {
+            return Err(top("seeds", format!("seeds: {seed} is there twice")));
+        }
+        let grid_seeds = parsed.grid_seeds.unwrap_or(1);
+        if !(1..=parsed.seeds.len()).contains(&grid_seeds) {
+            return Err(top("grid-seeds", format!("grid-seeds: 1 to {}, the number of seeds", parsed.seeds.len())));
+        }
+        refuse(&lines, Place::Table("common"), &parsed.common, &["seed", "method"])?;
+        lines.typed::<TrainArgs>(Place::Table("common"), &parsed.common)?;
+
+        let data_names = names(&lines, "data", &parsed.data)?;
+        let mut data = Vec::new();
+        let mut tables = Vec::new();
+        for (i, (name, table)) in data_names.iter().zip(&parsed.data).enumerate() {
+            let place = Place::Item("data", i, name);
+            refuse(&lines, place, table, &["seed", "method"])?;
+            let mut table = table.clone();
+            table.remove("name");
+            let groups: Vec<Vec<String>> = match table.remove("groups") {
+                Some(groups) => groups.try_into().map_err(|_| {
+                    lines.error(
+                        place,
+                        Some("groups"),
+                        "groups: lists of OOD test sets, as [[\"a\", \"b\"], [\"c\", \"d\"]]",
+                    )
+                })?,
+                None => Vec::new(),
+            };
+            lines.typed::<TrainArgs>(place, &table)?;
+            let table = overlay(parsed.common.clone(), &table);
+            let mut groups = groups;
+            groups.extend(check_data(&lines, place, &table, &groups)?);
+            data.push(DataSet { name: name.clone(), groups });
+            tables.push(table);
+        }
+
+        let names = names(&lines, "method", &parsed.method)?;
+        let mut methods = Vec::new();
+        for (i, (name, table)) in names.iter().zip(&parsed.method).enumerate() {
+            let place = Place::Item("method", i, name);
+            if name == PRETRAINED {
+                return Err(lines.error(
+                    place,
+                    Some("name"),
+                    "this name is taken: the pre-trained model is always shown",
+                ));
+            }
+            let method = table.get("method").map_or(Some(name.as_str()), Value::as_str);
+            let kind = match method {
+                Some("wise") => wise_kind(&lines, place, table, &names, &parsed.method)?,
+                Some("soup") => soup_kind(&lines, place, table, &names, &parsed.method)?,
+                _ => train_kind(&lines, place, table, &tables)?,
+            };
+            methods.push(Entry { name: name.clone(), kind });
+        }
+        let trains = |entry: &&Entry| matches!(entry.kind, Kind::Train(..));
+        let reference = match &parsed.reference {
+            Some(name) => {
+                methods.iter().position(|m| m.name == *name).filter(|i| trains(&&methods[*i])).ok_or_else(|| {
+                    top("reference", format!("reference: no method of the file that trains is called {name}"))
+                })?
+            }
+            None => {
+                let plain = methods.iter().position(|m| m.name == "vanilla" && trains(&m));
+                plain
+                    .or_else(|| methods.iter().position(|m| trains(&m)))
+                    .ok_or_else(|| top("method", "there is no method that trains".into()))?
+            }
+        };
+        let stem = file.file_stem().map_or("compare".into(), |stem| stem.to_string_lossy().into_owned());
+        Ok(CompareConfig {
+            title: parsed.title.unwrap_or_else(|| stem.clone()),
+            out: out.map(PathBuf::from).or(parsed.out).unwrap_or_else(|| Path::new("runs").join(&stem)),
+            seeds: parsed.seeds,
+            grid_seeds,
+            weights: parsed.weights,
+            reference,
+            data,
+            methods,
+        })
+    }
+
+    /// The configurations of all grid points on all data sets.
+    pub fn train_configs(&self) -> impl Iterator<Item = &TrainConfig> {
+        let trained = self.methods.iter().filter_map(|method| match &method.kind {
+            Kind::Train(_, configs) => Some(configs),
+            _ => None,
+        });
+        trained.flatten().flatten()
+    }
+
+    /// The seeds that the grid is run with.
+    pub fn tuning_seeds(&self) -> &[u64] {
+        &self.seeds[..self.grid_seeds]
+    }
+}
+
+pub(super) fn repeated<T: PartialEq>(mut values: impl Iterator<Item = T> + Clone) -> Option<T> {
+    while let Some(value) = values.next() {
+        if values.clone().any(|other| other == value) {
+            return Some(value);
+        }
+    }
+    None
+}
+
+/// The names of the `[[kind]]` tables: fit for folders, and each there once.
+fn names(lines: &Lines, kind: &str, tables: &[Table]) -> Result<Vec<String>> {
+    if tables.is_empty() {
+        return Err(lines.error(Place::Root, Some(kind), format!("there is no [[{kind}]]")));
+    }
+    let mut names: Vec<String> = Vec::new();
+    for (i, table) in tables.iter().enumerate() {
+        let place = Place::Item(kind, i, "");
+        let name = table.get("name").and_then(Value::as_str);
+        let name = name.ok_or_else(|| lines.error(place, None, format!("this [[{kind}]] has no name = \"...\"")))?;
+        let fits = |c: char| c.is_ascii_alphanumeric() || "-_.+".contains(c);
+        if name.is_empty() || name.starts_with('.') || !name.chars().all(fits) {
+            let what = format!("name {name:?}: letters, digits and - _ . + make a name, since it names a folder");
+            return Err(lines.error(place, Some("name"), what));
+        }
+        if names.iter().any(|other| other.eq_ignore_ascii_case(name)) {
+            return Err(lines.error(place, Some("name"), format!("two [[{kind}]] are called {name}")));
+        }
+        names.push(name.into());
+    }
+    Ok(names)
+}
+
+pub(super) fn refuse(lines: &Lines, place: Place, table: &Table, keys: &[&str]) -> Result<()> {
+    match keys.iter().find(|key| table.contains_key(**key)) {
+        Some(key) => {
+            let what = match *key {
+                "seed" => "seed: seeds are given once, by the file's own seeds = [...]".to_string(),
+                "method" => "method: methods are given by [[method]]".into(),
+                key => format!("{key}: belongs to [common] or [[data]], so that all methods see the same data"),
+            };
+            Err(lines.error(place, Some(key), what))
+        }
+        None => Ok(()),
+    }
+}
+
+/// A data set must say which of its test sets are in-distribution, and have one that is not. Returns the corrupted copies of
+/// each, which count once.
+fn check_data(lines: &Lines, place: Place, table: &Table, groups: &[Vec<String>]) -> Result<Vec<Vec<String>>> {
+    let config = lines.typed::<TrainArgs>(place, table)?.resolve().map_err(|e| lines.error(place, None, e))?;
+    let tests = config.tests().map_err(|e| lines.error(place, Some("test"), e))?;
+    let is = |id: bool| tests.iter().filter(move |t| t.2 == Some(id)).map(|t| t.0);
+    let copies = copies(&config).map_err(|e| lines.error(place, Some("corrupt"), e))?;
+    if is(true).next().is_none() || (is(false).next().is_none() && copies.is_empty()) {
+        let what =
+            "give test sets, and name in id = [...] those that are in-distribution: at least one is, and one is not";
+        return Err(lines.error(place, None, what));
+    }
+    let grouped: Vec<&String> = groups.iter().flatten().collect();
+    if let Some(name) = repeated(grouped.iter()) {
+        return Err(lines.error(place, Some("groups"), format!("groups: {name} is there twice")));
+    }
+    if let Some(name) = grouped.iter().find(|name| !is(false).any(|ood| ood == name.as_str())) {
+        return Err(lines.error(place, Some("groups"), format!("groups: {name} is not an OOD test set")));
+    }
+    Ok(copies)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HEAD: &str = "seeds = [3, 4]\n[common]\nmodel = \"m\"\nepochs = 2\noptimizer = \"sgd\"\nmomentum = 0.5\n[[data]]\n\
+                        name = \"d\"\ntrain = \"t\"\nval = \"v\"\ntest = [\"a=a\", \"b=b\"]\nid = [\"a\"]\n";
+
+    fn parse(methods: &str) -> Result<CompareConfig> {
+        CompareConfig::parse(Path::new("dir/c.toml"), &format!("{HEAD}{methods}"), None)
+    }
+
+    #[track_caller]
+    fn fails(methods: &str, parts: &[&str]) {
+        let error = parse(methods).unwrap_err();
+        assert_eq!(error.exit_code(), 2);
+        let error = error.to_string();
+        assert!(error.starts_with("dir/c.toml: line ") && !error.contains('\n'), "{error}");
+        parts.iter().for_each(|part| assert!(error.contains(part), "{error}\nlacks {part}"));
+    }
+
+    #[test]
+    fn a_grid_is_the_product_of_its_lists_over_the_common_keys() {
+        let config = parse(
+            "[[method]]\nname = \"vanilla\"\n[[method]]\nname = \"t\"\nmethod = \"tpgm\"\nsteps = 7\noptimizer = \
+             \"adamw\"\ngrid.lr = [0.1, 1e-3]\ngrid.norm = [\"l2\", \"mars\"]\n[[method]]\nname = \"wise\"\n",
+        )
+        .unwrap();
+        assert_eq!((config.out, config.grid_seeds, config.reference), (PathBuf::from("runs/c"), 1, 0));
+        let Kind::Train(points, configs) = &config.methods[1].kind else { panic!() };
+        let labels: Vec<&str> = points.iter().map(|p| p.label.as_str()).collect();
+        assert_eq!(labels, ["lr 0.1, norm l2", "lr 0.1, norm mars", "lr 0.001, norm l2", "lr 0.001, norm mars"]);
+        assert_eq!(points[2].folder, "lr-0.001_norm-l2");
+        // The entry's length and optimiser take the place of the common ones, with what went along.
+        let c = &configs[0][2];
+        assert_eq!((c.steps, c.epochs, c.momentum, c.lr), (Some(7), None, 0.0, 1e-3));
+        let Kind::Train(points, configs) = &config.methods[0].kind else { panic!() };
+        assert_eq!((points.len(), points[0].folder.as_str(), configs[0][0].momentum), (1, "", 0.5));
+        let Kind::Wise { from, alphas } = &config.methods[2].kind else { panic!() };
+        assert_eq!((*from, alphas.len()), (0, 11));
+    }
+
+    #[test]
+    fn errors_name_entry_and_line() {
+        let one = "[[method]]\nname = \"vanilla\"\n";
+        fails(&format!("{one}lrr = 0.1\n"), &["line 15: method vanilla", "unknown field `lrr`"]);
+        fails(&format!("{one}lr = \"high\"\n"), &["line 15: method vanilla: lr: "]);
+        fails(&format!("{one}grid.lr = [0.1, \"x\"]\n"), &["line 15: method vanilla: grid.lr: "]);
+        fails(&format!("{one}grid.lr = [0.1, 0.1]\n"), &["line 15", "twice"]);
+        fails(&format!("{one}grid.lr = 0.1\n"), &["line 15", "a list of values"]);
+        fails(&format!("{one}grid.lrr = [1]\n"), &["line 15", "unknown field `lrr`"]);
+        fails(&format!("{one}grid.lr = [0.1, -1]\n"), &["method vanilla: at lr -1: --lr must be greater than 0"]);
+        fails(&format!("{one}seed = 3\n"), &["line 15", "seeds = [...]"]);
+        fails(&format!("{one}val = \"x\"\n"), &["line 15", "[[data]]"]);
+        fails(&format!("{one}{one}"), &["line 16", "two [[method]] are called vanilla"]);
+        fails("[[method]]\nname = \"nonsense\"\n", &["method nonsense", "unknown variant `nonsense`"]);
+        fails("[[method]]\nname = \"a/b\"\n", &["line 14", "names a folder"]);
+        fails("[[method]]\nname = \"pretrained\"\n", &["always shown"]);
+        fails("[[method]]\nlr = 0.1\n", &["line 13", "no name"]);
+        fails(&format!("{one}[[method]]\nname = \"wise\"\nalphas = [2]\n"), &["line 17: method wise: alphas"]);
+        fails(&format!("{one}[[method]]\nname = \"wise\"\nfrom = \"x\"\n"), &["line 17", "no method is called x"]);
+        fails(&format!("{one}[[method]]\nname = \"soup\"\n"), &["line 15: method soup", "kind is missing"]);
+        fails(&format!("{one}[[method]]\nname = \"soup\"\nkind = \"cold\"\n"), &["line 17: method soup: kind: "]);
+        fails("[[method]]\nname = \"wise\"\n", &["method wise", "from is missing"]);
+        fails("[[metod]]\nname = \"vanilla\"\n", &["unknown field `metod`"]);
+        fails("[[method]\n", &["line 13"]);
+    }
+
+    #[test]
+    fn data_sets_must_say_what_is_in_distribution() {
+        let file = Path::new("c.toml");
+        let method = "[[method]]\nname = \"vanilla\"\n";
+        let fails = |text: String, part: &str| {
+            let error = CompareConfig::parse(file, &text, None).unwrap_err().to_string();
+            assert!(error.contains(part), "{error}");
+        };
+        fails(format!("{}{method}", HEAD.replace("id = [\"a\"]\n", "")), "line 7: data d: give test sets");
+        fails(format!("{}{method}", HEAD.replace("id = [\"a\"]\n", "id = [\"c\"]\n")), "--id c");
+        fails(format!("{HEAD}groups = [[\"a\"]]\n{method}"), "line 13: data d: groups: a is not an OOD");
+        fails(format!("{HEAD}groups = [[\"b\"], [\"b\"]]\n{method}"), "twice");
+        fails(format!("{}{method}", HEAD.replace("[3, 4]", "[3, 3]")), "line 1: seeds: 3 is there twice");
+        fails(format!("grid-seeds = 3\n{HEAD}{method}"), "line 1: grid-seeds: 1 to 2");
+        fails(format!("reference = \"x\"\n{HEAD}{method}"), "line 1: reference");
+        fails(format!("{}{method}", HEAD.replace("model = \"m\"\n", "")), "--model is missing");
+    }
+}

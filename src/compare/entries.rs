@@ -1,0 +1,176 @@
+//! One `[[method]]` of CONFIG.toml: a method that trains, with its grid, or one that is made of another's models.
+
+use serde::Deserialize;
+use toml::{Table, Value};
+
+use crate::compare::config::{Kind, Over, Point, overlay, refuse, repeated};
+use crate::compare::lines::{Lines, Place};
+use crate::error::Result;
+use crate::method::wise;
+use crate::train::config::TrainArgs;
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+struct WiseKeys {
+    #[serde(rename = "name")]
+    _name: String,
+    #[serde(rename = "method")]
+    _method: String,
+    from: Option<String>,
+    alphas: Option<Vec<f32>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+struct SoupKeys {
+    #[serde(rename = "name")]
+    _name: String,
+    #[serde(rename = "method")]
+    _method: String,
+    from: Option<String>,
+    kind: Option<SoupKind>,
+    over: Option<Over>,
+    every_seed: bool,
+}
+
+#[derive(Clone, Copy, Deserialize, PartialEq)]
+#[serde(rename_all = "lowercase")]
+enum SoupKind {
+    Uniform,
+    Greedy,
+}
+
+/// Keys that are a data set's: an entry that changed them would be compared on something else.
+const OF_DATA: [&str; 10] = ["model", "train", "val", "select", "test", "id", "root", "class-map", "corrupt", "subset"];
+
+/// The entry that a post-hoc one is made of: the one called `from`, or else the first that trains.
+fn origin(lines: &Lines, place: Place, from: Option<&str>, names: &[String], tables: &[Table]) -> Result<usize> {
+    let method = |i: usize| tables[i].get("method").and_then(Value::as_str).unwrap_or(&names[i]).to_string();
+    let trains = |i: usize| !["wise", "soup"].contains(&method(i).as_str());
+    let wanted = from.unwrap_or("vanilla");
+    match names.iter().position(|name| name == wanted) {
+        Some(i) if trains(i) => Ok(i),
+        Some(_) => Err(lines.error(place, Some("from"), format!("from: {wanted} trains nothing"))),
+        None => {
+            let what = match from {
+                Some(_) => format!("from: no method is called {wanted}"),
+                None => "from is missing: which method's models are taken (there is none called vanilla)".into(),
+            };
+            Err(lines.error(place, Some("from"), what))
+        }
+    }
+}
+
+pub(super) fn wise_kind(
+    lines: &Lines,
+    place: Place,
+    table: &Table,
+    names: &[String],
+    tables: &[Table],
+) -> Result<Kind> {
+    let keys: WiseKeys = lines.typed(place, table)?;
+    let from = origin(lines, place, keys.from.as_deref(), names, tables)?;
+    let alphas = keys.alphas.unwrap_or_else(|| wise::alphas(11));
+    let bad = |what: &str| Err(lines.error(place, Some("alphas"), format!("alphas: {what}")));
+    if alphas.is_empty() || alphas.iter().any(|alpha| !(0.0..=1.0).contains(alpha)) {
+        return bad("give numbers from 0 (pre-trained) to 1 (fine-tuned)");
+    }
+    if repeated(alphas.iter()).is_some() {
+        return bad("one is there twice");
+    }
+    Ok(Kind::Wise { from, alphas })
+}
+
+pub(super) fn soup_kind(
+    lines: &Lines,
+    place: Place,
+    table: &Table,
+    names: &[String],
+    tables: &[Table],
+) -> Result<Kind> {
+    let keys: SoupKeys = lines.typed(place, table)?;
+    let from = origin(lines, place, keys.from.as_deref(), names, tables)?;
+    let kind = keys.kind.ok_or_else(|| lines.error(place, None, "kind is missing: uniform or greedy"))?;
+    let over = keys.over.unwrap_or(Over::Grid);
+    if keys.every_seed && over == Over::Seeds {
+        return Err(lines.error(place, Some("every-seed"), "every-seed goes with over = \"grid\""));
+    }
+    Ok(Kind::Soup { from, greedy: kind == SoupKind::Greedy, over, every_seed: keys.every_seed })
+}
+
+pub(super) fn train_kind(lines: &Lines, place: Place, table: &Table, data: &[Table]) -> Result<Kind> {
+    refuse(lines, place, table, &["seed"])?;
+    refuse(lines, place, table, &OF_DATA)?;
+    let mut keys = table.clone();
+    let name = keys.remove("name").unwrap_or_else(|| Value::String(String::new()));
+    keys.entry("method").or_insert(name);
+    let grid = match keys.remove("grid") {
+        None => Table::new(),
+        Some(Value::Table(grid)) => grid,
+        Some(_) => return Err(lines.error(place, Some("grid"), "grid: lists by key, as grid.lr = [0.1, 0.01]")),
+    };
+    lines.typed::<TrainArgs>(place, &keys)?;
+    let points = points(lines, place, &grid)?;
+    let configs = data.iter().map(|under| {
+        let one = |point: &Point| {
+            let table = overlay(overlay(under.clone(), &keys), &point.values);
+            let at = if point.label.is_empty() { String::new() } else { format!("at {}: ", point.label) };
+            let args: TrainArgs = lines.typed(place, &table)?;
+            TrainArgs { seed: Some(0), ..args }.resolve().map_err(|e| lines.error(place, None, format!("{at}{e}")))
+        };
+        points.iter().map(one).collect::<Result<Vec<_>>>()
+    });
+    let configs = configs.collect::<Result<Vec<_>>>()?;
+    Ok(Kind::Train(points, configs))
+}
+
+/// The cartesian product of the grid's lists; the last key varies fastest.
+fn points(lines: &Lines, place: Place, grid: &Table) -> Result<Vec<Point>> {
+    let mut points = vec![Point { label: String::new(), folder: String::new(), values: Table::new() }];
+    for (key, values) in grid {
+        let at = format!("grid.{key}");
+        let wrong = |what: String| lines.error(place, Some(&at), format!("grid.{key}: {what}"));
+        if key == "seed" || key == "method" || OF_DATA.contains(&key.as_str()) {
+            return Err(wrong("this is no key to search over".into()));
+        }
+        let values = values.as_array().filter(|values| !values.is_empty());
+        let values = values.ok_or_else(|| wrong("give a list of values".into()))?;
+        if repeated(values.iter().map(|v| word(v).to_string())).is_some() {
+            return Err(wrong("a value is there twice".into()));
+        }
+        for value in values {
+            let alone = Table::from_iter([(key.clone(), value.clone())]);
+            alone.try_into::<TrainArgs>().map_err(|e| wrong(e.message().into()))?;
+        }
+        points = points.iter().flat_map(|point| values.iter().map(move |value| point.with(key, value))).collect();
+    }
+    match repeated(points.iter().map(|point| &point.folder)) {
+        Some(folder) => {
+            Err(lines.error(place, Some("grid"), format!("grid: two points would share the folder {folder}")))
+        }
+        None => Ok(points),
+    }
+}
+
+/// A value as it reads in a table.
+fn word(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Float(v) if *v != 0.0 && !(1e-4..1e6).contains(&v.abs()) => format!("{v:e}"),
+        Value::Float(v) => format!("{v}"),
+        Value::Array(items) => items.iter().map(word).collect::<Vec<_>>().join(" "),
+        other => other.to_string(),
+    }
+}
+
+impl Point {
+    fn with(&self, key: &str, value: &Value) -> Point {
+        let text = word(value);
+        let tidy = |c: char| if c.is_ascii_alphanumeric() || ".-+".contains(c) { c } else { '-' };
+        let part = format!("{key}-{}", text.chars().map(tidy).collect::<String>());
+        let join = |a: &str, between: &str, b: String| if a.is_empty() { b } else { format!("{a}{between}{b}") };
+        let mut values = self.values.clone();
+        values.insert(key.into(), value.clone());
+        Point { label: join(&self.label, ", ", format!("{key} {text}")), folder: join(&self.folder, "_", part), values }
+    }
+}

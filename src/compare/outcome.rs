@@ -1,0 +1,247 @@
+//! What a finished run says about itself: its evaluations, and in `run.json` what it took.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::atomic::atomic_write;
+use crate::compare::config::Weights;
+use crate::compare::select::{Score, number_or_nan};
+use crate::error::{Error, Result};
+use crate::train::TrainConfig;
+use crate::train::corrupted::copy_name;
+
+/// Written beside a run when it has finished.
+pub const RUN: &str = "run.json";
+
+/// What a run took.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Took {
+    /// Seconds from the first step to the last evaluation; of the last part alone where the run was resumed.
+    pub seconds: f64,
+    /// Whether it was stopped on the way.
+    pub resumed: bool,
+    /// Bytes planned on the device.
+    pub memory: u64,
+    /// Steps.
+    pub steps: u64,
+    /// The adapter's name.
+    pub adapter: String,
+    /// Whether the best weights were evaluated too, where they are not the last.
+    pub best: bool,
+}
+
+/// A model's figures on a test set.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SetFigures {
+    /// The set's name.
+    pub name: String,
+    /// Whether it is in-distribution.
+    pub id: bool,
+    /// Images.
+    pub images: u64,
+    /// Top-1 accuracy.
+    pub top1: f64,
+    /// Top-5 accuracy.
+    pub top5: f64,
+    /// Mean cross-entropy; NaN where it is not a number.
+    #[serde(deserialize_with = "number_or_nan")]
+    pub loss: f64,
+    /// Expected calibration error.
+    pub ece: f64,
+}
+
+/// One model, evaluated.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// Its run directory.
+    pub dir: PathBuf,
+    /// On the selection images.
+    pub select: Score,
+    /// On the test sets, in the order of the configuration.
+    pub sets: Vec<SetFigures>,
+    /// What training it took; none for a model that was not trained.
+    pub took: Option<Took>,
+}
+
+impl Outcome {
+    /// Mean top-1 over the in-distribution sets.
+    pub fn id(&self) -> f64 {
+        let of: Vec<f64> = self.sets.iter().filter(|s| s.id).map(|s| s.top1).collect();
+        of.iter().sum::<f64>() / of.len() as f64
+    }
+
+    /// Mean top-1 over the OOD sets, each of `groups` counting once.
+    pub fn ood(&self, groups: &[Vec<String>]) -> f64 {
+        let ood = || self.sets.iter().filter(|s| !s.id);
+        let mut parts: Vec<f64> =
+            ood().filter(|s| !groups.iter().flatten().any(|name| *name == s.name)).map(|s| s.top1).collect();
+        for group in groups {
+            let of: Vec<f64> = ood().filter(|s| group.contains(&s.name)).map(|s| s.top1).collect();
+            parts.extend((!of.is_empty()).then(|| of.iter().sum::<f64>() / of.len() as f64));
+        }
+        parts.iter().sum::<f64>() / parts.len() as f64
+    }
+}
+
+/// How far the run in a folder has come.
+#[derive(Debug)]
+pub enum Stage {
+    /// There is none.
+    Absent,
+    /// There is one that can't be gone on with: it was stopped before it had saved its state.
+    Begun,
+    /// It was stopped and can be resumed.
+    Resumable,
+    /// It is whole.
+    Finished(Outcome),
+}
+
+/// The stage of the run that `config` describes in `dir`.
+///
+/// # Errors
+/// Where the folder holds a run with other settings, naming the first.
+pub fn stage(dir: &Path, config: &TrainConfig, weights: Weights) -> Result<Stage> {
+    let path = dir.join("config.toml");
+    let text = match std::fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+            let begun = dir.join("metrics.jsonl").exists();
+            return Ok(if begun { Stage::Begun } else { Stage::Absent });
+        }
+        Err(e) => return Err(Error::io(path, "cannot read", e)),
+    };
+    let own = config.to_toml();
+    if text != own {
+        let what = format!(
+            "this run has other settings ({}): give another --out, or delete this folder to run it anew",
+            difference(&text, &own)
+        );
+        return Err(Error::data(dir, what));
+    }
+    if let Some(outcome) = finished(dir, config, weights)? {
+        return Ok(Stage::Finished(outcome));
+    }
+    let state = dir.join(crate::train::run_dir::STATE).exists();
+    Ok(if state { Stage::Resumable } else { Stage::Begun })
+}
+
+/// The first key in which two configurations differ, with both values.
+fn difference(then: &str, now: &str) -> String {
+    let table = |text: &str| text.parse::<toml::Table>().unwrap_or_default();
+    let (then, now) = (table(then), table(now));
+    let value = |table: &toml::Table, key: &str| table.get(key).map_or("unset".into(), toml::Value::to_string);
+    let mut keys: Vec<&String> = then.keys().chain(now.keys()).collect();
+    keys.sort();
+    let key = keys.into_iter().find(|key| then.get(*key) != now.get(*key));
+    key.map_or("another format".into(), |key| format!("{key} was {}, is now {}", value(&then, key), value(&now, key)))
+}
+
+/// The test sets of a run, its corrupted copies included: name, and whether in-distribution.
+fn test_sets(config: &TrainConfig) -> Result<Vec<(String, bool)>> {
+    let mut sets: Vec<(String, bool)> =
+        config.tests()?.into_iter().map(|(name, _, id)| (name.to_string(), id.unwrap_or(false))).collect();
+    sets.extend(copies(config)?.into_iter().flatten().map(|name| (name, false)));
+    Ok(sets)
+}
+
+/// The names of the corrupted copies of each in-distribution test set.
+///
+/// # Errors
+/// Where a corruption is not one.
+pub fn copies(config: &TrainConfig) -> Result<Vec<Vec<String>>> {
+    let corruptions = config.corruptions()?;
+    let of = |name: &str| corruptions.iter().map(|c| copy_name(name, *c)).collect();
+    let tests = config.tests()?;
+    let groups: Vec<Vec<String>> = tests.iter().filter(|t| t.2 != Some(false)).map(|t| of(t.0)).collect();
+    Ok(groups.into_iter().filter(|group| !group.is_empty()).collect())
+}
+
+/// The outcome of the run in `dir` if it is whole.
+fn finished(dir: &Path, config: &TrainConfig, weights: Weights) -> Result<Option<Outcome>> {
+    let took: Option<Took> = std::fs::read(dir.join(RUN)).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+    let Some(took) = took.filter(|took| took.best || weights == Weights::Last) else { return Ok(None) };
+    let path = dir.join("metrics.jsonl");
+    let Ok(text) = std::fs::read_to_string(&path) else { return Ok(None) };
+    let evals: Vec<Value> = text
+        .lines()
+        .filter_map(|line| serde_json::from_str(line).ok())
+        .filter(|v: &Value| v["eval"].is_string())
+        .collect();
+    let tests = test_sets(config)?;
+    let of = |model: &str| -> Result<Option<Vec<SetFigures>>> {
+        let figures = tests.iter().map(|(name, id)| {
+            // The last of equals: a run that was resumed at its very end evaluates twice.
+            let line = evals.iter().rev().find(|v| v["final"] == true && v["model"] == model && v["eval"] == **name)?;
+            Some(SetFigures {
+                name: name.clone(),
+                id: *id,
+                images: line["images"].as_u64()?,
+                top1: line["top1"].as_f64()?,
+                top5: line["top5"].as_f64()?,
+                loss: line["loss"].as_f64().unwrap_or(f64::NAN),
+                ece: line["ece"].as_f64()?,
+            })
+        });
+        Ok(figures.collect())
+    };
+    // Where the best weights are the last, they are evaluated once.
+    let best = if weights == Weights::Best { of("best")? } else { None };
+    let step = match &best {
+        Some(_) => {
+            evals.iter().rev().find(|v| v["final"] == true && v["model"] == "best").and_then(|v| v["step"].as_u64())
+        }
+        None => None,
+    };
+    let Some(sets) = best.map_or_else(|| of("last"), |sets| Ok(Some(sets)))? else { return Ok(None) };
+    let select = if config.select.is_some() { "select" } else { "val" };
+    let wanted = step.unwrap_or(took.steps);
+    let line = evals.iter().rev().find(|v| v["final"] != true && v["eval"] == select && v["step"] == wanted);
+    let score =
+        line.and_then(|v| Some(Score { top1: v["top1"].as_f64()?, loss: v["loss"].as_f64().unwrap_or(f64::NAN) }));
+    Ok(score.map(|select| Outcome { dir: dir.into(), select, sets, took: Some(took) }))
+}
+
+/// Says that the run in `dir` has finished.
+///
+/// # Errors
+/// Where the file can't be written.
+pub fn finish(dir: &Path, took: &Took) -> Result<()> {
+    atomic_write(dir.join(RUN), &serde_json::to_vec(took).expect("plain values always serialise"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_group_of_ood_sets_counts_once() {
+        let set = |name: &str, id, top1| SetFigures {
+            name: name.into(),
+            id,
+            images: 10,
+            top1,
+            top5: 1.0,
+            loss: 1.0,
+            ece: 0.0,
+        };
+        let sets = vec![
+            set("i", true, 0.9),
+            set("j", true, 0.7),
+            set("a", false, 0.2),
+            set("b", false, 0.4),
+            set("c", false, 0.9),
+        ];
+        let outcome = Outcome { dir: PathBuf::new(), select: Score { top1: 0.0, loss: 0.0 }, sets, took: None };
+        assert!((outcome.id() - 0.8).abs() < 1e-12);
+        assert!((outcome.ood(&[]) - 0.5).abs() < 1e-12);
+        assert!((outcome.ood(&[vec!["a".into(), "b".into()]]) - 0.6).abs() < 1e-12);
+    }
+
+    #[test]
+    fn a_difference_names_the_key() {
+        assert_eq!(difference("a = 1\nb = 2\n", "a = 1\nb = 3\n"), "b was 2, is now 3");
+        assert_eq!(difference("a = 1\n", "a = 1\nc = \"x\"\n"), "c was unset, is now \"x\"");
+    }
+}

@@ -1,0 +1,223 @@
+//! Entries that train nothing: the pre-trained model, WiSE-FT, soups. What they come to is kept in `blend.json`.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use crate::atomic::atomic_write;
+use crate::checkpoint::{Checkpoint, Overrides};
+use crate::compare::outcome::{Outcome, SetFigures};
+use crate::compare::select::Score;
+use crate::data::{ImageCache, Preprocess};
+use crate::error::{Error, Result};
+use crate::gpu::Gpu;
+use crate::method::{Snapshot, soups, wise};
+use crate::train::TrainConfig;
+use crate::train::blend::{alike, anchored};
+use crate::train::corrupted::{Test, with_copies};
+use crate::train::evaluate::{Predictor, evaluate};
+use crate::train::source::Source;
+use crate::train::splits::Splits;
+use crate::train::subset::evaluate_among;
+
+/// What an entry without training has found.
+const BLEND: &str = "blend.json";
+/// Decoded images that each set keeps in memory.
+const CACHE_BYTES: usize = 512 << 20;
+/// The most images that pass through at once in an evaluation.
+const BATCH: usize = 64;
+
+/// A data set's images for selection and tests, opened once.
+pub(super) struct Images {
+    pub(super) splits: Splits,
+    select: Arc<ImageCache>,
+    tests: Vec<Test>,
+    /// The pre-trained model, with its outputs fitted to the classes.
+    pub(super) pretrained: Source,
+}
+
+impl Images {
+    pub(super) fn open(config: &TrainConfig) -> Result<Images> {
+        let mut pretrained = Source::open(&config.model, &config.model_args.overrides())?;
+        let splits = Splits::open(config, &mut pretrained)?;
+        let cache = |images: &crate::data::Dataset| ImageCache::new(images.clone(), CACHE_BYTES);
+        let select = cache(splits.select.as_ref().unwrap_or(&splits.val));
+        let tests = splits.tests.iter().map(|t| (t.name.clone(), t.id, cache(&t.images))).collect();
+        let tests = with_copies(tests, &config.corruptions()?);
+        Ok(Images { splits, select, tests, pretrained })
+    }
+}
+
+/// A model's figures.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Blend {
+    select: Score,
+    sets: Vec<SetFigures>,
+}
+
+/// The content of `blend.json`.
+#[derive(Debug, Serialize, Deserialize)]
+struct File {
+    /// What it was made of: anything else makes it stale.
+    setup: String,
+    blends: Vec<Blend>,
+    /// Ingredients of a soup, in the order in which they were added.
+    kept: Vec<usize>,
+    /// Seconds of all evaluations.
+    seconds: f64,
+}
+
+/// What [`PostRun::run`] gives: an outcome for each value of α, or one.
+pub(super) struct Blends {
+    pub(super) outcomes: Vec<Outcome>,
+    pub(super) kept: Vec<usize>,
+    pub(super) seconds: f64,
+    /// Whether they were there already.
+    pub(super) skipped: bool,
+}
+
+/// What is evaluated.
+#[derive(Clone, Debug)]
+pub(super) enum Recipe {
+    /// The pre-trained model as it is.
+    Pretrained,
+    /// The models between it and this one, a value of α each.
+    Wise(PathBuf, Vec<f32>),
+    /// The soup of these, greedy by their scores on the selection images, where these are given.
+    Soup(Vec<PathBuf>, Option<Vec<f64>>),
+}
+
+/// An entry without training, with one seed.
+pub(super) struct PostRun<'a> {
+    pub(super) recipe: Recipe,
+    pub(super) dir: PathBuf,
+    /// A run whose data and preprocessing it shares.
+    pub(super) config: &'a TrainConfig,
+}
+
+impl PostRun<'_> {
+    /// Evaluates on the selection images and on the test sets, or reads what an earlier call has found.
+    pub(super) fn run(&self, gpu: &Gpu, images: &Images) -> Result<Blends> {
+        let setup = self.setup()?;
+        let path = self.dir.join(BLEND);
+        let known = std::fs::read(&path).ok().and_then(|bytes| serde_json::from_slice::<File>(&bytes).ok());
+        let skipped = known.as_ref().is_some_and(|file| file.setup == setup);
+        let file = match known.filter(|file| file.setup == setup) {
+            Some(file) => file,
+            None => {
+                let file = self.make(gpu, images, setup)?;
+                let text = serde_json::to_vec(&file).expect("plain values always serialise");
+                std::fs::create_dir_all(&self.dir).map_err(|e| Error::io(&self.dir, "cannot create this folder", e))?;
+                atomic_write(&path, &text)?;
+                // As it will be read the next time, to the last bit.
+                serde_json::from_slice(&text).expect("what was just written")
+            }
+        };
+        let outcome =
+            |blend: Blend| Outcome { dir: self.dir.clone(), select: blend.select, sets: blend.sets, took: None };
+        let outcomes = file.blends.into_iter().map(outcome).collect();
+        Ok(Blends { outcomes, kept: file.kept, seconds: file.seconds, skipped })
+    }
+
+    /// Everything that decides the result: what is done, the weights' hashes, the images' paths.
+    fn setup(&self) -> Result<String> {
+        let hash = |path: &PathBuf| Checkpoint::open(path)?.sha256();
+        let (kind, parts) = match &self.recipe {
+            Recipe::Pretrained => (json!("pretrained"), Vec::new()),
+            Recipe::Wise(path, alphas) => (json!({"wise": alphas}), vec![hash(path)?]),
+            Recipe::Soup(paths, greedy) => {
+                (json!({"soup": greedy}), paths.iter().map(hash).collect::<Result<Vec<_>>>()?)
+            }
+        };
+        let c = self.config;
+        let setup = json!({
+            "kind": kind, "parts": parts, "pretrained": hash(&c.model)?, "val": c.val, "select": c.select, "test": c.test,
+            "id": c.id, "root": c.root, "class_map": c.class_map, "model": c.model_args, "corrupt": c.corrupt, "subset": c.subset,
+        });
+        Ok(setup.to_string())
+    }
+
+    fn make(&self, gpu: &Gpu, images: &Images, setup: String) -> Result<File> {
+        let started = Instant::now();
+        let overrides = self.config.model_args.overrides();
+        let open = |path: &Path| Source::open(path, &Overrides { head: None, ..overrides.clone() });
+        let (mut blends, mut kept) = (Vec::new(), Vec::new());
+        match &self.recipe {
+            Recipe::Pretrained => {
+                let mut judge = Judge::new(gpu, &images.pretrained, self.config, images)?;
+                blends.push(judge.judge(&images.pretrained.snapshot())?);
+            }
+            Recipe::Wise(path, alphas) => {
+                let tuned = open(path)?;
+                let (anchor, _) = anchored(&images.pretrained, &tuned)?;
+                let (mut judge, values) = (Judge::new(gpu, &tuned, self.config, images)?, tuned.snapshot());
+                for alpha in alphas {
+                    blends.push(judge.judge(&wise::snapshot(&anchor, &values, *alpha))?);
+                }
+            }
+            Recipe::Soup(paths, accuracies) => {
+                let first = open(&paths[0])?;
+                let mut judge = Judge::new(gpu, &first, self.config, images)?;
+                let load = |i: usize| {
+                    let source = open(&paths[i])?;
+                    alike(&first, &source)?;
+                    Ok(source.snapshot())
+                };
+                let values = match accuracies {
+                    Some(accuracies) => {
+                        let soup = soups::greedy(accuracies, load, |values| Ok(judge.select(values)?.top1))?;
+                        kept = soup.kept;
+                        soup.values
+                    }
+                    None => {
+                        kept = (0..paths.len()).collect();
+                        soups::uniform(paths.len(), load)?
+                    }
+                };
+                blends.push(judge.judge(&values)?);
+                std::fs::create_dir_all(&self.dir).map_err(|e| Error::io(&self.dir, "cannot create this folder", e))?;
+                first.save(&self.dir.join("model.safetensors"), &values)?;
+            }
+        }
+        Ok(File { setup, blends, kept, seconds: started.elapsed().as_secs_f64() })
+    }
+}
+
+/// Evaluates values of one model.
+struct Judge<'g, 'i> {
+    model: Predictor<'g>,
+    preprocess: Preprocess,
+    classes: usize,
+    /// Whether a test set with fewer classes than the model is judged among its own.
+    subset: bool,
+    images: &'i Images,
+}
+
+impl<'g, 'i> Judge<'g, 'i> {
+    fn new(gpu: &'g Gpu, source: &Source, config: &TrainConfig, images: &'i Images) -> Result<Judge<'g, 'i>> {
+        let preprocess = config.model_args.preprocess(&source.recognised.preprocess)?;
+        let model = Predictor::new(gpu, source.model(), &source.snapshot(), config.batch_size.min(BATCH))?;
+        Ok(Judge { model, preprocess, classes: source.recognised.config.classes(), subset: config.subset, images })
+    }
+
+    fn select(&mut self, values: &Snapshot) -> Result<Score> {
+        self.model.load(values);
+        let e = evaluate(&mut self.model, &self.images.select, &self.preprocess, self.classes)?;
+        Ok(Score { top1: e.top1, loss: e.loss })
+    }
+
+    fn judge(&mut self, values: &Snapshot) -> Result<Blend> {
+        let select = self.select(values)?;
+        let mut sets = Vec::new();
+        for (name, id, images) in &self.images.tests {
+            let (preprocess, classes) = (&self.preprocess, self.classes);
+            let e = evaluate_among(&mut self.model, images, preprocess, classes, self.subset, None)?;
+            let (name, images, id) = (name.clone(), e.images as u64, id.unwrap_or(false));
+            sets.push(SetFigures { name, id, images, top1: e.top1, top5: e.top5, loss: e.loss, ece: e.ece });
+        }
+        Ok(Blend { select, sets })
+    }
+}

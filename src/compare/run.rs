@@ -1,0 +1,317 @@
+//! Makes the runs that are missing, goes on with those that were stopped, and passes over those that are there.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::time::Instant;
+
+use crate::compare::config::{CompareConfig, Kind, Over, Point, Weights};
+use crate::compare::outcome::{Outcome, RUN, Stage, Took, finish, stage};
+use crate::compare::plan::{Cost, TrainRun, estimated_steps};
+use crate::compare::post::Images;
+use crate::compare::results::{DataUse, Results};
+use crate::compare::select::{Score, choose};
+use crate::error::{Error, Result};
+use crate::gpu::Gpu;
+use crate::train::leaks::Leaks;
+use crate::train::{self, Start};
+
+/// What a comparison tells on the way.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// Something that may spoil a result, one sentence.
+    Warning(String),
+    /// A run has ended.
+    Done {
+        /// Its number, from 1.
+        index: usize,
+        /// Runs in all.
+        total: usize,
+        /// Data set, method, grid point and seed.
+        name: String,
+        /// How it ended.
+        end: End,
+        /// Seconds that the rest will take, as far as can be told.
+        left: Option<f64>,
+    },
+}
+
+/// How a run ended.
+#[derive(Clone, Debug)]
+pub enum End {
+    /// It was there already.
+    Skipped,
+    /// With these accuracies, after so many seconds.
+    Finished {
+        /// Mean top-1 over ID test sets.
+        id: f64,
+        /// Mean top-1 over OOD test sets.
+        ood: f64,
+        /// Seconds.
+        seconds: f64,
+        /// Whether it was gone on with.
+        resumed: bool,
+    },
+    /// With this error.
+    Failed(String),
+}
+
+/// The runs of a grid point: seed (none for one model for all seeds), and outcome or error.
+#[derive(Debug)]
+pub struct PointRuns {
+    /// The point; empty where there is no grid.
+    pub label: String,
+    /// Its runs.
+    pub runs: Vec<(Option<u64>, Result<Outcome, String>)>,
+}
+
+/// Everything about a method on a data set.
+#[derive(Debug)]
+pub struct EntryRuns {
+    /// Its name.
+    pub name: String,
+    /// `pretrained`, `trained`, `wise` or `soup`.
+    pub kind: &'static str,
+    /// What it is made of, where it trains nothing: the name of an entry.
+    pub from: Option<String>,
+    /// Its grid, or the values of α.
+    pub points: Vec<PointRuns>,
+    /// The point that is reported, where one could be chosen.
+    pub chosen: Option<usize>,
+    /// What it cost.
+    pub cost: Cost,
+    /// Runs whose time went into one model.
+    pub ingredients: usize,
+    /// One sentence about what it is, where its name does not say; a soup's ingredients.
+    pub note: String,
+}
+
+impl EntryRuns {
+    /// The scores on the selection images that the choice goes by: those of the tuning seeds.
+    pub(super) fn scores(points: &[PointRuns], seeds: &[u64]) -> Vec<Vec<Option<Score>>> {
+        points.iter().map(|p| seeds.iter().map(|seed| Some(p.of(*seed)?.select)).collect()).collect()
+    }
+}
+
+/// A comparison on its way.
+pub(super) struct Comparison<'a> {
+    pub(super) gpu: &'a Gpu,
+    pub(super) config: &'a CompareConfig,
+    tune: bool,
+    pub(super) events: &'a mut dyn FnMut(Event),
+    index: usize,
+    total: usize,
+    /// Training steps that are left, and seconds a step so far.
+    steps_left: u64,
+    timed: (f64, u64),
+    steps: HashMap<(usize, usize, usize), u64>,
+}
+
+/// Runs everything and returns the results, in which failed runs are missing; [`Results::failures`] counts them.
+///
+/// # Errors
+/// Before anything runs: a folder that holds a run with other settings, data sets or models that can't be opened. A run that
+/// fails later is no error here.
+pub fn compare(gpu: &Gpu, config: &CompareConfig, tune: bool, events: &mut dyn FnMut(Event)) -> Result<Results> {
+    let mut comparison = Comparison {
+        gpu,
+        config,
+        tune,
+        events,
+        index: 0,
+        total: 0,
+        steps_left: 0,
+        timed: (0.0, 0),
+        steps: HashMap::new(),
+    };
+    comparison.prepare()?;
+    let mut images = Vec::new();
+    let mut uses = Vec::new();
+    for (d, data) in config.data.iter().enumerate() {
+        let first = config.train_run(d, config.reference, 0, config.seeds[0]);
+        let opened = Images::open(&first.config)?;
+        let leaks = Leaks::find(&opened.splits)?.warnings();
+        for leak in &leaks {
+            (comparison.events)(Event::Warning(format!("{}: {leak}", data.name)));
+        }
+        uses.push(DataUse::new(&first.config, &opened.splits, leaks));
+        images.push(opened);
+    }
+    std::fs::create_dir_all(&config.out).map_err(|e| Error::io(&config.out, "cannot create this folder", e))?;
+    let mut all = Vec::new();
+    for (d, images) in images.iter().enumerate() {
+        let mut entries = comparison.trained(d);
+        comparison.post(d, images, &mut entries);
+        all.push(entries);
+    }
+    Ok(Results::new(config, &gpu.info.name, all, uses))
+}
+
+impl Comparison<'_> {
+    /// Counts runs and steps, and finds runs that would stand in the way before the first one starts.
+    fn prepare(&mut self) -> Result<()> {
+        for d in 0..self.config.data.len() {
+            let images = self.config.train_images(d)?;
+            for (entry, method) in self.config.methods.iter().enumerate() {
+                match &method.kind {
+                    Kind::Train(points, _) => {
+                        for point in 0..points.len() {
+                            for seed in &self.config.seeds {
+                                let run = self.config.train_run(d, entry, point, *seed);
+                                stage(&run.dir, &run.config, self.config.weights)?;
+                                self.steps.insert((d, entry, point), estimated_steps(&run.config, images));
+                            }
+                        }
+                        let (first, after) = self.config.runs_of(d, entry);
+                        let longest = (0..points.len()).map(|p| self.steps[&(d, entry, p)]).max().unwrap_or(0);
+                        self.total += first.len() + after;
+                        self.steps_left += after as u64 * longest
+                            + first.iter().map(|run| self.steps[&(d, entry, run.point)]).sum::<u64>();
+                    }
+                    Kind::Wise { .. } => self.total += self.config.seeds.len(),
+                    Kind::Soup { over: Over::Seeds, .. } => self.total += 1,
+                    Kind::Soup { over: Over::Grid, .. } => self.total += self.config.soup_seeds(entry).len(),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn done(&mut self, name: String, end: End) {
+        self.index += 1;
+        let (seconds, steps) = self.timed;
+        let left = (steps > 0 && self.steps_left > 0).then(|| seconds / steps as f64 * self.steps_left as f64);
+        let (index, total) = (self.index, self.total);
+        (self.events)(Event::Done { index, total, name, end, left });
+    }
+
+    /// Mean top-1 over the OOD sets of data set `data`.
+    pub(super) fn ood(&self, data: usize, outcome: &Outcome) -> f64 {
+        outcome.ood(&self.config.data[data].groups)
+    }
+
+    /// The methods that train: their grids, the choices, the runs of what was chosen. Others are left empty.
+    fn trained(&mut self, d: usize) -> Vec<Option<EntryRuns>> {
+        let config = self.config;
+        let mut entries = Vec::new();
+        for (entry, method) in config.methods.iter().enumerate() {
+            let Kind::Train(points, _) = &method.kind else {
+                entries.push(None);
+                continue;
+            };
+            let label = |point: &Point| PointRuns { label: point.label.clone(), runs: Vec::new() };
+            let mut all: Vec<PointRuns> = points.iter().map(label).collect();
+            let (runs, after) = config.runs_of(d, entry);
+            for run in &runs {
+                all[run.point].runs.push((Some(run.seed), self.train(run)));
+            }
+            let chosen = choose(&EntryRuns::scores(&all, config.tuning_seeds()));
+            // Without a grid there is nothing to choose: a seed that failed does not spoil the others.
+            let chosen = if points.len() == 1 { Some(0) } else { chosen };
+            if after > 0 {
+                let seeds = &config.seeds[config.seeds.len() - after..];
+                for seed in seeds {
+                    match chosen {
+                        Some(point) => {
+                            let run = config.train_run(d, entry, point, *seed);
+                            let outcome = self.train(&run);
+                            all[point].runs.push((Some(*seed), outcome));
+                        }
+                        None => self.index += 1,
+                    }
+                }
+            }
+            entries.push(Some(EntryRuns {
+                name: method.name.clone(),
+                kind: "trained",
+                from: None,
+                points: all,
+                chosen,
+                cost: config.cost(entry),
+                ingredients: 1,
+                note: String::new(),
+            }));
+        }
+        entries
+    }
+
+    fn train(&mut self, run: &TrainRun) -> Result<Outcome, String> {
+        let (config, method) = (self.config, &self.config.methods[run.entry]);
+        let Kind::Train(points, _) = &method.kind else { return Err("it does not train".into()) };
+        let point = &points[run.point].label;
+        let at = if point.is_empty() { String::new() } else { format!(" ({point})") };
+        let name = format!("{} {}{at} seed {}", config.data[run.data].name, method.name, run.seed);
+        let steps = self.steps.get(&(run.data, run.entry, run.point)).copied().unwrap_or(0);
+        self.steps_left = self.steps_left.saturating_sub(steps);
+        let started = Instant::now();
+        match self.train_or_skip(run) {
+            Ok((outcome, None)) => {
+                self.done(name, End::Skipped);
+                Ok(outcome)
+            }
+            Ok((outcome, Some(resumed))) => {
+                let seconds = started.elapsed().as_secs_f64();
+                if !resumed {
+                    self.timed = (self.timed.0 + seconds, self.timed.1 + steps);
+                }
+                let (id, ood) = (outcome.id(), self.ood(run.data, &outcome));
+                self.done(name, End::Finished { id, ood, seconds, resumed });
+                Ok(outcome)
+            }
+            Err(error) => {
+                self.done(name, End::Failed(error.to_string()));
+                Err(error.to_string())
+            }
+        }
+    }
+
+    /// The run's outcome, and whether it was resumed; nothing where it was there.
+    fn train_or_skip(&self, run: &TrainRun) -> Result<(Outcome, Option<bool>)> {
+        let weights = self.config.weights;
+        let resume = match stage(&run.dir, &run.config, weights)? {
+            Stage::Finished(outcome) => return Ok((outcome, None)),
+            Stage::Resumable => true,
+            Stage::Begun => {
+                // Nothing in it can be gone on with, and its settings are ours.
+                for file in ["metrics.jsonl", "radii.csv", RUN] {
+                    remove(&run.dir.join(file))?;
+                }
+                false
+            }
+            Stage::Absent => false,
+        };
+        let start = Start { resume, baseline: false, best: weights == Weights::Best, tune: self.tune };
+        let mut memory = 0;
+        let summary = train::train(self.gpu, &run.config, &run.dir, start, &mut |event| {
+            if let train::Event::Planned(plan) = event {
+                memory = plan.total();
+            }
+        })?;
+        let took = Took {
+            seconds: summary.seconds,
+            resumed: resume,
+            memory,
+            steps: summary.steps,
+            adapter: self.gpu.info.name.clone(),
+            best: start.best,
+        };
+        finish(&run.dir, &took)?;
+        match stage(&run.dir, &run.config, weights)? {
+            Stage::Finished(outcome) => Ok((outcome, Some(resume))),
+            _ => Err(Error::data(&run.dir, "the run has ended without the evaluations of all its test sets")),
+        }
+    }
+}
+
+impl PointRuns {
+    /// The outcome with `seed`.
+    pub fn of(&self, seed: u64) -> Option<&Outcome> {
+        self.runs.iter().find(|(s, _)| s.is_none_or(|s| s == seed)).and_then(|(_, outcome)| outcome.as_ref().ok())
+    }
+}
+
+fn remove(path: &Path) -> Result<()> {
+    match std::fs::remove_file(path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::io(path, "cannot remove", e)),
+        _ => Ok(()),
+    }
+}

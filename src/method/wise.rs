@@ -1,0 +1,64 @@
+//! WiSE-FT (Wortsman et al., *Robust fine-tuning of zero-shot models*, CVPR 2022): the straight line between the pre-trained
+//! and the fine-tuned weights, `(1 − α)·θ₀ + α·θ`. Nothing is trained; running statistics lie on the same line.
+
+use crate::method::Snapshot;
+
+/// `(1 − α)·anchor + α·w`, element by element, computed in f64. `anchor` and `w` are images of the same arena.
+pub fn interpolate(anchor: &[f32], w: &[f32], alpha: f32) -> Vec<f32> {
+    assert_eq!(anchor.len(), w.len(), "anchor and weights are images of one arena");
+    let alpha = f64::from(alpha);
+    let between = |(w0, w): (&f32, &f32)| ((1.0 - alpha) * f64::from(*w0) + alpha * f64::from(*w)) as f32;
+    anchor.iter().zip(w).map(between).collect()
+}
+
+/// [`interpolate`] of weights and running statistics. Counters of batches are the fine-tuned model's.
+pub fn snapshot(anchor: &Snapshot, w: &Snapshot, alpha: f32) -> Snapshot {
+    Snapshot {
+        w: interpolate(&anchor.w, &w.w, alpha),
+        stats: interpolate(&anchor.stats, &w.stats, alpha),
+        batches: w.batches,
+    }
+}
+
+/// `count` values of α at equal distances, from 0 (the pre-trained weights) to 1 (the fine-tuned ones); a single one is 1.
+pub fn alphas(count: usize) -> Vec<f32> {
+    let last = count.saturating_sub(1);
+    (0..count).map(|i| if last == 0 { 1.0 } else { (i as f64 / last as f64) as f32 }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_line_has_both_models_at_its_ends() {
+        let (anchor, w) = ([0.1, -2.0, 3.0e8, 0.0], [0.3, 4.0, 1.0, 1.0e-30]);
+        assert_eq!(interpolate(&anchor, &w, 0.0), anchor);
+        assert_eq!(interpolate(&anchor, &w, 1.0), w);
+        assert_eq!(interpolate(&[1.0, -2.0], &[3.0, 4.0], 0.25), [1.5, -0.5]);
+    }
+
+    #[test]
+    fn values_are_those_of_f64_rounded_once() {
+        // In f32, 1 − 0.1 and both products are rounded before the sum; 16777216 and 16777218 then give 16777216 or 16777218.
+        let (w0, w, alpha) = (16_777_216.0f32, 16_777_218.0f32, 0.1f32);
+        let want = (1.0 - f64::from(alpha)) * f64::from(w0) + f64::from(alpha) * f64::from(w);
+        assert_eq!(interpolate(&[w0], &[w], alpha), [want as f32]);
+        let equal = [0.1f32, 1.0e-20, -7.3];
+        assert_eq!(interpolate(&equal, &equal, 0.3), equal, "a weight that has not moved stays");
+    }
+
+    #[test]
+    fn running_statistics_go_along_and_counters_stay() {
+        let model = |value: f32, batches| Snapshot { w: vec![value], stats: vec![10.0 * value, value], batches };
+        let half = snapshot(&model(1.0, 0), &model(2.0, 7), 0.5);
+        assert_eq!(half, Snapshot { w: vec![1.5], stats: vec![15.0, 1.5], batches: 7 });
+    }
+
+    #[test]
+    fn alphas_cover_the_line() {
+        assert_eq!(alphas(5), [0.0, 0.25, 0.5, 0.75, 1.0]);
+        assert_eq!(alphas(11)[7], 0.7);
+        assert_eq!((alphas(1), alphas(0)), (vec![1.0], vec![]));
+    }
+}

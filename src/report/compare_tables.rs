@@ -1,0 +1,282 @@
+//! The tables of a comparison's page: accuracies and costs, the grids, who saw which images.
+
+use std::fmt::Write as _;
+
+use super::forest::signed;
+use super::html::{escape, integer, number};
+use crate::compare::results::{DataResults, EntryResults, Results, SetInfo, Summary};
+use crate::compare::stats::Estimate;
+use crate::gpu::buffer::mib;
+
+fn percent(share: f64) -> String {
+    format!("{:.1}", 100.0 * share)
+}
+
+fn half(e: &Estimate) -> String {
+    e.half.map(|half| format!("<small>± {:.1}</small>", 100.0 * half)).unwrap_or_default()
+}
+
+/// Seconds as people read them.
+pub(super) fn time(seconds: f64) -> String {
+    match seconds {
+        s if s < 9.95 => format!("{s:.1} s"),
+        s if s < 99.5 => format!("{s:.0} s"),
+        s if s < 5940.0 => format!("{:.0} min", s / 60.0),
+        s => format!("{:.1} h", s / 3600.0),
+    }
+}
+
+/// A column of accuracies: its head, and a cell an entry.
+struct Column {
+    head: String,
+    cells: Vec<Option<Estimate>>,
+    first: bool,
+}
+
+impl Column {
+    fn new(data: &DataResults, head: String, first: bool, value: impl Fn(&Summary) -> Estimate) -> Column {
+        let cells = data.entries.iter().map(|e| e.summary.as_ref().map(&value)).collect();
+        Column { head, cells, first }
+    }
+
+    fn class(&self) -> &'static str {
+        if self.first { " class=\"first\"" } else { "" }
+    }
+
+    /// The cell of entry `row`, in bold where it is the best.
+    fn cell(&self, row: usize) -> String {
+        let rounded = |e: &Estimate| (1000.0 * e.mean).round() as i64;
+        let best = self.cells.iter().flatten().map(rounded).max();
+        let Some(e) = &self.cells[row] else { return format!("<td{}>–</td>", self.class()) };
+        let (open, close) = if best == Some(rounded(e)) { ("<b>", "</b>") } else { ("", "") };
+        format!("<td{}>{open}{}{close}{}</td>", self.class(), percent(e.mean), half(e))
+    }
+}
+
+fn open(out: &mut String, label: &str, caption: &str) {
+    let _ = write!(
+        out,
+        "<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"{label}\"><table class=\"acc\"><caption><span>{caption}\
+         </span></caption><thead>"
+    );
+}
+
+fn name(results: &Results, entry: &EntryResults) -> String {
+    format!("<th scope=\"row\" class=\"name\">{}{}</th>", escape(&entry.name), below(results, entry))
+}
+
+/// The sets of one kind, by index.
+fn sets(data: &DataResults, id: bool) -> impl Iterator<Item = (usize, &SetInfo)> {
+    data.sets.iter().enumerate().filter(move |(_, s)| s.id == id)
+}
+
+/// What a mean is of, in a column's head: the one set, or how many.
+fn mean_of(data: &DataResults, id: bool) -> String {
+    let mut of = sets(data, id);
+    match (of.next(), of.count()) {
+        (Some((_, one)), 0) => format!("{}, n = {}", escape(&one.name), integer(one.images)),
+        (_, more) => format!("{} sets", more + 1),
+    }
+}
+
+/// A method a row: accuracies, differences, costs; the best of each accuracy in bold.
+pub(super) fn main(results: &Results, data: &DataResults) -> String {
+    let mut out = String::new();
+    let reference = escape(&results.reference);
+    open(
+        &mut out,
+        "Results",
+        &format!(
+            "Top-1 accuracy in %, mean over seeds ± half the 95 % interval. Gains are points over {reference} with the same seed."
+        ),
+    );
+    let head = |title: &str, small: &str, first: bool| {
+        let class = if first { " class=\"first\"" } else { "" };
+        format!("<th scope=\"col\"{class}>{title}<small>{small}</small></th>")
+    };
+    let accuracies = [
+        Column::new(data, head("ID", &mean_of(data, true), true), true, |s| s.id),
+        Column::new(data, head("OOD", &mean_of(data, false), false), false, |s| s.ood),
+    ];
+    let heads = [
+        accuracies[0].head.clone(),
+        accuracies[1].head.clone(),
+        head("ID gain", "points", true),
+        head("OOD gain", "points", false),
+        head("Effective", "robustness", false),
+        head("Time", "a model", true),
+        head("Memory", "planned", false),
+        head("Runs", "to tune + report", false),
+    ];
+    let _ = write!(out, "<tr><th scope=\"col\" class=\"name\">Method</th>{}</tr></thead><tbody>", heads.concat());
+    for (row, entry) in data.entries.iter().enumerate() {
+        let _ = write!(out, "<tr>{}", name(results, entry));
+        accuracies.iter().for_each(|column| out += &column.cell(row));
+        let s = entry.summary.as_ref();
+        let gains = [s.and_then(|s| s.id_gain), s.and_then(|s| s.ood_gain), s.and_then(|s| s.effective)];
+        for (i, gain) in gains.iter().enumerate() {
+            let text = gain.as_ref().map_or("–".into(), |e| signed(100.0 * e.mean) + &half(e));
+            let _ = write!(out, "<td{}>{text}</td>", if i == 0 { " class=\"first\"" } else { "" });
+        }
+        let runs = match entry.kind {
+            "pretrained" => "0".into(),
+            _ => format!("{} + {}", entry.cost.tune, entry.cost.report),
+        };
+        let _ = write!(
+            out,
+            "<td class=\"first\">{}</td><td>{}</td><td>{runs}</td></tr>",
+            entry.seconds.map_or("–".into(), time),
+            entry.memory.map_or("–".into(), mib)
+        );
+    }
+    out + "</tbody></table></div>\n"
+}
+
+/// A method a row, a test set a column; the best of each in bold.
+pub(super) fn by_set(results: &Results, data: &DataResults) -> String {
+    let mut out = String::new();
+    open(&mut out, "Results by test set", "Top-1 accuracy in % by test set, mean over seeds ± half the 95 % interval.");
+    let (ids, oods) = (sets(data, true).count(), sets(data, false).count());
+    let mut columns = Vec::new();
+    for id in [true, false] {
+        for (nth, (i, set)) in sets(data, id).enumerate() {
+            let class = if nth == 0 { " class=\"first\"" } else { "" };
+            let head = format!(
+                "<th scope=\"col\"{class}>{}<small>n = {}</small></th>",
+                escape(&set.name),
+                integer(set.images)
+            );
+            columns.push(Column::new(data, head, nth == 0, move |s| s.sets[i]));
+        }
+    }
+    let _ = write!(
+        out,
+        "<tr><td></td><th colspan=\"{ids}\" scope=\"colgroup\" class=\"group\">ID</th><th colspan=\"{oods}\" \
+         scope=\"colgroup\" class=\"group\">Out of distribution (OOD)</th></tr><tr><th scope=\"col\" \
+         class=\"name\">Method</th>{}</tr></thead><tbody>",
+        columns.iter().map(|c| c.head.as_str()).collect::<String>()
+    );
+    for (row, entry) in data.entries.iter().enumerate() {
+        let cells: String = columns.iter().map(|c| c.cell(row)).collect();
+        let _ = write!(out, "<tr>{}{cells}</tr>", name(results, entry));
+    }
+    out + "</tbody></table></div>\n"
+}
+
+/// What stands in small print below a method's name: its choice, and how many models it is a mean of where not all.
+fn below(results: &Results, entry: &EntryResults) -> String {
+    let mut parts: Vec<String> = Vec::new();
+    match entry.chosen {
+        Some(point) if !entry.points[point].label.is_empty() => parts.push(escape(&entry.points[point].label)),
+        None => parts.push("every point of its grid failed".into()),
+        _ => {}
+    }
+    if let Some(from) = &entry.from {
+        parts.push(format!("of {}", escape(from)));
+    }
+    match &entry.models[..] {
+        [one] if one.seed.is_none() => parts.push("one model".into()),
+        [] => parts.push("no run has finished".into()),
+        models if models.len() < results.seeds.len() => {
+            parts.push(format!("{} of {} seeds", models.len(), results.seeds.len()));
+        }
+        _ => {}
+    }
+    if parts.is_empty() { String::new() } else { format!("<small>{}</small>", parts.join("; ")) }
+}
+
+/// The grid of each method that has one, folded away; empty where none has.
+pub(super) fn grids(results: &Results, data: &DataResults) -> String {
+    let mut out = String::new();
+    for entry in data.entries.iter().filter(|e| e.points.len() > 1) {
+        let chosen = entry.chosen.map_or("none could be chosen", |p| entry.points[p].label.as_str());
+        let _ = write!(
+            out,
+            "<details><summary>{}: {}</summary><div class=\"scroll\" tabindex=\"0\"><table><caption><span>Means over the tuning \
+             seeds; the choice goes by the first two columns. What its models come to on the test sets is shown for the \
+             reader alone.</span></caption><thead><tr><th scope=\"col\" class=\"name\">Point</th><th scope=\"col\">Rank</th>\
+             <th scope=\"col\">{} top-1 %</th><th scope=\"col\">loss</th><th scope=\"col\">ID %</th><th scope=\"col\">OOD \
+             %</th></tr></thead><tbody>",
+            escape(&entry.name),
+            escape(chosen),
+            if data.uses.select.is_some() { "select" } else { "val" }
+        );
+        for (i, point) in entry.points.iter().enumerate() {
+            let (open, close) = if entry.chosen == Some(i) { ("<b>", "</b>") } else { ("", "") };
+            let dash = || "–".to_string();
+            let _ = write!(
+                out,
+                "<tr><th scope=\"row\" class=\"name\">{open}{}{close}{}</th><td>{}</td><td>{}</td><td>{}</td><td>{}</td>\
+                 <td>{}</td></tr>",
+                escape(&point.label),
+                point.error.as_ref().map(|e| format!("<br><small>{}</small>", escape(e))).unwrap_or_default(),
+                point.rank.map_or_else(dash, |rank| rank.to_string()),
+                point.select.map_or_else(dash, |s| percent(s.top1)),
+                point.select.map_or_else(dash, |s| number(s.loss)),
+                point.accuracy.map_or_else(dash, |a| percent(a.0)),
+                point.accuracy.map_or_else(dash, |a| percent(a.1)),
+            );
+        }
+        out += "</tbody></table></div></details>\n";
+    }
+    let notes = data.entries.iter().filter(|e| !e.note.is_empty());
+    for entry in notes {
+        let _ = writeln!(out, "<p><b>{}</b> is made of {}.</p>", escape(&entry.name), escape(&entry.note));
+    }
+    if out.is_empty() {
+        return out;
+    }
+    let seeds: Vec<String> = results.seeds[..results.grid_seeds].iter().map(u64::to_string).collect();
+    let seeds = format!("seed{} {}", if seeds.len() == 1 { "" } else { "s" }, seeds.join(", "));
+    format!("<p>Grids were run with {seeds}, the chosen point then with all seeds.</p>\n{out}")
+}
+
+/// Which images each number saw.
+pub(super) fn uses(results: &Results, data: &DataResults, radii: &[String]) -> String {
+    let uses = &data.uses;
+    let mut rows = String::new();
+    let mut row = |split: &str, path: &std::path::Path, images: usize, seen: &str| {
+        let _ = write!(
+            rows,
+            "<tr><th scope=\"row\" class=\"name\">{}</th><td>{}</td><td class=\"name\">{}</td><td class=\"name\"><code>{}</code>\
+             </td></tr>",
+            escape(split),
+            integer(images as u64),
+            escape(seen),
+            escape(&path.display().to_string())
+        );
+    };
+    row("train", &uses.train.0, uses.train.1, "weights");
+    let mut choices = vec!["grid points, α, ingredients of greedy soups"];
+    if results.weights == crate::compare::config::Weights::Best {
+        choices.push("the checkpoint of each run");
+    }
+    let choices = format!("choices: {}", choices.join(", "));
+    let of_radii = if radii.is_empty() { "no radii".into() } else { format!("radii of {}", radii.join(", ")) };
+    match &uses.select {
+        Some((path, images)) => {
+            row("val", &uses.val.0, uses.val.1, &of_radii);
+            row("select", path, *images, &choices);
+        }
+        None => row("val", &uses.val.0, uses.val.1, &format!("{of_radii}; {choices}")),
+    }
+    for (name, path, images, id) in &uses.tests {
+        row(name, path, *images, if *id { "reported only (ID)" } else { "reported only (OOD)" });
+    }
+    let mut out = format!(
+        "<div class=\"scroll\" tabindex=\"0\"><table><thead><tr><th scope=\"col\" class=\"name\">Images</th><th \
+         scope=\"col\">n</th><th scope=\"col\" class=\"name\">seen by</th><th scope=\"col\" class=\"name\">where</th></tr>\
+         </thead><tbody>{rows}</tbody></table></div>\n"
+    );
+    if uses.select.is_none() && !radii.is_empty() {
+        out += "<p class=\"warn\">Radii and choices share the validation images: what radii were fitted to also judges them. \
+                A <code>select</code> split keeps the two apart.</p>\n";
+    }
+    if uses.leaks.is_empty() {
+        out += "<p>No image, by content, is in two of train, val, select and the test sets.</p>\n";
+    }
+    for leak in &uses.leaks {
+        let _ = writeln!(out, "<p class=\"warn\"><b>Leak</b>: {}</p>", escape(leak));
+    }
+    out
+}

@@ -1,0 +1,236 @@
+//! Models made of models that are there already: WiSE-FT between two checkpoints, soups of several. No training.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::checkpoint::Overrides;
+use crate::data::{ClassMap, ImageCache};
+use crate::error::{Error, Result};
+use crate::gpu::Gpu;
+use crate::method::{Snapshot, soups, wise};
+use crate::train::evaluate::{Evaluation, Predictor, evaluate};
+use crate::train::model_args::ModelArgs;
+use crate::train::project::anchor;
+use crate::train::source::Source;
+
+/// Decoded images that are kept in memory.
+const CACHE_BYTES: usize = 512 << 20;
+
+/// Labelled images on which blends of models are compared.
+#[derive(Clone, Debug)]
+pub struct HeldOut {
+    /// The images: a folder with a folder a class, a list file or a CSV.
+    pub val: PathBuf,
+    /// Folder that the paths of a list file or CSV are relative to.
+    pub root: Option<PathBuf>,
+    /// Which folder is which output of the model.
+    pub class_map: Option<PathBuf>,
+    /// Images that pass through the adapter at once.
+    pub batch_size: usize,
+}
+
+impl HeldOut {
+    /// Gives the accuracy of `source`'s model with any values.
+    fn evaluator<'g>(
+        &self,
+        gpu: &'g Gpu,
+        source: &Source,
+        args: &ModelArgs,
+    ) -> Result<impl FnMut(&Snapshot) -> Result<Evaluation> + use<'g>> {
+        let classes = source.classes_by(self.class_map.as_deref())?;
+        let preprocess = args.preprocess(&source.recognised.preprocess)?;
+        let images = ClassMap::open_dataset(&self.val, self.root.as_deref(), self.class_map.as_deref())?
+            .with_classes(&classes)?;
+        let batch = self.batch_size.min(images.items.len());
+        let mut model = Predictor::new(gpu, source.model(), &source.snapshot(), batch)?;
+        let images: Arc<ImageCache> = ImageCache::new(images, CACHE_BYTES);
+        Ok(move |values: &Snapshot| {
+            model.load(values);
+            evaluate(&mut model, &images, &preprocess, classes.len())
+        })
+    }
+}
+
+/// The best of several (accuracy, loss): the most accurate, of these the one with the least loss, of these the first. What
+/// is not a number is never the best; none where there is nothing else.
+pub fn best(scores: &[(f64, f64)]) -> Option<usize> {
+    let sound = scores.iter().enumerate().filter(|(_, (top1, _))| top1.is_finite());
+    let mut best: Option<(usize, (f64, f64))> = None;
+    for (i, &(top1, loss)) in sound {
+        let better = |(_, (best_top1, best_loss)): (usize, (f64, f64))| {
+            top1 > best_top1 || (top1 == best_top1 && (loss < best_loss || (best_loss.is_nan() && !loss.is_nan())))
+        };
+        if best.is_none_or(better) {
+            best = Some((i, (top1, loss)));
+        }
+    }
+    best.map(|(i, _)| i)
+}
+
+/// The anchor of `finetuned` in its own layout, with the running statistics, and the names of the tensors that have none:
+/// there the anchor is the fine-tuned value, so that they stay as they are.
+///
+/// # Errors
+/// Where the two are not the same model but for the head.
+pub fn anchored(pretrained: &Source, finetuned: &Source) -> Result<(Snapshot, Vec<String>)> {
+    same_function(pretrained, finetuned)?;
+    let (mut w, missing) = anchor(pretrained, finetuned)?;
+    let model = finetuned.model();
+    let mut kept = Vec::new();
+    for ((param, missing), (name, _, own)) in model.layout().params.iter().zip(missing).zip(&finetuned.weights) {
+        if missing || pretrained.recognised.initialised.contains(name) {
+            w[param.offset..param.offset + param.len].copy_from_slice(own);
+            kept.push(name.clone());
+        }
+    }
+    let stats = pretrained.snapshot().stats;
+    if stats.len() != model.buffers().len {
+        return Err(pretrained.checkpoint.error("its running statistics are not those of the fine-tuned model"));
+    }
+    Ok((Snapshot { w, stats, batches: 0 }, kept))
+}
+
+fn same_function(a: &Source, b: &Source) -> Result<()> {
+    if a.recognised.config.computes_like(&b.recognised.config) {
+        return Ok(());
+    }
+    Err(b.checkpoint.error(format!(
+        "heads, activation, eps or pooling differ from those of {}: see tpgm inspect on both",
+        a.checkpoint.path().display()
+    )))
+}
+
+/// What [`wise_file`] found: each α that was tried with its figures, and the one that was taken.
+#[derive(Clone, Debug)]
+pub struct WiseResult {
+    /// α and its figures on the held-out images; empty where there was no sweep.
+    pub tried: Vec<(f32, Evaluation)>,
+    /// The α that was taken.
+    pub alpha: f32,
+    /// Names of the tensors that have no pre-trained counterpart: they stay as they were fine-tuned.
+    pub kept: Vec<String>,
+}
+
+/// Writes the model between `pretrained` and `finetuned` to `out`: at `alphas[0]` where there is one α, else at the one that
+/// is most accurate on the `held_out` images.
+///
+/// # Errors
+/// Where the checkpoints are not of the same model, the images can't be used, or several α come without images.
+pub fn wise_file(
+    gpu: &Gpu,
+    pretrained: &Path,
+    finetuned: &Path,
+    alphas: &[f32],
+    held_out: Option<&HeldOut>,
+    args: &ModelArgs,
+    out: &Path,
+) -> Result<WiseResult> {
+    let overrides = args.overrides();
+    // What was fine-tuned has its head.
+    let tuned = Source::open(finetuned, &Overrides { head: None, ..overrides.clone() })?;
+    let (anchor, kept) = anchored(&Source::open(pretrained, &overrides)?, &tuned)?;
+    let values = tuned.snapshot();
+    let mut tried = Vec::new();
+    if let Some(held_out) = held_out {
+        let mut evaluate = held_out.evaluator(gpu, &tuned, args)?;
+        for &alpha in alphas {
+            tried.push((alpha, evaluate(&wise::snapshot(&anchor, &values, alpha))?));
+        }
+    }
+    let scores: Vec<(f64, f64)> = tried.iter().map(|(_, e)| (e.top1, e.loss)).collect();
+    let alpha = match (best(&scores), alphas) {
+        (Some(i), _) => alphas[i],
+        (None, &[alpha]) => alpha,
+        (None, _) => return Err(Error::Usage("several values of alpha need --val to choose among them".into())),
+    };
+    tuned.save(out, &wise::snapshot(&anchor, &values, alpha))?;
+    Ok(WiseResult { tried, alpha, kept })
+}
+
+/// What [`soup_file`] made.
+#[derive(Clone, Debug)]
+pub struct SoupResult {
+    /// Accuracy of each model on the held-out images; empty where there were none.
+    pub accuracies: Vec<f64>,
+    /// The models in the soup, in the order in which they were added.
+    pub kept: Vec<usize>,
+    /// Accuracy of the soup on the held-out images.
+    pub accuracy: Option<f64>,
+}
+
+/// Writes the mean of `models` to `out`; with `held_out` images, the greedy soup.
+///
+/// # Errors
+/// Where the checkpoints are not of the same model with the same classes, or the images can't be used.
+pub fn soup_file(
+    gpu: &Gpu,
+    models: &[PathBuf],
+    held_out: Option<&HeldOut>,
+    args: &ModelArgs,
+    out: &Path,
+) -> Result<SoupResult> {
+    let overrides = args.overrides();
+    let first_path = models.first().ok_or_else(|| Error::Usage("a soup needs --models".into()))?;
+    let first = Source::open(first_path, &overrides)?;
+    let load = |i: usize| -> Result<Snapshot> {
+        let source = Source::open(&models[i], &overrides)?;
+        alike(&first, &source)?;
+        Ok(source.snapshot())
+    };
+    // What does not fit is an error before anything is computed.
+    for i in 1..models.len() {
+        load(i)?;
+    }
+    let Some(held_out) = held_out else {
+        let soup = soups::uniform(models.len(), load)?;
+        first.save(out, &soup)?;
+        return Ok(SoupResult { accuracies: Vec::new(), kept: (0..models.len()).collect(), accuracy: None });
+    };
+    let mut evaluate = held_out.evaluator(gpu, &first, args)?;
+    let mut accuracies = Vec::new();
+    for i in 0..models.len() {
+        accuracies.push(evaluate(&load(i)?)?.top1);
+    }
+    let soup = soups::greedy(&accuracies, load, |values| Ok(evaluate(values)?.top1))?;
+    first.save(out, &soup.values)?;
+    Ok(SoupResult { accuracies, kept: soup.kept, accuracy: Some(soup.accuracy) })
+}
+
+/// Whether the values of `other` can be averaged with those of `first`.
+///
+/// # Errors
+/// Naming the file and the first tensor or class list that differs.
+pub fn alike(first: &Source, other: &Source) -> Result<()> {
+    same_function(first, other)?;
+    let shape = |(name, shape, _): &(String, Vec<usize>, Vec<f32>)| (name.clone(), shape.clone());
+    let tensors = |s: &Source| s.weights.iter().chain(&s.stats).map(shape).collect::<Vec<_>>();
+    let (a, b) = (tensors(first), tensors(other));
+    let than = first.checkpoint.path().display();
+    if let Some(((name, shape), _)) = b.iter().zip(&a).find(|(b, a)| a != b) {
+        return Err(other
+            .checkpoint
+            .error(format!("tensor {name} {shape:?} is not as in {than}: a soup is of one model")));
+    }
+    if a.len() != b.len() {
+        return Err(other.checkpoint.error(format!("it has other tensors than {than}: a soup is of one model")));
+    }
+    match (&first.recognised.classes, &other.recognised.classes) {
+        (Some(a), Some(b)) if a != b => {
+            Err(other.checkpoint.error(format!("its classes, or their order, are not those of {than}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::best;
+
+    #[test]
+    fn accuracy_decides_then_loss_then_order() {
+        assert_eq!(best(&[(0.5, 1.0), (0.7, 2.0), (0.7, 1.5), (0.7, 1.5)]), Some(2));
+        assert_eq!(best(&[(f64::NAN, 0.1), (0.2, f64::NAN), (0.2, 3.0)]), Some(2));
+        assert_eq!(best(&[(f64::NAN, 0.1)]), None);
+        assert_eq!(best(&[]), None);
+    }
+}
