@@ -15,7 +15,6 @@ use crate::compare::{CompareConfig, Event, compare, tables};
 use crate::error::Result;
 use crate::gpu::buffer::mib;
 use crate::model::Precision;
-use crate::ops::cooperative;
 
 /// Flags of `compare`.
 #[derive(Args, Debug)]
@@ -43,10 +42,8 @@ pub(super) fn run(args: CompareArgs) -> Result<ExitCode> {
         dry_run(&config, args.json)?;
         return Ok(ExitCode::SUCCESS);
     }
-    let gpu = args.run.open()?;
-    if config.train_configs().any(|c| c.precision == Precision::F16) && args.run.may_cooperate() {
-        cooperative::allow_if_right(&gpu);
-    }
+    let any_half = config.train_configs().any(|c| c.precision == Precision::F16);
+    let gpu = args.run.open(if any_half { Precision::F16 } else { Precision::F32 })?;
     eprintln!("on {} ({:?}), into {}", gpu.info.name, gpu.info.backend, config.out.display());
     let results = compare(&gpu, &config, args.run.tunes(), &mut |event| eprintln!("{}", said(&event)))?;
     tables::write(&results, &config.out)?;

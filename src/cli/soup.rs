@@ -7,6 +7,7 @@ use clap::Args;
 use crate::cli::table::{percent, table};
 use crate::cli::{RunArgs, print};
 use crate::error::{Error, Result};
+use crate::model::Precision;
 use crate::train::blend::{HeldOut, soup_file};
 use crate::train::model_args::ModelArgs;
 
@@ -46,7 +47,7 @@ pub(super) fn run(args: SoupArgs) -> Result<()> {
     }
     let (root, class_map, batch_size) = (args.root, args.class_map, args.batch_size);
     let held_out = args.val.map(|val| HeldOut { val, root, class_map, batch_size });
-    let gpu = args.run.open()?;
+    let gpu = args.run.open(Precision::F32)?;
     let soup = soup_file(&gpu, &args.models, held_out.as_ref(), &args.model_args, &args.out)?;
     if !soup.accuracies.is_empty() {
         let row = |(i, model): (usize, &PathBuf)| {

@@ -8,6 +8,7 @@ use crate::cli::table::{percent, table};
 use crate::cli::{RunArgs, print};
 use crate::error::{Error, Result};
 use crate::method::wise::alphas;
+use crate::model::Precision;
 use crate::train::blend::{HeldOut, wise_file};
 use crate::train::model_args::ModelArgs;
 
@@ -60,7 +61,7 @@ pub(super) fn run(args: WiseArgs) -> Result<()> {
     }
     let (root, class_map, batch_size) = (args.root, args.class_map, args.batch_size);
     let held_out = args.val.map(|val| HeldOut { val, root, class_map, batch_size });
-    let gpu = args.run.open()?;
+    let gpu = args.run.open(Precision::F32)?;
     let result =
         wise_file(&gpu, &args.pretrained, &args.finetuned, &alphas, held_out.as_ref(), &args.model_args, &args.out)?;
     for name in &result.kept {

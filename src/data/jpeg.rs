@@ -9,7 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use image::RgbImage;
 use image::metadata::Orientation;
-use libjpeg_turbo_rs::{ColorSpace, DecodeLimits, Decoder, PixelFormat};
+use libjpeg_turbo_rs::{ColorSpace, DecodeLimits, Decoder, Encoder, PixelFormat, Subsampling};
 
 use super::decode::{check_size, exif_orientation, one_line, xmp_orientation};
 
@@ -21,6 +21,24 @@ pub(super) fn decode(bytes: &[u8]) -> Result<(RgbImage, Option<Orientation>), St
     // The decoder panics on some broken files, which must not end a run.
     catch_unwind(AssertUnwindSafe(|| decode_or_panic(bytes)))
         .unwrap_or_else(|_| Err("broken image: the JPEG decoder gave up".into()))
+}
+
+/// Width and height by the header.
+pub(super) fn size(bytes: &[u8]) -> Option<(u32, u32)> {
+    let header = || Decoder::new(bytes).ok().map(|decoder| decoder.header().clone());
+    let header = catch_unwind(AssertUnwindSafe(header)).ok()??;
+    Some((header.width.into(), header.height.into()))
+}
+
+/// A JPEG of this quality (of the IJG's scale) with chroma at half the size, as Pillow writes it.
+pub(super) fn encode(image: &RgbImage, quality: u8) -> Result<Vec<u8>, String> {
+    let (width, height) = (image.width() as usize, image.height() as usize);
+    Encoder::new(image.as_raw(), width, height, PixelFormat::Rgb)
+        .quality(quality)
+        .subsampling(Subsampling::S420)
+        .force_baseline(true)
+        .encode()
+        .map_err(one_line)
 }
 
 fn decode_or_panic(bytes: &[u8]) -> Result<(RgbImage, Option<Orientation>), String> {

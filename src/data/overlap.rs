@@ -5,13 +5,14 @@ use std::fs::File;
 use std::io::{self, BufReader};
 use std::path::{Path, PathBuf};
 
-use image::ImageReader;
+use image::{ImageFormat, ImageReader};
 use rayon::prelude::*;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use super::dataset::Dataset;
 use super::decode::decode;
+use super::jpeg;
 use crate::error::{Error, Result};
 
 /// What two files of the same image have in common.
@@ -124,7 +125,10 @@ fn pixel_hashes(sets: &[(&str, &Dataset)], bytes: &[Vec<[u8; 32]>]) -> HashMap<[
 /// Width and height by the file's header, the shorter first, since the image may lie on its side.
 fn size(path: &Path) -> Option<[u32; 2]> {
     let reader = ImageReader::new(BufReader::new(File::open(path).ok()?)).with_guessed_format().ok()?;
-    let (width, height) = reader.into_dimensions().ok()?;
+    let (width, height) = match reader.format() {
+        Some(ImageFormat::Jpeg) => jpeg::size(&std::fs::read(path).ok()?)?,
+        _ => reader.into_dimensions().ok()?,
+    };
     Some([width.min(height), width.max(height)])
 }
 

@@ -341,6 +341,7 @@ impl TrainConfig {
         if self.nesterov && self.momentum == 0.0 {
             return Err(Error::Usage("--nesterov needs a --momentum above 0".into()));
         }
+        self.method.validate()?;
         self.corruptions()?;
         let names: Vec<&str> = self.tests()?.iter().map(|t| t.0).collect();
         match self.id.iter().find(|name| !names.contains(&name.as_str())) {

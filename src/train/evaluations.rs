@@ -50,8 +50,11 @@ impl EvaluationLog {
         Ok(EvaluationLog(log))
     }
 
-    /// Adds a line.
+    /// Adds a line; none about a corrupted copy, of which there may be a hundred.
     pub fn write(&mut self, result: &TestResult) -> Result<()> {
+        if result.corruption.is_some() {
+            return Ok(());
+        }
         let line = Line {
             set: result.name.clone(),
             model: result.model.into(),

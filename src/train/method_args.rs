@@ -151,7 +151,9 @@ impl MethodArgs {
             ftp_k, anchor_decay, layer_decay, freeze_blocks, probe_share, probe_lr, ema_decay);
     }
 
-    /// Fills in every default, and checks the values. `batch_size` and `lr` are those of training.
+    /// Fills in every default. `batch_size` and `lr` are those of training.
+    ///
+    /// Errors where a flag belongs to another method, or one is missing.
     pub(super) fn resolve(self, batch_size: usize, lr: f64) -> Result<MethodConfig> {
         let name = self.method.unwrap_or(Method::Tpgm);
         let own = [
@@ -189,7 +191,6 @@ impl MethodArgs {
             probe_lr: (name == Method::LpFt).then(|| self.probe_lr.unwrap_or(lr)),
             ema_decay: self.ema_decay.or((name == Method::Ema).then_some(0.99)),
         };
-        config.validate()?;
         Ok(config)
     }
 }
@@ -200,7 +201,7 @@ impl MethodConfig {
         self.name == Method::Tpgm && self.schedule == Schedule::Post
     }
 
-    fn validate(&self) -> Result<()> {
+    pub(super) fn validate(&self) -> Result<()> {
         let positive = |name: &str, ok: bool| {
             if ok { Ok(()) } else { Err(Error::Usage(format!("--{name} must be greater than 0"))) }
         };

@@ -133,7 +133,9 @@ fn losses_of_ten_steps_are_those_of_pytorch() {
     if !has_f16() {
         return;
     }
-    for name in ["resnet_basic", "clip_resnet"] {
+    // What PyTorch's own f16 autocast comes to with these batches, the worst of six starts 3e-7 apart: after three steps, and
+    // after ten, when the later ones have grown what the first rounded.
+    for (name, torch) in [("resnet_basic", [1.1e-3, 7.2e-3]), ("clip_resnet", [1.8e-2, 2.1e-2])] {
         let golden = Fixture::open(&format!("{name}_train"));
         let hyper = golden.json("sgd");
         let number = |key: &str| hyper[key].as_f64().unwrap();
@@ -151,10 +153,10 @@ fn losses_of_ten_steps_are_those_of_pytorch() {
         let records = learner.records(true).unwrap();
         assert!(records.iter().all(|r| r.scale == Some((SCALE, false))), "{name}: {records:?}");
         let got: Vec<f32> = records.iter().map(|r| r.loss).collect();
-        // What the first steps round, the later ones grow.
         let [first, all] = [3, losses.len()].map(|n| relative(&got[..n], &losses[..n]));
         println!("{name}: losses {first:.1e} after three steps, {all:.1e} after ten");
-        assert!(first < LOGITS && all < 4.0 * LOGITS, "{name}: losses {got:?}, PyTorch {losses:?}");
+        let close = first < 2.0 * torch[0] && all < 2.0 * torch[1];
+        assert!(close, "{name}: losses {got:?}, PyTorch {losses:?}, its autocast's errors {torch:?}");
     }
 }
 

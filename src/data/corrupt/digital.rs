@@ -1,14 +1,11 @@
 //! What cameras, screens and files do: contrast, colour, distortion, resolution, compression.
 
-use std::io::Cursor;
-
-use image::{ImageFormat, ImageReader};
-use jpeg_encoder::{ColorType, Encoder, SamplingFactor};
 use rand::Rng;
 
 use super::Canvas;
 use super::canvas::{Border, Taps};
 use crate::data::decode::RgbImage;
+use crate::data::jpeg;
 
 /// 0.4 down to 0.05 of each value's distance from its channel's mean.
 pub(super) fn contrast(mut image: Canvas, level: usize) -> Canvas {
@@ -103,33 +100,6 @@ pub(super) fn pixelate(image: &Canvas, level: usize) -> Canvas {
 /// Saved as a JPEG of quality 25 down to 7 (of the IJG's scale, chroma at half the size) and opened again.
 pub(super) fn jpeg(image: &RgbImage, level: usize) -> RgbImage {
     let quality = [25, 18, 15, 10, 7][level];
-    let mut file = Vec::new();
-    let mut encoder = Encoder::new(&mut file, quality);
-    encoder.set_sampling_factor(SamplingFactor::R_4_2_0);
-    let size = |side: u32| u16::try_from(side).expect("jpeg: an image of at most 65,535 pixels a side");
-    let (width, height) = (size(image.width()), size(image.height()));
-    encoder.encode(&smooth_chroma(image), width, height, ColorType::Ycbcr).expect("jpeg: writing to memory");
-    let reader = ImageReader::with_format(Cursor::new(file), ImageFormat::Jpeg);
-    reader.decode().expect("jpeg: what was just written").into_rgb8()
-}
-
-/// The image in JFIF's YCbCr, each 2 × 2 pixels with the mean of their chroma: the encoder takes one of the four as it is,
-/// where libjpeg takes their mean.
-fn smooth_chroma(image: &RgbImage) -> Vec<u8> {
-    let (width, height) = (image.width() as usize, image.height() as usize);
-    let level = |v: f32| v.round().clamp(0.0, 255.0) as u8;
-    let pixel = |x: usize, y: usize| {
-        let [r, g, b] = image.get_pixel(x.min(width - 1) as u32, y.min(height - 1) as u32).0.map(f32::from);
-        let (cb, cr) =
-            (128.0 - 0.168_736 * r - 0.331_264 * g + 0.5 * b, 128.0 + 0.5 * r - 0.418_688 * g - 0.081_312 * b);
-        [0.299 * r + 0.587 * g + 0.114 * b, cb, cr]
-    };
-    let mut data = Vec::with_capacity(width * height * 3);
-    for (y, x) in (0..height).flat_map(|y| (0..width).map(move |x| (y, x))) {
-        let (left, top) = (x & !1, y & !1);
-        let four = [(left, top), (left + 1, top), (left, top + 1), (left + 1, top + 1)].map(|(x, y)| pixel(x, y));
-        let mean = |channel: usize| level(four.iter().map(|p| p[channel].round()).sum::<f32>() / 4.0);
-        data.extend([level(pixel(x, y)[0]), mean(1), mean(2)]);
-    }
-    data
+    let file = jpeg::encode(image, quality).expect("jpeg: writing to memory");
+    jpeg::decode(&file).expect("jpeg: what was just written").0
 }
