@@ -32,6 +32,8 @@ mod files;
 mod finetune;
 #[path = "cli/half.rs"]
 mod half;
+#[path = "cli/methods.rs"]
+mod methods;
 #[path = "cli/predict.rs"]
 mod predict;
 #[path = "cli/project.rs"]

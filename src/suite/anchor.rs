@@ -28,7 +28,10 @@ const TENSORS: [(&[usize], bool); 9] = [
 const STEPS: usize = 4;
 const LR: f32 = 0.02;
 
-fn arena() -> Result<(ParamLayout, [(&'static str, Vec<Segment>); 2])> {
+/// A way to cut the arena, by name.
+type Cut = (&'static str, Vec<Segment>);
+
+fn arena() -> Result<(ParamLayout, [Cut; 2])> {
     let tensors: Vec<_> = TENSORS.iter().enumerate().map(|(i, (shape, _))| (format!("t{i}"), shape.to_vec())).collect();
     let layout = ParamLayout::new(&tensors);
     let whole = vec![Segment { offset: 0, len: layout.len }];

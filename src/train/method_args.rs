@@ -37,6 +37,37 @@ pub enum Method {
     Spd,
     /// The exponential moving average of plain fine-tuning's weights.
     Ema,
+    /// Plain fine-tuning, then weights between those and the pre-trained ones (Wortsman et al. 2022).
+    Wise,
+}
+
+/// Where between the pre-trained and the fine-tuned weights a run's result lies.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged, expecting = "invalid alpha: a number from 0 to 1, or \"sweep\"")]
+pub enum WiseAlpha {
+    /// There: 0 is pre-trained, 1 fine-tuned.
+    Alpha(f32),
+    /// Where the selection images say.
+    Swept(Sweep),
+}
+
+/// The word `sweep`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Sweep {
+    /// Eleven places are tried.
+    Sweep,
+}
+
+impl std::str::FromStr for WiseAlpha {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "sweep" => Ok(Self::Swept(Sweep::Sweep)),
+            _ => text.parse().map(Self::Alpha).map_err(|_| "a number from 0 to 1, or sweep".into()),
+        }
+    }
 }
 
 impl Method {
@@ -55,7 +86,7 @@ impl Method {
 #[derive(Args, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", default)]
 pub struct MethodArgs {
-    /// vanilla, linear-probe, lp-ft, bitfit, partial, llrd, l2-sp, fixed-radius, tpgm, ftp, spd or ema [default: tpgm]
+    /// vanilla, linear-probe, lp-ft, bitfit, partial, llrd, l2-sp, fixed-radius, tpgm, ftp, spd, ema or wise [default: tpgm]
     #[arg(long, value_parser = word::<Method>)]
     pub method: Option<Method>,
     /// When radii are learned: every-step or post [default: every-step]
@@ -105,6 +136,10 @@ pub struct MethodArgs {
     /// method [default: none; 0.99 with --method ema]
     #[arg(long, value_name = "DECAY")]
     pub ema_decay: Option<f64>,
+    /// Take weights between the pre-trained (0) and the fine-tuned ones (1) in the end: there, or with sweep where --select's
+    /// images say; with any method [default: none; sweep with --method wise]
+    #[arg(long, value_name = "ALPHA|sweep")]
+    pub wise_alpha: Option<WiseAlpha>,
 }
 
 /// A method with everything that sets it, decided.
@@ -129,6 +164,7 @@ pub struct MethodConfig {
     pub probe_share: Option<f64>,
     pub probe_lr: Option<f64>,
     pub ema_decay: Option<f64>,
+    pub wise_alpha: Option<WiseAlpha>,
 }
 
 impl MethodArgs {
@@ -144,11 +180,12 @@ impl MethodArgs {
                 probe_share: None,
                 probe_lr: None,
                 ema_decay: under.ema_decay.filter(|_| under.method != Some(Method::Ema)),
+                wise_alpha: under.wise_alpha.filter(|_| under.method != Some(Method::Wise)),
                 ..under
             };
         }
         overlay!(self, under; method, schedule, norm, proj_freq, max_iters, radius_lr, radius_batch_size, exclude, radius,
-            ftp_k, anchor_decay, layer_decay, freeze_blocks, probe_share, probe_lr, ema_decay);
+            ftp_k, anchor_decay, layer_decay, freeze_blocks, probe_share, probe_lr, ema_decay, wise_alpha);
     }
 
     /// Fills in every default. `batch_size` and `lr` are those of training.
@@ -190,6 +227,7 @@ impl MethodArgs {
             probe_share: (name == Method::LpFt).then(|| self.probe_share.unwrap_or(0.5)),
             probe_lr: (name == Method::LpFt).then(|| self.probe_lr.unwrap_or(lr)),
             ema_decay: self.ema_decay.or((name == Method::Ema).then_some(0.99)),
+            wise_alpha: self.wise_alpha.or((name == Method::Wise).then_some(WiseAlpha::Swept(Sweep::Sweep))),
         };
         Ok(config)
     }
@@ -221,6 +259,9 @@ impl MethodConfig {
         within("layer-decay", self.layer_decay, |d| d > 0.0 && d <= 1.0, "above 0 and at most 1")?;
         within("probe-share", self.probe_share, |s| s > 0.0 && s < 1.0, "between 0 and 1")?;
         within("ema-decay", self.ema_decay, |d| (0.0..1.0).contains(&d), "at least 0 and below 1")?;
+        let alpha =
+            self.wise_alpha.and_then(|wise| if let WiseAlpha::Alpha(a) = wise { Some(f64::from(a)) } else { None });
+        within("wise-alpha", alpha, |a| (0.0..=1.0).contains(&a), "0 to 1, or sweep")?;
         if self.is_post() && self.ema_decay.is_some() {
             return Err(Error::Usage(
                 "--ema-decay does not go with --schedule post, which projects the last weights: use every-step".into(),

@@ -16,6 +16,7 @@ pub mod model_args;
 mod overlay;
 pub mod parts;
 pub mod project;
+mod run;
 pub mod run_dir;
 pub mod schedule;
 pub mod source;

@@ -64,7 +64,8 @@ impl Parts {
             | Method::Bitfit
             | Method::Partial
             | Method::Llrd
-            | Method::Ema => None,
+            | Method::Ema
+            | Method::Wise => None,
         };
         if let Some(around) = around {
             learner.surround(around);
@@ -144,7 +145,13 @@ impl Stages {
             }
             Method::L2Sp => l2_sp::stage(whole, excluded),
             Method::Spd => spd::stage(whole),
-            Method::Vanilla | Method::LpFt | Method::FixedRadius | Method::Tpgm | Method::Ftp | Method::Ema => whole,
+            Method::Vanilla
+            | Method::LpFt
+            | Method::FixedRadius
+            | Method::Tpgm
+            | Method::Ftp
+            | Method::Ema
+            | Method::Wise => whole,
         };
         let lp_ft = config.probe_share.map(|share| lp_ft::LpFt { steps, share });
         if lp_ft.is_some() && steps < 2 {

@@ -41,7 +41,14 @@ fn assert_ends_as(space: &Space, whole: &str) {
 
 #[test]
 fn a_killed_run_goes_on_as_if_it_had_not_been() {
-    for method in ["--proj-freq 2 --max-iters 2", "--method vanilla --optimizer adamw --lr 1e-3 --eval-every 3"] {
+    let methods = [
+        "--proj-freq 2 --max-iters 2",
+        "--method vanilla --optimizer adamw --lr 1e-3 --eval-every 3",
+        "--method ftp --ema-decay 0.9",
+        "--method lp-ft --probe-share 0.5 --wise-alpha 0.5 --eval-every 4",
+        "--method spd --lr 1e-3",
+    ];
+    for method in methods {
         let space = Space::new();
         let train = with(TRAIN, method);
         space.ok(&format!("{train} --out whole"));

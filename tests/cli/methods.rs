@@ -1,0 +1,112 @@
+//! Every `--method` from the command line.
+
+use safetensors::SafeTensors;
+
+use crate::{Space, TRAIN, with};
+
+const METHODS: [&str; 13] = [
+    "vanilla",
+    "linear-probe",
+    "lp-ft",
+    "bitfit",
+    "partial --freeze-blocks 1",
+    "llrd",
+    "l2-sp",
+    "fixed-radius --radius 0.01",
+    "tpgm",
+    "ftp --optimizer adamw",
+    "spd",
+    "ema",
+    "wise",
+];
+
+/// How far each tensor of a run ended from its anchor.
+fn drifts(space: &Space, run: &str) -> Vec<(String, f64)> {
+    let rows = space.rows(&format!("{run}/drift.csv"));
+    rows.iter().map(|row| (row[1].clone(), row[3].parse().unwrap())).collect()
+}
+
+#[test]
+fn every_method_leaves_a_whole_run() {
+    let space = Space::new();
+    for method in METHODS {
+        let name = method.split(' ').next().unwrap();
+        space.ok(&with(TRAIN, &format!("--test t=test --no-baseline --method {method} --out {name}")));
+        assert!(space.text(&format!("{name}/config.toml")).contains(&format!("method = \"{name}\"")));
+        // The file that a run writes is one that it takes.
+        let again = space.json(&format!("finetune --config {name}/config.toml --no-baseline --out {name}-again"));
+        assert_eq!(again["steps"], 6);
+        let last = |run: &str| space.bytes(&format!("{run}/last.safetensors"));
+        assert!(last(name) == last(&format!("{name}-again")), "{name}: its config.toml says another run");
+        let has_radii = ["tpgm", "ftp"].contains(&name);
+        assert_eq!(!space.rows(&format!("{name}/radii.csv")).is_empty(), has_radii, "{name}");
+    }
+    let still = |run: &str, stays: &dyn Fn(&str) -> bool| {
+        for (tensor, drift) in drifts(&space, run) {
+            assert_eq!(drift == 0.0, stays(&tensor), "{run}: {tensor} moved by {drift}");
+        }
+    };
+    still("linear-probe", &|t| !t.starts_with("head."));
+    still("bitfit", &|t| !t.starts_with("head.") && !t.ends_with("bias"));
+    still("partial", &|t| {
+        ["cls_token", "pos_embed", "patch_embed"].iter().any(|s| t.starts_with(s)) || t.starts_with("blocks.0.")
+    });
+    for (tensor, drift) in drifts(&space, "fixed-radius") {
+        assert!(drift < 0.0101, "fixed-radius: {tensor} moved by {drift}");
+    }
+    let moved = |run: &str| drifts(&space, run).iter().map(|(_, drift)| drift).sum::<f64>();
+    assert!(moved("ftp") < moved("vanilla") && moved("ema") < moved("vanilla"));
+}
+
+#[test]
+fn wise_lies_between_the_pre_trained_and_the_fine_tuned_weights() {
+    let space = Space::new();
+    let run = |flags: &str, out: &str| space.ok(&with(TRAIN, &format!("--method vanilla {flags} --out {out}")));
+    run("", "plain");
+    run("--wise-alpha 0", "none");
+    run("--wise-alpha 0.25", "quarter");
+    run("--wise-alpha 1", "whole");
+    let tensors = |path: &str| space.tensors(path);
+    let (first, last) = (tensors("m.safetensors"), tensors("plain/last.safetensors"));
+    assert!(tensors("none/last.safetensors") == first && tensors("whole/last.safetensors") == last);
+    for (name, (_, got)) in tensors("quarter/last.safetensors") {
+        for ((got, a), b) in got.iter().zip(&first[&name].1).zip(&last[&name].1) {
+            assert!((got - (0.75 * a + 0.25 * b)).abs() <= 1e-6 * b.abs().max(1.0), "{name}");
+        }
+    }
+    // A run that is resumed goes on from its own weights, not from those between.
+    let state = |run: &str| space.bytes(&format!("{run}/state.safetensors"));
+    let weights = |bytes: &[u8]| SafeTensors::deserialize(bytes).unwrap().tensor("w").unwrap().data().to_vec();
+    assert!(weights(&state("quarter")) == weights(&state("plain")));
+
+    run("--wise-alpha sweep --select test", "swept");
+    let lines = space.lines("swept/metrics.jsonl");
+    let alpha = lines.iter().find_map(|line| line.get("wise_alpha")?.as_f64()).unwrap();
+    assert!((0.0..=1.0).contains(&alpha));
+}
+
+#[test]
+fn flags_of_other_methods_are_refused() {
+    let space = Space::new();
+    let wrong = [
+        ("--method tpgm --radius 1", "--radius goes with --method fixed-radius"),
+        ("--method fixed-radius", "needs its --radius"),
+        ("--method ftp --layer-decay 0.5", "--layer-decay goes with --method llrd"),
+        ("--method ftp --ftp-k 2", "--ftp-k 2"),
+        ("--method llrd --layer-decay 0", "--layer-decay 0"),
+        ("--method lp-ft --probe-share 1", "--probe-share 1"),
+        ("--method lp-ft --steps 1", "two steps"),
+        ("--method partial --freeze-blocks 99", "blocks"),
+        ("--method spd --optimizer sgd", "--optimizer adamw"),
+        ("--method linear-probe --bn train", "--bn train"),
+        ("--ema-decay 1", "--ema-decay 1"),
+        ("--ema-decay 0.9 --schedule post", "--schedule post"),
+        ("--method vanilla --wise-alpha 2", "--wise-alpha 2"),
+    ];
+    for (flags, part) in wrong {
+        space.fails(2, &with(TRAIN, &format!("{flags} --out run")), &[part]);
+    }
+    // What sets one method stays behind when a flag asks for another.
+    space.ok(&with(TRAIN, "--method llrd --layer-decay 0.5 --out llrd"));
+    space.ok("finetune --config llrd/config.toml --method bitfit --out bitfit");
+}
