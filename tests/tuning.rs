@@ -5,9 +5,12 @@ mod common;
 use std::time::Duration;
 
 use common::gpu;
+use tpgm::gpu::Gpu;
 use tpgm::gpu::buffer::Element;
+use tpgm::gpu::tune::Tile;
 use tpgm::ops::conv2d::Dims;
 use tpgm::ops::product::{Pass, Product};
+use tpgm::ops::self_check;
 use tpgm::ops::tune::measure;
 
 const PASSES: [Pass; 3] = [Pass::Forward, Pass::BackwardInput, Pass::BackwardWeight];
@@ -66,4 +69,12 @@ fn a_class_is_shared_by_batches_of_similar_size() {
     let class = |rows| Product::Linear { pass: Pass::Forward, rows, out: 8, inp: 8, element: Element::Word }.class();
     assert_eq!(class(788), class(1000));
     assert_ne!(class(788), class(1025));
+}
+
+#[test]
+fn products_by_subgroups_are_compared_before_they_may_be_chosen() {
+    let gpu = Gpu::open(std::env::var("TPGM_TEST_ADAPTER").ok().as_deref(), true).unwrap();
+    assert!(!gpu.may_choose(Tile::Subgroup) && gpu.may_choose(Tile::Tiled));
+    assert_eq!(self_check::allow_subgroups(&gpu), gpu.has_subgroups());
+    assert_eq!(gpu.may_choose(Tile::Subgroup), gpu.has_subgroups());
 }

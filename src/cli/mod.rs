@@ -31,7 +31,7 @@ use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::gpu::cache::cache_dir;
 use crate::model::Precision;
-use crate::ops::cooperative;
+use crate::ops::self_check;
 use crate::train::model_args::word;
 
 /// Robust fine-tuning of vision models on any GPU
@@ -119,8 +119,12 @@ impl RunArgs {
                 gpu.load_choices(dir).unwrap_or_else(|e| eprintln!("warning: {e}: ignored, kernels are measured anew"));
             }
         }
+        // On a CPU adapter they are no candidates.
+        if self.tunes() && !gpu.is_cpu() {
+            self_check::allow_subgroups(&gpu);
+        }
         if precision == Precision::F16 && self.may_cooperate() {
-            cooperative::allow_if_right(&gpu);
+            self_check::allow_cooperative(&gpu);
         }
         Ok(OpenGpu { gpu, cache })
     }

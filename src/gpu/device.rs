@@ -56,6 +56,7 @@ pub struct Gpu {
     /// Matrix units that the adapter offers, and whether runs may use them.
     pub(super) cooperative: Option<Cooperative>,
     pub(super) cooperative_allowed: OnceLock<()>,
+    pub(super) subgroups_allowed: OnceLock<()>,
     /// The first error that reached no error scope, or the reason for which the device was lost.
     fault: Arc<Mutex<Option<Fault>>>,
     /// Bytes of buffers that are alive.
@@ -246,6 +247,7 @@ impl Gpu {
             forced: Mutex::default(),
             cooperative,
             cooperative_allowed: OnceLock::new(),
+            subgroups_allowed: OnceLock::new(),
             fault,
             allocated: Arc::default(),
         })

@@ -119,9 +119,20 @@ impl Gpu {
         }
     }
 
-    /// The adapter's matrix units, where a run may use them: [`Gpu::allow_cooperative`] was called.
+    /// Whether the tuner may choose `tile`: this adapter has what it asks for, and where that is uncommon, was
+    /// [allowed](Gpu::allow).
+    pub fn may_choose(&self, tile: Tile) -> bool {
+        let allowed = match tile {
+            Tile::Subgroup => self.subgroups_allowed.get().is_some(),
+            Tile::Cooperative => self.cooperative_allowed.get().is_some(),
+            Tile::DirectSmall | Tile::Direct | Tile::Tiled | Tile::TiledLarge => true,
+        };
+        allowed && self.runs(tile)
+    }
+
+    /// The adapter's matrix units, where a run may use them.
     pub fn cooperative(&self) -> Option<Cooperative> {
-        self.cooperative.filter(|_| self.cooperative_allowed.get().is_some())
+        self.cooperative.filter(|_| self.may_choose(Tile::Cooperative))
     }
 
     /// The adapter's matrix units, whether a run may use them or not.
@@ -129,9 +140,13 @@ impl Gpu {
         self.cooperative
     }
 
-    /// Lets the tuner choose [`Tile::Cooperative`] from now on: after `ops::cooperative::check`.
-    pub fn allow_cooperative(&self) {
-        self.cooperative_allowed.get_or_init(|| ());
+    /// Lets the tuner choose [`Tile::Subgroup`] or [`Tile::Cooperative`] from now on: after `ops::self_check`.
+    pub fn allow(&self, tile: Tile) {
+        match tile {
+            Tile::Subgroup => self.subgroups_allowed.get_or_init(|| ()),
+            Tile::Cooperative => self.cooperative_allowed.get_or_init(|| ()),
+            Tile::DirectSmall | Tile::Direct | Tile::Tiled | Tile::TiledLarge => &(),
+        };
     }
 
     /// The choice for a class of products, if there is one.

@@ -167,7 +167,7 @@ impl Product {
     /// The variants that are worth measuring on `gpu`, each once.
     pub fn candidates(self, gpu: &Gpu) -> Vec<Variant> {
         let direct = gpu.is_cpu() && gpu.has_wide_subgroups();
-        let plain = Tile::ALL.into_iter().filter(|tile| tile.is_direct() == direct && gpu.runs(*tile));
+        let plain = Tile::ALL.into_iter().filter(|tile| tile.is_direct() == direct && gpu.may_choose(*tile));
         let mut found: Vec<Variant> = Vec::new();
         let matrices = gpu.cooperative().filter(|_| self.suits_matrices()).map(|_| Tile::Cooperative);
         for tile in plain.chain(matrices) {
