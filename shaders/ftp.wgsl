@@ -71,14 +71,7 @@ fn learn(
     let finite = (bitcast<u32>(gradient) & 0x7f800000u) != 0x7f800000u;
     if !finite { return; }
 
-    let m = 0.9 * radii[t].m + 0.1 * gradient;
-    let v = 0.999 * radii[t].v + 0.001 * gradient * gradient;
-    let m_hat = m / one_minus_power(-0.10536051565782628, state.step);
-    let v_hat = v / one_minus_power(-0.0010005003335835335, state.step);
-    radii[t].m = m;
-    radii[t].v = v;
-    radii[t].t = state.step;
-    radii[t].gamma = gamma - p.lr * m_hat / (sqrt(v_hat) + 1e-8);
+    radii[t] = radius_step(radii[t], gradient, state.step, p.lr);
     log[entry].gamma = radii[t].gamma;
 }
 

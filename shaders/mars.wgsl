@@ -228,14 +228,6 @@ fn step(
     let finite = (bitcast<u32>(gradient) & 0x7f800000u) != 0x7f800000u;
     if radii[t].max_norm < UNMOVED || !finite { return; }
 
-    let count = radii[t].t + 1u;
-    let m = 0.9 * radii[t].m + 0.1 * gradient;
-    let v = 0.999 * radii[t].v + 0.001 * gradient * gradient;
-    let m_hat = m / one_minus_power(-0.10536051565782628, count);
-    let v_hat = v / one_minus_power(-0.0010005003335835335, count);
-    radii[t].m = m;
-    radii[t].v = v;
-    radii[t].t = count;
-    radii[t].gamma = gamma - p.lr * m_hat / (sqrt(v_hat) + 1e-8);
+    radii[t] = radius_step(radii[t], gradient, radii[t].t + 1u, p.lr);
     log[entry].gamma = radii[t].gamma;
 }

@@ -25,3 +25,13 @@ fn one_minus_power(log_beta: f32, t: u32) -> f32 {
     if x < -0.5 { return 1.0 - exp(x); }
     return -x * (1.0 + x / 2.0 * (1.0 + x / 3.0 * (1.0 + x / 4.0 * (1.0 + x / 5.0 * (1.0 + x / 6.0 * (1.0 + x / 7.0))))));
 }
+
+// Adam's step number `count` on a radius: lr, β 0.9 and 0.999, eps 1e-8.
+fn radius_step(radius: Radius, gradient: f32, count: u32, lr: f32) -> Radius {
+    let m = 0.9 * radius.m + 0.1 * gradient;
+    let v = 0.999 * radius.v + 0.001 * gradient * gradient;
+    let m_hat = m / one_minus_power(-0.10536051565782628, count);
+    let v_hat = v / one_minus_power(-0.0010005003335835335, count);
+    let gamma = radius.gamma - lr * m_hat / (sqrt(v_hat) + 1e-8);
+    return Radius(gamma, m, v, count, radius.max_norm, radius.started);
+}
