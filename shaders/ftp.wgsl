@@ -105,11 +105,18 @@ fn clip(
 }
 
 @group(0) @binding(0) var<storage, read> chunks: array<Chunk>;
-@group(0) @binding(1) var<storage, read_write> w: array<elem>;
-@group(0) @binding(2) var<storage, read> w0: array<elem>;
+@group(0) @binding(1) var<storage, read_write> w: array<stored>;
+@group(0) @binding(2) var<storage, read> w0: array<stored>;
 @group(0) @binding(4) var<storage, read> settled: array<Radius>; // radii, as clip left them
 @group(0) @binding(5) var<storage, read> kinds: array<Tensor>;
-@group(0) @binding(6) var<storage, read_write> w_prev: array<elem>;
+@group(0) @binding(6) var<storage, read_write> w_prev: array<stored>;
+
+fn apply_elem(i: u32, ratio: f32) {
+    let unprojected = w[i];
+    let w0_i = unpack(w0[i]);
+    w_prev[i] = unprojected;
+    w[i] = pack(w0_i + ratio * (unpack(unprojected) - w0_i));
+}
 
 @compute @workgroup_size(WG)
 fn apply(
@@ -123,9 +130,5 @@ fn apply(
     if kinds[chunk.tensor].excluded != 0u { return; }
     let start = chunk.start - p.base;
     let ratio = min(settled[chunk.tensor].gamma / (row_norms[chunk.row] + 1e-8), 1.0);
-    for (var i = start + lane; i < start + chunk.len; i += WG) {
-        let unprojected = w[i];
-        w_prev[i] = unprojected;
-        w[i] = w0[i] + ratio * (unprojected - w0[i]);
-    }
+    for (var i = start + lane; i < start + chunk.len; i += WG) { apply_elem(i, ratio); }
 }

@@ -22,9 +22,10 @@
 //   dots         fold(chunks)     partials =    ⟨dw, w − w0⟩ of a chunk
 //   step         fold(T)          radii: one Adam step on gamma (none where ∂L/∂gamma is not finite); log[state.slot] =
 //
-// Where rows are a multiple of 4 the host appends `alias elem = vec4f;`, and `base`, starts and lengths count these: tensors
-// start at multiples of 64, so every row starts with a vector, and the padding behind a tensor stays out. Tensors of other
-// rows come as f32, in dispatches of their own. With the alias comes `total`, the sum of an elem's parts.
+// Where rows are a multiple of 4, or of 8 on some adapters, a lane takes as many values at once: the host appends
+// lib/elem_4.wgsl or lib/elem_8.wgsl, and `base`, starts and lengths count these. Tensors start at multiples of 64, so every
+// row starts with such an elem, and the padding behind a tensor stays out. Tensors of other rows come as f32
+// (lib/elem_1.wgsl), in dispatches of their own.
 //
 // A tensor whose max_r n_r is under 1e-8 has not moved: its gamma and its weights are left as they are. Sums go over
 // chunks and then over rows in a fixed order: no atomics, the same bits every time. That a ratio lies in (0, 1) is asked as
@@ -40,8 +41,8 @@ override HELD: bool = false; // radii are given: clip writes norms alone
 override SCALED: bool = false; // dw is multiplied by loss_scale[0]; binding 7 of step may be anything readable when off
 
 @group(0) @binding(0) var<storage, read> chunks: array<Chunk>;
-@group(0) @binding(1) var<storage, read> w: array<elem>;
-@group(0) @binding(2) var<storage, read> w0: array<elem>;
+@group(0) @binding(1) var<storage, read> w: array<stored>;
+@group(0) @binding(2) var<storage, read> w0: array<stored>;
 @group(0) @binding(3) var<storage, read_write> partials: array<f32>;
 
 fn write_partial(chunk: u32, sum: f32, lane: u32) {
@@ -51,6 +52,12 @@ fn write_partial(chunk: u32, sum: f32, lane: u32) {
     } else {
         partials[chunk * WG + lane] = sum;
     }
+}
+
+fn distance(i: u32) -> elem {
+    let d = unpack(w[i]) - unpack(w0[i]);
+    if L2 { return product(d, d); }
+    return magnitude(d);
 }
 
 @compute @workgroup_size(WG)
@@ -64,10 +71,7 @@ fn distances(
     let chunk = chunks[p.first + index];
     let start = chunk.start - p.base;
     var sum = elem();
-    for (var i = start + lane; i < start + chunk.len; i += WG) {
-        let d = w[i] - w0[i];
-        sum += select(abs(d), d * d, L2);
-    }
+    for (var i = start + lane; i < start + chunk.len; i += WG) { sum += distance(i); }
     write_partial(p.first + index, total(sum), lane);
 }
 
@@ -123,7 +127,7 @@ fn clip(
 @group(0) @binding(3) var<storage, read> row_norms: array<f32>;
 @group(0) @binding(4) var<storage, read> settled: array<Radius>; // radii, as clip left them
 @group(0) @binding(5) var<storage, read> kinds: array<Tensor>;
-@group(0) @binding(6) var<storage, read_write> w_proj: array<elem>;
+@group(0) @binding(6) var<storage, read_write> w_proj: array<stored>;
 
 // How much of its drift a row keeps, or −1 where the tensor stays as it is: excluded, not moved, or no radius yet.
 fn keep(chunk: Chunk) -> f32 {
@@ -132,6 +136,12 @@ fn keep(chunk: Chunk) -> f32 {
     let n = row_norms[chunk.row] + 1e-8;
     if radius.gamma >= n { return 1.0; }
     return max(radius.gamma / n, 0.0);
+}
+
+fn project_elem(i: u32, ratio: f32) {
+    let w_i = w[i];
+    let w0_i = unpack(w0[i]);
+    w_proj[i] = select(pack(w0_i + ratio * (unpack(w_i) - w0_i)), w_i, ratio < 0.0);
 }
 
 @compute @workgroup_size(WG)
@@ -145,12 +155,15 @@ fn project(
     let chunk = chunks[p.first + index];
     let start = chunk.start - p.base;
     let ratio = keep(chunk);
-    for (var i = start + lane; i < start + chunk.len; i += WG) {
-        w_proj[i] = select(w0[i] + ratio * (w[i] - w0[i]), w[i], ratio < 0.0);
-    }
+    for (var i = start + lane; i < start + chunk.len; i += WG) { project_elem(i, ratio); }
 }
 
-@group(0) @binding(6) var<storage, read_write> w_inout: array<elem>;
+@group(0) @binding(6) var<storage, read_write> w_inout: array<stored>;
+
+fn apply_elem(i: u32, ratio: f32) {
+    let w0_i = unpack(w0[i]);
+    w_inout[i] = pack(w0_i + ratio * (unpack(w_inout[i]) - w0_i));
+}
 
 @compute @workgroup_size(WG)
 fn apply(
@@ -164,12 +177,12 @@ fn apply(
     let start = chunk.start - p.base;
     let ratio = keep(chunk);
     if ratio < 0.0 { return; }
-    for (var i = start + lane; i < start + chunk.len; i += WG) {
-        w_inout[i] = w0[i] + ratio * (w_inout[i] - w0[i]);
-    }
+    for (var i = start + lane; i < start + chunk.len; i += WG) { apply_elem(i, ratio); }
 }
 
-@group(0) @binding(4) var<storage, read> dw: array<elem>;
+@group(0) @binding(4) var<storage, read> dw: array<stored>;
+
+fn dot_elem(i: u32) -> elem { return product(unpack(dw[i]), unpack(w[i]) - unpack(w0[i])); }
 
 @compute @workgroup_size(WG)
 fn dots(
@@ -182,7 +195,7 @@ fn dots(
     let chunk = chunks[p.first + index];
     let start = chunk.start - p.base;
     var sum = elem();
-    for (var i = start + lane; i < start + chunk.len; i += WG) { sum += dw[i] * (w[i] - w0[i]); }
+    for (var i = start + lane; i < start + chunk.len; i += WG) { sum += dot_elem(i); }
     write_partial(p.first + index, total(sum), lane);
 }
 

@@ -56,10 +56,15 @@ fn settle(
 }
 
 @group(0) @binding(0) var<storage, read> chunks: array<Chunk>;
-@group(0) @binding(1) var<storage, read_write> w: array<elem>;
-@group(0) @binding(2) var<storage, read> w0: array<elem>;
+@group(0) @binding(1) var<storage, read_write> w: array<stored>;
+@group(0) @binding(2) var<storage, read> w0: array<stored>;
 @group(0) @binding(3) var<storage, read> settled: array<Pull>;
 @group(0) @binding(4) var<storage, read> kinds: array<Tensor>;
+
+fn apply_elem(i: u32, share: f32) {
+    let unpulled = unpack(w[i]);
+    w[i] = pack(unpulled - share * (unpulled - unpack(w0[i])));
+}
 
 @compute @workgroup_size(WG)
 fn apply(
@@ -73,5 +78,5 @@ fn apply(
     let share = settled[chunk.tensor].share;
     if kinds[chunk.tensor].excluded != 0u || share == 0.0 { return; }
     let start = chunk.start - p.base;
-    for (var i = start + lane; i < start + chunk.len; i += WG) { w[i] -= share * (w[i] - w0[i]); }
+    for (var i = start + lane; i < start + chunk.len; i += WG) { apply_elem(i, share); }
 }

@@ -10,7 +10,7 @@ use naga::valid::ModuleInfo;
 use naga::{AddressSpace, Module, ShaderStage, TypeInner};
 use tpgm::gpu::kernel::{interface, parse};
 use tpgm::gpu::program::{MAX_GROUPS, fold};
-use tpgm::gpu::shaders::{ALL, Epilogue, Shader, by_subgroups};
+use tpgm::gpu::shaders::{ALL, Epilogue, Shader, by_subgroups, row_elem};
 use tpgm::gpu::tune::{Cooperative, Tile};
 
 /// WebGPU's default limits.
@@ -65,7 +65,8 @@ fn own_tails(shader: &Shader) -> Vec<String> {
                 format!("alias elem = {elem};\nalias stored = {stored};\nalias single = {single};\n")
             })
             .into(),
-        "mars" | "ftp" | "spd" | "layer_norm" => STORED
+        "mars" | "ftp" | "spd" => [1, 4, 8].map(|width| row_elem(width).to_string()).into(),
+        "layer_norm" => STORED
             .map(|(elem, stored)| {
                 let (width, sum) = if elem == "f32" { (1, "x") } else { (4, "x.x + x.y + (x.z + x.w)") };
                 let total = format!("fn total(x: elem) -> f32 {{ return {sum}; }}\n");
@@ -168,6 +169,11 @@ fn half(title: &str) -> bool {
     title.contains("f16")
 }
 
+/// Whether it reads words of 64 bits, for which OpenGL has no type.
+fn wide(title: &str) -> bool {
+    title.contains("u64")
+}
+
 /// Whether it needs the matrix units, which naga reaches by way of SPIR-V and MSL alone.
 fn cooperative(shader: &Shader) -> bool {
     shader.name.ends_with("_cooperative")
@@ -195,6 +201,7 @@ fn every_variant_is_written_as_spirv() {
 fn every_variant_is_written_as_msl() {
     for_each_variant(|shader, entry, title, module, info| {
         let version = if subgroups(shader, title) { (2, 4) } else { (2, 0) };
+        let version = if wide(title) { version.max((2, 3)) } else { version };
         let options = msl::Options { lang_version: version, ..Default::default() };
         let pipeline =
             msl::PipelineOptions { entry_point: Some((ShaderStage::Compute, entry.into())), ..Default::default() };
@@ -212,6 +219,7 @@ fn every_variant_is_written_as_hlsl() {
             return;
         }
         let shader_model = if subgroups(shader, title) { hlsl::ShaderModel::V6_0 } else { hlsl::ShaderModel::V5_1 };
+        let shader_model = if wide(title) { hlsl::ShaderModel::V6_0 } else { shader_model };
         let shader_model = if half(title) { hlsl::ShaderModel::V6_2 } else { shader_model };
         let target = hlsl::BindTarget { space: 1, ..Default::default() };
         let options = hlsl::Options { shader_model, immediates_target: Some(target), ..Default::default() };
@@ -228,8 +236,8 @@ fn every_variant_is_written_as_hlsl() {
 #[test]
 fn every_variant_is_written_as_glsl() {
     for_each_variant(|shader, entry, title, module, info| {
-        // OpenGL has no 16-bit floats, and no adapter of wgpu's offers them there.
-        if half(title) || cooperative(shader) {
+        // OpenGL has neither 16-bit floats nor 64-bit words, and no adapter of wgpu's offers them there.
+        if half(title) || wide(title) || cooperative(shader) {
             return;
         }
         let version = if subgroups(shader, title) {

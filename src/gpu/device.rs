@@ -13,6 +13,7 @@ const WANTED: wgpu::Features = wgpu::Features::IMMEDIATES
     .union(wgpu::Features::TIMESTAMP_QUERY)
     .union(wgpu::Features::SUBGROUP)
     .union(wgpu::Features::SHADER_F16)
+    .union(wgpu::Features::SHADER_INT64)
     .union(wgpu::Features::PIPELINE_CACHE);
 
 /// Bytes of immediates (shapes and scalars of a step) that our kernels may use: what Vulkan guarantees.
@@ -289,6 +290,11 @@ impl Gpu {
     /// Whether lanes come in subgroups of at least eight, between which `matmul_direct.wgsl` hands its values round.
     pub fn has_wide_subgroups(&self) -> bool {
         self.has_subgroups() && self.info.subgroup_min_size >= 8
+    }
+
+    /// Whether shaders read and write in words of 64 bits where they can: on a CPU, which goes word by word.
+    pub fn has_wide_words(&self) -> bool {
+        self.is_cpu() && self.features.contains(wgpu::Features::SHADER_INT64)
     }
 
     /// Errors, naming the adapter, where its shaders have no f16.

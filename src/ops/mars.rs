@@ -6,10 +6,10 @@ use crate::cpu::mars::Norm;
 use crate::error::Result;
 use crate::gpu::{Gpu, Kernel, View, buffer::align, program::fold, shaders};
 use crate::model::params::{Param, ParamLayout, Segment};
-use crate::ops::{CPU_LANES, Recorder, check, elem, elem_sum};
+use crate::ops::{CPU_LANES, Recorder, check, elem};
 
 /// Elements of a row, vectors of four or single ones, that one workgroup takes: enough to be worth its start, few enough
-/// to fill a GPU.
+/// to fill a GPU. Of vectors of eight it takes half as many.
 const CHUNK: usize = 1024;
 /// Partial sums of a chunk at most: one a lane on a CPU adapter, where a reduction by barriers takes as long as the chunk.
 const PARTS: usize = CPU_LANES;
@@ -46,9 +46,14 @@ struct Run {
     count: usize,
 }
 
-/// Vectors of four where every row of a tensor starts with one.
-fn width(cols: usize) -> usize {
-    elem(cols).0
+/// Vectors of four, or of eight where the adapter is faster with them, if every row of a tensor starts with one.
+fn width_of(gpu: &Gpu, cols: usize) -> usize {
+    if gpu.has_wide_words() && cols.is_multiple_of(8) { 8 } else { elem(cols).0 }
+}
+
+/// Elements of this width that a workgroup takes.
+fn chunk(width: usize) -> usize {
+    CHUNK * 4 / width.max(4)
 }
 
 #[repr(C)]
@@ -92,24 +97,24 @@ impl Mars {
         let mut runs = Vec::new();
         for segment in segments {
             let inside = |t: &usize| (segment.offset..segment.offset + segment.len).contains(&layout.params[*t].offset);
-            for width_of_run in [4, 1] {
+            for width in [8, 4, 1] {
                 let first = chunks.len() / 4;
-                for t in (0..counts.len()).filter(inside).filter(|t| width(cols(*t)) == width_of_run) {
-                    let cols = cols(t) / width_of_run;
+                for t in (0..counts.len()).filter(inside).filter(|t| width_of(gpu, cols(*t)) == width) {
+                    let cols = cols(t) / width;
                     for row in 0..counts[t] {
                         let index = first_rows[t] + row;
                         rows[2 * index] = chunks.len() as u32 / 4;
-                        rows[2 * index + 1] = cols.div_ceil(CHUNK) as u32;
-                        for start in (0..cols).step_by(CHUNK) {
-                            let at = layout.params[t].offset / width_of_run + row * cols + start;
-                            let len = CHUNK.min(cols - start);
+                        rows[2 * index + 1] = cols.div_ceil(chunk(width)) as u32;
+                        for start in (0..cols).step_by(chunk(width)) {
+                            let at = layout.params[t].offset / width + row * cols + start;
+                            let len = chunk(width).min(cols - start);
                             chunks.extend([at as u32, len as u32, index as u32, t as u32]);
                         }
                     }
                 }
                 let count = chunks.len() / 4 - first;
                 if count > 0 {
-                    runs.push(Run { segment: *segment, width: width_of_run, first, count });
+                    runs.push(Run { segment: *segment, width, first, count });
                 }
             }
         }
@@ -132,7 +137,8 @@ impl Mars {
         let rows = |p: &Param| norm.rows(&p.shape);
         let chunks_of = |p: &Param| {
             let cols = p.len / rows(p);
-            rows(p) * (cols / width(cols)).div_ceil(CHUNK)
+            // As many with vectors of eight: those chunks are half as long.
+            rows(p) * (cols / elem(cols).0).div_ceil(CHUNK)
         };
         let chunks: usize = layout.params.iter().map(chunks_of).sum();
         let (rows, tensors) = (layout.params.iter().map(rows).sum::<usize>(), layout.params.len());
@@ -149,7 +155,7 @@ impl Mars {
         let mut constants =
             vec![("WG", r.reduce_lanes() as f64), ("L2", flag(self.norm == Norm::L2)), ("SHARED", flag(!r.for_cpu))];
         constants.extend(own.iter().map(|(name, on)| (*name, flag(*on))));
-        r.kernel_with(&shaders::MARS, entry, &constants, &elem_sum(width).1)
+        r.kernel_with(&shaders::MARS, entry, &constants, shaders::row_elem(width))
     }
 
     /// Cuts `arenas` to each segment and width in turn: `record` gets them as views, the kernel's place in the tables

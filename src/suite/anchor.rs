@@ -11,9 +11,9 @@ use crate::ops::ftp::Ftp;
 use crate::ops::mars::{LOG_WORDS, Mars, RADIUS_WORDS};
 use crate::ops::spd::Spd;
 
-/// Shapes, and whether nothing holds the tensor. Rows of vectors of four and of single elements, shorter than a workgroup and
-/// of several chunks.
-const TENSORS: [(&[usize], bool); 9] = [
+/// Shapes, and whether nothing holds the tensor. Rows of vectors of eight and four and of single elements, shorter than a
+/// workgroup and of several chunks.
+const TENSORS: [(&[usize], bool); 10] = [
     (&[9], false),
     (&[2501], false),
     (&[5, 7], false),
@@ -22,6 +22,7 @@ const TENSORS: [(&[usize], bool); 9] = [
     (&[1, 6, 5], false),
     (&[3, 5], true),
     (&[2, 5000], false),
+    (&[1, 4108], false),
     (&[65, 1], false),
 ];
 

@@ -9,9 +9,9 @@ use crate::gpu::{Gpu, View};
 use crate::model::params::{ParamLayout, Segment};
 use crate::ops::mars::{LOG_WORDS, Mars, RADIUS_WORDS};
 
-/// Name, shape, whether it has no radius, and how far it has drifted. Rows of vectors of four and of single elements, shorter
-/// than a workgroup, and of several chunks of either.
-const TENSORS: [(&str, &[usize], bool, f32); 21] = [
+/// Name, shape, whether it has no radius, and how far it has drifted. Rows of vectors of eight and four and of single
+/// elements, shorter than a workgroup, and of several chunks of each.
+const TENSORS: [(&str, &[usize], bool, f32); 22] = [
     ("vector", &[9], false, 0.05),
     ("long vector", &[2501], false, 0.02),
     ("linear", &[5, 7], false, 0.3),
@@ -22,6 +22,7 @@ const TENSORS: [(&str, &[usize], bool, f32); 21] = [
     ("column", &[65, 1], false, 0.5),
     ("tall", &[197, 3], false, 0.5),
     ("widest", &[2, 5000], false, 0.01),
+    ("wide by 4", &[1, 4108], false, 0.01),
     ("rows of 2", &[7, 2], false, 0.2),
     ("rows of 4", &[7, 4], false, 0.1),
     ("rows of 6", &[9, 3, 2, 1], false, 0.3),
