@@ -1,4 +1,4 @@
-//! Memory is what was planned, and stays flat over thousands of steps. A binary of its own: the process's size is what is
+//! Memory is what was planned, and stays flat over ten thousand steps. A binary of its own: the process's size is what is
 //! measured.
 
 mod common;
@@ -25,7 +25,7 @@ fn resident() -> u64 {
 
 #[test]
 #[cfg(target_os = "linux")]
-fn memory_is_flat_over_two_thousand_steps() {
+fn memory_is_flat_over_ten_thousand_steps() {
     let _alone = ALONE.lock().unwrap_or_else(|e| e.into_inner());
     let config: VitConfig = serde_json::from_value(Fixture::open("vit_quick_golden").json("config")).unwrap();
     let (size, classes) = (config.image_size, config.classes as u32);
@@ -68,14 +68,14 @@ fn memory_is_flat_over_two_thousand_steps() {
         losses += learner.records(true).unwrap().len() + tpgm.records(&learner, true).unwrap().len();
         assert_eq!(losses, 2 * count, "every loss is read back, once");
     };
-    // Buffers, programs and the allocator's pools settle: 3 MiB come once, between 300 and 1,000 steps, and then a few KiB
-    // in 3,000.
+    // Buffers, programs and the allocator's pools settle: 3 MiB come once, between 300 and 1,000 steps, and then 4 KiB in
+    // 9,000.
     steps(1000);
     let before = resident();
-    steps(2000);
+    steps(9000);
     let growth = resident().saturating_sub(before);
     // A leak of a bind group, a staging buffer or a batch a step would be megabytes; pools may still round up a little.
-    assert!(growth < 2 << 20, "{growth} bytes more after 2,000 steps");
+    assert!(growth < 2 << 20, "{growth} bytes more after 9,000 steps");
 }
 
 /// Buffers of a run that was planned for `model`, allocated on a device of its own, trained and evaluated.
