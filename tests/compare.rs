@@ -247,6 +247,11 @@ fn a_comparison_runs_what_is_missing_and_gives_all_numbers() {
         choices.contains("vanilla,lr 0.05,3,") && choices.lines().nth(2).unwrap().contains(",1,true,"),
         "{choices}"
     );
+    let table = space.text("out/results.md");
+    let lines: Vec<&str> = table.lines().filter(|line| line.starts_with('|')).collect();
+    assert!(lines.len() == 2 + 6 && lines[0].starts_with("| method | chosen |"), "a row a method\n{table}");
+    let columns = |line: &str| line.matches(" | ").count();
+    assert!(lines.iter().all(|line| columns(line) == columns(lines[0])), "{table}");
     let page = space.text("out/report.html");
     for part in ["</html>", "Effective robustness", "greedy", "alpha 0.5", "reported only (OOD)", "radii of tpgm"] {
         assert!(page.contains(part), "the page lacks {part}");

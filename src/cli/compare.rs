@@ -8,12 +8,10 @@ use clap::Args;
 use crate::cli::table::{percent, table};
 use crate::cli::{RunArgs, print, print_json};
 use crate::compare::plan::planned;
-use crate::compare::results::{DataResults, EntryResults};
 use crate::compare::run::End;
-use crate::compare::stats::Estimate;
-use crate::compare::{CompareConfig, Event, compare, tables};
+use crate::compare::tables::{self, time};
+use crate::compare::{CompareConfig, Event, compare};
 use crate::error::Result;
-use crate::gpu::buffer::mib;
 use crate::model::Precision;
 
 /// Flags of `compare`.
@@ -53,7 +51,8 @@ pub(super) fn run(args: CompareArgs) -> Result<ExitCode> {
         print_json(&results)?;
     } else {
         for data in &results.data {
-            print(&format!("\n{}, top-1 %, mean and 95 % interval over seeds\n{}", data.name, accuracies(data)))?;
+            let (header, rows) = tables::accuracies(data);
+            print(&format!("\n{}, {}\n{}", data.name, tables::CAPTION, table(&header, &rows)))?;
         }
         print(&format!("{}\n", page.display()))?;
     }
@@ -103,50 +102,4 @@ fn said(event: &Event) -> String {
             format!("[{index}/{total}] {name}: {end}{}", left.unwrap_or_default())
         }
     }
-}
-
-fn time(seconds: f64) -> String {
-    match seconds {
-        s if s < 99.5 => format!("{s:.0} s"),
-        s if s < 5940.0 => format!("{:.0} min", s / 60.0),
-        s => format!("{:.1} h", s / 3600.0),
-    }
-}
-
-fn estimate(e: &Estimate) -> String {
-    e.half.map_or_else(|| percent(e.mean), |half| format!("{} ±{:.1}", percent(e.mean), 100.0 * half))
-}
-
-fn gain(e: Option<Estimate>) -> String {
-    let signed = |e: Estimate| {
-        // What rounds to nothing has no sign.
-        let mean = if (1000.0 * e.mean).round() == 0.0 { 0.0 } else { e.mean };
-        format!("{}{}", if mean > 0.0 { "+" } else { "" }, estimate(&Estimate { mean, ..e }))
-    };
-    e.map_or("-".into(), signed)
-}
-
-/// A row a method: its choice, ID, each OOD set, the mean, the paired difference, effective robustness, time, memory, runs.
-fn accuracies(data: &DataResults) -> String {
-    let mut header = vec!["method", "chosen"];
-    header.extend(data.sets.iter().map(|s| s.name.as_str()));
-    let several_ids = data.sets.iter().filter(|s| s.id).count() > 1;
-    header.extend(several_ids.then_some("ID mean"));
-    header.extend(["OOD mean", "OOD gain", "effective", "time", "memory", "runs"]);
-    let row = |entry: &EntryResults| {
-        let chosen = entry.chosen.map_or("-", |p| entry.points[p].label.as_str()).to_string();
-        let mut row = vec![entry.name.clone(), chosen];
-        match &entry.summary {
-            Some(s) => {
-                row.extend(s.sets.iter().chain(several_ids.then_some(&s.id)).chain([&s.ood]).map(estimate));
-                row.extend([gain(s.ood_gain), gain(s.effective)]);
-            }
-            None => row.extend(vec!["-".to_string(); header.len() - 5]),
-        }
-        row.push(entry.seconds.map_or("-".into(), time));
-        row.push(entry.memory.map_or("-".into(), mib));
-        row.push(format!("{} + {}", entry.cost.tune, entry.cost.report));
-        row
-    };
-    table(&header, &data.entries.iter().map(row).collect::<Vec<_>>())
 }

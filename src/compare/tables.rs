@@ -1,10 +1,16 @@
-//! The files of a comparison: `results.json`, `results.csv`, `choices.csv`.
+//! The table of a comparison, and its files: `results.md`, `results.json`, `results.csv`, `choices.csv`.
 
+use std::fmt::Write as _;
 use std::path::Path;
 
 use crate::atomic::atomic_write;
-use crate::compare::results::Results;
+use crate::compare::results::{DataResults, EntryResults, Results};
+use crate::compare::stats::Estimate;
 use crate::error::Result;
+use crate::gpu::buffer::mib;
+
+/// What the numbers of [`accuracies`] are.
+pub const CAPTION: &str = "top-1 %, mean and 95 % interval over seeds";
 
 fn csv(path: &Path, header: &[&str], rows: impl Iterator<Item = Vec<String>>) -> Result<()> {
     let mut csv = csv::Writer::from_writer(Vec::new());
@@ -19,13 +25,14 @@ fn text(value: Option<impl ToString>) -> String {
     value.map_or(String::new(), |value| value.to_string())
 }
 
-/// Writes the three files into `dir`.
+/// Writes the files into `dir`.
 ///
 /// # Errors
 /// Where one can't be written.
 pub fn write(results: &Results, dir: &Path) -> Result<()> {
     let json = serde_json::to_vec_pretty(results).expect("plain values always serialise");
     atomic_write(dir.join("results.json"), &json)?;
+    atomic_write(dir.join("results.md"), markdown(results).as_bytes())?;
     let header = [
         "data",
         "method",
@@ -87,4 +94,75 @@ pub fn write(results: &Results, dir: &Path) -> Result<()> {
         })
     });
     csv(&dir.join("choices.csv"), &header, rows)
+}
+
+/// The whole table in Markdown, a data set after the other.
+fn markdown(results: &Results) -> String {
+    let mut out = String::new();
+    for data in &results.data {
+        let (header, rows) = accuracies(data);
+        let line = |cells: &[String]| format!("| {} |\n", cells.join(" | "));
+        let names: Vec<String> = header.iter().map(|name| name.replace('|', "\\|")).collect();
+        let _ = write!(out, "{}, {CAPTION}; gains over {}\n\n", data.name, results.reference);
+        out += &line(&names);
+        out += &line(&vec!["---".to_string(); names.len()]);
+        for row in rows {
+            out += &line(&row.iter().map(|cell| cell.replace('|', "\\|")).collect::<Vec<_>>());
+        }
+        out.push('\n');
+    }
+    out
+}
+
+/// Seconds in words.
+pub fn time(seconds: f64) -> String {
+    match seconds {
+        s if s < 99.5 => format!("{s:.0} s"),
+        s if s < 5940.0 => format!("{:.0} min", s / 60.0),
+        s => format!("{:.1} h", s / 3600.0),
+    }
+}
+
+fn percent(share: f64) -> String {
+    format!("{:.1}", 100.0 * share)
+}
+
+fn estimate(e: &Estimate) -> String {
+    e.half.map_or_else(|| percent(e.mean), |half| format!("{} ±{:.1}", percent(e.mean), 100.0 * half))
+}
+
+fn gain(e: Option<Estimate>) -> String {
+    let signed = |e: Estimate| {
+        // What rounds to nothing has no sign.
+        let mean = if (1000.0 * e.mean).round() == 0.0 { 0.0 } else { e.mean };
+        format!("{}{}", if mean > 0.0 { "+" } else { "" }, estimate(&Estimate { mean, ..e }))
+    };
+    e.map_or("-".into(), signed)
+}
+
+/// A header, and a row a method: its choice, each test set, the means, the paired differences, effective robustness, time, memory
+/// and runs (to tune + to report).
+pub fn accuracies(data: &DataResults) -> (Vec<&str>, Vec<Vec<String>>) {
+    let mut header = vec!["method", "chosen"];
+    header.extend(data.sets.iter().map(|s| s.name.as_str()));
+    let several_ids = data.sets.iter().filter(|s| s.id).count() > 1;
+    header.extend(several_ids.then_some("ID mean"));
+    header.extend(["OOD mean", "ID gain", "OOD gain", "effective", "time", "memory", "runs"]);
+    let row = |entry: &EntryResults| {
+        let chosen = entry.chosen.map_or("-", |p| entry.points[p].label.as_str()).to_string();
+        let mut row = vec![entry.name.clone(), chosen];
+        match &entry.summary {
+            Some(s) => {
+                row.extend(s.sets.iter().chain(several_ids.then_some(&s.id)).chain([&s.ood]).map(estimate));
+                row.extend([s.id_gain, s.ood_gain, s.effective].map(gain));
+            }
+            None => row.extend(vec!["-".to_string(); header.len() - 5]),
+        }
+        row.push(entry.seconds.map_or("-".into(), time));
+        row.push(entry.memory.map_or("-".into(), mib));
+        row.push(format!("{} + {}", entry.cost.tune, entry.cost.report));
+        row
+    };
+    let rows = data.entries.iter().map(row).collect();
+    (header, rows)
 }
