@@ -431,6 +431,35 @@ fn what_a_model_gets_wrong_is_shown() {
 }
 
 #[test]
+fn which_images_each_number_saw_is_said() {
+    let (_folder, dir) = one_run(true);
+    let config = "method = \"tpgm\"\ntrain = \"pictures\"\nval = \"held out\"\ntest = [\"google=a<b\"]\n";
+    fs::write(dir.join("config.toml"), config).unwrap();
+    let page = report::render(std::slice::from_ref(&dir)).unwrap();
+    assert_balanced(&page);
+    let shared = "Radii and choices share the validation images";
+    let rows =
+        ["radii; choices: the best weights, the temperature</td>", "reported only</td>", "<code>a&lt;b</code>", shared];
+    assert_all(&page, &rows);
+    assert!(!page.contains("Leak</b>") && !page.contains("No image, by content"), "nobody has compared them");
+
+    let header = "first_split,first_path,second_split,second_path,same\n";
+    fs::write(dir.join("leaks.csv"), header).unwrap();
+    fs::write(dir.join("config.toml"), format!("{config}select = \"chosen\"\n")).unwrap();
+    let page = report::render(std::slice::from_ref(&dir)).unwrap();
+    assert_all(&page, &["<td class=\"name\">radii</td>", "No image, by content, is in two"]);
+    assert!(!page.contains(shared));
+
+    let two = format!("{header}train,a.png,google,b.png,bytes\ntrain,c.png,google,d.png,pixels\n");
+    fs::write(dir.join("leaks.csv"), two).unwrap();
+    let page = report::render(&[dir]).unwrap();
+    assert_all(
+        &page,
+        &["<b>Leak</b>: 2 images are in train and in google: b.png = a.png and 1 more; leaks.csv has them all"],
+    );
+}
+
+#[test]
 fn many_classes_have_a_table_of_the_worst_instead_of_a_picture() {
     let (_folder, dir) = one_run(false);
     write_evaluations(&dir, 200, |c| format!("c{c}"));

@@ -1,9 +1,11 @@
 //! The tables of a comparison's page: accuracies and costs, the grids, who saw which images.
 
 use std::fmt::Write as _;
+use std::path::Path;
 
 use super::forest::signed;
 use super::html::{escape, integer, number};
+use super::seen::{self, Split};
 use crate::compare::results::{DataResults, EntryResults, Results, SetInfo, Summary};
 use crate::compare::stats::Estimate;
 use crate::gpu::buffer::mib;
@@ -234,19 +236,12 @@ pub(super) fn grids(results: &Results, data: &DataResults) -> String {
 /// Which images each number saw.
 pub(super) fn uses(results: &Results, data: &DataResults, radii: &[String]) -> String {
     let uses = &data.uses;
-    let mut rows = String::new();
-    let mut row = |split: &str, path: &std::path::Path, images: usize, seen: &str| {
-        let _ = write!(
-            rows,
-            "<tr><th scope=\"row\" class=\"name\">{}</th><td>{}</td><td class=\"name\">{}</td><td class=\"name\"><code>{}</code>\
-             </td></tr>",
-            escape(split),
-            integer(images as u64),
-            escape(seen),
-            escape(&path.display().to_string())
-        );
+    let mut splits = Vec::new();
+    let mut add = |name: &str, path: &Path, images: usize, seen_by: &str| {
+        let (name, path, seen_by) = (name.into(), path.display().to_string(), seen_by.into());
+        splits.push(Split { name, path, images: Some(images as u64), seen_by });
     };
-    row("train", &uses.train.0, uses.train.1, "weights");
+    add("train", &uses.train.0, uses.train.1, "weights");
     let mut choices = vec!["grid points, α, ingredients of greedy soups"];
     if results.weights == crate::compare::config::Weights::Best {
         choices.push("the checkpoint of each run");
@@ -255,28 +250,17 @@ pub(super) fn uses(results: &Results, data: &DataResults, radii: &[String]) -> S
     let of_radii = if radii.is_empty() { "no radii".into() } else { format!("radii of {}", radii.join(", ")) };
     match &uses.select {
         Some((path, images)) => {
-            row("val", &uses.val.0, uses.val.1, &of_radii);
-            row("select", path, *images, &choices);
+            add("val", &uses.val.0, uses.val.1, &of_radii);
+            add("select", path, *images, &choices);
         }
-        None => row("val", &uses.val.0, uses.val.1, &format!("{of_radii}; {choices}")),
+        None => add("val", &uses.val.0, uses.val.1, &format!("{of_radii}; {choices}")),
     }
     for (name, path, images, id) in &uses.tests {
-        row(name, path, *images, if *id { "reported only (ID)" } else { "reported only (OOD)" });
+        add(name, path, *images, if *id { "reported only (ID)" } else { "reported only (OOD)" });
     }
-    let mut out = format!(
-        "<div class=\"scroll\" tabindex=\"0\"><table><thead><tr><th scope=\"col\" class=\"name\">Images</th><th \
-         scope=\"col\">n</th><th scope=\"col\" class=\"name\">seen by</th><th scope=\"col\" class=\"name\">where</th></tr>\
-         </thead><tbody>{rows}</tbody></table></div>\n"
-    );
+    let mut out = seen::table(&splits);
     if uses.select.is_none() && !radii.is_empty() {
-        out += "<p class=\"warn\">Radii and choices share the validation images: what radii were fitted to also judges them. \
-                A <code>select</code> split keeps the two apart.</p>\n";
+        out += seen::NOT_APART;
     }
-    if uses.leaks.is_empty() {
-        out += "<p>No image, by content, is in two of train, val, select and the test sets.</p>\n";
-    }
-    for leak in &uses.leaks {
-        let _ = writeln!(out, "<p class=\"warn\"><b>Leak</b>: {}</p>", escape(leak));
-    }
-    out
+    out + &seen::leaks(&uses.leaks)
 }

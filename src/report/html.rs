@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::read::Run;
 use super::tensors::{self, Tensor};
-use super::{charts, figures, tables};
+use super::{charts, figures, seen, tables};
 
 pub(super) const STYLE: &str = include_str!("page.css");
 
@@ -163,6 +163,7 @@ fn section(id: &str, run: &Run, tensors: &[Tensor], h: &str) -> String {
     if tensors.is_empty() {
         out += "<p>This run recorded neither radii nor drift.</p>\n";
     }
+    out += &seen::of_run(run, h);
     out + &tables::config(run)
 }
 

@@ -1,4 +1,5 @@
-//! A run directory, read into types: `config.toml`, `metrics.jsonl`, `evaluations.jsonl`, `radii.csv` and `drift.csv`.
+//! A run directory, read into types: `config.toml`, `metrics.jsonl`, `evaluations.jsonl`, `radii.csv`, `drift.csv` and
+//! `leaks.csv`.
 //!
 //! Unknown keys and columns are passed over, and so is a last line that was torn by an interrupted run; anything else
 //! that can't be understood is an error with file and line.
@@ -12,7 +13,7 @@ use serde_json::{Map, Value};
 use super::corrupted;
 use super::evaluations::Evaluations;
 use crate::error::{Error, Result};
-use crate::train::run_dir::EVALUATIONS;
+use crate::train::run_dir::{EVALUATIONS, LEAKS};
 
 /// What a test set is to the training data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,6 +111,15 @@ pub struct DriftRow {
     pub rows: u64,
 }
 
+/// An image that two splits share which should share none, from `leaks.csv`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Leak {
+    /// The earlier split, and the image's path there.
+    pub first: (String, String),
+    /// The later one, and its path there.
+    pub second: (String, String),
+}
+
 /// Everything that a run directory says about its run.
 #[derive(Clone, Debug)]
 pub struct Run {
@@ -129,6 +139,8 @@ pub struct Run {
     pub radii: Radii,
     /// Drift at the end; empty where the run did not write it.
     pub drift: Vec<DriftRow>,
+    /// Images in two splits; none where the run did not compare them.
+    pub leaks: Option<Vec<Leak>>,
 }
 
 impl Run {
@@ -161,7 +173,8 @@ impl Run {
         let (radii, drift) = (radii(&dir.join("radii.csv"))?, drift(&dir.join("drift.csv"))?);
         let path = dir.join(EVALUATIONS);
         let full = if path.is_file() { Evaluations::parse(&path, &text(&path)?)? } else { Evaluations::default() };
-        Ok(Self { name, dir: dir.into(), config, train, evals, evaluations: full, radii, drift })
+        let leaks = leaks(&dir.join(LEAKS))?;
+        Ok(Self { name, dir: dir.into(), config, train, evals, evaluations: full, radii, drift, leaks })
     }
 
     /// The resolved flag `key` as text, `-` and `_` taken as the same; also found one table down.
@@ -426,4 +439,17 @@ fn drift(path: &Path) -> Result<Vec<DriftRow>> {
         }
     }
     Ok(rows)
+}
+
+fn leaks(path: &Path) -> Result<Option<Vec<Leak>>> {
+    if !path.is_file() {
+        return Ok(None);
+    }
+    let columns = ["first_split", "first_path", "second_split", "second_path"];
+    let table = Csv::read(path, &columns)?;
+    let leak = |record: &csv::StringRecord| {
+        let [a, b, c, d] = columns.map(|name| table.field(record, name).unwrap_or_default().to_string());
+        Leak { first: (a, b), second: (c, d) }
+    };
+    Ok(Some(table.records.iter().map(leak).collect()))
 }
