@@ -22,10 +22,9 @@
 //   dots         fold(chunks)     partials =    ⟨dw, w − w0⟩ of a chunk
 //   step         fold(T)          radii: one Adam step on gamma (none where ∂L/∂gamma is not finite); log[state.slot] =
 //
-// Where rows are a multiple of 4, or of 8 on some adapters, a lane takes as many values at once: the host appends
-// lib/elem_4.wgsl or lib/elem_8.wgsl, and `base`, starts and lengths count these. Tensors start at multiples of 64, so every
-// row starts with such an elem, and the padding behind a tensor stays out. Tensors of other rows come as f32
-// (lib/elem_1.wgsl), in dispatches of their own.
+// Where rows are a multiple of 4, or of 8 on some adapters, a lane takes as many values at once: an elem (lib/elem.wgsl), which
+// `base`, starts and lengths count. Tensors start at multiples of 64, so every row starts with an elem, and the padding behind
+// a tensor stays out. Tensors of other rows come as f32, in dispatches of their own.
 //
 // A tensor whose max_r n_r is under 1e-8 has not moved: its gamma and its weights are left as they are. Sums go over
 // chunks and then over rows in a fixed order: no atomics, the same bits every time. That a ratio lies in (0, 1) is asked as

@@ -109,7 +109,7 @@ fn every_stem_has_a_test_and_every_entry_point_a_case() {
             "residual" => "alias elem = vec4f;\n",
             "batch_norm" => "alias elem = vec4f;\nalias stored = vec4f;\nalias single = f32;\n",
             "column_sum" | "swiglu" | "relu" | "avg_pool" => "alias elem = vec4f;\nalias stored = vec4f;\n",
-            "mars" | "ftp" | "spd" => shaders::row_elem(1),
+            "mars" | "ftp" | "spd" => &tpgm::ops::row_elem(1),
             "layer_norm" => {
                 "alias elem = f32;\nalias stored = f32;\nconst WIDTH = 1u;\nfn total(x: elem) -> f32 { return x; }\n"
             }

@@ -10,8 +10,9 @@ use naga::valid::ModuleInfo;
 use naga::{AddressSpace, Module, ShaderStage, TypeInner};
 use tpgm::gpu::kernel::{interface, parse};
 use tpgm::gpu::program::{MAX_GROUPS, fold};
-use tpgm::gpu::shaders::{ALL, Epilogue, Shader, by_subgroups, row_elem};
+use tpgm::gpu::shaders::{ALL, Epilogue, Shader, by_subgroups};
 use tpgm::gpu::tune::{Cooperative, Tile};
+use tpgm::ops::row_elem;
 
 /// WebGPU's default limits.
 const STORAGE_BUFFERS: usize = 8;
@@ -65,7 +66,7 @@ fn own_tails(shader: &Shader) -> Vec<String> {
                 format!("alias elem = {elem};\nalias stored = {stored};\nalias single = {single};\n")
             })
             .into(),
-        "mars" | "ftp" | "spd" => [1, 4, 8].map(|width| row_elem(width).to_string()).into(),
+        "mars" | "ftp" | "spd" => [1, 4, 8].map(row_elem).into(),
         "layer_norm" => STORED
             .map(|(elem, stored)| {
                 let (width, sum) = if elem == "f32" { (1, "x") } else { (4, "x.x + x.y + (x.z + x.w)") };

@@ -1,4 +1,4 @@
-// Eight values in four words of 64 bits, for CPU adapters (see elem_4.wgsl). lavapipe loads and stores lane by lane and word by
+// Eight values in four words of 64 bits, for CPU adapters (see elem.wgsl). lavapipe loads and stores lane by lane and word by
 // word, each with a check of its own, and half as many words took two thirds of the time. A GPU gains nothing: its widest
 // access is vec4f.
 alias stored = vec4<u64>;

@@ -114,16 +114,18 @@ fn markdown(results: &Results) -> String {
     out
 }
 
-/// Seconds in words.
+/// Seconds as people read them.
 pub fn time(seconds: f64) -> String {
     match seconds {
+        s if s < 9.95 => format!("{s:.1} s"),
         s if s < 99.5 => format!("{s:.0} s"),
         s if s < 5940.0 => format!("{:.0} min", s / 60.0),
         s => format!("{:.1} h", s / 3600.0),
     }
 }
 
-fn percent(share: f64) -> String {
+/// A share as a percentage.
+pub fn percent(share: f64) -> String {
     format!("{:.1}", 100.0 * share)
 }
 

@@ -45,15 +45,10 @@ pub fn by_subgroups(one: bool) -> String {
     format!("{ONE_SUBGROUP} = {one};\n")
 }
 
-/// What is appended to shaders over the row tables of `lib/rows.wgsl`: what a lane takes of a row at a time, 1, 4 or 8 values
-/// (`lib/elem_4.wgsl`).
-pub fn row_elem(width: usize) -> &'static str {
-    match width {
-        8 => include_str!("../../shaders/lib/elem_8.wgsl"),
-        4 => include_str!("../../shaders/lib/elem_4.wgsl"),
-        _ => include_str!("../../shaders/lib/elem_1.wgsl"),
-    }
-}
+/// What is appended to shaders over rows, with the element's alias and `total`.
+pub(crate) const ELEM: &str = include_str!("../../shaders/lib/elem.wgsl");
+/// The same for elements of eight values, whole.
+pub(crate) const ELEM_8: &str = include_str!("../../shaders/lib/elem_8.wgsl");
 
 const REDUCE: &str = include_str!("../../shaders/lib/reduce.wgsl");
 const REDUCE_SUBGROUP: &str = include_str!("../../shaders/lib/reduce_subgroup.wgsl");

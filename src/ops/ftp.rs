@@ -7,7 +7,7 @@ use crate::error::Result;
 use crate::gpu::{Gpu, Kernel, View, program::fold, shaders};
 use crate::model::params::ParamLayout;
 use crate::ops::mars::{LOG_WORDS, Mars};
-use crate::ops::{Recorder, check};
+use crate::ops::{Recorder, check, row_elem};
 
 /// Row tables and radii: those of [`Mars`] under its own norm, by another rule.
 #[derive(Debug)]
@@ -36,7 +36,7 @@ impl Ftp {
     fn kernel(&self, r: &Recorder, entry: &str, width: usize, scaled: bool) -> Result<Arc<Kernel>> {
         let flag = |on: bool| f64::from(u8::from(on));
         let constants = [("WG", r.reduce_lanes() as f64), ("SHARED", flag(!r.for_cpu)), ("SCALED", flag(scaled))];
-        r.kernel_with(&shaders::FTP, entry, &constants, shaders::row_elem(width))
+        r.kernel_with(&shaders::FTP, entry, &constants, &row_elem(width))
     }
 
     fn params(&self) -> Params {

@@ -6,7 +6,7 @@ use crate::cpu::mars::Norm;
 use crate::error::Result;
 use crate::gpu::{Gpu, Kernel, View, buffer::align, program::fold, shaders};
 use crate::model::params::{Param, ParamLayout, Segment};
-use crate::ops::{CPU_LANES, Recorder, check, elem};
+use crate::ops::{CPU_LANES, Recorder, check, elem, row_elem};
 
 /// Elements of a row, vectors of four or single ones, that one workgroup takes: enough to be worth its start, few enough
 /// to fill a GPU. Of vectors of eight it takes half as many.
@@ -155,7 +155,7 @@ impl Mars {
         let mut constants =
             vec![("WG", r.reduce_lanes() as f64), ("L2", flag(self.norm == Norm::L2)), ("SHARED", flag(!r.for_cpu))];
         constants.extend(own.iter().map(|(name, on)| (*name, flag(*on))));
-        r.kernel_with(&shaders::MARS, entry, &constants, shaders::row_elem(width))
+        r.kernel_with(&shaders::MARS, entry, &constants, &row_elem(width))
     }
 
     /// Cuts `arenas` to each segment and width in turn: `record` gets them as views, the kernel's place in the tables

@@ -40,7 +40,7 @@ use std::sync::Arc;
 use crate::error::Result;
 use crate::gpu::buffer::{ALIGN, Element, align};
 use crate::gpu::program::{self, Params, Program};
-use crate::gpu::shaders::{Shader, by_subgroups};
+use crate::gpu::shaders::{self, Shader, by_subgroups};
 use crate::gpu::tune::{Tile, Variant};
 use crate::gpu::{Gpu, Kernel, View};
 use crate::ops::product::Product;
@@ -247,6 +247,11 @@ fn elem_sum(channels: usize) -> (usize, String) {
     let (width, alias) = elem(channels);
     let total = if width == 4 { "x.x + x.y + (x.z + x.w)" } else { "x" };
     (width, format!("{alias}const WIDTH = {width}u;\nfn total(x: elem) -> f32 {{ return {total}; }}\n"))
+}
+
+/// What is appended to shaders over the row tables of `lib/rows.wgsl`: what a lane takes of a row at a time, 1, 4 or 8 values.
+pub fn row_elem(width: usize) -> String {
+    if width == 8 { shaders::ELEM_8.into() } else { elem_sum(width).1 + shaders::ELEM }
 }
 
 /// What is appended where activations may be f16: what `width` of their elements are as they are stored.

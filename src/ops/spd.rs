@@ -7,8 +7,8 @@ use crate::error::Result;
 use crate::gpu::buffer::align;
 use crate::gpu::{Gpu, Kernel, View, program::fold, shaders};
 use crate::model::params::ParamLayout;
-use crate::ops::Recorder;
 use crate::ops::mars::Mars;
+use crate::ops::{Recorder, row_elem};
 
 /// Words of a tensor's state.
 const PULL_WORDS: usize = 3;
@@ -49,7 +49,7 @@ impl Spd {
     fn kernel(&self, r: &Recorder, entry: &str, width: usize, distance: bool) -> Result<Arc<Kernel>> {
         let flag = |on: bool| f64::from(u8::from(on));
         let constants = [("WG", r.reduce_lanes() as f64), ("SHARED", flag(!r.for_cpu)), ("DISTANCE", flag(distance))];
-        r.kernel_with(&shaders::SPD, entry, &constants, shaders::row_elem(width))
+        r.kernel_with(&shaders::SPD, entry, &constants, &row_elem(width))
     }
 
     fn each_tensor(&self, r: &mut Recorder, entry: &str, distance: bool, lambda: f32) -> Result<()> {

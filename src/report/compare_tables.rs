@@ -8,24 +8,11 @@ use super::html::{escape, integer, number};
 use super::seen::{self, Split};
 use crate::compare::results::{DataResults, EntryResults, Results, SetInfo, Summary};
 use crate::compare::stats::Estimate;
+use crate::compare::tables::{percent, time};
 use crate::gpu::buffer::mib;
-
-fn percent(share: f64) -> String {
-    format!("{:.1}", 100.0 * share)
-}
 
 fn half(e: &Estimate) -> String {
     e.half.map(|half| format!("<small>± {:.1}</small>", 100.0 * half)).unwrap_or_default()
-}
-
-/// Seconds as people read them.
-pub(super) fn time(seconds: f64) -> String {
-    match seconds {
-        s if s < 9.95 => format!("{s:.1} s"),
-        s if s < 99.5 => format!("{s:.0} s"),
-        s if s < 5940.0 => format!("{:.0} min", s / 60.0),
-        s => format!("{:.1} h", s / 3600.0),
-    }
 }
 
 /// A column of accuracies: its head, and a cell an entry.
