@@ -6,7 +6,8 @@
 //   backward_query   [⌈N/8⌉, B·H, 1]    dqkv's q part = , delta =   a lane a query
 //   backward_key     [⌈N/8⌉, B·H, 1]    dqkv's k and v parts =      a lane a key; runs after backward_query
 //
-// The host appends `const HD4 = …u;` (a quarter of the head's width) and `alias stored = f32;` or f16, as for attention.wgsl.
+// The host appends `const HD4 = …u;` (a quarter of the head's width), and how four values lie in storage, f32 or f16
+// (`loaded4`, `stored4`; src/ops/words.rs).
 // Needs subgroups of at least 8 invocations.
 //
 // On these drivers any load inside a loop costs a scalar loop over the lanes, even one whose address they share. So each
@@ -20,8 +21,8 @@ alias Head = array<vec4f, HD4>;
 // A value for each of eight keys or queries.
 struct Eight { low: vec4f, high: vec4f }
 
-@group(0) @binding(0) var<storage, read> qkv: array<vec4<stored>>;
-@group(0) @binding(1) var<storage, read_write> out: array<vec4<stored>>;
+@group(0) @binding(0) var<storage, read> qkv: array<loaded4>;
+@group(0) @binding(1) var<storage, read_write> out: array<stored4>;
 @group(0) @binding(2) var<storage, read_write> lse: array<f32>;
 
 // First vector of token `t` of image `b` in a tensor of `parts` · H·HD columns, at head `h` of part `part`.
@@ -76,7 +77,7 @@ fn forward(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index)
     var sum: Head;
     let q_start = head_start(b, row, h, 3u, 0u);
     for (var i = 0u; i < HD4; i++) {
-        q[i] = vec4f(qkv[q_start + i]) * p.scale;
+        q[i] = from_loaded(qkv[q_start + i]) * p.scale;
         sum[i] = vec4f(0.0);
     }
     var peak = -3.0e38;
@@ -87,7 +88,7 @@ fn forward(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index)
         let v_start = head_start(b, own, h, 3u, 2u);
         var s = Eight(vec4f(0.0), vec4f(0.0));
         for (var i = 0u; i < HD4; i++) {
-            let part = dots(q[i], vec4f(qkv[k_start + i]));
+            let part = dots(q[i], from_loaded(qkv[k_start + i]));
             s.low += part.low;
             s.high += part.high;
         }
@@ -98,19 +99,19 @@ fn forward(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index)
         let e = Eight(exp(s.low - higher), exp(s.high - higher));
         total = total * shrink + sum_up(e);
         peak = higher;
-        for (var i = 0u; i < HD4; i++) { sum[i] = sum[i] * shrink + weighted(e, vec4f(qkv[v_start + i])); }
+        for (var i = 0u; i < HD4; i++) { sum[i] = sum[i] * shrink + weighted(e, from_loaded(qkv[v_start + i])); }
     }
 
     if query >= p.tokens { return; }
     let out_start = head_start(b, query, h, 1u, 0u);
-    for (var i = 0u; i < HD4; i++) { out[out_start + i] = vec4<stored>(sum[i] / total); }
+    for (var i = 0u; i < HD4; i++) { out[out_start + i] = to_stored(sum[i] / total); }
     lse[(b * p.heads + h) * p.tokens + query] = peak + log(total);
 }
 
-@group(0) @binding(1) var<storage, read> attended: array<vec4<stored>>; // what forward wrote to `out`
+@group(0) @binding(1) var<storage, read> attended: array<loaded4>; // what forward wrote to `out`
 @group(0) @binding(2) var<storage, read> saved_lse: array<f32>;
-@group(0) @binding(3) var<storage, read> dout: array<vec4<stored>>;
-@group(0) @binding(4) var<storage, read_write> dqkv: array<vec4<stored>>;
+@group(0) @binding(3) var<storage, read> dout: array<loaded4>;
+@group(0) @binding(4) var<storage, read_write> dqkv: array<stored4>;
 @group(0) @binding(5) var<storage, read_write> delta: array<f32>;
 
 @compute @workgroup_size(8)
@@ -127,10 +128,10 @@ fn backward_query(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation
     let g_start = head_start(b, row, h, 1u, 0u);
     var dot_out = 0.0;
     for (var i = 0u; i < HD4; i++) {
-        q[i] = vec4f(qkv[q_start + i]) * p.scale;
-        g[i] = vec4f(dout[g_start + i]);
+        q[i] = from_loaded(qkv[q_start + i]) * p.scale;
+        g[i] = from_loaded(dout[g_start + i]);
         dq[i] = vec4f(0.0);
-        dot_out += dot(g[i], vec4f(attended[g_start + i]));
+        dot_out += dot(g[i], from_loaded(attended[g_start + i]));
     }
     let l = saved_lse[(b * p.heads + h) * p.tokens + row];
 
@@ -142,11 +143,11 @@ fn backward_query(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation
         var s = Eight(vec4f(0.0), vec4f(0.0));
         var dp = Eight(vec4f(0.0), vec4f(0.0));
         for (var i = 0u; i < HD4; i++) {
-            k[i] = vec4f(qkv[k_start + i]);
+            k[i] = from_loaded(qkv[k_start + i]);
             let score = dots(q[i], k[i]);
             s.low += score.low;
             s.high += score.high;
-            let part = dots(g[i], vec4f(qkv[v_start + i]));
+            let part = dots(g[i], from_loaded(qkv[v_start + i]));
             dp.low += part.low;
             dp.high += part.high;
         }
@@ -156,7 +157,7 @@ fn backward_query(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation
     }
 
     if query >= p.tokens { return; }
-    for (var i = 0u; i < HD4; i++) { dqkv[q_start + i] = vec4<stored>(dq[i]); }
+    for (var i = 0u; i < HD4; i++) { dqkv[q_start + i] = to_stored(dq[i]); }
     delta[(b * p.heads + h) * p.tokens + query] = dot_out;
 }
 
@@ -176,8 +177,8 @@ fn backward_key(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_i
     let k_start = head_start(b, row, h, 3u, 1u);
     let v_start = head_start(b, row, h, 3u, 2u);
     for (var i = 0u; i < HD4; i++) {
-        k[i] = vec4f(qkv[k_start + i]) * p.scale;
-        v[i] = vec4f(qkv[v_start + i]);
+        k[i] = from_loaded(qkv[k_start + i]) * p.scale;
+        v[i] = from_loaded(qkv[v_start + i]);
         dk[i] = vec4f(0.0);
         dv[i] = vec4f(0.0);
     }
@@ -193,8 +194,8 @@ fn backward_key(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_i
         var s = Eight(vec4f(0.0), vec4f(0.0));
         var dp = Eight(vec4f(0.0), vec4f(0.0));
         for (var i = 0u; i < HD4; i++) {
-            q[i] = vec4f(qkv[q_start + i]);
-            g[i] = vec4f(dout[g_start + i]);
+            q[i] = from_loaded(qkv[q_start + i]);
+            g[i] = from_loaded(dout[g_start + i]);
             let score = dots(k[i], q[i]);
             s.low += score.low;
             s.high += score.high;
@@ -216,7 +217,7 @@ fn backward_key(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_i
 
     if key >= p.tokens { return; }
     for (var i = 0u; i < HD4; i++) {
-        dqkv[k_start + i] = vec4<stored>(dk[i]);
-        dqkv[v_start + i] = vec4<stored>(dv[i]);
+        dqkv[k_start + i] = to_stored(dk[i]);
+        dqkv[v_start + i] = to_stored(dv[i]);
     }
 }

@@ -8,7 +8,8 @@
 //   backward_weight   [⌈k·k·C/64⌉, ⌈O/COLS⌉, chunks]                  partial =   [chunks, k·k, C, O]
 //
 //   COLS is 32, or 16 where more would be wasted. C and O are multiples of 4. Nothing is saved for backward.
-//   The host appends `alias stored = f32;` or f16: what src, packed, dst and dout hold. Sums and partial are f32.
+//   The host appends how four values of src, packed and dout (`loaded4`) and of dst (`stored4`) lie in storage, f32 or f16
+//   (src/ops/words.rs). Sums and partial are f32.
 //   Needs subgroups of at least 8 invocations (wgpu: Features::SUBGROUP, subgroup_min_size ≥ 8).
 //
 // As in matmul_direct.wgsl a load is a scalar loop over the lanes, as dear as 50 multiply-adds. Here a lane owns eight
@@ -34,9 +35,9 @@ var<immediate> p: Params;
 override COLS: u32 = 32u;
 override ACCUMULATE: bool = false;
 
-@group(0) @binding(0) var<storage, read> src: array<vec4<stored>>;
-@group(0) @binding(1) var<storage, read> packed: array<vec4<stored>>;
-@group(0) @binding(2) var<storage, read_write> dst: array<vec4<stored>>;
+@group(0) @binding(0) var<storage, read> src: array<loaded4>;
+@group(0) @binding(1) var<storage, read> packed: array<loaded4>;
+@group(0) @binding(2) var<storage, read_write> dst: array<stored4>;
 
 // What four of a lane's eight have become: matrix column j of q₀…q₇ is the j-th of them, its vector four columns.
 struct Four {
@@ -125,8 +126,8 @@ fn index(image: vec4u, y: vec4i, x: vec4i) -> vec4i {
 
 fn load(s: Source, c4: u32) -> mat4x4f {
     let none = vec4f();
-    return mat4x4f(select(none, vec4f(src[s.at.x + c4]), s.inside.x), select(none, vec4f(src[s.at.y + c4]), s.inside.y),
-                   select(none, vec4f(src[s.at.z + c4]), s.inside.z), select(none, vec4f(src[s.at.w + c4]), s.inside.w));
+    return mat4x4f(select(none, from_loaded(src[s.at.x + c4]), s.inside.x), select(none, from_loaded(src[s.at.y + c4]), s.inside.y),
+                   select(none, from_loaded(src[s.at.z + c4]), s.inside.z), select(none, from_loaded(src[s.at.w + c4]), s.inside.w));
 }
 
 // The pixel after (image, y, x). Dividing anew would cost more: integer division is a scalar loop, too.
@@ -193,8 +194,8 @@ fn gathered(group_id: vec3u, count: vec3u, lane: u32, direction: i32) {
 }
 
 fn load_packed(at: u32, step: u32) -> mat4x4f {
-    if COLS == 16u { return mat4x4f(vec4f(packed[at]), vec4f(packed[at + step]), vec4f(), vec4f()); }
-    return mat4x4f(vec4f(packed[at]), vec4f(packed[at + step]), vec4f(packed[at + 2u * step]), vec4f(packed[at + 3u * step]));
+    if COLS == 16u { return mat4x4f(from_loaded(packed[at]), from_loaded(packed[at + step]), vec4f(), vec4f()); }
+    return mat4x4f(from_loaded(packed[at]), from_loaded(packed[at + step]), from_loaded(packed[at + 2u * step]), from_loaded(packed[at + 3u * step]));
 }
 
 fn store(own: Four, to: vec4u, row: u32, rows: u32, col: u32) {
@@ -217,8 +218,8 @@ fn store_quad(quad: mat4x4f, to: vec4u, row: u32, rows: u32, col: u32) {
 }
 fn store_one(sum: vec4f, i: u32) {
     var before = vec4f();
-    if ACCUMULATE { before = vec4f(dst[i]); }
-    dst[i] = vec4<stored>(before + sum);
+    if ACCUMULATE { before = from_stored(dst[i]); }
+    dst[i] = to_stored(before + sum);
 }
 
 @compute @workgroup_size(8)
@@ -233,7 +234,7 @@ fn backward_input(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) 
 
 // ---- backward_weight: a lane's own are two quads of channels, each of one tap; k runs over the pixels of out.
 
-@group(0) @binding(1) var<storage, read> dout: array<vec4<stored>>;
+@group(0) @binding(1) var<storage, read> dout: array<loaded4>;
 @group(0) @binding(2) var<storage, read_write> partial: array<vec4f>;
 
 // A quad of input channels under one tap.
@@ -252,10 +253,10 @@ fn load_dout(row: u32, end: u32, col: u32, lane: u32) -> mat4x4f {
     let quad = min(col + lane % (COLS / 4u), p.dst_c4 - 1u);
     if COLS == 16u {
         let k = min(row + lane / 4u + vec2u(0u, 2u), vec2u(end - 1u)) * p.dst_c4 + quad;
-        return mat4x4f(vec4f(dout[k.x]), vec4f(dout[k.y]), vec4f(), vec4f());
+        return mat4x4f(from_loaded(dout[k.x]), from_loaded(dout[k.y]), vec4f(), vec4f());
     }
     let k = min(row + STEPS, vec4u(end - 1u)) * p.dst_c4 + quad;
-    return mat4x4f(vec4f(dout[k.x]), vec4f(dout[k.y]), vec4f(dout[k.z]), vec4f(dout[k.w]));
+    return mat4x4f(from_loaded(dout[k.x]), from_loaded(dout[k.y]), from_loaded(dout[k.z]), from_loaded(dout[k.w]));
 }
 
 @compute @workgroup_size(8)

@@ -30,10 +30,10 @@ override ACCUMULATE: bool = false;
 @group(0) @binding(2) var<storage, read> bias: array<f32>;
 @group(0) @binding(3) var<storage, read_write> out: array<result>;
 
-@group(0) @binding(0) var<storage, read> a4: array<vec4<operand>>;
-@group(0) @binding(1) var<storage, read> b4: array<vec4<operand>>;
+@group(0) @binding(0) var<storage, read> a4: array<loaded4>;
+@group(0) @binding(1) var<storage, read> b4: array<loaded4>;
 @group(0) @binding(2) var<storage, read> bias4: array<vec4f>;
-@group(0) @binding(3) var<storage, read_write> out4: array<vec4<result>>;
+@group(0) @binding(3) var<storage, read_write> out4: array<stored4>;
 
 // 4 rows or columns of an operand × 4 k, which one thread brings to the tile: the first half of the threads a's, the others b's.
 // `k` and `quad` are its place in the tile, both counted in fours.
@@ -50,8 +50,8 @@ fn block_of(thread: u32, a_along: bool, b_along: bool) -> Block {
 // ---- vec4 loads. Rows past the edge repeat the last one, and are not stored; k past the edge are zero.
 
 fn load(is_b: bool, i: vec4u) -> mat4x4f {
-    if is_b { return mat4x4f(vec4f(b4[i.x]), vec4f(b4[i.y]), vec4f(b4[i.z]), vec4f(b4[i.w])); }
-    return mat4x4f(vec4f(a4[i.x]), vec4f(a4[i.y]), vec4f(a4[i.z]), vec4f(a4[i.w]));
+    if is_b { return mat4x4f(from_loaded(b4[i.x]), from_loaded(b4[i.y]), from_loaded(b4[i.z]), from_loaded(b4[i.w])); }
+    return mat4x4f(from_loaded(a4[i.x]), from_loaded(a4[i.y]), from_loaded(a4[i.z]), from_loaded(a4[i.w]));
 }
 
 // `row` is the tile's first of the operand's `rows`, `k` the tile's first, `end` past the last of the group's.

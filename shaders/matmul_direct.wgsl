@@ -7,8 +7,8 @@
 //
 //   out [m, n], bias [n]; all row-major and contiguous. `=`, or `+=` with ACCUMULATE. The vec4 entries
 //   hand the sum on to the epilogue that the host appends, one of lib/epilogue_*.wgsl, and write what it makes of it.
-//   The host appends `alias operand = f32;` and `alias result = f32;`, what a and b, and what out holds; or f16. Sums
-//   and the bias are f32 whatever they are.
+//   The host appends `alias operand = f32;` and `alias result = f32;`, what a and b, and what out holds; or f16. It appends
+//   as well how four of them lie in storage (`loaded4`, `stored4`; src/ops/words.rs). Sums and the bias are f32 whatever they are.
 //
 //   entry                                 needs
 //   forward_vec4, backward_input_vec4     k and n multiples of 4, every binding 16-byte aligned
@@ -20,8 +20,8 @@
 //   Needs subgroups of at least 8 invocations (wgpu: Features::SUBGROUP, subgroup_min_size ≥ 8).
 //
 // The driver runs one invocation a SIMD lane, and any load inside a loop, even one whose address is the
-// same in all lanes, is a scalar loop over them: some 20 ns for a vec4f, as much as 50 multiply-adds. So
-// each lane loads its own 4 × 4 block of both operands, and a broadcast, one shuffle, hands a's blocks
+// same in all lanes, is a scalar loop over them: some 20 ns for a vec4f, as much as 50 multiply-adds, and
+// two thirds of that for the same bytes as two words of 64 bits. So each lane loads its own 4 × 4 block of both operands, and a broadcast, one shuffle, hands a's blocks
 // round: 12 loads for 1,024 multiply-adds, where one without subgroups needs 20 for 256. Accumulators
 // are named, since a loop over an array stays a loop once runtime checks are on, and then they live in memory.
 
@@ -37,10 +37,10 @@ override ACCUMULATE: bool = false;
 @group(0) @binding(2) var<storage, read> bias: array<f32>;
 @group(0) @binding(3) var<storage, read_write> out: array<result>;
 
-@group(0) @binding(0) var<storage, read> a4: array<vec4<operand>>;
-@group(0) @binding(1) var<storage, read> b4: array<vec4<operand>>;
+@group(0) @binding(0) var<storage, read> a4: array<loaded4>;
+@group(0) @binding(1) var<storage, read> b4: array<loaded4>;
 @group(0) @binding(2) var<storage, read> bias4: array<vec4f>;
-@group(0) @binding(3) var<storage, read_write> out4: array<vec4<result>>;
+@group(0) @binding(3) var<storage, read_write> out4: array<stored4>;
 
 // 32 rows of the tile; matrix column i of q₀…q₇ is row 4q + i, and its vector this lane's four columns of out.
 struct Rows {
@@ -100,29 +100,29 @@ fn rows_of_a(group_id: vec3u, count: vec3u, lane: u32, b_along: bool) {
     for (var k = group.z * p.chunk / 4u; k < end / 4u; k++) {
         var bm: mat4x4f;
         if b_along { bm = transpose(load_b(b_rows + k)); } else { bm = load_b(b_col + (k * 4u + STEPS) * (p.n / 4u)); }
-        let low0 = vec4f(a4[a_low.x + k]);
+        let low0 = from_loaded(a4[a_low.x + k]);
         low.q0 = multiply_add(low.q0, bm, first_four(low0));
         low.q1 = multiply_add(low.q1, bm, last_four(low0));
-        let low1 = vec4f(a4[a_low.y + k]);
+        let low1 = from_loaded(a4[a_low.y + k]);
         low.q2 = multiply_add(low.q2, bm, first_four(low1));
         low.q3 = multiply_add(low.q3, bm, last_four(low1));
-        let low2 = vec4f(a4[a_low.z + k]);
+        let low2 = from_loaded(a4[a_low.z + k]);
         low.q4 = multiply_add(low.q4, bm, first_four(low2));
         low.q5 = multiply_add(low.q5, bm, last_four(low2));
-        let low3 = vec4f(a4[a_low.w + k]);
+        let low3 = from_loaded(a4[a_low.w + k]);
         low.q6 = multiply_add(low.q6, bm, first_four(low3));
         low.q7 = multiply_add(low.q7, bm, last_four(low3));
         if ROWS > 32u {
-            let high0 = vec4f(a4[a_high.x + k]);
+            let high0 = from_loaded(a4[a_high.x + k]);
             high.q0 = multiply_add(high.q0, bm, first_four(high0));
             high.q1 = multiply_add(high.q1, bm, last_four(high0));
-            let high1 = vec4f(a4[a_high.y + k]);
+            let high1 = from_loaded(a4[a_high.y + k]);
             high.q2 = multiply_add(high.q2, bm, first_four(high1));
             high.q3 = multiply_add(high.q3, bm, last_four(high1));
-            let high2 = vec4f(a4[a_high.z + k]);
+            let high2 = from_loaded(a4[a_high.z + k]);
             high.q4 = multiply_add(high.q4, bm, first_four(high2));
             high.q5 = multiply_add(high.q5, bm, last_four(high2));
-            let high3 = vec4f(a4[a_high.w + k]);
+            let high3 = from_loaded(a4[a_high.w + k]);
             high.q6 = multiply_add(high.q6, bm, first_four(high3));
             high.q7 = multiply_add(high.q7, bm, last_four(high3));
         }

@@ -26,10 +26,10 @@ override ACCUMULATE: bool = false;
 @group(0) @binding(2) var<storage, read> bias: array<f32>;
 @group(0) @binding(3) var<storage, read_write> out: array<result>;
 
-@group(0) @binding(0) var<storage, read> a4: array<vec4<operand>>;
-@group(0) @binding(1) var<storage, read> b4: array<vec4<operand>>;
+@group(0) @binding(0) var<storage, read> a4: array<loaded4>;
+@group(0) @binding(1) var<storage, read> b4: array<loaded4>;
 @group(0) @binding(2) var<storage, read> bias4: array<vec4f>;
-@group(0) @binding(3) var<storage, read_write> out4: array<vec4<result>>;
+@group(0) @binding(3) var<storage, read_write> out4: array<stored4>;
 
 // The flags are literals, so what they rule out folds away.
 fn run_vec4(group: vec3u, thread: u32, a_along: bool, b_along: bool) {
@@ -47,13 +47,13 @@ fn run_vec4(group: vec3u, thread: u32, a_along: bool, b_along: bool) {
         if a_along {
             // Each lane brings four k of two rows,
             let i = a_rows + k / 4u;
-            low = of_quad(vec4f(a4[i.x]));
-            high = of_quad(vec4f(a4[i.y]));
+            low = of_quad(from_loaded(a4[i.x]));
+            high = of_quad(from_loaded(a4[i.y]));
         } else {
             // or twice four rows at its own k.
             let i = a_cols + min(k + own.lane, p.k - 1u) * (p.m / 4u);
-            low = transpose(of_quad(vec4f(a4[i.x])));
-            high = transpose(of_quad(vec4f(a4[i.y])));
+            low = transpose(of_quad(from_loaded(a4[i.x])));
+            high = transpose(of_quad(from_loaded(a4[i.y])));
         }
         var left: mat4x4f;
         var right: mat4x4f;

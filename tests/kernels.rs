@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::sync::OnceLock;
 
 use tpgm::cpu;
+use tpgm::gpu::buffer::Element;
 use tpgm::gpu::{Gpu, View, shaders};
 use tpgm::model::config::Activation::Gelu;
 use tpgm::ops;
@@ -101,10 +102,13 @@ fn every_stem_has_a_test_and_every_entry_point_a_case() {
         if shader.name.ends_with("_subgroup") && !gpu.has_subgroups() {
             continue;
         }
-        let formats = "alias operand = f32;\nalias result = f32;\n";
+        let fours = tpgm::ops::words::fours(Element::Word, Element::Word, false);
+        let formats = format!("alias operand = f32;\nalias result = f32;\n{fours}");
         let tail = match shader.name {
-            "attention" | "attention_direct" => "const HD = 4u;\nconst HD4 = 1u;\nalias stored = f32;\n",
-            "patch_embed" | "attention_pool" | "conv2d_direct" | "conv2d_subgroup" => "alias stored = f32;\n",
+            "attention" => "const HD = 4u;\nconst HD4 = 1u;\nalias stored = f32;\n",
+            "attention_direct" => &format!("const HD4 = 1u;\n{fours}"),
+            "conv2d_direct" => &fours,
+            "patch_embed" | "attention_pool" | "conv2d_subgroup" => "alias stored = f32;\n",
             "pool" => "alias stored = f32;\nalias pooled = f32;\n",
             "residual" => "alias elem = vec4f;\n",
             "batch_norm" => "alias elem = vec4f;\nalias stored = vec4f;\nalias single = f32;\n",

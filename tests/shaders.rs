@@ -8,11 +8,13 @@ use naga::back::{PipelineConstants, glsl, hlsl, msl, pipeline_constants::process
 use naga::proc::BoundsCheckPolicies;
 use naga::valid::ModuleInfo;
 use naga::{AddressSpace, Module, ShaderStage, TypeInner};
+use tpgm::gpu::buffer::Element;
 use tpgm::gpu::kernel::{interface, parse};
 use tpgm::gpu::program::{MAX_GROUPS, fold};
 use tpgm::gpu::shaders::{ALL, Epilogue, Shader, by_subgroups};
 use tpgm::gpu::tune::{Cooperative, Tile};
 use tpgm::ops::row_elem;
+use tpgm::ops::words::fours;
 
 /// WebGPU's default limits.
 const STORAGE_BUFFERS: usize = 8;
@@ -33,8 +35,12 @@ fn own_tails(shader: &Shader) -> Vec<String> {
     let head = |width: usize| format!("const HD = {width}u;\nconst HD4 = {}u;\n", width.div_ceil(4));
     match shader.name {
         "attention" => in_both(&[1, 4, 10, 32, 64, 128].map(head)),
-        "attention_direct" => in_both(&[4, 32, 64, 128].map(|width| format!("const HD4 = {}u;\n", width / 4))),
-        "patch_embed" | "attention_pool" | "conv2d_direct" | "conv2d_subgroup" => in_both(&[String::new()]),
+        "attention_direct" => {
+            let heads = [4, 32, 64, 128].map(|width| format!("const HD4 = {}u;\n", width / 4));
+            heads.iter().flat_map(|head| in_fours(head, &FORMATS[..2], true)).collect()
+        }
+        "conv2d_direct" => in_fours("", &FORMATS[..2], true),
+        "patch_embed" | "attention_pool" | "conv2d_subgroup" => in_both(&[String::new()]),
         "pool" => [("f32", "f32"), ("f16", "f32"), ("f16", "f16")]
             .map(|(stored, pooled)| format!("alias stored = {stored};\nalias pooled = {pooled};\n"))
             .into(),
@@ -43,13 +49,14 @@ fn own_tails(shader: &Shader) -> Vec<String> {
             .into(),
         "matmul" => {
             let tiles = [Tile::Tiled, Tile::TiledLarge].map(|tile| format!("const TILE = {}u;\n", tile.side()));
-            epilogues().into_iter().flat_map(|end| tiles.clone().map(|tile| end.clone() + &tile)).collect()
+            epilogues(false).into_iter().flat_map(|end| tiles.clone().map(|tile| end.clone() + &tile)).collect()
         }
-        "matmul_direct" | "matmul_subgroup" => epilogues(),
+        "matmul_direct" => epilogues(true),
+        "matmul_subgroup" => epilogues(false),
         // Subgroups of 32 lanes, the most common size, with both sizes of matrices.
         "matmul_cooperative" => {
             let matrices = [16, 8].map(|side| Cooperative { side, subgroup: 32 }.text());
-            let halves = epilogues().into_iter().filter(|end| end.contains("operand = f16"));
+            let halves = epilogues(false).into_iter().filter(|end| end.contains("operand = f16"));
             halves.flat_map(|end| matrices.clone().map(|matrices| end.clone() + &matrices)).collect()
         }
         "conv2d" => in_both(&[Tile::Tiled, Tile::TiledLarge].map(|tile| format!("const TILE = {}u;\n", tile.side()))),
@@ -93,10 +100,24 @@ fn in_both(tails: &[String]) -> Vec<String> {
     tails.iter().flat_map(with).collect()
 }
 
+/// What products read and write.
+const FORMATS: [(Element, Element); 3] =
+    [(Element::Word, Element::Word), (Element::Half, Element::Half), (Element::Half, Element::Word)];
+
+/// In these formats, and with `wide` by words of 64 bits as well.
+fn in_fours(tail: &str, formats: &[(Element, Element)], wide: bool) -> Vec<String> {
+    let ways = &[false, true][..if wide { 2 } else { 1 }];
+    let with = |(loaded, stored)| ways.iter().map(move |wide| tail.to_string() + &fours(loaded, stored, *wide));
+    formats.iter().copied().flat_map(with).collect()
+}
+
 /// What a matrix product does with its sums, in the formats that it reads and writes.
-fn epilogues() -> Vec<String> {
-    let formats = [("f32", "f32"), ("f16", "f16"), ("f16", "f32")]
-        .map(|(operand, result)| format!("alias operand = {operand};\nalias result = {result};\n"));
+fn epilogues(wide: bool) -> Vec<String> {
+    let formats = FORMATS.iter().flat_map(|&(operand, result)| {
+        let [from, to] = [operand, result].map(Element::scalar);
+        in_fours(&format!("alias operand = {from};\nalias result = {to};\n"), &[(operand, result)], wide)
+    });
+    let formats: Vec<String> = formats.collect();
 
     let with_kinds = |end: Epilogue| match end {
         Epilogue::Gelu | Epilogue::GeluBackward => {

@@ -3,8 +3,6 @@
 // access is vec4f.
 alias stored = vec4<u64>;
 alias elem = mat2x4f;
-fn halves(x: u64) -> vec2f { return vec2f(bitcast<f32>(u32(x)), bitcast<f32>(u32(x >> 32u))); }
-fn word(x: f32, y: f32) -> u64 { return u64(bitcast<u32>(x)) | (u64(bitcast<u32>(y)) << 32u); }
 fn unpack(x: stored) -> elem {
     return elem(vec4f(halves(x.x), halves(x.y)), vec4f(halves(x.z), halves(x.w)));
 }

@@ -1,8 +1,8 @@
 // How a lane loads its part of a product's operands straight from storage: what matmul_direct.wgsl and matmul_subgroup.wgsl
 // share. Rows and columns past the edge repeat the last one, and are not stored.
 
-fn load_a(i: vec4u) -> mat4x4f { return mat4x4f(vec4f(a4[i.x]), vec4f(a4[i.y]), vec4f(a4[i.z]), vec4f(a4[i.w])); }
-fn load_b(i: vec4u) -> mat4x4f { return mat4x4f(vec4f(b4[i.x]), vec4f(b4[i.y]), vec4f(b4[i.z]), vec4f(b4[i.w])); }
+fn load_a(i: vec4u) -> mat4x4f { return mat4x4f(from_loaded(a4[i.x]), from_loaded(a4[i.y]), from_loaded(a4[i.z]), from_loaded(a4[i.w])); }
+fn load_b(i: vec4u) -> mat4x4f { return mat4x4f(from_loaded(b4[i.x]), from_loaded(b4[i.y]), from_loaded(b4[i.z]), from_loaded(b4[i.w])); }
 
 // `row` is the first of four rows or columns which the lane loads, of `rows`; the result is an index of vec4f,
 // to which the entry adds k/4 (along) or k·rows/4 (across).

@@ -13,8 +13,8 @@ fn store4_row(sum: vec4f, copy: u32, m: u32, n: u32) {
     let i = (copy * p.m * p.n + m * p.n + n) / 4u;
     var added = vec4f();
     if HAS_BIAS { added = bias4[n / 4u]; }
-    if ACCUMULATE { added += vec4f(out4[i]); }
-    out4[i] = vec4<result>(epilogue(sum + added, i, n / 4u));
+    if ACCUMULATE { added += from_stored(out4[i]); }
+    out4[i] = to_stored(epilogue(sum + added, i, n / 4u));
 }
 
 fn store_quad(quad: mat4x4f, copy: u32, m: u32, n: u32) {

@@ -47,6 +47,8 @@ pub fn by_subgroups(one: bool) -> String {
 
 /// What is appended to shaders over rows, with the element's alias and `total`.
 pub(crate) const ELEM: &str = include_str!("../../shaders/lib/elem.wgsl");
+/// Two values in a word of 64 bits: what [`ELEM_8`] needs, among others.
+pub(crate) const WORDS: &str = include_str!("../../shaders/lib/words.wgsl");
 /// The same for elements of eight values, whole.
 pub(crate) const ELEM_8: &str = include_str!("../../shaders/lib/elem_8.wgsl");
 

@@ -15,6 +15,7 @@ use crate::gpu::program::fold;
 use crate::gpu::tune::Tile;
 use crate::gpu::{Kernel, View, shaders};
 use crate::ops::product::{Pass, Product};
+use crate::ops::words::fours;
 use crate::ops::{Recorder, WG, cast, check, column_sum, matmul, rows};
 
 pub use crate::cpu::conv2d::Dims;
@@ -210,7 +211,7 @@ fn gather(
     let [rows, cols] = product.tile_size(tile);
     let kernel = if tile.is_direct() {
         constants.push(("COLS", cols as f64));
-        r.stored_kernel(&shaders::CONV2D_DIRECT, entry, &constants, src.element)?
+        r.gpu.kernel(&shaders::CONV2D_DIRECT, entry, &constants, &fours(src.element, src.element, r.wide_words))?
     } else if tile == Tile::Subgroup {
         r.stored_kernel(&shaders::CONV2D_SUBGROUP, entry, &constants, src.element)?
     } else {
@@ -369,7 +370,8 @@ fn backward_weight_part(r: &mut Recorder, dweight: &View, dout: &View, inp: &Vie
     let grid = [tall.div_ceil(rows) as u32, layout.out_pitch.div_ceil(cols) as u32, chunks as u32];
     let direct = variant.tile.is_direct();
     let kernel = if direct {
-        r.stored_kernel(&shaders::CONV2D_DIRECT, "backward_weight", &[("COLS", cols as f64)], layout.element)?
+        let tail = fours(layout.element, layout.element, r.wide_words);
+        r.gpu.kernel(&shaders::CONV2D_DIRECT, "backward_weight", &[("COLS", cols as f64)], &tail)?
     } else if variant.tile == Tile::Subgroup {
         r.stored_kernel(&shaders::CONV2D_SUBGROUP, "backward_weight", &[], layout.element)?
     } else {

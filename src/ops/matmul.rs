@@ -11,6 +11,7 @@ use crate::gpu::shaders::{self, Epilogue};
 use crate::gpu::tune::Tile;
 use crate::model::config::Activation;
 use crate::ops::product::{Pass, Product};
+use crate::ops::words::fours;
 use crate::ops::{Recorder, check, column_sum, gelu, residual, rows};
 
 /// Terms of a sum come in steps of so many, whatever the kernel.
@@ -110,6 +111,7 @@ fn dispatch(
     let (operand, result) = (a.element.scalar(), out.element.scalar());
     let mut tail = end.constants.clone() + &end.epilogue.text();
     tail += &format!("alias operand = {operand};\nalias result = {result};\n");
+    tail += &fours(a.element, out.element, tile.is_direct() && r.wide_words);
     let matrices = r.gpu.offered_cooperative().filter(|_| tile == Tile::Cooperative);
     let shader = if let Some(matrices) = matrices {
         [tall, wide] = [matrices.tile(); 2];

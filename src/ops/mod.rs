@@ -33,6 +33,7 @@ pub mod sgd;
 pub mod spd;
 pub mod swiglu;
 pub mod tune;
+pub mod words;
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -73,6 +74,8 @@ pub struct Recorder<'a> {
     pub for_cpu: bool,
     /// Reduce by subgroup operations instead of through workgroup memory; the adapter must have subgroups.
     pub subgroups: bool,
+    /// Read and write words of 64 bits where a kernel for CPU adapters can ([`words::fours`]); the adapter must have them.
+    pub wide_words: bool,
     /// Record every product as this variant, where the adapter can run it; the kernel suite goes through them all.
     pub forced: Option<Variant>,
     /// Products that were recorded by default, since nobody has measured them on this adapter.
@@ -107,6 +110,7 @@ impl<'a> Recorder<'a> {
             subgroups: forced.map_or(gpu.reduces_by_subgroups(), |Variant { tile, .. }| {
                 gpu.has_subgroups() && (tile == Tile::Subgroup || tile.is_direct())
             }),
+            wide_words: gpu.has_wide_words(),
             forced,
             untuned: Vec::new(),
             max_flops: MAX_FLOPS,
@@ -251,7 +255,7 @@ fn elem_sum(channels: usize) -> (usize, String) {
 
 /// What is appended to shaders over the row tables of `lib/rows.wgsl`: what a lane takes of a row at a time, 1, 4 or 8 values.
 pub fn row_elem(width: usize) -> String {
-    if width == 8 { shaders::ELEM_8.into() } else { elem_sum(width).1 + shaders::ELEM }
+    if width == 8 { shaders::ELEM_8.to_string() + shaders::WORDS } else { elem_sum(width).1 + shaders::ELEM }
 }
 
 /// What is appended where activations may be f16: what `width` of their elements are as they are stored.

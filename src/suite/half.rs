@@ -187,10 +187,9 @@ fn layer_norm(s: &mut Suite) -> Result<()> {
 }
 
 fn attention(s: &mut Suite) -> Result<()> {
-    let natural = Launch::natural(s.gpu);
     for (batch, tokens, heads, head_dim) in [(1, 1, 1, 4), (2, 3, 2, 6), (2, 65, 3, 12), (1, 63, 1, 32), (1, 17, 2, 64)]
     {
-        for launch in [natural, Launch { for_cpu: !natural.for_cpu, ..natural }] {
+        for launch in Launch::both(s.gpu) {
             let dims = ops::attention::Dims { batch, tokens, heads, head_dim };
             let (dim, stats) = (heads * head_dim, batch * heads * tokens);
             let mut random = Random::new((tokens * dim) as u64);

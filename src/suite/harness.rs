@@ -127,6 +127,8 @@ pub struct Launch {
     pub for_cpu: bool,
     /// Reduce by subgroup operations ([`Recorder::subgroups`]).
     pub subgroups: bool,
+    /// Read and write words of 64 bits where a kernel can ([`Recorder::wide_words`]).
+    pub wide_words: bool,
     /// Fold every foldable grid in two, as only grids of more than 65,535 workgroups are otherwise.
     pub fold: bool,
     /// Compute every product in this variant.
@@ -136,7 +138,13 @@ pub struct Launch {
 impl Launch {
     /// As this adapter is used.
     pub fn natural(gpu: &Gpu) -> Launch {
-        Launch { for_cpu: gpu.is_cpu(), subgroups: gpu.reduces_by_subgroups(), fold: false, variant: None }
+        Launch {
+            for_cpu: gpu.is_cpu(),
+            subgroups: gpu.reduces_by_subgroups(),
+            wide_words: gpu.has_wide_words(),
+            fold: false,
+            variant: None,
+        }
     }
 
     /// Both sets of variants, and the one of this adapter with folded grids.
@@ -157,22 +165,34 @@ impl Launch {
     /// Every variant of a product that this adapter can run, `split` workgroups to a sum.
     pub fn products(gpu: &Gpu, split: usize) -> Vec<Launch> {
         let able = Tile::ALL.into_iter().chain([Tile::Cooperative]).filter(|tile| gpu.runs(*tile));
-        able.map(|tile| Launch {
-            for_cpu: tile.is_direct(),
-            variant: Some(Variant { tile, split }),
-            ..Launch::natural(gpu)
+        able.flat_map(|tile| {
+            let variant = Some(Variant { tile, split });
+            Launch { for_cpu: tile.is_direct(), variant, ..Launch::natural(gpu) }.words()
         })
         .collect()
     }
 
+    /// Both sets of variants, the one for CPU adapters by [`Launch::words`].
+    pub fn both(gpu: &Gpu) -> Vec<Launch> {
+        let natural = Launch::natural(gpu);
+        [natural, Launch { for_cpu: !natural.for_cpu, ..natural }].into_iter().flat_map(Launch::words).collect()
+    }
+
+    /// This launch, and where it goes by words of 64 bits the same without.
+    pub fn words(self) -> Vec<Launch> {
+        let wide = self.for_cpu && self.wide_words;
+        std::iter::once(self).chain(wide.then_some(Launch { wide_words: false, ..self })).collect()
+    }
+
     /// For a case's name.
     pub fn suffix(self) -> String {
+        let words = if self.for_cpu && !self.wide_words { ", 32-bit words" } else { "" };
         if let Some(Variant { tile, split }) = self.variant {
-            return format!("{tile:?}, split {split}");
+            return format!("{tile:?}, split {split}{words}");
         }
         let variant = if self.for_cpu { "CPU variant" } else { "GPU variant" };
         let reduced = if self.subgroups { ", by subgroups" } else { "" };
-        format!("{variant}{reduced}{}", if self.fold { ", folded" } else { "" })
+        format!("{variant}{reduced}{words}{}", if self.fold { ", folded" } else { "" })
     }
 }
 
@@ -291,6 +311,7 @@ impl<'a> Case<'a> {
         let mut recorder = Recorder::new(self.gpu, &self.scratch);
         recorder.for_cpu = launch.for_cpu;
         recorder.subgroups = launch.subgroups;
+        recorder.wide_words = launch.wide_words;
         recorder.forced = launch.variant;
         record(&mut recorder)?;
         let mut program = recorder.program;
