@@ -10,8 +10,8 @@ use crate::ops::cast::stored;
 use crate::ops::words::fours;
 use crate::ops::{Recorder, WG, check, rows};
 
-/// Lanes of a workgroup of the direct kernel.
-const DIRECT_LANES: usize = 8;
+/// Queries, or keys, of a workgroup of the direct kernel: two for each of its eight lanes.
+const DIRECT_ROWS: usize = 16;
 
 /// Shape of self-attention.
 #[derive(Clone, Copy, Debug)]
@@ -63,14 +63,14 @@ impl Dims {
 /// The kernel for this adapter and head, and its grid.
 fn kernel(r: &Recorder, entry: &str, element: Element, dims: Dims) -> Result<(Arc<Kernel>, [u32; 3])> {
     let direct = r.for_cpu && r.gpu.has_wide_subgroups() && dims.head_dim.is_multiple_of(4);
-    let (shader, lanes) = if direct { (&shaders::ATTENTION_DIRECT, DIRECT_LANES) } else { (&shaders::ATTENTION, WG) };
+    let (shader, rows) = if direct { (&shaders::ATTENTION_DIRECT, DIRECT_ROWS) } else { (&shaders::ATTENTION, WG) };
     let mut tail = format!("const HD4 = {}u;\n", dims.head_dim.div_ceil(4));
     tail += &if direct {
         fours(element, element, r.wide_words)
     } else {
         stored(element) + &format!("const HD = {}u;\n", dims.head_dim)
     };
-    let grid = [dims.tokens.div_ceil(lanes) as u32, (dims.batch * dims.heads) as u32, 1];
+    let grid = [dims.tokens.div_ceil(rows) as u32, (dims.batch * dims.heads) as u32, 1];
     Ok((r.gpu.kernel(shader, entry, &[], &tail)?, grid))
 }
 
