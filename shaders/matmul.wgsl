@@ -8,7 +8,8 @@
 //
 //   out [m, n], bias [n]; all row-major and contiguous. `=`, or `+=` with ACCUMULATE. The vec4 entries
 //   hand the sum on to the epilogue that the host appends, one of lib/epilogue_*.wgsl, and write what it makes of it.
-//   The host appends `alias operand = f32;` and `alias result = f32;`, what a and b, and what out holds; or f16. Sums
+//   The host appends how four of them lie in storage (`loaded4`, `stored4`; src/ops/words.rs), and
+//   `alias operand = f32;` and `alias result = f32;`, what a and b, and what out holds; or f16. Sums
 //   and the bias are f32 whatever they are.
 //
 //   entry                                 needs
