@@ -1,7 +1,7 @@
 //! What TPGM adds to a training run: a radius update beside a plain step, and its own kernels over many parameters.
 
 use crate::bench::models::{check_losses, net, step};
-use crate::bench::peak::run;
+use crate::bench::peak::{Copy, run};
 use crate::bench::timer::timed;
 use crate::bench::{Bench, Figures, Work};
 use crate::cpu::mars::Norm;
@@ -74,7 +74,8 @@ pub fn ftp_overhead(b: &Bench) -> Result<Figures> {
 }
 
 /// Row norms, projection and radius gradients over the 86 million parameters of a ViT-Base. Bytes: norms read w and w0,
-/// the projection reads them and writes a third arena, the radius gradients read w, w0 and dw.
+/// the projection reads them and writes a third arena, the radius gradients read w, w0 and dw. `of_copy` is their rate over
+/// that of copies of as many bytes in turn with them, by the faster of a kernel and the driver, repeat by repeat.
 pub fn mars_vit_base(b: &Bench) -> Result<Figures> {
     let (gpu, model) = (b.gpu, Model::new((net("vit_base").config)()));
     let layout = model.layout();
@@ -101,7 +102,16 @@ pub fn mars_vit_base(b: &Bench) -> Result<Figures> {
     mars.project(&mut r, &w_proj, &w, &w0)?;
     mars.step(&mut r, &log, &state, &dw, &w, &w0, 1e-2)?;
     let program = r.program;
-    let times = b.budget.time(|| run(gpu, &[&program]))?;
+    let bytes = 8.0 * 4.0 * layout.count() as f64;
+    let copy = Copy::new(gpu)?;
+    let copies = (bytes / copy.bytes()).round();
+    let [times, of_copy] = b.budget.spend(|| {
+        let ours = timed(|| run(gpu, &[&program]))?;
+        let kernel = timed(|| copy.by_kernel(copies as usize))?;
+        let driver = timed(|| copy.by_driver(copies as usize))?;
+        let of_copy = (bytes / ours) / (copies * copy.bytes() / kernel.min(driver));
+        Ok([ours, of_copy])
+    })?;
     let shape = format!("{} tensors, {} parameters", layout.params.len(), layout.count());
-    Ok(Figures::new(shape, times, Work::Bytes(8.0 * 4.0 * layout.count() as f64)))
+    Ok(Figures::new(shape, times, Work::Bytes(bytes)).with("of_copy", of_copy.median()))
 }

@@ -54,27 +54,58 @@ pub fn multiply_add(gpu: &Gpu, budget: &Budget) -> Result<Measured> {
     Ok(Measured { shape, times, work: peak::flop(len, loops) })
 }
 
-/// The copy, between buffers that no cache holds where the adapter allows such: the faster way by its shortest time.
+/// The copy's measurement, by the faster way's times.
 pub fn copy(gpu: &Gpu, budget: &Budget) -> Result<Measured> {
-    let largest = gpu.limits.max_storage_buffer_binding_size.min(gpu.limits.max_buffer_size);
-    let bytes = largest.min(if gpu.is_cpu() { 64 << 20 } else { 256 << 20 });
-    let len = bytes as usize / 4;
-    let (inp, out) = (gpu.upload("copy input", &vec![1.0f32; len])?, gpu.buffer("copy output", len)?);
-    let scratch = gpu.buffer("scratch", 1)?;
-    let mut r = Recorder::new(gpu, &scratch);
-    peak::copy(&mut r, &out, &inp)?;
-    let program = r.program;
-    let kernel = budget.time(|| run(gpu, &[&program]))?;
-    let driver = budget.time(|| driver_copy(gpu, &out, &inp))?;
+    let copy = Copy::new(gpu)?;
+    let kernel = budget.time(|| copy.by_kernel(1))?;
+    let driver = budget.time(|| copy.by_driver(1))?;
     let (how, times) = if kernel.min() <= driver.min() { ("kernel", kernel) } else { ("driver", driver) };
-    Ok(Measured { shape: format!("{} MiB, by {how}", bytes >> 20), times, work: 2.0 * bytes as f64 })
+    Ok(Measured { shape: format!("{} MiB, by {how}", copy.len >> 20), times, work: copy.bytes() })
 }
 
-fn driver_copy(gpu: &Gpu, out: &View, inp: &View) -> Result<()> {
-    let mut encoder = gpu.device.create_command_encoder(&Default::default());
-    encoder.copy_buffer_to_buffer(&inp.buffer.raw, 0, &out.buffer.raw, 0, inp.byte_len());
-    gpu.queue.submit([encoder.finish()]);
-    gpu.wait()
+/// A copy between buffers that no cache holds, where the adapter allows such.
+#[derive(Debug)]
+pub struct Copy<'g> {
+    gpu: &'g Gpu,
+    inp: View,
+    out: View,
+    program: Program,
+    /// Bytes of a buffer.
+    len: u64,
+}
+
+impl<'g> Copy<'g> {
+    /// Allocates the buffers.
+    pub fn new(gpu: &'g Gpu) -> Result<Self> {
+        let largest = gpu.limits.max_storage_buffer_binding_size.min(gpu.limits.max_buffer_size);
+        let len = largest.min(if gpu.is_cpu() { 64 << 20 } else { 256 << 20 });
+        let inp = gpu.upload("copy input", &vec![1.0f32; len as usize / 4])?;
+        let out = gpu.buffer("copy output", len as usize / 4)?;
+        let scratch = gpu.buffer("scratch", 1)?;
+        let mut r = Recorder::new(gpu, &scratch);
+        peak::copy(&mut r, &out, &inp)?;
+        Ok(Copy { gpu, inp, out, program: r.program, len })
+    }
+
+    /// Bytes that a copy reads and writes.
+    pub fn bytes(&self) -> f64 {
+        2.0 * self.len as f64
+    }
+
+    /// Copies so often by a kernel, and waits.
+    pub fn by_kernel(&self, times: usize) -> Result<()> {
+        run(self.gpu, &vec![&self.program; times])
+    }
+
+    /// Copies so often by the driver's own means, and waits.
+    pub fn by_driver(&self, times: usize) -> Result<()> {
+        let mut encoder = self.gpu.device.create_command_encoder(&Default::default());
+        for _ in 0..times {
+            encoder.copy_buffer_to_buffer(&self.inp.buffer.raw, 0, &self.out.buffer.raw, 0, self.len);
+        }
+        self.gpu.queue.submit([encoder.finish()]);
+        self.gpu.wait()
+    }
 }
 
 /// Runs `programs` and waits for them.
