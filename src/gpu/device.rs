@@ -70,6 +70,13 @@ enum Fault {
     Other(String),
 }
 
+impl Drop for Gpu {
+    fn drop(&mut self) {
+        let kernels = self.kernels.get_mut().unwrap_or_else(|e| e.into_inner());
+        kernels.values().for_each(|kernel| kernel.abandon());
+    }
+}
+
 impl std::fmt::Debug for Gpu {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Gpu({}, {:?})", self.info.name, self.info.backend)

@@ -1,8 +1,11 @@
 //! A kernel: one entry point of one WGSL file, compiled once, with what it binds read off the shader itself, so that the
 //! host binds by name and there is no second description to keep in step.
+//!
+//! Drivers take milliseconds to seconds for a pipeline, and a model has dozens: they are built on other threads while the host
+//! records what they will do.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, OnceLock};
 
 use crate::error::{Error, Result};
 use crate::gpu::device::one_line;
@@ -31,17 +34,31 @@ pub struct Interface {
     pub immediate_size: u32,
 }
 
-/// A compiled entry point.
+/// An entry point, compiled or on its way.
 #[derive(Debug)]
 pub struct Kernel {
     /// `file::entry`, as in `layer_norm::backward_input`.
     pub label: String,
-    /// The pipeline.
-    pub pipeline: wgpu::ComputePipeline,
     /// Its only bind group's layout.
     pub layout: wgpu::BindGroupLayout,
     /// What it binds and takes.
     pub interface: Interface,
+    /// What the pipeline is built from, until somebody builds it.
+    recipe: Mutex<Option<Recipe>>,
+    pipeline: OnceLock<Result<wgpu::ComputePipeline, String>>,
+}
+
+/// All that a pipeline is built from, so that any thread can.
+#[derive(Debug)]
+struct Recipe {
+    device: wgpu::Device,
+    adapter: String,
+    checked: bool,
+    cache: Option<wgpu::PipelineCache>,
+    source: String,
+    entry: String,
+    constants: Vec<(String, f64)>,
+    layout: wgpu::PipelineLayout,
 }
 
 /// Parses and validates a WGSL text; the error gives the line.
@@ -84,7 +101,10 @@ pub fn interface(module: &naga::Module, info: &naga::valid::ModuleInfo, entry: &
 }
 
 impl Gpu {
-    /// The kernel for `entry` of `shader` with these override constants and appended text; compiled on first use.
+    /// The kernel for `entry` of `shader` with these override constants and appended text. At its first use another thread
+    /// begins its pipeline.
+    ///
+    /// Errors where the driver is known to refuse the shader; [`Kernel::pipeline`] finds out.
     pub fn kernel(
         &self,
         shader: &'static Shader,
@@ -97,21 +117,29 @@ impl Gpu {
         let key = (shader.name, entry.to_string(), bits, tail.to_string());
         let mut kernels = self.kernels.lock().unwrap_or_else(|e| e.into_inner());
         if let Some(kernel) = kernels.get(&key) {
-            return Ok(kernel.clone());
+            return kernel.known().map(|()| kernel.clone());
         }
         tracing::debug!(kernel = %format!("{}::{entry}", shader.name), ?constants, "compile");
-        let kernel = Arc::new(self.compile(shader, entry, &constants, tail)?);
+        let kernel = self.prepare(shader, entry, &constants, tail);
         kernels.insert(key, kernel.clone());
         Ok(kernel)
     }
 
-    fn compile(
+    /// Waits until no thread builds a pipeline: before something is timed that it would slow down. What the driver refuses is
+    /// told where it is needed.
+    pub fn finish_pipelines(&self) {
+        let kernels: Vec<_> = self.kernels.lock().unwrap_or_else(|e| e.into_inner()).values().cloned().collect();
+        kernels.iter().for_each(|kernel| drop(kernel.pipeline()));
+    }
+
+    /// Reads the interface off the shader, and has the pipeline built on rayon's pool.
+    fn prepare(
         &self,
         shader: &'static Shader,
         entry: &str,
         constants: &BTreeMap<&str, f64>,
         tail: &str,
-    ) -> Result<Kernel> {
+    ) -> Arc<Kernel> {
         let label = format!("{}::{entry}", shader.name);
         let source = shader.source(tail);
         let (module, info) = parse(shader.name, &source).unwrap_or_else(|e| panic!("{e}"));
@@ -131,18 +159,6 @@ impl Gpu {
                 count: None,
             })
             .collect();
-
-        let scope = self.device.push_error_scope(wgpu::ErrorFilter::Validation);
-        let internal = self.device.push_error_scope(wgpu::ErrorFilter::Internal);
-        let descriptor =
-            wgpu::ShaderModuleDescriptor { label: Some(&label), source: wgpu::ShaderSource::Wgsl(source.into()) };
-        let module = if self.checked {
-            self.device.create_shader_module(descriptor)
-        } else {
-            // SAFETY: every kernel passes the suite with checks on (`tests/kernels.rs`), which reads and writes
-            // guard bands around each range, and no kernel loops without a bound.
-            unsafe { self.device.create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked()) }
-        };
         let layout = self.device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
             label: Some(&label),
             entries: &layout_entries,
@@ -152,27 +168,138 @@ impl Gpu {
             bind_group_layouts: &[Some(&layout)],
             immediate_size: interface.immediate_size,
         });
-        let constants: Vec<(&str, f64)> = constants.iter().map(|(k, v)| (*k, *v)).collect();
-        let pipeline = self.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
-            label: Some(&label),
-            layout: Some(&pipeline_layout),
+        let recipe = Recipe {
+            device: self.device.clone(),
+            adapter: self.info.name.clone(),
+            checked: self.checked,
+            cache: self.pipelines.get().cloned(),
+            source,
+            entry: entry.to_string(),
+            constants: constants.iter().map(|(name, value)| (name.to_string(), *value)).collect(),
+            layout: pipeline_layout,
+        };
+        let recipe = Mutex::new(Some(recipe));
+        let kernel = Arc::new(Kernel { label, layout, interface, recipe, pipeline: OnceLock::new() });
+        let own = kernel.clone();
+        rayon::spawn(move || drop(own.pipeline()));
+        kernel
+    }
+}
+
+impl Kernel {
+    /// The pipeline: built here if no thread has begun to, else waited for.
+    ///
+    /// Errors where the driver can't compile the shader.
+    pub fn pipeline(&self) -> Result<&wgpu::ComputePipeline> {
+        self.pipeline_or(|| self.recipe().compile(&self.label))
+    }
+
+    /// Waits for a thread that builds the pipeline; if none does, none will. A driver must not go away under such a thread.
+    pub(super) fn abandon(&self) {
+        let _ = self.pipeline_or(|| Err(format!("{}: the device was closed", self.label)));
+    }
+
+    fn pipeline_or(
+        &self,
+        build: impl FnOnce() -> Result<wgpu::ComputePipeline, String>,
+    ) -> Result<&wgpu::ComputePipeline> {
+        self.pipeline.get_or_init(build).as_ref().map_err(|what| Error::Adapter(what.clone()))
+    }
+
+    /// The driver's refusal, as soon as it is known.
+    fn known(&self) -> Result<()> {
+        if self.pipeline.get().is_some() { self.pipeline().map(drop) } else { Ok(()) }
+    }
+
+    fn recipe(&self) -> Recipe {
+        self.recipe.lock().unwrap_or_else(|e| e.into_inner()).take().expect("a pipeline is built once")
+    }
+}
+
+impl Recipe {
+    fn compile(self, label: &str) -> Result<wgpu::ComputePipeline, String> {
+        let Recipe { device, source, .. } = self;
+        // Scopes are of this thread.
+        let scope = device.push_error_scope(wgpu::ErrorFilter::Validation);
+        let internal = device.push_error_scope(wgpu::ErrorFilter::Internal);
+        let descriptor =
+            wgpu::ShaderModuleDescriptor { label: Some(label), source: wgpu::ShaderSource::Wgsl(source.into()) };
+        let module = if self.checked {
+            device.create_shader_module(descriptor)
+        } else {
+            // SAFETY: every kernel passes the suite with checks on (`tests/kernels.rs`), which reads and writes
+            // guard bands around each range, and no kernel loops without a bound.
+            unsafe { device.create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked()) }
+        };
+        let constants: Vec<(&str, f64)> = self.constants.iter().map(|(name, value)| (&name[..], *value)).collect();
+        let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+            label: Some(label),
+            layout: Some(&self.layout),
             module: &module,
-            entry_point: Some(entry),
+            entry_point: Some(&self.entry),
             compilation_options: wgpu::PipelineCompilationOptions {
                 constants: &constants,
                 zero_initialize_workgroup_memory: self.checked,
             },
-            cache: self.pipelines.get(),
+            cache: self.cache.as_ref(),
         });
         for scope in [internal, scope] {
             if let Some(error) = pollster::block_on(scope.pop()) {
-                return Err(Error::Adapter(format!(
-                    "{} can't compile the shader {label}: {}",
-                    self.info.name,
-                    one_line(&error.to_string())
-                )));
+                let what = one_line(&error.to_string());
+                return Err(format!("{} can't compile the shader {label}: {what}", self.adapter));
             }
         }
-        Ok(Kernel { label, pipeline, layout, interface })
+        Ok(pipeline)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gpu::Program;
+
+    fn gpu() -> Gpu {
+        Gpu::open(std::env::var("TPGM_TEST_ADAPTER").ok().as_deref(), true).unwrap()
+    }
+
+    /// No pipeline can do without `VALUE`.
+    static CONSTANT: Shader = Shader {
+        name: "constant",
+        text: "override VALUE: f32;
+            @group(0) @binding(0) var<storage, read_write> out: array<f32>;
+            @compute @workgroup_size(1) fn forward() { out[0] = VALUE; }",
+        libs: &[],
+    };
+
+    #[test]
+    fn a_refused_shader_fails_the_run_that_needs_it() {
+        let gpu = gpu();
+        let out = gpu.buffer("out", 1).unwrap();
+        let kernel = gpu.kernel(&CONSTANT, "forward", &[], "").unwrap();
+        let mut program = Program::new();
+        program.push(&gpu, &kernel, &[("out", &out)], &(), [1, 1, 1]);
+        let first = Program::run(&gpu, &[], &[&program]).unwrap_err().to_string();
+        assert!(first.contains("can't compile the shader constant::forward: "), "{first}");
+        assert_eq!(first.lines().count(), 1);
+        // Known by now.
+        assert_eq!(gpu.kernel(&CONSTANT, "forward", &[], "").unwrap_err().to_string(), first);
+        // And nobody else is the worse for it.
+        let kernel = gpu.kernel(&CONSTANT, "forward", &[("VALUE", 3.0)], "").unwrap();
+        let mut program = Program::new();
+        program.push(&gpu, &kernel, &[("out", &out)], &(), [1, 1, 1]);
+        Program::run(&gpu, &[], &[&program]).unwrap();
+        assert_eq!(gpu.read::<f32>(&out.first(1)).unwrap()[0], 3.0);
+    }
+
+    #[test]
+    fn a_closed_device_leaves_no_thread_at_work() {
+        let gpu = gpu();
+        let kernels: Vec<Arc<Kernel>> =
+            (1..=40).map(|n| gpu.kernel(&CONSTANT, "forward", &[("VALUE", f64::from(n))], "").unwrap()).collect();
+        drop(gpu);
+        for kernel in kernels {
+            assert!(kernel.pipeline.get().is_some(), "{}", kernel.label);
+            assert!(kernel.recipe.lock().unwrap().is_none() || kernel.pipeline().is_err());
+        }
     }
 }

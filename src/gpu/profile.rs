@@ -53,7 +53,7 @@ pub fn trace(gpu: &Gpu, clear: &[&View], program: &Program) -> Result<Vec<Timing
                     end_of_pass_write_index: Some(i as u32 * 2 + 1),
                 }),
             });
-            step.encode(&mut pass);
+            step.encode(&mut pass)?;
         }
         encoder.resolve_query_set(&queries, 0..count, &resolved, 0);
         encoder.copy_buffer_to_buffer(&resolved, 0, &target.buffer.raw, 0, u64::from(count) * 8);

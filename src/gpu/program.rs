@@ -124,7 +124,7 @@ impl Program {
                 encoder = gpu.device.create_command_encoder(&Default::default());
             }
             let mut pass = encoder.begin_compute_pass(&Default::default());
-            steps[part.clone()].iter().for_each(|step| step.encode(&mut pass));
+            steps[part.clone()].iter().try_for_each(|step| step.encode(&mut pass))?;
         }
         let index = gpu.queue.submit([encoder.finish()]);
         gpu.check()?;
@@ -149,13 +149,14 @@ fn submissions(flops: &[u64], most: u64) -> Vec<Range<usize>> {
 }
 
 impl Step {
-    pub(crate) fn encode(&self, pass: &mut wgpu::ComputePass<'_>) {
-        pass.set_pipeline(&self.kernel.pipeline);
+    pub(crate) fn encode(&self, pass: &mut wgpu::ComputePass<'_>) -> Result<()> {
+        pass.set_pipeline(self.kernel.pipeline()?);
         pass.set_bind_group(0, &self.bind_group, &[]);
         if !self.params.is_empty() {
             pass.set_immediates(0, &self.params);
         }
         pass.dispatch_workgroups(self.grid[0], self.grid[1], self.grid[2]);
+        Ok(())
     }
 }
 

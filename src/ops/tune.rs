@@ -44,6 +44,7 @@ pub fn measure(
     let mut classes: Vec<_> = classes.into_iter().collect();
     classes.sort_by(|(_, a), (_, b)| b.flops().total_cmp(&a.flops()));
     let mut choices = Choices::new();
+    gpu.finish_pipelines();
     for (class, product) in classes {
         let candidates = product.candidates(gpu);
         if candidates.len() < 2 {
