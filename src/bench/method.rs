@@ -48,7 +48,7 @@ pub fn tpgm_overhead(b: &Bench) -> Result<Figures> {
 }
 
 /// A training step with FTP and a plain one with the same batch, in turn, by the optimiser that FTP has for a ViT (Adam).
-/// `ratio` is the one over the other, repeat by repeat.
+/// `ratio` is the one over the other, repeat by repeat; `own_ms` what FTP's kernels take alone, before these.
 pub fn ftp_overhead(b: &Bench) -> Result<Figures> {
     let net = net("vit_tiny");
     let settings = net.settings();
@@ -56,6 +56,7 @@ pub fn ftp_overhead(b: &Bench) -> Result<Figures> {
     let anchor = held.snapshot()?.w;
     let excluded: Vec<bool> = held.model.layout().params.iter().map(|p| (net.config)().is_head(&p.name)).collect();
     let (mut ftp, around) = Ftp::new(&held, &anchor, &excluded, FtpSettings { radius_lr: 1e-2, k: 1.0 })?;
+    let own = b.budget.time(|| run(b.gpu, &[&around.before, &around.after]))?;
     held.surround(around);
     let (images, labels) = net.batch();
     let [with, without, ratio] = b.budget.spend(|| {
@@ -70,6 +71,7 @@ pub fn ftp_overhead(b: &Bench) -> Result<Figures> {
     check_losses(&mut held, "ftp_overhead")?;
     Ok(Figures::new(net.shape(), with, net.step_work())
         .with("ratio", ratio.median())
+        .with("own_ms", own.median())
         .with("plain_step_ms", without.median()))
 }
 

@@ -46,9 +46,9 @@ struct Run {
     count: usize,
 }
 
-/// Vectors of four, or of eight where the adapter is faster with them, if every row of a tensor starts with one.
-fn width_of(gpu: &Gpu, cols: usize) -> usize {
-    if gpu.has_wide_words() && cols.is_multiple_of(8) { 8 } else { elem(cols).0 }
+/// Vectors of four, or with `wide_words` of eight, if every row of a tensor starts with one.
+fn width_of(cols: usize, wide_words: bool) -> usize {
+    if wide_words && cols.is_multiple_of(8) { 8 } else { elem(cols).0 }
 }
 
 /// Elements of this width that a workgroup takes.
@@ -71,16 +71,17 @@ impl Mars {
     /// Tables for `layout`, whose tensors with `excluded` set have no radius. Radii start unset.
     pub fn new(gpu: &Gpu, layout: &ParamLayout, norm: Norm, excluded: &[bool]) -> Result<Mars> {
         let segments = layout.segments(gpu.limits.max_storage_buffer_binding_size)?;
-        Mars::with_segments(gpu, layout, &segments, norm, excluded)
+        Mars::with_segments(gpu, layout, &segments, norm, excluded, gpu.has_wide_words())
     }
 
-    /// As [`Mars::new`], over an arena that is bound in these segments, each of whole tensors.
+    /// As [`Mars::new`], over an arena that is bound in these segments, each of whole tensors; by words of 64 bits or not.
     pub fn with_segments(
         gpu: &Gpu,
         layout: &ParamLayout,
         segments: &[Segment],
         norm: Norm,
         excluded: &[bool],
+        wide_words: bool,
     ) -> Result<Mars> {
         assert_eq!(excluded.len(), layout.params.len(), "mars: one flag a tensor");
         let counts: Vec<usize> = layout.params.iter().map(|p| norm.rows(&p.shape)).collect();
@@ -99,7 +100,7 @@ impl Mars {
             let inside = |t: &usize| (segment.offset..segment.offset + segment.len).contains(&layout.params[*t].offset);
             for width in [8, 4, 1] {
                 let first = chunks.len() / 4;
-                for t in (0..counts.len()).filter(inside).filter(|t| width_of(gpu, cols(*t)) == width) {
+                for t in (0..counts.len()).filter(inside).filter(|t| width_of(cols(*t), wide_words) == width) {
                     let cols = cols(t) / width;
                     for row in 0..counts[t] {
                         let index = first_rows[t] + row;

@@ -106,7 +106,7 @@ pub(super) fn l2_sp(s: &mut Suite) -> Result<()> {
 
 pub(super) fn spd(s: &mut Suite) -> Result<()> {
     let (layout, cuts) = arena()?;
-    for launch in Launch::all(s.gpu) {
+    for launch in Launch::all(s.gpu).into_iter().flat_map(Launch::words) {
         for (cut, segments) in &cuts {
             let mut random = Random::new(79);
             let mut c = Case::new(s.gpu, format!("{cut}, {}", launch.suffix()), 0)?;
@@ -119,7 +119,7 @@ pub(super) fn spd(s: &mut Suite) -> Result<()> {
             }
             let (before, w0) = (c.input("w before", &before32)?, c.input("w0", &w0_32)?);
             let (dw, w) = (c.input("dw", &dw32)?, c.input("w", &after32)?);
-            let mars = Mars::with_segments(s.gpu, &layout, segments, Norm::L2, &excluded())?;
+            let mars = Mars::with_segments(s.gpu, &layout, segments, Norm::L2, &excluded(), launch.wide_tables())?;
             let spd = Spd::with_tables(s.gpu, mars)?;
             c.run(launch, |r| {
                 spd.note(r, &dw, &before, &w0)?;
@@ -145,7 +145,7 @@ pub(super) fn spd(s: &mut Suite) -> Result<()> {
 
 pub(super) fn ftp(s: &mut Suite) -> Result<()> {
     let (layout, cuts) = arena()?;
-    for launch in Launch::all(s.gpu) {
+    for launch in Launch::all(s.gpu).into_iter().flat_map(Launch::words) {
         for (cut, segments) in &cuts {
             for scale in [None, Some(1024.0f32)] {
                 let name = format!("{cut}, loss scale {scale:?}, {}", launch.suffix());
@@ -167,7 +167,8 @@ fn ftp_steps(
 ) -> Result<()> {
     let mut random = Random::new(83);
     let mut c = Case::new(s.gpu, name, 0)?;
-    let ftp = Ftp { mars: Mars::with_segments(s.gpu, layout, segments, Norm::Mars, &excluded())? };
+    let mars = Mars::with_segments(s.gpu, layout, segments, Norm::Mars, &excluded(), launch.wide_tables())?;
+    let ftp = Ftp { mars };
     c.adopt("radii", &ftp.mars.radii)?;
     let log = c.input("log", &vec![0.0; STEPS * TENSORS.len() * LOG_WORDS])?;
     let factor = scale.map(|scale| c.input("loss scale", &[scale])).transpose()?;

@@ -127,7 +127,7 @@ pub struct Launch {
     pub for_cpu: bool,
     /// Reduce by subgroup operations ([`Recorder::subgroups`]).
     pub subgroups: bool,
-    /// Read and write words of 64 bits where a kernel can ([`Recorder::wide_words`]).
+    /// Read and write words of 64 bits where a kernel for CPU adapters can ([`Recorder::wide_words`]).
     pub wide_words: bool,
     /// Fold every foldable grid in two, as only grids of more than 65,535 workgroups are otherwise.
     pub fold: bool,
@@ -180,8 +180,12 @@ impl Launch {
 
     /// This launch, and where it goes by words of 64 bits the same without.
     pub fn words(self) -> Vec<Launch> {
-        let wide = self.for_cpu && self.wide_words;
-        std::iter::once(self).chain(wide.then_some(Launch { wide_words: false, ..self })).collect()
+        std::iter::once(self).chain(self.wide_tables().then_some(Launch { wide_words: false, ..self })).collect()
+    }
+
+    /// Whether tables over an arena are for words of 64 bits, as a CPU adapter that has them makes them.
+    pub fn wide_tables(self) -> bool {
+        self.for_cpu && self.wide_words
     }
 
     /// For a case's name.

@@ -45,7 +45,7 @@ pub(super) fn mars(s: &mut Suite) -> Result<()> {
     let whole = vec![Segment { offset: 0, len: layout.len }];
     let cut = layout.segments(10_048 * 4)?;
     assert!(cut.len() >= 3, "the largest tensor alone must not take all");
-    for launch in Launch::reductions(s.gpu) {
+    for launch in Launch::reductions(s.gpu).into_iter().flat_map(Launch::words) {
         for norm in [Norm::Mars, Norm::L2] {
             for (how, segments) in [("whole", &whole), ("cut", &cut)] {
                 let setting = Setting { launch, norm, how, segments, layout: &layout };
@@ -193,7 +193,8 @@ impl<'a> Run<'a> {
         let (w0_32, w32) = setting.arenas(&mut Random::new(53));
         let mut case = Case::new(gpu, setting.name(what), 0)?;
         let excluded = TENSORS.map(|(_, _, excluded, _)| excluded);
-        let mars = Mars::with_segments(gpu, setting.layout, setting.segments, setting.norm, &excluded)?;
+        let Setting { launch, norm, segments, layout, .. } = *setting;
+        let mars = Mars::with_segments(gpu, layout, segments, norm, &excluded, launch.wide_tables())?;
         case.adopt("radii", &mars.radii)?;
         let (w, w0) = (case.input("w", &w32)?, case.input("w0", &w0_32)?);
         let (w64, w0_64) = (wide(&w32), wide(&w0_32));
