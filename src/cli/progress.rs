@@ -48,8 +48,9 @@ impl Progress {
                 self.line(&format!("{} on {}: top-1 {top1} %, loss {loss:.4}", r.model, r.name));
             }
             Event::Progress { step, steps, loss, rate } => {
-                let loss = if loss.is_nan() { String::new() } else { format!("loss {loss:.4}, ") };
-                let text = format!("{loss}{rate:.1} images/s");
+                let loss = (!loss.is_nan()).then(|| format!("loss {loss:.4}"));
+                let rate = (!rate.is_nan()).then(|| format!("{rate:.1} images/s"));
+                let text = loss.into_iter().chain(rate).collect::<Vec<_>>().join(", ");
                 match &self.bar {
                     Some(bar) => {
                         bar.set_length(steps);
@@ -58,7 +59,8 @@ impl Progress {
                     }
                     None if self.last.elapsed() > QUIET || step == steps => {
                         self.last = Instant::now();
-                        self.line(&format!("step {step}/{steps}: {text}"));
+                        let colon = if text.is_empty() { "" } else { ": " };
+                        self.line(&format!("step {step}/{steps}{colon}{text}"));
                     }
                     None => {}
                 }

@@ -18,7 +18,7 @@ use crate::ops::product::Product;
 use crate::ops::{Recorder, adamw, loss_scale, norm_clip, sgd};
 
 /// Submissions that may be in flight: the host prepares the next batch while the adapter works, but never runs away.
-pub(super) const IN_FLIGHT: usize = 3;
+pub(crate) const IN_FLIGHT: usize = 3;
 
 /// Losses on their way back: the window's first step and its length, the copy, and one of the running statistics behind
 /// the window, with their batches.

@@ -24,7 +24,7 @@ pub enum Event {
         steps: u64,
         /// Loss of the latest step that has been read back.
         loss: f32,
-        /// Training images a second, evaluations left out.
+        /// Training images a second, evaluations left out; NaN while the first batches are under way.
         rate: f64,
     },
     /// An evaluation.

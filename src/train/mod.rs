@@ -23,6 +23,7 @@ pub mod source;
 pub mod splits;
 pub mod state;
 pub mod subset;
+mod throughput;
 pub mod trainer;
 pub mod tuning;
 pub mod verify;

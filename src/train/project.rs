@@ -18,6 +18,7 @@ use crate::train::fit::{self, MicroBatch};
 use crate::train::model_args::ModelArgs;
 use crate::train::run_dir::RunLog;
 use crate::train::source::Source;
+use crate::train::throughput::Throughput;
 use crate::train::tuning;
 
 /// What is projected onto what, and how the radii are learned.
@@ -185,7 +186,7 @@ pub fn project(gpu: &Gpu, config: &ProjectConfig, events: &mut dyn FnMut(Event))
         tpgm.projected.iter().map(|i| (learner.model.layout().params[*i].name.clone(), tpgm.mars.rows[*i])).collect();
     let (metrics, radii) = (beside(&config.out, ".metrics.jsonl"), beside(&config.out, ".radii.csv"));
     let mut log = RunLog::open(&metrics, &radii, tensors, None)?;
-    let started = std::time::Instant::now();
+    let mut throughput = Throughput::start();
     for i in 0..config.max_iters {
         let images = loader.next()?;
         tpgm.outer(&mut learner, &images.images, &images.labels)?;
@@ -200,7 +201,7 @@ pub fn project(gpu: &Gpu, config: &ProjectConfig, events: &mut dyn FnMut(Event))
                 config.out.display()
             )));
         }
-        let rate = ((i + 1) * images.len()) as f64 / started.elapsed().as_secs_f64();
+        let rate = throughput.submitted(images.len());
         let loss = records.last().map_or(f32::NAN, |r| r.loss);
         events(Event::Progress { step: i as u64 + 1, steps: config.max_iters as u64, loss, rate });
     }

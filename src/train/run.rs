@@ -25,6 +25,7 @@ use crate::train::source::Source;
 use crate::train::splits::Splits;
 use crate::train::state::{self, Progress};
 use crate::train::subset::{classes_with_images, evaluate_among};
+use crate::train::throughput::Throughput;
 
 /// Decoded images that the splits of a run keep in memory, each.
 const CACHE_BYTES: usize = 512 << 20;
@@ -89,13 +90,10 @@ impl Run<'_, '_> {
         )?;
         let mut radius = self.radius_loader(&val_images, progress.iterations)?;
         let mut best: Option<Snapshot> = None;
-        let started = Instant::now();
-        let mut evaluating = 0.0;
-        let mut images = 0;
+        let (started, mut throughput) = (Instant::now(), Throughput::start());
         let first = progress.steps;
         for step in first..self.lr.steps {
             let batch = train.next()?;
-            images += batch.len();
             if step > first
                 && let (since, stage) = self.stages.at(step, &self.learner)
                 && since == step
@@ -119,7 +117,7 @@ impl Run<'_, '_> {
                 ema.update(&mut self.learner)?;
             }
             self.flush(false)?;
-            let rate = images as f64 / (started.elapsed().as_secs_f64() - evaluating).max(1e-9);
+            let rate = throughput.submitted(batch.len());
             let (steps, loss) = (self.lr.steps, self.latest_loss);
             (self.events)(Event::Progress { step: step + 1, steps, loss, rate });
 
@@ -133,7 +131,7 @@ impl Run<'_, '_> {
                     if post { Ok(()) } else { run.note_best(&evaluation, &mut progress, &mut best) }
                 })?;
                 self.save_state(&mut progress, state_path, setup)?;
-                evaluating += paused.elapsed().as_secs_f64();
+                throughput.pause(paused.elapsed());
             }
         }
         if let (Some(radius), true) = (&mut radius, post) {
@@ -230,20 +228,19 @@ impl Run<'_, '_> {
     /// The post-hoc recipe at the end of fine-tuning. A resumed run that has been through it is not projected again.
     fn learn_radii(&mut self, radius: &mut Loader) -> Result<()> {
         let iterations = self.config.method.max_iters as u64;
-        let (mut images, started) = (0, Instant::now());
+        let mut throughput = Throughput::start();
         while let Some(tpgm) = self.parts.tpgm.as_mut().filter(|t| t.iterations < iterations) {
             if tpgm.iterations == 0 {
                 (self.events)(Event::Note("learning the radii at the fine-tuned weights".into()));
             }
             let batch = radius.next()?;
-            images += batch.len();
             tpgm.outer(&mut self.learner, &batch.images, &batch.labels)?;
             let step = tpgm.iterations;
             if step == iterations {
                 tpgm.apply(&mut self.learner)?;
             }
             self.flush(false)?;
-            let rate = images as f64 / started.elapsed().as_secs_f64();
+            let rate = throughput.submitted(batch.len());
             (self.events)(Event::Progress { step, steps: iterations, loss: f32::NAN, rate });
         }
         Ok(())
