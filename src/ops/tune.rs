@@ -44,7 +44,6 @@ pub fn measure(
     let mut classes: Vec<_> = classes.into_iter().collect();
     classes.sort_by(|(_, a), (_, b)| b.flops().total_cmp(&a.flops()));
     let mut choices = Choices::new();
-    gpu.finish_pipelines();
     for (class, product) in classes {
         let candidates = product.candidates(gpu);
         if candidates.len() < 2 {
@@ -53,6 +52,8 @@ pub fn measure(
         if started.elapsed() > limit {
             break;
         }
+        // What was recorded before may still be building on other threads.
+        gpu.finish_pipelines();
         let bench = Bench::new(gpu, product)?;
         let measured = candidates
             .into_iter()
