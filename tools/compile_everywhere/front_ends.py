@@ -1,0 +1,1 @@
+def run_front_ends(folder, shaders, jobs): return []
