@@ -39,7 +39,10 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--no-front-ends", action="store_true", help="leave out spirv-val, Tint and Slang")
     parser.add_argument("--write", action="store_true", help="write the table instead of comparing with it")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="compilers at a time (default: one per core)")
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.write and (args.chips or args.only or args.wgsl):
+        parser.error("--write needs all chips and kernels: leave out --chips, --only and --wgsl")
+    return args
 
 
 def chosen_chips(names: str | None) -> list[Chip]:
@@ -58,7 +61,7 @@ def dump(args: argparse.Namespace) -> tuple[Path, list[dict]]:
     for old in shaders.glob("*") if shaders.is_dir() else []:
         old.unlink()
     build = ["cargo", "build", "--quiet", "--release", "--example", "dump_shaders"]
-    subprocess.run(build, cwd=REPOSITORY, check=True)
+    subprocess.run(build, cwd=REPOSITORY, check=True, env={**os.environ, "CARGO_INCREMENTAL": "1"})
     target = Path(os.environ.get("CARGO_TARGET_DIR", REPOSITORY / "target"))
     command = [REPOSITORY / target / "release" / "examples" / "dump_shaders", shaders]
     command += [] if args.all or args.wgsl else ["--hot"]
