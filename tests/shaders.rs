@@ -23,8 +23,7 @@ use variants::{ShaderVariant, for_each_variant, overrides, tails};
 const STORAGE_BUFFERS: usize = 8;
 const INVOCATIONS: u32 = 256;
 const WORKGROUP_BYTES: u32 = 16_384;
-/// What Vulkan guarantees for push constants.
-const IMMEDIATE_BYTES: u32 = 128;
+const IMMEDIATE_BYTES: u32 = 64;
 
 #[test]
 fn every_variant_is_written_as_spirv() {

@@ -4,13 +4,13 @@
 use std::collections::BTreeSet;
 
 /// What `text` (HLSL, MSL or GLSL) defines more than once: functions by name and types of parameters, all else by name.
-pub fn defined_twice(text: &str) -> Vec<String> {
+pub(crate) fn defined_twice(text: &str) -> Vec<String> {
     let mut seen = BTreeSet::new();
     definitions(text).into_iter().filter(|name| !seen.insert(name.clone())).collect()
 }
 
 /// Everything that `text` defines, in order: `name(type, type)` for functions.
-pub fn definitions(text: &str) -> Vec<String> {
+pub(crate) fn definitions(text: &str) -> Vec<String> {
     let lines = text.lines().map(|line| line.split("//").next().unwrap_or_default());
     let text: Vec<&str> = lines.filter(|line| !line.trim_start().starts_with('#')).collect();
     let (mut found, mut head, mut depth) = (Vec::new(), String::new(), 0usize);

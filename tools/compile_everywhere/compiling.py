@@ -30,7 +30,7 @@ class Figures:
     texts: dict[str, str] = field(default_factory=dict)
 
 
-# By vendor: which of the driver's statistics is which. Sums where there are several.
+# By vendor: what the driver calls each figure, now or in an older version.
 _NAMES = {
     "AMD": {
         "registers": ["VGPRs"],
@@ -75,10 +75,10 @@ def figures_of(vendor: str, answer: dict) -> Figures:
     statistics = executable["statistics"]
     figures = Figures(subgroup=executable["subgroup"], texts=executable["texts"])
     for name, keys in _NAMES[vendor].items():
-        found = [statistics[key] for key in keys if key in statistics]
-        if not found:
+        key = next((key for key in keys if key in statistics), None)
+        if key is None:
             raise ValueError(f"the driver has no statistic named {' or '.join(keys)}: it has {', '.join(statistics)}")
-        setattr(figures, name, int(sum(found)))
+        setattr(figures, name, int(statistics[key]))
     return figures
 
 

@@ -100,11 +100,16 @@ def run(args: argparse.Namespace) -> int:
     if len(jobs) <= 4:
         printing.print_kernels(compiled, jobs)
     else:
-        printing.print_tables(compiled, jobs)
+        shown = [job for job in jobs if job["rows"] or not args.all]
+        printing.print_tables(compiled, lambda of_vendor: printing.rows(of_vendor, shown))
+    if args.all and len(jobs) > 4:
+        print("\nOf all other variants, by kernel: how many spill, the most spills and scratch")
+        rest = [job for job in jobs if not job["rows"]]
+        printing.print_tables(compiled, lambda of_vendor: table.worst_rows(of_vendor, rest))
     if args.write:
         table.write(TABLE, compiled, jobs, everything=args.all)
     elif not args.wgsl:
-        problems += table.compare(TABLE, compiled, jobs)
+        problems += table.compare(TABLE, compiled, jobs, complete=not args.only)
     for problem in problems:
         print(f"worse: {problem}")
     return 1 if problems else 0

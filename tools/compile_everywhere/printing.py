@@ -1,6 +1,7 @@
 """What is shown of the figures."""
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -33,13 +34,13 @@ def rows(compiled: list[Compiled], jobs: list[dict]) -> list[list[str]]:
     return [head, *body]
 
 
-def print_tables(compiled: list[Compiled], jobs: list[dict]) -> None:
-    """One table for each vendor."""
+def print_tables(compiled: list[Compiled], rows_of: Callable[[list[Compiled]], list[list[str]]]) -> None:
+    """One table for each vendor, of the rows that `rows_of` makes of its chips."""
     for vendor in VENDORS:
         of_vendor = [c for c in compiled if c.chip.vendor == vendor]
         if of_vendor:
             print(f"\n{vendor}")
-            _print_aligned(rows(of_vendor, jobs))
+            _print_aligned(rows_of(of_vendor))
 
 
 def print_kernels(compiled: list[Compiled], jobs: list[dict]) -> None:

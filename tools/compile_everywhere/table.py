@@ -37,10 +37,12 @@ class Worst:
         return worse
 
 
-def compare(page: Path, compiled: list[Compiled], jobs: list[dict]) -> list[str]:
-    """What is worse than the page says. What the page does not name must be clean."""
+def compare(page: Path, compiled: list[Compiled], jobs: list[dict], complete: bool) -> list[str]:
+    """What is worse than the page says. What the page does not name must be clean. With `complete`, all hot kernels are among
+    the jobs, so that the page can't name others."""
     hot, everything = _read(page, HOT), _read(page, ALL)
-    problems = []
+    unknown = {row for row, _ in hot} - {row for job in jobs for row in job["rows"]} if complete else set()
+    problems = [f"{row} is in the table and is no hot kernel: write the table with --write" for row in sorted(unknown)]
     for c in compiled:
         for job in jobs:
             for row in job["rows"]:
@@ -60,7 +62,7 @@ def write(page: Path, compiled: list[Compiled], jobs: list[dict], everything: bo
     if everything:
         rest = [job for job in jobs if not job["rows"]]
         count = f"{len(rest)} variants besides the hot ones; kernels that are not listed neither spill nor fail.\n"
-        text = _replace(text, ALL, _dated(compiled) + count + _tables(compiled, lambda of_vendor: _worst(of_vendor, rest)))
+        text = _replace(text, ALL, _dated(compiled) + count + _tables(compiled, lambda of_vendor: worst_rows(of_vendor, rest)))
     part = page.with_suffix(".part")
     part.write_text(text)
     part.replace(page)
@@ -73,7 +75,7 @@ def _by_kernel(c: Compiled, jobs: list[dict]) -> dict[str, list[Figures]]:
     return found
 
 
-def _worst(compiled: list[Compiled], jobs: list[dict]) -> list[list[str]]:
+def worst_rows(compiled: list[Compiled], jobs: list[dict]) -> list[list[str]]:
     """A row for each kernel of which a variant spills or fails on one of these chips."""
 
     def cell(figures: list[Figures]) -> str:
@@ -124,6 +126,9 @@ def _read(page: Path, markers: tuple[str, str]) -> dict[tuple[str, str], Worst]:
         cells = [cell.strip() for cell in line.strip("|").split("|")]
         if not head:
             head = cells
+            continue
+        if cells[0] == "---":
+            continue
         for chip, cell in zip(head[1:], cells[1:]):
             found[cells[0], chip] = Worst.in_cell(cell)
     return found
