@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use clap::Parser;
 use naga::back::{hlsl, spv};
 use naga::proc::{BoundsCheckPolicies, BoundsCheckPolicy};
-use naga::{CooperativeRole, Module, ShaderStage, TypeInner};
+use naga::{CooperativeRole, Expression, Module, ShaderStage, TypeInner};
 use serde_json::{Value, json};
 use tpgm::gpu::kernel::interface;
 use tpgm::gpu::shaders::{ALL, Shader};
@@ -137,6 +137,12 @@ impl Dump {
         }
         let wgsl = self.wgsl(variant)?;
         let title = variant.title;
+        let matrices = matrices(variant.module);
+        if variant.cooperative() != matrices.is_some() {
+            return Err(
+                format!("{title}: no size of its cooperative matrices is found: adapt tools/dump_shaders.rs").into()
+            );
+        }
         let face =
             interface(variant.module, variant.info, variant.entry).ok_or_else(|| format!("{title}: no entry point"))?;
         self.seen.insert(words, self.lines.len());
@@ -152,7 +158,7 @@ impl Dump {
             "wide": variant.wide(),
             "subgroups": variant.subgroups(),
             "cooperative": variant.cooperative(),
-            "matrices": matrices(variant.module),
+            "matrices": matrices,
             "wgsl": wgsl,
             "hlsl_entry": hlsl.map(|(_, entry)| entry),
             "title": title,
@@ -182,15 +188,21 @@ impl Dump {
 
 /// The size of the cooperative matrices that a module multiplies, rows, columns and depth, and what their sums are in.
 fn matrices(module: &Module) -> Option<String> {
-    let found = |wanted: CooperativeRole| {
-        module.types.iter().find_map(|(_, ty)| match ty.inner {
-            TypeInner::CooperativeMatrix { columns, rows, scalar, role } if role == wanted => {
-                Some((rows as u32, columns as u32, scalar.width * 8))
-            }
+    // Sums are variables; operands are nowhere but where they are loaded.
+    let (rows, columns, bits) = module.types.iter().find_map(|(_, ty)| match ty.inner {
+        TypeInner::CooperativeMatrix { columns, rows, scalar, role: CooperativeRole::C } => {
+            Some((rows as u32, columns as u32, scalar.width * 8))
+        }
+        _ => None,
+    })?;
+    let functions = module.functions.iter().map(|(_, function)| function);
+    let mut functions = functions.chain(module.entry_points.iter().map(|point| &point.function));
+    let depth = functions.find_map(|function| {
+        function.expressions.iter().find_map(|(_, expression)| match expression {
+            Expression::CooperativeLoad { columns, role: CooperativeRole::A, .. } => Some(*columns as u32),
             _ => None,
         })
-    };
-    let ((_, depth, _), (rows, columns, bits)) = (found(CooperativeRole::A)?, found(CooperativeRole::C)?);
+    })?;
     Some(format!("{rows}x{columns}x{depth} f{bits}"))
 }
 

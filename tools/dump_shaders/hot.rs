@@ -43,7 +43,6 @@ const HOT: &[Hot] = &[
     hot("matmul_subgroup", PRODUCTS4, "f32", &["operand = f32"], PRODUCT),
     hot("matmul_subgroup", FORWARD4, "f16", &["operand = f16", "result = f16"], PRODUCT),
     hot("matmul_cooperative", PRODUCTS4, "16", &["CM = 16u", "result = f16"], PRODUCT),
-    hot("matmul_cooperative", FORWARD4, "8", &["CM = 8u", "result = f16"], PRODUCT),
     hot("conv2d", CONVOLUTIONS, "64 f32", &["stored = f32", "TILE = 64u"], &[]),
     hot("conv2d", &["forward"], "64 f16", &["stored = f16", "TILE = 64u"], &[]),
     hot("conv2d", CONVOLUTIONS, "128 f32", &["stored = f32", "TILE = 128u"], &[]),
