@@ -22,9 +22,9 @@ use naga::back::{hlsl, spv};
 use naga::proc::{BoundsCheckPolicies, BoundsCheckPolicy};
 use naga::{CooperativeRole, Expression, Module, ShaderStage, TypeInner};
 use serde_json::{Value, json};
-use tpgm::gpu::kernel::interface;
+use tpgm::gpu::kernel::{interface, parse};
 use tpgm::gpu::shaders::{ALL, Shader};
-use variants::{ShaderVariant, for_each_variant_of};
+use variants::{ShaderVariant, for_each_variant_of, tails};
 
 /// Write every shader variant as SPIR-V, HLSL and WGSL, with an index.
 #[derive(Parser)]
@@ -82,7 +82,7 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     }
     let count = dump.finish()?;
     if count == 0 {
-        return Err("no variant has such a title: `cargo run --example dump_shaders -- FOLDER` writes them all".into());
+        return Err("no row or title contains this text: tools/dump_shaders/hot.rs lists the rows".into());
     }
     println!("{count} distinct variants in {}", arguments.folder.display());
     Ok(())
@@ -98,6 +98,7 @@ fn shader_from(path: &Path) -> Result<&'static Shader, Box<dyn Error>> {
         text: Box::leak(text.into_boxed_str()),
         libs: known.map_or(&[], |shader| shader.libs),
     };
+    tails(&shader).iter().try_for_each(|tail| parse(shader.name, &shader.source(tail)).map(drop))?;
     Ok(Box::leak(Box::new(shader)))
 }
 

@@ -118,6 +118,8 @@ def run(args: argparse.Namespace) -> int:
 def main() -> int:
     try:
         return run(arguments())
-    except (OSError, ValueError, RuntimeError, subprocess.CalledProcessError) as error:
+    except subprocess.CalledProcessError:
+        return 1  # the program has told why
+    except (OSError, ValueError, RuntimeError) as error:
         print(f"compile-everywhere: {error}", file=sys.stderr)
         return 1
