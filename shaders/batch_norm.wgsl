@@ -201,8 +201,10 @@ fn forward(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index)
 @group(0) @binding(4) var<storage, read> dout: array<stored>;
 @group(0) @binding(5) var<storage, read> saved_out: array<stored>; // may be anything readable without RELU
 
+// Zeros of elem alone: beside those of stored, which may be another name of the same type, naga would write the function for
+// them twice in HLSL.
 fn gradient(i: u32) -> elem {
-    if RELU { return select(elem(), elem(dout[i]), saved_out[i] > stored()); }
+    if RELU { return select(elem(), elem(dout[i]), elem(saved_out[i]) > elem()); }
     return elem(dout[i]);
 }
 

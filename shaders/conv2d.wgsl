@@ -28,21 +28,18 @@
 // Nothing is saved for backward. The host appends `alias stored = f32;` or f16: what images, their gradients, weights and packed
 // weights hold. Sums, dweight and partial are f32, and so are to_nhwc's images.
 
-struct Params {
+// What the other entries are told: of one group in_channels, and how many channels a stored pixel of inp and out has.
+struct Shape {
     batch: u32,
-    rows_h: u32, rows_w: u32,                // rows are the pixels (image, j, i) of a grid
-    src_h: u32, src_w: u32, src_c4: u32,     // what is gathered; channels in fours
-    dst_h: u32, dst_w: u32, dst_c4: u32,     // what is written; for backward_weight, the channels of dout
-    stride: u32, off_y: i32, off_x: i32,     // tap t of row j reads source row j · stride + off ± t
-    taps_y: u32, taps_x: u32,                // the kernel's rows and columns that take part:
-    first_y: u32, first_x: u32, step: u32,   // first, first + step, ...
+    rows_h: u32, rows_w: u32,
+    src_h: u32, src_w: u32,
+    stride: u32, off_y: i32, off_x: i32,
     kernel: u32,
-    dst_stride: u32, dst_y: u32, dst_x: u32, // row j is written to destination row j · dst_stride + dst_y
-    chunk: u32,                              // pixels that a workgroup of backward_weight adds up
-    out_channels: u32, in_channels: u32, groups: u32, // as PyTorch's weight has them: in_channels of one group
-    in_pitch: u32, out_pitch: u32,           // channels of inp and out as they are stored
+    chunk: u32,
+    out_channels: u32, in_channels: u32, groups: u32,
+    in_pitch: u32, out_pitch: u32,
 }
-var<immediate> p: Params;
+var<immediate> q: Shape;
 
 override ACCUMULATE: bool = false;
 override TRANSPOSED: bool = false;
@@ -71,7 +68,7 @@ fn settle(before: Tap) -> Tap {
     while tap.c4 >= p.src_c4 {
         tap.c4 -= p.src_c4;
         tap.x += 1u;
-        if tap.x == p.taps_x { tap.x = 0u; tap.y += 1u; }
+        if tap.x == taps_x() { tap.x = 0u; tap.y += 1u; }
     }
     return tap;
 }
@@ -84,14 +81,14 @@ fn gathered(group: vec3u, thread: u32, direction: i32) {
     let quad = select(thread / 4u, thread % QUADS, is_b);
     let row = min(group.y * TILE + quad * 4u + STEPS, vec4u(rows - 1u));
     let image = row / (p.rows_h * p.rows_w);
-    let y = vec4i(row / p.rows_w % p.rows_h * p.stride) + p.off_y;
-    let x = vec4i(row % p.rows_w * p.stride) + p.off_x;
+    let y = vec4i(row / p.rows_w % p.rows_h * stride()) + off_y();
+    let x = vec4i(row % p.rows_w * stride()) + off_x();
     let col = min(group.x * QUADS + quad, p.dst_c4 - 1u);
 
     var tap = settle(Tap(0u, 0u, k4));
     var sums = Sums();
     var next = fetch(is_b, tap, image, y, x, col, direction);
-    for (var k = 0u; k < p.taps_y * p.taps_x * p.src_c4; k += 4u) {
+    for (var k = 0u; k < taps_y() * taps_x() * p.src_c4; k += 4u) {
         workgroupBarrier(); // the last tile has been read by everyone
         stage(is_b, k4, quad, next);
         workgroupBarrier();
@@ -111,9 +108,9 @@ fn gathered(group: vec3u, thread: u32, direction: i32) {
 }
 
 fn fetch(is_b: bool, tap: Tap, image: vec4u, y: vec4i, x: vec4i, col: u32, direction: i32) -> mat4x4f {
-    if tap.y >= p.taps_y || tap.x >= p.taps_x { return mat4x4f(); } // past the last k
+    if tap.y >= taps_y() || tap.x >= taps_x() { return mat4x4f(); } // past the last k
     if is_b {
-        let at = (p.first_y + tap.y * p.step) * p.kernel + p.first_x + tap.x * p.step;
+        let at = (first_y() + tap.y * tap_step()) * kernel() + first_x() + tap.x * tap_step();
         let w = (at * p.src_c4 + tap.c4) * 4u * p.dst_c4 + col;
         return mat4x4f(vec4f(packed[w]), vec4f(packed[w + p.dst_c4]),
                        vec4f(packed[w + 2u * p.dst_c4]), vec4f(packed[w + 3u * p.dst_c4]));
@@ -136,26 +133,27 @@ fn backward_input(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation
 @group(0) @binding(1) var<storage, read> dout4: array<vec4<stored>>;
 @group(0) @binding(2) var<storage, read_write> partial: array<vec4f>;
 
-// The pixel after (image, y, x).
-fn after(at: vec3u) -> vec3u {
-    if at.z + 1u < p.rows_w { return vec3u(at.x, at.y, at.z + 1u); }
-    if at.y + 1u < p.rows_h { return vec3u(at.x, at.y + 1u, 0u); }
+// The pixel after (image, y, x), of images of `rows` pixels.
+fn after(at: vec3u, rows: vec2u) -> vec3u {
+    if at.z + 1u < rows.y { return vec3u(at.x, at.y, at.z + 1u); }
+    if at.y + 1u < rows.x { return vec3u(at.x, at.y + 1u, 0u); }
     return vec3u(at.x + 1u, 0u, 0u);
 }
 
 @compute @workgroup_size(THREADS)
 fn backward_weight(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) thread: u32) {
-    let pixels = p.batch * p.rows_h * p.rows_w;
+    let rows = vec2u(p.rows_h, p.rows_w);
+    let pixels = p.batch * rows.x * rows.y;
     let end = min((group.z + 1u) * p.chunk, pixels);
     let is_b = thread >= TILE;
     let k4 = thread % TILE / QUADS;
     let quad = thread % QUADS;
-    let quads = p.kernel * p.kernel * p.src_c4;
+    let quads = kernel() * kernel() * p.src_c4;
     let row = min(group.x * QUADS + quad, quads - 1u);
     let col = min(group.y * QUADS + quad, p.dst_c4 - 1u);
     let c4 = row % p.src_c4;
-    let off_y = i32(row / p.src_c4 / p.kernel) + p.off_y;
-    let off_x = i32(row / p.src_c4 % p.kernel) + p.off_x;
+    let off_y = i32(row / p.src_c4 / kernel()) + off_y();
+    let off_x = i32(row / p.src_c4 % kernel()) + off_x();
 
     var k = group.z * p.chunk + k4 * 4u;
     var at = vec3u(k / (p.rows_h * p.rows_w), k / p.rows_w % p.rows_h, k % p.rows_w);
@@ -166,11 +164,11 @@ fn backward_weight(@builtin(workgroup_id) group: vec3u, @builtin(local_invocatio
             let i = min(k + STEPS, vec4u(pixels - 1u)) * p.dst_c4 + col;
             next = mat4x4f(vec4f(dout4[i.x]), vec4f(dout4[i.y]), vec4f(dout4[i.z]), vec4f(dout4[i.w]));
         } else {
-            let b = after(at);
-            let c = after(b);
-            let d = after(c);
-            let y = vec4i(vec4u(at.y, b.y, c.y, d.y) * p.stride) + off_y;
-            let x = vec4i(vec4u(at.z, b.z, c.z, d.z) * p.stride) + off_x;
+            let b = after(at, rows);
+            let c = after(b, rows);
+            let d = after(c, rows);
+            let y = vec4i(vec4u(at.y, b.y, c.y, d.y) * stride()) + off_y;
+            let x = vec4i(vec4u(at.z, b.z, c.z, d.z) * stride()) + off_x;
             next = gather(vec4u(at.x, b.x, c.x, d.x), y, x, c4, k + STEPS < vec4u(end));
         }
         workgroupBarrier(); // the last tile has been read by everyone
@@ -204,26 +202,26 @@ fn backward_weight(@builtin(workgroup_id) group: vec3u, @builtin(local_invocatio
 
 // Weight (o, i) at tap t; zero where stored channels are more than there are.
 fn weight_at(o: u32, i: u32, t: u32) -> stored {
-    let exists = o < p.out_channels && i < p.in_channels;
-    return select(stored(), weight[select(0u, (o * p.in_channels + i) * p.kernel * p.kernel + t, exists)], exists);
+    let exists = o < q.out_channels && i < q.in_channels;
+    return select(stored(), weight[select(0u, (o * q.in_channels + i) * q.kernel * q.kernel + t, exists)], exists);
 }
 
 @compute @workgroup_size(WG)
 fn pack(@builtin(global_invocation_id) id: vec3u, @builtin(workgroup_id) group: vec3u) {
-    let taps = p.kernel * p.kernel;
+    let taps = q.kernel * q.kernel;
     if TRANSPOSED {
         let i = id.x * 4u;
-        if i >= p.in_pitch { return; }
+        if i >= q.in_pitch { return; }
         for (var t = 0u; t < taps; t++) {
-            packed_weight[(t * p.out_pitch + group.y) * (p.in_pitch / 4u) + id.x] = vec4<stored>(
+            packed_weight[(t * q.out_pitch + group.y) * (q.in_pitch / 4u) + id.x] = vec4<stored>(
                 weight_at(group.y, i, t), weight_at(group.y, i + 1u, t),
                 weight_at(group.y, i + 2u, t), weight_at(group.y, i + 3u, t));
         }
     } else {
         let o = group.y * 4u;
-        if id.x >= p.in_pitch { return; }
+        if id.x >= q.in_pitch { return; }
         for (var t = 0u; t < taps; t++) {
-            packed_weight[(t * p.in_pitch + id.x) * (p.out_pitch / 4u) + group.y] = vec4<stored>(
+            packed_weight[(t * q.in_pitch + id.x) * (q.out_pitch / 4u) + group.y] = vec4<stored>(
                 weight_at(o, id.x, t), weight_at(o + 1u, id.x, t),
                 weight_at(o + 2u, id.x, t), weight_at(o + 3u, id.x, t));
         }
@@ -235,20 +233,20 @@ fn pack(@builtin(global_invocation_id) id: vec3u, @builtin(workgroup_id) group: 
 
 @compute @workgroup_size(WG)
 fn unpack(@builtin(global_invocation_id) id: vec3u, @builtin(workgroup_id) group: vec3u) {
-    if id.x >= p.in_channels { return; }
-    let taps = p.kernel * p.kernel;
+    if id.x >= q.in_channels { return; }
+    let taps = q.kernel * q.kernel;
     let o = group.y * 4u;
-    let step = p.in_channels * taps;
+    let step = q.in_channels * taps;
     for (var t = 0u; t < taps; t++) {
         var sum = vec4f();
-        for (var z = 0u; z < p.batch; z++) { // `batch` chunks
-            sum += chunks_of_dweight[((z * taps + t) * p.in_pitch + id.x) * (p.out_pitch / 4u) + group.y];
+        for (var z = 0u; z < q.batch; z++) { // `batch` chunks
+            sum += chunks_of_dweight[((z * taps + t) * q.in_pitch + id.x) * (q.out_pitch / 4u) + group.y];
         }
-        let i = (o * p.in_channels + id.x) * taps + t;
+        let i = (o * q.in_channels + id.x) * taps + t;
         dweight[i] += sum.x;
-        if o + 1u < p.out_channels { dweight[i + step] += sum.y; }
-        if o + 2u < p.out_channels { dweight[i + 2u * step] += sum.z; }
-        if o + 3u < p.out_channels { dweight[i + 3u * step] += sum.w; }
+        if o + 1u < q.out_channels { dweight[i + step] += sum.y; }
+        if o + 2u < q.out_channels { dweight[i + 2u * step] += sum.z; }
+        if o + 3u < q.out_channels { dweight[i + 3u * step] += sum.w; }
     }
 }
 
@@ -262,12 +260,12 @@ fn to_nhwc(
     @builtin(local_invocation_index) lane: u32,
 ) {
     let pixel = fold_index(group, groups) * WG + lane;
-    let pixels = p.src_h * p.src_w;
-    if pixel >= p.batch * pixels { return; }
-    let start = pixel / pixels * p.in_channels * pixels + pixel % pixels;
-    for (var c = 0u; c < p.out_pitch; c++) {
-        let exists = c < p.in_channels;
-        out[pixel * p.out_pitch + c] = stored(select(0.0, images[select(0u, start + c * pixels, exists)], exists));
+    let pixels = q.src_h * q.src_w;
+    if pixel >= q.batch * pixels { return; }
+    let start = pixel / pixels * q.in_channels * pixels + pixel % pixels;
+    for (var c = 0u; c < q.out_pitch; c++) {
+        let exists = c < q.in_channels;
+        out[pixel * q.out_pitch + c] = stored(select(0.0, images[select(0u, start + c * pixels, exists)], exists));
     }
 }
 
@@ -283,21 +281,21 @@ fn forward_any(
     @builtin(local_invocation_index) lane: u32,
 ) {
     let i = fold_index(group, groups) * WG + lane;
-    if i >= p.batch * p.rows_h * p.rows_w * p.out_pitch { return; }
-    let o = i % p.out_pitch;
-    let row = i / p.out_pitch;
-    if o >= p.out_channels { out[i] = stored(); return; }
-    let channel = o / (p.out_channels / p.groups) * p.in_channels;
+    if i >= q.batch * q.rows_h * q.rows_w * q.out_pitch { return; }
+    let o = i % q.out_pitch;
+    let row = i / q.out_pitch;
+    if o >= q.out_channels { out[i] = stored(); return; }
+    let channel = o / (q.out_channels / q.groups) * q.in_channels;
     var sum = 0.0;
-    for (var ky = 0u; ky < p.kernel; ky++) {
-        let y = i32(row / p.rows_w % p.rows_h * p.stride + ky) + p.off_y;
-        if y < 0 || y >= i32(p.src_h) { continue; }
-        for (var kx = 0u; kx < p.kernel; kx++) {
-            let x = i32(row % p.rows_w * p.stride + kx) + p.off_x;
-            if x < 0 || x >= i32(p.src_w) { continue; }
-            let at = ((row / (p.rows_h * p.rows_w) * p.src_h + u32(y)) * p.src_w + u32(x)) * p.in_pitch + channel;
-            for (var c = 0u; c < p.in_channels; c++) {
-                sum += f32(inp[at + c]) * f32(filters[((o * p.in_channels + c) * p.kernel + ky) * p.kernel + kx]);
+    for (var ky = 0u; ky < q.kernel; ky++) {
+        let y = i32(row / q.rows_w % q.rows_h * q.stride + ky) + q.off_y;
+        if y < 0 || y >= i32(q.src_h) { continue; }
+        for (var kx = 0u; kx < q.kernel; kx++) {
+            let x = i32(row % q.rows_w * q.stride + kx) + q.off_x;
+            if x < 0 || x >= i32(q.src_w) { continue; }
+            let at = ((row / (q.rows_h * q.rows_w) * q.src_h + u32(y)) * q.src_w + u32(x)) * q.in_pitch + channel;
+            for (var c = 0u; c < q.in_channels; c++) {
+                sum += f32(inp[at + c]) * f32(filters[((o * q.in_channels + c) * q.kernel + ky) * q.kernel + kx]);
             }
         }
     }
@@ -314,24 +312,24 @@ fn backward_input_any(
     @builtin(local_invocation_index) lane: u32,
 ) {
     let i = fold_index(group, groups) * WG + lane;
-    if i >= p.batch * p.src_h * p.src_w * p.in_pitch { return; }
-    let channel = i % p.in_pitch;
-    let pixel = i / p.in_pitch;
+    if i >= q.batch * q.src_h * q.src_w * q.in_pitch { return; }
+    let channel = i % q.in_pitch;
+    let pixel = i / q.in_pitch;
     var sum = 0.0;
-    if channel < p.in_channels * p.groups {
-        let c = channel % p.in_channels;
-        let outs = p.out_channels / p.groups;
-        let first = channel / p.in_channels * outs;
-        for (var ky = 0u; ky < p.kernel; ky++) {
-            let y = i32(pixel / p.src_w % p.src_h) - p.off_y - i32(ky);
-            if y < 0 || y % i32(p.stride) != 0 || y / i32(p.stride) >= i32(p.rows_h) { continue; }
-            for (var kx = 0u; kx < p.kernel; kx++) {
-                let x = i32(pixel % p.src_w) - p.off_x - i32(kx);
-                if x < 0 || x % i32(p.stride) != 0 || x / i32(p.stride) >= i32(p.rows_w) { continue; }
-                let row = (pixel / (p.src_h * p.src_w) * p.rows_h + u32(y) / p.stride) * p.rows_w + u32(x) / p.stride;
+    if channel < q.in_channels * q.groups {
+        let c = channel % q.in_channels;
+        let outs = q.out_channels / q.groups;
+        let first = channel / q.in_channels * outs;
+        for (var ky = 0u; ky < q.kernel; ky++) {
+            let y = i32(pixel / q.src_w % q.src_h) - q.off_y - i32(ky);
+            if y < 0 || y % i32(q.stride) != 0 || y / i32(q.stride) >= i32(q.rows_h) { continue; }
+            for (var kx = 0u; kx < q.kernel; kx++) {
+                let x = i32(pixel % q.src_w) - q.off_x - i32(kx);
+                if x < 0 || x % i32(q.stride) != 0 || x / i32(q.stride) >= i32(q.rows_w) { continue; }
+                let row = (pixel / (q.src_h * q.src_w) * q.rows_h + u32(y) / q.stride) * q.rows_w + u32(x) / q.stride;
                 for (var o = first; o < first + outs; o++) {
-                    let weight_of_tap = filters[((o * p.in_channels + c) * p.kernel + ky) * p.kernel + kx];
-                    sum += f32(dout[row * p.out_pitch + o]) * f32(weight_of_tap);
+                    let weight_of_tap = filters[((o * q.in_channels + c) * q.kernel + ky) * q.kernel + kx];
+                    sum += f32(dout[row * q.out_pitch + o]) * f32(weight_of_tap);
                 }
             }
         }
@@ -345,22 +343,22 @@ fn backward_input_any(
 
 @compute @workgroup_size(WG)
 fn backward_weight_any(@builtin(global_invocation_id) id: vec3u, @builtin(workgroup_id) group: vec3u) {
-    let taps = p.kernel * p.kernel;
-    let len = p.out_channels * p.in_channels * taps;
+    let taps = q.kernel * q.kernel;
+    let len = q.out_channels * q.in_channels * taps;
     if id.x >= len { return; }
-    let o = id.x / taps / p.in_channels;
-    let channel = o / (p.out_channels / p.groups) * p.in_channels + id.x / taps % p.in_channels;
-    let first = group.y * p.chunk;
-    var at = vec3u(first / (p.rows_h * p.rows_w), first / p.rows_w % p.rows_h, first % p.rows_w);
+    let o = id.x / taps / q.in_channels;
+    let channel = o / (q.out_channels / q.groups) * q.in_channels + id.x / taps % q.in_channels;
+    let first = group.y * q.chunk;
+    var at = vec3u(first / (q.rows_h * q.rows_w), first / q.rows_w % q.rows_h, first % q.rows_w);
     var sum = 0.0;
-    for (var row = first; row < min(first + p.chunk, p.batch * p.rows_h * p.rows_w); row++) {
-        let y = i32(at.y * p.stride + id.x % taps / p.kernel) + p.off_y;
-        let x = i32(at.z * p.stride + id.x % p.kernel) + p.off_x;
-        if y >= 0 && y < i32(p.src_h) && x >= 0 && x < i32(p.src_w) {
-            let i = ((at.x * p.src_h + u32(y)) * p.src_w + u32(x)) * p.in_pitch + channel;
-            sum += f32(gradient[row * p.out_pitch + o]) * f32(inp[i]);
+    for (var row = first; row < min(first + q.chunk, q.batch * q.rows_h * q.rows_w); row++) {
+        let y = i32(at.y * q.stride + id.x % taps / q.kernel) + q.off_y;
+        let x = i32(at.z * q.stride + id.x % q.kernel) + q.off_x;
+        if y >= 0 && y < i32(q.src_h) && x >= 0 && x < i32(q.src_w) {
+            let i = ((at.x * q.src_h + u32(y)) * q.src_w + u32(x)) * q.in_pitch + channel;
+            sum += f32(gradient[row * q.out_pitch + o]) * f32(inp[i]);
         }
-        at = after(at);
+        at = after(at, vec2u(q.rows_h, q.rows_w));
     }
     dweight[group.y * len + id.x] = sum;
 }

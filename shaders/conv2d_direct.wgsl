@@ -16,22 +16,6 @@
 // pixels (or, for the weight's gradient, eight pairs of tap and channel) and loads them; what all pixels need, 4 k of COLS
 // columns, the lanes load together and broadcast: 12 loads for 1,024 multiply-adds with 32 columns, 10 for 512 with 16.
 
-struct Params {
-    batch: u32,
-    rows_h: u32, rows_w: u32,                // rows are the pixels (image, j, i) of a grid
-    src_h: u32, src_w: u32, src_c4: u32,     // what is gathered; channels in fours
-    dst_h: u32, dst_w: u32, dst_c4: u32,     // what is written; for backward_weight, the channels of dout
-    stride: u32, off_y: i32, off_x: i32,     // tap t of row j reads source row j · stride + off ± t
-    taps_y: u32, taps_x: u32,                // the kernel's rows and columns that take part:
-    first_y: u32, first_x: u32, step: u32,   // first, first + step, ...
-    kernel: u32,
-    dst_stride: u32, dst_y: u32, dst_x: u32, // row j is written to destination row j · dst_stride + dst_y
-    chunk: u32,                              // pixels that a workgroup of backward_weight adds up
-    out_channels: u32, in_channels: u32, groups: u32, // as PyTorch's weight has them: in_channels of one group
-    in_pitch: u32, out_pitch: u32,           // channels of inp and out as they are stored
-}
-var<immediate> p: Params;
-
 override COLS: u32 = 32u;
 override ACCUMULATE: bool = false;
 
@@ -155,9 +139,9 @@ fn pixels(a: vec3u) -> Pixels {
     let image = vec4u(a.x, b.x, c.x, d.x);
     let j = vec4u(a.y, b.y, c.y, d.y);
     let i = vec4u(a.z, b.z, c.z, d.z);
-    let y = vec4i(j * p.stride) + p.off_y;
-    let x = vec4i(i * p.stride) + p.off_x;
-    let to = ((image * p.dst_h + j * p.dst_stride + p.dst_y) * p.dst_w + i * p.dst_stride + p.dst_x) * p.dst_c4;
+    let y = vec4i(j * stride()) + off_y();
+    let x = vec4i(i * stride()) + off_x();
+    let to = ((image * p.dst_h + j * tap_step() + dst_y()) * p.dst_w + i * tap_step() + dst_x()) * p.dst_c4;
     return Pixels(y, x, index(image, y, x), to);
 }
 
@@ -171,14 +155,14 @@ fn gathered(group_id: vec3u, count: vec3u, lane: u32, direction: i32) {
     let w_share = share(col, lane);
     var low = Four();
     var high = Four();
-    for (var ty = 0u; ty < p.taps_y; ty++) {
-        for (var tx = 0u; tx < p.taps_x; tx++) {
+    for (var ty = 0u; ty < taps_y(); ty++) {
+        for (var tx = 0u; tx < taps_x(); tx++) {
             let move_y = direction * i32(ty);
             let move_x = direction * i32(tx);
             let move_at = (move_y * i32(p.src_w) + move_x) * i32(p.src_c4);
             let s_low = source(low_pixels.from_at + move_at, low_pixels.y + move_y, low_pixels.x + move_x);
             let s_high = source(high_pixels.from_at + move_at, high_pixels.y + move_y, high_pixels.x + move_x);
-            let tap = (p.first_y + ty * p.step) * p.kernel + p.first_x + tx * p.step;
+            let tap = (first_y() + ty * tap_step()) * kernel() + first_x() + tx * tap_step();
             var w = tap * p.src_c4 * 4u * p.dst_c4 + w_share.x;
             for (var c4 = 0u; c4 < p.src_c4; c4++) {
                 let x_low = load(s_low, c4);
@@ -243,9 +227,9 @@ struct Own { y: i32, x: i32, at: i32 }
 fn own(quad: u32, quads: u32) -> Own {
     let i = min(quad, quads - 1u);
     let tap = i / p.src_c4;
-    let ky = tap / p.kernel;
-    let y = i32(ky) + p.off_y;
-    let x = i32(tap - ky * p.kernel) + p.off_x;
+    let ky = tap / kernel();
+    let y = i32(ky) + off_y();
+    let x = i32(tap - ky * kernel()) + off_x();
     return Own(y, x, (y * i32(p.src_w) + x) * i32(p.src_c4) + i32(i - tap * p.src_c4));
 }
 
@@ -261,7 +245,7 @@ fn load_dout(row: u32, end: u32, col: u32, lane: u32) -> mat4x4f {
 
 @compute @workgroup_size(8)
 fn backward_weight(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
-    let quads = p.kernel * p.kernel * p.src_c4;
+    let quads = kernel() * kernel() * p.src_c4;
     let quad = group.x * 16u + lane;
     let a = own(quad, quads);
     let b = own(quad + 8u, quads);
@@ -274,8 +258,8 @@ fn backward_weight(@builtin(workgroup_id) group: vec3u, @builtin(local_invocatio
         let at1 = after(at);
         let at2 = after(at1);
         let at3 = after(at2);
-        let y = vec4i(vec4u(at.y, at1.y, at2.y, at3.y) * p.stride);
-        let x = vec4i(vec4u(at.z, at1.z, at2.z, at3.z) * p.stride);
+        let y = vec4i(vec4u(at.y, at1.y, at2.y, at3.y) * stride());
+        let x = vec4i(vec4u(at.z, at1.z, at2.z, at3.z) * stride());
         let from_at = index(vec4u(at.x, at1.x, at2.x, at3.x), y, x);
         // Pixels past the chunk's end count for nothing: they are moved out of the image.
         let counted = y + select(vec4i(0), vec4i(-0x10000000), row + STEPS >= vec4u(end));

@@ -10,22 +10,6 @@
 //   The host appends `alias stored = f32;` or f16: what src, packed, dst and dout hold. Sums and partial are f32.
 //   Needs subgroups (wgpu: Features::SUBGROUP), of any size.
 
-struct Params {
-    batch: u32,
-    rows_h: u32, rows_w: u32,                // rows are the pixels (image, j, i) of a grid
-    src_h: u32, src_w: u32, src_c4: u32,     // what is gathered; channels in fours
-    dst_h: u32, dst_w: u32, dst_c4: u32,     // what is written; for backward_weight, the channels of dout
-    stride: u32, off_y: i32, off_x: i32,     // tap t of row j reads source row j · stride + off ± t
-    taps_y: u32, taps_x: u32,                // the kernel's rows and columns that take part:
-    first_y: u32, first_x: u32, step: u32,   // first, first + step, ...
-    kernel: u32,
-    dst_stride: u32, dst_y: u32, dst_x: u32, // row j is written to destination row j · dst_stride + dst_y
-    chunk: u32,                              // pixels that a workgroup of backward_weight adds up
-    out_channels: u32, in_channels: u32, groups: u32, // as PyTorch's weight has them: in_channels of one group
-    in_pitch: u32, out_pitch: u32,           // channels of inp and out as they are stored
-}
-var<immediate> p: Params;
-
 override ACCUMULATE: bool = false;
 
 @group(0) @binding(0) var<storage, read> src: array<vec4<stored>>;
@@ -53,14 +37,14 @@ fn gathered(group: vec3u, thread: u32, direction: i32) {
     let own = place_in(group.xy, thread);
     let row = min(own.m + own.lane + vec2u(0u, 4u), vec2u(p.batch * p.rows_h * p.rows_w - 1u));
     let image = row / (p.rows_h * p.rows_w);
-    let y = vec2i(row / p.rows_w % p.rows_h * p.stride) + p.off_y;
-    let x = vec2i(row % p.rows_w * p.stride) + p.off_x;
+    let y = vec2i(row / p.rows_w % p.rows_h * stride()) + off_y();
+    let x = vec2i(row % p.rows_w * stride()) + off_x();
     let col = min(own.n / 4u + vec2u(0u, 4u), vec2u(p.dst_c4 - 1u));
     var sums = Sums();
-    for (var ty = 0u; ty < p.taps_y; ty++) {
-        for (var tx = 0u; tx < p.taps_x; tx++) {
+    for (var ty = 0u; ty < taps_y(); ty++) {
+        for (var tx = 0u; tx < taps_x(); tx++) {
             let s = source(image, y + direction * i32(ty), x + direction * i32(tx), true);
-            let tap = (p.first_y + ty * p.step) * p.kernel + p.first_x + tx * p.step;
+            let tap = (first_y() + ty * tap_step()) * kernel() + first_x() + tx * tap_step();
             var w = tap * p.src_c4 * 4u * p.dst_c4 + col;
             for (var c4 = 0u; c4 < p.src_c4; c4++) {
                 let low = of_quad(load(s.at.x + c4, s.inside.x));
@@ -110,18 +94,18 @@ fn backward_weight(@builtin(workgroup_id) group: vec3u, @builtin(local_invocatio
     let pixels = p.batch * p.rows_h * p.rows_w;
     let end = min((group.z + 1u) * p.chunk, pixels);
     let own = place_in(group.yx, thread);
-    let quads = p.kernel * p.kernel * p.src_c4;
+    let quads = kernel() * kernel() * p.src_c4;
     let row = min(own.m / 4u + vec2u(0u, 1u), vec2u(quads - 1u));
     let c4 = row % p.src_c4;
-    let off_y = vec2i(row / p.src_c4 / p.kernel) + p.off_y;
-    let off_x = vec2i(row / p.src_c4 % p.kernel) + p.off_x;
+    let off_y = vec2i(row / p.src_c4 / kernel()) + off_y();
+    let off_x = vec2i(row / p.src_c4 % kernel()) + off_x();
     let col = min(own.n / 4u + vec2u(0u, 4u), vec2u(p.dst_c4 - 1u));
 
     let start = group.z * p.chunk + own.lane;
     var at = vec3u(start / (p.rows_h * p.rows_w), start / p.rows_w % p.rows_h, start % p.rows_w);
     var sums = Sums();
     for (var k = group.z * p.chunk; k < end; k += 4u) {
-        let s = source(vec2u(at.x), i32(at.y * p.stride) + off_y, i32(at.z * p.stride) + off_x, k + own.lane < end);
+        let s = source(vec2u(at.x), i32(at.y * stride()) + off_y, i32(at.z * stride()) + off_x, k + own.lane < end);
         let low = transpose(of_quad(load(s.at.x + c4.x, s.inside.x)));
         let high = transpose(of_quad(load(s.at.y + c4.y, s.inside.y)));
         let i = min(k + STEPS, vec4u(pixels - 1u)) * p.dst_c4;

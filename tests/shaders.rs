@@ -4,9 +4,13 @@
 #[path = "common/variants.rs"]
 mod variants;
 
+#[path = "shaders/declared.rs"]
+mod declared;
+
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use declared::defined_twice;
 use naga::back::{glsl, hlsl, msl, spv};
 use naga::proc::BoundsCheckPolicies;
 use naga::{AddressSpace, ShaderStage, TypeInner};
@@ -19,8 +23,7 @@ use variants::{ShaderVariant, for_each_variant, overrides, tails};
 const STORAGE_BUFFERS: usize = 8;
 const INVOCATIONS: u32 = 256;
 const WORKGROUP_BYTES: u32 = 16_384;
-/// What Vulkan guarantees for push constants.
-const IMMEDIATE_BYTES: u32 = 128;
+const IMMEDIATE_BYTES: u32 = 64;
 
 #[test]
 fn every_variant_is_written_as_spirv() {
@@ -48,6 +51,7 @@ fn every_variant_is_written_as_msl() {
         let (text, translation) =
             msl::write_string(module, info, &options, &pipeline).unwrap_or_else(|e| panic!("{title}: {e}"));
         assert!(text.contains("kernel void"), "{title}: no kernel in the MSL");
+        assert_eq!(defined_twice(&text), [""; 0], "{title}: the MSL has definitions twice");
         assert!(translation.entry_point_names.iter().all(Result::is_ok), "{title}: {translation:?}");
     });
 }
@@ -70,6 +74,7 @@ fn every_variant_is_written_as_hlsl() {
             .write(module, info, None)
             .unwrap_or_else(|e| panic!("{title}: {e}"));
         assert!(text.contains("numthreads"), "{title}: no entry point in the HLSL");
+        assert_eq!(defined_twice(&text), [""; 0], "{title}: the HLSL has definitions twice");
         assert!(reflection.entry_point_names.iter().all(Result::is_ok), "{title}: an entry point was left out");
     });
 }
@@ -98,6 +103,7 @@ fn every_variant_is_written_as_glsl() {
             .and_then(|mut writer| writer.write())
             .unwrap_or_else(|e| panic!("{title}: {e}"));
         assert!(text.contains("void main()"), "{title}: no main in the GLSL");
+        assert_eq!(defined_twice(&text), [""; 0], "{title}: the GLSL has definitions twice");
     });
 }
 

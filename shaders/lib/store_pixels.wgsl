@@ -11,8 +11,8 @@ fn store(quad: mat4x4f, row: u32, col: u32) {
 fn store_row(sum: vec4f, row: u32, col: u32) {
     if row >= p.batch * p.rows_h * p.rows_w { return; }
     let image = row / (p.rows_h * p.rows_w);
-    let y = row / p.rows_w % p.rows_h * p.dst_stride + p.dst_y;
-    let x = row % p.rows_w * p.dst_stride + p.dst_x;
+    let y = row / p.rows_w % p.rows_h * tap_step() + dst_y();
+    let x = row % p.rows_w * tap_step() + dst_x();
     let i = ((image * p.dst_h + y) * p.dst_w + x) * p.dst_c4 + col;
     var before = vec4f();
     if ACCUMULATE { before = vec4f(dst[i]); }
@@ -21,7 +21,7 @@ fn store_row(sum: vec4f, row: u32, col: u32) {
 
 fn store_partial(quad: mat4x4f, start: u32, row: u32, col: u32) {
     // Rows come in fours, as the channels do.
-    if col >= p.dst_c4 || row >= p.kernel * p.kernel * p.src_c4 * 4u { return; }
+    if col >= p.dst_c4 || row >= kernel() * kernel() * p.src_c4 * 4u { return; }
     let i = (start + row) * p.dst_c4 + col;
     partial[i] = quad[0];
     partial[i + p.dst_c4] = quad[1];

@@ -16,8 +16,8 @@ const WANTED: wgpu::Features = wgpu::Features::IMMEDIATES
     .union(wgpu::Features::SHADER_INT64)
     .union(wgpu::Features::PIPELINE_CACHE);
 
-/// Bytes of immediates (shapes and scalars of a step) that our kernels may use: what Vulkan guarantees.
-const IMMEDIATE_BYTES: u32 = 128;
+/// Bytes of immediates (shapes and scalars of a step) that our kernels may use: WebGPU's usual limit.
+const IMMEDIATE_BYTES: u32 = 64;
 
 /// An adapter of this machine, as `tpgm devices` lists it.
 #[derive(Debug)]

@@ -25,30 +25,37 @@ const CHUNK: usize = 512;
 /// Pixels that the kernels for the weight's gradient take at a time.
 const STEP: usize = 16;
 
+/// What the vector kernels are told: `Params` of `shaders/lib/pixels.wgsl`.
 #[repr(C)]
-#[derive(Clone, Copy, Default, bytemuck::Pod, bytemuck::Zeroable)]
+#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
 struct Params {
     batch: u32,
-    rows_h: u32,
-    rows_w: u32,
-    src_h: u32,
-    src_w: u32,
+    rows: [u32; 2],
+    src: [u32; 2],
     src_c4: u32,
-    dst_h: u32,
-    dst_w: u32,
+    dst: [u32; 2],
     dst_c4: u32,
+    /// Of the kernel, those that take part: how many, and the first.
+    taps: [u8; 2],
+    first: [u8; 2],
+    kernel: u8,
+    stride: u8,
+    step: u16,
+    off: [i16; 2],
+    into: [u16; 2],
+    chunk: u32,
+}
+
+/// What the other kernels are told: `Shape` of `shaders/conv2d.wgsl`.
+#[repr(C)]
+#[derive(Clone, Copy, Default, bytemuck::Pod, bytemuck::Zeroable)]
+struct Shape {
+    batch: u32,
+    rows: [u32; 2],
+    src: [u32; 2],
     stride: u32,
-    off_y: i32,
-    off_x: i32,
-    taps_y: u32,
-    taps_x: u32,
-    first_y: u32,
-    first_x: u32,
-    step: u32,
+    off: [i32; 2],
     kernel: u32,
-    dst_stride: u32,
-    dst_y: u32,
-    dst_x: u32,
     chunk: u32,
     out_channels: u32,
     in_channels: u32,
@@ -109,33 +116,45 @@ impl Layout {
         self.dims.kernel * self.dims.kernel * self.in_pitch * self.out_pitch
     }
 
-    /// What all kernels need; rows are out's pixels and inp is gathered, as in the forward pass.
+    /// What the vector kernels need; rows are out's pixels and inp is gathered, as in the forward pass.
     fn params(self) -> Params {
-        let Dims { batch, height, width, in_channels, out_channels, kernel, stride, padding, groups } = self.dims;
+        let Dims { batch, height, width, kernel, stride, padding, .. } = self.dims;
+        let rows = [self.dims.out_height() as u32, self.dims.out_width() as u32];
+        let (kernel, padding) = (small(kernel), -i16::from(small(padding)));
         Params {
             batch: batch as u32,
-            rows_h: self.dims.out_height() as u32,
-            rows_w: self.dims.out_width() as u32,
-            src_h: height as u32,
-            src_w: width as u32,
+            rows,
+            src: [height as u32, width as u32],
             src_c4: (self.in_pitch / 4) as u32,
-            dst_h: self.dims.out_height() as u32,
-            dst_w: self.dims.out_width() as u32,
+            dst: rows,
             dst_c4: (self.out_pitch / 4) as u32,
-            stride: stride as u32,
-            off_y: -(padding as i32),
-            off_x: -(padding as i32),
-            taps_y: kernel as u32,
-            taps_x: kernel as u32,
+            taps: [kernel; 2],
+            first: [0; 2],
+            kernel,
+            stride: small(stride),
             step: 1,
+            off: [padding; 2],
+            into: [0; 2],
+            chunk: 0,
+        }
+    }
+
+    /// What the others need.
+    fn shape(self) -> Shape {
+        let Dims { batch, height, width, in_channels, out_channels, kernel, stride, padding, groups } = self.dims;
+        Shape {
+            batch: batch as u32,
+            rows: [self.dims.out_height() as u32, self.dims.out_width() as u32],
+            src: [height as u32, width as u32],
+            stride: stride as u32,
+            off: [-(padding as i32); 2],
             kernel: kernel as u32,
-            dst_stride: 1,
+            chunk: 0,
             out_channels: out_channels as u32,
             in_channels: (in_channels / groups) as u32,
             groups: groups as u32,
             in_pitch: self.in_pitch as u32,
             out_pitch: self.out_pitch as u32,
-            ..Params::default()
         }
     }
 
@@ -144,6 +163,12 @@ impl Layout {
         let dims = Dims { in_channels: self.in_pitch, out_channels: self.out_pitch, ..self.dims };
         Product::Conv2d { pass, dims, element: self.element }
     }
+}
+
+/// A kernel's side, stride or padding, as the shaders take it.
+#[track_caller]
+fn small(n: usize) -> u8 {
+    u8::try_from(n).unwrap_or_else(|_| panic!("conv2d: kernel, stride and padding are below 256, not {n}"))
 }
 
 /// A kernel of `conv2d.wgsl`, whose tiles have this side.
@@ -190,7 +215,7 @@ fn pack(r: &mut Recorder, weight: &View, layout: Layout, transposed: bool) -> Re
     let (across, down) =
         if transposed { (layout.in_pitch / 4, layout.out_pitch) } else { (layout.in_pitch, layout.out_pitch / 4) };
     let grid = [across.div_ceil(lanes) as u32, down as u32, 1];
-    r.push(&kernel, &[("weight", weight), ("packed_weight", &packed)], &layout.params(), grid);
+    r.push(&kernel, &[("weight", weight), ("packed_weight", &packed)], &layout.shape(), grid);
     Ok(packed)
 }
 
@@ -217,10 +242,10 @@ fn gather(
     } else {
         kernel(r, entry, &constants, tile, src.element)?
     };
-    let pixels = (params.batch * params.rows_h * params.rows_w) as usize;
+    let pixels = (params.batch * params.rows[0] * params.rows[1]) as usize;
     let grid = [channels.div_ceil(cols) as u32, pixels.div_ceil(rows) as u32, 1];
     r.push(&kernel, &[("dst", dst), ("src", src), ("packed", packed)], params, grid);
-    let taps = (params.taps_y * params.taps_x * params.src_c4 * 4) as usize;
+    let taps = params.taps.map(usize::from).iter().product::<usize>() * params.src_c4 as usize * 4;
     r.work(2 * (pixels * taps * channels) as u64);
     Ok(())
 }
@@ -247,7 +272,7 @@ fn forward_part(r: &mut Recorder, out: &View, inp: &View, weight: &View, dims: D
     }
     let kernel = kernel(r, "forward_any", &[], Tile::Tiled, layout.element)?;
     let views = [("out", out), ("inp", inp), ("filters", weight)];
-    r.push(&kernel, &views, &layout.params(), fold(out.len.div_ceil(WG)));
+    r.push(&kernel, &views, &layout.shape(), fold(out.len.div_ceil(WG)));
     Ok(())
 }
 
@@ -286,7 +311,7 @@ fn backward_input_part(
         let constants = [("ACCUMULATE", f64::from(u8::from(accumulate)))];
         let kernel = kernel(r, "backward_input_any", &constants, Tile::Tiled, layout.element)?;
         let views = [("dinp", dinp), ("dout", dout), ("filters", weight)];
-        r.push(&kernel, &views, &layout.params(), fold(dinp.len.div_ceil(WG)));
+        r.push(&kernel, &views, &layout.shape(), fold(dinp.len.div_ceil(WG)));
         return Ok(());
     }
     let packed = pack(r, weight, layout, true)?;
@@ -295,12 +320,8 @@ fn backward_input_part(
     let class = |rest: usize, size: usize| {
         let first = (rest + padding) % stride;
         let taps = kernel.saturating_sub(first).div_ceil(stride);
-        (
-            size.saturating_sub(rest).div_ceil(stride) as u32,
-            first as u32,
-            taps as u32,
-            ((rest + padding) / stride) as i32,
-        )
+        let off = i16::try_from((rest + padding) / stride).expect("a padding is below 256");
+        (size.saturating_sub(rest).div_ceil(stride) as u32, small(first), small(taps), off)
     };
     for (rest_y, rest_x) in (0..stride).flat_map(|y| (0..stride).map(move |x| (y, x))) {
         let (rows_h, first_y, taps_y, off_y) = class(rest_y, height);
@@ -309,25 +330,17 @@ fn backward_input_part(
             continue;
         }
         let params = Params {
-            rows_h,
-            rows_w,
-            src_h: dims.out_height() as u32,
-            src_w: dims.out_width() as u32,
+            rows: [rows_h, rows_w],
+            src: [dims.out_height() as u32, dims.out_width() as u32],
             src_c4: (layout.out_pitch / 4) as u32,
-            dst_h: height as u32,
-            dst_w: width as u32,
+            dst: [height as u32, width as u32],
             dst_c4: (layout.in_pitch / 4) as u32,
+            taps: [taps_y, taps_x],
+            first: [first_y, first_x],
             stride: 1,
-            off_y,
-            off_x,
-            taps_y,
-            taps_x,
-            first_y,
-            first_x,
-            step: stride as u32,
-            dst_stride: stride as u32,
-            dst_y: rest_y as u32,
-            dst_x: rest_x as u32,
+            step: stride as u16,
+            off: [off_y, off_x],
+            into: [rest_y as u16, rest_x as u16],
             ..layout.params()
         };
         gather(r, layout.product(Pass::BackwardInput), "backward_input", dinp, dout, &packed, &params, accumulate)?;
@@ -354,7 +367,7 @@ fn backward_weight_part(r: &mut Recorder, dweight: &View, dout: &View, inp: &Vie
         let chunks = pixels.div_ceil(CHUNK);
         let [partial] = r.scratch("conv2d::backward_weight", chunks * dweight.len);
         let kernel = kernel(r, "backward_weight_any", &[], Tile::Tiled, layout.element)?;
-        let params = Params { chunk: CHUNK as u32, ..layout.params() };
+        let params = Shape { chunk: CHUNK as u32, ..layout.shape() };
         let views = [("dweight", &partial), ("gradient", dout), ("inp", inp)];
         r.push(&kernel, &views, &params, [dweight.len.div_ceil(WG) as u32, chunks as u32, 1]);
         return column_sum::add_rows(r, dweight, &partial, chunks, dweight.len);
@@ -383,7 +396,7 @@ fn backward_weight_part(r: &mut Recorder, dweight: &View, dout: &View, inp: &Vie
 
     let lanes = r.reduce_lanes();
     let kernel = self::kernel(r, "unpack", &[("WG", lanes as f64)], Tile::Tiled, layout.element)?;
-    let params = Params { batch: chunks as u32, ..layout.params() };
+    let params = Shape { batch: chunks as u32, ..layout.shape() };
     let grid = [dims.in_channels.div_ceil(lanes) as u32, (layout.out_pitch / 4) as u32, 1];
     r.push(&kernel, &[("dweight", dweight), ("chunks_of_dweight", &partial)], &params, grid);
     Ok(())
@@ -393,13 +406,12 @@ fn backward_weight_part(r: &mut Recorder, dweight: &View, dout: &View, inp: &Vie
 /// length says whether its pitch is `channels` or that padded with zeros to a multiple of 4.
 pub fn to_nhwc(r: &mut Recorder, out: &View, inp: &View, batch: usize, channels: usize, pixels: usize) -> Result<()> {
     check("conv2d::to_nhwc", "inp", inp, batch * channels * pixels);
-    let params = Params {
+    let params = Shape {
         batch: batch as u32,
-        src_h: pixels as u32,
-        src_w: 1,
+        src: [pixels as u32, 1],
         in_channels: channels as u32,
         out_pitch: pitch("conv2d::to_nhwc", "out", out, batch * pixels, channels) as u32,
-        ..Params::default()
+        ..Shape::default()
     };
     let kernel = kernel(r, "to_nhwc", &[], Tile::Tiled, out.element)?;
     r.push(&kernel, &[("out", out), ("images", inp)], &params, fold((batch * pixels).div_ceil(WG)));

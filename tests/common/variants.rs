@@ -1,6 +1,8 @@
 //! Every variant of every shader that the host can ask for: the one list that the shader tests and `tools/dump_shaders.rs` read.
 #![allow(dead_code, unreachable_pub)] // each of them uses a part
 
+use std::collections::BTreeMap;
+
 use naga::back::{PipelineConstants, pipeline_constants::process_overrides};
 use naga::valid::ModuleInfo;
 use naga::{Module, ShaderStage};
@@ -65,7 +67,8 @@ pub fn for_each_variant_of(
             assert!(!module.entry_points.is_empty(), "{} has no entry point", shader.name);
             for point in module.entry_points.iter().filter(|point| wanted(shader, &point.name)) {
                 for constants in combinations(shader) {
-                    let title = format!("{}::{} {constants:?} {}", shader.name, point.name, tail.replace('\n', " "));
+                    let values: BTreeMap<_, _> = constants.iter().collect();
+                    let title = format!("{}::{} {values:?} {}", shader.name, point.name, tail.replace('\n', " "));
                     let stage = Some((ShaderStage::Compute, point.name.as_str()));
                     let (module, info) =
                         process_overrides(&module, &info, stage, &constants).unwrap_or_else(|e| panic!("{title}: {e}"));

@@ -1,0 +1,1 @@
+"""What `tools/compile-everywhere` is made of."""
