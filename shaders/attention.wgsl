@@ -22,7 +22,9 @@
 // of the result per chunk. What a thread holds does not depend on HD but for the results, so nothing spills: one query per
 // lane, with its whole head in registers, spilled on every GPU from HD = 64 on.
 
-struct Params { tokens: u32, heads: u32, scale: f32 }
+// quads: of a head, HD4. As a number that compilers do not know it keeps them from unrolling loops over products: Intel's then
+// has too many loads on their way, and spills.
+struct Params { tokens: u32, heads: u32, scale: f32, quads: u32 }
 var<immediate> p: Params;
 
 const THREADS = 128u;
@@ -30,11 +32,11 @@ const ROWS = 32u;
 const COLS = 64u;
 const HD4 = (HD + 3u) / 4u;
 const STEPS = vec4u(0u, 1u, 2u, 3u);
-// How many times 64 columns of the head a workgroup computes. More would not fit into the registers of Intel's GPUs.
+// How many times 64 columns of the head a workgroup computes, which for keys is once: more would not fit into the registers
+// of Intel's GPUs.
 const CHUNKS = (HD + 63u) / 64u;
 const FORWARD_CHUNKS = min(CHUNKS, 4u);
 const QUERY_CHUNKS = min(CHUNKS, 2u);
-const KEY_CHUNKS = 1u;
 
 // A product's operands, 32 of the head's columns at a time: [32, 8 quads of rows], then [32, 16 quads of columns]. In the
 // same place afterwards: the weights [64 columns, 8 quads of rows], then what they weigh, [32, 16 quads of the head].
@@ -48,12 +50,12 @@ const VALUES = 512u;
 @group(0) @binding(1) var<storage, read_write> out: array<word>;
 @group(0) @binding(2) var<storage, read_write> lse: array<f32>;
 
-// What a thread works on: image, head, the first row of its workgroup, its quads of rows and of columns; the first quad of the
-// head that its workgroup computes, and how many times 16 of them: a literal, so what it rules out folds away.
-struct Place { b: u32, h: u32, row: u32, y: u32, x: u32, first: u32, chunks: u32 }
+// What a thread works on: image, head, the first row of its workgroup, its quads of rows and of columns, and the first quad
+// of the head that its workgroup computes.
+struct Place { b: u32, h: u32, row: u32, y: u32, x: u32, first: u32 }
 
 fn place_of(group: vec3u, thread: u32, chunks: u32) -> Place {
-    return Place(group.y / p.heads, group.y % p.heads, group.x * ROWS, thread / 16u, thread % 16u, group.z * chunks * 16u, chunks);
+    return Place(group.y / p.heads, group.y % p.heads, group.x * ROWS, thread / 16u, thread % 16u, group.z * chunks * 16u);
 }
 
 // First element of token `t` in a tensor of `parts` · H·HD columns, at the head of part `part`.
@@ -93,14 +95,16 @@ fn outer(rows: vec4f, cols: vec4f) -> mat4x4f {
     return mat4x4f(cols * rows.x, cols * rows.y, cols * rows.z, cols * rows.w);
 }
 
-// Adds the product over the 32 staged columns of the head. Column r of a matrix is a row, its vector four columns.
-fn multiply(before: mat4x4f, at: Place) -> mat4x4f {
+// Adds the product over the staged quads of the head. Column r of a matrix is a row, its vector four columns.
+fn multiply(before: mat4x4f, at: Place, quads: u32) -> mat4x4f {
     var s = before;
-    for (var i = 0u; i < 16u; i++) {
-        let r = ROW_TILE + 16u * i + (at.y ^ (i / 2u));
-        let c = COL_TILE + 32u * i + (at.x ^ (i / 2u));
+    for (var i = 0u; i < quads; i++) {
+        let r = ROW_TILE + 32u * i + (at.y ^ i);
+        let c = COL_TILE + 64u * i + (at.x ^ i);
         s += outer(tile[r], tile[c]);
         s += outer(tile[r + 8u], tile[c + 16u]);
+        s += outer(tile[r + 16u], tile[c + 32u]);
+        s += outer(tile[r + 24u], tile[c + 48u]);
     }
     return s;
 }
@@ -110,7 +114,7 @@ fn multiply(before: mat4x4f, at: Place) -> mat4x4f {
 fn scores(at: Place, row_part: u32, col_part: u32, col: u32, thread: u32) -> mat4x4f {
     var s = mat4x4f();
     let i = thread % 8u;
-    for (var d = 0u; d < HD4; d += 8u) {
+    for (var d = 0u; d < p.quads; d += 8u) {
         workgroupBarrier(); // what was in the tile has been read by everyone
         for (var u = thread; u < 192u; u += THREADS) {
             let is_row = u >= THREADS;
@@ -119,7 +123,7 @@ fn scores(at: Place, row_part: u32, col_part: u32, col: u32, thread: u32) -> mat
             stage(select(COL_TILE, ROW_TILE, is_row), select(16u, 8u, is_row), quad, i, block);
         }
         workgroupBarrier();
-        s = multiply(s, at);
+        s = multiply(s, at, min(8u, p.quads - d));
     }
     return s;
 }
@@ -144,11 +148,12 @@ fn put_weights(at: Place, weights: mat4x4f) {
 // Results: column r of a matrix is a row, its vector four columns of the head; a matrix for each chunk of 64.
 struct Sums { a: mat4x4f, b: mat4x4f, c: mat4x4f, d: mat4x4f }
 
-// Adds half of the weights times the staged values: columns from 32·half on.
-fn weigh(before: mat4x4f, at: Place, half: u32) -> mat4x4f {
+// Adds the weights of 32 columns, from `first` of the workgroup's 64 on, times the staged values. `columns` are left.
+fn weigh(before: mat4x4f, at: Place, first: u32, columns: u32) -> mat4x4f {
     var sum = before;
-    for (var i = 0u; i < 8u; i++) {
-        let w = 256u * half + 32u * i + (at.y ^ i);
+    let quads = min(8u, (columns + 3u) / 4u);
+    for (var i = 0u; i < quads; i++) {
+        let w = 8u * first + 32u * i + (at.y ^ i);
         let v = VALUES + 64u * i + at.x;
         sum += outer(tile[w], tile[v]);
         sum += outer(tile[w + 8u], tile[v + 16u]);
@@ -158,26 +163,29 @@ fn weigh(before: mat4x4f, at: Place, half: u32) -> mat4x4f {
     return sum;
 }
 
-fn weigh_qkv(before: mat4x4f, at: Place, part: u32, col: u32, chunk: u32, half: u32, thread: u32) -> mat4x4f {
-    workgroupBarrier(); // the weights are there, the last values have been read
-    for (var u = 0u; u < 4u; u++) {
-        let token = last(col + half * 32u + thread / 16u + u * 8u);
-        let i = at.first + chunk * 16u + thread % 16u;
-        tile[VALUES + thread + u * THREADS] = load_qkv(head_start(at, token, 3u, part), i);
+// Adds the weights times 64 columns of the head, the `chunk`th, of `part` of the 64 tokens from `col` on.
+fn add_chunk(before: mat4x4f, at: Place, part: u32, col: u32, chunk: u32, thread: u32) -> mat4x4f {
+    var sum = before;
+    let columns = min(COLS, p.tokens - col);
+    for (var first = 0u; first < columns; first += 32u) {
+        workgroupBarrier(); // the weights are there, the last values have been read
+        for (var u = 0u; u < 4u; u++) {
+            let token = last(col + first + at.y + u * 8u);
+            tile[VALUES + thread + u * THREADS] = load_qkv(head_start(at, token, 3u, part), at.first + chunk * 16u + at.x);
+        }
+        workgroupBarrier();
+        sum = weigh(sum, at, first, columns - first);
     }
-    workgroupBarrier();
-    return weigh(before, at, half);
+    return sum;
 }
 
-// Adds the weights times `part` of the 64 tokens from `col` on.
-fn add_qkv(before: Sums, at: Place, part: u32, col: u32, thread: u32) -> Sums {
+// The same of all chunks. `chunks` is a literal, so what it rules out folds away.
+fn add_chunks(before: Sums, at: Place, chunks: u32, part: u32, col: u32, thread: u32) -> Sums {
     var sums = before;
-    for (var half = 0u; half < 2u; half++) {
-        sums.a = weigh_qkv(sums.a, at, part, col, 0u, half, thread);
-        if at.chunks > 1u { sums.b = weigh_qkv(sums.b, at, part, col, 1u, half, thread); }
-        if at.chunks > 2u { sums.c = weigh_qkv(sums.c, at, part, col, 2u, half, thread); }
-        if at.chunks > 3u { sums.d = weigh_qkv(sums.d, at, part, col, 3u, half, thread); }
-    }
+    sums.a = add_chunk(sums.a, at, part, col, 0u, thread);
+    if chunks > 1u { sums.b = add_chunk(sums.b, at, part, col, 1u, thread); }
+    if chunks > 2u { sums.c = add_chunk(sums.c, at, part, col, 2u, thread); }
+    if chunks > 3u { sums.d = add_chunk(sums.d, at, part, col, 3u, thread); }
     return sums;
 }
 
@@ -231,10 +239,10 @@ fn forward(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index)
         total = total * shrink + row_sum(s);
         put_weights(at, s);
         sums.a = times(sums.a, shrink);
-        if at.chunks > 1u { sums.b = times(sums.b, shrink); }
-        if at.chunks > 2u { sums.c = times(sums.c, shrink); }
-        if at.chunks > 3u { sums.d = times(sums.d, shrink); }
-        sums = add_qkv(sums, at, 2u, col, thread);
+        if FORWARD_CHUNKS > 1u { sums.b = times(sums.b, shrink); }
+        if FORWARD_CHUNKS > 2u { sums.c = times(sums.c, shrink); }
+        if FORWARD_CHUNKS > 3u { sums.d = times(sums.d, shrink); }
+        sums = add_chunks(sums, at, FORWARD_CHUNKS, 2u, col, thread);
     }
     workgroupBarrier();
     tile[thread] = total;
@@ -243,9 +251,9 @@ fn forward(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index)
     for (var i = 0u; i < 16u; i++) { total += tile[at.y * 16u + i]; }
     let share = 1.0 / total;
     store_rows_out(at, 0u, times(sums.a, share));
-    if at.chunks > 1u { store_rows_out(at, 1u, times(sums.b, share)); }
-    if at.chunks > 2u { store_rows_out(at, 2u, times(sums.c, share)); }
-    if at.chunks > 3u { store_rows_out(at, 3u, times(sums.d, share)); }
+    if FORWARD_CHUNKS > 1u { store_rows_out(at, 1u, times(sums.b, share)); }
+    if FORWARD_CHUNKS > 2u { store_rows_out(at, 2u, times(sums.c, share)); }
+    if FORWARD_CHUNKS > 3u { store_rows_out(at, 3u, times(sums.d, share)); }
     if group.z == 0u && at.x < 4u && at.row + at.y * 4u + at.x < p.tokens {
         lse[stat(at, at.row + at.y * 4u + at.x)] = (peak + log(total))[at.x];
     }
@@ -282,7 +290,7 @@ fn gradients(at: Place, keys: bool, col: u32, thread: u32) -> mat4x4f {
     var s = mat4x4f();
     let quad = thread / 8u;
     let i = thread % 8u;
-    for (var d = 0u; d < HD4; d += 8u) {
+    for (var d = 0u; d < p.quads; d += 8u) {
         workgroupBarrier(); // as in scores
         if keys {
             stage(COL_TILE, 16u, quad, i, block_dout(at, col + quad * 4u, d + i));
@@ -292,7 +300,7 @@ fn gradients(at: Place, keys: bool, col: u32, thread: u32) -> mat4x4f {
             if thread < 64u { stage(ROW_TILE, 8u, quad, i, block_dout(at, at.row + quad * 4u, d + i)); }
         }
         workgroupBarrier();
-        s = multiply(s, at);
+        s = multiply(s, at, min(8u, p.quads - d));
     }
     return s;
 }
@@ -315,13 +323,6 @@ fn store_rows_dqkv(at: Place, part: u32, chunk: u32, x: mat4x4f) {
     store_dqkv(at, part, 1u, chunk, x[1]);
     store_dqkv(at, part, 2u, chunk, x[2]);
     store_dqkv(at, part, 3u, chunk, x[3]);
-}
-
-fn store_all_dqkv(at: Place, part: u32, sums: Sums) {
-    store_rows_dqkv(at, part, 0u, sums.a);
-    if at.chunks > 1u { store_rows_dqkv(at, part, 1u, sums.b); }
-    if at.chunks > 2u { store_rows_dqkv(at, part, 2u, sums.c); }
-    if at.chunks > 3u { store_rows_dqkv(at, part, 3u, sums.d); }
 }
 
 @compute @workgroup_size(THREADS)
@@ -354,9 +355,10 @@ fn backward_query(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation
             exp(s[2] - l.z) * (dp[2] - dots.z), exp(s[3] - l.w) * (dp[3] - dots.w));
         workgroupBarrier(); // the last operands have been read
         put_weights(at, inside(ds * p.scale, col, at));
-        dq = add_qkv(dq, at, 1u, col, thread);
+        dq = add_chunks(dq, at, QUERY_CHUNKS, 1u, col, thread);
     }
-    store_all_dqkv(at, 0u, dq);
+    store_rows_dqkv(at, 0u, 0u, dq.a);
+    if QUERY_CHUNKS > 1u { store_rows_dqkv(at, 0u, 1u, dq.b); }
     if group.z == 0u && at.x < 4u && at.row + at.y * 4u + at.x < p.tokens {
         delta[stat(at, at.row + at.y * 4u + at.x)] = dots[at.x];
     }
@@ -364,26 +366,19 @@ fn backward_query(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation
 
 @group(0) @binding(5) var<storage, read> saved_delta: array<f32>;
 
-fn weigh_dout(before: mat4x4f, at: Place, col: u32, chunk: u32, half: u32, thread: u32) -> mat4x4f {
-    workgroupBarrier(); // as in weigh_qkv
-    for (var u = 0u; u < 4u; u++) {
-        let token = last(col + half * 32u + thread / 16u + u * 8u);
-        let i = at.first + chunk * 16u + thread % 16u;
-        tile[VALUES + thread + u * THREADS] = load_dout(head_start(at, token, 1u, 0u), i);
+fn add_dout(before: mat4x4f, at: Place, col: u32, thread: u32) -> mat4x4f {
+    var sum = before;
+    let columns = min(COLS, p.tokens - col);
+    for (var first = 0u; first < columns; first += 32u) {
+        workgroupBarrier(); // as in add_chunk
+        for (var u = 0u; u < 4u; u++) {
+            let token = last(col + first + at.y + u * 8u);
+            tile[VALUES + thread + u * THREADS] = load_dout(head_start(at, token, 1u, 0u), at.first + at.x);
+        }
+        workgroupBarrier();
+        sum = weigh(sum, at, first, columns - first);
     }
-    workgroupBarrier();
-    return weigh(before, at, half);
-}
-
-fn add_dout(before: Sums, at: Place, col: u32, thread: u32) -> Sums {
-    var sums = before;
-    for (var half = 0u; half < 2u; half++) {
-        sums.a = weigh_dout(sums.a, at, col, 0u, half, thread);
-        if at.chunks > 1u { sums.b = weigh_dout(sums.b, at, col, 1u, half, thread); }
-        if at.chunks > 2u { sums.c = weigh_dout(sums.c, at, col, 2u, half, thread); }
-        if at.chunks > 3u { sums.d = weigh_dout(sums.d, at, col, 3u, half, thread); }
-    }
-    return sums;
+    return sum;
 }
 
 // Four queries' values of a statistic, from `t` on.
@@ -398,9 +393,9 @@ fn four_delta(at: Place, t: u32) -> vec4f {
 
 @compute @workgroup_size(THREADS)
 fn backward_key(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) thread: u32) {
-    let at = place_of(group, thread, KEY_CHUNKS);
-    var dk = Sums();
-    var dv = Sums();
+    let at = place_of(group, thread, 1u);
+    var dk = mat4x4f();
+    var dv = mat4x4f();
     for (var col = 0u; col < p.tokens; col += COLS) {
         var s = scores(at, 1u, 0u, col, thread);
         s = s * p.scale;
@@ -414,8 +409,8 @@ fn backward_key(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_i
         ds = mat4x4f(s[0] * (ds[0] - d), s[1] * (ds[1] - d), s[2] * (ds[2] - d), s[3] * (ds[3] - d));
         workgroupBarrier(); // the last weights have been read
         put_weights(at, ds * p.scale);
-        dk = add_qkv(dk, at, 0u, col, thread);
+        dk = add_chunk(dk, at, 0u, col, 0u, thread);
     }
-    store_all_dqkv(at, 1u, dk);
-    store_all_dqkv(at, 2u, dv);
+    store_rows_dqkv(at, 1u, 0u, dk);
+    store_rows_dqkv(at, 2u, 0u, dv);
 }

@@ -15,7 +15,7 @@
 // loads. A lane's two queries (or keys, x and y) share loads and broadcasts: with one, forward took 1.4 times as long, backward 1.3.
 // Against attention.wgsl on lavapipe, 64 images of 65 tokens, 4 heads of 32: forward 10 times, backward 7 times faster.
 
-struct Params { tokens: u32, heads: u32, scale: f32 }
+struct Params { tokens: u32, heads: u32, scale: f32, quads: u32 } // quads: for attention.wgsl
 var<immediate> p: Params;
 
 alias Head = array<vec4f, HD4>;

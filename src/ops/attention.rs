@@ -33,6 +33,8 @@ struct Params {
     tokens: u32,
     heads: u32,
     scale: f32,
+    /// Quads of a head; `attention_direct.wgsl` does not ask.
+    quads: u32,
 }
 
 impl Dims {
@@ -57,7 +59,7 @@ impl Dims {
 
     fn params(self) -> Params {
         let scale = (1.0 / (self.head_dim as f64).sqrt()) as f32;
-        Params { tokens: self.tokens as u32, heads: self.heads as u32, scale }
+        Params { tokens: self.tokens as u32, heads: self.heads as u32, scale, quads: self.head_dim.div_ceil(4) as u32 }
     }
 }
 
