@@ -105,7 +105,7 @@ fn every_stem_has_a_test_and_every_entry_point_a_case() {
         let fours = tpgm::ops::words::fours(Element::Word, Element::Word, false);
         let formats = format!("alias operand = f32;\nalias result = f32;\n{fours}");
         let tail = match shader.name {
-            "attention" => "const HD = 4u;\nconst HD4 = 1u;\nalias stored = f32;\n",
+            "attention" => &ops::attention::tail(Element::Word, 4),
             "attention_direct" => &format!("const HD4 = 1u;\n{fours}"),
             "conv2d_direct" => &fours,
             "patch_embed" | "attention_pool" | "conv2d_subgroup" => "alias stored = f32;\n",

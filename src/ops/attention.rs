@@ -6,12 +6,13 @@ use std::sync::Arc;
 use crate::error::Result;
 use crate::gpu::buffer::Element;
 use crate::gpu::{Kernel, View, shaders};
-use crate::ops::cast::stored;
 use crate::ops::words::fours;
-use crate::ops::{Recorder, WG, check, rows};
+use crate::ops::{Recorder, check, rows};
 
 /// Queries, or keys, of a workgroup of the direct kernel: two for each of its eight lanes.
 const DIRECT_ROWS: usize = 16;
+/// The same of `attention.wgsl`.
+const ROWS: usize = 32;
 
 /// Shape of self-attention.
 #[derive(Clone, Copy, Debug)]
@@ -62,16 +63,33 @@ impl Dims {
 
 /// The kernel for this adapter and head, and its grid.
 fn kernel(r: &Recorder, entry: &str, element: Element, dims: Dims) -> Result<(Arc<Kernel>, [u32; 3])> {
-    let direct = r.for_cpu && r.gpu.has_wide_subgroups() && dims.head_dim.is_multiple_of(4);
-    let (shader, rows) = if direct { (&shaders::ATTENTION_DIRECT, DIRECT_ROWS) } else { (&shaders::ATTENTION, WG) };
-    let mut tail = format!("const HD4 = {}u;\n", dims.head_dim.div_ceil(4));
-    tail += &if direct {
-        fours(element, element, r.wide_words)
-    } else {
-        stored(element) + &format!("const HD = {}u;\n", dims.head_dim)
+    let heads = (dims.batch * dims.heads) as u32;
+    if r.for_cpu && r.gpu.has_wide_subgroups() && dims.head_dim.is_multiple_of(4) {
+        let tail = format!("const HD4 = {}u;\n", dims.head_dim / 4) + &fours(element, element, r.wide_words);
+        let grid = [dims.tokens.div_ceil(DIRECT_ROWS) as u32, heads, 1];
+        return Ok((r.gpu.kernel(&shaders::ATTENTION_DIRECT, entry, &[], &tail)?, grid));
+    }
+    // As many columns of a head as the shader computes in a workgroup.
+    let columns = match entry {
+        "forward" => 256,
+        "backward_query" => 128,
+        _ => 64,
     };
-    let grid = [dims.tokens.div_ceil(rows) as u32, (dims.batch * dims.heads) as u32, 1];
-    Ok((r.gpu.kernel(shader, entry, &[], &tail)?, grid))
+    let grid = [dims.tokens.div_ceil(ROWS) as u32, heads, dims.head_dim.div_ceil(columns) as u32];
+    Ok((r.gpu.kernel(&shaders::ATTENTION, entry, &[], &tail(element, dims.head_dim))?, grid))
+}
+
+/// What is appended to `attention.wgsl` for tensors of `element` and heads of `head_dim`.
+pub fn tail(element: Element, head_dim: usize) -> String {
+    let scalar = element.scalar();
+    let (width, word, whole, packed) = match head_dim.is_multiple_of(4) {
+        true => (4, format!("vec4<{scalar}>"), "vec4f(x)", "word(x)"),
+        false => (1, scalar.to_string(), "vec4f(f32(x))", "word(x.x)"),
+    };
+    format!(
+        "const HD = {head_dim}u;\nconst WIDTH = {width}u;\nalias word = {word};\n\
+         fn whole(x: word) -> vec4f {{ return {whole}; }}\nfn packed(x: vec4f) -> word {{ return {packed}; }}\n"
+    )
 }
 
 /// `out = softmax(q·kᵀ/√d)·v` per image and head; saves `lse` (`[batch, heads, tokens]`) for backward.

@@ -10,8 +10,8 @@ use tpgm::gpu::buffer::Element;
 use tpgm::gpu::kernel::parse;
 use tpgm::gpu::shaders::{ALL, Epilogue, Shader, by_subgroups};
 use tpgm::gpu::tune::{Cooperative, Tile};
-use tpgm::ops::row_elem;
 use tpgm::ops::words::fours;
+use tpgm::ops::{attention, row_elem};
 
 /// An entry point with all that the host decides about it.
 pub struct ShaderVariant<'a> {
@@ -101,9 +101,11 @@ pub fn tails(shader: &Shader) -> Vec<String> {
 
 /// What the host appends: attention's head width, elements that are vectors or not.
 fn own_tails(shader: &Shader) -> Vec<String> {
-    let head = |width: usize| format!("const HD = {width}u;\nconst HD4 = {}u;\n", width.div_ceil(4));
     match shader.name {
-        "attention" => in_both(&[1, 4, 10, 32, 64, 80, 96, 128].map(head)),
+        "attention" => [1, 4, 10, 32, 64, 80, 96, 128, 130, 256, 300]
+            .into_iter()
+            .flat_map(|width| [Element::Word, Element::Half].map(|element| attention::tail(element, width)))
+            .collect(),
         "attention_direct" => {
             let heads = [4, 32, 64, 128].map(|width| format!("const HD4 = {}u;\n", width / 4));
             heads.iter().flat_map(|head| in_fours(head, &FORMATS[..2], true)).collect()
