@@ -157,6 +157,7 @@ impl Dump {
             "constants": variant.constants.iter().collect::<BTreeMap<_, _>>(),
             "half": variant.half(),
             "wide": variant.wide(),
+            "for_cpu": variant.for_cpu(),
             "subgroups": variant.subgroups(),
             "cooperative": variant.cooperative(),
             "matrices": matrices,

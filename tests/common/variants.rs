@@ -38,6 +38,11 @@ impl ShaderVariant<'_> {
         self.tail.contains("u64")
     }
 
+    /// Whether only CPU adapters run it.
+    pub fn for_cpu(&self) -> bool {
+        self.wide() || self.shader.name.ends_with("_direct")
+    }
+
     /// Whether it needs the matrix units, which naga reaches by way of SPIR-V and MSL alone.
     pub fn cooperative(&self) -> bool {
         self.shader.name.ends_with("_cooperative")

@@ -14,6 +14,11 @@ class Chip:
     shim: str | None  # stem of the library that stands in for the kernel
     variables: dict[str, str]  # what makes driver or library choose this chip
 
+    @property
+    def compiles_all(self) -> bool:
+        """Whether it is among the few that all variants are compiled for."""
+        return self.name in ("vega10", "navi31", "tgl", "bmg", "ampere", "a730")
+
     def environment(self, folder: str) -> dict[str, str]:
         """Environment for a program in the chroot; `folder` is where the shims are there."""
         shim = {"LD_PRELOAD": f"{folder}/lib{self.shim}_noop_drm_shim.so"} if self.shim else {}

@@ -26,8 +26,8 @@ def run_front_ends(folder: Path, shaders: Path, jobs: list[dict]) -> list[str]:
         ("Slang", len(for_slang), _lines("Slang", [sys.executable, HERE / "hlsl_slang.py", folder / "slang"], for_slang)),
     ]:
         print(f"{name}: {count} variants, {len(refused)} refused")
-        titles = {job["id"]: f"{job['shader']}::{job['entry']}" for job in jobs}
-        problems += [f"{name} refuses {titles[id]} ({id}): {error}" for id, error in refused.items()]
+        titles = {job["id"]: job["title"] for job in jobs}
+        problems += [f"{name} refuses {titles[id]}: {error}" for id, error in refused.items()]
     return problems
 
 

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -26,7 +27,7 @@ def arguments() -> argparse.Namespace:
         epilog="Exit code 1: a kernel fails, spills or uses scratch where the table in docs/compilers.md says otherwise.",
     )
     parser.add_argument("folder", type=Path, help="where drivers and compilers are installed; what is there is used again")
-    parser.add_argument("--all", action="store_true", help="every variant; else the hot kernels, those of the table")
+    parser.add_argument("--all", action="store_true", help="every variant, on a few chips; else the hot kernels on all chips")
     parser.add_argument("--chips", help="these alone, with commas between them: " + ",".join(c.name for c in CHIPS))
     parser.add_argument(
         "--only", action="append", default=[], metavar="TEXT", help="kernels whose row or title contains this text"
@@ -45,9 +46,9 @@ def arguments() -> argparse.Namespace:
     return args
 
 
-def chosen_chips(names: str | None) -> list[Chip]:
+def chosen_chips(names: str | None, everything: bool) -> list[Chip]:
     if names is None:
-        return CHIPS
+        return [chip for chip in CHIPS if chip.compiles_all or not everything]
     known = {chip.name: chip for chip in CHIPS}
     unknown = [name for name in names.split(",") if name not in known]
     if unknown:
@@ -55,11 +56,8 @@ def chosen_chips(names: str | None) -> list[Chip]:
     return [known[name] for name in names.split(",")]
 
 
-def dump(args: argparse.Namespace) -> tuple[Path, list[dict]]:
-    """Writes the shaders and returns their folder and index."""
-    shaders = args.folder / "shaders"
-    for old in shaders.glob("*") if shaders.is_dir() else []:
-        old.unlink()
+def dump(args: argparse.Namespace, shaders: Path) -> list[dict]:
+    """Writes the shaders to a folder and returns their index."""
     build = ["cargo", "build", "--quiet", "--release", "--example", "dump_shaders"]
     subprocess.run(build, cwd=REPOSITORY, check=True, env={**os.environ, "CARGO_INCREMENTAL": "1"})
     target = Path(os.environ.get("CARGO_TARGET_DIR", REPOSITORY / "target"))
@@ -68,7 +66,7 @@ def dump(args: argparse.Namespace) -> tuple[Path, list[dict]]:
     command += [argument for text in args.only for argument in ("--only", text)]
     command += ["--wgsl", args.wgsl] if args.wgsl else []
     subprocess.run(command, check=True, stdout=sys.stderr)
-    return shaders, [json.loads(line) for line in (shaders / "index.jsonl").read_text().splitlines()]
+    return [json.loads(line) for line in (shaders / "index.jsonl").read_text().splitlines()]
 
 
 def compile_on(chips: list[Chip], args: argparse.Namespace, shaders: Path, jobs: list[dict]) -> list[Compiled]:
@@ -87,16 +85,20 @@ def compile_on(chips: list[Chip], args: argparse.Namespace, shaders: Path, jobs:
 
 
 def run(args: argparse.Namespace) -> int:
-    chips = chosen_chips(args.chips)
+    """Installs, compiles, shows and compares; the exit code."""
+    chips = chosen_chips(args.chips, args.all)
     args.folder = args.folder.resolve()
     install(args.folder, {chip.root for chip in chips}, front_ends=not args.no_front_ends)
-    shaders, jobs = dump(args)
-    compiled = compile_on(chips, args, shaders, jobs)
+    with tempfile.TemporaryDirectory(prefix="shaders-", dir=args.folder) as temporary:
+        shaders = Path(temporary)
+        jobs = dump(args, shaders)
+        problems = [] if args.no_front_ends else run_front_ends(args.folder, shaders, jobs)
+        jobs = [job for job in jobs if not job["for_cpu"]]
+        compiled = compile_on(chips, args, shaders, jobs)
     if args.text:
         printing.write_texts(args.text, compiled, jobs)
     if args.json:
         printing.write_json(args.json, compiled, jobs)
-    problems = [] if args.no_front_ends else run_front_ends(args.folder, shaders, jobs)
     if len(jobs) <= 4:
         printing.print_kernels(compiled, jobs)
     else:

@@ -48,18 +48,19 @@ def compare(page: Path, compiled: list[Compiled], jobs: list[dict], complete: bo
             for row in job["rows"]:
                 worse = Worst.of([c.figures[job["id"]]]).than(hot.get((row, c.chip.name), Worst()))
                 problems += [f"{row} on {c.chip.name}: {what}" for what in worse]
-        for kernel, figures in _by_kernel(c, [job for job in jobs if not job["rows"]]).items():
+        others = [job for job in jobs if not job["rows"] and c.chip.compiles_all]
+        for kernel, figures in _by_kernel(c, others).items():
             worse = Worst.of(figures).than(everything.get((kernel, c.chip.name), Worst()))
             problems += [f"{kernel}, the worst of {len(figures)} variants, on {c.chip.name}: {what}" for what in worse]
     return problems
 
 
 def write(page: Path, compiled: list[Compiled], jobs: list[dict], everything: bool) -> None:
-    """Writes the table of hot kernels and, if all variants were compiled, that of the others."""
+    """Writes the table of hot kernels or, if all variants were compiled, that of the others."""
     text = page.read_text()
-    hot = [job for job in jobs if job["rows"]]
-    text = _replace(text, HOT, _dated(compiled) + _tables(compiled, lambda of_vendor: printing.rows(of_vendor, hot)))
-    if everything:
+    if not everything:
+        text = _replace(text, HOT, _dated(compiled) + _tables(compiled, lambda of_vendor: printing.rows(of_vendor, jobs)))
+    else:
         rest = [job for job in jobs if not job["rows"]]
         count = f"{len(rest)} variants besides the hot ones; kernels that are not listed neither spill nor fail.\n"
         text = _replace(text, ALL, _dated(compiled) + count + _tables(compiled, lambda of_vendor: worst_rows(of_vendor, rest)))

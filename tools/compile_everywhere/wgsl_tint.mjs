@@ -23,29 +23,33 @@ const device = await adapter.requestDevice({
 
 const modules = new Map();
 
-function moduleOf({ path, subgroups }) {
+// The module and its first error, which is empty if it has none.
+async function moduleOf({ path, subgroups }) {
   if (!modules.has(path)) {
     const text = readFileSync(path, 'utf8');
-    modules.set(path, device.createShaderModule({ code: (subgroups ? 'enable subgroups; ' : '') + text }));
+    device.pushErrorScope('validation');
+    const module = device.createShaderModule({ code: (subgroups ? 'enable subgroups; ' : '') + text });
+    const invalid = await device.popErrorScope();
+    modules.set(path, { module, error: invalid?.message ?? '' });
   }
   return modules.get(path);
 }
 
 async function refusal(job) {
-  device.pushErrorScope('validation');
-  let error = '';
+  const { module, error } = await moduleOf(job);
+  if (error) return error;
   try {
-    const compute = { module: moduleOf(job), entryPoint: job.entry, constants: job.constants };
+    const compute = { module, entryPoint: job.entry, constants: job.constants };
     await device.createComputePipelineAsync({ layout: 'auto', compute });
+    return '';
   } catch (caught) {
-    error = String(caught.message ?? caught);
+    return String(caught.message ?? caught);
   }
-  const invalid = await device.popErrorScope();
-  return (error || invalid?.message || '').split(/\s+/).join(' ').slice(0, 400);
 }
 
 for await (const line of createInterface({ input: process.stdin })) {
   const job = JSON.parse(line);
-  console.log(JSON.stringify({ id: job.id, error: await refusal(job) }));
+  const error = (await refusal(job)).split(/\s+/).join(' ').trim();
+  console.log(JSON.stringify({ id: job.id, error: error.slice(0, 400) }));
 }
 process.exit(0);
