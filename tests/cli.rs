@@ -34,6 +34,9 @@ mod finetune;
 mod half;
 #[path = "cli/methods.rs"]
 mod methods;
+#[cfg(unix)]
+#[path = "cli/peers.rs"]
+mod peers;
 #[path = "cli/predict.rs"]
 mod predict;
 #[path = "cli/project.rs"]
@@ -235,7 +238,10 @@ fn words(line: &str) -> Vec<String> {
 }
 
 fn read(output: Output) -> (Option<i32>, String, String) {
-    (output.status.code(), String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap())
+    let [out, err] = [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap());
+    // Paths as the tests write them.
+    let err = if cfg!(windows) { err.replace('\\', "/") } else { err };
+    (output.status.code(), out, err)
 }
 
 /// Runs `command` to exit code `code` and one error line, the last, that has all of `parts`; nothing on stdout.

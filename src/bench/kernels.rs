@@ -11,6 +11,7 @@ use crate::cpu::conv2d::Dims as Conv;
 use crate::cpu::max_pool::Dims as MaxPool;
 use crate::cpu::patch_embed::Prefix;
 use crate::error::Result;
+use crate::gpu::buffer::Element;
 use crate::gpu::{Gpu, Program, View};
 use crate::method::settings::STATE_WORDS;
 use crate::model::config::Activation;
@@ -126,9 +127,14 @@ pub fn add_16m(b: &Bench) -> Result<Figures> {
     submitted(b, residual(b, 1 << 12, 1 << 12)?)
 }
 
-/// A linear layer without a bias: `[m, k]` by `[n, k]`.
-pub fn matmul(b: &Bench, m: usize, k: usize, n: usize) -> Result<Figures> {
-    submitted(b, product(b, Pass::Forward, [m, k, n])?)
+/// A linear layer without a bias, `[m, k]` by `[n, k]`, in the benchmark's precision.
+pub fn matmul(b: &Bench, shape: [usize; 3]) -> Result<Figures> {
+    Ok(submitted(b, layer(b, shape)?)?.in_precision(b.precision))
+}
+
+/// Records what [`matmul`] measures.
+pub fn layer(b: &Bench, shape: [usize; 3]) -> Result<Alone> {
+    product(b, Pass::Forward, shape, b.precision.element())
 }
 
 fn tensor(gpu: &Gpu, len: usize) -> Result<View> {
@@ -168,8 +174,24 @@ enum Pass {
     Weight,
 }
 
-fn product(b: &Bench, pass: Pass, [m, k, n]: [usize; 3]) -> Result<Alone> {
-    let [inp, weight, out] = [tensor(b.gpu, m * k)?, tensor(b.gpu, n * k)?, tensor(b.gpu, m * n)?];
+/// A random tensor of these elements.
+fn tensor_of(gpu: &Gpu, element: Element, len: usize) -> Result<View> {
+    let values = tensor(gpu, len)?;
+    if element == Element::Word {
+        return Ok(values);
+    }
+    let view = gpu.buffer("benchmark", element.words(len))?.holding(element, len);
+    let scratch = gpu.buffer("scratch", 1)?;
+    let mut r = Recorder::new(gpu, &scratch);
+    ops::cast::forward(&mut r, &view, &values)?;
+    run(gpu, &[&r.program])?;
+    Ok(view)
+}
+
+/// A product whose operands and result are of `element`.
+fn product(b: &Bench, pass: Pass, [m, k, n]: [usize; 3], element: Element) -> Result<Alone> {
+    let of = |len| tensor_of(b.gpu, element, len);
+    let [inp, weight, out] = [of(m * k)?, of(n * k)?, of(m * n)?];
     let program = record(b, ops::matmul::scratch_len(m, n, k), |r| match pass {
         Pass::Forward => ops::matmul::forward(r, &out, &inp, &weight, None, m, n, k),
         Pass::Input => ops::matmul::backward_input(r, &inp, &out, &weight, m, n, k),
@@ -180,7 +202,7 @@ fn product(b: &Bench, pass: Pass, [m, k, n]: [usize; 3]) -> Result<Alone> {
 
 /// ViT-Tiny's widest layer.
 fn linear(b: &Bench, pass: Pass) -> Result<Alone> {
-    product(b, pass, [ROWS, DIM, HIDDEN])
+    product(b, pass, [ROWS, DIM, HIDDEN], Element::Word)
 }
 
 /// The MLP's layers with what is fused into them: the activation behind the first, the residual behind the second.

@@ -2,7 +2,7 @@
 //!
 //! [`workloads`] names them all; [`models`] are the very steps and passes of `finetune` and `predict`, [`method`] is TPGM
 //! beside them, [`kernels`] are the shaders alone, [`loading`] the images on their way. [`flops`] counts a model's work,
-//! [`peak`] measures what the adapter can do, [`timer`] says what is timed.
+//! [`peak`] measures what the adapter can do, [`timer`] says what is timed, [`tuning`] what the tuner chooses among.
 
 pub mod flops;
 pub mod kernels;
@@ -11,6 +11,7 @@ pub mod method;
 pub mod models;
 pub mod peak;
 pub mod timer;
+pub mod tuning;
 pub mod workloads;
 
 use std::cell::OnceCell;
@@ -22,7 +23,8 @@ use crate::error::Result;
 use crate::gpu::Gpu;
 use crate::model::Precision;
 use crate::ops::product::Product;
-use crate::train::{Event, tuning};
+use crate::train;
+use crate::train::Event;
 use peak::Peak;
 use timer::{Budget, Times};
 use workloads::Workload;
@@ -38,9 +40,11 @@ pub struct Bench<'a> {
     pub budget: Budget,
     /// Measure the kernels for products that nobody has measured on this adapter, as a run does.
     pub tunes: bool,
-    /// The format of the activations of whole models. Kernels alone are measured in f32.
+    /// The format of the activations of whole models, and of products (`matmul_…`). Kernels alone are measured in f32.
     pub precision: Precision,
     peak: OnceCell<Peak>,
+    /// All candidates are measured, of classes that have a choice already, too.
+    met: Option<tuning::Met>,
 }
 
 /// The work of a repeat, where it can be counted.
@@ -115,7 +119,7 @@ pub struct Row {
 impl<'a> Bench<'a> {
     /// Benchmarks on `gpu`, which `adapter` named.
     pub fn new(gpu: &'a Gpu, adapter: Option<&'a str>, budget: Budget, tunes: bool) -> Bench<'a> {
-        Bench { gpu, adapter, budget, tunes, precision: Precision::F32, peak: OnceCell::new() }
+        Bench { gpu, adapter, budget, tunes, precision: Precision::F32, peak: OnceCell::new(), met: None }
     }
 
     /// With activations of whole models in this format.
@@ -130,10 +134,13 @@ impl<'a> Bench<'a> {
 
     /// Chooses kernels for `products`, before anything that has them is timed.
     pub fn tune(&self, products: &[Product]) -> Result<()> {
+        if let Some(met) = &self.met {
+            return met.measure(self, products);
+        }
         if !self.tunes {
             return Ok(());
         }
-        tuning::tune(self.gpu, products, &mut |event| match event {
+        train::tuning::tune(self.gpu, products, &mut |event| match event {
             Event::Note(text) | Event::Warning(text) => tracing::info!("{text}"),
             _ => {}
         })

@@ -153,6 +153,14 @@ impl Net {
         Ok(learner)
     }
 
+    /// A predictor as `predict` has it, in the benchmark's precision, with the kernels that are fastest for it.
+    pub fn predictor<'g>(&self, b: &Bench<'g>) -> Result<Predictor<'g>> {
+        let (model, values) = self.fresh();
+        let predictor = Predictor::new_in(b.gpu, model, &values, self.batch, b.precision)?;
+        b.tune(&predictor.untuned()?)?;
+        Ok(predictor)
+    }
+
     /// A batch of random images with labels.
     pub fn batch(&self) -> (Vec<f32>, Vec<u32>) {
         let config = (self.config)();
@@ -214,9 +222,8 @@ pub fn train(b: &Bench, net: &Net) -> Result<Figures> {
 
 /// A forward pass as in `predict`, from images on the host to logits on the host.
 pub fn infer(b: &Bench, net: &Net) -> Result<Figures> {
-    let (model, values) = net.fresh();
     let work = Work::Flop(macs(&(net.config)()).inference(net.batch));
-    let mut predictor = Predictor::new_in(b.gpu, model, &values, net.batch, b.precision)?;
+    let mut predictor = net.predictor(b)?;
     let (images, labels) = net.batch();
     let times = b.budget.time(|| predictor.logits(&images, labels.len()).map(drop))?;
     Ok(Figures::new(net.shape(), times, work).in_precision(b.precision))

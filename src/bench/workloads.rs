@@ -2,12 +2,15 @@
 
 use std::sync::OnceLock;
 
-use crate::bench::models::{NETS, infer, net, train};
+use crate::bench::models::{NETS, Net, infer, net, train};
 use crate::bench::{Bench, Figures, Work, kernels, loading, method, models, peak};
 use crate::error::{Error, Result};
 
 /// What measures a workload.
 pub type Measure = Box<dyn Fn(&Bench) -> Result<Figures> + Send + Sync>;
+
+/// What records a workload and runs nothing of it but [`Bench::tune`].
+pub type Prepare = Box<dyn Fn(&Bench) -> Result<()> + Send + Sync>;
 
 /// A benchmark.
 pub struct Workload {
@@ -15,6 +18,8 @@ pub struct Workload {
     pub name: &'static str,
     /// Measures it.
     pub run: Measure,
+    /// Tunes its products.
+    pub prepare: Prepare,
 }
 
 impl std::fmt::Debug for Workload {
@@ -61,28 +66,34 @@ fn list() -> Vec<Workload> {
         list: &mut Vec<Workload>,
         name: &'static str,
         run: impl Fn(&Bench) -> Result<Figures> + Send + Sync + 'static,
+        prepare: impl Fn(&Bench) -> Result<()> + Send + Sync + 'static,
     ) {
-        list.push(Workload { name, run: Box::new(run) });
+        list.push(Workload { name, run: Box::new(run), prepare: Box::new(prepare) });
     }
+    let nothing = |_: &Bench| Ok(());
+    let vit_tiny = |b: &Bench| learner(b, net("vit_tiny"));
     let mut list = Vec::new();
     let to = &mut list;
-    add(to, "peak_multiply_add", |b| {
+    let multiply_add = |b: &Bench| {
         let m = peak::multiply_add(b.gpu, &b.budget)?;
         Ok(Figures::new(m.shape, m.times, Work::Flop(m.work)))
-    });
-    add(to, "peak_copy", |b| {
+    };
+    let copy = |b: &Bench| {
         let m = peak::copy(b.gpu, &b.budget)?;
         Ok(Figures::new(m.shape, m.times, Work::Bytes(m.work)))
-    });
-    add(to, "launch", kernels::launch);
-    add(to, "add_16m", kernels::add_16m);
-    for (name, [m, k, n]) in [
+    };
+    add(to, "peak_multiply_add", multiply_add, nothing);
+    add(to, "peak_copy", copy, nothing);
+    add(to, "launch", kernels::launch, nothing);
+    add(to, "add_16m", kernels::add_16m, nothing);
+    for (name, shape) in [
         ("matmul_512", [512, 512, 512]),
         ("matmul_1024", [1024, 1024, 1024]),
         ("matmul_2048", [2048, 2048, 2048]),
+        ("matmul_4096", [4096, 4096, 4096]),
         ("matmul_vit", [8 * 197, 768, 3072]),
     ] {
-        add(to, name, move |b| kernels::matmul(b, m, k, n));
+        add(to, name, move |b| kernels::matmul(b, shape), move |b| kernels::layer(b, shape).map(drop));
     }
     // A name is written out, so that it can be searched for.
     for (name, train_name) in [
@@ -95,21 +106,26 @@ fn list() -> Vec<Workload> {
         ("resnet50_infer", "resnet50_train"),
     ] {
         let of = net(name.trim_end_matches("_infer"));
-        add(to, name, |b| infer(b, of));
-        add(to, train_name, |b| train(b, of));
+        add(to, name, |b| infer(b, of), |b| of.predictor(b).map(drop));
+        add(to, train_name, |b| train(b, of), |b| learner(b, of));
     }
     assert_eq!(list.iter().filter(|w| w.name.ends_with("_train")).count(), NETS.len());
     let to = &mut list;
-    add(to, "tpgm_overhead", method::tpgm_overhead);
-    add(to, "ftp_overhead", method::ftp_overhead);
-    add(to, "mars_vit_base", method::mars_vit_base);
+    add(to, "tpgm_overhead", method::tpgm_overhead, vit_tiny);
+    add(to, "ftp_overhead", method::ftp_overhead, vit_tiny);
+    add(to, "mars_vit_base", method::mars_vit_base, nothing);
     for (name, record) in kernels::KERNELS {
-        add(to, name, |b| kernels::alone(b, *record));
+        add(to, name, |b| kernels::alone(b, *record), |b| record(b).map(drop));
     }
-    add(to, "record_submit", models::record_submit);
-    add(to, "data_loading", loading::data_loading);
-    add(to, "start", models::start);
+    add(to, "record_submit", models::record_submit, vit_tiny);
+    add(to, "data_loading", loading::data_loading, vit_tiny);
+    add(to, "start", models::start, nothing);
     list
+}
+
+/// A learner of `net`, for what it is made of.
+fn learner(b: &Bench, net: &Net) -> Result<()> {
+    net.learner(b, net.settings()).map(drop)
 }
 
 /// The workloads that `names` stand for, each once, in their order; without names those of [`DEFAULT`].

@@ -66,6 +66,11 @@ pub fn measure(
     Ok(choices)
 }
 
+/// Floating-point operations of what [`measure`] runs for `product` on `gpu`: it cuts large products.
+pub fn measured_flops(gpu: &Gpu, product: Product) -> f64 {
+    cut(product, FLOPS[usize::from(!gpu.is_cpu())]).flops()
+}
+
 /// The product with so few rows or images that it takes no more than `flops`, but a few tiles' worth.
 fn cut(product: Product, flops: f64) -> Product {
     let share = (flops / product.flops()).min(1.0);

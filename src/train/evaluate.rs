@@ -11,6 +11,7 @@ use crate::gpu::{Gpu, Program, View};
 use crate::method::{Learner, Snapshot};
 use crate::model::{Activations, Mode, Model, Phase, Precision};
 use crate::ops::Recorder;
+use crate::ops::product::Product;
 use crate::train::calibration::{self, Bin, Calibration, Logits, or_nan};
 
 /// Whatever gives logits for a batch of images.
@@ -70,6 +71,13 @@ impl<'g> Predictor<'g> {
             Program::run(gpu, &[], &[&r.program])?;
         }
         Ok(Predictor { gpu, model, w, stats, acts, scratch, programs: HashMap::new() })
+    }
+
+    /// The products of its pass that nobody has measured on this adapter.
+    pub fn untuned(&self) -> Result<Vec<Product>> {
+        let mut r = Recorder::new(self.gpu, &self.scratch);
+        self.model.pass(&self.acts, self.capacity()).forward(&mut r, &self.w, &self.stats, Phase::Eval)?;
+        Ok(r.untuned)
     }
 
     /// Takes other weights and running statistics of the same model.

@@ -71,8 +71,11 @@ fn base_and_delta_are_the_whole_again() {
 
 /// By the tool that users have.
 fn sha256(path: &Path) -> String {
-    let run = std::process::Command::new("sha256sum").arg(path).output().unwrap();
-    String::from_utf8(run.stdout).unwrap().split(' ').next().unwrap().to_string()
+    let tool: &[&str] = if cfg!(target_os = "macos") { &["shasum", "-a", "256"] } else { &["sha256sum"] };
+    let run = std::process::Command::new(tool[0]).args(&tool[1..]).arg(path).output().unwrap();
+    let line = String::from_utf8(run.stdout).unwrap();
+    // A path with backslashes, as Windows has them, is marked by one in front of the sum.
+    line.split(' ').next().unwrap().trim_start_matches('\\').to_string()
 }
 
 #[test]

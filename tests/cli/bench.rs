@@ -1,8 +1,6 @@
-//! `tpgm bench`, and `benches/compare` on peers of its own making. What is tested is the form: a time is never a test.
+//! `tpgm bench`. What is tested is the form: a time is never a test.
 
-use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
-use std::process::Command;
+use serde_json::Value;
 
 use crate::{Space, read};
 
@@ -51,57 +49,68 @@ fn what_is_no_workload_is_refused_with_the_names_of_those_that_are() {
     space.fails(2, "bench launch --seconds nan", &["--seconds"]);
 }
 
-/// `benches/compare` with these arguments, here.
-fn compare(space: &Space, arguments: &[&str]) -> (Option<i32>, String, String) {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/compare");
-    read(Command::new("python3").arg(script).args(arguments).current_dir(space.path("")).output().unwrap())
-}
-
-/// An executable that notes its turn and its arguments, then does this.
-fn program(space: &Space, name: &str, body: &str) {
-    space.write(name, format!("#!/bin/sh\necho {name} \"$@\" >> turns\n{body}\n"));
-    std::fs::set_permissions(space.path(name), std::fs::Permissions::from_mode(0o755)).unwrap();
-}
-
 #[test]
-fn peers_are_run_in_turn_and_compared() {
+fn the_tuner_shows_what_it_chose_among() {
     let space = Space::empty();
-    program(&space, "ours", r#"echo "[{\"workload\": \"$1\", \"median_ms\": 10.0, \"min_ms\": 1.0}]""#);
-    // Three rounds: 30, 20 and 50 ms for a, 5 ms for b.
-    let turns = "case $(grep -c '^peer a' turns) in 1) t=30;; 2) t=20;; *) t=50;; esac";
-    program(&space, "peer", &format!("{turns}\necho noise\n[ $1 = b ] && t=5\necho $1 $t.0 19.5"));
-    program(&space, "half", "[ $1 = a ] && echo a 40 40 && exit 0\necho 'main panicked: no b here' >&2\nexit 3");
-    let ours = ["--rounds", "3", "--ours", "./ours", "--peer", "fast=./peer", "--peer", "half=./half"];
-    let (code, out, err) = compare(&space, &[&ours[..], &["a", "b"]].concat());
-    assert_eq!(code, Some(1), "{out}\n{err}");
-    let round = |workload: &str| ["ours", "peer", "half"].map(|name| format!("{name} {workload}"));
-    let turns = ["a", "a", "a", "b", "b", "b"].map(round).concat();
-    assert_eq!(space.text("turns").lines().collect::<Vec<_>>(), turns);
-    let line = |start: &str| out.lines().find(|l| l.starts_with(start)).unwrap_or_else(|| panic!("{start}: {out}"));
-    let cells = |start: &str| line(start).split_whitespace().map(String::from).collect::<Vec<_>>();
-    assert_eq!(cells("a "), ["a", "10.0", "30.0", "3.00", "(2.00..5.00)", "40.0", "4.00", "(4.00..4.00)"]);
-    assert_eq!(cells("b "), ["b", "10.0", "5.00", "0.50", "(0.50..0.50)", "-", "-"]);
-    assert!(err.contains("half failed at b (exit code 3): main panicked: no b here"), "{err}");
-
-    let (code, out, _) = compare(&space, &["--markdown", "--ours", "./ours", "--peer", "fast=./peer", "a"]);
-    assert_eq!(code, Some(0));
-    let lines: Vec<&str> = out.lines().collect();
-    assert_eq!(lines[0], "| workload | ours ms | fast ms | fast / ours |");
-    assert!(
-        lines[1].starts_with("| --- |") && lines[2].starts_with("| a | 10.0 | 50.0 | 5.00 (5.00..5.00) |"),
-        "{out}"
+    let tuning = |workloads: &str, flags: &str| -> Value {
+        let mut command = space.command(&format!("bench {workloads} --tuning --json {flags}"));
+        command.env_remove("TPGM_NO_TUNE").env("TPGM_CACHE_DIR", space.path("cache"));
+        let (code, out, err) = read(command.output().unwrap());
+        assert_eq!(code, Some(0), "{err}");
+        serde_json::from_str(&out).unwrap()
+    };
+    let check = |classes: &Value, measured: bool| {
+        for class in classes.as_array().unwrap() {
+            let candidates = class["candidates"].as_array().unwrap();
+            let those = |key: &str| candidates.iter().filter(|c| c[key] == true).collect::<Vec<_>>();
+            let (chosen, default) = (those("chosen"), those("default"));
+            assert_eq!((chosen.len(), default.len()), (1, 1), "{class}");
+            assert_eq!(candidates.iter().all(|c| c["ms"].is_f64()), measured, "{class}");
+            match measured {
+                true => {
+                    let time = |c: &Value| c["ms"].as_f64().unwrap();
+                    assert!(candidates.iter().all(|c| time(c) > 0.0 && c["gflops"].as_f64() > Some(0.0)), "{class}");
+                    assert!(candidates.iter().all(|c| time(c) >= time(chosen[0])), "{class}");
+                }
+                false => assert_eq!(chosen, default, "{class}"),
+            }
+        }
+    };
+    let names = |classes: &Value, key: &str| -> Vec<String> {
+        classes.as_array().unwrap().iter().map(|class| class[key].as_str().unwrap().into()).collect()
+    };
+    // Each class once, under the first workload that has it; what has no products adds none.
+    let all = tuning("launch matmul_512 kernel_linear matmul_512", "--seconds 60");
+    check(&all, true);
+    assert_eq!(
+        names(&all, "class"),
+        ["matmul::forward, 512 rows, 512 to 512", "matmul::forward, 1024 rows, 192 to 768"]
     );
+    assert_eq!(names(&all, "workload"), ["matmul_512", "kernel_linear"]);
+    // It is kept for runs, and measured anew all the same.
+    let kept = || {
+        let mut files = std::fs::read_dir(space.path("cache")).unwrap().map(|e| e.unwrap().path());
+        let file = files.find(|p| p.to_string_lossy().ends_with(".tuning.json")).unwrap();
+        serde_json::from_slice::<Value>(&std::fs::read(file).unwrap()).unwrap()["choices"].as_object().unwrap().len()
+    };
+    assert_eq!(kept(), 2);
+    check(&tuning("matmul_512", "--seconds 60"), true);
+    assert_eq!(kept(), 2, "what was chosen before for others is lost");
+    // What there was no time for stands there without times.
+    check(&tuning("matmul_512", "--seconds 0"), false);
 }
 
 #[test]
-fn a_comparison_that_makes_no_sense_is_refused() {
+fn tuning_needs_leave_to_tune() {
     let space = Space::empty();
-    program(&space, "ours", "echo 'no JSON'");
-    program(&space, "peer", "echo a 1.0 1.0");
-    assert_eq!(compare(&space, &["--ours", "./ours", "a"]).0, Some(2));
-    assert_eq!(compare(&space, &["--ours", "./ours", "--peer", "./peer", "a"]).0, Some(2));
-    assert_eq!(compare(&space, &["--rounds", "0", "--ours", "./ours", "--peer", "p=./peer", "a"]).0, Some(2));
-    let (code, _, err) = compare(&space, &["--rounds", "1", "--ours", "./ours", "--peer", "p=./absent", "a"]);
-    assert_eq!(code, Some(1));
-    assert!(err.contains("ours") && err.contains("JSON") && err.contains("absent"), "{err}");
+    space.fails(2, "bench matmul_512 --tuning", &["--tuning", "TPGM_NO_TUNE"]);
+    space.fails(2, "bench matmul_512 --limit nan", &["--limit"]);
+}
+
+#[test]
+fn a_limit_leaves_the_rest_out_and_says_so() {
+    let space = Space::empty();
+    let (out, err) = space.run("bench launch matmul_512 --limit 0 --json");
+    assert_eq!(out.trim(), "[]");
+    assert!(err.contains("left out after --limit 0: launch matmul_512"), "{err}");
 }
