@@ -1,5 +1,7 @@
 //! Runs the stems' cases on several threads. A case makes its data, computes its f64 references and runs its kernels: while
 //! one waits for the device, others compute. Outcomes come in the order of the list, whatever thread was faster.
+//!
+//! A CPU adapter compiles a kernel as it first runs, on the one thread of its queue: there every thread has a device of its own.
 
 use std::collections::BTreeMap;
 use std::num::NonZero;
@@ -112,13 +114,16 @@ fn run_jobs(
     each: &mut dyn FnMut(Event),
 ) -> Result<Vec<Outcome>> {
     let of = jobs.len();
+    let own = if gpu.is_cpu() { threads.min(of).max(1) - 1 } else { 0 };
+    let others = (0..own).map(|_| gpu.another()).collect::<Result<Vec<Gpu>>>()?;
     let order: Vec<&'static Stem> = jobs.iter().map(|(stem, _)| *stem).collect();
     let queue = Mutex::new(jobs.into_iter().enumerate());
     let mut outcomes: Vec<Outcome> = Vec::new();
     std::thread::scope(|scope| {
         // Outcomes are a few words each; what takes memory belongs to the jobs, one a thread at a time.
         let (send, results) = channel();
-        for _ in 0..threads.min(of) {
+        for thread in 0..threads.min(of) {
+            let gpu = if thread == 0 { gpu } else { others.get(thread - 1).unwrap_or(gpu) };
             let (send, queue) = (send.clone(), &queue);
             scope.spawn(move || {
                 loop {
