@@ -5,9 +5,12 @@ use std::path::{Path, PathBuf};
 /// Everything that a user's machine, files or flags can make go wrong. A bug of ours is an assert instead.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// No usable adapter, or the device was lost, or the driver rejected our work.
+    /// No usable adapter, or the driver rejected our work.
     #[error("{0}")]
     Adapter(String),
+    /// The device was lost in the middle of the work; a new one may do it.
+    #[error("{0}")]
+    Lost(String),
     /// The adapter's limits or memory are too small for this model; says which and how much is needed.
     #[error("{0}")]
     Limit(String),

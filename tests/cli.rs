@@ -22,6 +22,8 @@ mod bad_models;
 mod bad_runs;
 #[path = "cli/bench.rs"]
 mod bench;
+#[path = "cli/check.rs"]
+mod check;
 #[path = "cli/corrupt.rs"]
 mod corrupt;
 #[path = "cli/families.rs"]

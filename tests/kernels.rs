@@ -3,7 +3,7 @@
 
 #![allow(clippy::single_range_in_vec_init)] // lists of ranges, of which some have one
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::OnceLock;
 
 use tpgm::cpu;
@@ -12,7 +12,7 @@ use tpgm::gpu::{Gpu, View, shaders};
 use tpgm::model::config::Activation::Gelu;
 use tpgm::ops;
 use tpgm::suite::harness::{Case, EPS, Launch, Random, error, wide};
-use tpgm::suite::{self, Outcome};
+use tpgm::suite::{self, Event, Outcome, Selection};
 
 mod common;
 #[path = "kernels/goldens.rs"]
@@ -54,7 +54,7 @@ fn assert_passed(what: &str, outcomes: &[Outcome]) {
 
 fn run(stem: &str) {
     for (mode, gpu) in [("as opened", common::gpu()), ("unchecked", unchecked())] {
-        let outcomes = suite::run_stem(gpu, stem, &mut |_| {}).unwrap_or_else(|e| panic!("{e}"));
+        let outcomes = suite::run_stem(gpu, stem).unwrap_or_else(|e| panic!("{e}"));
         // An adapter without 16-bit floats has nothing to run there, and a run that asks for them is an error.
         if let ("cast" | "half", Err(_)) = (stem, gpu.check_f16()) {
             assert!(outcomes.is_empty(), "{stem}: {} outcomes without f16", outcomes.len());
@@ -81,13 +81,60 @@ stems! {
     attention attention_pool l2_normalize average cross_entropy cast half loss_scale sgd adamw norm_clip mars ftp spd l2_sp lerp peak
 }
 
+/// What a run of the suite was about.
+#[derive(Default)]
+struct Seen {
+    /// The kernels of each stem's outcomes, without their format.
+    kernels: BTreeMap<&'static str, BTreeSet<String>>,
+    /// Labels and variants of what was dispatched; heads of all widths that are cut alike count as one.
+    variants: BTreeSet<(String, String)>,
+}
+
+impl Seen {
+    fn by(gpu: &Gpu, selection: &Selection) -> Seen {
+        let mut seen = Seen::default();
+        suite::run(gpu, selection, &mut |event| match event {
+            Event::Stem(stem, outcomes) => {
+                let bare = |o: &Outcome| o.kernel.split(", f16").next().unwrap_or_default().to_string();
+                seen.kernels.entry(stem).or_default().extend(outcomes.iter().map(bare));
+            }
+            Event::Outcome(o) => {
+                let variants = o.variants.iter().map(|v| without_widths(v));
+                seen.variants.extend(o.dispatched.iter().cloned().zip(variants));
+            }
+            Event::Done { .. } => {}
+        })
+        .unwrap_or_else(|e| panic!("{e}"));
+        seen
+    }
+}
+
+/// A variant without the width of a head, a constant in the shader's text.
+fn without_widths(variant: &str) -> String {
+    let words = variant.split("const ").map(|part| match part.split_once(" = ") {
+        Some((name @ ("HD" | "HD4"), _)) => name,
+        _ => part,
+    });
+    words.collect::<Vec<_>>().join("const ")
+}
+
 #[test]
 fn every_stem_has_a_test_and_every_entry_point_a_case() {
-    let names: Vec<&str> = suite::stems().iter().map(|(name, _)| *name).collect();
+    let names: Vec<&str> = suite::stems().iter().map(|stem| stem.name).collect();
     assert_eq!(names, TESTED);
     let gpu = common::gpu();
-    let mut dispatched = BTreeSet::new();
-    suite::run(gpu, &mut |o| dispatched.extend(o.dispatched.iter().cloned())).unwrap_or_else(|e| panic!("{e}"));
+    let [whole, quick] = [false, true].map(|quick| Seen::by(gpu, &Selection { quick, ..Selection::all() }));
+    for stem in suite::stems() {
+        let listed: BTreeSet<String> = stem.kernels.iter().map(|kernel| kernel.to_string()).collect();
+        assert_eq!(listed.len(), stem.kernels.len(), "{}: a kernel is listed twice", stem.name);
+        // Without 16-bit floats some of the kernels have nothing to run.
+        let seen = whole.kernels.get(stem.name).cloned().unwrap_or_default();
+        assert!(seen == listed || (gpu.check_f16().is_err() && seen.is_subset(&listed)), "{}: {seen:?}", stem.name);
+        assert_eq!(quick.kernels.get(stem.name), whole.kernels.get(stem.name), "{}, quick", stem.name);
+    }
+    let missing: Vec<_> = whole.variants.difference(&quick.variants).collect();
+    assert!(missing.is_empty(), "{} variants that a quick run leaves out: {missing:#?}", missing.len());
+    let dispatched: BTreeSet<String> = whole.variants.into_iter().map(|(label, _)| label).collect();
     for shader in shaders::ALL {
         if shader.name == "cast" && gpu.check_f16().is_err() {
             continue;

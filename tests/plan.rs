@@ -2,6 +2,8 @@
 //! each tensor does; and so do dispatches that were cut into parts.
 
 mod common;
+#[path = "plan/giants.rs"]
+mod giants;
 
 use common::{Random, gpu, open, relative, resnet_50};
 use tpgm::gpu::{Program, View};

@@ -1,21 +1,29 @@
 //! `tpgm check`
 
 use std::process::ExitCode;
+use std::time::Instant;
 
 use clap::Args;
 use serde_json::json;
 
-use crate::cli::table::table;
+use crate::cli::progress::Count;
 use crate::cli::{AdapterArgs, print, print_json};
 use crate::error::Result;
 use crate::gpu::Gpu;
-use crate::suite::{self, Outcome};
+use crate::suite::{self, Event, Outcome, Selection};
 
 /// Flags of `check`.
 #[derive(Args, Debug)]
 pub(super) struct CheckArgs {
+    /// Check these alone: names of kernels as in the first column, or parts of them; a wrong name lists the right ones
+    /// [default: all]
+    #[arg(value_name = "NAME")]
+    names: Vec<String>,
     #[command(flatten)]
     adapter: AdapterArgs,
+    /// Every kernel in every variant that this adapter can run, at a few sizes: under a minute on two cores
+    #[arg(long)]
+    quick: bool,
     /// Leave wgpu's runtime checks out of the shaders, as runs do
     #[arg(long)]
     unchecked: bool,
@@ -44,48 +52,64 @@ fn by_kernel(outcomes: &[Outcome]) -> Vec<(&Outcome, usize, usize)> {
     worst
 }
 
+/// One line of the table. Its widths are fixed: it is printed while later lines are not known yet.
+fn line(cells: [&str; 6]) -> String {
+    let [kernel, cases, error, tolerance, verdict, case] = cells;
+    format!("{kernel:<35}  {cases:>5}  {error:>11}  {tolerance:>9}  {verdict:<9}  {case}").trim_end().to_string() + "\n"
+}
+
+fn row((worst, cases, failures): (&Outcome, usize, usize)) -> String {
+    let verdict = if failures == 0 { "pass".to_string() } else { format!("FAIL ({failures})") };
+    let [error, tolerance] = [worst.error, worst.tolerance].map(|x| format!("{x:.1e}"));
+    line([&worst.kernel, &cases.to_string(), &error, &tolerance, &verdict, &worst.case])
+}
+
 pub(super) fn run(args: CheckArgs) -> Result<ExitCode> {
+    let selection = Selection { quick: args.quick, names: args.names };
+    selection.check()?;
     let gpu = Gpu::open(args.adapter.adapter.as_deref(), !args.unchecked)?;
     let (info, mode) = (&gpu.info, if args.unchecked { "without" } else { "with" });
     eprintln!("{} ({:?}, {} {}), {mode} runtime checks", info.name, info.backend, info.driver, info.driver_info);
-    let outcomes = suite::run(&gpu, &mut |o| {
-        if !o.passed() {
-            eprintln!("FAILED {} at {}: {}", o.kernel, o.case, describe(o));
+    if !args.json {
+        print(&line(["kernel", "cases", "worst error", "tolerance", "", "worst case"]))?;
+    }
+    let (started, mut progress, mut printed, mut rows) = (Instant::now(), Count::new("jobs"), Ok(()), Vec::new());
+    let outcomes = suite::run(&gpu, &selection, &mut |event| match event {
+        Event::Done { stem, done, of } => progress.show(done, of, stem),
+        Event::Outcome(o) if o.passed() => {}
+        Event::Outcome(o) => {
+            progress.beside(|| eprintln!("FAILED {} at {}: {}", o.kernel, o.case, describe(o)));
         }
-    })?;
-    let failed = outcomes.iter().filter(|o| !o.passed()).count();
-    if args.json {
-        let row = |o: &Outcome| {
+        Event::Stem(stem, outcomes) if args.json => rows.extend(outcomes.iter().map(|o| {
             json!({
-                "kernel": o.kernel, "case": o.case, "error": o.error, "tolerance": o.tolerance,
+                "stem": stem, "kernel": o.kernel, "case": o.case, "error": o.error, "tolerance": o.tolerance,
                 "failure": o.failure, "passed": o.passed(),
             })
-        };
+        })),
+        Event::Stem(_, outcomes) if printed.is_ok() => {
+            let lines: String = by_kernel(outcomes).into_iter().map(row).collect();
+            printed = progress.beside(|| print(&lines));
+        }
+        Event::Stem(..) => {}
+    })?;
+    drop(progress);
+    printed?;
+    let failed = outcomes.iter().filter(|o| !o.passed()).count();
+    let seconds = started.elapsed().as_secs_f64();
+    if args.json {
         print_json(&json!({
             "adapter": info.name,
             "backend": format!("{:?}", info.backend),
             "driver": format!("{} {}", info.driver, info.driver_info),
             "runtime_checks": !args.unchecked,
+            "quick": selection.quick,
+            "names": selection.names,
+            "seconds": seconds,
             "failed": failed,
-            "cases": outcomes.iter().map(row).collect::<Vec<_>>(),
+            "cases": rows,
         }))?;
     } else {
-        let rows: Vec<Vec<String>> = by_kernel(&outcomes)
-            .into_iter()
-            .map(|(o, cases, failures)| {
-                let verdict = if failures == 0 { "pass".to_string() } else { format!("FAIL ({failures})") };
-                vec![
-                    o.kernel.clone(),
-                    cases.to_string(),
-                    format!("{:.1e}", o.error),
-                    format!("{:.1e}", o.tolerance),
-                    verdict,
-                    o.case.clone(),
-                ]
-            })
-            .collect();
-        print(&table(&["kernel", "cases", "worst error", "tolerance", "", "worst case"], &rows))?;
-        print(&format!("{} cases, {failed} failed\n", outcomes.len()))?;
+        print(&format!("{} cases, {failed} failed, {seconds:.0} s\n", outcomes.len()))?;
     }
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

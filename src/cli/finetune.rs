@@ -117,7 +117,10 @@ pub(super) fn run(args: FinetuneArgs) -> Result<()> {
         None => args.train,
     };
     let config = flags.resolve()?;
-    let gpu = args.run.open(config.precision)?;
+    let gpu = match args.resume {
+        true => args.run.open_again(&args.out, config.precision)?,
+        false => args.run.open(config.precision)?,
+    };
     if args.trace {
         crate::cli::trace::run(&gpu, &config)?;
     }

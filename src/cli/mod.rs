@@ -22,7 +22,7 @@ mod table;
 mod trace;
 mod wise;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
@@ -32,6 +32,7 @@ use crate::gpu::Gpu;
 use crate::gpu::cache::cache_dir;
 use crate::model::Precision;
 use crate::ops::self_check;
+use crate::train::adapter;
 use crate::train::model_args::word;
 
 /// Robust fine-tuning of vision models on any GPU
@@ -111,7 +112,20 @@ pub struct PrecisionArgs {
 impl RunArgs {
     /// Opens it, with shaders as fast as they go, for activations in this format.
     fn open(&self, precision: Precision) -> Result<OpenGpu> {
-        let gpu = Gpu::open(self.adapter.adapter.as_deref(), false)?;
+        Ok(self.prepare(Gpu::open(self.adapter.adapter.as_deref(), false)?, precision))
+    }
+
+    /// As [`RunArgs::open`], for the run in `dir` to go on: the adapter that it was on, where no other is asked for.
+    fn open_again(&self, dir: &Path, precision: Precision) -> Result<OpenGpu> {
+        let asked = self.adapter.adapter.is_some() || std::env::var_os("WGPU_ADAPTER_NAME").is_some();
+        match adapter::read(dir)?.filter(|_| !asked) {
+            Some(name) => Ok(self.prepare(Gpu::open_named(&name, false)?, precision)),
+            None => self.open(precision),
+        }
+    }
+
+    /// What is known of this adapter already, and what it may be used for.
+    fn prepare(&self, gpu: Gpu, precision: Precision) -> OpenGpu {
         let cache = cache_dir();
         if let Some(dir) = &cache {
             gpu.load_pipelines(dir).unwrap_or_else(|e| tracing::warn!("{e}: every kernel is compiled"));
@@ -126,7 +140,7 @@ impl RunArgs {
         if precision == Precision::F16 && self.may_cooperate() {
             self_check::allow_cooperative(&gpu);
         }
-        Ok(OpenGpu { gpu, cache })
+        OpenGpu { gpu, cache }
     }
 
     /// Whether f16 products may use cooperative matrices; the environment's `TPGM_NO_COOPERATIVE` turns them off as well.

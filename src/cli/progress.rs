@@ -11,6 +11,61 @@ use crate::train::Event;
 /// Time between two plain lines about steps.
 const QUIET: Duration = Duration::from_secs(5);
 
+/// A bar of `unit`, where stderr is a terminal.
+fn bar(unit: &str) -> Option<ProgressBar> {
+    std::io::stderr().is_terminal().then(|| {
+        let style = format!("{{prefix}}{{bar:30}} {{pos}}/{{len}} {unit}  {{msg}}  {{eta}} left");
+        let style = ProgressStyle::with_template(&style).expect("a valid template");
+        ProgressBar::new(0).with_style(style)
+    })
+}
+
+/// Shows how many of a known number of things are done.
+pub(super) struct Count {
+    bar: Option<ProgressBar>,
+    unit: &'static str,
+    last: Instant,
+}
+
+impl Count {
+    /// Of `unit`, in the plural.
+    pub(super) fn new(unit: &'static str) -> Count {
+        Count { bar: bar(unit), unit, last: Instant::now() }
+    }
+
+    /// So many of so many are done, and `what` is next.
+    pub(super) fn show(&mut self, done: usize, of: usize, what: &str) {
+        match &self.bar {
+            Some(bar) => {
+                bar.set_length(of as u64);
+                bar.set_position(done as u64);
+                bar.set_message(what.to_string());
+            }
+            None if self.last.elapsed() > QUIET => {
+                self.last = Instant::now();
+                eprintln!("{done}/{of} {}: {what}", self.unit);
+            }
+            None => {}
+        }
+    }
+
+    /// Calls `print`, which writes to stdout or stderr, with the bar out of its way.
+    pub(super) fn beside<T>(&self, print: impl FnOnce() -> T) -> T {
+        match &self.bar {
+            Some(bar) => bar.suspend(print),
+            None => print(),
+        }
+    }
+}
+
+impl Drop for Count {
+    fn drop(&mut self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
 /// Shows [`Event`]s.
 pub(super) struct Progress {
     bar: Option<ProgressBar>,
@@ -21,12 +76,7 @@ pub(super) struct Progress {
 impl Progress {
     /// `prefix` begins every line, to tell runs apart.
     pub(super) fn new(prefix: &str) -> Progress {
-        let bar = std::io::stderr().is_terminal().then(|| {
-            let style = ProgressStyle::with_template("{prefix}{bar:30} {pos}/{len} steps  {msg}  {eta} left");
-            let bar = ProgressBar::new(0).with_style(style.expect("a valid template"));
-            bar.set_prefix(prefix.to_string());
-            bar
-        });
+        let bar = bar("steps").inspect(|bar| bar.set_prefix(prefix.to_string()));
         Progress { bar, prefix: prefix.to_string(), last: Instant::now() }
     }
 

@@ -152,18 +152,25 @@ impl Gpu {
         )))
     }
 
+    /// Errors when an arena of `len` elements, `label` in the plural, is more than one buffer can hold.
+    pub fn check_arena(&self, label: &str, len: usize) -> Result<()> {
+        let (size, limit) = (align(len.max(1)) as u64 * 4, self.limits.max_buffer_size);
+        if size <= limit {
+            return Ok(());
+        }
+        Err(Error::Limit(format!(
+            "{label} need a buffer of {}, {} allows {}: use a smaller model or another adapter (--adapter)",
+            mib(size),
+            self.info.name,
+            mib(limit)
+        )))
+    }
+
     /// As [`Gpu::buffer`], for an arena: it may be larger than one binding, and is then bound in segments.
     pub fn large_buffer(&self, label: &str, len: usize) -> Result<View> {
+        self.check_arena(label, len)?;
         let padded = align(len.max(1));
         let size = padded as u64 * 4;
-        if size > self.limits.max_buffer_size {
-            return Err(Error::Limit(format!(
-                "{label} needs a buffer of {}, this adapter allows {}: use a smaller batch size or image size, or \
-                 another adapter (--adapter)",
-                mib(size),
-                mib(self.limits.max_buffer_size)
-            )));
-        }
         let scope = self.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
         let raw = self.device.create_buffer(&wgpu::BufferDescriptor {
             label: Some(label),
@@ -173,10 +180,12 @@ impl Gpu {
         });
         if pollster::block_on(scope.pop()).is_some() {
             return Err(Error::Limit(format!(
-                "out of memory on {} while allocating {} for {label}: use a smaller --batch-size, or --micro-batch to \
+                "out of memory on {} while allocating {} for {label} beside {}{}: use a smaller --batch-size, or --micro-batch to \
                  split it",
                 self.info.name,
-                mib(size)
+                mib(size),
+                mib(self.allocated()),
+                self.memory().map(|bytes| format!(" of {}", mib(bytes))).unwrap_or_default(),
             )));
         }
         self.check()?;

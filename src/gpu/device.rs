@@ -4,8 +4,12 @@ use std::collections::HashMap;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, OnceLock};
 
+use serde::{Deserialize, Serialize};
+
 use crate::error::{Error, Result};
+use crate::gpu::buffer::mib;
 use crate::gpu::kernel::{Kernel, KernelKey};
+use crate::gpu::memory::BUDGET_PERCENT;
 use crate::gpu::tune::{Choices, Cooperative, Variant};
 
 /// Features that are used where the adapter offers them; only [`wgpu::Features::IMMEDIATES`] is needed.
@@ -32,8 +36,29 @@ pub struct AdapterEntry {
     pub unusable: Option<String>,
 }
 
+/// What tells an adapter from the others of a machine, in another process too.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AdapterName {
+    /// Its name.
+    pub name: String,
+    /// The API that it is reached through.
+    pub backend: String,
+    /// The vendor's number.
+    pub vendor: u32,
+    /// The vendor's number for this product.
+    pub device: u32,
+}
+
+impl AdapterName {
+    fn of(info: &wgpu::AdapterInfo) -> AdapterName {
+        let backend = format!("{:?}", info.backend);
+        AdapterName { name: info.name.clone(), backend, vendor: info.vendor, device: info.device }
+    }
+}
+
 /// An open device: the root of everything on the GPU.
 pub struct Gpu {
+    pub(super) adapter: wgpu::Adapter,
     /// wgpu's device.
     pub device: wgpu::Device,
     /// Its queue.
@@ -67,6 +92,7 @@ pub struct Gpu {
 #[derive(Clone)]
 enum Fault {
     Memory,
+    Lost(String),
     Other(String),
 }
 
@@ -143,6 +169,7 @@ fn enumerate(backends: wgpu::Backends) -> Vec<wgpu::Adapter> {
     descriptor.backends = backends;
     // Programs are checked as they are recorded, and the tests validate every shader: runs go without the layers.
     descriptor.flags = wgpu::InstanceFlags::empty().with_env();
+    descriptor.memory_budget_thresholds.for_resource_creation = Some(BUDGET_PERCENT);
     pollster::block_on(wgpu::Instance::new(descriptor).enumerate_adapters(backends))
 }
 
@@ -236,13 +263,12 @@ impl Gpu {
             first.lock().unwrap_or_else(|e| e.into_inner()).get_or_insert(what);
         }));
         let first = fault.clone();
-        device.set_device_lost_callback(move |reason, message| {
-            if reason != wgpu::DeviceLostReason::Destroyed {
-                let what = Fault::Other(format!("the device was lost: {}", one_line(&message)));
-                first.lock().unwrap_or_else(|e| e.into_inner()).get_or_insert(what);
-            }
+        // What failed before is a consequence, as a rule: commands on a lost device fail at once, the news of it comes later.
+        device.set_device_lost_callback(move |_, message| {
+            *first.lock().unwrap_or_else(|e| e.into_inner()) = Some(Fault::Lost(one_line(&message)));
         });
         Ok(Gpu {
+            adapter,
             device,
             queue,
             info,
@@ -261,13 +287,51 @@ impl Gpu {
         })
     }
 
+    /// Opens the adapter of this name; `checked` as for [`Gpu::open`].
+    ///
+    /// Errors, listing what was found, where it is gone.
+    pub fn open_named(wanted: &AdapterName, checked: bool) -> Result<Gpu> {
+        // As many as there are: what is wanted may be one that is asked last.
+        let mut found = adapters(true);
+        let same = found.iter().position(|entry| AdapterName::of(&entry.info) == *wanted && entry.unusable.is_none());
+        let Some(index) = same else {
+            let AdapterName { name, backend, .. } = wanted;
+            return Err(Error::Adapter(format!(
+                "the run was on {name} ({backend}), which is gone; found: {}: give --adapter to go on with another one, whose \
+                 results differ in the last bits",
+                listing(&found)
+            )));
+        };
+        Self::from_adapter(found.swap_remove(index).adapter, checked)
+    }
+
+    /// The name of this device's adapter.
+    pub fn name(&self) -> AdapterName {
+        AdapterName::of(&self.info)
+    }
+
+    /// Another device of the same adapter, which shares nothing with this one.
+    pub fn another(&self) -> Result<Gpu> {
+        Self::from_adapter(self.adapter.clone(), self.checked)
+    }
+
     /// The error, if any, that the driver has reported since the device was opened. Called wherever the host waits.
     pub fn check(&self) -> Result<()> {
         match self.fault.lock().unwrap_or_else(|e| e.into_inner()).clone() {
             None => Ok(()),
             Some(Fault::Memory) => Err(Error::Limit(format!(
-                "out of memory on {}: use a smaller --batch-size, or --micro-batch to split it",
-                self.info.name
+                "out of memory on {}, where this run has {}{}: use a smaller --batch-size, or --micro-batch to split it",
+                self.info.name,
+                mib(self.allocated()),
+                self.memory().map(|bytes| format!(" of {}", mib(bytes))).unwrap_or_default(),
+            ))),
+            Some(Fault::Lost(why)) => Err(Error::Lost(format!(
+                "{} ({:?}, driver {} {}) was lost in the middle of the work, as when its driver is reset or it is taken away{}{why}",
+                self.info.name,
+                self.info.backend,
+                self.info.driver,
+                self.info.driver_info,
+                if why.is_empty() { "" } else { ": " },
             ))),
             Some(Fault::Other(what)) => Err(Error::Adapter(format!(
                 "{} ({:?}, driver {} {}): {what}",
@@ -278,10 +342,14 @@ impl Gpu {
 
     /// Waits until everything submitted is done.
     pub fn wait(&self) -> Result<()> {
-        self.device
-            .poll(wgpu::PollType::wait_indefinitely())
-            .map_err(|e| Error::Adapter(format!("{}: waiting for the GPU failed: {e}", self.info.name)))?;
+        self.device.poll(wgpu::PollType::wait_indefinitely()).map_err(|e| self.failed("waiting for the GPU", e))?;
         self.check()
+    }
+
+    /// The error for `what` that failed: the device's own where it has one, which says more.
+    pub(crate) fn failed(&self, what: &str, error: impl std::fmt::Display) -> Error {
+        let own = || Error::Adapter(format!("{}: {what} failed: {}", self.info.name, one_line(&error.to_string())));
+        self.check().err().unwrap_or_else(own)
     }
 
     /// Whether lanes come in subgroups, of any size, that shaders may know of.

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Instant;
 
 use crate::error::{Error, Result};
 use crate::gpu::device::one_line;
@@ -39,6 +40,8 @@ pub struct Interface {
 pub struct Kernel {
     /// `file::entry`, as in `layer_norm::backward_input`.
     pub label: String,
+    /// Which of the variants of its entry point it is: override constants, and what is appended to the shader.
+    pub variant: Arc<str>,
     /// Its only bind group's layout.
     pub layout: wgpu::BindGroupLayout,
     /// What it binds and takes.
@@ -179,7 +182,9 @@ impl Gpu {
             layout: pipeline_layout,
         };
         let recipe = Mutex::new(Some(recipe));
-        let kernel = Arc::new(Kernel { label, layout, interface, recipe, pipeline: OnceLock::new() });
+        let settings: Vec<String> = constants.iter().map(|(name, value)| format!("{name} {value}")).collect();
+        let variant = format!("{}; {}", settings.join(", "), one_line(tail)).into();
+        let kernel = Arc::new(Kernel { label, variant, layout, interface, recipe, pipeline: OnceLock::new() });
         let own = kernel.clone();
         rayon::spawn(move || drop(own.pipeline()));
         kernel
@@ -218,6 +223,7 @@ impl Kernel {
 
 impl Recipe {
     fn compile(self, label: &str) -> Result<wgpu::ComputePipeline, String> {
+        let started = Instant::now();
         let Recipe { device, source, .. } = self;
         // Scopes are of this thread.
         let scope = device.push_error_scope(wgpu::ErrorFilter::Validation);
@@ -243,6 +249,7 @@ impl Recipe {
             },
             cache: self.cache.as_ref(),
         });
+        tracing::debug!(kernel = label, constants = ?self.constants, ms = started.elapsed().as_millis(), "compiled");
         for scope in [internal, scope] {
             if let Some(error) = pollster::block_on(scope.pop()) {
                 let what = one_line(&error.to_string());

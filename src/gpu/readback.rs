@@ -4,7 +4,7 @@ use std::marker::PhantomData;
 use std::sync::mpsc::{Receiver, TryRecvError, channel};
 use std::time::Duration;
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::gpu::buffer::Element;
 use crate::gpu::{Gpu, View};
 
@@ -65,7 +65,7 @@ impl<T: bytemuck::Pod> Readback<T> {
     }
 
     fn take(&self, gpu: &Gpu, result: Result<Result<(), wgpu::BufferAsyncError>, String>) -> Result<Vec<T>> {
-        let failed = |e: String| Error::Adapter(format!("{}: reading back from the GPU failed: {e}", gpu.info.name));
+        let failed = |e: String| gpu.failed("reading back from the GPU", e);
         result.map_err(failed)?.map_err(|e| failed(e.to_string()))?;
         let range = self.staging.get_mapped_range(..).map_err(|e| failed(e.to_string()))?;
         let elements: Vec<T> = bytemuck::pod_collect_to_vec(&range[..self.len * 4]);

@@ -334,7 +334,7 @@ impl<'g> Learner<'g> {
         if self.in_flight.len() > IN_FLIGHT {
             let oldest = self.in_flight.pop_front();
             let poll = wgpu::PollType::Wait { submission_index: oldest, timeout: None };
-            self.gpu.device.poll(poll).map_err(|e| Error::Adapter(format!("{}: {e}", self.gpu.info.name)))?;
+            self.gpu.device.poll(poll).map_err(|e| self.gpu.failed("waiting for the GPU", e))?;
         }
         self.gpu.check()
     }

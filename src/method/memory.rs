@@ -34,8 +34,12 @@ pub struct Memory {
 
 impl Memory {
     /// The plan of a [`Learner`], and of a [`Tpgm`] under `norm` where there is one.
+    ///
+    /// Errors where an arena is larger than a buffer of this adapter can be.
     pub fn plan(gpu: &Gpu, model: &Model, settings: &Settings, norm: Option<Norm>) -> Result<Memory> {
         let layout = model.layout();
+        // Gradient, anchor and optimiser state are as long.
+        gpu.check_arena("all weights together", layout.len)?;
         let arena = align(layout.len.max(1)) as u64 * 4;
         let acts = Learner::plan(gpu, model, settings)?;
         let images = settings.micro_batch as u64 * 3 * (model.image_size() as u64).pow(2) * 4;

@@ -1,7 +1,7 @@
 //! What holds weights near their anchor besides the projection, over an arena of every kind of tensor; and the moving average.
 
-use super::Suite;
 use super::harness::{Case, EPS, Launch, Random, narrow, sum_tolerance, wide};
+use super::{Plan, Suite};
 use crate::cpu;
 use crate::cpu::mars::Norm;
 use crate::error::Result;
@@ -60,96 +60,102 @@ fn drifted(layout: &ParamLayout, w0: &[f32], drift: f32, random: &mut Random) ->
     w
 }
 
-pub(super) fn lerp(s: &mut Suite) -> Result<()> {
-    let (layout, cuts) = arena()?;
-    for launch in Launch::all(s.gpu) {
-        for (cut, segments) in &cuts {
-            let mut random = Random::new(71);
-            let mut c = Case::new(s.gpu, format!("{cut}, {}", launch.suffix()), 0)?;
-            let (out32, inp32) = (random.vec(layout.len), random.vec(layout.len));
-            let (out, inp) = (c.input("out", &out32)?, c.input("inp", &inp32)?);
-            c.run(launch, |r| ops::lerp::forward(r, &out, &inp, segments, 0.01))?;
-            let mut want = wide(&out32);
-            cpu::lerp::forward(&mut want, &wide(&inp32), f64::from(0.01f32));
-            c.expect("lerp::forward", &out, &want, 4.0 * EPS);
-            s.finish(c)?;
+pub(super) fn lerp(p: &mut Plan) -> Result<()> {
+    for launch in Launch::all(p.gpu) {
+        for (_, cut) in p.pick(&[0, 1], &[1]) {
+            p.add(move |s| {
+                let (layout, cuts) = arena()?;
+                let (cut, segments) = &cuts[cut];
+                let mut random = Random::new(71);
+                let mut c = Case::new(s.gpu, format!("{cut}, {}", launch.suffix()), 0)?;
+                let (out32, inp32) = (random.vec(layout.len), random.vec(layout.len));
+                let (out, inp) = (c.input("out", &out32)?, c.input("inp", &inp32)?);
+                c.run(launch, |r| ops::lerp::forward(r, &out, &inp, segments, 0.01))?;
+                let mut want = wide(&out32);
+                cpu::lerp::forward(&mut want, &wide(&inp32), f64::from(0.01f32));
+                c.expect("lerp::forward", &out, &want, 4.0 * EPS);
+                s.finish(c)
+            });
         }
     }
     Ok(())
 }
 
-pub(super) fn l2_sp(s: &mut Suite) -> Result<()> {
-    let (layout, _) = arena()?;
-    let anchored = layout.segments_of(10_048 * 4, |t| (!TENSORS[t].1).then_some(()))?;
-    let segments: Vec<Segment> = anchored.into_iter().map(|(_, segment)| segment).collect();
-    for launch in Launch::all(s.gpu) {
+pub(super) fn l2_sp(p: &mut Plan) -> Result<()> {
+    for launch in Launch::all(p.gpu) {
         for scale in [None, Some(1024.0f32)] {
-            let mut random = Random::new(73);
-            let mut c = Case::new(s.gpu, format!("loss scale {scale:?}, {}", launch.suffix()), 0)?;
-            let (w0_32, dw32) = (random.vec(layout.len), random.vec(layout.len));
-            let w32 = drifted(&layout, &w0_32, 0.1, &mut random);
-            let (w, w0, dw) = (c.input("w", &w32)?, c.input("w0", &w0_32)?, c.input("dw", &dw32)?);
-            let factor = scale.map(|scale| c.input("loss scale", &[scale])).transpose()?;
-            c.run(launch, |r| ops::l2_sp::backward(r, &dw, &w, &w0, factor.as_ref(), &segments, 0.25))?;
-            let mut want = wide(&dw32);
-            for s in &segments {
-                let at = s.offset..s.offset + s.len;
-                let (w, w0) = (wide(&w32[at.clone()]), wide(&w0_32[at.clone()]));
-                cpu::l2_sp::backward(&mut want[at], &w, &w0, 0.25, f64::from(scale.unwrap_or(1.0)));
-            }
-            c.expect("l2_sp::backward", &dw, &want, 4.0 * EPS);
-            s.finish(c)?;
-        }
-    }
-    Ok(())
-}
-
-pub(super) fn spd(s: &mut Suite) -> Result<()> {
-    let (layout, cuts) = arena()?;
-    for launch in Launch::all(s.gpu).into_iter().flat_map(Launch::words) {
-        for (cut, segments) in &cuts {
-            let mut random = Random::new(79);
-            let mut c = Case::new(s.gpu, format!("{cut}, {}", launch.suffix()), 0)?;
-            let (w0_32, dw32) = (random.vec(layout.len), random.vec(layout.len));
-            let before32 = drifted(&layout, &w0_32, 0.1, &mut random);
-            // Some tensors come nearer to the anchor, the others go further away.
-            let mut after32 = drifted(&layout, &w0_32, 0.2, &mut random);
-            for p in layout.params.iter().step_by(3) {
-                (p.offset..p.offset + p.len).for_each(|i| after32[i] = w0_32[i] + 0.5 * (before32[i] - w0_32[i]));
-            }
-            let (before, w0) = (c.input("w before", &before32)?, c.input("w0", &w0_32)?);
-            let (dw, w) = (c.input("dw", &dw32)?, c.input("w", &after32)?);
-            let mars = Mars::with_segments(s.gpu, &layout, segments, Norm::L2, &excluded(), launch.wide_tables())?;
-            let spd = Spd::with_tables(s.gpu, mars)?;
-            c.run(launch, |r| {
-                spd.note(r, &dw, &before, &w0)?;
-                spd.apply(r, &w, &w0, 0.7)
-            })?;
-            let mut want = wide(&after32);
-            for (p, (_, excluded)) in layout.params.iter().zip(TENSORS) {
-                let at = p.offset..p.offset + p.len;
-                let [before, w0, dw] = [&before32, &w0_32, &dw32].map(|values| wide(&values[at.clone()]));
-                if !excluded {
-                    cpu::spd::apply(&mut want[at], &before, &w0, &dw, f64::from(0.7f32));
+            p.add(move |s| {
+                let (layout, _) = arena()?;
+                let anchored = layout.segments_of(10_048 * 4, |t| (!TENSORS[t].1).then_some(()))?;
+                let segments: Vec<Segment> = anchored.into_iter().map(|(_, segment)| segment).collect();
+                let mut random = Random::new(73);
+                let mut c = Case::new(s.gpu, format!("loss scale {scale:?}, {}", launch.suffix()), 0)?;
+                let (w0_32, dw32) = (random.vec(layout.len), random.vec(layout.len));
+                let w32 = drifted(&layout, &w0_32, 0.1, &mut random);
+                let (w, w0, dw) = (c.input("w", &w32)?, c.input("w0", &w0_32)?, c.input("dw", &dw32)?);
+                let factor = scale.map(|scale| c.input("loss scale", &[scale])).transpose()?;
+                c.run(launch, |r| ops::l2_sp::backward(r, &dw, &w, &w0, factor.as_ref(), &segments, 0.25))?;
+                let mut want = wide(&dw32);
+                for s in &segments {
+                    let at = s.offset..s.offset + s.len;
+                    let (w, w0) = (wide(&w32[at.clone()]), wide(&w0_32[at.clone()]));
+                    cpu::l2_sp::backward(&mut want[at], &w, &w0, 0.25, f64::from(scale.unwrap_or(1.0)));
                 }
-            }
-            let pulled = wide(&after32).iter().zip(&want).filter(|(a, b)| a != b).count();
-            assert!(pulled > 0 && pulled < layout.count(), "{pulled}: choose data of both kinds");
-            // The share is a difference of two norms over one of them; what it moves is a fifth of a weight.
-            c.expect("spd::apply", &w, &want, sum_tolerance(10_000, 8.0));
-            s.finish(c)?;
+                c.expect("l2_sp::backward", &dw, &want, 4.0 * EPS);
+                s.finish(c)
+            });
         }
     }
     Ok(())
 }
 
-pub(super) fn ftp(s: &mut Suite) -> Result<()> {
-    let (layout, cuts) = arena()?;
-    for launch in Launch::all(s.gpu).into_iter().flat_map(Launch::words) {
-        for (cut, segments) in &cuts {
+pub(super) fn spd(p: &mut Plan) -> Result<()> {
+    for launch in Launch::all(p.gpu).into_iter().flat_map(Launch::words) {
+        for (_, cut) in p.pick(&[0, 1], &[1]) {
+            p.add(move |s| {
+                let (layout, cuts) = arena()?;
+                let (cut, segments) = &cuts[cut];
+                let mut random = Random::new(79);
+                let mut c = Case::new(s.gpu, format!("{cut}, {}", launch.suffix()), 0)?;
+                let (w0_32, dw32) = (random.vec(layout.len), random.vec(layout.len));
+                let before32 = drifted(&layout, &w0_32, 0.1, &mut random);
+                // Some tensors come nearer to the anchor, the others go further away.
+                let mut after32 = drifted(&layout, &w0_32, 0.2, &mut random);
+                for p in layout.params.iter().step_by(3) {
+                    (p.offset..p.offset + p.len).for_each(|i| after32[i] = w0_32[i] + 0.5 * (before32[i] - w0_32[i]));
+                }
+                let (before, w0) = (c.input("w before", &before32)?, c.input("w0", &w0_32)?);
+                let (dw, w) = (c.input("dw", &dw32)?, c.input("w", &after32)?);
+                let mars = Mars::with_segments(s.gpu, &layout, segments, Norm::L2, &excluded(), launch.wide_tables())?;
+                let spd = Spd::with_tables(s.gpu, mars)?;
+                c.run(launch, |r| {
+                    spd.note(r, &dw, &before, &w0)?;
+                    spd.apply(r, &w, &w0, 0.7)
+                })?;
+                let mut want = wide(&after32);
+                for (p, (_, excluded)) in layout.params.iter().zip(TENSORS) {
+                    let at = p.offset..p.offset + p.len;
+                    let [before, w0, dw] = [&before32, &w0_32, &dw32].map(|values| wide(&values[at.clone()]));
+                    if !excluded {
+                        cpu::spd::apply(&mut want[at], &before, &w0, &dw, f64::from(0.7f32));
+                    }
+                }
+                let pulled = wide(&after32).iter().zip(&want).filter(|(a, b)| a != b).count();
+                assert!(pulled > 0 && pulled < layout.count(), "{pulled}: choose data of both kinds");
+                // The share is a difference of two norms over one of them; what it moves is a fifth of a weight.
+                c.expect("spd::apply", &w, &want, sum_tolerance(10_000, 8.0));
+                s.finish(c)
+            });
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn ftp(p: &mut Plan) -> Result<()> {
+    for launch in Launch::all(p.gpu).into_iter().flat_map(Launch::words) {
+        for (_, cut) in p.pick(&[0, 1], &[1]) {
             for scale in [None, Some(1024.0f32)] {
-                let name = format!("{cut}, loss scale {scale:?}, {}", launch.suffix());
-                ftp_steps(s, launch, name, &layout, segments, scale)?;
+                p.add(move |s| ftp_steps(s, launch, cut, scale));
             }
         }
     }
@@ -157,17 +163,13 @@ pub(super) fn ftp(s: &mut Suite) -> Result<()> {
 }
 
 /// Steps from the first on, each from where the reference is.
-fn ftp_steps(
-    s: &mut Suite,
-    launch: Launch,
-    name: String,
-    layout: &ParamLayout,
-    segments: &[Segment],
-    scale: Option<f32>,
-) -> Result<()> {
+fn ftp_steps(s: &mut Suite, launch: Launch, cut: usize, scale: Option<f32>) -> Result<()> {
+    let (layout, cuts) = arena()?;
+    let (cut, segments) = &cuts[cut];
+    let name = format!("{cut}, loss scale {scale:?}, {}", launch.suffix());
     let mut random = Random::new(83);
     let mut c = Case::new(s.gpu, name, 0)?;
-    let mars = Mars::with_segments(s.gpu, layout, segments, Norm::Mars, &excluded(), launch.wide_tables())?;
+    let mars = Mars::with_segments(s.gpu, &layout, segments, Norm::Mars, &excluded(), launch.wide_tables())?;
     let ftp = Ftp { mars };
     c.adopt("radii", &ftp.mars.radii)?;
     let log = c.input("log", &vec![0.0; STEPS * TENSORS.len() * LOG_WORDS])?;
@@ -183,7 +185,7 @@ fn ftp_steps(
         let scaled: Vec<f32> = dw32.iter().map(|g| g * scale.unwrap_or(1.0)).collect();
         let (dw, w_prev) = (c.input("dw", &scaled)?, c.input("w_prev", &unprojected32)?);
         let state = c.words("state", &super::optim::step_words(0.0, 0.0, 0.0, t as u32, t as u32 - 1, 0))?;
-        let w32 = drifted(layout, &narrow(&theta), 0.05, &mut random);
+        let w32 = drifted(&layout, &narrow(&theta), 0.05, &mut random);
         let w = c.input("w", &w32)?;
         c.run(launch, |r| {
             ftp.learn(r, &log, &state, &dw, &w_prev, &w0, factor.as_ref(), LR, k)?;

@@ -1,14 +1,14 @@
 //! Fused attention, forward and both halves of its backward; and the attention of one query.
 
-use super::Suite;
 use super::formats::{formats, prefix, rounded, stored_eps};
 use super::harness::{Case, Launch, Random, narrow, sum_tolerance, wide};
+use super::{Plan, Suite};
 use crate::cpu;
 use crate::error::Result;
 use crate::gpu::buffer::Element;
 use crate::ops::{self, attention::Dims, attention_pool};
 
-pub(super) fn attention(s: &mut Suite) -> Result<()> {
+pub(super) fn attention(p: &mut Plan) -> Result<()> {
     // Batch, tokens, heads, width of a head. Widths that are no multiple of four take scalar loads; those above 64 are
     // computed in several chunks, above 256 by several workgroups. Few widths, since each is a kernel to compile.
     let shapes = [
@@ -28,11 +28,12 @@ pub(super) fn attention(s: &mut Suite) -> Result<()> {
         (1, 5, 1, 130),
         (2, 35, 1, 300),
     ];
-    for (batch, tokens, heads, head_dim) in shapes {
+    for (_, (batch, tokens, heads, head_dim)) in p.pick(&shapes, &[3, 7, 10, 14]) {
         // At 6 a few keys take all of the probability, and scores reach ±50: exponentials that overflow if not shifted.
-        for scale in [1.0, 6.0] {
-            for launch in Launch::both(s.gpu) {
-                case(s, launch, Dims { batch, tokens, heads, head_dim }, scale)?;
+        for (_, scale) in p.pick(&[1.0, 6.0], &[1]) {
+            for launch in Launch::both(p.gpu) {
+                let dims = Dims { batch, tokens, heads, head_dim };
+                p.add(move |s| case(s, launch, dims, scale));
             }
         }
     }
@@ -91,22 +92,22 @@ fn case(s: &mut Suite, launch: Launch, dims: Dims, scale: f32) -> Result<()> {
     s.finish(c)
 }
 
-pub(super) fn attention_pool(s: &mut Suite) -> Result<()> {
+pub(super) fn attention_pool(p: &mut Plan) -> Result<()> {
     // Batch, tokens, heads, width of a head: one token alone, more and fewer than lanes of either variant, of both.
     let shapes =
         [(1, 1, 1, 1), (2, 3, 2, 5), (3, 50, 2, 64), (1, 65, 3, 12), (2, 197, 1, 63), (1, 7, 4, 65), (5, 2, 3, 1)];
-    for (batch, tokens, heads, head_dim) in shapes {
+    for (_, (batch, tokens, heads, head_dim)) in p.pick(&shapes, &[2, 5]) {
         let dims = attention_pool::Dims { batch, tokens, heads, head_dim };
-        let formats = formats(s.gpu);
+        let formats = formats(p.gpu);
         for (launch, &element) in
-            Launch::reductions(s.gpu).into_iter().flat_map(|l| formats.iter().map(move |e| (l, e)))
+            Launch::reductions(p.gpu).into_iter().flat_map(|l| formats.iter().map(move |e| (l, e)))
         {
             // As for attention: at 6 a few keys take all of the probability.
-            for scale in [1.0, 6.0] {
-                one_query(s, launch, dims, scale, element)?;
+            for (_, scale) in p.pick(&[1.0, 6.0], &[1]) {
+                p.add(move |s| one_query(s, launch, dims, scale, element));
             }
             if tokens > 1 {
-                assembled(s, launch, dims, element)?;
+                p.add(move |s| assembled(s, launch, dims, element));
             }
         }
     }

@@ -1,8 +1,8 @@
 //! Batch norm in both modes and both variants, and the ReLU; in f32 and f16.
 
-use super::Suite;
 use super::formats::{formats, prefix, rounded, stored_eps};
 use super::harness::{Case, EPS, Launch, Random, narrow, sum_tolerance, wide};
+use super::{Plan, Suite};
 use crate::cpu;
 use crate::cpu::batch_norm::{backward, normalise, statistics, update_running};
 use crate::error::Result;
@@ -12,29 +12,34 @@ use crate::ops::batch_norm::{Dims, Mode, Stats};
 
 const MOMENTUM: f32 = 0.1;
 
-pub(super) fn batch_norm(s: &mut Suite) -> Result<()> {
+/// Of the shapes those of a quick run: in vectors and not.
+const QUICK: [usize; 2] = [4, 5];
+
+pub(super) fn batch_norm(p: &mut Plan) -> Result<()> {
     // Below, at and past lanes, their blocks of 64 rows, and chunks.
     let shapes = [(2, 1), (2, 64), (3, 5), (63, 65), (65, 16), (130, 63), (197, 3), (600, 12), (1025, 4), (300, 260)];
-    for launch in Launch::reductions(s.gpu) {
-        for (i, (rows, cols)) in shapes.into_iter().enumerate() {
+    for launch in Launch::reductions(p.gpu) {
+        for (i, (rows, cols)) in p.pick(&shapes, &QUICK) {
             // The second: a channel far from zero whose values hardly differ.
-            for (offset, deviation) in [(0.0, 1.0), (1e3, 1e-2)] {
+            for (_, (offset, deviation)) in p.pick(&[(0.0, 1.0), (1e3, 1e-2)], &[1]) {
                 for mode in [Mode::Train, Mode::Eval] {
-                    case(s, launch, i as u64, rows, cols, offset, deviation, mode, Element::Word)?;
+                    let word = Element::Word;
+                    p.add(move |s| case(s, launch, i as u64, rows, cols, offset, deviation, mode, word));
                 }
             }
         }
     }
     // An f16 near 1000 is off by half.
-    if formats(s.gpu).contains(&Element::Half) {
-        for (launch, mode) in Launch::all(s.gpu).into_iter().flat_map(|l| [(l, Mode::Train), (l, Mode::Eval)]) {
-            for (i, (rows, cols)) in shapes.into_iter().enumerate() {
-                case(s, launch, i as u64, rows, cols, 0.0, 1.0, mode, Element::Half)?;
+    if formats(p.gpu).contains(&Element::Half) {
+        for (launch, mode) in Launch::all(p.gpu).into_iter().flat_map(|l| [(l, Mode::Train), (l, Mode::Eval)]) {
+            for (i, (rows, cols)) in p.pick(&shapes, &QUICK) {
+                p.add(move |s| case(s, launch, i as u64, rows, cols, 0.0, 1.0, mode, Element::Half));
             }
         }
     }
     // More rows than chunks of 64 are allowed for, with an outlier in the row that everything is relative to.
-    outlier(s)
+    p.add(outlier);
+    Ok(())
 }
 
 fn case(
@@ -210,32 +215,35 @@ fn outlier(s: &mut Suite) -> Result<()> {
     s.finish(c)
 }
 
-pub(super) fn relu(s: &mut Suite) -> Result<()> {
-    let formats = formats(s.gpu);
-    for (launch, &element) in Launch::all(s.gpu).into_iter().flat_map(|l| formats.iter().map(move |e| (l, e))) {
-        for len in [1, 2, 3, 4, 5, 6, 7, 8, 9, 63, 64, 65, 768, 4099, 4100, 5001, 5000] {
-            let mut random = Random::new(len as u64);
-            let [mut inp, dout, before] = [0; 3].map(|_| rounded(random.vec(len), element));
-            inp[len / 2] = 0.0;
-            let mut want = vec![0.0; len];
-            cpu::relu::forward(&mut want, &wide(&inp));
-            let mut c = Case::new(s.gpu, format!("{}len {len}, {}", prefix(element), launch.suffix()), 0)?;
-            let [inp, dout_view] = [c.input_as("inp", element, &inp)?, c.input_as("dout", element, &dout)?];
-            let out = c.output_as("out", element, len)?;
-            c.run(launch, |r| ops::relu::forward(r, &out, &inp))?;
-            c.expect("relu::forward", &out, &want, 0.0);
-            for accumulate in [false, true] {
-                let mut want_grad = if accumulate { wide(&before) } else { vec![0.0; len] };
-                cpu::relu::backward(&mut want_grad, &wide(&dout), &want, accumulate);
-                let dinp = match accumulate {
-                    true => c.input_as("dinp", element, &before)?,
-                    false => c.output_as("dinp", element, len)?,
-                };
-                c.run(launch, |r| ops::relu::backward(r, &dinp, &dout_view, &out, accumulate))?;
-                // A copy, or one addition.
-                c.expect("relu::backward", &dinp, &want_grad, EPS + stored_eps(element));
-            }
-            s.finish(c)?;
+pub(super) fn relu(p: &mut Plan) -> Result<()> {
+    let formats = formats(p.gpu);
+    for (launch, &element) in Launch::all(p.gpu).into_iter().flat_map(|l| formats.iter().map(move |e| (l, e))) {
+        let lens = [1, 2, 3, 4, 5, 6, 7, 8, 9, 63, 64, 65, 768, 4099, 4100, 5001, 5000];
+        for (_, len) in p.pick(&lens, &[13, 14]) {
+            p.add(move |s| {
+                let mut random = Random::new(len as u64);
+                let [mut inp, dout, before] = [0; 3].map(|_| rounded(random.vec(len), element));
+                inp[len / 2] = 0.0;
+                let mut want = vec![0.0; len];
+                cpu::relu::forward(&mut want, &wide(&inp));
+                let mut c = Case::new(s.gpu, format!("{}len {len}, {}", prefix(element), launch.suffix()), 0)?;
+                let [inp, dout_view] = [c.input_as("inp", element, &inp)?, c.input_as("dout", element, &dout)?];
+                let out = c.output_as("out", element, len)?;
+                c.run(launch, |r| ops::relu::forward(r, &out, &inp))?;
+                c.expect("relu::forward", &out, &want, 0.0);
+                for accumulate in [false, true] {
+                    let mut want_grad = if accumulate { wide(&before) } else { vec![0.0; len] };
+                    cpu::relu::backward(&mut want_grad, &wide(&dout), &want, accumulate);
+                    let dinp = match accumulate {
+                        true => c.input_as("dinp", element, &before)?,
+                        false => c.output_as("dinp", element, len)?,
+                    };
+                    c.run(launch, |r| ops::relu::backward(r, &dinp, &dout_view, &out, accumulate))?;
+                    // A copy, or one addition.
+                    c.expect("relu::backward", &dinp, &want_grad, EPS + stored_eps(element));
+                }
+                s.finish(c)
+            });
         }
     }
     Ok(())

@@ -1,9 +1,9 @@
 //! Convolutions: both fast variants, the slow one for other channel counts and groups, and the change of layout before; in
 //! f32 and f16.
 
-use super::Suite;
 use super::formats::{formats, prefix, rounded, stored_eps};
 use super::harness::{Case, Launch, Random, sum_tolerance, wide};
+use super::{Plan, Suite};
 use crate::cpu;
 use crate::error::Result;
 use crate::gpu::View;
@@ -40,49 +40,57 @@ const SHAPES: [[usize; 9]; 24] = [
     [1, 24, 25, 6, 4, 3, 1, 1, 2],
 ];
 
+/// Those of a quick run: windows and single pixels, in vectors and not, few channels, groups.
+const QUICK: [usize; 6] = [5, 6, 8, 12, 13, 21];
+
 /// Workgroups that share a sum, at most.
 const MOST_SPLIT: usize = 3;
 
-pub(super) fn conv2d(s: &mut Suite) -> Result<()> {
-    let natural = Launch::natural(s.gpu);
-    for (i, &[batch, height, width, in_channels, out_channels, kernel, stride, padding, groups]) in
-        SHAPES.iter().enumerate()
+pub(super) fn conv2d(p: &mut Plan) -> Result<()> {
+    let natural = Launch::natural(p.gpu);
+    for (i, [batch, height, width, in_channels, out_channels, kernel, stride, padding, groups]) in
+        p.pick(&SHAPES, &QUICK)
     {
         let dims = Dims { batch, height, width, in_channels, out_channels, kernel, stride, padding, groups };
         let fast = groups == 1;
         let fours = in_channels.is_multiple_of(4) && out_channels.is_multiple_of(4);
         // Linear layers over pixels are matrix products, which in f16 take multiples of 4 alone.
         let linear = (kernel, stride, padding, groups) == (1, 1, 0, 1);
-        for &element in formats(s.gpu) {
-            let launches = if fast { Launch::products(s.gpu, 1 + i % MOST_SPLIT) } else { vec![natural] };
+        for &element in formats(p.gpu) {
+            let launches = if fast { Launch::products(p.gpu, 1 + i % MOST_SPLIT) } else { vec![natural] };
             for launch in launches {
                 if element == Element::Word || fours || !linear {
-                    case(s, launch, i as u64, dims, false, element)?;
+                    p.add(move |s| case(s, launch, i as u64, dims, false, element));
                 }
                 if !fours {
-                    case(s, launch, i as u64, dims, true, element)?;
+                    p.add(move |s| case(s, launch, i as u64, dims, true, element));
                 }
             }
             // The slow kernels take folded grids.
             if groups > 1 || (!in_channels.is_multiple_of(4) && kernel > 1) {
-                case(s, Launch { fold: true, ..natural }, i as u64, dims, false, element)?;
+                let folded = Launch { fold: true, ..natural };
+                p.add(move |s| case(s, folded, i as u64, dims, false, element));
             }
         }
     }
     for launch in [natural, Launch { fold: true, ..natural }] {
-        for (batch, channels, pixels) in [(1, 1_usize, 1), (2, 3, 35), (3, 5, 65), (1, 4, 197), (2, 64, 9)] {
+        let images = [(1, 1_usize, 1), (2, 3, 35), (3, 5, 65), (1, 4, 197), (2, 64, 9)];
+        for (_, (batch, channels, pixels)) in p.pick(&images, &[2]) {
+            let formats = formats(p.gpu);
             let pitches = [channels, channels.next_multiple_of(4)];
-            for (pitch, &element) in pitches.into_iter().flat_map(|p| formats(s.gpu).iter().map(move |e| (p, e))) {
-                let inp = Random::new(pixels as u64).vec(batch * channels * pixels);
-                let mut want = vec![0.0; batch * pixels * pitch];
-                cpu::conv2d::to_nhwc(&mut want, &wide(&inp), batch, channels, pixels, pitch);
-                let name = format!("{}{batch}×{channels}×{pixels} to {pitch}", prefix(element));
-                let mut c = Case::new(s.gpu, name, 0)?;
-                let [inp, out] = [c.input("inp", &inp)?, c.output_as("out", element, want.len())?];
-                c.run(launch, |r| ops::conv2d::to_nhwc(r, &out, &inp, batch, channels, pixels))?;
-                // A copy.
-                c.expect("conv2d::to_nhwc", &out, &want, stored_eps(element));
-                s.finish(c)?;
+            for (pitch, &element) in pitches.into_iter().flat_map(|pitch| formats.iter().map(move |e| (pitch, e))) {
+                p.add(move |s| {
+                    let inp = Random::new(pixels as u64).vec(batch * channels * pixels);
+                    let mut want = vec![0.0; batch * pixels * pitch];
+                    cpu::conv2d::to_nhwc(&mut want, &wide(&inp), batch, channels, pixels, pitch);
+                    let name = format!("{}{batch}×{channels}×{pixels} to {pitch}", prefix(element));
+                    let mut c = Case::new(s.gpu, name, 0)?;
+                    let [inp, out] = [c.input("inp", &inp)?, c.output_as("out", element, want.len())?];
+                    c.run(launch, |r| ops::conv2d::to_nhwc(r, &out, &inp, batch, channels, pixels))?;
+                    // A copy.
+                    c.expect("conv2d::to_nhwc", &out, &want, stored_eps(element));
+                    s.finish(c)
+                });
             }
         }
     }

@@ -1,6 +1,7 @@
 //! One kernel run under observation: guarded tensors, poisoned outputs, and a comparison that can't look away.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use half::f16;
 
@@ -39,6 +40,8 @@ pub struct Outcome {
     pub failure: Option<String>,
     /// Labels of all kernels that this case dispatched.
     pub dispatched: Vec<String>,
+    /// Of each of them [which variant](crate::gpu::Kernel::variant) it was.
+    pub variants: Vec<Arc<str>>,
 }
 
 impl Outcome {
@@ -232,6 +235,7 @@ pub struct Case<'a> {
     checks: Vec<Check>,
     scratch: View,
     dispatched: Vec<String>,
+    variants: Vec<Arc<str>>,
 }
 
 impl<'a> Case<'a> {
@@ -244,6 +248,7 @@ impl<'a> Case<'a> {
             checks: Vec::new(),
             scratch: gpu.buffer("scratch", 1)?,
             dispatched: Vec::new(),
+            variants: Vec::new(),
         };
         case.scratch = case.output("scratch", scratch.max(ALIGN))?;
         Ok(case)
@@ -324,6 +329,7 @@ impl<'a> Case<'a> {
                 step.grid = [step.grid[0].div_ceil(2), 2, 1];
             }
             self.dispatched.push(step.kernel.label.clone());
+            self.variants.push(step.kernel.variant.clone());
         }
         Program::run(self.gpu, &[], &[&program])?;
         Ok(())
@@ -384,8 +390,9 @@ impl<'a> Case<'a> {
                     (o.error, o.tolerance, o.worst) = (error, tolerance, worst);
                 }
             } else {
-                let (kernel, case, dispatched) = (check.kernel.clone(), self.name.clone(), self.dispatched.clone());
-                outcomes.push(Outcome { kernel, case, error, tolerance, worst, failure, dispatched });
+                let (kernel, case) = (check.kernel.clone(), self.name.clone());
+                let (dispatched, variants) = (self.dispatched.clone(), self.variants.clone());
+                outcomes.push(Outcome { kernel, case, error, tolerance, worst, failure, dispatched, variants });
             }
         }
         for (i, (t, now)) in self.tensors.iter().zip(&contents).enumerate() {

@@ -1,24 +1,27 @@
 //! Softmax cross-entropy, and the ring of losses.
 
-use super::Suite;
 use super::harness::{Case, EPS, Launch, Random, sum_tolerance, wide};
+use super::{Plan, Suite};
 use crate::cpu;
 use crate::error::Result;
 use crate::ops::{self, cross_entropy::CHANNELS, cross_entropy::Channel, cross_entropy::Dims};
 
-pub(super) fn cross_entropy(s: &mut Suite) -> Result<()> {
-    for launch in Launch::reductions(s.gpu).into_iter().filter(|launch| !launch.fold) {
-        for (batch, classes) in [(1, 3), (3, 63), (65, 65), (5, 197), (3, 768), (63, 3), (1, 1000)] {
-            for (scale, smoothing) in [(1.0, 0.0), (1.0, 0.1), (80.0, 0.0), (80.0, 0.1)] {
+pub(super) fn cross_entropy(p: &mut Plan) -> Result<()> {
+    for launch in Launch::reductions(p.gpu).into_iter().filter(|launch| !launch.fold) {
+        let shapes = [(1, 3), (3, 63), (65, 65), (5, 197), (3, 768), (63, 3), (1, 1000)];
+        for (_, (batch, classes)) in p.pick(&shapes, &[3]) {
+            let kinds = [(1.0, 0.0), (1.0, 0.1), (80.0, 0.0), (80.0, 0.1)];
+            for (_, (scale, smoothing)) in p.pick(&kinds, &[3]) {
                 // Two micro-batches of this size make a step.
                 let grad_scale = 0.5 / batch as f32;
-                forward(s, launch, Dims { batch, classes, smoothing, grad_scale }, scale)?;
+                let dims = Dims { batch, classes, smoothing, grad_scale };
+                p.add(move |s| forward(s, launch, dims, scale));
             }
         }
-        for batch in [1, 3, 63, 65, 197] {
+        for (_, batch) in p.pick(&[1, 3, 63, 65, 197], &[4]) {
             let dims = Dims { batch, classes: 2, smoothing: 0.0, grad_scale: 1.0 / batch as f32 };
             for (channel, micro) in [(Channel::Train, 0), (Channel::Train, 1), (Channel::Radius, 0)] {
-                record(s, launch, dims, channel, micro)?;
+                p.add(move |s| record(s, launch, dims, channel, micro));
             }
         }
     }

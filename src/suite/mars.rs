@@ -1,7 +1,7 @@
 //! The projection and its radii, over an arena of every kind of tensor.
 
-use super::Suite;
 use super::harness::{Case, EPS, Launch, Random, sum_tolerance, wide};
+use super::{Plan, Suite};
 use crate::cpu::mars::{self, Norm, RADIUS_BETAS, RADIUS_EPS};
 use crate::cpu::{Float, adamw};
 use crate::error::Result;
@@ -39,20 +39,13 @@ const TENSORS: [(&str, &[usize], bool, f32); 22] = [
 const LR: f32 = 0.02;
 const UNMOVED: f64 = 1e-8;
 
-pub(super) fn mars(s: &mut Suite) -> Result<()> {
-    let tensors: Vec<_> = TENSORS.iter().map(|(name, shape, ..)| (name.to_string(), shape.to_vec())).collect();
-    let layout = ParamLayout::new(&tensors);
-    let whole = vec![Segment { offset: 0, len: layout.len }];
-    let cut = layout.segments(10_048 * 4)?;
-    assert!(cut.len() >= 3, "the largest tensor alone must not take all");
-    for launch in Launch::reductions(s.gpu).into_iter().flat_map(Launch::words) {
+pub(super) fn mars(p: &mut Plan) -> Result<()> {
+    for launch in Launch::reductions(p.gpu).into_iter().flat_map(Launch::words) {
         for norm in [Norm::Mars, Norm::L2] {
-            for (how, segments) in [("whole", &whole), ("cut", &cut)] {
-                let setting = Setting { launch, norm, how, segments, layout: &layout };
-                schedule(s, &setting)?;
-                given_radii(s, &setting)?;
-                held_radius(s, &setting)?;
-                broken_gradient(s, &setting)?;
+            for (_, how) in p.pick(&["whole", "cut"], &[1]) {
+                for case in [schedule, given_radii, held_radius, broken_gradient] {
+                    p.add(move |s| case(s, &Setting::new(launch, norm, how)?));
+                }
             }
         }
     }
@@ -60,15 +53,27 @@ pub(super) fn mars(s: &mut Suite) -> Result<()> {
 }
 
 /// What the cases vary.
-struct Setting<'a> {
+struct Setting {
     launch: Launch,
     norm: Norm,
     how: &'static str,
-    segments: &'a [Segment],
-    layout: &'a ParamLayout,
+    segments: Vec<Segment>,
+    layout: ParamLayout,
 }
 
-impl Setting<'_> {
+impl Setting {
+    /// The arena whole, or cut in several.
+    fn new(launch: Launch, norm: Norm, how: &'static str) -> Result<Setting> {
+        let tensors: Vec<_> = TENSORS.iter().map(|(name, shape, ..)| (name.to_string(), shape.to_vec())).collect();
+        let layout = ParamLayout::new(&tensors);
+        let segments = match how {
+            "whole" => vec![Segment { offset: 0, len: layout.len }],
+            _ => layout.segments(10_048 * 4)?,
+        };
+        assert!(how == "whole" || segments.len() >= 3, "the largest tensor alone must not take all");
+        Ok(Setting { launch, norm, how, segments, layout })
+    }
+
     fn name(&self, what: &str) -> String {
         format!("{what}, {:?}, {}, {}", self.norm, self.how, self.launch.suffix())
     }
@@ -166,7 +171,7 @@ impl Radius {
 
 /// A case's tensors on the device, beside the reference.
 struct Run<'a> {
-    setting: &'a Setting<'a>,
+    setting: &'a Setting,
     case: Case<'a>,
     mars: Mars,
     radii: Vec<Radius>,
@@ -189,11 +194,11 @@ fn column(
 }
 
 impl<'a> Run<'a> {
-    fn new(gpu: &'a Gpu, setting: &'a Setting<'a>, what: &str) -> Result<Run<'a>> {
+    fn new(gpu: &'a Gpu, setting: &'a Setting, what: &str) -> Result<Run<'a>> {
         let (w0_32, w32) = setting.arenas(&mut Random::new(53));
         let mut case = Case::new(gpu, setting.name(what), 0)?;
         let excluded = TENSORS.map(|(_, _, excluded, _)| excluded);
-        let Setting { launch, norm, segments, layout, .. } = *setting;
+        let Setting { launch, norm, ref segments, ref layout, .. } = *setting;
         let mars = Mars::with_segments(gpu, layout, segments, norm, &excluded, launch.wide_tables())?;
         case.adopt("radii", &mars.radii)?;
         let (w, w0) = (case.input("w", &w32)?, case.input("w0", &w0_32)?);

@@ -1,7 +1,7 @@
 //! Optimisers and gradient clipping, over arenas that are cut into several bindings.
 
-use super::Suite;
 use super::harness::{Case, EPS, Launch, Random, sum_tolerance, wide};
+use super::{Plan, Suite};
 use crate::cpu;
 use crate::error::Result;
 use crate::gpu::View;
@@ -48,29 +48,24 @@ fn covered(segments: &[Segment]) -> impl Iterator<Item = usize> + '_ {
 /// Steps of an optimiser that are run one after another.
 const STEPS: usize = 3;
 
-pub(super) fn sgd(s: &mut Suite) -> Result<()> {
-    let (layout, cuts) = arena();
+pub(super) fn sgd(p: &mut Plan) -> Result<()> {
     let kinds = [(0.0, false, 0.0), (0.0, false, 0.1), (0.9, false, 0.0), (0.9, true, 0.1)];
-    for launch in Launch::all(s.gpu) {
-        for (cut, segments) in &cuts {
-            for (momentum, nesterov, weight_decay) in kinds {
+    for launch in Launch::all(p.gpu) {
+        for (_, cut) in p.pick(&[0, 1, 2], &[1]) {
+            for (_, (momentum, nesterov, weight_decay)) in p.pick(&kinds, &[1, 3]) {
                 let sgd = Sgd { momentum, nesterov, weight_decay };
-                let name = format!("{cut}, momentum {momentum}, nesterov {nesterov}, decay {weight_decay}");
-                sgd_case(s, launch, name, &layout, segments, sgd)?;
+                p.add(move |s| sgd_case(s, launch, cut, sgd));
             }
         }
     }
     Ok(())
 }
 
-fn sgd_case(
-    s: &mut Suite,
-    launch: Launch,
-    name: String,
-    layout: &ParamLayout,
-    segments: &[Segment],
-    sgd: Sgd,
-) -> Result<()> {
+fn sgd_case(s: &mut Suite, launch: Launch, cut: usize, sgd: Sgd) -> Result<()> {
+    let (layout, cuts) = arena();
+    let (cut, segments) = &cuts[cut];
+    let Sgd { momentum, nesterov, weight_decay } = sgd;
+    let name = format!("{cut}, momentum {momentum}, nesterov {nesterov}, decay {weight_decay}");
     let mut random = Random::new(31);
     let (lr, grad_scale) = (0.1f32, 0.37f32);
     let mut c = Case::new(s.gpu, format!("{name}, {}", launch.suffix()), 0)?;
@@ -101,27 +96,22 @@ fn sgd_case(
     s.finish(c)
 }
 
-pub(super) fn adamw(s: &mut Suite) -> Result<()> {
-    let (layout, cuts) = arena();
-    for launch in Launch::all(s.gpu) {
-        for (cut, segments) in &cuts {
-            for weight_decay in [0.0, 0.05] {
+pub(super) fn adamw(p: &mut Plan) -> Result<()> {
+    for launch in Launch::all(p.gpu) {
+        for (_, cut) in p.pick(&[0, 1, 2], &[1]) {
+            for (_, weight_decay) in p.pick(&[0.0, 0.05], &[1]) {
                 let adamw = AdamW { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay };
-                adamw_case(s, launch, format!("{cut}, decay {weight_decay}"), &layout, segments, adamw)?;
+                p.add(move |s| adamw_case(s, launch, cut, adamw));
             }
         }
     }
     Ok(())
 }
 
-fn adamw_case(
-    s: &mut Suite,
-    launch: Launch,
-    name: String,
-    layout: &ParamLayout,
-    segments: &[Segment],
-    adamw: AdamW,
-) -> Result<()> {
+fn adamw_case(s: &mut Suite, launch: Launch, cut: usize, adamw: AdamW) -> Result<()> {
+    let (layout, cuts) = arena();
+    let (cut, segments) = &cuts[cut];
+    let name = format!("{cut}, decay {}", adamw.weight_decay);
     let mut random = Random::new(37);
     let (lr, grad_scale) = (0.01f32, 0.37f32);
     let mut c = Case::new(s.gpu, format!("{name}, {}", launch.suffix()), 0)?;
@@ -171,50 +161,62 @@ impl Clip {
     }
 }
 
-pub(super) fn norm_clip(s: &mut Suite) -> Result<()> {
-    let (layout, cuts) = arena();
+pub(super) fn norm_clip(p: &mut Plan) -> Result<()> {
     let slot = 2;
-    for launch in Launch::reductions(s.gpu) {
-        for (cut, segments) in &cuts {
-            for max_norm in [0.0, 1.0, 1e3] {
-                let mut random = Random::new(41);
-                let (dw32, ring32) = (random.vec(layout.len), random.vec(4 * CHANNELS));
-                let mut c = Case::new(s.gpu, format!("{cut}, max norm {max_norm}, {}", launch.suffix()), 0)?;
-                let clip = Clip::new(&mut c, &ring32, segments)?;
-                let dw = c.input("dw", &dw32)?;
-                let step = c.words("step", &step_words(0.1, 1.0, 1.0, 9, slot as u32, 0))?;
-                c.run(launch, |r| {
-                    ops::norm_clip::forward(r, &clip.health, &clip.ring, &dw, &step, &clip.partials, segments, max_norm)
-                })?;
+    for launch in Launch::reductions(p.gpu) {
+        for (_, cut) in p.pick(&[0, 1, 2], &[1]) {
+            for (_, max_norm) in p.pick(&[0.0, 1.0, 1e3], &[1]) {
+                p.add(move |s| {
+                    let (layout, cuts) = arena();
+                    let (cut, segments) = &cuts[cut];
+                    let mut random = Random::new(41);
+                    let (dw32, ring32) = (random.vec(layout.len), random.vec(4 * CHANNELS));
+                    let mut c = Case::new(s.gpu, format!("{cut}, max norm {max_norm}, {}", launch.suffix()), 0)?;
+                    let clip = Clip::new(&mut c, &ring32, segments)?;
+                    let dw = c.input("dw", &dw32)?;
+                    let step = c.words("step", &step_words(0.1, 1.0, 1.0, 9, slot as u32, 0))?;
+                    c.run(launch, |r| {
+                        ops::norm_clip::forward(
+                            r,
+                            &clip.health,
+                            &clip.ring,
+                            &dw,
+                            &step,
+                            &clip.partials,
+                            segments,
+                            max_norm,
+                        )
+                    })?;
 
-                let dw64 = wide(&dw32);
-                let parts: Vec<&[f64]> = segments.iter().map(|s| &dw64[s.offset..s.offset + s.len]).collect();
-                let norm = cpu::norm_clip::norm(&parts);
-                let scale = if max_norm > 0.0 { cpu::norm_clip::scale(norm, f64::from(max_norm)) } else { 1.0 };
-                let squares = parts.iter().flat_map(|p| p.chunks(16_384)).map(|c| c.iter().map(|x| x * x).sum::<f64>());
-                // Sums of squares, all positive: their errors are relative to the sum. The scale is two operations more.
-                let tolerance = sum_tolerance(16_384, 4.0);
-                c.expect("norm_clip::squares", &clip.partials, &squares.collect::<Vec<_>>(), tolerance);
-                c.expect_at("norm_clip::clip", &clip.health, &[0..1], &[scale, 0.0], tolerance + 4.0 * EPS);
-                c.expect_bits("norm_clip::clip", &clip.health, &[1..HEALTH_LEN], &[0, 0]);
-                let at = slot * CHANNELS + 1;
-                let mut want = wide(&ring32);
-                want[at] = norm;
-                c.expect_at("norm_clip::clip", &clip.ring, &[at..at + 1], &want, tolerance);
-                let bits: Vec<u32> = ring32.iter().map(|x| x.to_bits()).collect();
-                c.expect_bits("norm_clip::clip", &clip.ring, &[0..at, at + 1..ring32.len()], &bits);
-                s.finish(c)?;
+                    let dw64 = wide(&dw32);
+                    let parts: Vec<&[f64]> = segments.iter().map(|s| &dw64[s.offset..s.offset + s.len]).collect();
+                    let norm = cpu::norm_clip::norm(&parts);
+                    let scale = if max_norm > 0.0 { cpu::norm_clip::scale(norm, f64::from(max_norm)) } else { 1.0 };
+                    let squares =
+                        parts.iter().flat_map(|p| p.chunks(16_384)).map(|c| c.iter().map(|x| x * x).sum::<f64>());
+                    // Sums of squares, all positive: their errors are relative to the sum. The scale is two operations more.
+                    let tolerance = sum_tolerance(16_384, 4.0);
+                    c.expect("norm_clip::squares", &clip.partials, &squares.collect::<Vec<_>>(), tolerance);
+                    c.expect_at("norm_clip::clip", &clip.health, &[0..1], &[scale, 0.0], tolerance + 4.0 * EPS);
+                    c.expect_bits("norm_clip::clip", &clip.health, &[1..HEALTH_LEN], &[0, 0]);
+                    let at = slot * CHANNELS + 1;
+                    let mut want = wide(&ring32);
+                    want[at] = norm;
+                    c.expect_at("norm_clip::clip", &clip.ring, &[at..at + 1], &want, tolerance);
+                    let bits: Vec<u32> = ring32.iter().map(|x| x.to_bits()).collect();
+                    c.expect_bits("norm_clip::clip", &clip.ring, &[0..at, at + 1..ring32.len()], &bits);
+                    s.finish(c)
+                });
             }
         }
     }
-    bad_step(s)
+    bad_step(p);
+    Ok(())
 }
 
 /// A gradient or loss that is not finite: the step is noted, neither optimiser changes a bit of weights or state, and a
 /// good step afterwards does not wake them.
-fn bad_step(s: &mut Suite) -> Result<()> {
-    let (layout, cuts) = arena();
-    let segments = &cuts[1].1;
+fn bad_step(p: &mut Plan) {
     let bad = [
         ("NaN gradient", f32::NAN, 1.0),
         ("infinite gradient", f32::INFINITY, 1.0),
@@ -222,40 +224,43 @@ fn bad_step(s: &mut Suite) -> Result<()> {
         ("NaN loss", 0.5, f32::NAN),
         ("infinite loss", 0.5, f32::NEG_INFINITY),
     ];
-    for launch in Launch::reductions(s.gpu) {
-        for (what, gradient, loss) in bad {
-            let mut random = Random::new(43);
-            let good32 = random.vec(layout.len);
-            let mut bad32 = good32.clone();
-            bad32[layout.len - 70] = gradient;
-            let mut c = Case::new(s.gpu, format!("{what}, {}", launch.suffix()), 0)?;
-            let clip = Clip::new(&mut c, &[loss, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0], segments)?;
-            let [w, m, v] = ["w", "m", "v"].map(|name| c.input(name, &random.vec(layout.len)));
-            let (w, m, v) = (w?, m?, v?);
-            for (dw32, step, slot) in [(&bad32, 5, 0), (&good32, 6, 1)] {
-                let dw = c.input("dw", dw32)?;
-                let step = c.words("step", &step_words(0.1, 0.1, 0.1, step, slot, 0))?;
-                let sgd = Sgd { momentum: 0.9, nesterov: true, weight_decay: 0.1 };
-                let plain = Sgd { momentum: 0.0, ..sgd };
-                let adamw = AdamW { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.1 };
-                c.run(launch, |r| {
-                    let Clip { health, ring, partials } = &clip;
-                    ops::norm_clip::forward(r, health, ring, &dw, &step, partials, segments, 1.0)?;
-                    ops::sgd::step(r, &w, Some(&m), &dw, &step, health, segments, sgd)?;
-                    ops::sgd::step(r, &w, None, &dw, &step, health, segments, plain)?;
-                    ops::adamw::step(r, &w, &m, &v, &dw, &step, health, segments, adamw)
-                })?;
-            }
-            // The first bad step stays on record; scale, norms and partial sums of a bad step may be anything.
-            c.expect_bits("norm_clip::clip", &clip.health, &[1..2], &[0, 5]);
-            for free in [&clip.ring, &clip.partials] {
-                c.expect_bits("norm_clip::clip", free, &[], &[]);
-            }
-            for state in [&w, &m, &v] {
-                c.expect_unchanged("norm_clip::clip", state);
-            }
-            s.finish(c)?;
+    for launch in Launch::reductions(p.gpu) {
+        for (_, (what, gradient, loss)) in p.pick(&bad, &[0]) {
+            p.add(move |s| {
+                let (layout, cuts) = arena();
+                let segments = &cuts[1].1;
+                let mut random = Random::new(43);
+                let good32 = random.vec(layout.len);
+                let mut bad32 = good32.clone();
+                bad32[layout.len - 70] = gradient;
+                let mut c = Case::new(s.gpu, format!("{what}, {}", launch.suffix()), 0)?;
+                let clip = Clip::new(&mut c, &[loss, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0], segments)?;
+                let [w, m, v] = ["w", "m", "v"].map(|name| c.input(name, &random.vec(layout.len)));
+                let (w, m, v) = (w?, m?, v?);
+                for (dw32, step, slot) in [(&bad32, 5, 0), (&good32, 6, 1)] {
+                    let dw = c.input("dw", dw32)?;
+                    let step = c.words("step", &step_words(0.1, 0.1, 0.1, step, slot, 0))?;
+                    let sgd = Sgd { momentum: 0.9, nesterov: true, weight_decay: 0.1 };
+                    let plain = Sgd { momentum: 0.0, ..sgd };
+                    let adamw = AdamW { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.1 };
+                    c.run(launch, |r| {
+                        let Clip { health, ring, partials } = &clip;
+                        ops::norm_clip::forward(r, health, ring, &dw, &step, partials, segments, 1.0)?;
+                        ops::sgd::step(r, &w, Some(&m), &dw, &step, health, segments, sgd)?;
+                        ops::sgd::step(r, &w, None, &dw, &step, health, segments, plain)?;
+                        ops::adamw::step(r, &w, &m, &v, &dw, &step, health, segments, adamw)
+                    })?;
+                }
+                // The first bad step stays on record; scale, norms and partial sums of a bad step may be anything.
+                c.expect_bits("norm_clip::clip", &clip.health, &[1..2], &[0, 5]);
+                for free in [&clip.ring, &clip.partials] {
+                    c.expect_bits("norm_clip::clip", free, &[], &[]);
+                }
+                for state in [&w, &m, &v] {
+                    c.expect_unchanged("norm_clip::clip", state);
+                }
+                s.finish(c)
+            });
         }
     }
-    Ok(())
 }

@@ -1,8 +1,8 @@
 //! Elementwise kernels, and those that move tokens around.
 
-use super::Suite;
 use super::formats::{formats, rounded, stored_eps};
 use super::harness::{Case, EPS, Launch, Random, sum_tolerance, wide};
+use super::{Plan, Suite};
 use crate::cpu;
 use crate::cpu::patch_embed::Prefix;
 use crate::error::Result;
@@ -11,8 +11,8 @@ use crate::model::config::Activation;
 use crate::ops;
 
 /// Natural, and with a folded grid: these kernels have one variant.
-fn launches(s: &Suite) -> [Launch; 2] {
-    let natural = Launch::natural(s.gpu);
+fn launches(p: &Plan) -> [Launch; 2] {
+    let natural = Launch::natural(p.gpu);
     [natural, Launch { fold: true, ..natural }]
 }
 
@@ -20,11 +20,11 @@ fn folded(launch: Launch) -> &'static str {
     if launch.fold { ", folded" } else { "" }
 }
 
-pub(super) fn gelu(s: &mut Suite) -> Result<()> {
+pub(super) fn gelu(p: &mut Plan) -> Result<()> {
     use Activation::{Gelu, GeluTanh, QuickGelu};
-    for launch in Launch::all(s.gpu) {
+    for launch in Launch::all(p.gpu) {
         for activation in [Gelu, GeluTanh, QuickGelu] {
-            for len in [1, 3, 63, 65, 197, 768, 5000] {
+            for (_, len) in p.pick(&[1, 3, 63, 65, 197, 768, 5000], &[4, 6]) {
                 let mut random = Random::new(len as u64);
                 // Half of them where the curve bends, half out to ±30, where naive forms overflow.
                 let spread = |(i, x): (usize, f32)| if i.is_multiple_of(2) { 3.0 * x } else { 30.0 * x };
@@ -32,7 +32,7 @@ pub(super) fn gelu(s: &mut Suite) -> Result<()> {
                 let name = format!("{activation:?}, len {len}, {}", launch.suffix());
                 // Four operations around Φ, of which the fit is within 1.2e-7, or around an exponential, which may be
                 // off by 3 + 2·|argument| units in the last place: up to 4 where the result is not tiny.
-                gelu_case(s, launch, name, activation, inp, 16.0 * EPS)?;
+                p.add(move |s| gelu_case(s, launch, name, activation, inp, 16.0 * EPS));
             }
         }
         // The left tail on its own, where no large element covers its errors: Φ(x) is exp of an argument around −10,
@@ -40,7 +40,8 @@ pub(super) fn gelu(s: &mut Suite) -> Result<()> {
         // its definition, in PyTorch too.
         for activation in [Gelu, QuickGelu] {
             let inp: Vec<f32> = Random::new(7).vec(197).into_iter().map(|x| -4.5 + 1.5 * x).collect();
-            gelu_case(s, launch, format!("{activation:?}, −6..−3, {}", launch.suffix()), activation, inp, 64.0 * EPS)?;
+            let name = format!("{activation:?}, −6..−3, {}", launch.suffix());
+            p.add(move |s| gelu_case(s, launch, name, activation, inp, 64.0 * EPS));
         }
     }
     Ok(())
@@ -73,36 +74,39 @@ fn gelu_case(
     s.finish(c)
 }
 
-pub(super) fn swiglu(s: &mut Suite) -> Result<()> {
-    for launch in Launch::all(s.gpu) {
-        for (rows, cols) in [(1, 1), (1, 4), (3, 65), (65, 64), (197, 3), (63, 36), (2, 768), (7, 1028)] {
-            let mut random = Random::new((rows * cols) as u64);
-            // Half of them where the gate bends, half out to ±30.
-            let spread = |(i, x): (usize, f32)| if i.is_multiple_of(2) { 3.0 * x } else { 30.0 * x };
-            let inp: Vec<f32> = random.vec(2 * rows * cols).into_iter().enumerate().map(spread).collect();
-            let dout = random.vec(rows * cols);
-            let (mut want, mut want_grad) = (vec![0.0; rows * cols], vec![0.0; 2 * rows * cols]);
-            cpu::swiglu::forward(&mut want, &wide(&inp), rows, cols);
-            cpu::swiglu::backward(&mut want_grad, &wide(&dout), &wide(&inp), rows, cols);
-            let mut c = Case::new(s.gpu, format!("rows {rows}, cols {cols}, {}", launch.suffix()), 0)?;
-            let [inp, dout] = [c.input("inp", &inp)?, c.input("dout", &dout)?];
-            let [out, dinp] = [c.output("out", want.len())?, c.output("dinp", want_grad.len())?];
-            c.run(launch, |r| {
-                ops::swiglu::forward(r, &out, &inp, rows, cols)?;
-                ops::swiglu::backward(r, &dinp, &dout, &inp, rows, cols)
-            })?;
-            // As QuickGELU: four operations around an exponential, and one more product; twice as many for the slope.
-            c.expect("swiglu::forward", &out, &want, 20.0 * EPS);
-            c.expect("swiglu::backward", &dinp, &want_grad, 40.0 * EPS);
-            s.finish(c)?;
+pub(super) fn swiglu(p: &mut Plan) -> Result<()> {
+    for launch in Launch::all(p.gpu) {
+        let shapes = [(1, 1), (1, 4), (3, 65), (65, 64), (197, 3), (63, 36), (2, 768), (7, 1028)];
+        for (_, (rows, cols)) in p.pick(&shapes, &[2, 5]) {
+            p.add(move |s| {
+                let mut random = Random::new((rows * cols) as u64);
+                // Half of them where the gate bends, half out to ±30.
+                let spread = |(i, x): (usize, f32)| if i.is_multiple_of(2) { 3.0 * x } else { 30.0 * x };
+                let inp: Vec<f32> = random.vec(2 * rows * cols).into_iter().enumerate().map(spread).collect();
+                let dout = random.vec(rows * cols);
+                let (mut want, mut want_grad) = (vec![0.0; rows * cols], vec![0.0; 2 * rows * cols]);
+                cpu::swiglu::forward(&mut want, &wide(&inp), rows, cols);
+                cpu::swiglu::backward(&mut want_grad, &wide(&dout), &wide(&inp), rows, cols);
+                let mut c = Case::new(s.gpu, format!("rows {rows}, cols {cols}, {}", launch.suffix()), 0)?;
+                let [inp, dout] = [c.input("inp", &inp)?, c.input("dout", &dout)?];
+                let [out, dinp] = [c.output("out", want.len())?, c.output("dinp", want_grad.len())?];
+                c.run(launch, |r| {
+                    ops::swiglu::forward(r, &out, &inp, rows, cols)?;
+                    ops::swiglu::backward(r, &dinp, &dout, &inp, rows, cols)
+                })?;
+                // As QuickGELU: four operations around an exponential, and one more product; twice as many for the slope.
+                c.expect("swiglu::forward", &out, &want, 20.0 * EPS);
+                c.expect("swiglu::backward", &dinp, &want_grad, 40.0 * EPS);
+                s.finish(c)
+            });
         }
     }
     Ok(())
 }
 
-pub(super) fn residual(s: &mut Suite) -> Result<()> {
-    for launch in Launch::all(s.gpu) {
-        for (rows, cols) in [
+pub(super) fn residual(p: &mut Plan) -> Result<()> {
+    for launch in Launch::all(p.gpu) {
+        let shapes = [
             (1, 1),
             (3, 65),
             (63, 3),
@@ -116,100 +120,107 @@ pub(super) fn residual(s: &mut Suite) -> Result<()> {
             (7, 1),
             (1030, 8),
             (97, 5),
-        ] {
-            let mut random = Random::new((rows * cols) as u64);
-            let n = rows * cols;
-            let (inp, branch, dout, gamma) = (random.vec(n), random.vec(n), random.vec(n), random.vec(cols));
-            let (inp64, branch64, dout64, gamma64) = (wide(&inp), wide(&branch), wide(&dout), wide(&gamma));
-            let name = format!("rows {rows}, cols {cols}, {}", launch.suffix());
-            let mut c = Case::new(s.gpu, name, ops::scratch_len(rows, cols))?;
-            let [inp, branch] = [c.input("inp", &inp)?, c.input("branch", &branch)?];
-            let [dout, gamma] = [c.input("dout", &dout)?, c.input("gamma", &gamma)?];
+        ];
+        for (_, (rows, cols)) in p.pick(&shapes, &[3, 9]) {
+            p.add(move |s| {
+                let mut random = Random::new((rows * cols) as u64);
+                let n = rows * cols;
+                let (inp, branch, dout, gamma) = (random.vec(n), random.vec(n), random.vec(n), random.vec(cols));
+                let (inp64, branch64, dout64, gamma64) = (wide(&inp), wide(&branch), wide(&dout), wide(&gamma));
+                let name = format!("rows {rows}, cols {cols}, {}", launch.suffix());
+                let mut c = Case::new(s.gpu, name, ops::scratch_len(rows, cols))?;
+                let [inp, branch] = [c.input("inp", &inp)?, c.input("branch", &branch)?];
+                let [dout, gamma] = [c.input("dout", &dout)?, c.input("gamma", &gamma)?];
 
-            // An addition and a product: each rounds once.
-            let kernels = [("residual::forward", None), ("residual::forward_scaled", Some(&gamma))];
-            for (kernel, gamma) in kernels {
-                let out = c.output("out", n)?;
+                // An addition and a product: each rounds once.
+                let kernels = [("residual::forward", None), ("residual::forward_scaled", Some(&gamma))];
+                for (kernel, gamma) in kernels {
+                    let out = c.output("out", n)?;
+                    let mut want = vec![0.0; n];
+                    let gamma64 = gamma.map(|_| gamma64.as_slice());
+                    cpu::residual::forward(&mut want, &inp64, &branch64, gamma64, rows, cols);
+                    c.run(launch, |r| ops::residual::forward(r, &out, &inp, &branch, gamma, rows, cols))?;
+                    c.expect(kernel, &out, &want, 2.0 * EPS);
+                }
+
+                let dbranch = c.output("dbranch", n)?;
                 let mut want = vec![0.0; n];
-                let gamma64 = gamma.map(|_| gamma64.as_slice());
-                cpu::residual::forward(&mut want, &inp64, &branch64, gamma64, rows, cols);
-                c.run(launch, |r| ops::residual::forward(r, &out, &inp, &branch, gamma, rows, cols))?;
-                c.expect(kernel, &out, &want, 2.0 * EPS);
-            }
+                cpu::residual::backward_input(&mut want, &dout64, Some(&gamma64), rows, cols);
+                c.run(launch, |r| ops::residual::backward_input(r, &dbranch, &dout, &gamma, rows, cols))?;
+                c.expect("residual::backward_input", &dbranch, &want, EPS);
 
-            let dbranch = c.output("dbranch", n)?;
-            let mut want = vec![0.0; n];
-            cpu::residual::backward_input(&mut want, &dout64, Some(&gamma64), rows, cols);
-            c.run(launch, |r| ops::residual::backward_input(r, &dbranch, &dout, &gamma, rows, cols))?;
-            c.expect("residual::backward_input", &dbranch, &want, EPS);
-
-            let before = random.vec(cols);
-            let dgamma = c.input("dgamma", &before)?;
-            let mut want = wide(&before);
-            cpu::residual::backward_params(&mut want, &dout64, &branch64, rows, cols);
-            c.run(launch, |r| ops::residual::backward_params(r, &dgamma, &dout, &branch, rows, cols))?;
-            // A sum over rows of products.
-            c.expect("residual::backward_params", &dgamma, &want, sum_tolerance(rows, 4.0));
-            s.finish(c)?;
+                let before = random.vec(cols);
+                let dgamma = c.input("dgamma", &before)?;
+                let mut want = wide(&before);
+                cpu::residual::backward_params(&mut want, &dout64, &branch64, rows, cols);
+                c.run(launch, |r| ops::residual::backward_params(r, &dgamma, &dout, &branch, rows, cols))?;
+                // A sum over rows of products.
+                c.expect("residual::backward_params", &dgamma, &want, sum_tolerance(rows, 4.0));
+                s.finish(c)
+            });
         }
     }
     Ok(())
 }
 
 /// What tokens and what they are pooled to hold: both f32, or tokens in f16, and features in either.
-fn pool_formats(s: &Suite) -> &'static [[Element; 2]] {
+fn pool_formats(p: &Plan) -> &'static [[Element; 2]] {
     let all: &[[Element; 2]] =
         &[[Element::Word, Element::Word], [Element::Half, Element::Word], [Element::Half, Element::Half]];
-    if formats(s.gpu).contains(&Element::Half) { all } else { &all[..1] }
+    if formats(p.gpu).contains(&Element::Half) { all } else { &all[..1] }
 }
 
-pub(super) fn pool(s: &mut Suite) -> Result<()> {
-    let formats = pool_formats(s);
-    for (launch, &[tokens_in, pooled]) in launches(s).into_iter().flat_map(|l| formats.iter().map(move |f| (l, f))) {
-        for (batch, tokens, dim) in [(1, 2, 1), (3, 5, 65), (2, 197, 63), (65, 3, 3), (2, 4, 768), (1, 65, 197)] {
-            for (first, count) in [(0, 1), (1, tokens - 1), (0, tokens), (1, 1)] {
-                let mut random = Random::new((batch * tokens * dim) as u64);
-                let dims = ops::pool::Dims { batch, tokens, dim, first, count };
-                let inp = rounded(random.vec(batch * tokens * dim), tokens_in);
-                let dout = rounded(random.vec(batch * dim), pooled);
-                let before = rounded(random.vec(batch * tokens * dim), tokens_in);
-                let run = first..first + count;
-                let (mut want, mut want_grad) = (vec![0.0; batch * dim], vec![0.0; batch * tokens * dim]);
-                cpu::pool::forward(&mut want, &wide(&inp), run.clone(), batch, tokens, dim);
-                cpu::pool::backward(&mut want_grad, &wide(&dout), run.clone(), batch, tokens, dim);
-                let mut want_added = wide(&before);
-                cpu::pool::backward(&mut want_added, &wide(&dout), run.clone(), batch, tokens, dim);
-                let kinds = [tokens_in, pooled].map(Element::scalar).join(" to ");
-                let name = format!("{kinds}, tokens {run:?}, {batch}×{tokens}×{dim}{}", folded(launch));
-                let mut c = Case::new(s.gpu, name, 0)?;
-                let [inp, added] = [c.input_as("inp", tokens_in, &inp)?, c.input_as("before", tokens_in, &before)?];
-                let dout = c.input_as("dout", pooled, &dout)?;
-                let out = c.output_as("out", pooled, want.len())?;
-                let dinp = c.output_as("dinp", tokens_in, want_grad.len())?;
-                let (eps, eps_pooled) = (stored_eps(tokens_in), stored_eps(pooled));
-                c.run(launch, |r| {
-                    ops::pool::forward(r, &out, &inp, dims)?;
-                    ops::pool::backward(r, &dinp, &dout, dims, false)?;
-                    ops::pool::backward(r, &added, &dout, dims, true)
-                })?;
-                // A mean over tokens; backward is one division, good to 2.5 units in the last place, and a sum.
-                c.expect("pool::forward", &out, &want, eps_pooled + sum_tolerance(tokens, 4.0));
-                c.expect("pool::backward", &dinp, &want_grad, eps + 3.0 * EPS);
-                c.expect("pool::backward", &added, &want_added, eps + 4.0 * EPS);
-                s.finish(c)?;
+pub(super) fn pool(p: &mut Plan) -> Result<()> {
+    let formats = pool_formats(p);
+    for (launch, &[tokens_in, pooled]) in launches(p).into_iter().flat_map(|l| formats.iter().map(move |f| (l, f))) {
+        let shapes = [(1, 2, 1), (3, 5, 65), (2, 197, 63), (65, 3, 3), (2, 4, 768), (1, 65, 197)];
+        for (_, (batch, tokens, dim)) in p.pick(&shapes, &[1]) {
+            for (_, (first, count)) in p.pick(&[(0, 1), (1, tokens - 1), (0, tokens), (1, 1)], &[1]) {
+                p.add(move |s| {
+                    let mut random = Random::new((batch * tokens * dim) as u64);
+                    let dims = ops::pool::Dims { batch, tokens, dim, first, count };
+                    let inp = rounded(random.vec(batch * tokens * dim), tokens_in);
+                    let dout = rounded(random.vec(batch * dim), pooled);
+                    let before = rounded(random.vec(batch * tokens * dim), tokens_in);
+                    let run = first..first + count;
+                    let (mut want, mut want_grad) = (vec![0.0; batch * dim], vec![0.0; batch * tokens * dim]);
+                    cpu::pool::forward(&mut want, &wide(&inp), run.clone(), batch, tokens, dim);
+                    cpu::pool::backward(&mut want_grad, &wide(&dout), run.clone(), batch, tokens, dim);
+                    let mut want_added = wide(&before);
+                    cpu::pool::backward(&mut want_added, &wide(&dout), run.clone(), batch, tokens, dim);
+                    let kinds = [tokens_in, pooled].map(Element::scalar).join(" to ");
+                    let name = format!("{kinds}, tokens {run:?}, {batch}×{tokens}×{dim}{}", folded(launch));
+                    let mut c = Case::new(s.gpu, name, 0)?;
+                    let [inp, added] = [c.input_as("inp", tokens_in, &inp)?, c.input_as("before", tokens_in, &before)?];
+                    let dout = c.input_as("dout", pooled, &dout)?;
+                    let out = c.output_as("out", pooled, want.len())?;
+                    let dinp = c.output_as("dinp", tokens_in, want_grad.len())?;
+                    let (eps, eps_pooled) = (stored_eps(tokens_in), stored_eps(pooled));
+                    c.run(launch, |r| {
+                        ops::pool::forward(r, &out, &inp, dims)?;
+                        ops::pool::backward(r, &dinp, &dout, dims, false)?;
+                        ops::pool::backward(r, &added, &dout, dims, true)
+                    })?;
+                    // A mean over tokens; backward is one division, good to 2.5 units in the last place, and a sum.
+                    c.expect("pool::forward", &out, &want, eps_pooled + sum_tolerance(tokens, 4.0));
+                    c.expect("pool::backward", &dinp, &want_grad, eps + 3.0 * EPS);
+                    c.expect("pool::backward", &added, &want_added, eps + 4.0 * EPS);
+                    s.finish(c)
+                });
             }
         }
     }
     Ok(())
 }
 
-pub(super) fn patch_embed(s: &mut Suite) -> Result<()> {
-    for launch in launches(s) {
-        for (batch, size, patch, dim) in [(1, 1, 1, 1), (2, 12, 4, 65), (3, 15, 5, 63), (1, 42, 3, 3), (2, 28, 14, 197)]
-        {
-            for (class_token, registers, class_position, register_positions) in PREFIXES {
+pub(super) fn patch_embed(p: &mut Plan) -> Result<()> {
+    for launch in launches(p) {
+        let shapes = [(1, 1, 1, 1), (2, 12, 4, 65), (3, 15, 5, 63), (1, 42, 3, 3), (2, 28, 14, 197)];
+        for (_, (batch, size, patch, dim)) in p.pick(&shapes, &[1, 2]) {
+            for (_, (class_token, registers, class_position, register_positions)) in p.pick(&PREFIXES, &[4]) {
                 let prefix = Prefix { class_token, registers, class_position, register_positions };
-                patch_embed_case(s, launch, ops::patch_embed::Dims { batch, size, patch, dim, prefix })?;
+                let dims = ops::patch_embed::Dims { batch, size, patch, dim, prefix };
+                p.add(move |s| patch_embed_case(s, launch, dims));
             }
         }
     }

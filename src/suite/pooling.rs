@@ -1,6 +1,6 @@
 //! Pooling over windows of images, in f32 and f16.
 
-use super::Suite;
+use super::Plan;
 use super::formats::{formats, prefix, rounded, stored_eps};
 use super::harness::{Case, Launch, Random, sum_tolerance, wide};
 use crate::cpu;
@@ -10,13 +10,13 @@ use crate::ops;
 use crate::ops::{avg_pool, max_pool};
 
 /// Both variants in every format.
-fn launches(s: &Suite) -> Vec<(Launch, Element)> {
-    let natural = Launch::natural(s.gpu);
+fn launches(p: &Plan) -> Vec<(Launch, Element)> {
+    let natural = Launch::natural(p.gpu);
     let both = [natural, Launch { for_cpu: !natural.for_cpu, ..natural }];
-    both.into_iter().flat_map(|launch| formats(s.gpu).iter().map(move |element| (launch, *element))).collect()
+    both.into_iter().flat_map(|launch| formats(p.gpu).iter().map(move |element| (launch, *element))).collect()
 }
 
-pub(super) fn max_pool(s: &mut Suite) -> Result<()> {
+pub(super) fn max_pool(p: &mut Plan) -> Result<()> {
     // Batch, height, width, channels, kernel, stride, padding: the ResNet's own first; windows that overlap, touch, leave
     // pixels out.
     let shapes = [
@@ -29,46 +29,48 @@ pub(super) fn max_pool(s: &mut Suite) -> Result<()> {
         [1, 11, 10, 260, 2, 3, 0],
         [2, 13, 6, 12, 5, 3, 2],
     ];
-    for (launch, element) in launches(s) {
-        for [batch, height, width, channels, kernel, stride, padding] in shapes {
-            let dims = max_pool::Dims { batch, height, width, channels, kernel, stride, padding };
-            let mut random = Random::new((height * channels) as u64);
-            // Few different values, most of them negative: many ties, and nothing to be said for a zero from outside.
-            let inp: Vec<f32> = random.indices(dims.in_len(), 5).iter().map(|&v| v as f32 - 4.5).collect();
-            let dout = rounded(random.vec(dims.out_len()), element);
-            let (mut want, mut tap) = (vec![0.0; dims.out_len()], vec![0; dims.out_len()]);
-            cpu::max_pool::forward(&mut want, &mut tap, &wide(&inp), dims);
-            let mut want_grad = vec![0.0; dims.in_len()];
-            cpu::max_pool::backward(&mut want_grad, &wide(&dout), &tap, dims);
-            let name = format!(
-                "{}{batch}×{height}×{width}×{channels}, kernel {kernel}, stride {stride}, padding {padding}, {}",
-                prefix(element),
-                launch.suffix()
-            );
-            let mut c = Case::new(s.gpu, name, 0)?;
-            let [inp, dout] = [c.input_as("inp", element, &inp)?, c.input_as("dout", element, &dout)?];
-            let [out, tap_view] = [c.output_as("out", element, want.len())?, c.output("tap", want.len())?];
-            let dinp = c.output_as("dinp", element, want_grad.len())?;
-            c.run(launch, |r| {
-                ops::max_pool::forward(r, &out, &tap_view, &inp, dims)?;
-                ops::max_pool::backward(r, &dinp, &dout, &tap_view, dims)
-            })?;
-            c.expect("max_pool::forward", &out, &want, 0.0);
-            c.expect_bits("max_pool::forward", &tap_view, &[0..tap.len()], &tap);
-            // A sum over the windows of a pixel.
-            c.expect(
-                "max_pool::backward",
-                &dinp,
-                &want_grad,
-                stored_eps(element) + sum_tolerance(kernel * kernel, 0.0),
-            );
-            s.finish(c)?;
+    for (launch, element) in launches(p) {
+        for (_, [batch, height, width, channels, kernel, stride, padding]) in p.pick(&shapes, &[1, 7]) {
+            p.add(move |s| {
+                let dims = max_pool::Dims { batch, height, width, channels, kernel, stride, padding };
+                let mut random = Random::new((height * channels) as u64);
+                // Few different values, most of them negative: many ties, and nothing to be said for a zero from outside.
+                let inp: Vec<f32> = random.indices(dims.in_len(), 5).iter().map(|&v| v as f32 - 4.5).collect();
+                let dout = rounded(random.vec(dims.out_len()), element);
+                let (mut want, mut tap) = (vec![0.0; dims.out_len()], vec![0; dims.out_len()]);
+                cpu::max_pool::forward(&mut want, &mut tap, &wide(&inp), dims);
+                let mut want_grad = vec![0.0; dims.in_len()];
+                cpu::max_pool::backward(&mut want_grad, &wide(&dout), &tap, dims);
+                let name = format!(
+                    "{}{batch}×{height}×{width}×{channels}, kernel {kernel}, stride {stride}, padding {padding}, {}",
+                    prefix(element),
+                    launch.suffix()
+                );
+                let mut c = Case::new(s.gpu, name, 0)?;
+                let [inp, dout] = [c.input_as("inp", element, &inp)?, c.input_as("dout", element, &dout)?];
+                let [out, tap_view] = [c.output_as("out", element, want.len())?, c.output("tap", want.len())?];
+                let dinp = c.output_as("dinp", element, want_grad.len())?;
+                c.run(launch, |r| {
+                    ops::max_pool::forward(r, &out, &tap_view, &inp, dims)?;
+                    ops::max_pool::backward(r, &dinp, &dout, &tap_view, dims)
+                })?;
+                c.expect("max_pool::forward", &out, &want, 0.0);
+                c.expect_bits("max_pool::forward", &tap_view, &[0..tap.len()], &tap);
+                // A sum over the windows of a pixel.
+                c.expect(
+                    "max_pool::backward",
+                    &dinp,
+                    &want_grad,
+                    stored_eps(element) + sum_tolerance(kernel * kernel, 0.0),
+                );
+                s.finish(c)
+            });
         }
     }
     Ok(())
 }
 
-pub(super) fn avg_pool(s: &mut Suite) -> Result<()> {
+pub(super) fn avg_pool(p: &mut Plan) -> Result<()> {
     // Batch, height, width, channels, kernel, stride; whether the last windows may be partly outside.
     let shapes = [
         ([2, 8, 6, 16, 2, 2], false),
@@ -80,33 +82,35 @@ pub(super) fn avg_pool(s: &mut Suite) -> Result<()> {
         ([1, 5, 5, 260, 1, 3], true),
         ([1, 9, 10, 3, 2, 3], true),
     ];
-    for (launch, element) in launches(s) {
-        for ([batch, height, width, channels, kernel, stride], ceil_mode) in shapes {
-            let dims = avg_pool::Dims { batch, height, width, channels, kernel, stride, ceil_mode };
-            let mut random = Random::new((height * channels) as u64);
-            let [inp, dout] = [dims.in_len(), dims.out_len()].map(|len| rounded(random.vec(len), element));
-            let (mut want, mut want_grad) = (vec![0.0; dims.out_len()], vec![0.0; dims.in_len()]);
-            cpu::avg_pool::forward(&mut want, &wide(&inp), dims);
-            cpu::avg_pool::backward(&mut want_grad, &wide(&dout), dims);
-            let name = format!(
-                "{}{batch}×{height}×{width}×{channels}, kernel {kernel}, stride {stride}{}, {}",
-                prefix(element),
-                if ceil_mode { ", ceil" } else { "" },
-                launch.suffix()
-            );
-            let mut c = Case::new(s.gpu, name, 0)?;
-            let [inp, dout] = [c.input_as("inp", element, &inp)?, c.input_as("dout", element, &dout)?];
-            let out = c.output_as("out", element, want.len())?;
-            let dinp = c.output_as("dinp", element, want_grad.len())?;
-            c.run(launch, |r| {
-                ops::avg_pool::forward(r, &out, &inp, dims)?;
-                ops::avg_pool::backward(r, &dinp, &dout, dims)
-            })?;
-            // Sums over a window, and a division.
-            let tolerance = stored_eps(element) + sum_tolerance(kernel * kernel, 3.0);
-            c.expect("avg_pool::forward", &out, &want, tolerance);
-            c.expect("avg_pool::backward", &dinp, &want_grad, tolerance);
-            s.finish(c)?;
+    for (launch, element) in launches(p) {
+        for (_, ([batch, height, width, channels, kernel, stride], ceil_mode)) in p.pick(&shapes, &[1, 5]) {
+            p.add(move |s| {
+                let dims = avg_pool::Dims { batch, height, width, channels, kernel, stride, ceil_mode };
+                let mut random = Random::new((height * channels) as u64);
+                let [inp, dout] = [dims.in_len(), dims.out_len()].map(|len| rounded(random.vec(len), element));
+                let (mut want, mut want_grad) = (vec![0.0; dims.out_len()], vec![0.0; dims.in_len()]);
+                cpu::avg_pool::forward(&mut want, &wide(&inp), dims);
+                cpu::avg_pool::backward(&mut want_grad, &wide(&dout), dims);
+                let name = format!(
+                    "{}{batch}×{height}×{width}×{channels}, kernel {kernel}, stride {stride}{}, {}",
+                    prefix(element),
+                    if ceil_mode { ", ceil" } else { "" },
+                    launch.suffix()
+                );
+                let mut c = Case::new(s.gpu, name, 0)?;
+                let [inp, dout] = [c.input_as("inp", element, &inp)?, c.input_as("dout", element, &dout)?];
+                let out = c.output_as("out", element, want.len())?;
+                let dinp = c.output_as("dinp", element, want_grad.len())?;
+                c.run(launch, |r| {
+                    ops::avg_pool::forward(r, &out, &inp, dims)?;
+                    ops::avg_pool::backward(r, &dinp, &dout, dims)
+                })?;
+                // Sums over a window, and a division.
+                let tolerance = stored_eps(element) + sum_tolerance(kernel * kernel, 3.0);
+                c.expect("avg_pool::forward", &out, &want, tolerance);
+                c.expect("avg_pool::backward", &dinp, &want_grad, tolerance);
+                s.finish(c)
+            });
         }
     }
     Ok(())

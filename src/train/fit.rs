@@ -44,22 +44,18 @@ fn sizes(batch: usize) -> Vec<usize> {
     sizes
 }
 
-/// Bytes that a run may take: `--memory-limit` where it is given. Else a CPU adapter may take three quarters of what memory
-/// is free, where the system tells; a GPU does not tell, and what does not fit shows when it is allocated.
-fn limit(gpu: &Gpu, memory_limit: Option<u64>) -> Option<u64> {
-    memory_limit.map(|mebibytes| mebibytes.saturating_mul(1 << 20)).or_else(|| {
-        let text = std::fs::read_to_string("/proc/meminfo").ok().filter(|_| gpu.is_cpu())?;
-        Some(available(&text)? / 4 * 3)
-    })
+/// Bytes that a run may take: `--memory-limit` where it is given, else what the adapter has, where that is known. Where the
+/// size of micro-batches is the program's to choose, a part of it is left to others: a quarter of a CPU's, a tenth of a GPU's.
+fn limit(gpu: &Gpu, memory_limit: Option<u64>, choosing: bool) -> Option<u64> {
+    let part = |bytes: u64| match (choosing, gpu.is_cpu()) {
+        (false, _) => bytes,
+        (true, true) => bytes / 4 * 3,
+        (true, false) => bytes / 10 * 9,
+    };
+    memory_limit.map(|mebibytes| mebibytes.saturating_mul(1 << 20)).or_else(|| gpu.memory().map(part))
 }
 
-/// `MemAvailable` of Linux's `/proc/meminfo`, in bytes.
-fn available(meminfo: &str) -> Option<u64> {
-    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    Some(line.split_whitespace().next()?.parse::<u64>().ok()? * 1024)
-}
-
-/// The sizes to try for `batch` images, and the limit to keep to. What was chosen by hand is tried whatever is free.
+/// The sizes to try for `batch` images, and the limit to keep to.
 pub fn choices(
     gpu: &Gpu,
     micro_batch: MicroBatch,
@@ -67,8 +63,8 @@ pub fn choices(
     memory_limit: Option<u64>,
 ) -> (Vec<usize>, Option<u64>) {
     match micro_batch {
-        MicroBatch::Images(images) => (vec![images.min(batch)], memory_limit.and_then(|_| limit(gpu, memory_limit))),
-        MicroBatch::Fitting(_) => (sizes(batch), limit(gpu, memory_limit)),
+        MicroBatch::Images(images) => (vec![images.min(batch)], limit(gpu, memory_limit, false)),
+        MicroBatch::Fitting(_) => (sizes(batch), limit(gpu, memory_limit, true)),
     }
 }
 
@@ -121,13 +117,6 @@ mod tests {
         assert_eq!(sizes(8), [8, 4, 3, 2, 1]);
         assert_eq!(sizes(64)[..5], [64, 32, 22, 16, 13]);
         assert_eq!(sizes(1), [1]);
-    }
-
-    #[test]
-    fn free_memory_is_read_from_linux() {
-        let text = "MemTotal:       16318484 kB\nMemFree:         1000 kB\nMemAvailable:   2048 kB\n";
-        assert_eq!(available(text), Some(2 << 20));
-        assert_eq!(available("MemFree: 1 kB"), None);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The host's part of training: configuration, learning-rate schedules, evaluation, the run directory, resuming, and
 //! the loop that ties a learner and a method together.
 
+pub mod adapter;
 pub mod blend;
 pub mod calibration;
 pub mod config;

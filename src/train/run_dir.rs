@@ -189,6 +189,21 @@ pub fn check(dir: &Path, resume: bool) -> Result<()> {
     Ok(())
 }
 
+/// How to go on with the run in `dir`, whose device was lost.
+pub fn after_a_loss(dir: &Path) -> String {
+    let saved = dir.join(STATE).exists();
+    let dir = dir.display();
+    match saved {
+        true => format!(
+            "what the run had at its last evaluation is kept: go on with `tpgm finetune --config {dir}/config.toml --out {dir} \
+             --resume`"
+        ),
+        false => {
+            format!("nothing was saved yet (that comes with the first evaluation): remove {dir} and start the run anew")
+        }
+    }
+}
+
 /// Makes the folder `dir`.
 pub fn create(dir: &Path) -> Result<()> {
     std::fs::create_dir_all(dir).map_err(|e| Error::io(dir, "cannot create this folder", e))

@@ -7,6 +7,7 @@ use crate::data::{Dataset, LoaderConfig};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::method::{BatchNorm, Learner, Settings};
+use crate::train::adapter;
 use crate::train::config::TrainConfig;
 use crate::train::evaluations::EvaluationLog;
 use crate::train::events::{Event, Start, Summary};
@@ -23,6 +24,8 @@ use crate::train::state::{self, Progress};
 use crate::train::tuning;
 
 /// Fine-tunes as `config` says and writes the run directory `out`.
+///
+/// Where the device is lost on the way, the error names the command that goes on from the last saved state, if there is one.
 pub fn train(
     gpu: &Gpu,
     config: &TrainConfig,
@@ -31,6 +34,13 @@ pub fn train(
     events: &mut dyn FnMut(Event),
 ) -> Result<Summary> {
     run_dir::check(out, start.resume)?;
+    run(gpu, config, out, start, events).map_err(|error| match error {
+        Error::Lost(what) => Error::Lost(format!("{what}; {}", run_dir::after_a_loss(out))),
+        error => error,
+    })
+}
+
+fn run(gpu: &Gpu, config: &TrainConfig, out: &Path, start: Start, events: &mut dyn FnMut(Event)) -> Result<Summary> {
     let mut source = Source::open(&config.model, &config.model_args.overrides())?;
     source.recognised.preprocess = config.model_args.preprocess(&source.recognised.preprocess)?;
     let splits = Splits::open(config, &mut source)?;
@@ -131,6 +141,7 @@ pub fn train(
     let (since, stage) = stages.at(progress.steps, &learner);
     learner.begin(stage, since)?;
     crate::checkpoint::atomic_write(&config_path, setup.as_bytes())?;
+    adapter::write(gpu, out)?;
     tuning::write_choices(gpu, &out.join(run_dir::TUNING))?;
     leaks.write(&out.join(run_dir::LEAKS))?;
     let layout = learner.model.layout();

@@ -4,6 +4,11 @@ use std::fs;
 use std::process::Stdio;
 use std::time::Duration;
 
+use tpgm::error::Error;
+use tpgm::gpu::Gpu;
+use tpgm::train::config::{TrainArgs, TrainConfig};
+use tpgm::train::{Event, Start, train};
+
 use crate::{Space, with};
 
 const TRAIN: &str = "finetune --model m.safetensors --train train --val val --test t=test --epochs 30 --batch-size 6 \
@@ -99,4 +104,75 @@ fn there_must_be_a_state_to_resume_from() {
     space.write("run/state.safetensors", &whole[..whole.len() / 2]);
     let error = space.fails(1, "finetune --config run/config.toml --out run --resume", &["run/state.safetensors"]);
     assert!(error.contains("truncated"), "{error}");
+}
+
+/// The settings of a run of four epochs of three steps, through the library.
+fn settings(space: &Space) -> TrainConfig {
+    let args = TrainArgs {
+        model: Some(space.path("m.safetensors")),
+        train: Some(space.path("train")),
+        val: Some(space.path("val")),
+        epochs: Some(4),
+        batch_size: Some(6),
+        ..TrainArgs::default()
+    };
+    args.resolve().unwrap()
+}
+
+fn open() -> Gpu {
+    Gpu::open(std::env::var("TPGM_TEST_ADAPTER").ok().as_deref(), false).unwrap()
+}
+
+#[test]
+fn a_lost_device_leaves_a_run_that_goes_on() {
+    let space = Space::new();
+    let config = settings(&space);
+    let start = Start { best: true, ..Start::default() };
+    let whole = space.path("whole");
+    train(&open(), &config, &whole, start, &mut |_| {}).unwrap();
+    // Before the first evaluation there is nothing to go on from; after the second there is.
+    for (out, lost_at) in [("early", 2), ("stopped", 8)] {
+        let (gpu, out) = (open(), space.path(out));
+        let lose = &mut |event| match event {
+            Event::Progress { step, .. } if step == lost_at => gpu.device.destroy(),
+            _ => {}
+        };
+        let error = train(&gpu, &config, &out, start, lose).unwrap_err();
+        assert!(matches!(error, Error::Lost(_)), "{error:?}");
+        let text = error.to_string();
+        assert!(text.contains("was lost in the middle of the work") && text.lines().count() == 1, "{text}");
+        let command = text.split('`').nth(1).and_then(|command| command.strip_prefix("tpgm "));
+        match command {
+            None => assert!(lost_at == 2 && text.contains("nothing was saved yet"), "{text}"),
+            Some(command) => {
+                assert_eq!(lost_at, 8, "{text}");
+                space.ok(command);
+                assert_ends_as_library(&space);
+            }
+        }
+    }
+}
+
+#[track_caller]
+fn assert_ends_as_library(space: &Space) {
+    for file in FILES.into_iter().filter(|file| *file != "evaluations.jsonl") {
+        assert!(space.bytes(&format!("whole/{file}")) == space.bytes(&format!("stopped/{file}")), "{file} differs");
+    }
+}
+
+#[test]
+fn a_run_goes_on_on_its_own_adapter_or_says_that_it_is_gone() {
+    let space = Space::new();
+    let train = "finetune --model m.safetensors --train train --val val --epochs 2 --batch-size 6 --out run";
+    space.ok(train);
+    let path = "run/adapter.json";
+    let text = space.text(path);
+    space.ok(&format!("{train} --resume"));
+    space.write(path, text.replace("\"name\": \"", "\"name\": \"Another "));
+    let gone = ["the run was on Another ", "which is gone", "--adapter"];
+    space.fails(1, &format!("{train} --resume"), &gone);
+    space.ok(&format!("{train} --resume --adapter 0"));
+    assert!(!space.text(path).contains("Another"));
+    space.write(path, "{}");
+    space.fails(1, &format!("{train} --resume"), &["adapter.json", "--adapter"]);
 }
