@@ -1,12 +1,12 @@
 //! Finding the adapters, choosing one, and opening it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, OnceLock};
 
 use crate::error::{Error, Result};
 use crate::gpu::kernel::{Kernel, KernelKey};
-use crate::gpu::tune::{Choices, Cooperative, Variant};
+use crate::gpu::tune::{Choices, Cooperative, Tile, Variant};
 
 /// Features that are used where the adapter offers them; only [`wgpu::Features::IMMEDIATES`] is needed.
 const WANTED: wgpu::Features = wgpu::Features::IMMEDIATES
@@ -52,6 +52,8 @@ pub struct Gpu {
     pub(super) pipelines: OnceLock<wgpu::PipelineCache>,
     /// Which variants were measured to be fastest.
     pub(super) choices: Mutex<Choices>,
+    /// Which of the less common ways compute the right thing here.
+    pub(super) found: Mutex<BTreeMap<Tile, bool>>,
     /// What every product is computed in, whatever was chosen.
     pub(super) forced: Mutex<Option<Variant>>,
     /// Matrix units that the adapter offers, and whether runs may use them.
@@ -252,6 +254,7 @@ impl Gpu {
             kernels: Mutex::default(),
             pipelines: OnceLock::new(),
             choices: Mutex::default(),
+            found: Mutex::default(),
             forced: Mutex::default(),
             cooperative,
             cooperative_allowed: OnceLock::new(),

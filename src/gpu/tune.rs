@@ -2,6 +2,7 @@
 //! whoever records a product goes by.
 
 use std::collections::BTreeMap;
+use std::sync::MutexGuard;
 
 use serde::{Deserialize, Serialize};
 
@@ -147,6 +148,20 @@ impl Gpu {
             Tile::Cooperative => self.cooperative_allowed.get_or_init(|| ()),
             Tile::DirectSmall | Tile::Direct | Tile::Tiled | Tile::TiledLarge => &(),
         };
+    }
+
+    /// Whether `tile` computes the right thing here, as far as anybody has compared.
+    pub fn found_right(&self, tile: Tile) -> Option<bool> {
+        self.found().get(&tile).copied()
+    }
+
+    /// Keeps what a comparison found.
+    pub fn find_right(&self, tile: Tile, right: bool) {
+        self.found().insert(tile, right);
+    }
+
+    pub(super) fn found(&self) -> MutexGuard<'_, BTreeMap<Tile, bool>> {
+        self.found.lock().unwrap_or_else(|e| e.into_inner())
     }
 
     /// The choice for a class of products, if there is one.

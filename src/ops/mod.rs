@@ -2,6 +2,7 @@
 //! kernel variant and the grid, and records dispatches; it computes nothing itself.
 
 pub mod adamw;
+mod agreement;
 pub mod attention;
 pub mod attention_pool;
 pub mod average;
@@ -32,6 +33,7 @@ pub mod self_check;
 pub mod sgd;
 pub mod spd;
 pub mod swiglu;
+pub mod trial;
 pub mod tune;
 pub mod words;
 

@@ -59,6 +59,18 @@ impl Product {
         }
     }
 
+    /// What its operands hold.
+    pub fn element(self) -> Element {
+        match self {
+            Product::Linear { element, .. } | Product::Conv2d { element, .. } => element,
+        }
+    }
+
+    /// Terms of each of its sums.
+    pub fn terms(self) -> usize {
+        self.shape()[2]
+    }
+
     /// Rows and columns of the result, and terms of each sum.
     fn shape(self) -> [usize; 3] {
         match self {
@@ -162,6 +174,12 @@ impl Product {
             (false, _) => Tile::Tiled,
         };
         self.with_split(tile)
+    }
+
+    /// The plainest variant on `gpu`, which is always right if any is: what the others are held against.
+    pub fn reference(self, gpu: &Gpu) -> Variant {
+        let direct = gpu.is_cpu() && gpu.has_wide_subgroups();
+        Variant { tile: if direct { Tile::Direct } else { Tile::Tiled }, split: 1 }
     }
 
     /// The variants that are worth measuring on `gpu`, each once.
