@@ -55,7 +55,7 @@ fn every_class_gets_one_of_its_own_variants() {
     assert_eq!(choices.len(), heard.len());
     for product in &products {
         let candidates = product.candidates(gpu());
-        let default = product.default_variant(gpu().is_cpu() && gpu().has_wide_subgroups());
+        let default = product.default_variant(gpu(), gpu().is_cpu() && gpu().has_wide_subgroups());
         assert!(candidates.contains(&default), "{product:?}: the default {default:?} is none of {candidates:?}");
         let chosen = choices.get(&product.class()).unwrap_or_else(|| panic!("{} was not measured", product.class()));
         assert!(candidates.contains(chosen), "{product:?}: {chosen:?}");

@@ -86,6 +86,31 @@ impl Tile {
     }
 }
 
+/// What an adapter's compiler makes of tiles of 128 × 128, by which a thread has 64 sums in registers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LargeTiles {
+    /// They spill: Intel's threads have too few registers.
+    Spill,
+    /// They leave one or two waves to hide latencies, so they have to show that they are faster: AMD's GCN, whose subgroups
+    /// are 64 wide and nothing else.
+    Crowd,
+    /// They fit.
+    Fit,
+}
+
+impl LargeTiles {
+    /// By an adapter's vendor (of PCI) and its smallest subgroup.
+    pub fn of(vendor: u32, smallest_subgroup: u32) -> LargeTiles {
+        const INTEL: u32 = 0x8086;
+        const AMD: u32 = 0x1002;
+        match (vendor, smallest_subgroup) {
+            (INTEL, _) => LargeTiles::Spill,
+            (AMD, 64) => LargeTiles::Crowd,
+            _ => LargeTiles::Fit,
+        }
+    }
+}
+
 /// A way to compute a product.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Variant {
@@ -129,6 +154,11 @@ impl Gpu {
             Tile::DirectSmall | Tile::Direct | Tile::Tiled | Tile::TiledLarge => true,
         };
         allowed && self.runs(tile)
+    }
+
+    /// How tiles of 128 × 128 do on this adapter.
+    pub fn large_tiles(&self) -> LargeTiles {
+        LargeTiles::of(self.info.vendor, self.info.subgroup_min_size)
     }
 
     /// The adapter's matrix units, where a run may use them.
@@ -193,5 +223,18 @@ impl Gpu {
     /// Adds to the choices: products that are recorded afterwards go by them.
     pub fn choose_variants(&self, choices: Choices) {
         self.choices.lock().unwrap_or_else(|e| e.into_inner()).extend(choices);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn large_tiles_are_not_for_every_chip() {
+        // Battlemage; Vega 10; Navi 31; Ampere; lavapipe.
+        let chips = [(0x8086, 16), (0x1002, 64), (0x1002, 32), (0x10de, 32), (0x10005, 8)];
+        let found = chips.map(|(vendor, smallest)| LargeTiles::of(vendor, smallest));
+        assert_eq!(found, [LargeTiles::Spill, LargeTiles::Crowd, LargeTiles::Fit, LargeTiles::Fit, LargeTiles::Fit]);
     }
 }

@@ -123,7 +123,7 @@ impl<'a> Recorder<'a> {
 
     /// The variant for `product`: what was measured to be fastest, else the default.
     fn variant(&mut self, product: Product) -> Variant {
-        let default = product.default_variant(self.for_cpu && self.gpu.has_wide_subgroups());
+        let default = product.default_variant(self.gpu, self.for_cpu && self.gpu.has_wide_subgroups());
         if let Some(forced) = self.forced {
             let able = self.gpu.runs(forced.tile) && (product.suits_matrices() || forced.tile != Tile::Cooperative);
             return if able { forced } else { default };

@@ -3,7 +3,7 @@
 
 use crate::gpu::Gpu;
 use crate::gpu::buffer::Element;
-use crate::gpu::tune::{Tile, Variant};
+use crate::gpu::tune::{LargeTiles, Tile, Variant};
 use crate::ops::conv2d;
 
 /// Which of a layer's three products.
@@ -158,8 +158,8 @@ impl Product {
         Variant { tile, split }
     }
 
-    /// What is taken where nothing was measured. `direct` says whether `*_direct.wgsl` come into question.
-    pub fn default_variant(self, direct: bool) -> Variant {
+    /// What is taken on `gpu` where nothing was measured. `direct` says whether `*_direct.wgsl` come into question.
+    pub fn default_variant(self, gpu: &Gpu, direct: bool) -> Variant {
         let tile = match (direct, self) {
             (true, Product::Linear { .. }) => {
                 // A tall tile is faster where it divides the rows, and wasteful where they barely pass a multiple of it.
@@ -170,7 +170,9 @@ impl Product {
                 let channels = self.shape()[1];
                 if channels <= 16 || channels == 48 { Tile::DirectSmall } else { Tile::Direct }
             }
-            (false, _) if self.tiles(Tile::TiledLarge) >= MANY_TILES => Tile::TiledLarge,
+            (false, _) if gpu.large_tiles() == LargeTiles::Fit && self.tiles(Tile::TiledLarge) >= MANY_TILES => {
+                Tile::TiledLarge
+            }
             (false, _) => Tile::Tiled,
         };
         self.with_split(tile)
@@ -185,7 +187,8 @@ impl Product {
     /// The variants that are worth measuring on `gpu`, each once.
     pub fn candidates(self, gpu: &Gpu) -> Vec<Variant> {
         let direct = gpu.is_cpu() && gpu.has_wide_subgroups();
-        let plain = Tile::ALL.into_iter().filter(|tile| tile.is_direct() == direct && gpu.may_choose(*tile));
+        let fits = |tile: Tile| tile != Tile::TiledLarge || gpu.large_tiles() != LargeTiles::Spill;
+        let plain = Tile::ALL.into_iter().filter(|t| t.is_direct() == direct && gpu.may_choose(*t) && fits(*t));
         let mut found: Vec<Variant> = Vec::new();
         let matrices = gpu.cooperative().filter(|_| self.suits_matrices()).map(|_| Tile::Cooperative);
         for tile in plain.chain(matrices) {
