@@ -9,6 +9,7 @@ pub mod buffer;
 pub mod cache;
 pub mod device;
 pub mod kernel;
+mod matrices;
 pub mod profile;
 pub mod program;
 pub mod readback;

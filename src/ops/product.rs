@@ -123,18 +123,17 @@ impl Product {
         }
     }
 
-    /// Whether cooperative matrices could compute it: a product of matrices of f16, whose widths 4 divides.
+    /// Whether cooperative matrices could compute it: a product of f16 whose widths are multiples of 4.
     pub fn suits_matrices(self) -> bool {
-        match self {
-            Product::Linear { out, inp, element, .. } => {
-                element == Element::Half && out.is_multiple_of(4) && inp.is_multiple_of(4)
-            }
-            Product::Conv2d { .. } => false,
-        }
+        let [a, b] = match self {
+            Product::Linear { out, inp, .. } => [out, inp],
+            Product::Conv2d { dims, .. } => [dims.out_channels, dims.in_channels],
+        };
+        self.element() == Element::Half && a.is_multiple_of(4) && b.is_multiple_of(4)
     }
 
-    /// Rows and columns of out that one workgroup of `tile` has; [`Cooperative::tile`](crate::gpu::tune::Cooperative::tile)
-    /// says so of matrices that are smaller than 16.
+    /// Rows and columns of out that one workgroup of `tile` has; of matrices, about: what they have exactly is
+    /// [`Cooperative::tile`](crate::gpu::tune::Cooperative::tile).
     pub fn tile_size(self, tile: Tile) -> [usize; 2] {
         match (tile, self) {
             (Tile::DirectSmall, Product::Linear { .. }) => [32, 32],
