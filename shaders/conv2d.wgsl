@@ -49,15 +49,15 @@ override WG: u32 = 64u;
 @group(0) @binding(1) var<storage, read> packed: array<vec4<stored>>;
 @group(0) @binding(2) var<storage, read_write> dst: array<vec4<stored>>;
 
-// Four source pixels; where a pixel is outside its image, zero.
-fn gather(image: vec4u, y: vec4i, x: vec4i, c4: u32, wanted: vec4<bool>) -> mat4x4f {
+// Four source pixels, which are at `at` if they are inside their images; zero where they are not.
+fn load(at: vec4i, inside: vec4<bool>) -> mat4x4f {
     let none = vec4f();
-    let size = vec2i(i32(p.src_h), i32(p.src_w));
-    let inside = wanted & (y >= vec4i(0)) & (y < vec4i(size.x)) & (x >= vec4i(0)) & (x < vec4i(size.y));
-    let at = select(vec4u(0u), ((image * p.src_h + vec4u(y)) * p.src_w + vec4u(x)) * p.src_c4 + c4, inside);
-    return mat4x4f(select(none, vec4f(src[at.x]), inside.x), select(none, vec4f(src[at.y]), inside.y),
-                   select(none, vec4f(src[at.z]), inside.z), select(none, vec4f(src[at.w]), inside.w));
+    let i = select(vec4u(0u), vec4u(at), inside);
+    return mat4x4f(select(none, vec4f(src[i.x]), inside.x), select(none, vec4f(src[i.y]), inside.y),
+                   select(none, vec4f(src[i.z]), inside.z), select(none, vec4f(src[i.w]), inside.w));
 }
+// A negative coordinate is a large one without its sign.
+fn is_inside(y: vec4i, x: vec4i) -> vec4<bool> { return (vec4u(y) < vec4u(p.src_h)) & (vec4u(x) < vec4u(p.src_w)); }
 
 // ---- forward and backward_input: rows are pixels, k runs over taps and, within a tap, the source's channels.
 
@@ -80,21 +80,22 @@ fn gathered(group: vec3u, thread: u32, direction: i32) {
     let k4 = select(thread % 4u, (thread - TILE) / QUADS, is_b);
     let quad = select(thread / 4u, thread % QUADS, is_b);
     let row = min(group.y * TILE + quad * 4u + STEPS, vec4u(rows - 1u));
-    let image = row / (p.rows_h * p.rows_w);
     let y = vec4i(row / p.rows_w % p.rows_h * stride()) + off_y();
     let x = vec4i(row % p.rows_w * stride()) + off_x();
+    let line = vec4i(row / (p.rows_h * p.rows_w) * p.src_h) + y;
+    let start = (line * i32(p.src_w) + x) * i32(p.src_c4); // where they are under the first tap
     let col = min(group.x * QUADS + quad, p.dst_c4 - 1u);
 
     var tap = settle(Tap(0u, 0u, k4));
     var sums = Sums();
-    var next = fetch(is_b, tap, image, y, x, col, direction);
+    var next = fetch(is_b, tap, start, y, x, col, direction);
     for (var k = 0u; k < taps_y() * taps_x() * p.src_c4; k += 4u) {
         workgroupBarrier(); // the last tile has been read by everyone
         stage(is_b, k4, quad, next);
         workgroupBarrier();
         // The next tile is on its way from memory while this one is multiplied.
         tap = settle(Tap(tap.y, tap.x, tap.c4 + 4u));
-        next = fetch(is_b, tap, image, y, x, col, direction);
+        next = fetch(is_b, tap, start, y, x, col, direction);
         sums = multiply(sums, thread);
     }
     let first = group.y * TILE + first_row(thread);
@@ -107,7 +108,7 @@ fn gathered(group: vec3u, thread: u32, direction: i32) {
     }
 }
 
-fn fetch(is_b: bool, tap: Tap, image: vec4u, y: vec4i, x: vec4i, col: u32, direction: i32) -> mat4x4f {
+fn fetch(is_b: bool, tap: Tap, start: vec4i, y: vec4i, x: vec4i, col: u32, direction: i32) -> mat4x4f {
     if tap.y >= taps_y() || tap.x >= taps_x() { return mat4x4f(); } // past the last k
     if is_b {
         let at = (first_y() + tap.y * tap_step()) * kernel() + first_x() + tap.x * tap_step();
@@ -115,7 +116,10 @@ fn fetch(is_b: bool, tap: Tap, image: vec4u, y: vec4i, x: vec4i, col: u32, direc
         return mat4x4f(vec4f(packed[w]), vec4f(packed[w + p.dst_c4]),
                        vec4f(packed[w + 2u * p.dst_c4]), vec4f(packed[w + 3u * p.dst_c4]));
     }
-    return transpose(gather(image, y + direction * i32(tap.y), x + direction * i32(tap.x), tap.c4, vec4<bool>(true)));
+    let move_y = direction * i32(tap.y);
+    let move_x = direction * i32(tap.x);
+    let at = start + (move_y * i32(p.src_w) + move_x) * i32(p.src_c4) + i32(tap.c4);
+    return transpose(load(at, is_inside(y + move_y, x + move_x)));
 }
 
 @compute @workgroup_size(THREADS)
@@ -135,9 +139,10 @@ fn backward_input(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation
 
 // The pixel after (image, y, x), of images of `rows` pixels.
 fn after(at: vec3u, rows: vec2u) -> vec3u {
-    if at.z + 1u < rows.y { return vec3u(at.x, at.y, at.z + 1u); }
-    if at.y + 1u < rows.x { return vec3u(at.x, at.y + 1u, 0u); }
-    return vec3u(at.x + 1u, 0u, 0u);
+    let x_end = at.z + 1u == rows.y;
+    let y = at.y + select(0u, 1u, x_end);
+    let y_end = y == rows.x;
+    return vec3u(at.x + select(0u, 1u, y_end), select(y, 0u, y_end), select(at.z + 1u, 0u, x_end));
 }
 
 @compute @workgroup_size(THREADS)
@@ -151,12 +156,11 @@ fn backward_weight(@builtin(workgroup_id) group: vec3u, @builtin(local_invocatio
     let quads = kernel() * kernel() * p.src_c4;
     let row = min(group.x * QUADS + quad, quads - 1u);
     let col = min(group.y * QUADS + quad, p.dst_c4 - 1u);
-    let c4 = row % p.src_c4;
-    let off_y = i32(row / p.src_c4 / kernel()) + off_y();
-    let off_x = i32(row / p.src_c4 % kernel()) + off_x();
+    let tap = row / p.src_c4;
+    let off = vec2i(i32(tap / kernel()) + off_y(), i32(tap % kernel()) + off_x());
 
     var k = group.z * p.chunk + k4 * 4u;
-    var at = vec3u(k / (p.rows_h * p.rows_w), k / p.rows_w % p.rows_h, k % p.rows_w);
+    var at = vec3u(k / (rows.x * rows.y), k / rows.y % rows.x, k % rows.y);
     var sums = Sums();
     for (var first = group.z * p.chunk; first < end; first += TILE_K) {
         var next: mat4x4f;
@@ -167,19 +171,21 @@ fn backward_weight(@builtin(workgroup_id) group: vec3u, @builtin(local_invocatio
             let b = after(at, rows);
             let c = after(b, rows);
             let d = after(c, rows);
-            let y = vec4i(vec4u(at.y, b.y, c.y, d.y) * stride()) + off_y;
-            let x = vec4i(vec4u(at.z, b.z, c.z, d.z) * stride()) + off_x;
-            next = gather(vec4u(at.x, b.x, c.x, d.x), y, x, c4, k + STEPS < vec4u(end));
+            let y = vec4i(vec4u(at.y, b.y, c.y, d.y) * stride()) + off.x;
+            let x = vec4i(vec4u(at.z, b.z, c.z, d.z) * stride()) + off.y;
+            let line = vec4i(vec4u(at.x, b.x, c.x, d.x) * p.src_h) + y;
+            let from_at = (line * i32(p.src_w) + x) * i32(p.src_c4) + i32(row % p.src_c4);
+            next = load(from_at, is_inside(y, x) & (k + STEPS < vec4u(end)));
         }
         workgroupBarrier(); // the last tile has been read by everyone
         stage(is_b, k4, quad, next);
         workgroupBarrier();
         k += TILE_K;
         at.z += TILE_K;
-        while at.z >= p.rows_w {
-            at.z -= p.rows_w;
+        while at.z >= rows.y {
+            at.z -= rows.y;
             at.y += 1u;
-            if at.y == p.rows_h { at.y = 0u; at.x += 1u; }
+            if at.y == rows.x { at.y = 0u; at.x += 1u; }
         }
         sums = multiply(sums, thread);
     }

@@ -48,22 +48,21 @@ fn block_of(thread: u32, a_along: bool, b_along: bool) -> Block {
     return Block(is_b, i / QUADS, i % QUADS);
 }
 
-// ---- vec4 loads. Rows past the edge repeat the last one, and are not stored; k past the edge are zero.
+// ---- vec4 loads. Rows past the edge repeat the last one, and are not stored.
 
-fn load(is_b: bool, i: vec4u) -> mat4x4f {
-    if is_b { return mat4x4f(from_loaded(b4[i.x]), from_loaded(b4[i.y]), from_loaded(b4[i.z]), from_loaded(b4[i.w])); }
-    return mat4x4f(from_loaded(a4[i.x]), from_loaded(a4[i.y]), from_loaded(a4[i.z]), from_loaded(a4[i.w]));
-}
+fn load_a(i: vec4u) -> mat4x4f { return mat4x4f(from_loaded(a4[i.x]), from_loaded(a4[i.y]), from_loaded(a4[i.z]), from_loaded(a4[i.w])); }
+fn load_b(i: vec4u) -> mat4x4f { return mat4x4f(from_loaded(b4[i.x]), from_loaded(b4[i.y]), from_loaded(b4[i.z]), from_loaded(b4[i.w])); }
 
-// `row` is the tile's first of the operand's `rows`, `k` the tile's first, `end` past the last of the group's.
-fn fetch4(block: Block, row: u32, rows: u32, k: u32, end: u32, along: bool) -> mat4x4f {
-    let first = k + block.k * 4u;
-    if along {
-        if first >= end { return mat4x4f(); }
-        return transpose(load(block.is_b, min(row + block.quad * 4u + STEPS, vec4u(rows - 1u)) * (p.k / 4u) + first / 4u));
+// The flags are literals, so what they rule out folds away.
+fn load(is_b: bool, i: vec4u, a_along: bool, b_along: bool) -> mat4x4f {
+    if a_along && !b_along {
+        if is_b { return load_b(i); }
+        return transpose(load_a(i));
     }
-    let quad = min(row + block.quad * 4u, rows - 4u) / 4u;
-    return without_tail(load(block.is_b, min(first + STEPS, vec4u(p.k - 1u)) * (rows / 4u) + quad), first, end);
+    var x: mat4x4f;
+    if is_b { x = load_b(i); } else { x = load_a(i); }
+    if a_along { return transpose(x); } // behind the branch, where it costs nothing
+    return x;
 }
 
 fn without_tail(x: mat4x4f, k: u32, end: u32) -> mat4x4f {
@@ -72,24 +71,44 @@ fn without_tail(x: mat4x4f, k: u32, end: u32) -> mat4x4f {
                    select(none, x[2], k + 2u < end), select(none, x[3], k + 3u < end));
 }
 
-// The flags are literals, so what they rule out folds away.
 fn run_vec4(group: vec3u, thread: u32, a_along: bool, b_along: bool) {
     let m = group.y * TILE;
     let n = group.x * TILE;
     let block = block_of(thread, a_along, b_along);
-    let row = select(m, n, block.is_b);
+    let row = select(m, n, block.is_b) + block.quad * 4u;
     let rows = select(p.m, p.n, block.is_b);
     let along = select(a_along, b_along, block.is_b);
 
+    // Where the block's four vectors are: at(k) for its first k.
+    let own_rows = min(row + STEPS, vec4u(rows - 1u)) * (p.k / 4u);
+    let own_quad = min(row, rows - 4u) / 4u;
+    let start = group.z * p.chunk;
+    let end = min(start + p.chunk, p.k);
+    let whole = (end - start) / TILE_K;
+    var k = start + block.k * 4u;
+    var at = select((k + STEPS) * (rows / 4u) + own_quad, own_rows + k / 4u, along);
+    let step = select(TILE_K * (rows / 4u), TILE_K / 4u, along);
+
     var sums = Sums();
-    // The next tile is on its way from memory while this one is multiplied.
-    let end = min((group.z + 1u) * p.chunk, p.k);
-    var next = fetch4(block, row, rows, group.z * p.chunk, end, along);
-    for (var k = group.z * p.chunk; k < end; k += TILE_K) {
+    var next: mat4x4f;
+    if whole > 0u { next = load(block.is_b, at, a_along, b_along); }
+    for (var tiles = whole; tiles > 0u; tiles--) {
         workgroupBarrier(); // the last tile has been read by everyone
         stage(block.is_b, block.k, block.quad, next);
         workgroupBarrier();
-        next = fetch4(block, row, rows, k + TILE_K, end, along);
+        // The next tile is on its way from memory while this one is multiplied; after the last one it comes once more.
+        at += select(0u, step, tiles > 1u);
+        next = load(block.is_b, at, a_along, b_along);
+        sums = multiply(sums, thread);
+    }
+    // Of the last tile, what is past the end is zero.
+    k += whole * TILE_K;
+    if start + whole * TILE_K < end {
+        let last = select(min(k + STEPS, vec4u(p.k - 1u)) * (rows / 4u) + own_quad, own_rows + min(k, p.k - 4u) / 4u, along);
+        next = without_tail(load(block.is_b, last, a_along, b_along), k, end);
+        workgroupBarrier();
+        stage(block.is_b, block.k, block.quad, next);
+        workgroupBarrier();
         sums = multiply(sums, thread);
     }
     let y = m + first_row(thread);
@@ -124,30 +143,45 @@ fn gather(is_b: bool, i: vec4u) -> vec4f {
     return vec4f(vec4(a[i.x], a[i.y], a[i.z], a[i.w]));
 }
 
-fn fetch(block: Block, row: u32, rows: u32, k: u32, end: u32, stride: vec2u) -> mat4x4f {
-    let start = min(row + block.quad * 4u + STEPS, vec4u(rows - 1u)) * stride.x;
-    let first = k + block.k * 4u;
-    let step = min(first + STEPS, vec4u(p.k - 1u)) * stride.y;
-    return without_tail(mat4x4f(gather(block.is_b, start + step.x), gather(block.is_b, start + step.y),
-                                gather(block.is_b, start + step.z), gather(block.is_b, start + step.w)), first, end);
+fn gathered(is_b: bool, start: vec4u, k: vec4u) -> mat4x4f {
+    return mat4x4f(gather(is_b, start + k.x), gather(is_b, start + k.y), gather(is_b, start + k.z), gather(is_b, start + k.w));
 }
 
 fn run(group: vec3u, thread: u32, a_stride: vec2u, b_stride: vec2u) {
     let m = group.y * TILE;
     let n = group.x * TILE;
     let block = block_of(thread, a_stride.y == 1u, b_stride.y == 1u);
-    let row = select(m, n, block.is_b);
+    let row = select(m, n, block.is_b) + block.quad * 4u;
     let rows = select(p.m, p.n, block.is_b);
     let stride = select(a_stride, b_stride, block.is_b);
 
+    // As in run_vec4.
+    let own_rows = min(row + STEPS, vec4u(rows - 1u)) * stride.x;
+    let start = group.z * p.chunk;
+    let end = min(start + p.chunk, p.k);
+    let whole = (end - start) / TILE_K;
+    var k = start + block.k * 4u;
+    var at = own_rows + k * stride.y;
+    let steps = STEPS * stride.y;
+
     var sums = Sums();
-    let end = min((group.z + 1u) * p.chunk, p.k);
-    var next = fetch(block, row, rows, group.z * p.chunk, end, stride);
-    for (var k = group.z * p.chunk; k < end; k += TILE_K) {
-        workgroupBarrier(); // as in run_vec4
+    var next: mat4x4f;
+    if whole > 0u { next = gathered(block.is_b, at, steps); }
+    for (var tiles = whole; tiles > 0u; tiles--) {
+        workgroupBarrier();
         stage(block.is_b, block.k, block.quad, next);
         workgroupBarrier();
-        next = fetch(block, row, rows, k + TILE_K, end, stride);
+        at += select(0u, TILE_K * stride.y, tiles > 1u);
+        next = gathered(block.is_b, at, steps);
+        sums = multiply(sums, thread);
+    }
+    k += whole * TILE_K;
+    if start + whole * TILE_K < end {
+        let last = min(k + STEPS, vec4u(p.k - 1u)) * stride.y;
+        next = without_tail(gathered(block.is_b, own_rows, last), k, end);
+        workgroupBarrier();
+        stage(block.is_b, block.k, block.quad, next);
+        workgroupBarrier();
         sums = multiply(sums, thread);
     }
     let y = m + first_row(thread);

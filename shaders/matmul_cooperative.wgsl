@@ -1,5 +1,5 @@
-// Matrix product of f16 operands by cooperative matrices, the matrix units of GPUs: sums in f32. What matmul.wgsl computes,
-// with its three layouts, its epilogues and its names.
+// Matrix product of f16 operands by cooperative matrices (lib/matrices.wgsl): sums in f32. What matmul.wgsl computes, with its
+// three layouts, its epilogues and its names.
 //
 //   forward_vec4           out[m,n] = Σₖ a[m,k] · b[n,k] + bias[n]
 //   backward_input_vec4    out[m,n] = Σₖ a[m,k] · b[k,n]
@@ -8,14 +8,10 @@
 //   out [m, n], bias [n]; all row-major and contiguous. `=`, or `+=` with ACCUMULATE. Needs of m, n and k what matmul.wgsl's
 //   vec4 entries need.
 //
-//   grid [⌈n/SIDE⌉, ⌈m/SIDE⌉, ⌈k/chunk⌉], SIDE = 4·CM; workgroups along z share a sum as in matmul.wgsl. Nothing is saved.
+//   grid [⌈n/COLS⌉, ⌈m/ROWS⌉, ⌈k/chunk⌉]; workgroups along z share a sum as in matmul.wgsl. Nothing is saved.
 //
-// The host appends `alias operand = f16;`, `alias result = f32;` or f16, `const CM = 16u;` or 8u (the side of a cooperative
-// matrix), `const LANES = …u;` (four subgroups), and `alias mat_a = coop_mat16x16<f16, A>;`, mat_b for B and mat_c, of f32, for
-// C; and an epilogue. Needs wgpu's EXPERIMENTAL_COOPERATIVE_MATRIX and SHADER_F16, and subgroups of one size.
-//
-// Each of four subgroups has 2 × 2 matrices of out. Operands pass through workgroup memory, where tiles that cross an edge are
-// filled up with zeros: a matrix is loaded whole, and must not read past a buffer's end.
+// The host appends `alias operand = f16;`, `alias result = f32;` or f16, what lib/matrices.wgsl needs, and an epilogue. Needs
+// wgpu's EXPERIMENTAL_COOPERATIVE_MATRIX, SHADER_F16 and SUBGROUP.
 
 struct Params { m: u32, n: u32, k: u32, chunk: u32 }
 var<immediate> p: Params;
@@ -28,142 +24,122 @@ override ACCUMULATE: bool = false;
 @group(0) @binding(2) var<storage, read> bias4: array<vec4f>;
 @group(0) @binding(3) var<storage, read_write> out4: array<vec4<result>>;
 
-const SIDE = 4u * CM;
-const DEPTH = 32u; // k of a tile
-const AREA = CM * CM;
+fn load_a(i: vec4u) -> Four { return Four(a4[i.x], a4[i.y], a4[i.z], a4[i.w]); }
+fn load_b(i: vec4u) -> Four { return Four(b4[i.x], b4[i.y], b4[i.z], b4[i.w]); }
 
-var<workgroup> a_tile: array<operand, SIDE * DEPTH>; // [SIDE, DEPTH]
-var<workgroup> b_tile: array<operand, DEPTH * SIDE>; // [DEPTH, SIDE]
-var<workgroup> sums: array<f32, 4u * AREA>;          // a matrix for each subgroup
-
-// The tile's rows from `m`, its k from `k` up to `end`. `along`: a's rows run along k.
-fn stage_a(m: u32, k: u32, end: u32, thread: u32, along: bool) {
-    for (var i = thread; i < SIDE * DEPTH / 4u; i += LANES) {
-        var x = vec4<operand>();
-        if along {
-            let row = i / (DEPTH / 4u);
-            let step = i % (DEPTH / 4u) * 4u;
-            if m + row < p.m && k + step < end { x = a4[((m + row) * p.k + k + step) / 4u]; }
-            let at = row * DEPTH + step;
-            a_tile[at] = x.x;
-            a_tile[at + 1u] = x.y;
-            a_tile[at + 2u] = x.z;
-            a_tile[at + 3u] = x.w;
-        } else {
-            let step = i / (SIDE / 4u);
-            let row = i % (SIDE / 4u) * 4u;
-            if m + row < p.m && k + step < end { x = a4[((k + step) * p.m + m + row) / 4u]; }
-            let at = row * DEPTH + step;
-            a_tile[at] = x.x;
-            a_tile[at + DEPTH] = x.y;
-            a_tile[at + 2u * DEPTH] = x.z;
-            a_tile[at + 3u * DEPTH] = x.w;
-        }
-    }
+fn along_k(f: Four, along: bool) -> Four {
+    if along { return f; }
+    return turned(f);
 }
 
-fn stage_b(n: u32, k: u32, end: u32, thread: u32, along: bool) {
-    for (var i = thread; i < SIDE * DEPTH / 4u; i += LANES) {
-        var x = vec4<operand>();
-        if along {
-            let col = i / (DEPTH / 4u);
-            let step = i % (DEPTH / 4u) * 4u;
-            if n + col < p.n && k + step < end { x = b4[((n + col) * p.k + k + step) / 4u]; }
-            let at = step * SIDE + col;
-            b_tile[at] = x.x;
-            b_tile[at + SIDE] = x.y;
-            b_tile[at + 2u * SIDE] = x.z;
-            b_tile[at + 3u * SIDE] = x.w;
-        } else {
-            let step = i / (SIDE / 4u);
-            let col = i % (SIDE / 4u) * 4u;
-            if n + col < p.n && k + step < end { x = b4[((k + step) * p.n + n + col) / 4u]; }
-            let at = step * SIDE + col;
-            b_tile[at] = x.x;
-            b_tile[at + 1u] = x.y;
-            b_tile[at + 2u] = x.z;
-            b_tile[at + 3u] = x.w;
-        }
-    }
+// Where four rows from `row` on of an operand are at `k`, or where four k are of four rows. Rows past the edge repeat the last
+// one, and are not stored; k past the edge are to be left out.
+fn place(row: u32, rows: u32, k: u32, along: bool) -> vec4u {
+    let steps = vec4u(0u, 1u, 2u, 3u);
+    if along { return min(row + steps, vec4u(rows - 1u)) * (p.k / 4u) + min(k, p.k - 4u) / 4u; }
+    return min(k + steps, vec4u(p.k - 1u)) * (rows / 4u) + min(row, rows - 4u) / 4u;
 }
 
-// Writes what the four subgroups left in `sums`: matrix (down, right) of each one's 2 × 2.
-fn write(copy: u32, m: u32, n: u32, down: u32, right: u32, thread: u32) {
-    for (var i = thread; i < AREA; i += LANES) {
-        let subgroup = i / (AREA / 4u);
-        let within = i % (AREA / 4u) * 4u;
-        let y = m + (subgroup / 2u * 2u + down) * CM + within / CM;
-        let x = n + (subgroup % 2u * 2u + right) * CM + within % CM;
+// Writes what subgroups have left, from row m and column n on.
+fn put(lane: u32, m: u32, n: u32, copy: u32) {
+    for (var j = lane; j < LEFT; j += LANES) {
+        let at = left_at(j);
+        let y = m + at.x;
+        let x = n + at.y;
         if y < p.m && x < p.n {
-            let at = subgroup * AREA + within;
-            let sum = vec4f(sums[at], sums[at + 1u], sums[at + 2u], sums[at + 3u]);
-            let j = (copy * p.m * p.n + y * p.n + x) / 4u;
+            let i = (copy * p.m * p.n + y * p.n + x) / 4u;
             var added = vec4f();
             if HAS_BIAS { added = bias4[x / 4u]; }
-            if ACCUMULATE { added += vec4f(out4[j]); }
-            out4[j] = vec4<result>(epilogue(sum + added, j, x / 4u));
+            if ACCUMULATE { added += vec4f(out4[i]); }
+            out4[i] = vec4<result>(epilogue(left(j) + added, i, x / 4u));
         }
     }
 }
 
 // The flags are literals, so what they rule out folds away.
-fn run(group: vec3u, subgroup: u32, thread: u32, a_along: bool, b_along: bool) {
-    let m = group.y * SIDE;
-    let n = group.x * SIDE;
-    let row = subgroup / 2u * 2u * CM;
-    let col = subgroup % 2u * 2u * CM;
-    let own = subgroup * AREA;
-    for (var i = thread; i < 4u * AREA; i += LANES) { sums[i] = 0.0; }
-    workgroupBarrier();
-    var s00 = coopLoadT<mat_c>(&sums[own], CM);
-    var s01 = coopLoadT<mat_c>(&sums[own], CM);
-    var s10 = coopLoadT<mat_c>(&sums[own], CM);
-    var s11 = coopLoadT<mat_c>(&sums[own], CM);
-    let end = min((group.z + 1u) * p.chunk, p.k);
-    for (var k = group.z * p.chunk; k < end; k += DEPTH) {
-        workgroupBarrier(); // the last tile has been read by everyone
-        stage_a(m, k, end, thread, a_along);
-        stage_b(n, k, end, thread, b_along);
-        workgroupBarrier();
-        for (var step = 0u; step < DEPTH; step += CM) {
-            let a0 = coopLoadT<mat_a>(&a_tile[row * DEPTH + step], DEPTH);
-            let a1 = coopLoadT<mat_a>(&a_tile[(row + CM) * DEPTH + step], DEPTH);
-            let b0 = coopLoadT<mat_b>(&b_tile[step * SIDE + col], SIDE);
-            let b1 = coopLoadT<mat_b>(&b_tile[step * SIDE + col + CM], SIDE);
-            s00 = coopMultiplyAdd(a0, b0, s00);
-            s01 = coopMultiplyAdd(a0, b1, s01);
-            s10 = coopMultiplyAdd(a1, b0, s10);
-            s11 = coopMultiplyAdd(a1, b1, s11);
-        }
+fn run(group: vec3u, subgroup: u32, subgroups: u32, lane: u32, a_along: bool, b_along: bool) {
+    let m = group.y * ROWS;
+    let n = group.x * COLS;
+    let start = group.z * p.chunk;
+    let end = min(start + p.chunk, p.k);
+    let whole = (end - start) / DEPTH;
+    let a_step = select(DEPTH * (p.m / 4u), DEPTH / 4u, a_along);
+    let b_step = select(DEPTH * (p.n / 4u), DEPTH / 4u, b_along);
+
+    // Where a lane's part of the next tile is, and that part, which is on its way from memory while this one is multiplied.
+    var a_at: array<vec4u, A_FOURS>;
+    var b_at: array<vec4u, B_FOURS>;
+    var a_next: array<Four, A_FOURS>;
+    var b_next: array<Four, B_FOURS>;
+    for (var i = 0u; i < A_FOURS; i++) {
+        let own = lane + i * LANES;
+        a_at[i] = place(m + row_of(own), p.m, start + k_of(own), a_along);
+        a_next[i] = load_a(a_at[i]);
     }
-    coopStoreT(s00, &sums[own], CM);
-    workgroupBarrier();
-    write(group.z, m, n, 0u, 0u, thread);
-    workgroupBarrier();
-    coopStoreT(s01, &sums[own], CM);
-    workgroupBarrier();
-    write(group.z, m, n, 0u, 1u, thread);
-    workgroupBarrier();
-    coopStoreT(s10, &sums[own], CM);
-    workgroupBarrier();
-    write(group.z, m, n, 1u, 0u, thread);
-    workgroupBarrier();
-    coopStoreT(s11, &sums[own], CM);
-    workgroupBarrier();
-    write(group.z, m, n, 1u, 1u, thread);
+    for (var i = 0u; i < B_FOURS; i++) {
+        let own = lane + i * LANES;
+        b_at[i] = place(n + row_of(own), p.n, start + k_of(own), b_along);
+        b_next[i] = load_b(b_at[i]);
+    }
+    clear(lane, subgroups);
+    let twice = has_second();
+    for (var tiles = whole; tiles > 0u; tiles--) {
+        workgroupBarrier(); // the last tile has been read by everyone
+        for (var i = 0u; i < A_FOURS; i++) { stage_a(lane + i * LANES, along_k(a_next[i], a_along)); }
+        for (var i = 0u; i < B_FOURS; i++) { stage_b(lane + i * LANES, along_k(b_next[i], b_along)); }
+        workgroupBarrier();
+        for (var i = 0u; i < A_FOURS; i++) {
+            a_at[i] += select(0u, a_step, tiles > 1u); // after the last one it comes once more
+            a_next[i] = load_a(a_at[i]);
+        }
+        for (var i = 0u; i < B_FOURS; i++) {
+            b_at[i] += select(0u, b_step, tiles > 1u);
+            b_next[i] = load_b(b_at[i]);
+        }
+        multiply_first(subgroup);
+        if twice { multiply_second(subgroup, subgroups); }
+    }
+    // Of the last tile, what is past the end is zero.
+    let last = start + whole * DEPTH;
+    if last < end {
+        workgroupBarrier();
+        for (var i = 0u; i < A_FOURS; i++) {
+            let own = lane + i * LANES;
+            let k = last + k_of(own);
+            let f = load_a(place(m + row_of(own), p.m, k, a_along));
+            stage_a(own, without_tail(along_k(f, a_along), k, end));
+        }
+        for (var i = 0u; i < B_FOURS; i++) {
+            let own = lane + i * LANES;
+            let k = last + k_of(own);
+            let f = load_b(place(n + row_of(own), p.n, k, b_along));
+            stage_b(own, without_tail(along_k(f, b_along), k, end));
+        }
+        workgroupBarrier();
+        multiply_first(subgroup);
+        if twice { multiply_second(subgroup, subgroups); }
+    }
+    leave00(subgroup, subgroups, twice);
+    put(lane, m, n, group.z);
+    leave01(subgroup, subgroups, twice);
+    put(lane, m, n + CN, group.z);
+    leave10(subgroup, subgroups, twice);
+    put(lane, m + CM, n, group.z);
+    leave11(subgroup, subgroups, twice);
+    put(lane, m + CM, n + CN, group.z);
 }
 
 @compute @workgroup_size(LANES)
-fn forward_vec4(@builtin(workgroup_id) group: vec3u, @builtin(subgroup_id) subgroup: u32, @builtin(local_invocation_index) thread: u32) {
-    run(group, subgroup, thread, true, true);
+fn forward_vec4(@builtin(workgroup_id) group: vec3u, @builtin(subgroup_id) subgroup: u32, @builtin(num_subgroups) subgroups: u32, @builtin(local_invocation_index) lane: u32) {
+    run(group, subgroup, subgroups, lane, true, true);
 }
 
 @compute @workgroup_size(LANES)
-fn backward_input_vec4(@builtin(workgroup_id) group: vec3u, @builtin(subgroup_id) subgroup: u32, @builtin(local_invocation_index) thread: u32) {
-    run(group, subgroup, thread, true, false);
+fn backward_input_vec4(@builtin(workgroup_id) group: vec3u, @builtin(subgroup_id) subgroup: u32, @builtin(num_subgroups) subgroups: u32, @builtin(local_invocation_index) lane: u32) {
+    run(group, subgroup, subgroups, lane, true, false);
 }
 
 @compute @workgroup_size(LANES)
-fn backward_weight_vec4(@builtin(workgroup_id) group: vec3u, @builtin(subgroup_id) subgroup: u32, @builtin(local_invocation_index) thread: u32) {
-    run(group, subgroup, thread, false, false);
+fn backward_weight_vec4(@builtin(workgroup_id) group: vec3u, @builtin(subgroup_id) subgroup: u32, @builtin(num_subgroups) subgroups: u32, @builtin(local_invocation_index) lane: u32) {
+    run(group, subgroup, subgroups, lane, false, false);
 }

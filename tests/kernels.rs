@@ -139,7 +139,7 @@ fn every_stem_has_a_test_and_every_entry_point_a_case() {
         if shader.name == "cast" && gpu.check_f16().is_err() {
             continue;
         }
-        if shader.name == "matmul_cooperative" && gpu.offered_cooperative().is_none() {
+        if shader.name.ends_with("_cooperative") && gpu.offered_cooperative().is_none() {
             continue;
         }
         // Only adapters with subgroups of eight lanes and more can run these.
@@ -168,6 +168,10 @@ fn every_stem_has_a_test_and_every_entry_point_a_case() {
                 let halves = "alias operand = f16;\nalias result = f32;\n";
                 let matrices = gpu.offered_cooperative().map(|matrices| matrices.text()).unwrap_or_default();
                 &format!("{halves}{matrices}{}", shaders::Epilogue::None.text())
+            }
+            "conv2d_cooperative" => {
+                let matrices = gpu.offered_cooperative().map(|matrices| matrices.text()).unwrap_or_default();
+                &format!("alias stored = f16;\n{matrices}")
             }
             "cast" => "alias inp_t = f32;\nalias out_t = f16;\n",
             "max_pool" => "alias elem = vec4f;\nalias stored = vec4f;\nalias taps = vec4u;\n",

@@ -43,6 +43,9 @@ fn every_variant_is_written_as_spirv() {
 fn every_variant_is_written_as_msl() {
     for_each_variant(|variant| {
         let ShaderVariant { entry, title, module, info, .. } = variant;
+        if !variant.on_metal() {
+            return;
+        }
         let version = if variant.subgroups() { (2, 4) } else { (2, 0) };
         let version = if variant.wide() { version.max((2, 3)) } else { version };
         let options = msl::Options { lang_version: version, ..Default::default() };
@@ -151,7 +154,7 @@ fn cooperative_products_multiply_whole_matrices() {
             found += usize::from(words[at] & 0xffff == MULTIPLY_ADD);
             at += (words[at] >> 16) as usize;
         }
-        assert_eq!(found, 4, "{title}: {found} cooperative multiply-adds in the SPIR-V");
+        assert_eq!(found, 8, "{title}: {found} cooperative multiply-adds in the SPIR-V");
 
         let options = msl::Options { lang_version: (2, 4), ..Default::default() };
         let pipeline =

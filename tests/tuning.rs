@@ -5,13 +5,16 @@ mod common;
 use std::time::Duration;
 
 use common::gpu;
-use tpgm::gpu::Gpu;
+use tpgm::error::Result;
 use tpgm::gpu::buffer::Element;
 use tpgm::gpu::tune::Tile;
+use tpgm::gpu::tune::Variant;
+use tpgm::gpu::{Gpu, View};
 use tpgm::ops::conv2d::Dims;
 use tpgm::ops::product::{Pass, Product};
-use tpgm::ops::self_check;
-use tpgm::ops::tune::measure;
+use tpgm::ops::trial::{Operands, compute};
+use tpgm::ops::tune::{measure, measure_by};
+use tpgm::ops::{Recorder, matmul, self_check};
 
 const PASSES: [Pass; 3] = [Pass::Forward, Pass::BackwardInput, Pass::BackwardWeight];
 
@@ -45,13 +48,14 @@ fn every_class_gets_one_of_its_own_variants() {
     let mut heard = Vec::new();
     let choices = measure(gpu(), &products, Duration::from_secs(600), &mut |class, measured| {
         assert!(measured.iter().all(|m| m.seconds > 0.0 && m.seconds.is_finite()), "{class}: {measured:?}");
+        assert!(measured.iter().all(|m| m.refused.is_none()), "{class}: {measured:?}");
         heard.push(class.to_string());
     })
     .unwrap();
     assert_eq!(choices.len(), heard.len());
     for product in &products {
         let candidates = product.candidates(gpu());
-        let default = product.default_variant(gpu().is_cpu() && gpu().has_wide_subgroups());
+        let default = product.default_variant(gpu(), gpu().is_cpu() && gpu().has_wide_subgroups());
         assert!(candidates.contains(&default), "{product:?}: the default {default:?} is none of {candidates:?}");
         let chosen = choices.get(&product.class()).unwrap_or_else(|| panic!("{} was not measured", product.class()));
         assert!(candidates.contains(chosen), "{product:?}: {chosen:?}");
@@ -71,10 +75,123 @@ fn a_class_is_shared_by_batches_of_similar_size() {
     assert_ne!(class(788), class(1025));
 }
 
+/// Kernels that are fast and wrong: they leave everything out, or half of the rows, or spoil a few values of a right result.
+#[derive(Clone, Copy, Debug)]
+enum Sabotage {
+    Nothing,
+    Half,
+    Few,
+}
+
+impl Sabotage {
+    /// Records the product so, if it is to be computed in a `wrong` variant.
+    fn record(
+        self,
+        r: &mut Recorder,
+        product: Product,
+        operands: &Operands,
+        wrong: &dyn Fn(Variant) -> bool,
+    ) -> Result<()> {
+        if !r.forced.is_some_and(wrong) {
+            return compute(r, product, operands);
+        }
+        match self {
+            Sabotage::Nothing => Ok(()),
+            Sabotage::Half => {
+                let Product::Linear { pass, rows, out, inp, element } = product else { return Ok(()) };
+                let half = rows.div_ceil(2);
+                let first = |view: &View, width: usize| view.first(half * width);
+                let operands = Operands {
+                    inp: first(&operands.inp, inp),
+                    out: first(&operands.out, out),
+                    weight: operands.weight.clone(),
+                };
+                if rows == 1 {
+                    Ok(())
+                } else {
+                    compute(r, Product::Linear { pass, rows: half, out, inp, element }, &operands)
+                }
+            }
+            Sabotage::Few => {
+                compute(r, product, operands)?;
+                let (result, other) = match product.pass() {
+                    Pass::Forward => (&operands.out, &operands.inp),
+                    Pass::BackwardInput => (&operands.inp, &operands.out),
+                    Pass::BackwardWeight => (&operands.weight, &operands.out),
+                };
+                matmul::forward(r, &result.first(1), &other.first(1), &other.first(1), None, 1, 1, 1)
+            }
+        }
+    }
+}
+
+#[test]
+fn a_wrong_kernel_is_refused_however_fast_it_is() {
+    let products = products();
+    for sabotage in [Sabotage::Nothing, Sabotage::Half, Sabotage::Few] {
+        let mut refused = 0;
+        let way = |r: &mut Recorder, product: Product, operands: &Operands| {
+            let reference = product.reference(gpu());
+            sabotage.record(r, product, operands, &|variant| variant != reference)
+        };
+        let choices = measure_by(gpu(), &products, Duration::from_secs(600), &way, &mut |class, measured| {
+            let product = products.iter().find(|p| p.class() == class).unwrap();
+            let reference = measured.iter().find(|m| m.variant == product.reference(gpu())).unwrap();
+            assert_eq!(reference.refused, None);
+            for m in measured.iter().filter(|m| m.seconds < reference.seconds) {
+                let why = m.refused.as_ref().unwrap_or_else(|| panic!("{sabotage:?}, {class}: {m:?}"));
+                assert!(why.contains("values are wrong, value "), "{why}");
+                refused += 1;
+            }
+        })
+        .unwrap();
+        for product in &products {
+            assert_eq!(choices[&product.class()], product.reference(gpu()), "{sabotage:?}, {product:?}");
+        }
+        // What does nothing is faster than any product.
+        assert!(refused > 0 || !matches!(sabotage, Sabotage::Nothing));
+    }
+}
+
+#[test]
+fn after_a_wrong_kernel_the_next_fastest_is_taken() {
+    // Layers with three ways to share a sum, of which the one that does nothing is the fastest.
+    let product = Product::Linear { pass: Pass::BackwardWeight, rows: 5000, out: 32, inp: 48, element: Element::Word };
+    let wrong = |variant: Variant| variant.split == product.candidates(gpu()).iter().map(|v| v.split).max().unwrap();
+    let way = |r: &mut Recorder, product: Product, operands: &Operands| {
+        Sabotage::Nothing.record(r, product, operands, &wrong)
+    };
+    let mut heard = Vec::new();
+    let choices = measure_by(gpu(), &[product], Duration::from_secs(600), &way, &mut |_, measured| {
+        heard.extend(measured.iter().cloned());
+    })
+    .unwrap();
+    let chosen = choices[&product.class()];
+    let right = heard.iter().filter(|m| !wrong(m.variant));
+    let fastest = right.min_by(|a, b| a.seconds.total_cmp(&b.seconds)).unwrap();
+    assert_eq!(chosen, fastest.variant, "{heard:?}");
+    assert!(heard.iter().any(|m| wrong(m.variant) && m.refused.is_some()), "{heard:?}");
+}
+
+#[test]
+fn long_sums_are_compared_before_a_tile_may_be_chosen() {
+    // Wrong in nothing but long sums of a whole adapter's worth of workgroups, in one of the passes.
+    for pass in PASSES {
+        let way = |r: &mut Recorder, product: Product, operands: &Operands| {
+            let long = product.pass() == pass && product.terms() >= 3072;
+            Sabotage::Few.record(r, product, operands, &|variant| long && variant.tile == Tile::TiledLarge)
+        };
+        let refused = self_check::compare(gpu(), Tile::TiledLarge, Element::Word, &way).unwrap_err();
+        assert!(refused.contains(pass.entry()) && refused.contains("1 of "), "{refused}");
+    }
+    assert_eq!(self_check::compare(gpu(), Tile::TiledLarge, Element::Word, &compute), Ok(()));
+}
+
 #[test]
 fn products_by_subgroups_are_compared_before_they_may_be_chosen() {
     let gpu = Gpu::open(std::env::var("TPGM_TEST_ADAPTER").ok().as_deref(), true).unwrap();
     assert!(!gpu.may_choose(Tile::Subgroup) && gpu.may_choose(Tile::Tiled));
     assert_eq!(self_check::allow_subgroups(&gpu), gpu.has_subgroups());
     assert_eq!(gpu.may_choose(Tile::Subgroup), gpu.has_subgroups());
+    assert_eq!(gpu.found_right(Tile::Subgroup), gpu.has_subgroups().then_some(true));
 }

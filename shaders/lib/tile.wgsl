@@ -9,11 +9,17 @@ const QUADS = TILE / 4u;
 const STEPS = vec4u(0u, 1u, 2u, 3u);
 
 // a's tile, then b's, each [16 k, QUADS quads of rows or columns]: 8 KiB, or 16 KiB with the large tile.
-var<workgroup> tile: array<vec4f, 8u * TILE>;
-const B_TILE = 4u * TILE;
+//
+// Blocks of four k are spread over the banks, since neighbouring threads write them: two quads apart, which leaves addresses
+// that differ by constants, or by an exclusive or where no room is left.
+const BLOCK = TILE + select(0u, 2u, TILE == 64u);
+const B_TILE = 4u * BLOCK;
+var<workgroup> tile: array<vec4f, 8u * BLOCK>;
 
-// The exclusive or spreads eight blocks along k over all banks; padding a row to 17 quads leaves pairs of them colliding.
-fn slot(k4: u32, quad: u32) -> u32 { return k4 * TILE + (quad ^ (k4 * 2u)); }
+fn slot(k4: u32, quad: u32) -> u32 {
+    if TILE == 64u { return k4 * BLOCK + quad; }
+    return k4 * TILE + (quad ^ (k4 * 2u));
+}
 
 // Column i of `values` is k + i, its vector four rows of a or columns of b.
 fn stage(is_b: bool, k4: u32, quad: u32, values: mat4x4f) {

@@ -23,6 +23,8 @@ pub struct Candidate {
     pub ms: Option<f64>,
     /// Billions of floating-point operations a second at that time.
     pub gflops: Option<f64>,
+    /// Why no run takes it: its results are wrong, or the driver refused it.
+    pub refused: Option<String>,
     /// Runs take this one.
     pub chosen: bool,
     /// Runs take this one where nothing was measured.
@@ -68,13 +70,15 @@ impl Met {
             if met.iter().any(|m| m.class == class) {
                 continue;
             }
-            let default = product.default_variant(gpu.is_cpu() && gpu.has_wide_subgroups());
+            let default = product.default_variant(gpu, gpu.is_cpu() && gpu.has_wide_subgroups());
             let chosen = choices.get(&class).copied().unwrap_or(default);
             let flops = tune::measured_flops(gpu, *product);
             let measured = times.iter().find(|(c, _)| *c == class).map_or(&[][..], |(_, m)| m);
             let candidate = |variant: Variant| {
-                let seconds = measured.iter().find(|m| m.variant == variant).map(|m| m.seconds);
+                let found = measured.iter().find(|m| m.variant == variant);
+                let seconds = found.map(|m| m.seconds).filter(|s| s.is_finite());
                 Candidate {
+                    refused: found.and_then(|m| m.refused.clone()),
                     variant,
                     ms: seconds.map(|s| s * 1e3),
                     gflops: seconds.map(|s| flops / s / 1e9),

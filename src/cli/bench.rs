@@ -101,11 +101,12 @@ fn word(tile: &Tile) -> String {
 fn tuning_rows(class: &Class) -> Vec<Vec<String>> {
     let best = class.candidates.iter().filter_map(|c| c.ms).fold(f64::INFINITY, f64::min);
     let row = |(i, c): (usize, &Candidate)| {
-        let mark = match (c.chosen, c.default) {
-            (true, true) => "chosen, default",
-            (true, false) => "chosen",
-            (false, true) => "default",
-            (false, false) => "",
+        let mark = match (&c.refused, c.chosen, c.default) {
+            (Some(why), ..) => format!("refused: {why}"),
+            (None, true, true) => "chosen, default".into(),
+            (None, true, false) => "chosen".into(),
+            (None, false, true) => "default".into(),
+            (None, false, false) => String::new(),
         };
         vec![
             if i == 0 { class.class.clone() } else { String::new() },
@@ -114,7 +115,7 @@ fn tuning_rows(class: &Class) -> Vec<Vec<String>> {
             c.ms.map_or("-".into(), digits),
             c.gflops.map_or("-".into(), digits),
             c.ms.map_or("-".into(), |ms| percent(best / ms) + " %"),
-            mark.into(),
+            mark,
         ]
     };
     class.candidates.iter().enumerate().map(row).collect()

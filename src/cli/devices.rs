@@ -5,8 +5,11 @@ use serde_json::json;
 
 use crate::cli::{AdapterArgs, print, print_json};
 use crate::error::Result;
+use crate::gpu::Gpu;
 use crate::gpu::buffer::mib;
+use crate::gpu::cache::cache_dir;
 use crate::gpu::device::{AdapterEntry, adapters, choose};
+use crate::gpu::tune::{Cooperative, Tile};
 
 /// Flags of `devices`.
 #[derive(Args, Debug)]
@@ -55,6 +58,9 @@ pub(super) fn run(args: DevicesArgs) -> Result<()> {
             text += &format!(" ({} to {} lanes)", info.subgroup_min_size, info.subgroup_max_size);
         }
         text += "\n";
+        for line in matrices(a) {
+            text += &format!("   matrices  {line}\n");
+        }
         if let Some(why) = &a.unusable {
             text += &format!("   unusable  {why}\n");
         }
@@ -69,6 +75,34 @@ pub(super) fn run(args: DevicesArgs) -> Result<()> {
     print(&format!("a run takes {taken}: {} ({why})\n", found[taken].info.name))
 }
 
+/// The matrix units that an adapter offers, by their shapes, and whether those of them that f16 products take were found to
+/// compute the right thing.
+fn matrices(a: &AdapterEntry) -> Vec<String> {
+    let taken = Cooperative::of(&a.adapter);
+    let offered = a.adapter.cooperative_matrix_properties().into_iter();
+    let line = |p: wgpu::CooperativeMatrixProperties| {
+        let shape = [p.m_size, p.n_size, p.k_size];
+        let own = (p.ab_type, p.cr_type) == (wgpu::CooperativeScalarType::F16, wgpu::CooperativeScalarType::F32)
+            && taken.is_some_and(|taken| taken.shape.map(|n| n as u32) == shape);
+        let of = if own { format!(", for f16 products: {}", found(a)) } else { String::new() };
+        format!("{}×{}×{} of {:?} to {:?}{of}", shape[0], shape[1], shape[2], p.ab_type, p.cr_type)
+    };
+    offered.map(line).collect()
+}
+
+/// What the comparison before the first f16 run found, if there was one.
+fn found(a: &AdapterEntry) -> &'static str {
+    let known = Gpu::from_adapter(a.adapter.clone(), false).ok().and_then(|gpu| {
+        gpu.load_choices(&cache_dir()?).ok()?;
+        gpu.found_right(Tile::Cooperative)
+    });
+    match known {
+        Some(true) => "compared with the ordinary kernels, right",
+        Some(false) => "compared with the ordinary kernels, wrong, not used",
+        None => "not compared yet, the first f16 run does",
+    }
+}
+
 fn entry_json(a: &AdapterEntry, taken: bool) -> serde_json::Value {
     let limits = a.adapter.limits();
     json!({
@@ -78,6 +112,7 @@ fn entry_json(a: &AdapterEntry, taken: bool) -> serde_json::Value {
         "type": format!("{:?}", a.info.device_type),
         "driver": a.info.driver,
         "driver_info": a.info.driver_info,
+        "matrices": matrices(a),
         "max_buffer_size": limits.max_buffer_size,
         "max_storage_buffer_binding_size": limits.max_storage_buffer_binding_size,
         "max_compute_workgroup_storage_size": limits.max_compute_workgroup_storage_size,

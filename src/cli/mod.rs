@@ -30,6 +30,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::gpu::cache::cache_dir;
+use crate::gpu::tune::Tile;
 use crate::model::Precision;
 use crate::ops::self_check;
 use crate::train::adapter;
@@ -133,14 +134,27 @@ impl RunArgs {
                 gpu.load_choices(dir).unwrap_or_else(|e| eprintln!("warning: {e}: ignored, kernels are measured anew"));
             }
         }
-        // On a CPU adapter they are no candidates.
-        if self.tunes() && !gpu.is_cpu() {
-            self_check::allow_subgroups(&gpu);
-        }
-        if precision == Precision::F16 && self.may_cooperate() {
-            self_check::allow_cooperative(&gpu);
+        if self.tunes() {
+            self.allow(&gpu, cache.as_deref(), precision);
         }
         OpenGpu { gpu, cache }
+    }
+
+    /// Lets the tuner choose the less common ways to compute a product, where they are right.
+    fn allow(&self, gpu: &Gpu, cache: Option<&Path>, precision: Precision) {
+        let known = [Tile::Subgroup, Tile::Cooperative].map(|tile| gpu.found_right(tile));
+        // On a CPU adapter they are no candidates.
+        if !gpu.is_cpu() {
+            self_check::allow_subgroups(gpu);
+        }
+        if precision == Precision::F16 && self.may_cooperate() {
+            self_check::allow_cooperative(gpu);
+        }
+        if known != [Tile::Subgroup, Tile::Cooperative].map(|tile| gpu.found_right(tile))
+            && let Some(Err(e)) = cache.map(|dir| gpu.save_choices(dir))
+        {
+            tracing::warn!("{e}: the next run compares them anew");
+        }
     }
 
     /// Whether f16 products may use cooperative matrices; the environment's `TPGM_NO_COOPERATIVE` turns them off as well.

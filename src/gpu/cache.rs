@@ -1,6 +1,7 @@
 //! What an adapter need not find out twice, on disk: which variants are fastest, and pipelines where the driver gives them
 //! out. Lost or broken files cost time, nothing else.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -9,12 +10,14 @@ use sha2::{Digest, Sha256};
 use crate::atomic::atomic_write;
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
-use crate::gpu::tune::Choices;
+use crate::gpu::tune::{Choices, Tile};
 
-/// A file of choices: in the open, so that one can see what was chosen.
+/// A file of choices: in the open, so that one can see what was chosen. All of it was compared with reference kernels before
+/// it came here.
 #[derive(Serialize, Deserialize)]
 struct Stored {
     adapter: String,
+    right: BTreeMap<Tile, bool>,
     choices: Choices,
 }
 
@@ -49,7 +52,7 @@ impl Gpu {
         dir.join(format!("{name}.{extension}"))
     }
 
-    /// Takes the variants that were found to be fastest before.
+    /// Takes the variants that were found to be fastest before, and which tiles to be right.
     ///
     /// # Errors
     /// Where there is a file that can't be used; nothing was taken from it then.
@@ -62,12 +65,14 @@ impl Gpu {
             return Err(Error::data(&path, format!("it belongs to another adapter, {}", stored.adapter)));
         }
         self.choose_variants(stored.choices);
+        self.found().extend(stored.right);
         Ok(())
     }
 
-    /// Keeps the choices for later runs.
+    /// Keeps the choices, and which tiles were found to be right, for later runs.
     pub fn save_choices(&self, dir: &Path) -> Result<()> {
-        let stored = Stored { adapter: self.identity(), choices: self.choices() };
+        let right = self.found().clone();
+        let stored = Stored { adapter: self.identity(), right, choices: self.choices() };
         let text = serde_json::to_string_pretty(&stored).expect("choices are plain values");
         write(&self.cache_file(dir, "tuning.json"), text.as_bytes())
     }

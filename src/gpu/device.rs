@@ -1,6 +1,6 @@
 //! Finding the adapters, choosing one, and opening it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, OnceLock};
 
@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::gpu::buffer::mib;
 use crate::gpu::kernel::{Kernel, KernelKey};
 use crate::gpu::memory::BUDGET_PERCENT;
-use crate::gpu::tune::{Choices, Cooperative, Variant};
+use crate::gpu::tune::{Choices, Cooperative, Tile, Variant};
 
 /// Features that are used where the adapter offers them; only [`wgpu::Features::IMMEDIATES`] is needed.
 const WANTED: wgpu::Features = wgpu::Features::IMMEDIATES
@@ -77,6 +77,8 @@ pub struct Gpu {
     pub(super) pipelines: OnceLock<wgpu::PipelineCache>,
     /// Which variants were measured to be fastest.
     pub(super) choices: Mutex<Choices>,
+    /// Which of the less common ways compute the right thing here.
+    pub(super) found: Mutex<BTreeMap<Tile, bool>>,
     /// What every product is computed in, whatever was chosen.
     pub(super) forced: Mutex<Option<Variant>>,
     /// Matrix units that the adapter offers, and whether runs may use them.
@@ -278,6 +280,7 @@ impl Gpu {
             kernels: Mutex::default(),
             pipelines: OnceLock::new(),
             choices: Mutex::default(),
+            found: Mutex::default(),
             forced: Mutex::default(),
             cooperative,
             cooperative_allowed: OnceLock::new(),

@@ -4,13 +4,14 @@
 //! Drivers take milliseconds to seconds for a pipeline, and a model has dozens: they are built on other threads while the host
 //! records what they will do.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Instant;
 
 use crate::error::{Error, Result};
 use crate::gpu::device::one_line;
-use crate::gpu::{Gpu, shaders::Shader};
+use crate::gpu::{Gpu, matrices, shaders::Shader};
 
 /// What a kernel was made from: shader, entry point, override constants, appended text.
 pub(crate) type KernelKey = (&'static str, String, Vec<(String, u64)>, String);
@@ -51,6 +52,13 @@ pub struct Kernel {
     pipeline: OnceLock<Result<wgpu::ComputePipeline, String>>,
 }
 
+/// A shader as wgpu gets it: its text, or what [`parse`] made of it if that is more than the text says.
+#[derive(Debug)]
+enum Source {
+    Text(String),
+    Parsed(Box<naga::Module>),
+}
+
 /// All that a pipeline is built from, so that any thread can.
 #[derive(Debug)]
 struct Recipe {
@@ -58,16 +66,18 @@ struct Recipe {
     adapter: String,
     checked: bool,
     cache: Option<wgpu::PipelineCache>,
-    source: String,
+    source: Source,
     entry: String,
     constants: Vec<(String, f64)>,
     layout: wgpu::PipelineLayout,
 }
 
-/// Parses and validates a WGSL text; the error gives the line.
+/// Parses and validates a WGSL text; the error gives the line. Cooperative matrices get the shape that its constants `CM`, `CN`
+/// and `CK` tell.
 pub fn parse(name: &str, source: &str) -> Result<(naga::Module, naga::valid::ModuleInfo), String> {
-    let module = naga::front::wgsl::parse_str(source)
+    let mut module = naga::front::wgsl::parse_str(source)
         .map_err(|e| format!("shaders/{name}.wgsl: {}", e.emit_to_string_with_path(source, name)))?;
+    matrices::shape(&mut module);
     let mut validator =
         naga::valid::Validator::new(naga::valid::ValidationFlags::all(), naga::valid::Capabilities::all());
     let info = validator
@@ -176,7 +186,7 @@ impl Gpu {
             adapter: self.info.name.clone(),
             checked: self.checked,
             cache: self.pipelines.get().cloned(),
-            source,
+            source: if matrices::has_any(&module) { Source::Parsed(Box::new(module)) } else { Source::Text(source) },
             entry: entry.to_string(),
             constants: constants.iter().map(|(name, value)| (name.to_string(), *value)).collect(),
             layout: pipeline_layout,
@@ -228,8 +238,11 @@ impl Recipe {
         // Scopes are of this thread.
         let scope = device.push_error_scope(wgpu::ErrorFilter::Validation);
         let internal = device.push_error_scope(wgpu::ErrorFilter::Internal);
-        let descriptor =
-            wgpu::ShaderModuleDescriptor { label: Some(label), source: wgpu::ShaderSource::Wgsl(source.into()) };
+        let source = match source {
+            Source::Text(text) => wgpu::ShaderSource::Wgsl(text.into()),
+            Source::Parsed(module) => wgpu::ShaderSource::Naga(Cow::Owned(*module)),
+        };
+        let descriptor = wgpu::ShaderModuleDescriptor { label: Some(label), source };
         let module = if self.checked {
             device.create_shader_module(descriptor)
         } else {

@@ -9,6 +9,7 @@ pub mod buffer;
 pub mod cache;
 pub mod device;
 pub mod kernel;
+mod matrices;
 mod memory;
 pub mod profile;
 pub mod program;

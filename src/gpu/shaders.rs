@@ -58,6 +58,7 @@ const FOLD: &str = include_str!("../../shaders/lib/fold.wgsl");
 const TILE: &str = include_str!("../../shaders/lib/tile.wgsl");
 const LANES: &str = include_str!("../../shaders/lib/lanes.wgsl");
 const QUADS: &str = include_str!("../../shaders/lib/quads.wgsl");
+const MATRICES: &str = include_str!("../../shaders/lib/matrices.wgsl");
 const OPERANDS: &str = include_str!("../../shaders/lib/operands.wgsl");
 const STORE: &str = include_str!("../../shaders/lib/store.wgsl");
 const PIXELS: &str = include_str!("../../shaders/lib/pixels.wgsl");
@@ -117,7 +118,7 @@ macro_rules! shaders {
 
 shaders! {
     MATMUL "matmul" [TILE, STORE];
-    MATMUL_COOPERATIVE "matmul_cooperative" [];
+    MATMUL_COOPERATIVE "matmul_cooperative" [MATRICES];
     MATMUL_DIRECT "matmul_direct" [LANES, OPERANDS, STORE];
     MATMUL_SUBGROUP "matmul_subgroup" [LANES, QUADS, OPERANDS, STORE];
     CAST "cast" [FOLD];
@@ -130,6 +131,7 @@ shaders! {
     ATTENTION_POOL "attention_pool" [REDUCE, FOLD];
     RESIDUAL "residual" [FOLD];
     CONV2D "conv2d" [TILE, PIXELS, STORE_PIXELS, FOLD];
+    CONV2D_COOPERATIVE "conv2d_cooperative" [MATRICES, PIXELS, STORE_PIXELS];
     CONV2D_DIRECT "conv2d_direct" [PIXELS, LANES];
     CONV2D_SUBGROUP "conv2d_subgroup" [PIXELS, LANES, QUADS, STORE_PIXELS];
     BATCH_NORM "batch_norm" [REDUCE, FOLD];

@@ -2,6 +2,7 @@
 //! whoever records a product goes by.
 
 use std::collections::BTreeMap;
+use std::sync::MutexGuard;
 
 use serde::{Deserialize, Serialize};
 
@@ -25,48 +26,72 @@ pub enum Tile {
     Cooperative,
 }
 
-/// The matrix units of an adapter: what `matmul_cooperative.wgsl` is made for.
+/// The matrix units of an adapter: what `*_cooperative.wgsl` are made for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cooperative {
-    /// Rows and columns of a matrix: 16 or 8.
-    pub side: usize,
-    /// Invocations of a subgroup, which work on a matrix together.
-    pub subgroup: usize,
+    /// Rows, columns and terms of a product of matrices, each 8 or 16.
+    pub shape: [usize; 3],
+    /// Invocations of a subgroup, which work on a matrix together: the fewest and the most.
+    pub subgroup: [usize; 2],
 }
 
+/// Invocations of a workgroup, at most.
+const LANES: usize = 128;
+
 impl Cooperative {
-    /// Of those that `adapter` offers the largest whose operands are f16 and whose sums are f32; none where it has no such, no
-    /// f16, or subgroups of several sizes, among which a driver may choose.
-    pub(super) fn of(adapter: &wgpu::Adapter) -> Option<Cooperative> {
+    /// Of those that `adapter` offers the largest whose operands are f16 and whose sums are f32; none if it has no such, no
+    /// f16, or subgroups that are too large.
+    pub fn of(adapter: &wgpu::Adapter) -> Option<Cooperative> {
         use wgpu::{CooperativeScalarType, Features};
         let needed = Features::EXPERIMENTAL_COOPERATIVE_MATRIX | Features::SHADER_F16 | Features::SUBGROUP;
         let info = adapter.get_info();
-        let subgroup = info.subgroup_max_size as usize;
-        let fits = info.subgroup_min_size == info.subgroup_max_size && (8..=64).contains(&subgroup);
-        if !adapter.features().contains(needed) || !fits {
+        let subgroup = [info.subgroup_min_size as usize, info.subgroup_max_size as usize];
+        if !adapter.features().contains(needed) || subgroup[0] < 8 || subgroup[1] > 64 {
             return None;
         }
-        let has = |side: usize| {
-            adapter.cooperative_matrix_properties().iter().any(|p| {
-                [p.m_size, p.n_size, p.k_size] == [side as u32; 3]
-                    && (p.ab_type, p.cr_type) == (CooperativeScalarType::F16, CooperativeScalarType::F32)
-            })
-        };
-        [16, 8].into_iter().find(|side| has(*side)).map(|side| Cooperative { side, subgroup })
+        let offered = adapter
+            .cooperative_matrix_properties()
+            .into_iter()
+            .filter(|p| (p.ab_type, p.cr_type) == (CooperativeScalarType::F16, CooperativeScalarType::F32));
+        let shapes = offered.map(|p| [p.m_size, p.n_size, p.k_size].map(|n| n as usize));
+        let shape = shapes
+            .filter(|shape| shape.iter().all(|n| [8, 16].contains(n)))
+            .max_by_key(|s| s.iter().product::<usize>())?;
+        Some(Cooperative { shape, subgroup })
     }
 
-    /// Rows and columns of out that a workgroup has.
-    pub fn tile(self) -> usize {
-        4 * self.side
+    /// Invocations of a workgroup.
+    fn lanes(self) -> usize {
+        LANES.min(4 * self.subgroup[1])
+    }
+
+    /// Rows and columns of out that a workgroup has: 2 × 2 blocks of 2 × 2 matrices.
+    pub fn tile(self) -> [usize; 2] {
+        [4 * self.shape[0], 4 * self.shape[1]]
+    }
+
+    /// Blocks that a subgroup takes, at most: of the largest subgroups there are fewest.
+    fn rounds(self) -> usize {
+        (4 * self.subgroup[1]).div_ceil(self.lanes())
     }
 
     /// What is appended to the shader, the types of operands and result aside.
+    ///
+    /// WGSL has names for square matrices alone: [`parse`](crate::gpu::kernel::parse) gives the types the shape that the
+    /// constants tell.
     pub fn text(self) -> String {
-        let Cooperative { side, subgroup } = self;
+        let [m, n, k] = self.shape;
+        let [rows, cols] = self.tile();
+        let square = if self.shape == [16; 3] { "coop_mat16x16" } else { "coop_mat8x8" };
         let roles = [("a", "f16", "A"), ("b", "f16", "B"), ("c", "f32", "C")];
-        let matrices =
-            roles.map(|(name, scalar, role)| format!("alias mat_{name} = coop_mat{side}x{side}<{scalar}, {role}>;\n"));
-        format!("const CM = {side}u;\nconst LANES = {}u;\n{}", 4 * subgroup, matrices.concat())
+        let matrices = roles.map(|(name, scalar, role)| format!("alias mat_{name} = {square}<{scalar}, {role}>;\n"));
+        format!(
+            "const CM = {m}u;\nconst CN = {n}u;\nconst CK = {k}u;\nconst LANES = {}u;\nconst ROWS = {rows}u;\n\
+             const COLS = {cols}u;\nconst ROUNDS = {}u;\n{}",
+            self.lanes(),
+            self.rounds(),
+            matrices.concat()
+        )
     }
 }
 
@@ -82,6 +107,31 @@ impl Tile {
     /// Rows and columns of a tile for GPUs.
     pub fn side(self) -> usize {
         if self == Tile::TiledLarge { 128 } else { 64 }
+    }
+}
+
+/// What an adapter's compiler makes of tiles of 128 × 128, by which a thread has 64 sums in registers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LargeTiles {
+    /// They spill: Intel's threads have too few registers.
+    Spill,
+    /// They leave one or two waves to hide latencies, so they have to show that they are faster: AMD's GCN, whose subgroups
+    /// are 64 wide and nothing else.
+    Crowd,
+    /// They fit.
+    Fit,
+}
+
+impl LargeTiles {
+    /// By an adapter's vendor (of PCI) and its smallest subgroup.
+    pub fn of(vendor: u32, smallest_subgroup: u32) -> LargeTiles {
+        const INTEL: u32 = 0x8086;
+        const AMD: u32 = 0x1002;
+        match (vendor, smallest_subgroup) {
+            (INTEL, _) => LargeTiles::Spill,
+            (AMD, 64) => LargeTiles::Crowd,
+            _ => LargeTiles::Fit,
+        }
     }
 }
 
@@ -130,6 +180,11 @@ impl Gpu {
         allowed && self.runs(tile)
     }
 
+    /// How tiles of 128 × 128 do on this adapter.
+    pub fn large_tiles(&self) -> LargeTiles {
+        LargeTiles::of(self.info.vendor, self.info.subgroup_min_size)
+    }
+
     /// The adapter's matrix units, where a run may use them.
     pub fn cooperative(&self) -> Option<Cooperative> {
         self.cooperative.filter(|_| self.may_choose(Tile::Cooperative))
@@ -147,6 +202,20 @@ impl Gpu {
             Tile::Cooperative => self.cooperative_allowed.get_or_init(|| ()),
             Tile::DirectSmall | Tile::Direct | Tile::Tiled | Tile::TiledLarge => &(),
         };
+    }
+
+    /// Whether `tile` computes the right thing here, as far as anybody has compared.
+    pub fn found_right(&self, tile: Tile) -> Option<bool> {
+        self.found().get(&tile).copied()
+    }
+
+    /// Keeps what a comparison found.
+    pub fn find_right(&self, tile: Tile, right: bool) {
+        self.found().insert(tile, right);
+    }
+
+    pub(super) fn found(&self) -> MutexGuard<'_, BTreeMap<Tile, bool>> {
+        self.found.lock().unwrap_or_else(|e| e.into_inner())
     }
 
     /// The choice for a class of products, if there is one.
@@ -178,5 +247,33 @@ impl Gpu {
     /// Adds to the choices: products that are recorded afterwards go by them.
     pub fn choose_variants(&self, choices: Choices) {
         self.choices.lock().unwrap_or_else(|e| e.into_inner()).extend(choices);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn large_tiles_are_not_for_every_chip() {
+        // Battlemage; Vega 10; Navi 31; Ampere; lavapipe.
+        let chips = [(0x8086, 16), (0x1002, 64), (0x1002, 32), (0x10de, 32), (0x10005, 8)];
+        let found = chips.map(|(vendor, smallest)| LargeTiles::of(vendor, smallest));
+        assert_eq!(found, [LargeTiles::Spill, LargeTiles::Crowd, LargeTiles::Fit, LargeTiles::Fit, LargeTiles::Fit]);
+    }
+
+    #[test]
+    fn subgroups_of_any_size_share_out_the_matrices_of_a_workgroup() {
+        for (shape, subgroup, rounds, tile) in [
+            ([16; 3], [32, 32], 1, [64, 64]),
+            ([16; 3], [32, 64], 2, [64, 64]),
+            ([8; 3], [8, 8], 1, [32, 32]),
+            ([8, 16, 16], [16, 32], 1, [32, 64]),
+            ([8, 8, 16], [8, 32], 1, [32, 32]),
+        ] {
+            let matrices = Cooperative { shape, subgroup };
+            assert_eq!((matrices.rounds(), matrices.tile()), (rounds, tile), "{matrices:?}");
+            assert!(rounds * (matrices.lanes() / subgroup[1]) >= 4, "{matrices:?}: blocks are left over");
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! Host wrapper of `shaders/conv2d.wgsl` and `shaders/conv2d_direct.wgsl`: 2-D convolutions without a bias, over NHWC
+//! Host wrapper of `shaders/conv2d.wgsl` and its other algorithms, `shaders/conv2d_*.wgsl`: 2-D convolutions without a bias, over NHWC
 //! images, with weights in PyTorch's order `[O, I, k, k]`.
 //!
 //! Channel counts that are no multiple of 4 may be stored padded to one, with zeros: a view's length tells. RGB images
@@ -12,7 +12,7 @@ use std::sync::Arc;
 use crate::error::Result;
 use crate::gpu::buffer::{Element, align};
 use crate::gpu::program::fold;
-use crate::gpu::tune::Tile;
+use crate::gpu::tune::{Cooperative, Tile};
 use crate::gpu::{Kernel, View, shaders};
 use crate::ops::product::{Pass, Product};
 use crate::ops::words::fours;
@@ -177,6 +177,16 @@ fn kernel(r: &Recorder, entry: &str, constants: &[(&str, f64)], tile: Tile, elem
     r.gpu.kernel(&shaders::CONV2D, entry, constants, &tail)
 }
 
+/// The matrix units, if that is what a tile is computed by.
+fn matrices(r: &Recorder, tile: Tile) -> Option<Cooperative> {
+    r.gpu.offered_cooperative().filter(|_| tile == Tile::Cooperative)
+}
+
+/// Rows and columns of out that a workgroup has.
+fn tile_size(r: &Recorder, product: Product, tile: Tile) -> [usize; 2] {
+    matrices(r, tile).map_or(product.tile_size(tile), Cooperative::tile)
+}
+
 /// Elements of scratch that the three passes over `dims` need.
 pub fn scratch_len(dims: Dims) -> usize {
     let padded = [dims.in_channels, dims.out_channels].map(|c| c.next_multiple_of(4));
@@ -233,8 +243,11 @@ fn gather(
     let mut constants = vec![("ACCUMULATE", f64::from(u8::from(accumulate)))];
     let channels = params.dst_c4 as usize * 4;
     let tile = r.variant(product).tile;
-    let [rows, cols] = product.tile_size(tile);
-    let kernel = if tile.is_direct() {
+    let [rows, cols] = tile_size(r, product, tile);
+    let kernel = if let Some(matrices) = matrices(r, tile) {
+        let tail = cast::stored(src.element).to_string() + &matrices.text();
+        r.gpu.kernel(&shaders::CONV2D_COOPERATIVE, entry, &constants, &tail)?
+    } else if tile.is_direct() {
         constants.push(("COLS", cols as f64));
         r.gpu.kernel(&shaders::CONV2D_DIRECT, entry, &constants, &fours(src.element, src.element, r.wide_words))?
     } else if tile == Tile::Subgroup {
@@ -374,7 +387,7 @@ fn backward_weight_part(r: &mut Recorder, dweight: &View, dout: &View, inp: &Vie
     }
     let product = layout.product(Pass::BackwardWeight);
     let variant = r.variant(product);
-    let [rows, cols] = product.tile_size(variant.tile);
+    let [rows, cols] = tile_size(r, product, variant.tile);
     let chunk = pixels.div_ceil(variant.split).next_multiple_of(STEP);
     let chunks = pixels.div_ceil(chunk);
     let [partial] = r.scratch("conv2d::backward_weight", chunks * layout.packed_len());
@@ -382,7 +395,10 @@ fn backward_weight_part(r: &mut Recorder, dweight: &View, dout: &View, inp: &Vie
     let tall = layout.packed_len() / layout.out_pitch;
     let grid = [tall.div_ceil(rows) as u32, layout.out_pitch.div_ceil(cols) as u32, chunks as u32];
     let direct = variant.tile.is_direct();
-    let kernel = if direct {
+    let kernel = if let Some(matrices) = matrices(r, variant.tile) {
+        let tail = cast::stored(layout.element).to_string() + &matrices.text();
+        r.gpu.kernel(&shaders::CONV2D_COOPERATIVE, "backward_weight", &[], &tail)?
+    } else if direct {
         let tail = fours(layout.element, layout.element, r.wide_words);
         r.gpu.kernel(&shaders::CONV2D_DIRECT, "backward_weight", &[("COLS", cols as f64)], &tail)?
     } else if variant.tile == Tile::Subgroup {

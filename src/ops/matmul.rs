@@ -114,7 +114,7 @@ fn dispatch(
     tail += &fours(a.element, out.element, tile.is_direct() && r.wide_words);
     let matrices = r.gpu.offered_cooperative().filter(|_| tile == Tile::Cooperative);
     let shader = if let Some(matrices) = matrices {
-        [tall, wide] = [matrices.tile(); 2];
+        [tall, wide] = matrices.tile();
         tail += &matrices.text();
         &shaders::MATMUL_COOPERATIVE
     } else if tile.is_direct() {

@@ -2,6 +2,7 @@
 //! kernel variant and the grid, and records dispatches; it computes nothing itself.
 
 pub mod adamw;
+mod agreement;
 pub mod attention;
 pub mod attention_pool;
 pub mod average;
@@ -32,6 +33,7 @@ pub mod self_check;
 pub mod sgd;
 pub mod spd;
 pub mod swiglu;
+pub mod trial;
 pub mod tune;
 pub mod words;
 
@@ -121,7 +123,7 @@ impl<'a> Recorder<'a> {
 
     /// The variant for `product`: what was measured to be fastest, else the default.
     fn variant(&mut self, product: Product) -> Variant {
-        let default = product.default_variant(self.for_cpu && self.gpu.has_wide_subgroups());
+        let default = product.default_variant(self.gpu, self.for_cpu && self.gpu.has_wide_subgroups());
         if let Some(forced) = self.forced {
             let able = self.gpu.runs(forced.tile) && (product.suits_matrices() || forced.tile != Tile::Cooperative);
             return if able { forced } else { default };

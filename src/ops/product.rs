@@ -3,7 +3,7 @@
 
 use crate::gpu::Gpu;
 use crate::gpu::buffer::Element;
-use crate::gpu::tune::{Tile, Variant};
+use crate::gpu::tune::{LargeTiles, Tile, Variant};
 use crate::ops::conv2d;
 
 /// Which of a layer's three products.
@@ -59,6 +59,18 @@ impl Product {
         }
     }
 
+    /// What its operands hold.
+    pub fn element(self) -> Element {
+        match self {
+            Product::Linear { element, .. } | Product::Conv2d { element, .. } => element,
+        }
+    }
+
+    /// Terms of each of its sums.
+    pub fn terms(self) -> usize {
+        self.shape()[2]
+    }
+
     /// Rows and columns of the result, and terms of each sum.
     fn shape(self) -> [usize; 3] {
         match self {
@@ -111,18 +123,17 @@ impl Product {
         }
     }
 
-    /// Whether cooperative matrices could compute it: a product of matrices of f16, whose widths 4 divides.
+    /// Whether cooperative matrices could compute it: a product of f16 whose widths are multiples of 4.
     pub fn suits_matrices(self) -> bool {
-        match self {
-            Product::Linear { out, inp, element, .. } => {
-                element == Element::Half && out.is_multiple_of(4) && inp.is_multiple_of(4)
-            }
-            Product::Conv2d { .. } => false,
-        }
+        let [a, b] = match self {
+            Product::Linear { out, inp, .. } => [out, inp],
+            Product::Conv2d { dims, .. } => [dims.out_channels, dims.in_channels],
+        };
+        self.element() == Element::Half && a.is_multiple_of(4) && b.is_multiple_of(4)
     }
 
-    /// Rows and columns of out that one workgroup of `tile` has; [`Cooperative::tile`](crate::gpu::tune::Cooperative::tile)
-    /// says so of matrices that are smaller than 16.
+    /// Rows and columns of out that one workgroup of `tile` has; of matrices, about: what they have exactly is
+    /// [`Cooperative::tile`](crate::gpu::tune::Cooperative::tile).
     pub fn tile_size(self, tile: Tile) -> [usize; 2] {
         match (tile, self) {
             (Tile::DirectSmall, Product::Linear { .. }) => [32, 32],
@@ -146,8 +157,8 @@ impl Product {
         Variant { tile, split }
     }
 
-    /// What is taken where nothing was measured. `direct` says whether `*_direct.wgsl` come into question.
-    pub fn default_variant(self, direct: bool) -> Variant {
+    /// What is taken on `gpu` where nothing was measured. `direct` says whether `*_direct.wgsl` come into question.
+    pub fn default_variant(self, gpu: &Gpu, direct: bool) -> Variant {
         let tile = match (direct, self) {
             (true, Product::Linear { .. }) => {
                 // A tall tile is faster where it divides the rows, and wasteful where they barely pass a multiple of it.
@@ -158,16 +169,25 @@ impl Product {
                 let channels = self.shape()[1];
                 if channels <= 16 || channels == 48 { Tile::DirectSmall } else { Tile::Direct }
             }
-            (false, _) if self.tiles(Tile::TiledLarge) >= MANY_TILES => Tile::TiledLarge,
+            (false, _) if gpu.large_tiles() == LargeTiles::Fit && self.tiles(Tile::TiledLarge) >= MANY_TILES => {
+                Tile::TiledLarge
+            }
             (false, _) => Tile::Tiled,
         };
         self.with_split(tile)
     }
 
+    /// The plainest variant on `gpu`, which is always right if any is: what the others are held against.
+    pub fn reference(self, gpu: &Gpu) -> Variant {
+        let direct = gpu.is_cpu() && gpu.has_wide_subgroups();
+        Variant { tile: if direct { Tile::Direct } else { Tile::Tiled }, split: 1 }
+    }
+
     /// The variants that are worth measuring on `gpu`, each once.
     pub fn candidates(self, gpu: &Gpu) -> Vec<Variant> {
         let direct = gpu.is_cpu() && gpu.has_wide_subgroups();
-        let plain = Tile::ALL.into_iter().filter(|tile| tile.is_direct() == direct && gpu.may_choose(*tile));
+        let fits = |tile: Tile| tile != Tile::TiledLarge || gpu.large_tiles() != LargeTiles::Spill;
+        let plain = Tile::ALL.into_iter().filter(|t| t.is_direct() == direct && gpu.may_choose(*t) && fits(*t));
         let mut found: Vec<Variant> = Vec::new();
         let matrices = gpu.cooperative().filter(|_| self.suits_matrices()).map(|_| Tile::Cooperative);
         for tile in plain.chain(matrices) {

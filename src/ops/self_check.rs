@@ -1,92 +1,94 @@
 //! Whether an adapter's less common ways compute what the ordinary kernels do: a driver's mistake there must not spoil a run.
+//!
+//! That a class of products gets no wrong kernel is the tuner's care, which compares on each class's own shapes. This here is
+//! harder, since a run meets more than the tuner does: edges, sums of thousands of terms in as many workgroups as keep the whole
+//! adapter busy, all of it more than once, and every run must leave the same bits.
 
-use crate::error::Result;
+use crate::gpu::Gpu;
 use crate::gpu::buffer::Element;
 use crate::gpu::tune::{Tile, Variant};
-use crate::gpu::{Gpu, Program, View};
-use crate::ops::{Recorder, cast, matmul};
+use crate::ops::conv2d::Dims;
+use crate::ops::product::{Pass, Product};
+use crate::ops::trial::{Trial, Way, compute};
+
+const PASSES: [Pass; 3] = [Pass::Forward, Pass::BackwardInput, Pass::BackwardWeight];
 
 /// Rows, outputs and inputs of the layers that are compared: whole tiles, edges, a sum that is shared, and, in f32, widths
-/// that 4 does not divide.
-const SHAPES: [(usize, usize, usize); 4] = [(64, 64, 64), (70, 36, 100), (600, 68, 20), (70, 37, 101)];
+/// that are no multiples of 4.
+const LAYERS: [[usize; 3]; 4] = [[64, 64, 64], [70, 36, 100], [600, 68, 20], [70, 37, 101]];
 
-/// Sums of up to 600 products of values below 1, in f32 by both ways: they differ by roundings alone.
-const TOLERANCE: f32 = 1e-4;
+/// Terms of the long sums: an MLP's of a ViT-Base.
+const LONG: usize = 3072;
+/// Rows and columns that are summed up so, a multiple of no tile: some 70 workgroups on a CPU, over 1,000 on a GPU.
+const MANY: [[usize; 2]; 2] = [[260, 268], [2060, 2076]];
 
-/// Lets the tuner choose cooperative matrices on `gpu` where it has them and they are right in all three products. Returns
-/// whether it may now; false, too, where the driver can't compile or run them.
+/// Lets the tuner choose cooperative matrices on `gpu` if it has them and they are right in all products. Returns whether it
+/// may now; false, too, if the driver can't compile or run them.
 pub fn allow_cooperative(gpu: &Gpu) -> bool {
-    let allowed = gpu.offered_cooperative().is_some() && agrees(gpu, Tile::Cooperative, Element::Half);
-    if allowed {
-        gpu.allow(Tile::Cooperative);
-    }
-    allowed
+    gpu.offered_cooperative().is_some() && allow(gpu, Tile::Cooperative, Element::Half)
 }
 
 /// The same for products through the registers of a subgroup, whose lanes are taken to be those of the workgroup in order.
 pub fn allow_subgroups(gpu: &Gpu) -> bool {
-    let allowed = gpu.has_subgroups() && agrees(gpu, Tile::Subgroup, Element::Word);
-    if allowed {
-        gpu.allow(Tile::Subgroup);
+    gpu.has_subgroups() && allow(gpu, Tile::Subgroup, Element::Word)
+}
+
+fn allow(gpu: &Gpu, tile: Tile, element: Element) -> bool {
+    // Compared once for an adapter, driver and program version.
+    let right = gpu.found_right(tile).unwrap_or_else(|| {
+        let right =
+            compare(gpu, tile, element, &compute).map_err(|what| tracing::warn!("{tile:?} is not used: {what}"));
+        gpu.find_right(tile, right.is_ok());
+        right.is_ok()
+    });
+    if right {
+        gpu.allow(tile);
     }
-    allowed
+    right
 }
 
-/// Whether `tile` computes what [`Tile::Tiled`] does.
-fn agrees(gpu: &Gpu, tile: Tile, element: Element) -> bool {
-    let suited = SHAPES.into_iter().filter(|(_, n, k)| element == Element::Word || (n % 4, k % 4) == (0, 0));
-    suited.into_iter().all(|shape| match are_right(gpu, tile, element, shape) {
-        Ok(true) => true,
-        Ok(false) => {
-            tracing::warn!("{tile:?} is not used: its products of {shape:?} are wrong on {}", gpu.info.name);
-            false
-        }
-        Err(e) => {
-            tracing::warn!("{tile:?} is not used: {e}");
-            false
-        }
-    })
-}
-
-/// Values in −1..1 that f16 holds exactly, none like its neighbours.
-fn values(len: usize, seed: usize) -> Vec<f32> {
-    (0..len).map(|i| ((i * 37 + i / 61 * 11 + seed * 17) % 127) as f32 / 64.0 - 1.0).collect()
-}
-
-fn operand(gpu: &Gpu, r: &mut Recorder, element: Element, label: &str, values: &[f32]) -> Result<View> {
-    if element == Element::Word {
-        return gpu.upload(label, values);
-    }
-    let view = gpu.buffer(label, Element::Half.words(values.len()))?.holding(Element::Half, values.len());
-    cast::forward(r, &view, &gpu.upload(label, values)?)?;
-    Ok(view)
-}
-
-fn are_right(gpu: &Gpu, tile: Tile, element: Element, (m, n, k): (usize, usize, usize)) -> Result<bool> {
-    let scratch = gpu.buffer("check: scratch", matmul::scratch_len(m, n, k).max(2 * (n * k + 64)))?;
-    let mut r = Recorder::new(gpu, &scratch);
-    let inp = operand(gpu, &mut r, element, "check: input", &values(m * k, 1))?;
-    let weight = operand(gpu, &mut r, element, "check: weight", &values(n * k, 2))?;
-    let dout = operand(gpu, &mut r, element, "check: gradient", &values(m * n, 3))?;
-    let bias = gpu.upload("check: bias", &values(n, 4))?;
-    let mut outputs = Vec::new();
-    for tile in [Tile::Tiled, tile] {
-        r.forced = Some(Variant { tile, split: if m > 512 { 2 } else { 1 } });
-        let [out, dinp, dweight] =
-            [("out", m * n), ("dinp", m * k), ("dweight", n * k)].map(|(name, len)| gpu.buffer(name, len));
-        let (out, dinp, dweight) = (out?, dinp?, dweight?);
-        matmul::forward(&mut r, &out, &inp, &weight, Some(&bias), m, n, k)?;
-        matmul::backward_input(&mut r, &dinp, &dout, &weight, m, n, k)?;
-        matmul::backward_weight(&mut r, &dweight, &dout, &inp, m, n, k)?;
-        outputs.push([out, dinp, dweight]);
-    }
-    Program::run(gpu, &[], &[&r.program])?;
-    for (want, got) in outputs[0].iter().zip(&outputs[1]) {
-        let (want, got): (Vec<f32>, Vec<f32>) = (gpu.read(want)?, gpu.read(got)?);
-        let largest = want.iter().fold(0.0, |a: f32, x| a.max(x.abs()));
-        if !want.iter().zip(&got).all(|(want, got)| (want - got).abs() <= TOLERANCE * largest) {
-            return Ok(false);
+/// Compares `tile` with the [reference](Product::reference) in all products of layers and convolutions, recorded in this `way`.
+///
+/// # Errors
+/// What is wrong, if anything is.
+pub fn compare(gpu: &Gpu, tile: Tile, element: Element, way: Way) -> Result<(), String> {
+    for product in products(gpu, element) {
+        // A sum over many rows is shared, too.
+        let split = if product.pass() == Pass::BackwardWeight && product.terms() > 512 { 2 } else { 1 };
+        let fault = Trial::new(gpu, product, product, way).and_then(|mut trial| trial.fault(Variant { tile, split }));
+        match fault {
+            Ok(None) => {}
+            Ok(Some(what)) => return Err(format!("{} on {}: {what}", product.class(), gpu.info.name)),
+            Err(e) => return Err(e.to_string()),
         }
     }
-    Ok(true)
+    Ok(())
+}
+
+fn products(gpu: &Gpu, element: Element) -> Vec<Product> {
+    let suited = LAYERS.into_iter().filter(|[_, n, k]| element == Element::Word || (n % 4, k % 4) == (0, 0));
+    let layers = suited.flat_map(|shape| PASSES.map(|pass| (pass, shape)));
+    let [rows, cols] = MANY[usize::from(!gpu.is_cpu())];
+    let long = [
+        (Pass::Forward, [rows, cols, LONG]),
+        (Pass::BackwardInput, [rows, LONG, cols]),
+        (Pass::BackwardWeight, [LONG, rows, cols]),
+    ];
+    let linear = |(pass, [rows, out, inp]): (Pass, [usize; 3])| Product::Linear { pass, rows, out, inp, element };
+    let conv = |size, channels: [usize; 2], kernel, stride| Dims {
+        batch: 3,
+        height: size,
+        width: size + 1,
+        in_channels: channels[0],
+        out_channels: channels[1],
+        kernel,
+        stride,
+        padding: kernel / 2,
+        groups: 1,
+    };
+    // The second has long sums forward and backward, the third over its pixels.
+    let size = if gpu.is_cpu() { 6 } else { 40 };
+    let dims = [conv(9, [20, 36], 3, 2), conv(size, [344, 348], 3, 1), conv(57, [8, 12], 7, 2)];
+    let convs = dims.into_iter().flat_map(|dims| PASSES.map(|pass| Product::Conv2d { pass, dims, element }));
+    layers.chain(long).map(linear).chain(convs).collect()
 }

@@ -19,6 +19,9 @@ pub fn tune(gpu: &Gpu, products: &[Product], events: &mut dyn FnMut(Event)) -> R
     let started = Instant::now();
     let choices = tune::measure(gpu, products, LIMIT, &mut |class, measured| {
         tracing::debug!(class, ?measured, "measured");
+        for (variant, why) in measured.iter().filter_map(|m| Some((m.variant, m.refused.as_ref()?))) {
+            events(Event::Warning(format!("{class}: {:?} is not used on this adapter: {why}", variant.tile)));
+        }
     })?;
     if choices.is_empty() {
         return Ok(());

@@ -14,13 +14,20 @@ use tpgm::model::{Model, VitConfig};
 use tpgm::train::source::Source;
 
 /// The device under test: `TPGM_TEST_ADAPTER` picks it (as `--adapter` does), runtime checks are on unless
-/// `TPGM_TEST_UNCHECKED` is set. No adapter is a failure.
+/// `TPGM_TEST_UNCHECKED` is set, and `TPGM_TEST_TILE` (as `cooperative`) has every product computed in that tile if it suits. No
+/// adapter is a failure.
 pub fn gpu() -> &'static Gpu {
     static GPU: OnceLock<Gpu> = OnceLock::new();
     GPU.get_or_init(|| {
         let wanted = std::env::var("TPGM_TEST_ADAPTER").ok();
         let checked = std::env::var_os("TPGM_TEST_UNCHECKED").is_none();
-        Gpu::open(wanted.as_deref(), checked).unwrap_or_else(|e| panic!("{e}"))
+        let gpu = Gpu::open(wanted.as_deref(), checked).unwrap_or_else(|e| panic!("{e}"));
+        if let Ok(name) = std::env::var("TPGM_TEST_TILE") {
+            let tile = serde_json::from_value(name.clone().into()).unwrap_or_else(|e| panic!("TPGM_TEST_TILE: {e}"));
+            assert!(gpu.runs(tile), "TPGM_TEST_TILE: {} can't run {name}", gpu.info.name);
+            gpu.force_variant(Some(Variant { tile, split: 1 }));
+        }
+        gpu
     })
 }
 

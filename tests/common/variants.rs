@@ -48,6 +48,11 @@ impl ShaderVariant<'_> {
         self.shader.name.ends_with("_cooperative")
     }
 
+    /// Whether Metal could be asked for it: its matrices are of 8 × 8, and naga names what loads them by their operand alone.
+    pub fn on_metal(&self) -> bool {
+        !self.cooperative() || ["CM", "CN", "CK"].iter().all(|n| self.tail.contains(&format!("const {n} = 8u;")))
+    }
+
     /// Whether it has subgroup operations, which need newer targets; wgpu asks for these, too.
     pub fn subgroups(&self) -> bool {
         let by_name = ["_direct", "_subgroup", "_cooperative"].iter().any(|end| self.shader.name.ends_with(end));
@@ -124,12 +129,11 @@ fn own_tails(shader: &Shader) -> Vec<String> {
         }
         "matmul_direct" => epilogues(true),
         "matmul_subgroup" => epilogues(false),
-        // Subgroups of 32 lanes, the most common size, with both sizes of matrices.
         "matmul_cooperative" => {
-            let matrices = [16, 8].map(|side| Cooperative { side, subgroup: 32 }.text());
             let halves = epilogues(false).into_iter().filter(|end| end.contains("operand = f16"));
-            halves.flat_map(|end| matrices.clone().map(|matrices| end.clone() + &matrices)).collect()
+            halves.flat_map(|end| MATRICES.map(|matrices| end.clone() + &matrices.text())).collect()
         }
+        "conv2d_cooperative" => MATRICES.map(|matrices| format!("alias stored = f16;\n{}", matrices.text())).into(),
         "conv2d" => in_both(&[Tile::Tiled, Tile::TiledLarge].map(|tile| format!("const TILE = {}u;\n", tile.side()))),
         "gelu" => (0..3)
             .flat_map(|kind| ["vec4f", "f32"].map(|elem| format!("const KIND = {kind}u;\nalias elem = {elem};\n")))
@@ -171,6 +175,16 @@ fn in_both(tails: &[String]) -> Vec<String> {
     tails.iter().flat_map(with).collect()
 }
 
+/// The matrix units that there are: NVIDIA's, AMD's, Apple's, Mesa's on a CPU, Intel's of Xe2 and of DG2.
+const MATRICES: [Cooperative; 6] = [
+    Cooperative { shape: [16; 3], subgroup: [32, 32] },
+    Cooperative { shape: [16; 3], subgroup: [32, 64] },
+    Cooperative { shape: [8; 3], subgroup: [32, 32] },
+    Cooperative { shape: [8; 3], subgroup: [8, 8] },
+    Cooperative { shape: [8, 16, 16], subgroup: [16, 32] },
+    Cooperative { shape: [8, 8, 16], subgroup: [8, 32] },
+];
+
 /// What products read and write.
 const FORMATS: [(Element, Element); 3] =
     [(Element::Word, Element::Word), (Element::Half, Element::Half), (Element::Half, Element::Word)];
@@ -209,7 +223,7 @@ pub fn overrides(shader: &Shader) -> Vec<(&'static str, &'static [f64])> {
         "matmul_direct" => vec![("ACCUMULATE", flag), ("HAS_BIAS", flag), ("ROWS", &[32.0, 64.0])],
         "conv2d" => vec![("ACCUMULATE", flag), ("TRANSPOSED", flag)],
         "conv2d_direct" => vec![("ACCUMULATE", flag), ("COLS", &[16.0, 32.0])],
-        "conv2d_subgroup" => vec![("ACCUMULATE", flag)],
+        "conv2d_subgroup" | "conv2d_cooperative" => vec![("ACCUMULATE", flag)],
         "layer_norm" | "pool" => vec![("ACCUMULATE", flag)],
         "relu" => vec![("WG", lanes), ("ACCUMULATE", flag)],
         "residual" | "gelu" | "swiglu" | "adamw" | "lerp" => vec![("WG", lanes)],

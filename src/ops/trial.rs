@@ -1,0 +1,138 @@
+//! A product on buffers of its own, where its variants show how fast they are and whether they compute the right thing.
+
+use std::time::Instant;
+
+use crate::error::Result;
+use crate::gpu::buffer::{Element, align};
+use crate::gpu::tune::Variant;
+use crate::gpu::{Gpu, Program, View};
+use crate::ops::product::{Pass, Product};
+use crate::ops::{Recorder, agreement, conv2d, matmul};
+
+/// Recorded in a row to be timed, so that what a submission costs is shared: a CPU, a GPU.
+const IN_A_ROW: [usize; 2] = [1, 10];
+/// Timed replays, after one that is not; the fastest counts.
+const REPLAYS: usize = 3;
+/// Runs whose results must be right, and the same to the bit.
+const RUNS: usize = 2;
+
+/// What a product reads and writes: a layer's input and output, or their gradients, and its weight, or its gradient.
+#[derive(Debug)]
+pub struct Operands {
+    /// The layer's input, or the gradient of it.
+    pub inp: View,
+    /// The layer's output, or the gradient of it.
+    pub out: View,
+    /// The layer's weight, or the gradient of it.
+    pub weight: View,
+}
+
+/// How a product is recorded. [`compute`], unless a test wants wrong results.
+pub type Way<'a> = &'a dyn Fn(&mut Recorder, Product, &Operands) -> Result<()>;
+
+/// Records the product, in the variant that the recorder is [forced](Recorder::forced) to.
+pub fn compute(r: &mut Recorder, product: Product, Operands { inp, out, weight }: &Operands) -> Result<()> {
+    match product {
+        Product::Linear { pass, rows: m, out: n, inp: k, .. } => match pass {
+            Pass::Forward => matmul::forward(r, out, inp, weight, None, m, n, k),
+            Pass::BackwardInput => matmul::backward_input(r, inp, out, weight, m, n, k),
+            Pass::BackwardWeight => matmul::backward_weight(r, weight, out, inp, m, n, k),
+        },
+        Product::Conv2d { pass, dims, .. } => match pass {
+            Pass::Forward => conv2d::forward(r, out, inp, weight, dims),
+            Pass::BackwardInput => conv2d::backward_input(r, inp, out, weight, dims, false),
+            Pass::BackwardWeight => conv2d::backward_weight(r, weight, out, inp, dims),
+        },
+    }
+}
+
+/// A product with buffers to run it on, of random values.
+pub(super) struct Trial<'a> {
+    gpu: &'a Gpu,
+    product: Product,
+    operands: Operands,
+    scratch: View,
+    way: Way<'a>,
+    /// What the reference computed.
+    want: Option<Vec<f32>>,
+}
+
+impl<'a> Trial<'a> {
+    /// Buffers for `product`, and for sums that are split as any variant would those of `whole`, the same one with more rows,
+    /// or in two.
+    pub(super) fn new(gpu: &'a Gpu, product: Product, whole: Product, way: Way<'a>) -> Result<Trial<'a>> {
+        let (inp, out, weight) = match product {
+            Product::Linear { rows, out, inp, .. } => (rows * inp, rows * out, out * inp),
+            Product::Conv2d { dims, .. } => (dims.in_len(), dims.out_len(), dims.weight_len()),
+        };
+        let scratch = match whole {
+            Product::Linear { rows, out, inp, .. } => matmul::scratch_len(rows, out, inp),
+            Product::Conv2d { dims, .. } => conv2d::scratch_len(dims),
+        };
+        let element = product.element();
+        // The gradient of a weight is f32 whatever the operands are.
+        let of_weight = if product.pass() == Pass::BackwardWeight { Element::Word } else { element };
+        let operands = Operands {
+            inp: agreement::random(gpu, "trial: input", element, inp, 1)?,
+            out: agreement::random(gpu, "trial: output", element, out, 2)?,
+            weight: agreement::random(gpu, "trial: weight", of_weight, weight, 3)?,
+        };
+        let scratch = gpu.buffer("trial: scratch", scratch.max(2 * align(weight)))?;
+        Ok(Trial { gpu, product, operands, scratch, way, want: None })
+    }
+
+    fn result(&self) -> &View {
+        match self.product.pass() {
+            Pass::Forward => &self.operands.out,
+            Pass::BackwardInput => &self.operands.inp,
+            Pass::BackwardWeight => &self.operands.weight,
+        }
+    }
+
+    fn recorded(&self, variant: Variant, in_a_row: usize) -> Result<Program> {
+        let mut r = Recorder::new(self.gpu, &self.scratch);
+        r.forced = Some(variant);
+        for _ in 0..in_a_row {
+            (self.way)(&mut r, self.product, &self.operands)?;
+        }
+        Ok(r.program)
+    }
+
+    /// Seconds that one product takes in this variant.
+    pub(super) fn time(&self, variant: Variant) -> Result<f64> {
+        let in_a_row = IN_A_ROW[usize::from(!self.gpu.is_cpu())];
+        let program = self.recorded(variant, in_a_row)?;
+        let mut fastest = f64::INFINITY;
+        for replay in 0..=REPLAYS {
+            let started = Instant::now();
+            Program::run(self.gpu, &[], &[&program])?;
+            self.gpu.wait()?;
+            if replay > 0 {
+                fastest = fastest.min(started.elapsed().as_secs_f64());
+            }
+        }
+        Ok(fastest / in_a_row as f64)
+    }
+
+    /// What this variant makes of the product.
+    fn computed(&self, program: &Program) -> Result<Vec<f32>> {
+        agreement::prepare(self.gpu, self.result(), self.product.pass() == Pass::BackwardWeight);
+        Program::run(self.gpu, &[], &[program])?;
+        agreement::read(self.gpu, self.result())
+    }
+
+    /// What is wrong with this variant's results, if anything is: they differ from those of the product's
+    /// [reference](Product::reference), or from run to run.
+    pub(super) fn fault(&mut self, variant: Variant) -> Result<Option<String>> {
+        if self.want.is_none() {
+            let reference = self.product.reference(self.gpu);
+            self.want = Some(self.computed(&self.recorded(reference, 1)?)?);
+        }
+        let program = self.recorded(variant, 1)?;
+        let runs = (0..RUNS).map(|_| self.computed(&program)).collect::<Result<Vec<_>>>()?;
+        let want = self.want.as_deref().unwrap_or_default();
+        let tolerance = agreement::tolerance(self.product.terms(), self.result().element);
+        let wrong = runs.iter().find_map(|got| agreement::difference(got, want, tolerance));
+        Ok(wrong.or_else(|| runs.windows(2).find_map(|two| agreement::change(&two[0], &two[1]))))
+    }
+}
