@@ -86,7 +86,9 @@ impl Bench {
             self.device.sync().expect("the device fails");
             begun.elapsed().as_secs_f64() * 1e3
         };
-        (0..WARMUP).for_each(|_| drop(timed()));
+        for _ in 0..WARMUP {
+            timed();
+        }
         let (mut times, started) = (Vec::new(), Instant::now());
         while times.len() < 3 || (times.len() < 1000 && started.elapsed().as_secs_f64() < self.seconds) {
             times.push(timed());
@@ -105,7 +107,7 @@ impl Bench {
 
     fn infer(&self, name: &str, model: impl Net, batch: Batch) {
         let (images, _) = batch.on(&self.device);
-        let logits: Vec<f32> = model.logits(images.clone()).into_data().to_vec().expect("logits are f32");
+        let logits: Vec<f32> = model.logits(images.clone()).into_data().try_to_vec().expect("logits are f32");
         assert!(logits.iter().all(|x| x.is_finite()), "{name}: a logit is no number");
         self.time(name, || drop(std::hint::black_box(model.logits(images.clone()))));
     }
@@ -185,7 +187,7 @@ impl Bench {
             for step in 0..4 {
                 let out = model.logits(images.clone());
                 if step == 0 {
-                    logits.push(out.clone().into_data().to_vec::<f32>().expect("logits are f32"));
+                    logits.push(out.clone().into_data().try_to_vec::<f32>().expect("logits are f32"));
                 }
                 let loss = cross_entropy.forward(out, labels.clone());
                 losses.push(loss.clone().into_scalar::<f32>());
