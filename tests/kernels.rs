@@ -111,11 +111,8 @@ impl Seen {
 
 /// A variant without the width of a head, a constant in the shader's text.
 fn without_widths(variant: &str) -> String {
-    let words = variant.split("const ").map(|part| match part.split_once(" = ") {
-        Some((name @ ("HD" | "HD4"), _)) => name,
-        _ => part,
-    });
-    words.collect::<Vec<_>>().join("const ")
+    let statement = |text: &&str| !["const HD = ", "const HD4 = "].iter().any(|width| text.trim().starts_with(width));
+    variant.split(';').filter(statement).collect::<Vec<_>>().join(";")
 }
 
 #[test]

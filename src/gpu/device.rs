@@ -294,8 +294,7 @@ impl Gpu {
     ///
     /// Errors, listing what was found, where it is gone.
     pub fn open_named(wanted: &AdapterName, checked: bool) -> Result<Gpu> {
-        // As many as there are: what is wanted may be one that is asked last.
-        let mut found = adapters(true);
+        let mut found = adapters(wanted.backend == format!("{:?}", wgpu::Backend::Gl));
         let same = found.iter().position(|entry| AdapterName::of(&entry.info) == *wanted && entry.unusable.is_none());
         let Some(index) = same else {
             let AdapterName { name, backend, .. } = wanted;

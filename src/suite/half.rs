@@ -129,7 +129,7 @@ fn linear(p: &mut Plan) {
 }
 
 fn column_sum(p: &mut Plan) {
-    for (_, (rows, cols)) in p.pick(&[(1, 65), (65, 63), (129, 64), (400, 3)], &[1, 2]) {
+    for (_, (rows, cols)) in p.pick(&[(1, 65), (65, 63), (129, 64), (400, 3)], &[1, 2, 3]) {
         p.add(move |s| {
             let mut random = Random::new(rows as u64);
             let (inp, before) = (random_halves(&mut random, rows * cols), random.vec(cols));

@@ -32,7 +32,9 @@ const SHAPES: [(usize, usize, usize); 18] = [
 ];
 
 /// Those of a quick run: larger than tiles, in vectors and not, and split in every way.
-const QUICK: [usize; 3] = [8, 10, 15];
+const QUICK: [usize; 4] = [6, 8, 10, 15];
+/// The same for epilogues: every activation in vectors, and one that is not.
+const QUICK_ACTIVATED: [usize; 4] = [8, 10, 14, 15];
 
 /// Workgroups that share a sum, at most.
 const MOST_SPLIT: usize = 3;
@@ -105,7 +107,7 @@ pub(super) fn matmul(p: &mut Plan) -> Result<()> {
 /// The same products with what an epilogue makes of them.
 pub(super) fn epilogues(p: &mut Plan) -> Result<()> {
     let activations = [Activation::Gelu, Activation::GeluTanh, Activation::QuickGelu];
-    for (i, (m, n, k)) in p.pick(&SHAPES, &QUICK) {
+    for (i, (m, n, k)) in p.pick(&SHAPES, &QUICK_ACTIVATED) {
         let activation = activations[i % 3];
         for launch in Launch::products(p.gpu, 1) {
             p.add(move |s| {

@@ -52,7 +52,7 @@ pub(super) fn sgd(p: &mut Plan) -> Result<()> {
     let kinds = [(0.0, false, 0.0), (0.0, false, 0.1), (0.9, false, 0.0), (0.9, true, 0.1)];
     for launch in Launch::all(p.gpu) {
         for (_, cut) in p.pick(&[0, 1, 2], &[1]) {
-            for (_, (momentum, nesterov, weight_decay)) in p.pick(&kinds, &[1, 3]) {
+            for (_, (momentum, nesterov, weight_decay)) in p.pick(&kinds, &[1, 2, 3]) {
                 let sgd = Sgd { momentum, nesterov, weight_decay };
                 p.add(move |s| sgd_case(s, launch, cut, sgd));
             }
