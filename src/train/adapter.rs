@@ -20,7 +20,7 @@ struct Stored {
 /// Notes that the run in `dir` is on `gpu`.
 pub(super) fn write(gpu: &Gpu, dir: &Path) -> Result<()> {
     let text = serde_json::to_string_pretty(&Stored { adapter: gpu.name() }).expect("names are plain values");
-    atomic_write(&dir.join(ADAPTER), text.as_bytes())
+    atomic_write(dir.join(ADAPTER), text.as_bytes())
 }
 
 /// The adapter that the run in `dir` was on; None where it does not say.
