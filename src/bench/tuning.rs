@@ -54,7 +54,7 @@ impl Class {
 pub(super) struct Met(RefCell<Vec<Class>>);
 
 impl Met {
-    /// Measures every candidate of `products` for as long as the budget says, and goes by the fastest from here on.
+    /// Measures every candidate of `products` for as long as the budget says, and uses the fastest from here on.
     pub(super) fn measure(&self, bench: &Bench, products: &[Product]) -> Result<()> {
         let gpu = bench.gpu;
         let mut times: Vec<(String, Vec<tune::Measured>)> = Vec::new();

@@ -17,7 +17,7 @@ use crate::gpu::Gpu;
 pub struct Selection {
     /// Every kernel and every variant of it, at fewer sizes.
     pub quick: bool,
-    /// Names of stems or kernels, or parts of them; all where there are none.
+    /// Names of stems or kernels, or parts of them; without any, all run.
     pub names: Vec<String>,
 }
 
