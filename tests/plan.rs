@@ -195,8 +195,8 @@ fn a_long_dispatch_is_cut_into_parts_that_give_the_same_bits() {
     }
 }
 
-fn vit(dim: usize, heads: usize, depth: usize) -> Model {
-    Model::new(VitConfig {
+fn vit_config(dim: usize, heads: usize, depth: usize) -> VitConfig {
+    VitConfig {
         image_size: 224,
         patch_size: 16,
         dim,
@@ -214,7 +214,11 @@ fn vit(dim: usize, heads: usize, depth: usize) -> Model {
         patch_bias: true,
         head_bias: true,
         parts: Default::default(),
-    })
+    }
+}
+
+fn vit(dim: usize, heads: usize, depth: usize) -> Model {
+    Model::new(vit_config(dim, heads, depth))
 }
 
 #[test]

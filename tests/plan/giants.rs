@@ -3,35 +3,18 @@
 use tpgm::cpu::mars::Norm;
 use tpgm::gpu::Gpu;
 use tpgm::method::{BatchNorm, Learner, Memory, Optimizer, Settings, Snapshot};
-use tpgm::model::{Activation, Model, Pool, VitConfig};
+use tpgm::model::{Model, VitConfig};
 use tpgm::ops::sgd::Sgd;
 
 use super::common::{Random, gpu};
+use super::vit_config;
 
 /// ViT-H/14 and ViT-G/14: width, heads, width of the MLP, blocks, millions of parameters.
 const GIANTS: [(&str, [usize; 4], usize); 2] =
     [("ViT-H/14", [1280, 16, 5120, 32], 632), ("ViT-G/14", [1664, 16, 8192, 48], 1_845)];
 
 fn giant([dim, heads, mlp_dim, depth]: [usize; 4]) -> Model {
-    Model::new(VitConfig {
-        image_size: 224,
-        patch_size: 14,
-        dim,
-        depth,
-        heads,
-        mlp_dim,
-        classes: 1000,
-        eps: 1e-6,
-        activation: Activation::Gelu,
-        pool: Pool::Cls,
-        class_token: true,
-        layer_scale: false,
-        fc_norm: false,
-        qkv_bias: true,
-        patch_bias: true,
-        head_bias: true,
-        parts: Default::default(),
-    })
+    Model::new(VitConfig { patch_size: 14, mlp_dim, ..vit_config(dim, heads, depth) })
 }
 
 fn settings(micro_batch: usize) -> Settings {
