@@ -111,7 +111,9 @@ impl Seen {
 
 /// A variant without the width of a head, a constant in the shader's text.
 fn without_widths(variant: &str) -> String {
-    let statement = |text: &&str| !["const HD = ", "const HD4 = "].iter().any(|width| text.trim().starts_with(width));
+    let statement = |text: &&str| {
+        !["const HD = ", "const HD4 = ", "const SUMS = "].iter().any(|width| text.trim().starts_with(width))
+    };
     variant.split(';').filter(statement).collect::<Vec<_>>().join(";")
 }
 
@@ -150,6 +152,10 @@ fn every_stem_has_a_test_and_every_entry_point_a_case() {
         let formats = format!("alias operand = f32;\nalias result = f32;\n{fours}");
         let tail = match shader.name {
             "attention" => &ops::attention::tail(Element::Word, 4),
+            "attention_cooperative" => {
+                let matrices = gpu.offered_cooperative();
+                &matrices.map(|m| ops::attention::cooperative_tail("forward", 4, m)).unwrap_or_default()
+            }
             "attention_direct" => &format!("const HD4 = 1u;\n{fours}"),
             "conv2d_direct" => &fours,
             "patch_embed" | "attention_pool" | "conv2d_subgroup" => "alias stored = f32;\n",

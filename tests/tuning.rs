@@ -14,7 +14,7 @@ use tpgm::ops::conv2d::Dims;
 use tpgm::ops::product::{Pass, Product};
 use tpgm::ops::trial::{Operands, compute};
 use tpgm::ops::tune::{measure, measure_by};
-use tpgm::ops::{Recorder, matmul, self_check};
+use tpgm::ops::{Recorder, attention, matmul, self_check};
 
 const PASSES: [Pass; 3] = [Pass::Forward, Pass::BackwardInput, Pass::BackwardWeight];
 
@@ -62,6 +62,32 @@ fn every_class_gets_one_of_its_own_variants() {
     }
 }
 
+/// In f16 alone, and where the adapter has matrices that compute the right thing.
+#[test]
+fn attention_by_matrices_is_compared_like_any_product() {
+    let allowed = gpu().check_f16().is_ok() && self_check::allow_cooperative(gpu());
+    for (tokens, head_dim) in [(33, 64), (70, 20), (9, 128), (9, 132), (9, 6)] {
+        let dims = attention::Dims { batch: 2, tokens, heads: 3, head_dim };
+        for (pass, element) in
+            [Pass::Forward, Pass::BackwardInput].map(|p| [(p, Element::Half), (p, Element::Word)]).concat()
+        {
+            let product = Product::Attention { pass, dims, element };
+            let reference = product.reference(gpu());
+            let by_matrices = allowed && element == Element::Half && [64, 20, 128].contains(&head_dim);
+            let tiles: Vec<Tile> = product.candidates(gpu()).iter().map(|variant| variant.tile).collect();
+            let want = [reference.tile, Tile::Cooperative];
+            assert_eq!(tiles, want[..1 + usize::from(by_matrices)], "{product:?}");
+            let mut heard = 0;
+            let choices = measure(gpu(), &[product], Duration::from_secs(600), &mut |class, measured| {
+                heard += measured.len();
+                assert!(measured.iter().all(|m| m.refused.is_none()), "{class}: {measured:?}");
+            })
+            .unwrap();
+            assert_eq!((choices.len(), heard), if by_matrices { (1, 2) } else { (0, 0) }, "{product:?}");
+        }
+    }
+}
+
 #[test]
 fn what_is_not_reached_in_time_keeps_its_default() {
     let choices = measure(gpu(), &products(), Duration::ZERO, &mut |_, _| {}).unwrap();
@@ -102,6 +128,7 @@ impl Sabotage {
                 let half = rows.div_ceil(2);
                 let first = |view: &View, width: usize| view.first(half * width);
                 let operands = Operands {
+                    saved: None,
                     inp: first(&operands.inp, inp),
                     out: first(&operands.out, out),
                     weight: operands.weight.clone(),

@@ -127,6 +127,7 @@ shaders! {
     GELU "gelu" [FOLD, GELU_FUNCTIONS];
     SWIGLU "swiglu" [FOLD];
     ATTENTION "attention" [];
+    ATTENTION_COOPERATIVE "attention_cooperative" [];
     ATTENTION_DIRECT "attention_direct" [];
     ATTENTION_POOL "attention_pool" [REDUCE, FOLD];
     RESIDUAL "residual" [FOLD];

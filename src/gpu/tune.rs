@@ -75,21 +75,25 @@ impl Cooperative {
         (4 * self.subgroup[1]).div_ceil(self.lanes())
     }
 
-    /// What is appended to the shader, the types of operands and result aside.
+    /// What is appended to the shader of a product, the types of operands and result aside.
+    pub fn text(self) -> String {
+        let [rows, cols] = self.tile();
+        let rounds = self.rounds();
+        format!("{}const ROWS = {rows}u;\nconst COLS = {cols}u;\nconst ROUNDS = {rounds}u;\n", self.matrices())
+    }
+
+    /// The shape and the types of matrices, and how many lanes a workgroup has.
     ///
     /// WGSL has names for square matrices alone: [`parse`](crate::gpu::kernel::parse) gives the types the shape that the
     /// constants tell.
-    pub fn text(self) -> String {
+    pub fn matrices(self) -> String {
         let [m, n, k] = self.shape;
-        let [rows, cols] = self.tile();
         let square = if self.shape == [16; 3] { "coop_mat16x16" } else { "coop_mat8x8" };
         let roles = [("a", "f16", "A"), ("b", "f16", "B"), ("c", "f32", "C")];
         let matrices = roles.map(|(name, scalar, role)| format!("alias mat_{name} = {square}<{scalar}, {role}>;\n"));
         format!(
-            "const CM = {m}u;\nconst CN = {n}u;\nconst CK = {k}u;\nconst LANES = {}u;\nconst ROWS = {rows}u;\n\
-             const COLS = {cols}u;\nconst ROUNDS = {}u;\n{}",
+            "const CM = {m}u;\nconst CN = {n}u;\nconst CK = {k}u;\nconst LANES = {}u;\n{}",
             self.lanes(),
-            self.rounds(),
             matrices.concat()
         )
     }

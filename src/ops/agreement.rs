@@ -15,7 +15,7 @@ const UNWRITTEN_HALVES: u32 = 0x7e0b_7e0b;
 const PERIOD: usize = 65_521;
 
 /// One unit in the last place of an f16 near 1: what two sums that are almost equal may differ by when they are stored.
-const HALF_EPS: f32 = 1.0 / 1024.0;
+pub(super) const HALF_EPS: f32 = 1.0 / 1024.0;
 
 /// What two ways to add up `terms` products may differ by, relatively. Roundings to the nearest add up like a random walk, as
 /// √terms; matrix units that cut off err in one direction, as terms. A product too many or too few is several times as much.

@@ -1,11 +1,13 @@
-//! Host wrapper of `shaders/attention.wgsl` and `shaders/attention_direct.wgsl`.
+//! Host wrapper of `shaders/attention.wgsl`, `attention_direct.wgsl` and `attention_cooperative.wgsl`.
 
 use std::ops::Range;
 use std::sync::Arc;
 
 use crate::error::Result;
 use crate::gpu::buffer::Element;
-use crate::gpu::{Kernel, View, shaders};
+use crate::gpu::tune::{Cooperative, Tile};
+use crate::gpu::{Gpu, Kernel, View, shaders};
+use crate::ops::product::{Pass, Product};
 use crate::ops::words::fours;
 use crate::ops::{Recorder, check, rows};
 
@@ -15,7 +17,7 @@ const DIRECT_ROWS: usize = 16;
 const ROWS: usize = 32;
 
 /// Shape of self-attention.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Dims {
     /// Images.
     pub batch: usize,
@@ -33,16 +35,18 @@ struct Params {
     tokens: u32,
     heads: u32,
     scale: f32,
-    /// Quads of a head; `attention_direct.wgsl` does not ask.
+    /// Quads of a head; `attention.wgsl` alone asks.
     quads: u32,
 }
 
 impl Dims {
-    fn len(self) -> usize {
+    /// Elements of out.
+    pub(super) fn len(self) -> usize {
         self.batch * self.tokens * self.heads * self.head_dim
     }
 
-    fn stats(self) -> usize {
+    /// Rows of scores.
+    pub(super) fn stats(self) -> usize {
         self.batch * self.tokens * self.heads
     }
 
@@ -53,7 +57,8 @@ impl Dims {
         parts.into_iter().map(|part| (part.clone(), Dims { batch: part.len(), ..self })).collect()
     }
 
-    fn flops(self, products: usize) -> u64 {
+    /// Of so many products of queries and keys.
+    pub(super) fn flops(self, products: usize) -> u64 {
         2 * (products * self.len() * self.tokens) as u64
     }
 
@@ -63,9 +68,20 @@ impl Dims {
     }
 }
 
-/// The kernel for this adapter and head, and its grid.
-fn kernel(r: &Recorder, entry: &str, element: Element, dims: Dims) -> Result<(Arc<Kernel>, [u32; 3])> {
+/// The matrix units that compute heads of this width, if `tile` asks for them.
+fn matrices(gpu: &Gpu, tile: Tile) -> Option<Cooperative> {
+    gpu.offered_cooperative().filter(|_| tile == Tile::Cooperative)
+}
+
+/// The kernel for this adapter, tile and head, and its grid.
+fn kernel(r: &Recorder, tile: Tile, entry: &str, element: Element, dims: Dims) -> Result<(Arc<Kernel>, [u32; 3])> {
     let heads = (dims.batch * dims.heads) as u32;
+    if let Some(matrices) = matrices(r.gpu, tile) {
+        let ([rows, _], slices) = (block(entry, dims.head_dim), dims.head_dim.div_ceil(SLICE));
+        let grid = [dims.tokens.div_ceil(rows) as u32, heads, if entry == "backward_key" { slices as u32 } else { 1 }];
+        let tail = cooperative_tail(entry, dims.head_dim, matrices);
+        return Ok((r.gpu.kernel(&shaders::ATTENTION_COOPERATIVE, entry, &[], &tail)?, grid));
+    }
     if r.for_cpu && r.gpu.has_wide_subgroups() && dims.head_dim.is_multiple_of(4) {
         let tail = format!("const HD4 = {}u;\n", dims.head_dim / 4) + &fours(element, element, r.wide_words);
         let grid = [dims.tokens.div_ceil(DIRECT_ROWS) as u32, heads, 1];
@@ -81,6 +97,13 @@ fn kernel(r: &Recorder, entry: &str, element: Element, dims: Dims) -> Result<(Ar
     Ok((r.gpu.kernel(&shaders::ATTENTION, entry, &[], &tail(element, dims.head_dim))?, grid))
 }
 
+/// The tile for this adapter: matrices where they were measured to be faster, which are for f16 alone.
+fn tile(r: &mut Recorder, pass: Pass, element: Element, dims: Dims) -> Tile {
+    let product = Product::Attention { pass, dims, element };
+    let able = r.forced.is_some() || r.gpu.cooperative().is_some();
+    if able && product.suits_matrices() && has_memory(r.gpu) { r.variant(product).tile } else { Tile::Tiled }
+}
+
 /// What is appended to `attention.wgsl` for tensors of `element` and heads of `head_dim`.
 pub fn tail(element: Element, head_dim: usize) -> String {
     let scalar = element.scalar();
@@ -94,6 +117,49 @@ pub fn tail(element: Element, head_dim: usize) -> String {
     )
 }
 
+/// The widest head that `attention_cooperative.wgsl` takes: of wider ones the rows leave no room in workgroup memory.
+const WIDEST: usize = 128;
+/// Elements of a head that it takes at a time, at most.
+const SLICE: usize = 64;
+/// Workgroup memory that it may use, in bytes: WebGPU promises half of that, so not every adapter has it.
+pub const MEMORY: u32 = 32 << 10;
+
+/// Whether cooperative matrices could compute heads of this width, in f16, on an adapter that has them.
+pub fn suits_matrices(head_dim: usize) -> bool {
+    head_dim.is_multiple_of(4) && head_dim <= WIDEST
+}
+
+/// Whether an adapter's workgroups have the memory for it.
+pub fn has_memory(gpu: &Gpu) -> bool {
+    gpu.limits.max_compute_workgroup_storage_size >= MEMORY
+}
+
+/// Rows of a workgroup of `attention_cooperative.wgsl`, and columns that it takes at a time: as many as workgroup memory holds.
+fn block(entry: &str, head_dim: usize) -> [usize; 2] {
+    match (entry, head_dim <= SLICE) {
+        ("backward_key", true) | ("forward", false) => [16, 64],
+        (_, true) => [32, 32],
+        (_, false) => [16, 32],
+    }
+}
+
+/// What is appended to `attention_cooperative.wgsl` for `entry` and heads of `head_dim`.
+pub fn cooperative_tail(entry: &str, head_dim: usize, matrices: Cooperative) -> String {
+    let [rows, cols] = block(entry, head_dim);
+    let slices = head_dim.div_ceil(SLICE);
+    let slice = head_dim.div_ceil(slices).next_multiple_of(16);
+    // Forward reads queries, backward also their gradients, or keys and values; of a head's slice of these come two results.
+    let (tiles, sums) = match entry {
+        "forward" => (1, slices * slice),
+        "backward_query" => (2, slices * slice),
+        _ => (2, 2 * slice),
+    };
+    format!(
+        "const HD = {head_dim}u;\nconst ROWS = {rows}u;\nconst COLS = {cols}u;\nconst TILES = {tiles}u;\nconst SUMS = {sums}u;\n{}",
+        matrices.matrices()
+    )
+}
+
 /// `out = softmax(q·kᵀ/√d)·v` per image and head; saves `lse` (`[batch, heads, tokens]`) for backward.
 /// `qkv` `[batch, tokens, 3·heads·head_dim]`, `out` a third of it; both f32, or both f16, as
 /// their gradients are.
@@ -102,8 +168,9 @@ pub fn forward(r: &mut Recorder, out: &View, lse: &View, qkv: &View, dims: Dims)
     check("attention", "lse", lse, dims.stats());
     check("attention", "qkv", qkv, 3 * dims.len());
     let (len, stats) = (dims.len() / dims.batch, dims.stats() / dims.batch);
+    let tile = tile(r, Pass::Forward, qkv.element, dims);
     for (part, dims) in dims.parts(r, qkv.element, 2) {
-        let (kernel, grid) = kernel(r, "forward", qkv.element, dims)?;
+        let (kernel, grid) = kernel(r, tile, "forward", qkv.element, dims)?;
         let (out, lse, qkv) = (rows(out, &part, len), rows(lse, &part, stats), rows(qkv, &part, 3 * len));
         r.push(&kernel, &[("out", &out), ("lse", &lse), ("qkv", &qkv)], &dims.params(), grid);
         r.work(dims.flops(2));
@@ -127,11 +194,12 @@ pub fn backward(
     }
     check("attention::backward", "delta", delta, dims.stats());
     let (len, stats) = (dims.len() / dims.batch, dims.stats() / dims.batch);
+    let tile = tile(r, Pass::BackwardInput, qkv.element, dims);
     for (part, dims) in dims.parts(r, qkv.element, 4) {
         let [dqkv, qkv] = [dqkv, qkv].map(|v| rows(v, &part, 3 * len));
         let [dout, out] = [dout, out].map(|v| rows(v, &part, len));
         let [delta, lse] = [delta, lse].map(|v| rows(v, &part, stats));
-        let (query, grid) = kernel(r, "backward_query", qkv.element, dims)?;
+        let (query, grid) = kernel(r, tile, "backward_query", qkv.element, dims)?;
         let views = [
             ("dqkv", &dqkv),
             ("delta", &delta),
@@ -142,7 +210,7 @@ pub fn backward(
         ];
         r.push(&query, &views, &dims.params(), grid);
         r.work(dims.flops(3));
-        let (key, grid) = kernel(r, "backward_key", qkv.element, dims)?;
+        let (key, grid) = kernel(r, tile, "backward_key", qkv.element, dims)?;
         let views = [("dqkv", &dqkv), ("saved_delta", &delta), ("dout", &dout), ("qkv", &qkv), ("saved_lse", &lse)];
         r.push(&key, &views, &dims.params(), grid);
         r.work(dims.flops(4));

@@ -1,10 +1,10 @@
-//! Matrix products and convolutions as the tuner sees them: what is summed over what, the class of shapes that one choice
+//! Matrix products, convolutions and attention as the tuner sees them: what is summed over what, the class of shapes that one choice
 //! serves, and the variants that come into question.
 
 use crate::gpu::Gpu;
 use crate::gpu::buffer::Element;
 use crate::gpu::tune::{LargeTiles, Tile, Variant};
-use crate::ops::conv2d;
+use crate::ops::{attention, conv2d};
 
 /// Which of a layer's three products.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +42,15 @@ pub enum Product {
         /// What its images hold.
         element: Element,
     },
+    /// Attention, forward or backward as a whole.
+    Attention {
+        /// [`Pass::Forward`], or [`Pass::BackwardInput`].
+        pass: Pass,
+        /// Its shape.
+        dims: attention::Dims,
+        /// What its tensors hold.
+        element: Element,
+    },
 }
 
 /// Terms of a sum that a workgroup adds up at least: partial sums cost a store and a load each.
@@ -55,14 +64,16 @@ impl Product {
     /// Which of its layer's products it is.
     pub fn pass(self) -> Pass {
         match self {
-            Product::Linear { pass, .. } | Product::Conv2d { pass, .. } => pass,
+            Product::Linear { pass, .. } | Product::Conv2d { pass, .. } | Product::Attention { pass, .. } => pass,
         }
     }
 
     /// What its operands hold.
     pub fn element(self) -> Element {
         match self {
-            Product::Linear { element, .. } | Product::Conv2d { element, .. } => element,
+            Product::Linear { element, .. } | Product::Conv2d { element, .. } | Product::Attention { element, .. } => {
+                element
+            }
         }
     }
 
@@ -74,6 +85,7 @@ impl Product {
     /// Rows and columns of the result, and terms of each sum.
     fn shape(self) -> [usize; 3] {
         match self {
+            Product::Attention { dims, .. } => [dims.stats(), dims.head_dim, dims.tokens.max(dims.head_dim)],
             Product::Linear { pass, rows, out, inp, .. } => match pass {
                 Pass::Forward => [rows, out, inp],
                 Pass::BackwardInput => [rows, inp, out],
@@ -97,6 +109,9 @@ impl Product {
 
     /// Multiply-adds, twice.
     pub fn flops(self) -> f64 {
+        if let Product::Attention { pass, dims, .. } = self {
+            return dims.flops(if pass == Pass::Forward { 2 } else { 7 }) as f64;
+        }
         let classes = match self {
             Product::Conv2d { pass: Pass::BackwardInput, dims, .. } => dims.stride * dims.stride,
             _ => 1,
@@ -108,6 +123,10 @@ impl Product {
     pub fn class(self) -> String {
         let half = |element: Element| if element == Element::Half { ", f16" } else { "" };
         match self {
+            Product::Attention { pass, dims: attention::Dims { tokens, head_dim, .. }, element } => {
+                let pass = if pass == Pass::Forward { "forward" } else { "backward" };
+                format!("attention::{pass}, {tokens} tokens, heads of {head_dim}{}", half(element))
+            }
             Product::Linear { pass, rows, out, inp, element } => {
                 let half = half(element);
                 format!("matmul::{}, {} rows, {inp} to {out}{half}", pass.entry(), rows.next_power_of_two())
@@ -125,11 +144,12 @@ impl Product {
 
     /// Whether cooperative matrices could compute it: a product of f16 whose widths are multiples of 4.
     pub fn suits_matrices(self) -> bool {
-        let [a, b] = match self {
-            Product::Linear { out, inp, .. } => [out, inp],
-            Product::Conv2d { dims, .. } => [dims.out_channels, dims.in_channels],
+        let fits = match self {
+            Product::Linear { out, inp, .. } => out.is_multiple_of(4) && inp.is_multiple_of(4),
+            Product::Conv2d { dims, .. } => dims.out_channels.is_multiple_of(4) && dims.in_channels.is_multiple_of(4),
+            Product::Attention { dims, .. } => attention::suits_matrices(dims.head_dim),
         };
-        self.element() == Element::Half && a.is_multiple_of(4) && b.is_multiple_of(4)
+        self.element() == Element::Half && fits
     }
 
     /// Rows and columns of out that one workgroup of `tile` has; of matrices, about: what they have exactly is
@@ -139,6 +159,7 @@ impl Product {
             (Tile::DirectSmall, Product::Linear { .. }) => [32, 32],
             (Tile::Direct, _) => [64, 32],
             (Tile::DirectSmall, Product::Conv2d { .. }) => [64, 16],
+            (Tile::DirectSmall, Product::Attention { .. }) => [64, 32],
             (Tile::Tiled | Tile::TiledLarge | Tile::Subgroup | Tile::Cooperative, _) => [tile.side(), tile.side()],
         }
     }
@@ -160,6 +181,13 @@ impl Product {
     /// What is taken on `gpu` where nothing was measured. `direct` says whether `*_direct.wgsl` come into question.
     pub fn default_variant(self, gpu: &Gpu, direct: bool) -> Variant {
         let tile = match (direct, self) {
+            (direct, Product::Attention { .. }) => {
+                if direct {
+                    Tile::Direct
+                } else {
+                    Tile::Tiled
+                }
+            }
             (true, Product::Linear { .. }) => {
                 // A tall tile is faster where it divides the rows, and wasteful where they barely pass a multiple of it.
                 let rows = self.shape()[0];
@@ -186,10 +214,14 @@ impl Product {
     /// The variants that are worth measuring on `gpu`, each once.
     pub fn candidates(self, gpu: &Gpu) -> Vec<Variant> {
         let direct = gpu.is_cpu() && gpu.has_wide_subgroups();
+        let matrices = gpu.cooperative().filter(|_| self.suits_matrices()).map(|_| Tile::Cooperative);
+        if let Product::Attention { .. } = self {
+            let matrices = matrices.filter(|_| attention::has_memory(gpu)).map(|tile| Variant { tile, split: 1 });
+            return std::iter::once(self.reference(gpu)).chain(matrices).collect();
+        }
         let fits = |tile: Tile| tile != Tile::TiledLarge || gpu.large_tiles() != LargeTiles::Spill;
         let plain = Tile::ALL.into_iter().filter(|t| t.is_direct() == direct && gpu.may_choose(*t) && fits(*t));
         let mut found: Vec<Variant> = Vec::new();
-        let matrices = gpu.cooperative().filter(|_| self.suits_matrices()).map(|_| Tile::Cooperative);
         for tile in plain.chain(matrices) {
             let natural = self.with_split(tile);
             let splits = if natural.split == 1 { vec![1] } else { vec![1, natural.split.div_ceil(2), natural.split] };

@@ -7,6 +7,7 @@
 use crate::gpu::Gpu;
 use crate::gpu::buffer::Element;
 use crate::gpu::tune::{Tile, Variant};
+use crate::ops::attention;
 use crate::ops::conv2d::Dims;
 use crate::ops::product::{Pass, Product};
 use crate::ops::trial::{Trial, Way, compute};
@@ -16,6 +17,13 @@ const PASSES: [Pass; 3] = [Pass::Forward, Pass::BackwardInput, Pass::BackwardWei
 /// Rows, outputs and inputs of the layers that are compared: whole tiles, edges, a sum that is shared, and, in f32, widths
 /// that are no multiples of 4.
 const LAYERS: [[usize; 3]; 4] = [[64, 64, 64], [70, 36, 100], [600, 68, 20], [70, 37, 101]];
+
+/// Batch, tokens, heads and width of a head of the attention that is compared, forward and backward: edges, a head in two
+/// slices, and as many workgroups as keep the adapter busy.
+const ATTENTION: [[[usize; 4]; 4]; 2] = [
+    [[1, 70, 3, 20], [2, 33, 1, 64], [1, 65, 2, 80], [1, 197, 3, 64]],
+    [[1, 70, 3, 20], [2, 33, 1, 64], [1, 65, 2, 80], [16, 197, 12, 64]],
+];
 
 /// Terms of the long sums: an MLP's of a ViT-Base.
 const LONG: usize = 3072;
@@ -53,6 +61,9 @@ fn allow(gpu: &Gpu, tile: Tile, element: Element) -> bool {
 /// What is wrong, if anything is.
 pub fn compare(gpu: &Gpu, tile: Tile, element: Element, way: Way) -> Result<(), String> {
     for product in products(gpu, element) {
+        if matches!(product, Product::Attention { .. }) && !attention::has_memory(gpu) {
+            continue;
+        }
         // A sum over many rows is shared, too.
         let split = if product.pass() == Pass::BackwardWeight && product.terms() > 512 { 2 } else { 1 };
         let fault = Trial::new(gpu, product, product, way).and_then(|mut trial| trial.fault(Variant { tile, split }));
@@ -90,5 +101,11 @@ fn products(gpu: &Gpu, element: Element) -> Vec<Product> {
     let size = if gpu.is_cpu() { 6 } else { 40 };
     let dims = [conv(9, [20, 36], 3, 2), conv(size, [344, 348], 3, 1), conv(57, [8, 12], 7, 2)];
     let convs = dims.into_iter().flat_map(|dims| PASSES.map(|pass| Product::Conv2d { pass, dims, element }));
-    layers.chain(long).map(linear).chain(convs).collect()
+    let of_attention = |[batch, tokens, heads, head_dim]: [usize; 4]| {
+        let dims = attention::Dims { batch, tokens, heads, head_dim };
+        [Pass::Forward, Pass::BackwardInput].map(|pass| Product::Attention { pass, dims, element })
+    };
+    // Of attention by itself there are variants in f16 alone.
+    let attention = ATTENTION[usize::from(!gpu.is_cpu())].into_iter().filter(|_| element == Element::Half);
+    layers.chain(long).map(linear).chain(convs).chain(attention.flat_map(of_attention)).collect()
 }

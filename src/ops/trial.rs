@@ -7,7 +7,7 @@ use crate::gpu::buffer::{Element, align};
 use crate::gpu::tune::Variant;
 use crate::gpu::{Gpu, Program, View};
 use crate::ops::product::{Pass, Product};
-use crate::ops::{Recorder, agreement, conv2d, matmul};
+use crate::ops::{Recorder, agreement, attention, conv2d, matmul};
 
 /// Recorded in a row to be timed, so that what a submission costs is shared: a CPU, a GPU.
 const IN_A_ROW: [usize; 2] = [1, 10];
@@ -23,16 +23,39 @@ pub struct Operands {
     pub inp: View,
     /// The layer's output, or the gradient of it.
     pub out: View,
-    /// The layer's weight, or the gradient of it.
+    /// The layer's weight, or the gradient of it; of attention nothing.
     pub weight: View,
+    /// What attention has besides.
+    pub saved: Option<Saved>,
+}
+
+/// What forward of attention leaves for backward, and what backward reads of forward.
+#[derive(Debug)]
+pub struct Saved {
+    /// Queries, keys and values.
+    pub qkv: View,
+    /// Their attention.
+    pub attended: View,
+    /// Logarithms of the sums of exponentials.
+    pub lse: View,
+    /// Scratch.
+    pub delta: View,
 }
 
 /// How a product is recorded. [`compute`], unless a test wants wrong results.
 pub type Way<'a> = &'a dyn Fn(&mut Recorder, Product, &Operands) -> Result<()>;
 
 /// Records the product, in the variant that the recorder is [forced](Recorder::forced) to.
-pub fn compute(r: &mut Recorder, product: Product, Operands { inp, out, weight }: &Operands) -> Result<()> {
+pub fn compute(r: &mut Recorder, product: Product, Operands { inp, out, weight, saved }: &Operands) -> Result<()> {
     match product {
+        Product::Attention { pass, dims, .. } => {
+            let Saved { qkv, attended, lse, delta } =
+                saved.as_ref().expect("attention has more operands than a product");
+            match pass {
+                Pass::Forward => attention::forward(r, out, lse, inp, dims),
+                _ => attention::backward(r, inp, delta, out, attended, qkv, lse, dims),
+            }
+        }
         Product::Linear { pass, rows: m, out: n, inp: k, .. } => match pass {
             Pass::Forward => matmul::forward(r, out, inp, weight, None, m, n, k),
             Pass::BackwardInput => matmul::backward_input(r, inp, out, weight, m, n, k),
@@ -43,6 +66,24 @@ pub fn compute(r: &mut Recorder, product: Product, Operands { inp, out, weight }
             Pass::BackwardInput => conv2d::backward_input(r, inp, out, weight, dims, false),
             Pass::BackwardWeight => conv2d::backward_weight(r, weight, out, inp, dims),
         },
+    }
+}
+
+impl Saved {
+    /// Of random queries, keys and values, by the kernel that this adapter takes if nothing was measured.
+    fn of(gpu: &Gpu, dims: attention::Dims, element: Element) -> Result<Saved> {
+        let saved = Saved {
+            qkv: agreement::random(gpu, "trial: qkv", element, 3 * dims.len(), 4)?,
+            attended: agreement::random(gpu, "trial: attended", element, dims.len(), 5)?,
+            lse: gpu.buffer("trial: lse", dims.stats())?,
+            delta: gpu.buffer("trial: delta", dims.stats())?,
+        };
+        let product = Product::Attention { pass: Pass::Forward, dims, element };
+        let mut r = Recorder::new(gpu, &saved.delta);
+        r.forced = Some(product.reference(gpu));
+        attention::forward(&mut r, &saved.attended, &saved.lse, &saved.qkv, dims)?;
+        Program::run(gpu, &[], &[&r.program])?;
+        Ok(saved)
     }
 }
 
@@ -64,10 +105,12 @@ impl<'a> Trial<'a> {
         let (inp, out, weight) = match product {
             Product::Linear { rows, out, inp, .. } => (rows * inp, rows * out, out * inp),
             Product::Conv2d { dims, .. } => (dims.in_len(), dims.out_len(), dims.weight_len()),
+            Product::Attention { dims, .. } => (3 * dims.len(), dims.len(), 1),
         };
         let scratch = match whole {
             Product::Linear { rows, out, inp, .. } => matmul::scratch_len(rows, out, inp),
             Product::Conv2d { dims, .. } => conv2d::scratch_len(dims),
+            Product::Attention { .. } => 0,
         };
         let element = product.element();
         // The gradient of a weight is f32 whatever the operands are.
@@ -76,6 +119,10 @@ impl<'a> Trial<'a> {
             inp: agreement::random(gpu, "trial: input", element, inp, 1)?,
             out: agreement::random(gpu, "trial: output", element, out, 2)?,
             weight: agreement::random(gpu, "trial: weight", of_weight, weight, 3)?,
+            saved: match product {
+                Product::Attention { dims, .. } => Some(Saved::of(gpu, dims, element)?),
+                Product::Linear { .. } | Product::Conv2d { .. } => None,
+            },
         };
         let scratch = gpu.buffer("trial: scratch", scratch.max(2 * align(weight)))?;
         Ok(Trial { gpu, product, operands, scratch, way, want: None })
@@ -131,7 +178,10 @@ impl<'a> Trial<'a> {
         let program = self.recorded(variant, 1)?;
         let runs = (0..RUNS).map(|_| self.computed(&program)).collect::<Result<Vec<_>>>()?;
         let want = self.want.as_deref().unwrap_or_default();
-        let tolerance = agreement::tolerance(self.product.terms(), self.result().element);
+        let mut tolerance = agreement::tolerance(self.product.terms(), self.result().element);
+        if let Product::Attention { .. } = self.product {
+            tolerance += agreement::HALF_EPS; // its weights are rounded on their way to matrices
+        }
         let wrong = runs.iter().find_map(|got| agreement::difference(got, want, tolerance));
         Ok(wrong.or_else(|| runs.windows(2).find_map(|two| agreement::change(&two[0], &two[1]))))
     }

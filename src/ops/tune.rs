@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 use crate::error::Result;
 use crate::gpu::Gpu;
 use crate::gpu::tune::{Choices, Variant};
-use crate::ops::conv2d;
 use crate::ops::product::Product;
 use crate::ops::trial::{Trial, Way, compute};
+use crate::ops::{attention, conv2d};
 
 /// Floating-point operations of one measured product: a CPU, a GPU. Larger ones are cut to fewer rows or images.
 const FLOPS: [f64; 2] = [2e8, 2e10];
@@ -119,6 +119,10 @@ fn cut(product: Product, flops: f64) -> Product {
         Product::Conv2d { pass, dims, element } => {
             let batch = ((dims.batch as f64 * share).ceil() as usize).max(1);
             Product::Conv2d { pass, dims: conv2d::Dims { batch, ..dims }, element }
+        }
+        Product::Attention { pass, dims, element } => {
+            let batch = ((dims.batch as f64 * share).ceil() as usize).max(1);
+            Product::Attention { pass, dims: attention::Dims { batch, ..dims }, element }
         }
     }
 }

@@ -175,6 +175,11 @@ impl Launch {
         .collect()
     }
 
+    /// As this adapter is used, with products in `tile`.
+    pub fn of(gpu: &Gpu, tile: Tile) -> Launch {
+        Launch { variant: Some(Variant { tile, split: 1 }), ..Launch::natural(gpu) }
+    }
+
     /// Both sets of variants, the one for CPU adapters by [`Launch::words`].
     pub fn both(gpu: &Gpu) -> Vec<Launch> {
         let natural = Launch::natural(gpu);

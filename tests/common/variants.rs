@@ -75,7 +75,9 @@ pub fn for_each_variant_of(
         for tail in tails(shader) {
             let (module, info) = parse(shader.name, &shader.source(&tail)).unwrap_or_else(|e| panic!("{e}"));
             assert!(!module.entry_points.is_empty(), "{} has no entry point", shader.name);
-            for point in module.entry_points.iter().filter(|point| wanted(shader, &point.name)) {
+            let asked =
+                |entry: &str| shader.name != "attention_cooperative" || cooperative_attention(entry).contains(&tail);
+            for point in module.entry_points.iter().filter(|point| asked(&point.name) && wanted(shader, &point.name)) {
                 for constants in combinations(shader) {
                     let values: BTreeMap<_, _> = constants.iter().collect();
                     let title = format!("{}::{} {values:?} {}", shader.name, point.name, tail.replace('\n', " "));
@@ -111,6 +113,9 @@ fn own_tails(shader: &Shader) -> Vec<String> {
             .into_iter()
             .flat_map(|width| [Element::Word, Element::Half].map(|element| attention::tail(element, width)))
             .collect(),
+        "attention_cooperative" => {
+            ["forward", "backward_query", "backward_key"].into_iter().flat_map(cooperative_attention).collect()
+        }
         "attention_direct" => {
             let heads = [4, 32, 64, 128].map(|width| format!("const HD4 = {}u;\n", width / 4));
             heads.iter().flat_map(|head| in_fours(head, &FORMATS[..2], true)).collect()
@@ -184,6 +189,12 @@ const MATRICES: [Cooperative; 6] = [
     Cooperative { shape: [8, 16, 16], subgroup: [16, 32] },
     Cooperative { shape: [8, 8, 16], subgroup: [8, 32] },
 ];
+
+/// What the host appends for each entry point of attention by cooperative matrices, whose blocks are its own.
+fn cooperative_attention(entry: &str) -> Vec<String> {
+    let of_width = |width| MATRICES.map(|matrices| attention::cooperative_tail(entry, width, matrices));
+    [4, 20, 64, 80, 128].into_iter().flat_map(of_width).collect()
+}
 
 /// What products read and write.
 const FORMATS: [(Element, Element); 3] =

@@ -60,6 +60,11 @@ const HOT: &[Hot] = &[
     hot("attention", ATTENTION, "80 f16", &["HD = 80u", "vec4<f16>"], &[]),
     hot("attention", ATTENTION, "96 f16", &["HD = 96u", "vec4<f16>"], &[]),
     hot("attention", ATTENTION, "128 f16", &["HD = 128u", "vec4<f16>"], &[]),
+    hot("attention_cooperative", ATTENTION, "64 16×16×16", &["HD = 64u", "CM = 16u"], &[]),
+    hot("attention_cooperative", ATTENTION, "80 16×16×16", &["HD = 80u", "CM = 16u"], &[]),
+    hot("attention_cooperative", ATTENTION, "128 16×16×16", &["HD = 128u", "CM = 16u"], &[]),
+    hot("attention_cooperative", ATTENTION, "64 8×16×16", &["HD = 64u", "CM = 8u", "CN = 16u"], &[]),
+    hot("attention_cooperative", ATTENTION, "64 8×8×16", &["HD = 64u", "CM = 8u", "CN = 8u", "CK = 16u"], &[]),
     hot(
         "attention_pool",
         &["forward", "backward_query", "backward_key"],
