@@ -313,7 +313,7 @@ fn bad_folders_and_files_are_named() {
     assert!(error(&dir).contains("no column \"radius\""), "{}", error(&dir));
     write_run(&dir, true);
     append(&dir.join("metrics.jsonl"), "{\"step\":61,\"train_loss\":\"low\"}\n");
-    assert!(error(&dir).contains("\"train_loss\" is \"low\""), "{}", error(&dir));
+    assert!(error(&dir).contains("train_loss: invalid type: string \"low\""), "{}", error(&dir));
 }
 
 #[test]
@@ -487,7 +487,7 @@ fn evaluations_that_do_not_fit_are_named() {
         (whole.replace("[\"0\",\"1\",\"2\"]", "[\"0\"]"), "line 2: not an evaluation of the 1 classes"),
         (whole.replace("[2,2,8]", "[2,7,8]"), "line 2: not an evaluation of the 3 classes"),
         (whole.replace("\"top1\":0.5", "\"top1\":\"half\""), "line 3: not an evaluation ("),
-        (whole.replace("\"google\"", "google"), "line 2: not JSON"),
+        (whole.replace("\"google\"", "google"), "line 2: not a JSON object"),
     ] {
         let error = error(&text);
         assert!(error.contains("evaluations.jsonl") && error.contains(part) && !error.contains('\n'), "{error}");

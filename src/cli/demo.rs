@@ -10,6 +10,7 @@ use crate::data::Augment;
 use crate::error::{Error, Result};
 use crate::train::config::TrainArgs;
 use crate::train::method_args::{Method, MethodArgs};
+use crate::train::records::Weights;
 use crate::train::{Start, TestResult};
 
 /// Flags of `demo`.
@@ -119,11 +120,11 @@ pub(super) fn run(args: DemoArgs) -> Result<()> {
         // The last weights of both runs are held against each other: the same steps, and nothing chosen.
         let start = Start { resume: false, baseline: i == 0, best: false, tune: args.run.tunes() };
         let summary = train_and_report(&gpu, &flags.resolve()?, &dir, start, &format!("{title}: "))?;
-        let of = |model: &str| summary.tests.iter().filter(|r| r.model == model).cloned().collect::<Vec<_>>();
+        let of = |model: Weights| summary.tests.iter().filter(|r| r.model == model).cloned().collect::<Vec<_>>();
         if i == 0 {
-            rows.push(("pre-trained".into(), of("pretrained")));
+            rows.push(("pre-trained".into(), of(Weights::Pretrained)));
         }
-        rows.push((title.into(), of("last")));
+        rows.push((title.into(), of(Weights::Last)));
         dirs.push(dir);
     }
     let page = args.out.join("report.html");

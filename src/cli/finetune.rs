@@ -13,6 +13,7 @@ use crate::cli::{RunArgs, print, print_json, scores};
 use crate::error::Result;
 use crate::gpu::Gpu;
 use crate::train::config::{TrainArgs, TrainConfig};
+use crate::train::records::Weights;
 use crate::train::{Start, Summary, TestResult, train};
 
 /// Flags of `finetune`.
@@ -146,7 +147,7 @@ pub(super) fn run(args: FinetuneArgs) -> Result<()> {
             "tests": summary.tests.iter().map(test).collect::<Vec<_>>(),
         }));
     }
-    let models = ["pretrained", "last", "best"];
+    let models = [Weights::Pretrained, Weights::Last, Weights::Best];
     let rows: Vec<(String, Vec<&TestResult>)> = models
         .iter()
         .map(|m| (m.to_string(), summary.tests.iter().filter(|r| r.model == *m).collect::<Vec<_>>()))

@@ -2,12 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::compare::config::{Kind, Over, PRETRAINED, Weights};
+use crate::compare::config::{Kind, Over, PRETRAINED};
 use crate::compare::outcome::Outcome;
 use crate::compare::plan::Cost;
 use crate::compare::post::{Images, PostRun, Recipe};
 use crate::compare::run::{Comparison, End, EntryRuns, Event, PointRuns};
 use crate::compare::select::choose;
+use crate::train::records::Weights;
 
 impl Comparison<'_> {
     /// Fills in the entries that train nothing, and puts the pre-trained model first.

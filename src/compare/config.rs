@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use toml::{Table, Value};
 
 use crate::compare::entries::{soup_kind, train_kind, wise_kind};
@@ -11,20 +11,10 @@ use crate::compare::outcome::copies;
 use crate::error::{Error, Result};
 use crate::train::TrainConfig;
 use crate::train::config::TrainArgs;
+use crate::train::records::Weights;
 
 /// The name of the pre-trained model among the entries.
 pub const PRETRAINED: &str = "pretrained";
-
-/// Which weights of a run are compared.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Weights {
-    /// Those after the last step: the same number of steps for all.
-    #[default]
-    Last,
-    /// Those of the best evaluation on the selection images.
-    Best,
-}
 
 /// The file's own keys.
 #[derive(Deserialize)]
@@ -161,6 +151,9 @@ impl CompareConfig {
         }
         if let Some(seed) = repeated(parsed.seeds.iter()) {
             return Err(top("seeds", format!("seeds: {seed} is there twice")));
+        }
+        if parsed.weights == Weights::Pretrained {
+            return Err(top("weights", "weights: last or best, which of a run's weights are compared".into()));
         }
         let grid_seeds = parsed.grid_seeds.unwrap_or(1);
         if !(1..=parsed.seeds.len()).contains(&grid_seeds) {

@@ -3,14 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use crate::atomic::atomic_write;
-use crate::compare::config::Weights;
-use crate::compare::select::{Score, number_or_nan};
+use crate::compare::select::Score;
 use crate::error::{Error, Result};
 use crate::train::TrainConfig;
 use crate::train::corrupted::copy_name;
+use crate::train::records::{EvaluationLine, Metric, Weights, or_nan};
 
 /// Written beside a run when it has finished.
 pub const RUN: &str = "run.json";
@@ -46,7 +45,7 @@ pub struct SetFigures {
     /// Top-5 accuracy.
     pub top5: f64,
     /// Mean cross-entropy; NaN where it is not a number.
-    #[serde(deserialize_with = "number_or_nan")]
+    #[serde(deserialize_with = "or_nan")]
     pub loss: f64,
     /// Expected calibration error.
     pub ece: f64,
@@ -164,42 +163,37 @@ fn finished(dir: &Path, config: &TrainConfig, weights: Weights) -> Result<Option
     let Some(took) = took.filter(|took| took.best || weights == Weights::Last) else { return Ok(None) };
     let path = dir.join("metrics.jsonl");
     let Ok(text) = std::fs::read_to_string(&path) else { return Ok(None) };
-    let evals: Vec<Value> = text
-        .lines()
-        .filter_map(|line| serde_json::from_str(line).ok())
-        .filter(|v: &Value| v["eval"].is_string())
-        .collect();
+    let evaluation = |line: &str| match Metric::parse(line) {
+        Ok(Metric::Evaluation(e)) => Some(e),
+        _ => None,
+    };
+    let evals: Vec<EvaluationLine> = text.lines().filter_map(evaluation).collect();
+    // The last of equals: a run that was resumed at its very end evaluates twice.
+    let last_final = |is: &dyn Fn(&EvaluationLine) -> bool| evals.iter().rev().find(|e| e.is_final && is(e));
     let tests = test_sets(config)?;
-    let of = |model: &str| -> Result<Option<Vec<SetFigures>>> {
+    let of = |model: Weights| -> Option<Vec<SetFigures>> {
         let figures = tests.iter().map(|(name, id)| {
-            // The last of equals: a run that was resumed at its very end evaluates twice.
-            let line = evals.iter().rev().find(|v| v["final"] == true && v["model"] == model && v["eval"] == **name)?;
+            let line = last_final(&|e| e.model == Some(model) && e.set == *name)?;
             Some(SetFigures {
                 name: name.clone(),
                 id: *id,
-                images: line["images"].as_u64()?,
-                top1: line["top1"].as_f64()?,
-                top5: line["top5"].as_f64()?,
-                loss: line["loss"].as_f64().unwrap_or(f64::NAN),
-                ece: line["ece"].as_f64()?,
+                images: line.images?,
+                top1: line.top1?,
+                top5: line.top5?,
+                loss: line.loss?,
+                ece: line.ece?,
             })
         });
-        Ok(figures.collect())
+        figures.collect()
     };
     // Where the best weights are the last, they are evaluated once.
-    let best = if weights == Weights::Best { of("best")? } else { None };
-    let step = match &best {
-        Some(_) => {
-            evals.iter().rev().find(|v| v["final"] == true && v["model"] == "best").and_then(|v| v["step"].as_u64())
-        }
-        None => None,
-    };
-    let Some(sets) = best.map_or_else(|| of("last"), |sets| Ok(Some(sets)))? else { return Ok(None) };
+    let best = if weights == Weights::Best { of(Weights::Best) } else { None };
+    let step = best.as_ref().and_then(|_| last_final(&|e| e.model == Some(Weights::Best)).map(|e| e.step));
+    let Some(sets) = best.or_else(|| of(Weights::Last)) else { return Ok(None) };
     let select = if config.select.is_some() { "select" } else { "val" };
     let wanted = step.unwrap_or(took.steps);
-    let line = evals.iter().rev().find(|v| v["final"] != true && v["eval"] == select && v["step"] == wanted);
-    let score =
-        line.and_then(|v| Some(Score { top1: v["top1"].as_f64()?, loss: v["loss"].as_f64().unwrap_or(f64::NAN) }));
+    let line = evals.iter().rev().find(|e| !e.is_final && e.set == select && e.step == wanted);
+    let score = line.and_then(|e| Some(Score { top1: e.top1?, loss: e.loss? }));
     Ok(score.map(|select| Outcome { dir: dir.into(), select, sets, took: Some(took) }))
 }
 

@@ -4,13 +4,14 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use crate::compare::config::{CompareConfig, Weights};
+use crate::compare::config::CompareConfig;
 use crate::compare::outcome::{Outcome, SetFigures};
 use crate::compare::plan::Cost;
 use crate::compare::run::EntryRuns;
 use crate::compare::select::{self, Score};
 use crate::compare::stats::{Estimate, LogitFit, estimate, paired};
 use crate::train::TrainConfig;
+use crate::train::records::Weights;
 use crate::train::splits::Splits;
 
 /// A comparison's results.

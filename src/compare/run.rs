@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::time::Instant;
 
-use crate::compare::config::{CompareConfig, Kind, Over, Point, Weights};
+use crate::compare::config::{CompareConfig, Kind, Over, Point};
 use crate::compare::outcome::{Outcome, RUN, Stage, Took, finish, stage};
 use crate::compare::plan::{Cost, TrainRun, estimated_steps};
 use crate::compare::post::Images;
@@ -13,6 +13,7 @@ use crate::compare::select::{Score, choose};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::train::leaks::Leaks;
+use crate::train::records::Weights;
 use crate::train::{self, Start};
 
 /// What a comparison tells on the way.

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::train::blend::best;
+use crate::train::records::or_nan;
 
 /// Accuracy and loss on the selection images.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -10,13 +11,8 @@ pub struct Score {
     /// Top-1 accuracy.
     pub top1: f64,
     /// Mean cross-entropy; NaN, in JSON null, where it is not a number.
-    #[serde(deserialize_with = "number_or_nan")]
+    #[serde(deserialize_with = "or_nan")]
     pub loss: f64,
-}
-
-/// A number, or NaN for the null that JSON has in its place.
-pub(super) fn number_or_nan<'de, D: serde::Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
-    Ok(Option::<f64>::deserialize(from)?.unwrap_or(f64::NAN))
 }
 
 /// The mean of `scores`, one a tuning seed; none where a run failed.

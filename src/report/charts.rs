@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use super::read::{Eval, Kind, Run, TrainPoint};
+use super::read::Run;
 use super::svg::{Axis, COLORS, Chart, Series, Style};
 use super::tensors::{self, Group, Tensor};
+use crate::train::records::{Distribution, EvaluationLine, StepLine, Weights};
 
 /// The title of the chart of drift.
 pub(super) const DRIFT: &str = "Drift from the pre-trained weights, L2 by block";
@@ -37,9 +38,9 @@ pub(super) fn of_run(id: &str, run: &Run, tensors: &[Tensor]) -> String {
 /// The charts that hold the runs against each other.
 pub(super) fn of_all(runs: &[Run], tensors: &[Vec<Tensor>]) -> String {
     let each = |f: &dyn Fn(usize, &Run) -> Series| runs.iter().enumerate().map(|(i, r)| f(i, r)).collect::<Vec<_>>();
-    let losses = each(&|i, r| line(&r.name, i, smooth(&values(r, |p| p.train_loss))));
+    let losses = each(&|i, r| line(&r.name, i, smooth(&values(r, |p| p.train_loss.map(f64::from)))));
     let val = each(&|i, r| marks(&r.name, i, top1(r, |e| e.set == "val")));
-    let ood = each(&|i, r| marks(&r.name, i, top1(r, |e| e.kind == Some(Kind::Ood))));
+    let ood = each(&|i, r| marks(&r.name, i, top1(r, |e| e.kind == Some(Distribution::Ood))));
     let drift = runs.iter().zip(tensors).enumerate().map(|(i, (r, t))| drift_by_block(&r.name, i, t)).collect();
     [
         chart("all-loss".into(), "Training loss, smoothed", Axis::Linear, losses),
@@ -53,8 +54,8 @@ pub(super) fn of_all(runs: &[Run], tensors: &[Vec<Tensor>]) -> String {
 }
 
 fn loss(id: &str, run: &Run) -> String {
-    let train = values(run, |p| p.train_loss);
-    let radius = values(run, |p| p.radius_loss);
+    let train = values(run, |p| p.train_loss.map(f64::from));
+    let radius = values(run, |p| p.radius_loss.map(f64::from));
     // The post-hoc recipe logs outer iterations in lines of their own, which share no axis with training.
     let apart = run.train.iter().any(|p| p.radius_loss.is_some() && p.train_loss.is_none());
     let mut series = Vec::new();
@@ -83,7 +84,7 @@ fn loss(id: &str, run: &Run) -> String {
 
 fn accuracy(id: &str, run: &Run) -> Chart {
     let mut series = vec![marks("val", 2, top1(run, |e| e.set == "val"))];
-    let mut sets: Vec<(&str, Option<Kind>)> = Vec::new();
+    let mut sets: Vec<(&str, Option<Distribution>)> = Vec::new();
     for e in run.evals.iter().filter(|e| e.set != "val") {
         if !sets.iter().any(|(s, _)| *s == e.set) {
             sets.push((&e.set, e.kind));
@@ -91,7 +92,7 @@ fn accuracy(id: &str, run: &Run) -> Chart {
     }
     // Where kinds are known, two means say it; a line a set would be a tangle.
     if sets.iter().all(|(_, kind)| kind.is_some()) {
-        for (kind, label, color) in [(Kind::Id, "ID", 0), (Kind::Ood, "OOD", 1)] {
+        for (kind, label, color) in [(Distribution::Id, "ID", 0), (Distribution::Ood, "OOD", 1)] {
             let names: Vec<&str> = sets.iter().filter(|s| s.1 == Some(kind)).map(|s| s.0).collect();
             let label = match names[..] {
                 [] => continue,
@@ -122,12 +123,12 @@ fn radii(id: &str, run: &Run, tensors: &[Tensor]) -> String {
     let chosen: Vec<&Tensor> = (0..count).map(|i| matrices[i * (matrices.len() - 1) / (count - 1).max(1)]).collect();
     let mut lines: Vec<Series> = Vec::new();
     for (color, tensor) in chosen.iter().enumerate() {
-        let rows = run.radii.rows.iter().filter(|r| Some(r.tensor) == tensor.index).enumerate();
+        let rows = run.radii.rows.iter().filter(|r| Some(r.0) == tensor.index).enumerate();
         let label = match &tensor.group {
             Group::Block(prefix) => format!("{prefix}.{}", tensor.label),
             _ => tensor.label.clone(),
         };
-        lines.push(line(label, color, rows.map(|(nth, r)| (at(nth, r.step), r.radius)).collect()));
+        lines.push(line(label, color, rows.map(|(nth, (_, r))| (at(nth, r.step), f64::from(r.radius))).collect()));
     }
     let share = |part: u64, whole: u64| 100.0 * part as f64 / whole.max(1) as f64;
     let each = |f: &dyn Fn(&tensors::Iteration) -> f64| -> Vec<(f64, f64)> {
@@ -177,7 +178,7 @@ pub(super) fn by_block(id: String, title: &str, runs: Vec<(Series, Vec<Group>)>)
     Chart { x_label: "block", names, ..chart }
 }
 
-fn values(run: &Run, value: impl Fn(&TrainPoint) -> Option<f64>) -> Vec<(f64, f64)> {
+fn values(run: &Run, value: impl Fn(&StepLine) -> Option<f64>) -> Vec<(f64, f64)> {
     run.train.iter().filter_map(|p| Some((p.step as f64, value(p)?))).collect()
 }
 
@@ -187,12 +188,12 @@ fn by_step(values: impl Iterator<Item = (u64, f64)>) -> Vec<(f64, f64)> {
 }
 
 /// Whether an evaluation is a point of its run's course; the best weights, evaluated again at the end, are not.
-fn on_curve(e: &Eval) -> bool {
-    !e.is_final || e.baseline || e.model.as_deref() == Some("last")
+fn on_curve(e: &EvaluationLine) -> bool {
+    !e.is_final || e.is_baseline() || e.model == Some(Weights::Last)
 }
 
 /// Top-1 in percent over training, the mean over the wanted sets, at steps where all of them were evaluated.
-fn top1(run: &Run, wanted: impl Fn(&Eval) -> bool) -> Vec<(f64, f64)> {
+fn top1(run: &Run, wanted: impl Fn(&EvaluationLine) -> bool) -> Vec<(f64, f64)> {
     let mut steps: BTreeMap<u64, BTreeMap<&str, f64>> = BTreeMap::new();
     for e in run.evals.iter().filter(|e| on_curve(e) && wanted(e)) {
         if let Some(top1) = e.top1 {

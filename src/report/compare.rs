@@ -7,10 +7,10 @@ use super::compare_tables as tables;
 use super::forest::{self, signed};
 use super::html::{STYLE, escape, number};
 use super::scatter::{Curve, Mark, Scatter};
-use crate::compare::config::Weights;
 use crate::compare::results::{DataResults, EntryResults, Results, Summary};
 use crate::compare::stats::Estimate;
 use crate::error::Result;
+use crate::train::records::Weights;
 
 /// The page about `results`.
 ///
@@ -40,6 +40,7 @@ pub(super) fn page(results: &Results) -> Result<String> {
 fn opening(results: &Results) -> String {
     let seeds: Vec<String> = results.seeds.iter().map(u64::to_string).collect();
     let weights = match results.weights {
+        Weights::Pretrained => "the pre-trained weights",
         Weights::Last => "the weights after the last step",
         Weights::Best => "the weights of each run's best evaluation on the selection images",
     };

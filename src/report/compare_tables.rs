@@ -230,7 +230,7 @@ pub(super) fn uses(results: &Results, data: &DataResults, radii: &[String]) -> S
     };
     add("train", &uses.train.0, uses.train.1, "weights");
     let mut choices = vec!["grid points, α, ingredients of greedy soups"];
-    if results.weights == crate::compare::config::Weights::Best {
+    if results.weights == crate::train::records::Weights::Best {
         choices.push("the checkpoint of each run");
     }
     let choices = format!("choices: {}", choices.join(", "));

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use super::evaluations::TestSet;
 use super::html::{escape, integer};
-use super::read::Kind;
+use crate::train::records::Distribution;
 
 /// More classes than this can't be told apart in a heat map.
 pub(super) const MOST_CLASSES: usize = 50;
@@ -140,7 +140,7 @@ pub(super) fn pairs(sets: &[&TestSet], classes: &[String]) -> String {
 
 /// The sets of each kind that there are, under the kind's short title.
 pub(super) fn by_kind<'a>(sets: &[&'a TestSet]) -> Vec<(&'static str, Vec<&'a TestSet>)> {
-    [(Some(Kind::Id), "ID"), (Some(Kind::Ood), "OOD"), (None, "Test")]
+    [(Some(Distribution::Id), "ID"), (Some(Distribution::Ood), "OOD"), (None, "Test")]
         .into_iter()
         .map(|(kind, title)| (title, sets.iter().filter(|s| s.kind == kind).copied().collect::<Vec<_>>()))
         .filter(|(_, members)| !members.is_empty())

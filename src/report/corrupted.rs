@@ -1,12 +1,12 @@
 //! Corrupted copies of a test set, of which there may be 85: the page shows their mean, as one set.
 
-use super::read::Eval;
+use crate::train::records::EvaluationLine;
 
 /// `evals` with `copy`, an evaluation of a corrupted copy, added to the mean of its set, model and step.
-pub(super) fn add(evals: &mut Vec<(Eval, f64)>, mut copy: Eval) {
+pub(super) fn add(evals: &mut Vec<(EvaluationLine, f64)>, mut copy: EvaluationLine) {
     let set = copy.set.rsplit_once('+').map_or(copy.set.as_str(), |(set, _)| set);
     copy.set = format!("{set}+corrupted");
-    let same = |e: &Eval| e.set == copy.set && e.model == copy.model && e.step == copy.step;
+    let same = |e: &EvaluationLine| e.set == copy.set && e.model == copy.model && e.step == copy.step;
     let Some((mean, count)) = evals.iter_mut().find(|(e, _)| same(e)) else {
         evals.push((copy, 1.0));
         return;

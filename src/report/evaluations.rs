@@ -2,12 +2,10 @@
 
 use std::path::Path;
 
-use serde_json::Value;
-
-use super::read::Kind;
+use super::read::lines;
 use crate::error::{Error, Result};
 use crate::train::Evaluation;
-use crate::train::evaluations::Line;
+use crate::train::records::{Distribution, FullLine, Weights};
 
 /// All final evaluations of a run, and the names of the classes.
 #[derive(Clone, Debug, Default)]
@@ -23,10 +21,10 @@ pub struct Evaluations {
 pub struct TestSet {
     /// The set's name.
     pub name: String,
-    /// Which weights: `best`, `last` or `pretrained`.
-    pub model: String,
+    /// Which weights.
+    pub model: Weights,
     /// In or out of distribution, where the run knows.
-    pub kind: Option<Kind>,
+    pub kind: Option<Distribution>,
     /// The figures; every class index in them has a name.
     pub figures: Evaluation,
 }
@@ -37,40 +35,30 @@ impl Evaluations {
     /// # Errors
     /// A line that can't be understood (but for a last one that was torn), or that does not fit the classes.
     pub(super) fn parse(path: &Path, text: &str) -> Result<Self> {
-        let lines: Vec<(usize, &str)> = text.lines().enumerate().filter(|(_, l)| !l.trim().is_empty()).collect();
         let mut out = Self::default();
-        for (at, (index, line)) in lines.iter().enumerate() {
-            let fail = |what: String| Error::data(path, format!("line {}: {what}", index + 1));
-            let value: Value = match serde_json::from_str(line) {
-                Ok(value) => value,
-                Err(_) if at + 1 == lines.len() => break, // the run was stopped in the middle of a write
-                Err(e) => return Err(fail(format!("not JSON ({e}); delete the line to go on without it"))),
+        for (line, i) in lines(path, text, FullLine::parse)?.into_iter().zip(1..) {
+            let line = match line {
+                FullLine::Classes { classes } => {
+                    out.classes = classes;
+                    continue;
+                }
+                FullLine::Evaluation(line) => *line,
             };
-            if let Some(classes) = value.get("classes") {
-                let names = serde_json::from_value(classes.clone());
-                out.classes = names.map_err(|e| fail(format!("\"classes\" is no list of names ({e})")))?;
-                continue;
-            }
-            let line: Line = serde_json::from_value(value).map_err(|e| fail(format!("not an evaluation ({e})")))?;
             let (figures, classes) = (&line.evaluation, out.classes.len());
             let named = |class: u32| (class as usize) < classes;
             if figures.per_class.len() != classes || !figures.confusion.iter().all(|c| named(c.0) && named(c.1)) {
-                return Err(fail(format!("not an evaluation of the {classes} classes that the first line names")));
+                let what = format!("line {i}: not an evaluation of the {classes} classes that the first line names");
+                return Err(Error::data(path, what));
             }
-            let kind = match line.kind.as_deref() {
-                Some("id") => Some(Kind::Id),
-                Some("ood") => Some(Kind::Ood),
-                _ => None,
-            };
-            out.sets.push(TestSet { name: line.set, model: line.model, kind, figures: line.evaluation });
+            out.sets.push(TestSet { name: line.set, model: line.model, kind: line.kind, figures: line.evaluation });
         }
         Ok(out)
     }
 
     /// The test sets as the weights that the run is judged by saw them: the best ones, else the last.
     pub(super) fn reported(&self) -> Vec<&TestSet> {
-        let of = |model: &str| self.sets.iter().filter(|s| s.model == model).collect::<Vec<_>>();
-        let best = of("best");
-        if best.is_empty() { of("last") } else { best }
+        let of = |model: Weights| self.sets.iter().filter(|s| s.model == model).collect::<Vec<_>>();
+        let best = of(Weights::Best);
+        if best.is_empty() { of(Weights::Last) } else { best }
     }
 }

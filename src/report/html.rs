@@ -141,7 +141,7 @@ fn warnings(run: &Run) -> String {
     if run.train.is_empty() {
         return warn("no training step was logged.".into());
     }
-    let broken = |v: Option<f64>| v.is_some_and(|v| !v.is_finite());
+    let broken = |v: Option<f32>| v.is_some_and(|v| !v.is_finite());
     let steps: Vec<u64> =
         run.train.iter().filter(|p| broken(p.train_loss) || broken(p.radius_loss)).map(|p| p.step).collect();
     match steps[..] {

@@ -8,107 +8,19 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use serde_json::{Map, Value};
-
 use super::corrupted;
 use super::evaluations::Evaluations;
 use crate::error::{Error, Result};
+use crate::train::records::{DriftRow, EvaluationLine, Metric, RadiusRow, StepLine};
 use crate::train::run_dir::{EVALUATIONS, LEAKS};
-
-/// What a test set is to the training data.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// In distribution.
-    Id,
-    /// Out of distribution.
-    Ood,
-}
-
-/// One training step. A value that was logged as `null` (not a number) is NaN; one that was not logged is `None`.
-#[derive(Clone, Debug, Default)]
-pub struct TrainPoint {
-    /// The step, counted over the whole run.
-    pub step: u64,
-    /// The epoch that the step belongs to.
-    pub epoch: Option<u64>,
-    /// The learning rate of this step.
-    pub lr: Option<f64>,
-    /// Mean loss over the training batch.
-    pub train_loss: Option<f64>,
-    /// Loss at the projected weights over the radius batch.
-    pub radius_loss: Option<f64>,
-}
-
-/// One evaluation of one data set.
-#[derive(Clone, Debug, Default)]
-pub struct Eval {
-    /// The step after which the model was evaluated.
-    pub step: u64,
-    /// The data set: `val` or a test set's name.
-    pub set: String,
-    /// How many images it holds.
-    pub images: Option<u64>,
-    /// Mean cross-entropy.
-    pub loss: Option<f64>,
-    /// Share of images whose first guess is right, 0 to 1.
-    pub top1: Option<f64>,
-    /// Share of images with the right class among the first five guesses, 0 to 1.
-    pub top5: Option<f64>,
-    /// Expected calibration error, 0 to 1.
-    pub ece: Option<f64>,
-    /// Brier score, 0 to 2.
-    pub brier: Option<f64>,
-    /// The temperature that was fitted for these weights, and loss and ECE at it.
-    pub calibrated: Option<[f64; 3]>,
-    /// Whether this belongs to the evaluation at the end of the run.
-    pub is_final: bool,
-    /// Which weights: `best`, `last` or `pretrained`.
-    pub model: Option<String>,
-    /// In or out of distribution, where the run knows.
-    pub kind: Option<Kind>,
-    /// Whether this is the pre-trained model, before any step.
-    pub baseline: bool,
-}
-
-/// One tensor at one outer iteration.
-#[derive(Clone, Copy, Debug)]
-pub struct RadiusRow {
-    /// The fine-tuning step.
-    pub step: u64,
-    /// Index into [`Radii::tensors`].
-    pub tensor: usize,
-    /// The radius right after the iteration's Adam step.
-    pub radius: f64,
-    /// The largest row norm of the drift.
-    pub max_norm: f64,
-    /// Rows outside the ball, which are those that give the radius a gradient.
-    pub active_rows: u64,
-    /// Rows of the tensor.
-    pub rows: u64,
-}
 
 /// The radii over a run, in file order.
 #[derive(Clone, Debug, Default)]
 pub struct Radii {
     /// Tensor names in order of first appearance.
     pub tensors: Vec<String>,
-    /// A row per tensor and outer iteration.
-    pub rows: Vec<RadiusRow>,
-}
-
-/// How far one tensor has moved by the end of the run.
-#[derive(Clone, Debug)]
-pub struct DriftRow {
-    /// The tensor's name.
-    pub tensor: String,
-    /// Its place from input to output, where the run says so.
-    pub depth: Option<f64>,
-    /// The largest absolute row sum of θ − θ₀.
-    pub mars: f64,
-    /// The L2 norm of θ − θ₀.
-    pub l2: f64,
-    /// Rows of the tensor.
-    pub rows: u64,
+    /// A row per tensor and outer iteration, with the index of its tensor's name.
+    pub rows: Vec<(usize, RadiusRow)>,
 }
 
 /// An image that two splits share which should share none, from `leaks.csv`.
@@ -130,9 +42,9 @@ pub struct Run {
     /// The resolved flags.
     pub config: toml::Table,
     /// Training steps in order.
-    pub train: Vec<TrainPoint>,
+    pub train: Vec<StepLine>,
     /// Evaluations in file order.
-    pub evals: Vec<Eval>,
+    pub evals: Vec<EvaluationLine>,
     /// The final evaluations in full; empty where the run did not write them.
     pub evaluations: Evaluations,
     /// Radii; empty for plain fine-tuning.
@@ -210,10 +122,10 @@ impl Run {
     }
 
     /// The best top-1 on `val` during training (the first of equals).
-    pub fn best_val(&self) -> Option<&Eval> {
-        let value = |e: &Eval| e.top1.filter(|t| t.is_finite());
-        let mut best: Option<&Eval> = None;
-        for eval in self.evals.iter().filter(|e| e.set == "val" && !e.baseline && value(e).is_some()) {
+    pub fn best_val(&self) -> Option<&EvaluationLine> {
+        let value = |e: &EvaluationLine| e.top1.filter(|t| t.is_finite());
+        let mut best: Option<&EvaluationLine> = None;
+        for eval in self.evals.iter().filter(|e| e.set == "val" && !e.is_baseline() && value(e).is_some()) {
             if best.is_none_or(|b| value(eval) > value(b)) {
                 best = Some(eval);
             }
@@ -261,116 +173,63 @@ fn plain(value: &toml::Value) -> String {
     }
 }
 
-fn metrics(path: &Path) -> Result<(Vec<TrainPoint>, Vec<Eval>)> {
-    let text = text(path)?;
-    let lines: Vec<(usize, &str)> = text.lines().enumerate().filter(|(_, l)| !l.trim().is_empty()).collect();
-    let (mut train, mut evals): (Vec<TrainPoint>, Vec<Eval>) = (Vec::new(), Vec::new());
+fn metrics(path: &Path) -> Result<(Vec<StepLine>, Vec<EvaluationLine>)> {
+    let (mut train, mut evals): (Vec<StepLine>, Vec<EvaluationLine>) = (Vec::new(), Vec::new());
     let mut copies = Vec::new();
-    for (at, (index, line)) in lines.iter().enumerate() {
-        let fail = |what: String| Error::data(path, format!("line {}: {what}", index + 1));
-        let object: Map<String, Value> = match serde_json::from_str(line) {
-            Ok(object) => object,
-            Err(_) if at + 1 == lines.len() => break, // the run was stopped in the middle of a write
-            Err(e) => return Err(fail(format!("not a JSON object ({e}); delete the line to go on without it"))),
-        };
-        if object.contains_key("corruption") {
-            corrupted::add(&mut copies, eval(&object).map_err(fail)?);
-        } else if object.contains_key("eval") {
-            evals.push(eval(&object).map_err(fail)?);
-        } else {
-            let point = train_point(&object).map_err(fail)?;
-            // A resumed run logs some steps again: the later lines are the ones that led to the weights.
-            let last = train.iter().rev().find(|p| p.train_loss.is_some()).map(|p| p.step);
-            if point.train_loss.is_some() && last.is_some_and(|last| last >= point.step) {
-                train.retain(|p| p.step < point.step);
+    for line in lines(path, &text(path)?, Metric::parse)? {
+        match line {
+            Metric::Evaluation(e) if e.corruption.is_some() => corrupted::add(&mut copies, e),
+            Metric::Evaluation(e) => evals.push(e),
+            Metric::Wise(_) => {}
+            Metric::Step(step) => {
+                // A resumed run logs some steps again: the later lines are the ones that led to the weights.
+                let last = train.iter().rev().find(|p| p.train_loss.is_some()).map(|p| p.step);
+                if step.train_loss.is_some() && last.is_some_and(|last| last >= step.step) {
+                    train.retain(|p| p.step < step.step);
+                }
+                train.push(step);
             }
-            train.push(point);
         }
     }
     evals.extend(copies.into_iter().map(|(mean, _)| mean));
     Ok((train, evals))
 }
 
-fn number(object: &Map<String, Value>, key: &str) -> Result<Option<f64>, String> {
-    match object.get(key) {
-        None => Ok(None),
-        Some(Value::Null) => Ok(Some(f64::NAN)), // JSON has no NaN
-        Some(value) => value.as_f64().map(Some).ok_or_else(|| format!("\"{key}\" is {value}, which is no number")),
+/// The lines of the file `text` of `path`, but for empty ones and a last one that was torn by an interrupted write.
+pub(super) fn lines<T>(path: &Path, text: &str, parse: impl Fn(&str) -> Result<T, String>) -> Result<Vec<T>> {
+    let lines: Vec<(usize, &str)> = text.lines().enumerate().filter(|(_, l)| !l.trim().is_empty()).collect();
+    let mut parsed = Vec::new();
+    for (at, (index, line)) in lines.iter().enumerate() {
+        match parse(line) {
+            Ok(line) => parsed.push(line),
+            Err(_) if at + 1 == lines.len() && serde_json::from_str::<serde_json::Value>(line).is_err() => break,
+            Err(what) => return Err(Error::data(path, format!("line {}: {what}", index + 1))),
+        }
     }
-}
-
-fn count(object: &Map<String, Value>, key: &str) -> Result<Option<u64>, String> {
-    match object.get(key) {
-        None | Some(Value::Null) => Ok(None),
-        Some(value) => value.as_u64().map(Some).ok_or_else(|| format!("\"{key}\" is {value}, which is no count")),
-    }
-}
-
-fn step(object: &Map<String, Value>) -> Result<u64, String> {
-    count(object, "step")?.ok_or_else(|| "no \"step\"".into())
-}
-
-fn train_point(object: &Map<String, Value>) -> Result<TrainPoint, String> {
-    Ok(TrainPoint {
-        step: step(object)?,
-        epoch: count(object, "epoch")?,
-        lr: number(object, "lr")?,
-        train_loss: number(object, "train_loss")?,
-        radius_loss: number(object, "radius_loss")?,
-    })
-}
-
-fn eval(object: &Map<String, Value>) -> Result<Eval, String> {
-    let word = |key: &str| object.get(key).and_then(Value::as_str).map(str::to_string);
-    let flag = |key: &str| object.get(key).and_then(Value::as_bool).unwrap_or(false);
-    let model = word("model");
-    let at_temperature = object.get("calibrated").and_then(Value::as_object);
-    let calibrated = match (number(object, "temperature")?, at_temperature) {
-        (Some(t), Some(at)) => Some([Some(t), number(at, "loss")?, number(at, "ece")?].map(|v| v.unwrap_or(f64::NAN))),
-        _ => None,
-    };
-    Ok(Eval {
-        step: step(object)?,
-        set: word("eval").ok_or("\"eval\" is not the name of a data set")?,
-        images: count(object, "images")?,
-        loss: number(object, "loss")?,
-        top1: number(object, "top1")?,
-        top5: number(object, "top5")?,
-        ece: number(object, "ece")?,
-        brier: number(object, "brier")?,
-        calibrated,
-        is_final: flag("final"),
-        baseline: flag("baseline") || model.as_deref() == Some("pretrained"),
-        kind: match word("kind").as_deref() {
-            Some("id") => Some(Kind::Id),
-            Some("ood") => Some(Kind::Ood),
-            _ => None,
-        },
-        model,
-    })
+    Ok(parsed)
 }
 
 /// A CSV file's rows by column name; an absent file has none.
 struct Csv {
     path: PathBuf,
-    columns: HashMap<String, usize>,
+    header: csv::StringRecord,
     records: Vec<csv::StringRecord>,
 }
 
 impl Csv {
     fn read(path: &Path, needed: &[&str]) -> Result<Self> {
-        let mut table = Self { path: path.into(), columns: HashMap::new(), records: Vec::new() };
+        let mut table = Self { path: path.into(), header: csv::StringRecord::new(), records: Vec::new() };
         if !path.is_file() {
             return Ok(table);
         }
         let text = text(path)?;
         // Without its line end the last row may have lost digits, which no parser would notice.
         let whole = &text[..text.rfind('\n').map_or(0, |end| end + 1)];
-        let mut reader = csv::Reader::from_reader(whole.as_bytes());
+        let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(whole.as_bytes());
         let fail = |e: csv::Error| Error::data(path, format!("not a readable CSV file: {e}"));
-        table.columns =
-            reader.headers().map_err(fail)?.iter().enumerate().map(|(i, c)| (c.trim().to_string(), i)).collect();
-        if let (Some(lost), false) = (needed.iter().find(|c| !table.columns.contains_key(**c)), whole.is_empty()) {
+        table.header = reader.headers().map_err(fail)?.clone();
+        let has = |column: &str| table.header.iter().any(|c| c == column);
+        if let (Some(lost), false) = (needed.iter().find(|c| !has(c)), whole.is_empty()) {
             return Err(Error::data(path, format!("no column {lost:?}; the first line must name the columns")));
         }
         table.records = reader.records().collect::<Result<_, _>>().map_err(fail)?;
@@ -378,62 +237,54 @@ impl Csv {
     }
 
     fn field<'a>(&self, record: &'a csv::StringRecord, column: &str) -> Option<&'a str> {
-        self.columns.get(column).and_then(|&i| record.get(i)).map(str::trim)
+        record.get(self.header.iter().position(|c| c == column)?)
     }
 
-    fn parse<T: std::str::FromStr>(&self, record: &csv::StringRecord, column: &str) -> Result<T> {
-        let field = self.field(record, column).unwrap_or_default();
-        field.parse().map_err(|_| {
-            let line = record.position().map_or(0, csv::Position::line);
-            Error::data(&self.path, format!("line {line}: {column} is {field:?}, which is no number"))
-        })
+    /// The rows as `T`, whose fields are the columns.
+    fn rows<T: serde::de::DeserializeOwned>(&self) -> Result<Vec<T>> {
+        let row = |record: &csv::StringRecord| {
+            record.deserialize(Some(&self.header)).map_err(|e| {
+                let line = record.position().map_or(0, csv::Position::line);
+                let what = match e.kind() {
+                    csv::ErrorKind::Deserialize { err, .. } => match err.field().map(|field| field as usize) {
+                        Some(i) => {
+                            let (column, value) =
+                                (self.header.get(i).unwrap_or("?"), record.get(i).unwrap_or_default());
+                            format!("{column} is {value:?}: {}", err.kind())
+                        }
+                        None => err.kind().to_string(),
+                    },
+                    _ => e.to_string(),
+                };
+                Error::data(&self.path, format!("line {line}: {what}"))
+            })
+        };
+        self.records.iter().map(row).collect()
     }
 }
 
 fn radii(path: &Path) -> Result<Radii> {
-    let table = Csv::read(path, &["step", "tensor", "radius", "max_norm", "active_rows", "rows"])?;
     let mut radii = Radii::default();
     let mut index: HashMap<String, usize> = HashMap::new();
-    for record in &table.records {
-        let name = table.field(record, "tensor").unwrap_or_default();
-        let tensor = match index.get(name) {
-            Some(&known) => known,
-            None => {
-                radii.tensors.push(name.to_string());
-                index.insert(name.to_string(), index.len());
-                index.len() - 1
-            }
-        };
-        radii.rows.push(RadiusRow {
-            step: table.parse(record, "step")?,
-            tensor,
-            radius: table.parse(record, "radius")?,
-            max_norm: table.parse(record, "max_norm")?,
-            active_rows: table.parse(record, "active_rows")?,
-            rows: table.parse(record, "rows")?,
+    for row in Csv::read(path, &RadiusRow::COLUMNS)?.rows::<RadiusRow>()? {
+        let tensor = *index.entry(row.tensor.clone()).or_insert_with(|| {
+            radii.tensors.push(row.tensor.clone());
+            radii.tensors.len() - 1
         });
+        radii.rows.push((tensor, row));
     }
     Ok(radii)
 }
 
 fn drift(path: &Path) -> Result<Vec<DriftRow>> {
-    let table = Csv::read(path, &["tensor", "mars_drift", "l2_drift"])?;
     let mut rows: Vec<DriftRow> = Vec::new();
     let mut index: HashMap<String, usize> = HashMap::new();
-    for record in &table.records {
-        let tensor = table.field(record, "tensor").unwrap_or_default().to_string();
-        let row = DriftRow {
-            depth: table.field(record, "depth").and_then(|d| d.parse().ok()),
-            mars: table.parse(record, "mars_drift")?,
-            l2: table.parse(record, "l2_drift")?,
-            rows: table.field(record, "rows").and_then(|r| r.parse().ok()).unwrap_or(0),
-            tensor: tensor.clone(),
-        };
+    for row in Csv::read(path, &DriftRow::COLUMNS)?.rows::<DriftRow>()? {
         // Where a tensor stands more than once, the last word counts: the end of the run.
-        match index.get(&tensor) {
+        match index.get(&row.tensor) {
             Some(&at) => rows[at] = row,
             None => {
-                index.insert(tensor, rows.len());
+                index.insert(row.tensor.clone(), rows.len());
                 rows.push(row);
             }
         }

@@ -3,19 +3,20 @@
 use std::fmt::Write as _;
 
 use super::html::{escape, integer, number};
-use super::read::{Eval, Kind, Run};
+use super::read::Run;
 use super::tensors::Tensor;
+use crate::train::records::{Distribution, EvaluationLine, Weights};
 
 /// One model of the accuracy tables.
 pub(super) struct Model<'a> {
     name: String,
     /// What a reader must know to read the numbers right; may be empty.
     note: String,
-    evals: Vec<&'a Eval>,
+    evals: Vec<&'a EvaluationLine>,
 }
 
 impl Model<'_> {
-    fn get(&self, set: &str) -> Option<&Eval> {
+    fn get(&self, set: &str) -> Option<&EvaluationLine> {
         // The last of equals: a run that was resumed at its very end evaluates twice.
         self.evals.iter().rev().find(|e| e.set == set).copied()
     }
@@ -34,7 +35,7 @@ impl Model<'_> {
 pub(super) fn models(runs: &[Run]) -> Vec<Model<'_>> {
     let mut out: Vec<Model<'_>> = Vec::new();
     for run in runs {
-        let evals: Vec<&Eval> = run.evals.iter().filter(|e| e.baseline).collect();
+        let evals: Vec<&EvaluationLine> = run.evals.iter().filter(|e| e.is_baseline()).collect();
         let model = Model { name: "pre-trained".into(), note: String::new(), evals };
         if !model.evals.is_empty() && !out.iter().any(|m| m.same_numbers(&model)) {
             out.push(model);
@@ -46,20 +47,20 @@ pub(super) fn models(runs: &[Run]) -> Vec<Model<'_>> {
         }
     }
     for run in runs {
-        let finals: Vec<&Eval> = run.evals.iter().filter(|e| e.is_final && !e.baseline).collect();
-        let mut weights: Vec<Option<&str>> = Vec::new();
+        let finals: Vec<&EvaluationLine> = run.evals.iter().filter(|e| e.is_final && !e.is_baseline()).collect();
+        let mut weights: Vec<Option<Weights>> = Vec::new();
         for e in &finals {
-            if !weights.contains(&e.model.as_deref()) {
-                weights.push(e.model.as_deref());
+            if !weights.contains(&e.model) {
+                weights.push(e.model);
             }
         }
-        weights.sort(); // "best" before "last"
+        weights.sort(); // the best before the last
         for which in &weights {
-            let evals: Vec<&Eval> = finals.iter().filter(|e| e.model.as_deref() == *which).copied().collect();
+            let evals: Vec<&EvaluationLine> = finals.iter().filter(|e| e.model == *which).copied().collect();
             let note = which.map(|w| format!("{w} weights")).unwrap_or_default();
             out.push(Model { name: run.name.clone(), note, evals });
         }
-        let evals: Vec<&Eval> = run.evals.iter().filter(|e| !e.baseline).collect();
+        let evals: Vec<&EvaluationLine> = run.evals.iter().filter(|e| !e.is_baseline()).collect();
         if let (true, Some(last)) = (finals.is_empty(), evals.iter().map(|e| e.step).max()) {
             out.push(Model { name: run.name.clone(), note: format!("not finished: step {}", integer(last)), evals });
         }
@@ -70,7 +71,7 @@ pub(super) fn models(runs: &[Run]) -> Vec<Model<'_>> {
 /// A test set with its kind and, where all models saw the same number of images, that number.
 struct Column {
     set: String,
-    kind: Option<Kind>,
+    kind: Option<Distribution>,
     images: Option<u64>,
 }
 
@@ -98,7 +99,7 @@ struct Percent {
     images: Option<u64>,
 }
 
-fn percent(eval: Option<&Eval>) -> Option<Percent> {
+fn percent(eval: Option<&EvaluationLine>) -> Option<Percent> {
     let eval = eval?;
     let p = eval.top1.filter(|p| p.is_finite())?;
     let error = eval.images.filter(|n| *n > 0).map(|n| 100.0 * (p * (1.0 - p)).max(0.0).sqrt() / (n as f64).sqrt());
@@ -116,15 +117,16 @@ fn mean(parts: &[Option<Percent>]) -> Option<Percent> {
 /// The run's own results in words: mean top-1 over its ID and its OOD sets, and of which weights; empty without any.
 pub(super) fn in_words(run: &Run) -> String {
     let models = models(std::slice::from_ref(run));
-    let Some(model) = models.iter().find(|m| m.evals.iter().all(|e| !e.baseline)) else { return String::new() };
+    let Some(model) = models.iter().find(|m| m.evals.iter().all(|e| !e.is_baseline())) else { return String::new() };
     let sets = columns(&models);
-    let of_kind = |kind: Kind, word: &str| {
+    let of_kind = |kind: Distribution, word: &str| {
         let parts: Vec<_> = sets.iter().filter(|c| c.kind == Some(kind)).map(|c| percent(model.get(&c.set))).collect();
         let mean = mean(&parts).filter(|_| !parts.is_empty())?;
         let of = if parts.len() > 1 { format!(" (mean of {} sets)", parts.len()) } else { String::new() };
         Some(format!("{word} <b>{:.1} %</b>{of}", mean.value))
     };
-    let both: Vec<String> = [of_kind(Kind::Id, "ID"), of_kind(Kind::Ood, "OOD")].into_iter().flatten().collect();
+    let both: Vec<String> =
+        [of_kind(Distribution::Id, "ID"), of_kind(Distribution::Ood, "OOD")].into_iter().flatten().collect();
     let weights = if model.note.is_empty() { String::new() } else { format!(" ({})", escape(&model.note)) };
     if both.is_empty() { String::new() } else { format!(" Test top-1{weights}: {}.", both.join(", ")) }
 }
@@ -136,8 +138,8 @@ pub(super) fn accuracy(models: &[Model<'_>]) -> String {
         return String::new();
     }
     let kinds = [
-        (Some(Kind::Id), "In distribution (ID)", "ID mean"),
-        (Some(Kind::Ood), "Out of distribution (OOD)", "OOD mean"),
+        (Some(Distribution::Id), "In distribution (ID)", "ID mean"),
+        (Some(Distribution::Ood), "Out of distribution (OOD)", "OOD mean"),
         (None, "Test sets", ""),
     ];
     let (mut groups, mut heads, mut cells) = (String::new(), String::new(), Vec::new());
@@ -231,7 +233,8 @@ pub(super) fn details(models: &[Model<'_>]) -> String {
                 share(e.ece)
             );
             if calibrated {
-                let [t, loss, ece] = e.calibrated.map_or([None; 3], |c| c.map(Some));
+                let [t, loss, ece] =
+                    e.temperature.zip(e.calibrated).map_or([None; 3], |(t, c)| [t, c.loss, c.ece].map(Some));
                 let _ = write!(out, "<td>{}</td><td>{}</td><td>{}</td>", text(t), share(ece), text(loss));
             }
             out += "</tr>";

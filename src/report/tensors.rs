@@ -3,7 +3,8 @@
 use std::cmp::Ordering;
 use std::collections::HashMap;
 
-use super::read::{RadiusRow, Run};
+use super::read::Run;
+use crate::train::records::RadiusRow;
 
 /// Below this a tensor has not moved, and its radius means nothing.
 const UNMOVED: f64 = 1e-8;
@@ -54,24 +55,40 @@ pub(super) struct Tensor {
     pub(super) rows: u64,
     /// Whether it has several rows by its shape; in the L2 norm its radius sees one.
     pub(super) matrix: bool,
-    /// The last outer iteration's row, where the method has radii.
-    pub(super) radius: Option<RadiusRow>,
+    /// At the last outer iteration, where the method has radii.
+    pub(super) radius: Option<Radius>,
     /// Index into `Radii::tensors`.
     pub(super) index: Option<usize>,
     /// Largest absolute row sum and L2 norm of θ − θ₀.
     pub(super) drift: Option<(f64, f64)>,
 }
 
+/// A tensor's radius.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Radius {
+    pub(super) radius: f64,
+    /// The largest row norm of the drift.
+    pub(super) max_norm: f64,
+    pub(super) active_rows: u64,
+}
+
+impl Radius {
+    fn of(row: &RadiusRow) -> Radius {
+        Radius { radius: row.radius.into(), max_norm: row.max_norm.into(), active_rows: row.active_rows }
+    }
+}
+
 /// The run's tensors, ordered by depth.
 pub(super) fn by_depth(run: &Run) -> Vec<Tensor> {
-    let mut last: HashMap<usize, RadiusRow> = HashMap::new();
-    for row in &run.radii.rows {
-        last.insert(row.tensor, *row);
+    let mut last: HashMap<usize, &RadiusRow> = HashMap::new();
+    for (tensor, row) in &run.radii.rows {
+        last.insert(*tensor, row);
     }
-    let mut tensors: Vec<(String, Option<f64>, Tensor)> = Vec::new();
+    let mut tensors: Vec<(String, Option<usize>, Tensor)> = Vec::new();
     for (index, name) in run.radii.tensors.iter().enumerate() {
-        let radius = last.get(&index).copied();
-        tensors.push((name.clone(), None, tensor(name, radius.map_or(0, |r| r.rows), radius, Some(index))));
+        let row = last.get(&index);
+        let (rows, radius) = (row.map_or(0, |r| r.rows), row.map(|r| Radius::of(r)));
+        tensors.push((name.clone(), None, tensor(name, rows, radius, Some(index))));
     }
     let known: HashMap<String, usize> = tensors.iter().enumerate().map(|(i, (n, ..))| (n.clone(), i)).collect();
     for row in &run.drift {
@@ -81,18 +98,18 @@ pub(super) fn by_depth(run: &Run) -> Vec<Tensor> {
         });
         tensors[at].1 = row.depth;
         tensors[at].2.matrix |= row.rows > 1;
-        tensors[at].2.drift = Some((row.mars, row.l2));
+        tensors[at].2.drift = Some((row.mars_drift, row.l2_drift));
     }
     // Only a depth known for all can order all; else the names say it. The sort is stable, so equals keep file order.
     if tensors.iter().all(|(_, depth, _)| depth.is_some()) {
-        tensors.sort_by(|a, b| a.1.partial_cmp(&b.1).unwrap_or(Ordering::Equal));
+        tensors.sort_by_key(|t| t.1);
     } else {
         tensors.sort_by(|a, b| compare(&a.2.group, &b.2.group));
     }
     tensors.into_iter().map(|(.., tensor)| tensor).collect()
 }
 
-fn tensor(name: &str, rows: u64, radius: Option<RadiusRow>, index: Option<usize>) -> Tensor {
+fn tensor(name: &str, rows: u64, radius: Option<Radius>, index: Option<usize>) -> Tensor {
     let (group, label) = split(name);
     Tensor { group, label, rows, matrix: rows > 1, radius, index, drift: None }
 }
@@ -166,19 +183,20 @@ pub(super) struct Iteration {
 pub(super) fn iterations(run: &Run) -> Vec<Iteration> {
     let mut out: Vec<Iteration> = Vec::new();
     let mut seen = vec![usize::MAX; run.radii.tensors.len()];
-    for row in &run.radii.rows {
-        let current = out.last().filter(|i| i.step == row.step && seen[row.tensor] != out.len());
+    for (tensor, row) in &run.radii.rows {
+        let current = out.last().filter(|i| i.step == row.step && seen[*tensor] != out.len());
         if current.is_none() {
             out.push(Iteration { step: row.step, ..Iteration::default() });
         }
         let nth = out.len();
-        seen[row.tensor] = nth;
+        seen[*tensor] = nth;
         let iteration = &mut out[nth - 1];
         iteration.tensors += 1;
         iteration.rows += row.rows;
         iteration.active += row.active_rows;
-        iteration.unmoved += u64::from(row.max_norm < UNMOVED);
-        iteration.dead += u64::from(row.active_rows == 0 && row.max_norm >= UNMOVED);
+        let unmoved = f64::from(row.max_norm) < UNMOVED;
+        iteration.unmoved += u64::from(unmoved);
+        iteration.dead += u64::from(row.active_rows == 0 && !unmoved);
     }
     out
 }

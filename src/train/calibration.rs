@@ -4,7 +4,9 @@
 //! expected calibration error (section 2), temperature scaling (section 4.2). A temperature divides all logits, so it
 //! changes how sure a model is and never what it predicts. It is fitted on images that nothing is reported on.
 
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
+
+use crate::train::records::or_nan;
 
 /// Bins of equal width that confidences 0 to 1 are sorted into.
 pub const BINS: usize = 15;
@@ -41,11 +43,6 @@ pub struct Calibration {
     pub ece: f64,
     /// The [`BINS`] bins, from unsure to sure.
     pub bins: Vec<Bin>,
-}
-
-/// A number that was written as `null` because JSON has no NaN.
-pub(super) fn or_nan<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
-    Ok(Option::<f64>::deserialize(deserializer)?.unwrap_or(f64::NAN))
 }
 
 /// Adds up a [`Calibration`] image by image.

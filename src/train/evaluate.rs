@@ -12,7 +12,8 @@ use crate::method::{Learner, Snapshot};
 use crate::model::{Activations, Mode, Model, Phase, Precision};
 use crate::ops::Recorder;
 use crate::ops::product::Product;
-use crate::train::calibration::{self, Bin, Calibration, Logits, or_nan};
+use crate::train::calibration::{self, Bin, Calibration, Logits};
+use crate::train::records::or_nan;
 
 /// Whatever gives logits for a batch of images.
 pub trait Classifier {

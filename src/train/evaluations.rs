@@ -5,28 +5,10 @@
 
 use std::path::PathBuf;
 
-use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
-
 use crate::error::Result;
-use crate::train::evaluate::Evaluation;
 use crate::train::events::TestResult;
+use crate::train::records::{Distribution, FullEvaluation, FullLine, Weights};
 use crate::train::run_dir::{Appender, keep_lines};
-
-/// A line.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Line {
-    /// The test set.
-    pub set: String,
-    /// Which weights: `pretrained`, `last` or `best`.
-    pub model: String,
-    /// `id` or `ood`, where that was said.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub kind: Option<String>,
-    /// The figures.
-    #[serde(flatten)]
-    pub evaluation: Evaluation,
-}
 
 /// The file under way.
 #[derive(Debug)]
@@ -38,14 +20,15 @@ impl EvaluationLog {
     pub fn open(path: PathBuf, classes: &[String], resumed: bool) -> Result<EvaluationLog> {
         let fresh = !(resumed && path.exists());
         if !fresh {
-            keep_lines(&path, |line| {
-                serde_json::from_str::<Value>(line)
-                    .is_ok_and(|line| line.get("classes").is_some() || line["model"] == "pretrained")
+            keep_lines(&path, |line| match FullLine::parse(line) {
+                Ok(FullLine::Classes { .. }) => true,
+                Ok(FullLine::Evaluation(e)) => e.model == Weights::Pretrained,
+                Err(_) => false,
             })?;
         }
         let mut log = Appender::open(path, fresh)?;
         if fresh {
-            log.write(&format!("{}\n", json!({"classes": classes})))?;
+            log.write(&FullLine::Classes { classes: classes.to_vec() }.line())?;
         }
         Ok(EvaluationLog(log))
     }
@@ -55,13 +38,12 @@ impl EvaluationLog {
         if result.corruption.is_some() {
             return Ok(());
         }
-        let line = Line {
+        let line = FullLine::Evaluation(Box::new(FullEvaluation {
             set: result.name.clone(),
-            model: result.model.into(),
-            kind: result.id.map(|id| if id { "id" } else { "ood" }.into()),
+            model: result.model,
+            kind: result.id.map(Distribution::of),
             evaluation: result.evaluation.clone(),
-        };
-        let line = serde_json::to_string(&line).expect("plain values always serialise");
-        self.0.write(&format!("{line}\n"))
+        }));
+        self.0.write(&line.line())
     }
 }

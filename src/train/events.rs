@@ -6,6 +6,7 @@ use crate::data::Corruption;
 use crate::method::Memory;
 use crate::train::calibration::Temperature;
 use crate::train::evaluate::Evaluation;
+use crate::train::records::Weights;
 
 /// What a run tells whoever started it.
 #[derive(Clone, Debug)]
@@ -33,7 +34,7 @@ pub enum Event {
 
 impl Event {
     /// Tells the temperature that was fitted on the split `set` with the `model` weights, or that there is none.
-    pub fn of_temperature(temperature: Option<Temperature>, set: &str, model: &str) -> Event {
+    pub fn of_temperature(temperature: Option<Temperature>, set: &str, model: Weights) -> Event {
         match temperature {
             None => Event::Warning(format!("no temperature: the {model} weights' logits on {set} are not all numbers")),
             Some(t) => {
@@ -52,8 +53,8 @@ impl Event {
 pub struct TestResult {
     /// The data set's name: `val`, `select`, or that of a test set.
     pub name: String,
-    /// `pretrained`, `last` or `best`.
-    pub model: &'static str,
+    /// Which weights.
+    pub model: Weights,
     /// Whether the set is in-distribution, where that was said.
     pub id: Option<bool>,
     /// What was done to its images.

@@ -17,6 +17,7 @@ pub mod model_args;
 mod overlay;
 pub mod parts;
 pub mod project;
+pub mod records;
 mod run;
 pub mod run_dir;
 pub mod schedule;

@@ -5,8 +5,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use serde_json::json;
-
 use crate::data::{Dataset, ImageCache, Loader, LoaderConfig, Preprocess};
 use crate::error::{Error, Result};
 use crate::method::{Learner, Snapshot, StepRecord, wise};
@@ -19,6 +17,7 @@ use crate::train::evaluations::EvaluationLog;
 use crate::train::events::{Event, Start, Summary, TestResult};
 use crate::train::method_args::WiseAlpha;
 use crate::train::parts::{Parts, Stages};
+use crate::train::records::{Calibrated, Distribution, DriftRow, EvaluationLine, Metric, Weights, WiseLine};
 use crate::train::run_dir::{self, RunLog};
 use crate::train::schedule::LearningRate;
 use crate::train::source::Source;
@@ -78,7 +77,7 @@ impl Run<'_, '_> {
 
         let mut summary = Summary::default();
         if start.baseline && progress.steps == 0 && self.source.recognised.initialised.is_empty() {
-            self.test(&tests, "pretrained", 0, None, &mut summary)?;
+            self.test(&tests, Weights::Pretrained, 0, None, &mut summary)?;
         }
 
         let config = self.config;
@@ -161,8 +160,8 @@ impl Run<'_, '_> {
         self.write_drift(&values.w)?;
         if !tests.is_empty() {
             let temperature = Temperature::fit(&logits);
-            (self.events)(Event::of_temperature(temperature, select_name, "last"));
-            self.test(&tests, "last", steps, temperature, &mut summary)?;
+            (self.events)(Event::of_temperature(temperature, select_name, Weights::Last));
+            self.test(&tests, Weights::Last, steps, temperature, &mut summary)?;
         }
         if start.best && progress.best_steps != steps && !tests.is_empty() {
             let values = match best {
@@ -172,8 +171,8 @@ impl Run<'_, '_> {
             self.learner.load(&values);
             let (_, logits) = evaluate_to_fit(&mut self.learner, &select, self.preprocess, self.classes)?;
             let temperature = Temperature::fit(&logits);
-            (self.events)(Event::of_temperature(temperature, select_name, "best"));
-            self.test(&tests, "best", progress.best_steps, temperature, &mut summary)?;
+            (self.events)(Event::of_temperature(temperature, select_name, Weights::Best));
+            self.test(&tests, Weights::Best, progress.best_steps, temperature, &mut summary)?;
         }
         Ok(summary)
     }
@@ -215,7 +214,7 @@ impl Run<'_, '_> {
         (self.events)(Event::Note(format!(
             "the weights are {alpha} of the way from the pre-trained to the fine-tuned"
         )));
-        self.log.metric(&json!({"step": self.learner.steps, "wise_alpha": alpha}))
+        self.log.metric(&Metric::Wise(WiseLine { step: self.learner.steps, wise_alpha: alpha }))
     }
 
     /// Saves what the run goes on from when it is resumed.
@@ -324,7 +323,7 @@ impl Run<'_, '_> {
         let (evaluation, logits) = evaluate_to_fit(&mut self.learner, images, self.preprocess, self.classes)?;
         let result = TestResult {
             name: name.into(),
-            model: "last",
+            model: Weights::Last,
             id: None,
             corruption: None,
             subset: None,
@@ -336,35 +335,28 @@ impl Run<'_, '_> {
     }
 
     /// A line of `metrics.jsonl` about an evaluation after `steps` steps.
-    fn line(&self, result: &TestResult, steps: u64, is_final: bool) -> serde_json::Value {
+    fn line(&self, result: &TestResult, steps: u64, is_final: bool) -> Metric {
         let e = &result.evaluation;
-        let mut line = json!({
-            "step": steps,
-            "epoch": steps / self.lr.epoch_steps,
-            "eval": result.name,
-            "images": e.images,
-            "loss": e.loss,
-            "top1": e.top1,
-            "top5": e.top5,
-            "ece": e.ece,
-            "brier": e.brier,
-        });
-        if let Some(c) = &e.calibrated {
-            line["temperature"] = json!(c.temperature);
-            line["calibrated"] = json!({"loss": c.loss, "ece": c.ece, "brier": c.brier});
-        }
-        if is_final {
-            line["final"] = json!(true);
-            line["model"] = json!(result.model);
-            if result.model == "pretrained" {
-                line["baseline"] = json!(true);
-            }
-            if let Some(id) = result.id {
-                line["kind"] = json!(if id { "id" } else { "ood" });
-            }
-        }
-        result.describe(&mut line);
-        line
+        Metric::Evaluation(EvaluationLine {
+            step: steps,
+            epoch: Some(steps / self.lr.epoch_steps),
+            set: result.name.clone(),
+            images: Some(e.images as u64),
+            loss: Some(e.loss),
+            top1: Some(e.top1),
+            top5: Some(e.top5),
+            ece: Some(e.ece),
+            brier: Some(e.brier),
+            temperature: e.calibrated.as_ref().map(|c| c.temperature),
+            calibrated: e.calibrated.as_ref().map(|c| Calibrated { loss: c.loss, ece: c.ece, brier: c.brier }),
+            is_final,
+            model: is_final.then_some(result.model),
+            baseline: is_final && result.model == Weights::Pretrained,
+            kind: result.id.filter(|_| is_final).map(Distribution::of),
+            corruption: result.corruption.map(|c| c.kind.name().to_string()),
+            severity: result.corruption.map(|c| c.severity().into()),
+            subset: result.subset.map(|classes| classes as u64),
+        })
     }
 
     /// Keeps these weights as the best where they are: by accuracy, then by loss.
@@ -383,7 +375,7 @@ impl Run<'_, '_> {
     fn test(
         &mut self,
         tests: &[Test],
-        model: &'static str,
+        model: Weights,
         steps: u64,
         temperature: Option<Temperature>,
         summary: &mut Summary,
@@ -406,17 +398,19 @@ impl Run<'_, '_> {
     /// The largest row drift (MARS) and the L2 norm of each tensor's drift, in f64.
     fn write_drift(&self, packed: &[f32]) -> Result<()> {
         let layout = self.learner.model.layout();
-        let rows: Vec<(String, f64, f64, usize)> = layout
+        let rows: Vec<DriftRow> = layout
             .unpack(packed)
             .zip(layout.unpack(&self.anchor.w))
-            .map(|((param, w), (_, w0))| {
+            .enumerate()
+            .map(|(depth, ((param, w), (_, w0)))| {
                 let delta: Vec<f64> = w.iter().zip(w0).map(|(w, w0)| f64::from(*w) - f64::from(*w0)).collect();
                 let row = |row: &[f64]| row.iter().map(|d| d.abs()).sum::<f64>();
                 let mars = delta.chunks(param.len / param.rows()).map(row).fold(0.0, f64::max);
                 let l2 = delta.iter().map(|d| d * d).sum::<f64>().sqrt();
-                (param.name.clone(), mars, l2, param.rows())
+                let (step, tensor, rows) = (self.learner.steps, param.name.clone(), param.rows() as u64);
+                DriftRow { step, tensor, depth: Some(depth), mars_drift: mars, l2_drift: l2, rows }
             })
             .collect();
-        run_dir::write_drift(&self.out.join("drift.csv"), self.learner.steps, &rows)
+        run_dir::write_drift(&self.out.join("drift.csv"), &rows)
     }
 }

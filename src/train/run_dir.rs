@@ -4,12 +4,11 @@ use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 
-use serde_json::{Value, json};
-
 use crate::checkpoint::atomic_write;
 use crate::error::{Error, Result};
 use crate::method::tpgm::OuterRecord;
 use crate::method::{RadiusRecord, StepRecord};
+use crate::train::records::{DriftRow, Metric, RadiusRow, StepLine};
 
 /// Files that grow line by line.
 #[derive(Debug)]
@@ -58,21 +57,18 @@ pub struct Reached {
 }
 
 impl Reached {
-    fn keeps(self, line: &Value) -> bool {
-        let Some(at) = line["step"].as_u64() else { return false };
-        if line["final"] == true {
-            return line["baseline"] == true;
-        }
-        // A training line belongs to the step it has; an evaluation says how many steps came before it.
-        match (line.get("eval"), line.get("train_loss")) {
-            (Some(_), _) => at < self.steps || (at == self.steps && !self.done),
-            (None, Some(_)) => at < self.steps,
-            (None, None) => at < self.radii,
+    fn keeps(self, line: &Metric) -> bool {
+        match line {
+            Metric::Evaluation(e) if e.is_final => e.is_baseline(),
+            // An evaluation says how many steps came before it; a training line belongs to the step it has.
+            Metric::Evaluation(e) => e.step < self.steps || (e.step == self.steps && !self.done),
+            Metric::Step(s) if s.train_loss.is_some() => s.step < self.steps,
+            Metric::Step(s) => s.step < self.radii,
+            // It belongs to the end of a run, which comes again.
+            Metric::Wise(_) => false,
         }
     }
 }
-
-const RADII_HEADER: &str = "step,tensor,radius,max_norm,active_rows,rows\n";
 
 impl RunLog {
     /// Starts (or, where a run has `reached` something, goes on with) the logs at `metrics` and `radii`. Lines about what
@@ -84,7 +80,7 @@ impl RunLog {
         reached: Option<Reached>,
     ) -> Result<RunLog> {
         if let Some(reached) = reached {
-            keep_lines(metrics, |line| serde_json::from_str(line).is_ok_and(|line| reached.keeps(&line)))?;
+            keep_lines(metrics, |line| Metric::parse(line).is_ok_and(|line| reached.keeps(&line)))?;
             keep_lines(radii, |line| {
                 let at = line.split(',').next().and_then(|s| s.parse::<u64>().ok());
                 at.is_none_or(|at| at < reached.radii)
@@ -97,7 +93,7 @@ impl RunLog {
             tensors,
         };
         if fresh {
-            log.radii.write(RADII_HEADER)?;
+            log.radii.write(&(RadiusRow::COLUMNS.join(",") + "\n"))?;
         }
         Ok(log)
     }
@@ -110,42 +106,43 @@ impl RunLog {
         lr: impl Fn(u64) -> f64,
         radius_loss: impl Fn(u64) -> Option<f32>,
     ) -> Result<()> {
-        let mut lines = String::new();
-        for r in records {
-            let mut line = json!({
-                "step": r.step,
-                "epoch": r.step / epoch_steps,
-                "lr": lr(r.step),
-                "train_loss": r.loss,
-                "grad_norm": r.grad_norm,
-            });
-            if let Some((scale, skipped)) = r.scale {
-                line["loss_scale"] = json!(scale);
-                if skipped {
-                    line["skipped"] = json!(true);
-                }
-            }
-            if let Some(loss) = radius_loss(r.step) {
-                line["radius_loss"] = json!(loss);
-            }
-            lines += &format!("{line}\n");
-        }
-        self.metrics.write(&lines)
+        let line = |r: &StepRecord| {
+            let (loss_scale, skipped) = r.scale.unzip();
+            let line = StepLine {
+                step: r.step,
+                epoch: Some(r.step / epoch_steps),
+                lr: Some(lr(r.step)),
+                train_loss: Some(r.loss),
+                grad_norm: Some(r.grad_norm),
+                loss_scale,
+                skipped: skipped.unwrap_or(false),
+                radius_loss: radius_loss(r.step),
+            };
+            Metric::Step(line).line()
+        };
+        self.metrics.write(&records.iter().map(line).collect::<String>())
     }
 
     /// A line an outer iteration of the post-hoc recipe.
     pub fn outer_losses(&mut self, records: &[OuterRecord]) -> Result<()> {
-        let line = |r: &OuterRecord| format!("{}\n", json!({"step": r.iteration, "radius_loss": r.loss}));
-        self.metrics.write(&records.iter().map(line).collect::<String>())
+        let line = |r: &OuterRecord| StepLine { step: r.iteration, radius_loss: Some(r.loss), ..StepLine::default() };
+        self.metrics.write(&records.iter().map(|r| Metric::Step(line(r)).line()).collect::<String>())
     }
 
     /// A row a tensor of the radii that were learned at each `step`, the number in the first column.
     pub fn radii<'r>(&mut self, learned: impl Iterator<Item = (u64, &'r [RadiusRecord])>) -> Result<()> {
-        let mut csv = csv::WriterBuilder::new().from_writer(Vec::new());
+        let mut csv = csv::WriterBuilder::new().has_headers(false).from_writer(Vec::new());
         for (step, radii) in learned {
             for ((name, rows), r) in self.tensors.iter().zip(radii) {
-                csv.serialize((step, name, r.radius, r.max_norm, r.active_rows, rows))
-                    .expect("a row of numbers and a name");
+                let row = RadiusRow {
+                    step,
+                    tensor: name.clone(),
+                    radius: r.radius,
+                    max_norm: r.max_norm,
+                    active_rows: r.active_rows.into(),
+                    rows: *rows as u64,
+                };
+                csv.serialize(row).expect("a row of numbers and a name");
             }
         }
         let bytes = csv.into_inner().expect("writing to memory");
@@ -153,8 +150,8 @@ impl RunLog {
     }
 
     /// Any other line of `metrics.jsonl`.
-    pub fn metric(&mut self, line: &Value) -> Result<()> {
-        self.metrics.write(&format!("{line}\n"))
+    pub fn metric(&mut self, line: &Metric) -> Result<()> {
+        self.metrics.write(&line.line())
     }
 }
 
@@ -221,13 +218,12 @@ pub const TUNING: &str = "tuning.json";
 /// The images that splits share.
 pub const LEAKS: &str = "leaks.csv";
 
-/// `drift.csv`: how far each tensor ended from the anchor.
-pub fn write_drift(path: &Path, step: u64, rows: &[(String, f64, f64, usize)]) -> Result<()> {
-    let mut csv = csv::Writer::from_writer(Vec::new());
-    let header = ["step", "tensor", "depth", "mars_drift", "l2_drift", "rows"];
-    csv.write_record(header).expect("writing to memory");
-    for (depth, (tensor, mars, l2, count)) in rows.iter().enumerate() {
-        csv.serialize((step, tensor, depth, mars, l2, count)).expect("a row of numbers and a name");
+/// Writes `drift.csv`.
+pub fn write_drift(path: &Path, rows: &[DriftRow]) -> Result<()> {
+    let mut csv = csv::WriterBuilder::new().has_headers(false).from_writer(Vec::new());
+    csv.write_record(DriftRow::COLUMNS).expect("writing to memory");
+    for row in rows {
+        csv.serialize(row).expect("a row of numbers and a name");
     }
     atomic_write(path, &csv.into_inner().expect("writing to memory"))
 }
