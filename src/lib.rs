@@ -32,6 +32,7 @@ pub mod gpu;
 pub mod method;
 pub mod model;
 pub mod ops;
+pub mod random;
 pub mod report;
 pub mod suite;
 pub mod train;

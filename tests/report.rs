@@ -493,3 +493,16 @@ fn evaluations_that_do_not_fit_are_named() {
         assert!(error.contains("evaluations.jsonl") && error.contains(part) && !error.contains('\n'), "{error}");
     }
 }
+
+#[cfg(unix)]
+#[test]
+fn a_page_takes_the_place_of_no_pipe() {
+    use std::os::unix::fs::FileTypeExt;
+
+    let (folder, dir) = one_run(false);
+    let pipe = folder.path().join("pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let error = report::write(&[dir], &pipe).unwrap_err().to_string();
+    assert!(error.contains("not a regular file"), "{error}");
+    assert!(fs::symlink_metadata(&pipe).unwrap().file_type().is_fifo());
+}

@@ -11,6 +11,7 @@ use crate::atomic::atomic_write;
 use crate::checkpoint::{Checkpoint, Overrides};
 use crate::compare::outcome::{Outcome, SetFigures};
 use crate::compare::select::Score;
+use crate::data::loader::CACHE_BYTES;
 use crate::data::{ImageCache, Preprocess};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
@@ -25,8 +26,6 @@ use crate::train::subset::evaluate_among;
 
 /// What an entry without training has found.
 const BLEND: &str = "blend.json";
-/// Decoded images that each set keeps in memory.
-const CACHE_BYTES: usize = 512 << 20;
 /// The most images that pass through at once in an evaluation.
 const BATCH: usize = 64;
 

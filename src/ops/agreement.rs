@@ -5,6 +5,7 @@ use half::f16;
 use crate::error::Result;
 use crate::gpu::buffer::Element;
 use crate::gpu::{Gpu, View};
+use crate::random::Random;
 
 /// What a result holds before it is computed, a NaN: an element that is left out shows.
 const UNWRITTEN: u32 = 0x7fc0_0bad;
@@ -27,16 +28,7 @@ pub(super) fn tolerance(terms: usize, stored: Element) -> f32 {
 
 /// A buffer of `len` random values, other ones for every `seed`.
 pub(super) fn random(gpu: &Gpu, label: &str, element: Element, len: usize, seed: u64) -> Result<View> {
-    let mut state = seed;
-    // SplitMix64.
-    let mut next = || {
-        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = state;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ (z >> 31)) >> 40) as f32 / (1u64 << 23) as f32 - 1.0
-    };
-    let period: Vec<f32> = (0..PERIOD.min(len)).map(|_| next()).collect();
+    let period = Random::new(seed).vec(PERIOD.min(len));
     if element == Element::Word {
         let values: Vec<f32> = period.iter().copied().cycle().take(len).collect();
         return gpu.upload(label, &values);

@@ -7,12 +7,9 @@ use super::html::escape;
 use super::read::Run;
 use super::svg::{COLORS, Series};
 use super::tables;
-use super::tensors::{self, Group, Tensor};
+use super::tensors::{self, Group, Tensor, UNMOVED};
 use crate::compare::results::{DataResults, Results};
 use crate::error::Result;
-
-/// Below this a tensor has not moved.
-const UNMOVED: f64 = 1e-8;
 
 /// A trained method with the tensors of its reported runs.
 pub(super) struct Depth {

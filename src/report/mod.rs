@@ -24,11 +24,9 @@ mod svg;
 mod tables;
 mod tensors;
 
-use std::ffi::OsString;
-use std::fs;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
+use crate::atomic::atomic_write;
 use crate::compare::Results;
 use crate::error::{Error, Result};
 
@@ -51,7 +49,7 @@ pub fn render(dirs: &[PathBuf]) -> Result<String> {
 /// # Errors
 /// Those of [`render`], and an `out` that can't be written.
 pub fn write(dirs: &[PathBuf], out: &Path) -> Result<()> {
-    write_page(&render(dirs)?, out)
+    atomic_write(out, render(dirs)?.as_bytes())
 }
 
 /// Writes the page about a comparison to the file `out`.
@@ -59,21 +57,5 @@ pub fn write(dirs: &[PathBuf], out: &Path) -> Result<()> {
 /// # Errors
 /// A run directory among the results that can't be read, and an `out` that can't be written.
 pub fn write_comparison(results: &Results, out: &Path) -> Result<()> {
-    write_page(&compare::page(results)?, out)
-}
-
-fn write_page(page: &str, out: &Path) -> Result<()> {
-    let name = out.file_name().ok_or_else(|| Error::data(out, "not a file name to write the report to"))?;
-    let mut beside = OsString::from(".");
-    beside.push(name);
-    beside.push(format!(".{}.part", std::process::id()));
-    let part = out.with_file_name(beside);
-    let written = fs::File::create(&part)
-        .and_then(|mut file| file.write_all(page.as_bytes()).and_then(|()| file.sync_all()))
-        .and_then(|()| fs::rename(&part, out));
-    written.map_err(|source| {
-        // Best effort: the first error is the one worth telling.
-        let _ = fs::remove_file(&part);
-        Error::io(out, "cannot write", source)
-    })
+    atomic_write(out, compare::page(results)?.as_bytes())
 }

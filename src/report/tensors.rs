@@ -7,7 +7,7 @@ use super::read::Run;
 use crate::train::records::RadiusRow;
 
 /// Below this a tensor has not moved, and its radius means nothing.
-const UNMOVED: f64 = 1e-8;
+pub(super) const UNMOVED: f64 = crate::cpu::mars::TINY;
 
 /// Where a tensor stands: before the blocks, in one, or after them.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -10,6 +10,7 @@ use crate::gpu::buffer::{ALIGN, Element, align};
 use crate::gpu::tune::{Tile, Variant};
 use crate::gpu::{Gpu, Program, View, shaders};
 use crate::ops::Recorder;
+pub use crate::random::Random;
 
 /// Half a unit in the last place of 1.0 is half of this: what one f32 operation may be off by, relatively.
 pub const EPS: f64 = f32::EPSILON as f64;
@@ -92,35 +93,6 @@ pub fn wide(values: &[f32]) -> Vec<f64> {
 /// Reference values as an input of the next kernel.
 pub fn narrow(values: &[f64]) -> Vec<f32> {
     values.iter().map(|x| *x as f32).collect()
-}
-
-/// A small deterministic generator (SplitMix64), so that a failure repeats.
-#[derive(Debug)]
-pub struct Random(u64);
-
-impl Random {
-    /// A sequence of its own for every `seed`.
-    pub fn new(seed: u64) -> Random {
-        Random(seed)
-    }
-
-    fn bits(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// `len` values, uniform in −1..1.
-    pub fn vec(&mut self, len: usize) -> Vec<f32> {
-        (0..len).map(|_| (self.bits() >> 40) as f32 / (1u64 << 23) as f32 - 1.0).collect()
-    }
-
-    /// `len` integers below `end`.
-    pub fn indices(&mut self, len: usize, end: usize) -> Vec<u32> {
-        (0..len).map(|_| (self.bits() % end as u64) as u32).collect()
-    }
 }
 
 /// How a case's kernels are launched.

@@ -37,7 +37,6 @@ const TENSORS: [(&str, &[usize], bool, f32); 22] = [
 ];
 
 const LR: f32 = 0.02;
-const UNMOVED: f64 = 1e-8;
 
 pub(super) fn mars(p: &mut Plan) -> Result<()> {
     for launch in Launch::reductions(p.gpu).into_iter().flat_map(Launch::words) {
@@ -112,7 +111,7 @@ struct Radius {
 
 impl Radius {
     fn moved(&self) -> bool {
-        self.max_norm >= UNMOVED
+        self.max_norm >= crate::cpu::mars::TINY
     }
 
     fn clip(&mut self, w: &[f64], w0: &[f64], rows: usize, norm: Norm, start: bool) {

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::checkpoint::Overrides;
+use crate::data::loader::CACHE_BYTES;
 use crate::data::{ClassMap, ImageCache};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
@@ -12,9 +13,6 @@ use crate::train::evaluate::{Evaluation, Predictor, evaluate};
 use crate::train::model_args::ModelArgs;
 use crate::train::project::anchor;
 use crate::train::source::Source;
-
-/// Decoded images that are kept in memory.
-const CACHE_BYTES: usize = 512 << 20;
 
 /// Labelled images on which blends of models are compared.
 #[derive(Clone, Debug)]

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::data::loader::CACHE_BYTES;
 use crate::data::{Dataset, ImageCache, Loader, LoaderConfig, Preprocess};
 use crate::error::{Error, Result};
 use crate::method::{Learner, Snapshot, StepRecord, wise};
@@ -26,8 +27,6 @@ use crate::train::state::{self, Progress};
 use crate::train::subset::{classes_with_images, evaluate_among};
 use crate::train::throughput::Throughput;
 
-/// Decoded images that the splits of a run keep in memory, each.
-const CACHE_BYTES: usize = 512 << 20;
 /// The radius loader draws from its own stream, so that it never follows the training loader's order.
 const RADIUS_STREAM: u64 = 0x7261_6469_7573;
 /// Places between the pre-trained and the fine-tuned weights that WiSE tries.

@@ -11,6 +11,8 @@ use tpgm::gpu::tune::{Tile, Variant};
 use tpgm::method::Snapshot;
 use tpgm::model::resnet_config::{Block, BlockConfig, Downsample, Pooling, ResNetConfig, Stem};
 use tpgm::model::{Model, VitConfig};
+#[allow(unused_imports)] // not every test has random values
+pub use tpgm::random::Random;
 use tpgm::train::source::Source;
 
 /// The device under test: `TPGM_TEST_ADAPTER` picks it (as `--adapter` does), runtime checks are on unless
@@ -42,32 +44,6 @@ pub fn with_every_tile(test: impl Fn(&Gpu)) {
         gpu.force_variant(Some(Variant { tile, split: 1 }));
         println!("{tile:?}");
         test(&gpu);
-    }
-}
-
-/// A tiny deterministic generator (SplitMix64), so that a failure repeats.
-pub struct Random(u64);
-
-impl Random {
-    pub fn new(seed: u64) -> Random {
-        Random(seed)
-    }
-
-    pub fn bits(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// Uniform in −1..1, f32-representable.
-    pub fn value(&mut self) -> f32 {
-        (self.bits() >> 40) as f32 / (1u64 << 23) as f32 - 1.0
-    }
-
-    pub fn vec(&mut self, len: usize) -> Vec<f32> {
-        (0..len).map(|_| self.value()).collect()
     }
 }
 
