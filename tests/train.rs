@@ -79,6 +79,38 @@ fn a_batch_is_learned_by_heart() {
     }
 }
 
+#[test]
+fn where_steps_are_cut_into_submissions_changes_no_bit() {
+    let trained = |most: Option<u64>| {
+        let gpu = Gpu::open(std::env::var("TPGM_TEST_ADAPTER").ok().as_deref(), true).unwrap();
+        gpu.force_submissions(most);
+        let mut learner = learner(&gpu, ADAMW, 6);
+        let mut tpgm = tpgm(&learner, Norm::Mars, &|_| false);
+        for seed in 0..4 {
+            let (images, labels) = batch(seed, 6);
+            learner.step(&images, &labels, 1e-3).unwrap();
+            tpgm.outer(&mut learner, &images, &labels).unwrap();
+            tpgm.apply(&mut learner).unwrap();
+        }
+        let losses: Vec<u32> = learner.records(true).unwrap().iter().map(|r| r.loss.to_bits()).collect();
+        if most.is_some() && gpu.features.contains(wgpu::Features::TIMESTAMP_QUERY) {
+            assert!(gpu.pace().rate().is_some_and(|rate| rate > 0.0 && rate.is_finite()), "{:?}", gpu.pace());
+        }
+        ((weights(&learner), losses), gpu.submissions())
+    };
+    let (whole, fewest) = trained(Some(u64::MAX));
+    let (singly, most) = trained(Some(0));
+    let (some, between) = trained(Some(2_000_000));
+    assert!(fewest < between && between < most, "{fewest}, {between}, {most} submissions");
+    assert!(whole == singly && whole == some);
+    let (natural, submissions) = trained(None);
+    assert!(whole == natural);
+    assert!(
+        !gpu().is_cpu() || submissions == fewest,
+        "{submissions} submissions on a CPU adapter, {fewest} are enough"
+    );
+}
+
 /// What holds the weights in a run that is resumed.
 #[derive(Clone, Copy, Debug)]
 enum Held {

@@ -7,13 +7,12 @@ use std::time::Duration;
 use common::gpu;
 use tpgm::error::Result;
 use tpgm::gpu::buffer::Element;
-use tpgm::gpu::tune::Tile;
-use tpgm::gpu::tune::Variant;
+use tpgm::gpu::tune::{Choices, Tile, Variant};
 use tpgm::gpu::{Gpu, View};
 use tpgm::ops::conv2d::Dims;
 use tpgm::ops::product::{Pass, Product};
 use tpgm::ops::trial::{Operands, compute};
-use tpgm::ops::tune::{measure, measure_by};
+use tpgm::ops::tune::{confirm, confirm_by, measure, measure_by};
 use tpgm::ops::{Recorder, attention, matmul, self_check};
 
 const PASSES: [Pass; 3] = [Pass::Forward, Pass::BackwardInput, Pass::BackwardWeight];
@@ -198,6 +197,43 @@ fn after_a_wrong_kernel_the_next_fastest_is_taken() {
     let fastest = right.min_by(|a, b| a.seconds.total_cmp(&b.seconds)).unwrap();
     assert_eq!(chosen, fastest.variant, "{heard:?}");
     assert!(heard.iter().any(|m| wrong(m.variant) && m.refused.is_some()), "{heard:?}");
+}
+
+#[test]
+fn choices_of_another_adapter_are_compared_before_they_are_used() {
+    let products = products();
+    let last = |p: &Product| *p.candidates(gpu()).last().unwrap();
+    let own: Choices = products.iter().map(|p| (p.class(), last(p))).collect();
+    let mut stored = own.clone();
+    // Of a product that the run does not have: nothing to compare.
+    stored.insert("matmul::forward, 4 rows, 1 to 1".into(), Variant { tile: Tile::Tiled, split: 1 });
+    let right = confirm(gpu(), &products, &stored, &mut |class, _, why| panic!("{class}: {why}")).unwrap();
+    assert_eq!(right, own);
+
+    let wrong = |product: Product| product.pass() == Pass::BackwardWeight;
+    let way = |r: &mut Recorder, product: Product, operands: &Operands| {
+        let reference = product.reference(gpu());
+        Sabotage::Few.record(r, product, operands, &|variant| wrong(product) && variant != reference)
+    };
+    let mut refused = Vec::new();
+    let confirmed = confirm_by(gpu(), &products, &stored, &way, &mut |class, variant, why| {
+        assert!(why.contains("values are wrong"), "{class}: {why}");
+        refused.push((class.to_string(), variant));
+    })
+    .unwrap();
+    let mut expected = 0;
+    for product in &products {
+        let (chosen, reference) = (own[&product.class()], product.reference(gpu()));
+        let falls_back = wrong(*product) && chosen != reference;
+        expected += usize::from(falls_back);
+        assert_eq!(confirmed[&product.class()], if falls_back { reference } else { chosen }, "{product:?}");
+        assert_eq!(refused.contains(&(product.class(), chosen)), falls_back, "{product:?}");
+    }
+    assert!(expected > 0 && refused.len() == expected, "{refused:?}");
+
+    // What this adapter can't run keeps its default.
+    let foreign = own.keys().map(|class| (class.clone(), Variant { tile: Tile::Tiled, split: 77 })).collect();
+    assert_eq!(confirm(gpu(), &products, &foreign, &mut |class, _, why| panic!("{class}: {why}")).unwrap().len(), 0);
 }
 
 #[test]

@@ -119,7 +119,7 @@ impl RunArgs {
     /// As [`RunArgs::open`], for the run in `dir` to go on: the adapter that it was on, where no other is asked for.
     fn open_again(&self, dir: &Path, precision: Precision) -> Result<OpenGpu> {
         let asked = self.adapter.adapter.is_some() || std::env::var_os("WGPU_ADAPTER_NAME").is_some();
-        match adapter::read(dir)?.filter(|_| !asked) {
+        match if asked { None } else { adapter::read(dir)? } {
             Some(name) => Ok(self.prepare(Gpu::open_named(&name, false)?, precision)),
             None => self.open(precision),
         }

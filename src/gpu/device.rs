@@ -10,6 +10,7 @@ use crate::error::{Error, Result};
 use crate::gpu::buffer::mib;
 use crate::gpu::kernel::{Kernel, KernelKey};
 use crate::gpu::memory::BUDGET_PERCENT;
+use crate::gpu::pace::Pacer;
 use crate::gpu::tune::{Choices, Cooperative, Tile, Variant};
 
 /// Features that are used where the adapter offers them; only [`wgpu::Features::IMMEDIATES`] is needed.
@@ -85,6 +86,8 @@ pub struct Gpu {
     pub(super) cooperative: Option<Cooperative>,
     pub(super) cooperative_allowed: OnceLock<()>,
     pub(super) subgroups_allowed: OnceLock<()>,
+    /// How much is submitted at once.
+    pub(super) pacer: Pacer,
     /// The first error that reached no error scope, or the reason for which the device was lost.
     fault: Arc<Mutex<Option<Fault>>>,
     /// Bytes of buffers that are alive.
@@ -285,6 +288,7 @@ impl Gpu {
             cooperative,
             cooperative_allowed: OnceLock::new(),
             subgroups_allowed: OnceLock::new(),
+            pacer: Pacer::default(),
             fault,
             allocated: Arc::default(),
         })

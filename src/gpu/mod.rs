@@ -2,7 +2,7 @@
 //! [`Program`] of steps that is replayed for every batch.
 //!
 //! Reading order: [`device`] (adapters and limits), [`shaders`] (the WGSL files), [`kernel`] (pipelines and what they
-//! bind, by name), [`buffer`] (buffers and views), [`program`] (record, check, replay), [`readback`] (numbers back
+//! bind, by name), [`buffer`] (buffers and views), [`program`] (record, check, replay), [`pace`] (how much is submitted at once), [`readback`] (numbers back
 //! without stalling), [`profile`] (a timestamp a step), [`tune`] (which kernels are fastest here).
 
 pub mod buffer;
@@ -11,6 +11,7 @@ pub mod device;
 pub mod kernel;
 mod matrices;
 mod memory;
+pub mod pace;
 pub mod profile;
 pub mod program;
 pub mod readback;

@@ -1,7 +1,6 @@
 //! Record once, replay: a [`Program`] is the list of dispatches of one training or inference step, with everything about
 //! them decided and checked while it is recorded.
 
-use std::ops::Range;
 use std::sync::Arc;
 
 use crate::error::Result;
@@ -12,8 +11,8 @@ use crate::gpu::{Gpu, View};
 /// WebGPU's limit on workgroups along one axis of a grid.
 pub const MAX_GROUPS: usize = 65_535;
 
-/// Floating-point operations of a submission to a GPU, at most: twice those of a dispatch, a second on a slow one.
-const MAX_SUBMIT_FLOPS: u64 = 40_000_000_000;
+/// Floating-point operations that a device does in the time that it takes for a byte: GPUs do 10 to 40, small kernels less.
+const FLOPS_A_BYTE: u64 = 4;
 
 /// The immediates of a step: a shader's `Params` struct as bytes.
 pub trait Params: bytemuck::Pod {}
@@ -30,9 +29,11 @@ pub struct Step {
     pub grid: [u32; 3],
     /// Floating-point operations, where they are what takes its time.
     pub flops: u64,
+    /// Bytes of what it binds: it reads and writes no more of them, unless again and again.
+    bytes: u64,
 }
 
-/// A list of dispatches, recorded once and replayed for every batch in one compute pass and one submit.
+/// A list of dispatches, recorded once and replayed for every batch.
 #[derive(Debug, Default)]
 pub struct Program {
     /// The dispatches, in order.
@@ -105,50 +106,53 @@ impl Program {
             layout: &kernel.layout,
             entries: &entries,
         });
-        self.steps.push(Step { kernel: kernel.clone(), bind_group, params, grid, flops: 0 });
+        let bytes = bound.iter().map(|(_, view)| view.byte_len()).sum();
+        self.steps.push(Step { kernel: kernel.clone(), bind_group, params, grid, flops: 0, bytes });
     }
 
-    /// Runs the programs one after another: `clear` is zeroed first, then one compute pass, one submit. On a GPU a long run
-    /// is submitted in several parts, since a display shares it and drivers watch how long a submission takes.
+    /// Runs the programs one after another: `clear` is zeroed first, then one compute pass, one submit; on a GPU as many of
+    /// each as its [pace](crate::gpu::pace) asks for. Does not wait for any of them.
     pub fn run(gpu: &Gpu, clear: &[&View], programs: &[&Program]) -> Result<wgpu::SubmissionIndex> {
         let mut encoder = gpu.device.create_command_encoder(&Default::default());
         for view in clear {
             encoder.clear_buffer(&view.buffer.raw, view.byte_offset(), Some(view.byte_len()));
         }
-        let steps: Vec<&Step> = programs.iter().flat_map(|program| &program.steps).collect();
-        let most = if gpu.is_cpu() { u64::MAX } else { MAX_SUBMIT_FLOPS };
-        let parts = submissions(&steps.iter().map(|step| step.flops).collect::<Vec<_>>(), most);
-        for (i, part) in parts.iter().enumerate() {
-            if i > 0 {
-                gpu.queue.submit([encoder.finish()]);
-                encoder = gpu.device.create_command_encoder(&Default::default());
+        let all: Vec<&Step> = programs.iter().flat_map(|program| &program.steps).collect();
+        // Before a device is kept busy by half of them.
+        all.iter().try_for_each(|step| step.kernel.pipeline().map(drop))?;
+        let mut left = &all[..];
+        loop {
+            let (now, later) = left.split_at(if left.is_empty() { 0 } else { gpu.next_part(left) });
+            let stopwatch = gpu.stopwatch(now);
+            {
+                let timestamp_writes = stopwatch.as_ref().map(|watch| watch.writes());
+                let descriptor = wgpu::ComputePassDescriptor { label: None, timestamp_writes };
+                let mut pass = encoder.begin_compute_pass(&descriptor);
+                now.iter().try_for_each(|step| step.encode(&mut pass))?;
             }
-            let mut pass = encoder.begin_compute_pass(&Default::default());
-            steps[part.clone()].iter().try_for_each(|step| step.encode(&mut pass))?;
+            if let Some(watch) = &stopwatch {
+                watch.resolve(&mut encoder);
+            }
+            let index = gpu.queue.submit([encoder.finish()]);
+            if let Some(watch) = stopwatch {
+                watch.expect();
+            }
+            if later.is_empty() {
+                gpu.check()?;
+                return Ok(index);
+            }
+            left = later;
+            encoder = gpu.device.create_command_encoder(&Default::default());
         }
-        let index = gpu.queue.submit([encoder.finish()]);
-        gpu.check()?;
-        Ok(index)
     }
-}
-
-/// Runs of steps of at most `most` operations each, or of one step.
-fn submissions(flops: &[u64], most: u64) -> Vec<Range<usize>> {
-    let (mut parts, mut start, mut sum) = (Vec::new(), 0, 0u64);
-    for (i, own) in flops.iter().enumerate() {
-        if i > start && sum.saturating_add(*own) > most {
-            parts.push(start..i);
-            (start, sum) = (i, 0);
-        }
-        sum = sum.saturating_add(*own);
-    }
-    if start < flops.len() {
-        parts.push(start..flops.len());
-    }
-    parts
 }
 
 impl Step {
+    /// How much there is to do, in floating-point operations; memory counts as some.
+    pub fn work(&self) -> u64 {
+        self.flops.saturating_add(self.bytes.saturating_mul(FLOPS_A_BYTE))
+    }
+
     pub(crate) fn encode(&self, pass: &mut wgpu::ComputePass<'_>) -> Result<()> {
         pass.set_pipeline(self.kernel.pipeline()?);
         pass.set_bind_group(0, &self.bind_group, &[]);
@@ -173,17 +177,5 @@ fn check_conflicts(label: &str, bound: &[(&Binding, &View)]) {
             let apart = end(view_a) <= view_b.byte_offset() || end(view_b) <= view_a.byte_offset();
             assert!(apart, "{label}: {} and {} are both written and overlap", a.name, b.name);
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::submissions;
-
-    #[test]
-    fn a_submission_ends_before_it_is_too_long() {
-        assert_eq!(submissions(&[3, 4, 0, 9, 1], 7), [0..3, 3..4, 4..5]);
-        assert_eq!(submissions(&[3, 4, 0, 9, 1], u64::MAX).len(), 1);
-        assert_eq!(submissions(&[], 7), []);
     }
 }

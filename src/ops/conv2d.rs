@@ -215,6 +215,31 @@ fn flops(dims: Dims) -> u64 {
     2 * (dims.out_pixels() * dims.weight_len()) as u64
 }
 
+/// Along one axis, the pixels of the input whose place is congruent to one number modulo the stride: the same taps see all of
+/// them.
+struct Class {
+    pixels: usize,
+    /// The first of their taps; the others follow a stride apart.
+    first: usize,
+    taps: usize,
+}
+
+impl Class {
+    fn of(dims: Dims, rest: usize, size: usize) -> Class {
+        let Dims { kernel, stride, padding, .. } = dims;
+        let first = (rest + padding) % stride;
+        let taps = kernel.saturating_sub(first).div_ceil(stride);
+        Class { pixels: size.saturating_sub(rest).div_ceil(stride), first, taps }
+    }
+}
+
+/// Multiply-adds, twice, of the gradient of the input, of one group.
+pub(super) fn input_flops(dims: Dims) -> u64 {
+    let classes = |size: usize| (0..dims.stride).map(move |rest| Class::of(dims, rest, size));
+    let pairs = |size: usize| classes(size).map(|class| class.pixels * class.taps).sum::<usize>();
+    2 * (dims.batch * pairs(dims.height) * pairs(dims.width) * dims.in_channels * dims.out_channels) as u64
+}
+
 /// Packed weights in scratch, for the forward pass or `transposed` for the gradient of `inp`.
 fn pack(r: &mut Recorder, weight: &View, layout: Layout, transposed: bool) -> Result<View> {
     let [words] = r.scratch("conv2d", layout.element.words(layout.packed_len()));
@@ -328,13 +353,11 @@ fn backward_input_part(
         return Ok(());
     }
     let packed = pack(r, weight, layout, true)?;
-    let Dims { height, width, kernel, stride, padding, .. } = dims;
-    // Along one axis, the class of pixels ≡ `rest` mod stride: how many, their first tap, how many taps, offset.
+    let Dims { height, width, stride, padding, .. } = dims;
     let class = |rest: usize, size: usize| {
-        let first = (rest + padding) % stride;
-        let taps = kernel.saturating_sub(first).div_ceil(stride);
+        let Class { pixels, first, taps } = Class::of(dims, rest, size);
         let off = i16::try_from((rest + padding) / stride).expect("a padding is below 256");
-        (size.saturating_sub(rest).div_ceil(stride) as u32, small(first), small(taps), off)
+        (pixels as u32, small(first), small(taps), off)
     };
     for (rest_y, rest_x) in (0..stride).flat_map(|y| (0..stride).map(move |x| (y, x))) {
         let (rows_h, first_y, taps_y, off_y) = class(rest_y, height);

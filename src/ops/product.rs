@@ -109,14 +109,11 @@ impl Product {
 
     /// Multiply-adds, twice.
     pub fn flops(self) -> f64 {
-        if let Product::Attention { pass, dims, .. } = self {
-            return dims.flops(if pass == Pass::Forward { 2 } else { 7 }) as f64;
+        match self {
+            Product::Attention { pass, dims, .. } => dims.flops(if pass == Pass::Forward { 2 } else { 7 }) as f64,
+            Product::Conv2d { pass: Pass::BackwardInput, dims, .. } => conv2d::input_flops(dims) as f64,
+            _ => 2.0 * self.shape().into_iter().map(|n| n as f64).product::<f64>(),
         }
-        let classes = match self {
-            Product::Conv2d { pass: Pass::BackwardInput, dims, .. } => dims.stride * dims.stride,
-            _ => 1,
-        };
-        2.0 * classes as f64 * self.shape().into_iter().map(|n| n as f64).product::<f64>()
     }
 
     /// The class whose choice it shares: rows count by powers of two, so that a last partial batch needs no tuning.
@@ -249,5 +246,37 @@ impl Pass {
             Pass::BackwardInput => "backward_input",
             Pass::BackwardWeight => "backward_weight",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_gradient_of_an_input_has_the_multiply_adds_of_its_classes() {
+        let flops = |height, kernel, stride, padding| {
+            let dims = conv2d::Dims {
+                batch: 3,
+                height,
+                width: height,
+                in_channels: 8,
+                out_channels: 12,
+                kernel,
+                stride,
+                padding,
+                groups: 1,
+            };
+            Product::Conv2d { pass: Pass::BackwardInput, dims, element: Element::Word }.flops()
+                / (2.0 * 3.0 * 8.0 * 12.0)
+        };
+        // Pixels of the input times taps that see them, those that fall outside the output included.
+        assert_eq!(flops(8, 1, 1, 0), 64.0);
+        // Of each two by two pixels a single one is seen.
+        assert_eq!(flops(8, 1, 2, 0), 16.0);
+        assert_eq!(flops(9, 1, 2, 0), 25.0);
+        assert_eq!(flops(8, 3, 1, 1), 64.0 * 9.0);
+        // Along an axis, even pixels have one tap and odd ones two.
+        assert_eq!(flops(8, 3, 2, 1), 12.0 * 12.0);
     }
 }

@@ -168,13 +168,19 @@ impl<'a> Trial<'a> {
         agreement::read(self.gpu, self.result())
     }
 
-    /// What is wrong with this variant's results, if anything is: they differ from those of the product's
-    /// [reference](Product::reference), or from run to run.
-    pub(super) fn fault(&mut self, variant: Variant) -> Result<Option<String>> {
+    /// Has the [reference](Product::reference) compute the product, to which the others are held, if it has not yet.
+    pub(super) fn prepare(&mut self) -> Result<()> {
         if self.want.is_none() {
             let reference = self.product.reference(self.gpu);
             self.want = Some(self.computed(&self.recorded(reference, 1)?)?);
         }
+        Ok(())
+    }
+
+    /// What is wrong with this variant's results, if anything is: they differ from those of the product's
+    /// [reference](Product::reference), or from run to run.
+    pub(super) fn fault(&mut self, variant: Variant) -> Result<Option<String>> {
+        self.prepare()?;
         let program = self.recorded(variant, 1)?;
         let runs = (0..RUNS).map(|_| self.computed(&program)).collect::<Result<Vec<_>>>()?;
         let want = self.want.as_deref().unwrap_or_default();

@@ -72,6 +72,57 @@ pub fn measure_by(
     Ok(choices)
 }
 
+/// Choices that were measured on another adapter, or under another driver: of those for `products` the ones that `gpu` can run,
+/// each after a comparison with its product's [reference](Product::reference), which takes its place where it is wrong. `each`
+/// hears of the wrong ones: class, variant, and what is wrong.
+///
+/// # Errors
+/// Where the device fails, or can't run a product's reference.
+pub fn confirm(
+    gpu: &Gpu,
+    products: &[Product],
+    choices: &Choices,
+    each: &mut dyn FnMut(&str, Variant, &str),
+) -> Result<Choices> {
+    confirm_by(gpu, products, choices, &compute, each)
+}
+
+/// As [`confirm`], of products that are recorded in this `way`.
+pub fn confirm_by(
+    gpu: &Gpu,
+    products: &[Product],
+    choices: &Choices,
+    way: Way,
+    each: &mut dyn FnMut(&str, Variant, &str),
+) -> Result<Choices> {
+    let mut confirmed = Choices::new();
+    for whole in products {
+        let (class, reference) = (whole.class(), whole.reference(gpu));
+        let Some(&variant) = choices.get(&class).filter(|variant| whole.candidates(gpu).contains(variant)) else {
+            continue;
+        };
+        if confirmed.contains_key(&class) {
+            continue;
+        }
+        let product = cut(*whole, FLOPS[usize::from(!gpu.is_cpu())]);
+        let fault = if variant == reference {
+            None
+        } else {
+            let mut trial = Trial::new(gpu, product, *whole, way)?;
+            trial.prepare()?;
+            // What the driver refuses is no more use than what is wrong.
+            let fault = trial.fault(variant).unwrap_or_else(|e| Some(e.to_string()));
+            gpu.check()?;
+            fault
+        };
+        if let Some(why) = &fault {
+            each(&class, variant, why);
+        }
+        confirmed.insert(class, if fault.is_none() { variant } else { reference });
+    }
+    Ok(confirmed)
+}
+
 /// Floating-point operations of what [`measure`] runs for `product` on `gpu`: it cuts large products.
 pub fn measured_flops(gpu: &Gpu, product: Product) -> f64 {
     cut(product, FLOPS[usize::from(!gpu.is_cpu())]).flops()

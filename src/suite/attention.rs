@@ -28,16 +28,31 @@ pub(super) fn attention(p: &mut Plan) -> Result<()> {
         (1, 5, 1, 130),
         (2, 35, 1, 300),
     ];
-    for (_, (batch, tokens, heads, head_dim)) in p.pick(&shapes, &[3, 7, 10, 14]) {
+    for (dims, launch) in launched(p, &shapes, &[3, 7, 10, 14]) {
         // At 6 a few keys take all of the probability, and scores reach ±50: exponentials that overflow if not shifted.
         for (_, scale) in p.pick(&[1.0, 6.0], &[1]) {
-            for launch in Launch::both(p.gpu) {
-                let dims = Dims { batch, tokens, heads, head_dim };
-                p.add(move |s| case(s, launch, dims, scale));
-            }
+            p.add(move |s| case(s, launch, dims, scale));
         }
     }
     Ok(())
+}
+
+/// The widest head of a quick run's kernels for CPUs: LLVM takes half a second for one of them, 25 where a head has 300.
+const QUICK_WIDTH: usize = 32;
+
+/// These shapes, batch, tokens, heads, and width of a head, in every variant. In a quick run those at the places `quick`: for
+/// GPUs a head of each way to load and to cut it, for CPUs each width up to [`QUICK_WIDTH`] and each width of words.
+pub(super) fn launched(p: &Plan, shapes: &[(usize, usize, usize, usize)], quick: &[usize]) -> Vec<(Dims, Launch)> {
+    let of = |(_, (batch, tokens, heads, head_dim))| {
+        Launch::both(p.gpu).into_iter().map(move |launch| (Dims { batch, tokens, heads, head_dim }, launch))
+    };
+    let all = p.pick(shapes, quick).into_iter().flat_map(of).collect();
+    p.thin(all, |(dims, launch)| match (launch.for_cpu, dims.head_dim) {
+        // Other widths than multiples of four go by the kernels for GPUs.
+        (true, width) if width > QUICK_WIDTH || !width.is_multiple_of(4) => Vec::new(),
+        (true, width) => vec![format!("{width}"), launch.word().to_string()],
+        (false, width) => vec![format!("GPU, fours {}, wide {}", width.is_multiple_of(4), width > 256)],
+    })
 }
 
 fn case(s: &mut Suite, launch: Launch, dims: Dims, scale: f32) -> Result<()> {

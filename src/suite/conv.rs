@@ -3,7 +3,7 @@
 
 use super::formats::{formats, prefix, rounded, stored_eps};
 use super::harness::{Case, Launch, Random, sum_tolerance, wide};
-use super::{Plan, Suite};
+use super::{Plan, Suite, pairs};
 use crate::cpu;
 use crate::error::Result;
 use crate::gpu::View;
@@ -46,8 +46,38 @@ const QUICK: [usize; 6] = [5, 6, 8, 12, 13, 21];
 /// Workgroups that share a sum, at most.
 const MOST_SPLIT: usize = 3;
 
+/// A shape and where it stands in its list, how it is launched, whether its channels are padded to fours, and its format.
+#[derive(Clone, Copy)]
+struct Convolution {
+    i: usize,
+    dims: Dims,
+    launch: Launch,
+    padded: bool,
+    element: Element,
+}
+
+impl Convolution {
+    /// What a quick run takes it for: its shape, as it is stored, and every two of tile, words and format. Single pixels and
+    /// groups go by other kernels.
+    fn shows(&self) -> Vec<String> {
+        let Convolution { i, dims, launch, padded, element } = *self;
+        let shape = format!("{i}, padded {padded}, folded {}", launch.fold);
+        let stored = padded || (dims.in_channels.is_multiple_of(4) && dims.out_channels.is_multiple_of(4));
+        if dims.groups > 1 || launch.fold || !stored {
+            return vec![shape, format!("slow, {}", prefix(element))];
+        }
+        if dims.kernel == 1 {
+            return vec![shape];
+        }
+        if launch.is_cooperative() && element == Element::Word {
+            return Vec::new();
+        }
+        pairs(&[&launch.tile(), launch.word(), prefix(element)]).into_iter().chain([shape]).collect()
+    }
+}
+
 pub(super) fn conv2d(p: &mut Plan) -> Result<()> {
-    let natural = Launch::natural(p.gpu);
+    let (natural, mut cases) = (Launch::natural(p.gpu), Vec::new());
     for (i, [batch, height, width, in_channels, out_channels, kernel, stride, padding, groups]) in
         p.pick(&SHAPES, &QUICK)
     {
@@ -60,18 +90,21 @@ pub(super) fn conv2d(p: &mut Plan) -> Result<()> {
             let launches = if fast { Launch::products(p.gpu, 1 + i % MOST_SPLIT) } else { vec![natural] };
             for launch in launches {
                 if element == Element::Word || fours || !linear {
-                    p.add(move |s| case(s, launch, i as u64, dims, false, element));
+                    cases.push(Convolution { i, dims, launch, padded: false, element });
                 }
                 if !fours {
-                    p.add(move |s| case(s, launch, i as u64, dims, true, element));
+                    cases.push(Convolution { i, dims, launch, padded: true, element });
                 }
             }
             // The slow kernels take folded grids.
             if groups > 1 || (!in_channels.is_multiple_of(4) && kernel > 1) {
                 let folded = Launch { fold: true, ..natural };
-                p.add(move |s| case(s, folded, i as u64, dims, false, element));
+                cases.push(Convolution { i, dims, launch: folded, padded: false, element });
             }
         }
+    }
+    for convolution in p.thin(cases, Convolution::shows) {
+        p.add(move |s| case(s, convolution));
     }
     for launch in [natural, Launch { fold: true, ..natural }] {
         let images = [(1, 1_usize, 1), (2, 3, 35), (3, 5, 65), (1, 4, 197), (2, 64, 9)];
@@ -103,8 +136,8 @@ fn pad<T: Copy + Default>(values: &[T], channels: usize, pitch: usize) -> Vec<T>
     values.chunks_exact(channels).flat_map(pixel).collect()
 }
 
-fn case(s: &mut Suite, launch: Launch, seed: u64, dims: Dims, padded: bool, element: Element) -> Result<()> {
-    let mut random = Random::new(900 + seed);
+fn case(s: &mut Suite, Convolution { i, dims, launch, padded, element }: Convolution) -> Result<()> {
+    let mut random = Random::new(900 + i as u64);
     let lens = [dims.in_len(), dims.weight_len(), dims.out_len()];
     let [inp, weight, dout] = lens.map(|len| rounded(random.vec(len), element));
     let (inp64, weight64, dout64) = (wide(&inp), wide(&weight), wide(&dout));

@@ -1,37 +1,23 @@
 //! The variants with f16 activations: inputs are rounded to f16 beforehand, so that the reference sees what the kernel sees,
 //! and an output may be off by one unit of f16 on top of what its f32 sums are.
 
-use super::Plan;
 use super::harness::{Case, HALF_EPS, Launch, Random, narrow, sum_tolerance, to_half, wide};
+use super::{Plan, attention, linear};
 use crate::cpu;
 use crate::error::Result;
 use crate::gpu::tune::Tile;
-use crate::model::config::Activation;
 use crate::ops;
 use crate::ops::loss_scale::{INTERVAL, SCALE_WORDS, Settle};
-
-/// Rows, outputs and inputs of a layer whose widths 4 divides: tiles, halves of tiles, and what is left of them.
-const SHAPES: [(usize, usize, usize); 9] = [
-    (1, 4, 4),
-    (3, 64, 20),
-    (65, 64, 32),
-    (197, 68, 36),
-    (64, 64, 64),
-    (63, 196, 768),
-    (128, 132, 132),
-    (33, 20, 100),
-    (200, 16, 48),
-];
 
 /// Every kernel that reads or writes f16. Nothing on an adapter that has none.
 pub(super) fn half(p: &mut Plan) -> Result<()> {
     if p.gpu.check_f16().is_err() {
         return Ok(());
     }
-    linear(p);
+    linear::half(p);
     column_sum(p);
     layer_norm(p);
-    attention(p);
+    self_attention(p);
     swiglu(p);
     patch_embed(p);
     Ok(())
@@ -39,94 +25,6 @@ pub(super) fn half(p: &mut Plan) -> Result<()> {
 
 fn random_halves(random: &mut Random, len: usize) -> Vec<f32> {
     to_half(&random.vec(len))
-}
-
-fn linear(p: &mut Plan) {
-    let activations = [Activation::Gelu, Activation::GeluTanh, Activation::QuickGelu];
-    for (i, (m, n, k)) in p.pick(&SHAPES, &[5, 6, 7]) {
-        let (split, activation) = (1 + i % 3, activations[i % 3]);
-        for launch in Launch::products(p.gpu, split) {
-            p.add(move |s| {
-                let mut random = Random::new(700 + i as u64);
-                let small =
-                    |x: Vec<f32>| to_half(&x.into_iter().map(|x| x * (3.0 / k as f32).sqrt()).collect::<Vec<_>>());
-                let (inp, weight) = (random_halves(&mut random, m * k), small(random.vec(n * k)));
-                let (bias, residual, gamma) = (random.vec(n), random.vec(m * n), random.vec(n));
-                let dout = random_halves(&mut random, m * n);
-                let before: Vec<f32> = random_halves(&mut random, m * k).into_iter().map(|x| 2.0 * x).collect();
-                let dweight_before = random.vec(n * k);
-                let (inp64, weight64, dout64) = (wide(&inp), wide(&weight), wide(&dout));
-                let name = format!("f16 {m}×{n}×{k}, {activation:?}, {}", launch.suffix());
-                let mut c = Case::new(s.gpu, name, ops::matmul::scratch_len(m, n, k).max(split * (n * k + 64)))?;
-                let [inp, weight, dout, hidden_saved] = [
-                    c.half_input("inp", &inp)?,
-                    c.half_input("weight", &weight)?,
-                    c.half_input("dout", &dout)?,
-                    c.half_input("saved hidden", &before)?,
-                ];
-                let [bias_view, residual_view] = [c.input("bias", &bias)?, c.input("residual", &residual)?];
-                let gamma_view = c.input("gamma", &gamma)?;
-                let bias64 = wide(&bias);
-                let mut sum = vec![0.0; m * n];
-                cpu::matmul::matmul(&mut sum, &inp64, &weight64, Some(&bias64), m, n, k, false, true, false, 1);
-                let tolerance = sum_tolerance(k, 4.0);
-                let bias = Some(&bias_view);
-
-                // To f16, as inside a block, and to f32, as onto the residual stream.
-                let (out, out32) = (c.half_output("out", m * n)?, c.output("f32 out", m * n)?);
-                for out in [&out, &out32] {
-                    c.run(launch, |r| ops::matmul::forward(r, out, &inp, &weight, bias, m, n, k))?;
-                }
-                c.expect("matmul::forward, f16", &out, &sum, HALF_EPS + tolerance);
-                c.expect("matmul::forward, f16 to f32", &out32, &sum, tolerance);
-
-                let (hidden, out) = (c.half_output("hidden", m * n)?, c.half_output("activated", m * n)?);
-                c.run(launch, |r| {
-                    ops::matmul::forward_gelu(r, &out, &hidden, &inp, &weight, bias, activation, m, n, k)
-                })?;
-                let mut want = vec![0.0; m * n];
-                cpu::gelu::forward(&mut want, &sum, activation);
-                c.expect("matmul::forward_gelu, f16", &hidden, &sum, HALF_EPS + tolerance);
-                c.expect("matmul::forward_gelu, f16", &out, &want, HALF_EPS + 4.0 * tolerance);
-
-                for gamma_view in [None, Some(&gamma_view)] {
-                    let (out, branch) = (c.output("stream", m * n)?, c.output("branch", m * n)?);
-                    c.run(launch, |r| {
-                        let op = ops::matmul::forward_residual;
-                        op(r, &out, &branch, &residual_view, gamma_view, &inp, &weight, bias, m, n, k)
-                    })?;
-                    let mut want = vec![0.0; m * n];
-                    let gamma64 = gamma_view.map(|_| wide(&gamma));
-                    cpu::residual::forward(&mut want, &wide(&residual), &sum, gamma64.as_deref(), m, n);
-                    c.expect("matmul::forward_residual, f16", &out, &want, 2.0 * tolerance);
-                    if gamma_view.is_some() {
-                        c.expect("matmul::forward_residual, f16", &branch, &sum, tolerance);
-                    }
-                }
-
-                let (dinp, dhidden) = (c.half_output("dinp", m * k)?, c.half_output("dhidden", m * k)?);
-                let spare = c.half_output("spare", m * k)?;
-                c.run(launch, |r| {
-                    ops::matmul::backward_input(r, &dinp, &dout, &weight, m, n, k)?;
-                    let op = ops::matmul::backward_input_gelu;
-                    op(r, &dhidden, &spare, &dout, &weight, &hidden_saved, activation, m, n, k)
-                })?;
-                let (mut through, mut want) = (vec![0.0; m * k], vec![0.0; m * k]);
-                cpu::matmul::matmul(&mut through, &dout64, &weight64, None, m, k, n, false, false, false, 1);
-                cpu::gelu::backward(&mut want, &through, &wide(&before), activation);
-                c.expect("matmul::backward_input, f16", &dinp, &through, HALF_EPS + sum_tolerance(n, 4.0));
-                c.expect("matmul::backward_input_gelu, f16", &dhidden, &want, HALF_EPS + 8.0 * sum_tolerance(n, 16.0));
-
-                // A weight's gradient is f32.
-                let dweight = c.input("dweight", &dweight_before)?;
-                let mut want = wide(&dweight_before);
-                cpu::matmul::matmul(&mut want, &dout64, &inp64, None, n, k, m, true, false, true, 1);
-                c.run(launch, |r| ops::matmul::backward_weight(r, &dweight, &dout, &inp, m, n, k))?;
-                c.expect("matmul::backward_weight, f16", &dweight, &want, sum_tolerance(m, 4.0));
-                s.finish(c)
-            });
-        }
-    }
 }
 
 fn column_sum(p: &mut Plan) {
@@ -204,7 +102,7 @@ fn layer_norm(p: &mut Plan) {
     }
 }
 
-fn attention(p: &mut Plan) {
+fn self_attention(p: &mut Plan) {
     let shapes = [
         (1, 1, 1, 4),
         (2, 3, 2, 6),
@@ -215,59 +113,55 @@ fn attention(p: &mut Plan) {
         (1, 33, 2, 80),
         (2, 70, 1, 128),
     ];
-    for (_, (batch, tokens, heads, head_dim)) in p.pick(&shapes, &[1, 2, 4]) {
-        let matrices = p.gpu.runs(Tile::Cooperative) && ops::attention::has_memory(p.gpu);
-        let matrices = matrices && ops::attention::suits_matrices(head_dim);
-        let by_matrices = matrices.then(|| Launch::of(p.gpu, Tile::Cooperative));
-        for launch in Launch::both(p.gpu).into_iter().chain(by_matrices) {
-            p.add(move |s| {
+    let mut launched = attention::launched(p, &shapes, &[1, 2, 3]);
+    if p.gpu.runs(Tile::Cooperative) && ops::attention::has_memory(p.gpu) {
+        // In a quick run a head of each block of rows and columns.
+        for (_, (batch, tokens, heads, head_dim)) in p.pick(&shapes, &[4, 6]) {
+            if ops::attention::suits_matrices(head_dim) {
                 let dims = ops::attention::Dims { batch, tokens, heads, head_dim };
-                let (dim, stats) = (heads * head_dim, batch * heads * tokens);
-                let mut random = Random::new((tokens * dim) as u64);
-                let qkv = to_half(&random.vec(batch * tokens * 3 * dim).iter().map(|x| 2.0 * x).collect::<Vec<_>>());
-                let dout = random_halves(&mut random, batch * tokens * dim);
-                let (qkv64, dout64) = (wide(&qkv), wide(&dout));
-                let (mut want, mut want_lse) = (vec![0.0; batch * tokens * dim], vec![0.0; stats]);
-                cpu::attention::forward(&mut want, &mut want_lse, &qkv64, batch, tokens, heads, head_dim);
-                // Backward starts from the same rounded values as the reference.
-                let (saved, lse32) = (to_half(&narrow(&want)), narrow(&want_lse));
-                let mut want_grad = vec![0.0; qkv.len()];
-                let (saved64, lse64) = (wide(&saved), wide(&lse32));
-                cpu::attention::backward(
-                    &mut want_grad,
-                    &dout64,
-                    &saved64,
-                    &qkv64,
-                    &lse64,
-                    batch,
-                    tokens,
-                    heads,
-                    head_dim,
-                );
-                let name = format!("f16, {batch}×{tokens}, {heads} heads of {head_dim}, {}", launch.suffix());
-                let mut c = Case::new(s.gpu, name, 0)?;
-                let [qkv, dout, saved] =
-                    [c.half_input("qkv", &qkv)?, c.half_input("dout", &dout)?, c.half_input("saved out", &saved)?];
-                let [out, dqkv] = [c.half_output("out", want.len())?, c.half_output("dqkv", want_grad.len())?];
-                let [lse, delta] = [c.output("lse", stats)?, c.output("delta", stats)?];
-                let saved_lse = c.input("saved lse", &lse32)?;
-                c.run(launch, |r| {
-                    ops::attention::forward(r, &out, &lse, &qkv, dims)?;
-                    ops::attention::backward(r, &dqkv, &delta, &dout, &saved, &qkv, &saved_lse, dims)
-                })?;
-                // As in f32, with one unit of f16 more where something is stored, and for matrices, which take weights of
-                // f16, where these are rounded.
-                let sharp = 1.0 + want_lse.iter().fold(0.0, |a: f64, l| a.max(l.abs()));
-                let rounded = if launch.variant.is_some() { HALF_EPS } else { 0.0 };
-                let tolerance = sum_tolerance(tokens + head_dim, 8.0) * sharp + rounded;
-                c.expect("attention::forward, f16", &out, &want, HALF_EPS + tolerance);
-                c.expect("attention::forward, f16", &lse, &want_lse, sum_tolerance(tokens + head_dim, 8.0));
-                c.expect("attention::backward, f16", &dqkv, &want_grad, HALF_EPS + 2.0 * tolerance);
-                // Any sum of products will do that its own cases hold to the reference.
-                c.expect_at("attention::backward, f16", &delta, &[], &vec![0.0; stats], tolerance);
-                s.finish(c)
-            });
+                launched.push((dims, Launch::of(p.gpu, Tile::Cooperative)));
+            }
         }
+    }
+    for (dims, launch) in launched {
+        p.add(move |s| {
+            let ops::attention::Dims { batch, tokens, heads, head_dim } = dims;
+            let (dim, stats) = (heads * head_dim, batch * heads * tokens);
+            let mut random = Random::new((tokens * dim) as u64);
+            let qkv = to_half(&random.vec(batch * tokens * 3 * dim).iter().map(|x| 2.0 * x).collect::<Vec<_>>());
+            let dout = random_halves(&mut random, batch * tokens * dim);
+            let (qkv64, dout64) = (wide(&qkv), wide(&dout));
+            let (mut want, mut want_lse) = (vec![0.0; batch * tokens * dim], vec![0.0; stats]);
+            cpu::attention::forward(&mut want, &mut want_lse, &qkv64, batch, tokens, heads, head_dim);
+            // Backward starts from the same rounded values as the reference.
+            let (saved, lse32) = (to_half(&narrow(&want)), narrow(&want_lse));
+            let mut want_grad = vec![0.0; qkv.len()];
+            let (saved64, lse64) = (wide(&saved), wide(&lse32));
+            cpu::attention::backward(&mut want_grad, &dout64, &saved64, &qkv64, &lse64, batch, tokens, heads, head_dim);
+            let name = format!("f16, {batch}×{tokens}, {heads} heads of {head_dim}, {}", launch.suffix());
+            let mut c = Case::new(s.gpu, name, 0)?;
+            let [qkv, dout, saved] =
+                [c.half_input("qkv", &qkv)?, c.half_input("dout", &dout)?, c.half_input("saved out", &saved)?];
+            let [out, dqkv] = [c.half_output("out", want.len())?, c.half_output("dqkv", want_grad.len())?];
+            let [lse, delta] = [c.output("lse", stats)?, c.output("delta", stats)?];
+            let saved_lse = c.input("saved lse", &lse32)?;
+            c.run(launch, |r| {
+                ops::attention::forward(r, &out, &lse, &qkv, dims)?;
+                ops::attention::backward(r, &dqkv, &delta, &dout, &saved, &qkv, &saved_lse, dims)
+            })?;
+            // As in f32, with one unit of f16 more where something is stored, and for matrices, which take weights of
+            // f16, where these are rounded.
+            let sharp = 1.0 + want_lse.iter().fold(0.0, |a: f64, l| a.max(l.abs()));
+            let rounded = if launch.variant.is_some() { HALF_EPS } else { 0.0 };
+            let tolerance = sum_tolerance(tokens + head_dim, 8.0) * sharp + rounded;
+
+            c.expect("attention::forward, f16", &out, &want, HALF_EPS + tolerance);
+            c.expect("attention::forward, f16", &lse, &want_lse, sum_tolerance(tokens + head_dim, 8.0));
+            c.expect("attention::backward, f16", &dqkv, &want_grad, HALF_EPS + 2.0 * tolerance);
+            // Any sum of products will do that its own cases hold to the reference.
+            c.expect_at("attention::backward, f16", &delta, &[], &vec![0.0; stats], tolerance);
+            s.finish(c)
+        });
     }
 }
 

@@ -168,13 +168,33 @@ impl Launch {
         self.for_cpu && self.wide_words
     }
 
+    /// Its product's tile, or which set of variants it takes.
+    pub fn tile(self) -> String {
+        let set = if self.for_cpu { "CPU variant" } else { "GPU variant" };
+        self.variant.map_or(set.into(), |variant| format!("{:?}", variant.tile))
+    }
+
+    /// Whether it is for a tile by cooperative matrices.
+    pub fn is_cooperative(self) -> bool {
+        self.variant.is_some_and(|variant| variant.tile == Tile::Cooperative)
+    }
+
+    /// How wide its words are, where it is for CPU adapters.
+    pub fn word(self) -> &'static str {
+        match (self.for_cpu, self.wide_words) {
+            (false, _) => "",
+            (true, true) => "64-bit words",
+            (true, false) => "32-bit words",
+        }
+    }
+
     /// For a case's name.
     pub fn suffix(self) -> String {
         let words = if self.for_cpu && !self.wide_words { ", 32-bit words" } else { "" };
         if let Some(Variant { tile, split }) = self.variant {
             return format!("{tile:?}, split {split}{words}");
         }
-        let variant = if self.for_cpu { "CPU variant" } else { "GPU variant" };
+        let variant = self.tile();
         let reduced = if self.subgroups { ", by subgroups" } else { "" };
         format!("{variant}{reduced}{words}{}", if self.fold { ", folded" } else { "" })
     }

@@ -31,6 +31,8 @@ pub use harness::Outcome;
 pub use run::{Event, Selection, run, run_stem};
 pub use stems::{Stem, stems};
 
+use std::collections::BTreeSet;
+
 use crate::error::Result;
 use crate::gpu::Gpu;
 use harness::Case;
@@ -63,6 +65,32 @@ impl Plan<'_> {
         let chosen = all.iter().copied().enumerate().filter(|(i, _)| !self.quick || quick.contains(i));
         chosen.collect()
     }
+
+    /// All of `cases`; in a quick run as many of them, in their order, as it takes for everything that `shows` says of one of
+    /// them to occur: each time the one with most that is new. A case that shows nothing is left out of a quick run.
+    fn thin<T>(&self, cases: Vec<T>, shows: impl Fn(&T) -> Vec<String>) -> Vec<T> {
+        if !self.quick {
+            return cases;
+        }
+        let shown: Vec<BTreeSet<String>> = cases.iter().map(|case| shows(case).into_iter().collect()).collect();
+        let mut missing: BTreeSet<&String> = shown.iter().flatten().collect();
+        let mut chosen = BTreeSet::new();
+        while !missing.is_empty() {
+            let new = |i: &usize| shown[*i].iter().filter(|what| missing.contains(what)).count();
+            // The first of those that show as much.
+            let Some(best) = (0..cases.len()).rev().max_by_key(new) else { break };
+            missing.retain(|what| !shown[best].contains(*what));
+            chosen.insert(best);
+        }
+        cases.into_iter().enumerate().filter(|(i, _)| chosen.contains(i)).map(|(_, case)| case).collect()
+    }
+}
+
+/// Every two of these, as [`Plan::thin`] takes them: mistakes of kernels that go by two properties at once show in pairs.
+fn pairs(properties: &[&str]) -> Vec<String> {
+    let behind = |i: usize| (i + 1..properties.len()).map(move |j| (i, j));
+    let all = (0..properties.len()).flat_map(behind);
+    all.map(|(i, j)| format!("{i} {}, {j} {}", properties[i], properties[j])).collect()
 }
 
 /// Where the cases of one job run and report to.

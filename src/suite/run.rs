@@ -15,7 +15,8 @@ use crate::gpu::Gpu;
 /// Which cases to run.
 #[derive(Clone, Debug, Default)]
 pub struct Selection {
-    /// Every kernel and every variant of it, at fewer sizes.
+    /// Every kernel, and every value of what makes its variants (tile, words, format, epilogue), but not every combination of
+    /// them, at fewer sizes.
     pub quick: bool,
     /// Names of stems or kernels, or parts of them; without any, all run.
     pub names: Vec<String>,

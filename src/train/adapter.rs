@@ -15,12 +15,21 @@ const ADAPTER: &str = "adapter.json";
 #[derive(Serialize, Deserialize)]
 struct Stored {
     adapter: AdapterName,
+    /// [`Gpu::identity`], with driver and program version; older runs have none.
+    identity: Option<String>,
 }
 
 /// Notes that the run in `dir` is on `gpu`.
 pub(super) fn write(gpu: &Gpu, dir: &Path) -> Result<()> {
-    let text = serde_json::to_string_pretty(&Stored { adapter: gpu.name() }).expect("names are plain values");
+    let stored = Stored { adapter: gpu.name(), identity: Some(gpu.identity()) };
+    let text = serde_json::to_string_pretty(&stored).expect("names are plain values");
     atomic_write(dir.join(ADAPTER), text.as_bytes())
+}
+
+/// Whether the run in `dir` was on this very adapter, with the same driver and program. A file that does not say so can't tell.
+pub(super) fn is_same(gpu: &Gpu, dir: &Path) -> bool {
+    let stored = std::fs::read(dir.join(ADAPTER)).ok().and_then(|text| serde_json::from_slice::<Stored>(&text).ok());
+    stored.and_then(|stored| stored.identity).is_some_and(|identity| identity == gpu.identity())
 }
 
 /// The adapter that the run in `dir` was on; None where it does not say.

@@ -6,6 +6,7 @@ use std::path::Path;
 use crate::data::{Dataset, LoaderConfig};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
+use crate::gpu::tune::Choices;
 use crate::method::{BatchNorm, Learner, Settings};
 use crate::train::adapter;
 use crate::train::config::TrainConfig;
@@ -75,9 +76,16 @@ fn run(gpu: &Gpu, config: &TrainConfig, out: &Path, start: Start, events: &mut d
         ..LoaderConfig::default()
     };
     let state_path = out.join(run_dir::STATE);
-    // A run that goes on goes on as it began.
+    // A run that goes on goes on as it began, and no other choices count; on another adapter they have yet to be compared.
+    let mut unconfirmed = None;
     if start.resume {
-        tuning::read_choices(gpu, &out.join(run_dir::TUNING))?;
+        let choices = tuning::read_choices(&out.join(run_dir::TUNING))?;
+        gpu.replace_variants(Choices::new());
+        if adapter::is_same(gpu, out) {
+            gpu.replace_variants(choices);
+        } else {
+            unconfirmed = Some(choices);
+        }
     }
     let micro_batch = match config.micro_batch {
         MicroBatch::Fitting(_) if start.resume => MicroBatch::Images(state::micro_batch(&state_path)?),
@@ -108,6 +116,9 @@ fn run(gpu: &Gpu, config: &TrainConfig, out: &Path, start: Start, events: &mut d
             Ok((learner, parts, settings))
         },
     )?;
+    if let Some(choices) = unconfirmed {
+        tuning::confirm(gpu, &learner.untuned()?, &choices, events)?;
+    }
     if start.tune && !start.resume {
         tuning::tune(gpu, &learner.untuned()?, events)?;
     }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::gpu::cache::cache_dir;
-use crate::gpu::tune::Choices;
+use crate::gpu::tune::{Choices, Variant};
 use crate::ops::product::Product;
 use crate::ops::tune;
 use crate::train::events::Event;
@@ -20,7 +20,7 @@ pub fn tune(gpu: &Gpu, products: &[Product], events: &mut dyn FnMut(Event)) -> R
     let choices = tune::measure(gpu, products, LIMIT, &mut |class, measured| {
         tracing::debug!(class, ?measured, "measured");
         for (variant, why) in measured.iter().filter_map(|m| Some((m.variant, m.refused.as_ref()?))) {
-            events(Event::Warning(format!("{class}: {:?} is not used on this adapter: {why}", variant.tile)));
+            events(refused(class, variant, why));
         }
     })?;
     if choices.is_empty() {
@@ -35,22 +35,40 @@ pub fn tune(gpu: &Gpu, products: &[Product], events: &mut dyn FnMut(Event)) -> R
     Ok(())
 }
 
+fn refused(class: &str, variant: Variant, why: &str) -> Event {
+    Event::Warning(format!("{class}: {:?} is not used on this adapter: {why}", variant.tile))
+}
+
+/// Goes by the `choices` of a run that was on another adapter, or under another driver, for `products`: those that compute the
+/// right thing here. The others keep their defaults.
+pub(super) fn confirm(gpu: &Gpu, products: &[Product], choices: &Choices, events: &mut dyn FnMut(Event)) -> Result<()> {
+    let confirmed = tune::confirm(gpu, products, choices, &mut |class, variant, why| {
+        events(refused(class, variant, why));
+    })?;
+    if !choices.is_empty() {
+        events(Event::Note(format!(
+            "the run was on another adapter, driver or version: the kernels for {} products were compared with their \
+             references, the others are this adapter's defaults",
+            confirmed.len()
+        )));
+    }
+    gpu.replace_variants(confirmed);
+    Ok(())
+}
+
 /// The choices that a run goes by, for its directory: resumed, it must go by the same, or its bits differ.
 pub(super) fn write_choices(gpu: &Gpu, path: &Path) -> Result<()> {
     let text = serde_json::to_string_pretty(&gpu.choices()).expect("choices are plain values");
     crate::atomic::atomic_write(path, text.as_bytes())
 }
 
-/// Goes by the choices of a run's directory, and no others; a run that has no such file went by the defaults.
-pub(super) fn read_choices(gpu: &Gpu, path: &Path) -> Result<()> {
+/// The choices of a run's directory; a run that has no such file went by the defaults.
+pub(super) fn read_choices(path: &Path) -> Result<Choices> {
     let text = match std::fs::read_to_string(path) {
         Ok(text) => text,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => "{}".into(),
         Err(e) => return Err(Error::io(path, "cannot read", e)),
     };
-    let choices: Choices = serde_json::from_str(&text).map_err(|e| {
-        Error::data(path, format!("not a choice of kernels ({e}): delete it to go on with the defaults"))
-    })?;
-    gpu.replace_variants(choices);
-    Ok(())
+    serde_json::from_str(&text)
+        .map_err(|e| Error::data(path, format!("not a choice of kernels ({e}): delete it to go on with the defaults")))
 }

@@ -83,3 +83,39 @@ fn a_resumed_run_goes_by_its_own_choices() {
     tuned(&space, &with(TRAIN, "--steps 3 --eval-every 1 --out run --resume"));
     assert_eq!(space.bytes("run/tuning.json"), plain);
 }
+
+#[test]
+fn on_another_adapter_a_resumed_run_compares_its_choices_first() {
+    let space = Space::new();
+    let train = with(TRAIN, "--steps 4 --eval-every 1 --out run");
+    tuned(&space, &train);
+    let (tuning, adapter) = (space.text("run/tuning.json"), space.text("run/adapter.json"));
+    let resume = format!("{train} --resume");
+    assert!(!tuned(&space, &resume).contains("compared"));
+    // The same adapter under another driver, as far as the run knows; a choice that is no candidate here; and an old run, whose
+    // file says nothing of a driver.
+    let other = adapter.replace("\"identity\": \"", "\"identity\": \"Older ");
+    assert_ne!(other, adapter);
+    let old = format!(
+        "{{{}}}",
+        adapter[adapter.find("\"adapter\"").unwrap()..].split("},").next().unwrap().to_string() + "}"
+    );
+    for text in [other, old] {
+        space.write("run/adapter.json", text);
+        let err = tuned(&space, &resume);
+        assert!(err.contains("another adapter, driver or version") && err.contains("were compared"), "{err}");
+        assert!(!err.contains("is not used on this adapter"), "{err}");
+        assert_eq!(space.text("run/adapter.json"), adapter);
+        // What is right stays chosen.
+        let [before, after] = [tuning.clone(), space.text("run/tuning.json")]
+            .map(|text| serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(&text).unwrap());
+        assert!(
+            !after.is_empty() && after.iter().all(|(class, variant)| before.get(class) == Some(variant)),
+            "{after:?}"
+        );
+        assert!(!tuned(&space, &resume).contains("compared"));
+    }
+    space.write("run/adapter.json", "{}");
+    space.write("run/tuning.json", tuning.replace("\"split\": 1", "\"split\": 77777"));
+    assert!(tuned(&space, &format!("{resume} --adapter 0")).contains("were compared"));
+}
