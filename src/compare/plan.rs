@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use crate::compare::config::{CompareConfig, Kind, Over};
-use crate::data::ClassMap;
 use crate::error::Result;
 use crate::train::TrainConfig;
 
@@ -153,13 +152,13 @@ pub fn planned(config: &CompareConfig) -> Result<Vec<Planned>> {
 
 /// Steps of a run over `images` training images: as given, or its epochs over as many batches as the trainer takes.
 pub fn estimated_steps(config: &TrainConfig, images: usize) -> u64 {
-    if let Some(steps) = config.steps {
+    if let Some(steps) = config.optim.steps {
         return steps;
     }
-    let batch = config.batch_size;
+    let batch = config.optim.batch_size;
     let whole_batches_only = !config.no_shuffle && images > batch;
     let batches = if whole_batches_only { images / batch } else { images.div_ceil(batch) };
-    config.epochs.unwrap_or(1) * batches as u64
+    config.optim.epochs.unwrap_or(1) * batches as u64
 }
 
 impl CompareConfig {
@@ -169,6 +168,6 @@ impl CompareConfig {
     /// As opening them.
     pub fn train_images(&self, data: usize) -> Result<usize> {
         let c = self.train_run(data, self.reference, 0, self.seeds[0]).config;
-        Ok(ClassMap::open_dataset(&c.train, c.root.as_deref(), c.class_map.as_deref())?.items.len())
+        Ok(c.splits.files.open(&c.splits.train)?.items.len())
     }
 }

@@ -381,7 +381,7 @@ impl Run<'_, '_> {
     ) -> Result<()> {
         let temperature = temperature.map(|t| t.value);
         for (name, id, images) in tests {
-            let among = self.config.subset;
+            let among = self.config.splits.subset;
             let evaluation =
                 evaluate_among(&mut self.learner, images, self.preprocess, self.classes, among, temperature)?;
             let (corruption, subset) = (images.corruption(), among.then(|| classes_with_images(images.dataset())));
