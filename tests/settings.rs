@@ -225,6 +225,14 @@ fn nothing_is_without_effect_in_silence() {
     assert!(!all.contains("lr (goes with --optimizer"), "{all}");
     assert_eq!(note("momentum = 0.0\nnesterov = false\nradius-lr = 0.5", "--optimizer adamw"), "");
     assert!(note("loss-scale = 8.0", "").contains("--precision f16"));
+    // Everything that one method or optimiser alone uses, under another.
+    let own = "radius = 1.0\nftp-k = 0.5\nanchor-decay = 0.5\nlayer-decay = 0.5\nfreeze-blocks = 1\nprobe-share = 0.25\n\
+               probe-lr = 0.5\nmomentum = 0.5\nnesterov = true\nloss-scale = 8.0\nschedule = \"post\"\nmax-iters = 3\n\
+               radius-batch-size = 2\nproj-freq = 2\nnorm = \"l2\"\nradius-lr = 0.5\nexclude = [\"a\"]\n";
+    let all = note(own, "--method vanilla --optimizer adamw");
+    for key in own.parse::<Table>().unwrap().keys() {
+        assert!(all.contains(&format!("{key} (goes with --")), "{key}: {all}");
+    }
 
     let methods =
         "[[method]]\nname = \"vanilla\"\nradius-lr = 0.5\n[[method]]\nname = \"llrd\"\noptimizer = \"adamw\"\n";
@@ -286,5 +294,8 @@ fn a_difference_names_the_setting_with_both_values() {
     assert_eq!(difference(&format!("{}select = \"x\"\n", run.to_toml())), "select was \"x\", is now unset");
     assert_eq!(difference(&format!("{}layer-decay = 0.5\n", run.to_toml())), "");
     assert_eq!(difference(&run.to_toml().replace(" # default", "")), "");
+    // The method, which the user gave, and not the rate that follows from it.
+    let other = flags(&format!("{BASE} --seed 3 --method spd")).unwrap();
+    assert_eq!(other.difference(&run.to_toml()).unwrap(), "method was \"tpgm\", is now \"spd\"");
     assert!(difference("= no").contains("can't be read"));
 }

@@ -45,7 +45,7 @@ pub(super) struct WiseArgs {
 pub(super) fn run(args: WiseArgs) -> Result<()> {
     args.images.validate()?;
     if args.sweep.is_some_and(|count| count < 2) {
-        return Err(Error::Usage("--sweep must be at least 2".into()));
+        return Err(Error::Usage("--sweep: give at least 2".into()));
     }
     let alphas = match args.sweep {
         Some(count) => alphas(count),

@@ -115,6 +115,23 @@ impl TrainConfig {
         corruptions(&self.splits.corrupt, self.splits.test.len())
     }
 
+    /// Whether the last batch of an epoch is left out if it is not whole, with batches of `batch` out of `images`: where shuffled,
+    /// since a batch of a few images is a noisy step, and what is left out differs every epoch.
+    pub fn drops_last(&self, images: usize, batch: usize) -> bool {
+        !self.no_shuffle && images > batch
+    }
+
+    /// Steps of an epoch over `images` training images.
+    pub fn epoch_steps(&self, images: usize) -> u64 {
+        let batch = self.optim.batch_size;
+        (if self.drops_last(images, batch) { images / batch } else { images.div_ceil(batch) }) as u64
+    }
+
+    /// Steps of a run over `images` training images.
+    pub fn steps(&self, images: usize) -> u64 {
+        self.optim.steps.unwrap_or_else(|| self.optim.epochs.unwrap_or(1) * self.epoch_steps(images))
+    }
+
     /// What the learner is set to, with `micro_batch` images at once.
     pub fn settings(&self, micro_batch: usize) -> Settings {
         let default = LossScaling::default();

@@ -1,5 +1,5 @@
-//! Which settings have an effect in a run: a value that the user gave stays, whatever the method is, but a value that changes
-//! nothing is named.
+//! Which settings have an effect in a run. A value that the user gave is kept, whatever the method is, and named if it changes
+//! nothing.
 
 use toml::Table;
 
@@ -32,7 +32,7 @@ impl TrainConfig {
             "layer-decay" => (is(&[Method::Llrd]), "--method llrd", true),
             "freeze-blocks" => (is(&[Method::Partial]), "--method partial", true),
             "probe-share" | "probe-lr" => (is(&[Method::LpFt]), "--method lp-ft", true),
-            // No momentum is true of any other optimiser.
+            // A momentum of 0 is no contradiction.
             "momentum" => (sgd || optim.momentum == 0.0, "--optimizer sgd", true),
             "nesterov" => (sgd || !optim.nesterov, "--optimizer sgd", true),
             "loss-scale" => (self.memory.precision() == Precision::F16, "--precision f16", true),

@@ -167,7 +167,8 @@ impl TrainConfig {
         let Ok(then) = then.parse::<Table>() else { return Some("its settings can't be read".into()) };
         let now: Table = self.values().into_iter().collect();
         let mut keys: Vec<&String> = then.keys().chain(now.keys()).collect();
-        keys.sort();
+        // What the user asks for says more than what follows from it.
+        keys.sort_by_key(|key| (!self.given.contains(*key), *key));
         let key = keys.into_iter().find(|key| then.get(*key) != now.get(*key) && self.idle(key).is_none())?;
         let value = |table: &Table| table.get(key).map_or("unset".into(), toml::Value::to_string);
         Some(format!("{key} was {}, is now {}", value(&then), value(&now)))

@@ -1,6 +1,6 @@
-//! How a run's settings are decided: defaults, below them what follows from the method and the optimiser, and above both what
-//! the user gave. Everything is a TOML table until the end, and one function lays tables over each other, for `finetune` and
-//! `compare` alike.
+//! How a run's settings are decided. The defaults of the flags are the lowest level; above them lie the defaults that follow the
+//! method and the optimiser, then a file, then the command line. Each level is a TOML table, and one function lays one table over
+//! another, for `finetune` and `compare` alike.
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -27,7 +27,7 @@ pub(super) fn command() -> Command {
 }
 
 /// The keys of all settings, in the order of `--help`.
-pub(super) static KEYS: LazyLock<Vec<String>> = LazyLock::new(|| keys_of::<TrainConfig>());
+pub(super) static KEYS: LazyLock<Vec<String>> = LazyLock::new(keys_of::<TrainConfig>);
 
 /// The defaults as the flags have them.
 static DEFAULTS: LazyLock<Table> = LazyLock::new(|| {
@@ -65,7 +65,7 @@ pub fn merge(mut under: Table, over: &Table) -> Table {
 /// An unknown key, or a value of a wrong type.
 pub fn typed(given: &Table) -> Result<TrainConfig, toml::de::Error> {
     if let Some(key) = given.keys().find(|key| !KEYS.contains(key)) {
-        return Err(toml::de::Error::custom(format!("unknown field `{key}`: `tpgm finetune --help` lists all names")));
+        return Err(toml::de::Error::custom(format!("unknown field `{key}`: tpgm finetune --help lists all names")));
     }
     merge(DEFAULTS.clone(), given).try_into()
 }
@@ -122,14 +122,14 @@ fn following(given: &Table) -> Result<Table, toml::de::Error> {
     Ok(out.into_iter().map(|(key, value)| (key.to_string(), value)).collect())
 }
 
-/// What `given` comes to with all defaults, of whatever sense.
+/// `given` with all defaults filled in, and not checked any further.
 pub(super) fn filled(given: &Table) -> Result<TrainConfig, toml::de::Error> {
     let config = typed(&merge(following(given)?, given))?;
     Ok(TrainConfig { given: given.keys().cloned().collect(), ..config })
 }
 
-/// The settings of a run for which the user gave `given`, of it `beside` at the place that also chooses the method (the command
-/// line, or a method's entry in a comparison): there, a value that the method has no use for is a mistake.
+/// The settings of a run. The user gave `given`; `beside` is the part of it that stands where the method is chosen (on the command
+/// line, or in a method's entry of a comparison), and where a value that belongs to another method is a mistake.
 ///
 /// # Errors
 /// [`Error::Usage`] where a value is missing, out of range, or contradicts another.

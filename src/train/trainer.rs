@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
 
-use crate::data::{Dataset, LoaderConfig};
+use crate::data::LoaderConfig;
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::gpu::tune::Choices;
@@ -63,8 +63,7 @@ fn run(gpu: &Gpu, config: &TrainConfig, out: &Path, start: Start, events: &mut d
         shuffle: !config.no_shuffle,
         seed: config.seed,
         augment: config.optim.augment,
-        // A batch of a few images is a noisy step; where shuffled, what is left out differs every epoch.
-        drop_last: !config.no_shuffle && splits.train.items.len() > config.optim.batch_size,
+        drop_last: config.drops_last(splits.train.items.len(), config.optim.batch_size),
         ..LoaderConfig::default()
     };
     let state_path = out.join(run_dir::STATE);
@@ -120,8 +119,7 @@ fn run(gpu: &Gpu, config: &TrainConfig, out: &Path, start: Start, events: &mut d
     if config.optim.bn == BatchNorm::Frozen && learner.stats.len == 0 && !method.name.freezes_batch_norm() {
         return Err(Error::Usage("--bn frozen is for models with batch norm, this one has none".into()));
     }
-    let epoch_steps = epoch_steps(&splits.train, &train_config);
-    let steps = config.optim.steps.unwrap_or_else(|| config.optim.epochs.unwrap_or(1) * epoch_steps);
+    let (epoch_steps, steps) = (config.epoch_steps(splits.train.items.len()), config.steps(splits.train.items.len()));
     let stages = Stages::new(&learner, &settings, &source.recognised.config, &excluded, method, steps)?;
     for note in parts::notes(config, &stages) {
         events(Event::Note(note));
@@ -181,10 +179,4 @@ fn run(gpu: &Gpu, config: &TrainConfig, out: &Path, start: Start, events: &mut d
         events,
     };
     run.fine_tune(&splits, train_config, progress, start, &state_path, &setup)
-}
-
-/// Steps of an epoch under a loader's settings.
-fn epoch_steps(train: &Dataset, config: &LoaderConfig) -> u64 {
-    let (count, size) = (train.items.len(), config.batch_size);
-    (if config.drop_last { count / size } else { count.div_ceil(size) }) as u64
 }
