@@ -420,7 +420,7 @@ fn wise_and_soup_make_checkpoints_of_checkpoints() {
     assert!(rows[2].ends_with(" 1") && rows[3].ends_with(" 2"), "the same model twice is no worse than once: {out}");
 
     space.fails(2, &format!("{wise} --alpha 1.5 --out x.safetensors"), &["--alpha 1.5"]);
-    space.fails(2, &format!("{wise} --sweep 1 --val val --out x.safetensors"), &["--sweep at least 2"]);
+    space.fails(2, &format!("{wise} --sweep 1 --val val --out x.safetensors"), &["--sweep: give at least 2"]);
     space.ok(
         "init --out wide.safetensors --classes-of train --image-size 16 --patch-size 8 --dim 24 --depth 2 --heads 2",
     );

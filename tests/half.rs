@@ -221,7 +221,7 @@ fn run(path: &std::path::Path, half: Option<LossScaling>, from: u64, until: u64)
     let anchor = learner.snapshot().unwrap().w;
     let mut parts = Parts { tpgm: Some(tpgm(&learner)), ..Parts::default() };
     if from > 0 {
-        state::restore(path, &mut learner, &mut parts, &anchor, "setup").unwrap();
+        state::restore(path, &mut learner, &mut parts, &anchor).unwrap();
     }
     let tpgm = parts.tpgm.as_mut().unwrap();
     for step in from..until {

@@ -365,7 +365,7 @@ fn run(path: &std::path::Path, from: u64, until: u64) -> Vec<u8> {
     let ema = Ema::new(&learner, &start, 0.9).unwrap();
     let mut parts = Parts { tpgm: Some(tpgm), ema: Some(ema), ftp: None };
     if from > 0 {
-        state::restore(path, &mut learner, &mut parts, &start.w, "setup").unwrap();
+        state::restore(path, &mut learner, &mut parts, &start.w).unwrap();
         assert_eq!(learner.batches, from);
     }
     for step in from..until {

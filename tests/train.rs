@@ -10,6 +10,7 @@ use tpgm::method::{BatchNorm, Ema, Ftp, FtpSettings, Learner, Optimizer, Setting
 use tpgm::model::{Model, VitConfig};
 use tpgm::ops::adamw::AdamW;
 use tpgm::ops::sgd::Sgd;
+use tpgm::train::Flags;
 use tpgm::train::parts::Parts;
 use tpgm::train::source::Source;
 use tpgm::train::state::{self, Progress};
@@ -137,7 +138,7 @@ fn run(held: Held, path: &std::path::Path, from: u64, until: u64) -> (Vec<u32>, 
     }
     let iterations = |steps| if matches!(held, Held::Tpgm) { steps } else { 0 };
     if from > 0 {
-        let progress = state::restore(path, &mut learner, &mut parts, &start.w, "setup").unwrap();
+        let progress = state::restore(path, &mut learner, &mut parts, &start.w).unwrap();
         let reached = (progress.steps, progress.iterations, progress.best);
         assert_eq!(reached, (from, iterations(from), Some((0.5, 1.25))));
     }
@@ -188,10 +189,15 @@ fn the_same_run_gives_the_same_bits_and_a_resumed_run_is_the_same_run() {
 fn a_state_of_another_run_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("state.safetensors");
-    let mut learner = learner(gpu(), SGD, 2);
-    state::save(&path, &learner, &Parts::default(), Progress::default(), "lr = 1").unwrap();
-    let error = state::restore(&path, &mut learner, &mut Parts::default(), &[], "lr = 2").unwrap_err().to_string();
-    assert!(error.contains("other settings"), "{error}");
+    let learner = learner(gpu(), SGD, 2);
+    let config = |lr: &str| {
+        let flags = ["--model", "m", "--train", "t", "--val", "v", "--lr", lr];
+        Flags::parse(flags).unwrap().resolve(None).unwrap()
+    };
+    state::save(&path, &learner, &Parts::default(), Progress::default(), &config("1").to_toml()).unwrap();
+    state::check(&path, &config("1")).unwrap();
+    let error = state::check(&path, &config("2")).unwrap_err().to_string();
+    assert!(error.contains("other settings (lr was 1.0, is now 2.0)"), "{error}");
 }
 
 #[test]

@@ -10,9 +10,10 @@ use crate::bench::tuning::{Candidate, Class, Table};
 use crate::bench::workloads::{Workload, pick};
 use crate::bench::{Bench, Row};
 use crate::cli::table::{percent, table};
-use crate::cli::{PrecisionArgs, RunArgs, print, print_json};
+use crate::cli::{RunArgs, print, print_json};
 use crate::error::{Error, Result};
 use crate::gpu::tune::Tile;
+use crate::train::memory_args::PrecisionArgs;
 
 /// Flags of `bench`.
 #[derive(Args, Debug)]

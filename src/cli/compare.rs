@@ -36,11 +36,12 @@ pub(super) struct CompareArgs {
 
 pub(super) fn run(args: CompareArgs) -> Result<ExitCode> {
     let config = CompareConfig::read(&args.config, args.out.as_deref())?;
+    config.notes.iter().for_each(|note| eprintln!("{note}"));
     if args.dry_run {
         dry_run(&config, args.json)?;
         return Ok(ExitCode::SUCCESS);
     }
-    let any_half = config.train_configs().any(|c| c.precision == Precision::F16);
+    let any_half = config.train_configs().any(|c| c.memory.precision() == Precision::F16);
     let gpu = args.run.open(if any_half { Precision::F16 } else { Precision::F32 })?;
     eprintln!("on {} ({:?}), into {}", gpu.info.name, gpu.info.backend, config.out.display());
     let results = compare(&gpu, &config, args.run.tunes(), &mut |event| eprintln!("{}", said(&event)))?;

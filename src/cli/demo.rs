@@ -1,17 +1,17 @@
 //! `tpgm demo`
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 
 use crate::cli::finetune::{Mean, result_table, train_and_report};
-use crate::cli::{PrecisionArgs, RunArgs, print};
-use crate::data::Augment;
+use crate::cli::{RunArgs, print};
 use crate::error::{Error, Result};
-use crate::train::config::TrainArgs;
-use crate::train::method_args::{Method, MethodArgs};
+use crate::model::Precision;
+use crate::train::memory_args::PrecisionArgs;
 use crate::train::records::Weights;
-use crate::train::{Start, TestResult};
+use crate::train::{Flags, Start, TestResult};
 
 /// Flags of `demo`.
 #[derive(Args, Debug)]
@@ -92,26 +92,25 @@ pub(super) fn run(args: DemoArgs) -> Result<()> {
     let assets = find_assets(args.assets, weights)?;
     let gpu = args.run.open(args.precision.precision)?;
     eprintln!("on {} ({:?})", gpu.info.name, gpu.info.backend);
-    let path = |part: &str| Some(assets.join(part));
-    let runs = [("fine-tuning", "vanilla", Method::Vanilla), ("TPGM", "tpgm", Method::Tpgm)];
+    let runs = [("fine-tuning", "vanilla"), ("TPGM", "tpgm")];
     let mut rows: Vec<(String, Vec<TestResult>)> = Vec::new();
     let mut dirs = Vec::new();
-    for (i, (title, name, method)) in runs.into_iter().enumerate() {
-        let flags = TrainArgs {
-            model: path(weights),
-            train: path("google/train"),
-            val: path("google/val"),
-            test: Some(TESTS.map(|(name, dir)| format!("{name}={}", assets.join(dir).display())).to_vec()),
-            id: Some(vec![TESTS[0].0.into()]),
-            epochs: Some(args.epochs),
-            batch_size: Some(64),
-            augment: Some(Augment::Flip),
-            seed: Some(args.seed),
-            eval_every: Some(2),
-            method_args: MethodArgs { method: Some(method), ..MethodArgs::default() },
-            precision: Some(args.precision.precision),
-            ..TrainArgs::default()
-        };
+    for (i, (title, name)) in runs.into_iter().enumerate() {
+        let mut words: Vec<OsString> = vec!["--model".into(), assets.join(weights).into()];
+        for (flag, dir) in [("--train", "google/train"), ("--val", "google/val")] {
+            words.extend([flag.into(), assets.join(dir).into()]);
+        }
+        words.push("--test".into());
+        words.extend(TESTS.map(|(name, dir)| format!("{name}={}", assets.join(dir).display()).into()));
+        let precision = if args.precision.precision == Precision::F16 { "f16" } else { "f32" };
+        let (epochs, seed) = (args.epochs, args.seed);
+        let others = format!(
+            "--id {} --epochs {epochs} --seed {seed} --method {name} --precision {precision} --augment flip --batch-size 64 \
+             --eval-every 2",
+            TESTS[0].0
+        );
+        words.extend(others.split(' ').map(OsString::from));
+        let config = Flags::parse(words)?.resolve(None)?;
         let dir = args.out.join(name);
         // A demo is run to be seen again: its own folders are replaced.
         if dir.join("metrics.jsonl").exists() {
@@ -119,7 +118,7 @@ pub(super) fn run(args: DemoArgs) -> Result<()> {
         }
         // The last weights of both runs are held against each other: the same steps, and nothing chosen.
         let start = Start { resume: false, baseline: i == 0, best: false, tune: args.run.tunes() };
-        let summary = train_and_report(&gpu, &flags.resolve()?, &dir, start, &format!("{title}: "))?;
+        let summary = train_and_report(&gpu, &config, &dir, start, &format!("{title}: "))?;
         let of = |model: Weights| summary.tests.iter().filter(|r| r.model == model).cloned().collect::<Vec<_>>();
         if i == 0 {
             rows.push(("pre-trained".into(), of(Weights::Pretrained)));

@@ -7,11 +7,13 @@ use serde_json::{Value, json};
 
 use crate::cli::corrupted::{Copies, json_rows, severity_table};
 use crate::cli::table::{percent, table};
-use crate::cli::{PrecisionArgs, RunArgs, print, print_json, scores};
+use crate::cli::{RunArgs, print, print_json, scores};
 use crate::data::loader::CACHE_BYTES;
-use crate::data::{ClassMap, ImageCache, corrupt};
-use crate::error::{Error, Result};
+use crate::data::{ImageCache, corrupt};
+use crate::error::Result;
+use crate::train::data_args::EvalDataArgs;
 use crate::train::evaluate::{Evaluation, Predictor, evaluate_to_fit};
+use crate::train::memory_args::PrecisionArgs;
 use crate::train::model_args::ModelArgs;
 use crate::train::source::Source;
 use crate::train::splits::named_paths;
@@ -26,12 +28,6 @@ pub(super) struct EvalArgs {
     /// A labelled data set, NAME=PATH; may be given several times
     #[arg(long, value_name = "NAME=PATH", num_args = 1.., required = true)]
     data: Vec<String>,
-    /// Folder that the paths of list files and CSVs are relative to
-    #[arg(long, value_name = "DIR")]
-    root: Option<PathBuf>,
-    /// Which folder is which output of the model: `folder name` a line, or imagenet_class_index.json
-    #[arg(long, value_name = "FILE")]
-    class_map: Option<PathBuf>,
     /// Corrupted copies of every data set as well: KIND, KIND:SEVERITY or KIND:A..B, or all
     #[arg(long, value_name = "KIND[:SEVERITY]", num_args = 1..)]
     corrupt: Vec<String>,
@@ -50,9 +46,8 @@ pub(super) struct EvalArgs {
     /// Fit a temperature on this labelled data set, and give loss and calibration error of the others at it as well
     #[arg(long, value_name = "NAME=PATH")]
     calibrate: Option<String>,
-    /// Images that pass through the adapter at once
-    #[arg(long, value_name = "N", default_value_t = 32)]
-    batch_size: usize,
+    #[command(flatten)]
+    images: EvalDataArgs,
     #[command(flatten)]
     precision: PrecisionArgs,
     #[command(flatten)]
@@ -65,28 +60,24 @@ pub(super) struct EvalArgs {
 }
 
 pub(super) fn run(args: EvalArgs) -> Result<()> {
-    if args.batch_size == 0 {
-        return Err(Error::Usage("--batch-size must be greater than 0".into()));
-    }
+    args.images.validate()?;
     let corruptions = corrupt::parse(&args.corrupt, args.corrupt_seed)?;
     let source = Source::open(&args.model, &args.model_args.overrides())?;
-    let map = args.class_map.as_deref();
-    let classes = source.classes_by(map)?;
+    let files = &args.images.files;
+    let classes = source.classes_by(files.class_map.as_deref())?;
     let preprocess = args.model_args.preprocess(&source.recognised.preprocess)?;
     // The last set is the one to fit on, where there is one.
     let data: Vec<String> = args.data.iter().chain(&args.calibrate).cloned().collect();
     let mut sets = named_paths(&data)?
         .into_iter()
-        .map(|(name, path)| {
-            Ok((name, ClassMap::open_dataset(path, args.root.as_deref(), map)?.with_classes(&classes)?))
-        })
+        .map(|(name, path)| Ok((name, files.open(path)?.with_classes(&classes)?)))
         .collect::<Result<Vec<_>>>()?;
     let to_fit = args.calibrate.as_ref().and_then(|_| sets.pop());
     to_fit.as_ref().map(|to_fit| scores::warn_of_leaks(to_fit, &sets)).transpose()?;
     let precision = args.precision.precision;
     let gpu = args.run.open(precision)?;
     let most = sets.iter().map(|(_, images)| images.items.len()).max().unwrap_or(1);
-    let batch = args.batch_size.min(most);
+    let batch = args.images.batch_size.min(most);
     let mut model = Predictor::new_in(&gpu, source.model(), &source.snapshot(), batch, precision)?;
     let temperature = match to_fit {
         Some((name, images)) => {

@@ -12,15 +12,14 @@ use crate::cli::table::{percent, table};
 use crate::cli::{RunArgs, print, print_json, scores};
 use crate::error::Result;
 use crate::gpu::Gpu;
-use crate::train::config::{TrainArgs, TrainConfig};
 use crate::train::records::Weights;
-use crate::train::{Start, Summary, TestResult, train};
+use crate::train::{FileSettings, Flags, Start, Summary, TestResult, TrainConfig, train};
 
 /// Flags of `finetune`.
 #[derive(Args, Debug)]
 pub(super) struct FinetuneArgs {
     #[command(flatten)]
-    train: TrainArgs,
+    train: Flags,
     /// The run directory to write
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
@@ -113,14 +112,14 @@ fn ood_groups(results: &[&TestResult]) -> Vec<Vec<String>> {
 }
 
 pub(super) fn run(args: FinetuneArgs) -> Result<()> {
-    let flags = match &args.config {
-        Some(file) => args.train.over_file(file)?,
-        None => args.train,
-    };
-    let config = flags.resolve()?;
+    let file = args.config.as_deref().map(FileSettings::read).transpose()?;
+    if let Some(note) = file.as_ref().and_then(|file| file.note.as_ref()) {
+        eprintln!("{note}");
+    }
+    let config = args.train.resolve(file.as_ref())?;
     let gpu = match args.resume {
-        true => args.run.open_again(&args.out, config.precision)?,
-        false => args.run.open(config.precision)?,
+        true => args.run.open_again(&args.out, config.memory.precision())?,
+        false => args.run.open(config.memory.precision())?,
     };
     if args.trace {
         crate::cli::trace::run(&gpu, &config)?;

@@ -34,7 +34,6 @@ use crate::gpu::tune::Tile;
 use crate::model::Precision;
 use crate::ops::self_check;
 use crate::train::adapter;
-use crate::train::model_args::word;
 
 /// Robust fine-tuning of vision models on any GPU
 #[derive(Debug, Parser)]
@@ -99,15 +98,6 @@ pub struct RunArgs {
     /// In f16, never use the adapter's matrix units (cooperative matrices), which are used where they compute the right thing
     #[arg(long)]
     no_cooperative: bool,
-}
-
-/// In which format a command keeps activations that has no settings of a run to say so.
-#[derive(Args, Clone, Copy, Debug, Default)]
-pub struct PrecisionArgs {
-    /// f32, or f16: 16-bit activations, matrix products and convolutions, on adapters that have them. Half the activations'
-    /// memory; slower on CPU adapters
-    #[arg(long, value_name = "PRECISION", default_value = "f32", value_parser = word::<Precision>)]
-    precision: Precision,
 }
 
 impl RunArgs {

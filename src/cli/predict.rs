@@ -7,10 +7,12 @@ use clap::Args;
 use serde_json::json;
 
 use crate::checkpoint::write_safetensors;
-use crate::cli::{PrecisionArgs, RunArgs, print, print_json};
+use crate::cli::{RunArgs, print, print_json};
 use crate::data::{Dataset, eval_batches};
 use crate::error::{Error, Result};
+use crate::train::data_args::EvalDataArgs;
 use crate::train::evaluate::{Classifier, Predictor};
+use crate::train::memory_args::PrecisionArgs;
 use crate::train::model_args::ModelArgs;
 use crate::train::source::Source;
 
@@ -23,18 +25,14 @@ pub(super) struct PredictArgs {
     /// An image, a folder of images, a list file or a CSV
     #[arg(long, value_name = "PATH")]
     data: PathBuf,
-    /// Folder that the paths of a list file or CSV are relative to
-    #[arg(long, value_name = "DIR")]
-    root: Option<PathBuf>,
     /// Write the logits [N,C] to this safetensors file, rows in sorted path order
     #[arg(long, value_name = "FILE")]
     logits: Option<PathBuf>,
     /// Classes to name for each image
     #[arg(long, value_name = "K", default_value_t = 1)]
     top: usize,
-    /// Images that pass through the adapter at once
-    #[arg(long, value_name = "N", default_value_t = 32)]
-    batch_size: usize,
+    #[command(flatten)]
+    images: EvalDataArgs,
     #[command(flatten)]
     precision: PrecisionArgs,
     #[command(flatten)]
@@ -56,17 +54,19 @@ fn ranked(logits: &[f32]) -> Vec<(usize, f64)> {
 }
 
 pub(super) fn run(args: PredictArgs) -> Result<()> {
-    if args.batch_size == 0 || args.top == 0 {
-        return Err(Error::Usage("--batch-size and --top must be greater than 0".into()));
+    args.images.validate()?;
+    if args.top == 0 {
+        return Err(Error::Usage("--top must be greater than 0".into()));
     }
     let source = Source::open(&args.model, &args.model_args.overrides())?;
-    let classes = source.classes()?;
+    let files = &args.images.files;
+    let classes = source.classes_by(files.class_map.as_deref())?;
     let preprocess = args.model_args.preprocess(&source.recognised.preprocess)?;
-    let mut images = Dataset::unlabelled(&args.data, args.root.as_deref())?;
+    let mut images = Dataset::unlabelled(&args.data, files.root.as_deref())?;
     images.items.sort_by(|a, b| a.path.cmp(&b.path));
     let precision = args.precision.precision;
     let gpu = args.run.open(precision)?;
-    let batch = args.batch_size.min(images.items.len());
+    let batch = args.images.batch_size.min(images.items.len());
     let mut model = Predictor::new_in(&gpu, source.model(), &source.snapshot(), batch, precision)?;
     let mut logits = Vec::with_capacity(images.items.len() * classes.len());
     for batch in eval_batches(&images, &preprocess, model.capacity())? {

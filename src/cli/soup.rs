@@ -6,9 +6,10 @@ use clap::Args;
 
 use crate::cli::table::{percent, table};
 use crate::cli::{RunArgs, print};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::model::Precision;
 use crate::train::blend::{HeldOut, soup_file};
+use crate::train::data_args::EvalDataArgs;
 use crate::train::model_args::ModelArgs;
 
 /// Flags of `soup`.
@@ -26,15 +27,8 @@ pub(super) struct SoupArgs {
     /// Images on which a greedy soup is made; never those that results are reported on
     #[arg(long, value_name = "PATH", requires = "greedy")]
     val: Option<PathBuf>,
-    /// Folder that the paths of a list file or CSV are relative to
-    #[arg(long, value_name = "DIR")]
-    root: Option<PathBuf>,
-    /// Which folder is which output of the model: `folder name` a line, or imagenet_class_index.json
-    #[arg(long, value_name = "FILE")]
-    class_map: Option<PathBuf>,
-    /// Images that pass through the adapter at once
-    #[arg(long, value_name = "N", default_value_t = 32)]
-    batch_size: usize,
+    #[command(flatten)]
+    images: EvalDataArgs,
     #[command(flatten)]
     model_args: ModelArgs,
     #[command(flatten)]
@@ -42,11 +36,8 @@ pub(super) struct SoupArgs {
 }
 
 pub(super) fn run(args: SoupArgs) -> Result<()> {
-    if args.batch_size == 0 {
-        return Err(Error::Usage("--batch-size must be greater than 0".into()));
-    }
-    let (root, class_map, batch_size) = (args.root, args.class_map, args.batch_size);
-    let held_out = args.val.map(|val| HeldOut { val, root, class_map, batch_size });
+    args.images.validate()?;
+    let held_out = args.val.map(|val| HeldOut { val, data: args.images });
     let gpu = args.run.open(Precision::F32)?;
     let soup = soup_file(&gpu, &args.models, held_out.as_ref(), &args.model_args, &args.out)?;
     if !soup.accuracies.is_empty() {

@@ -3,7 +3,7 @@
 use crate::cli::table::table;
 use crate::error::Result;
 use crate::gpu::{Gpu, profile};
-use crate::method::{Learner, Settings, Tpgm, TpgmSettings};
+use crate::method::{Learner, Tpgm, TpgmSettings};
 use crate::train::config::TrainConfig;
 use crate::train::fit::MicroBatch;
 use crate::train::method_args::Method;
@@ -15,21 +15,12 @@ pub(super) fn run(gpu: &Gpu, config: &TrainConfig) -> Result<()> {
     let source = Source::open(&config.model, &config.model_args.overrides())?;
     source.classes()?;
     // What `auto` will choose is not known yet: kernels are timed on a whole batch.
-    let images = match config.micro_batch {
+    let images = match config.memory.micro_batch(config.optim.batch_size) {
         MicroBatch::Images(images) => images,
-        MicroBatch::Fitting(_) => config.batch_size,
-    };
-    let settings = Settings {
-        optimizer: config.optimizer(),
-        clip_norm: config.clip_norm,
-        smoothing: config.label_smoothing,
-        micro_batch: images,
-        batch_norm: config.bn,
-        recompute: config.recompute,
-        half: config.half(),
+        MicroBatch::Fitting(_) => config.optim.batch_size,
     };
     let values = source.snapshot();
-    let mut learner = Learner::new(gpu, source.model(), &values, settings)?;
+    let mut learner = Learner::new(gpu, source.model(), &values, config.settings(images))?;
     learner.trace(images)?; // compiles
     show(&format!("a step, {images} images"), &learner.trace(images)?);
     if config.method.name == Method::Tpgm {

@@ -10,6 +10,7 @@ use crate::error::{Error, Result};
 use crate::method::wise::alphas;
 use crate::model::Precision;
 use crate::train::blend::{HeldOut, wise_file};
+use crate::train::data_args::EvalDataArgs;
 use crate::train::model_args::ModelArgs;
 
 /// Flags of `wise`.
@@ -33,15 +34,8 @@ pub(super) struct WiseArgs {
     /// Images on which alpha is chosen; never those that results are reported on
     #[arg(long, value_name = "PATH")]
     val: Option<PathBuf>,
-    /// Folder that the paths of a list file or CSV are relative to
-    #[arg(long, value_name = "DIR")]
-    root: Option<PathBuf>,
-    /// Which folder is which output of the model: `folder name` a line, or imagenet_class_index.json
-    #[arg(long, value_name = "FILE")]
-    class_map: Option<PathBuf>,
-    /// Images that pass through the adapter at once
-    #[arg(long, value_name = "N", default_value_t = 32)]
-    batch_size: usize,
+    #[command(flatten)]
+    images: EvalDataArgs,
     #[command(flatten)]
     model_args: ModelArgs,
     #[command(flatten)]
@@ -49,8 +43,9 @@ pub(super) struct WiseArgs {
 }
 
 pub(super) fn run(args: WiseArgs) -> Result<()> {
-    if args.batch_size == 0 || args.sweep.is_some_and(|count| count < 2) {
-        return Err(Error::Usage("--batch-size must be greater than 0, and --sweep at least 2".into()));
+    args.images.validate()?;
+    if args.sweep.is_some_and(|count| count < 2) {
+        return Err(Error::Usage("--sweep: give at least 2".into()));
     }
     let alphas = match args.sweep {
         Some(count) => alphas(count),
@@ -59,8 +54,7 @@ pub(super) fn run(args: WiseArgs) -> Result<()> {
     if let Some(alpha) = alphas.iter().find(|alpha| !(0.0..=1.0).contains(*alpha)) {
         return Err(Error::Usage(format!("--alpha {alpha}: it must be 0 to 1")));
     }
-    let (root, class_map, batch_size) = (args.root, args.class_map, args.batch_size);
-    let held_out = args.val.map(|val| HeldOut { val, root, class_map, batch_size });
+    let held_out = args.val.map(|val| HeldOut { val, data: args.images });
     let gpu = args.run.open(Precision::F32)?;
     let result =
         wise_file(&gpu, &args.pretrained, &args.finetuned, &alphas, held_out.as_ref(), &args.model_args, &args.out)?;

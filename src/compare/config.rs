@@ -1,17 +1,18 @@
 //! CONFIG.toml: what is compared.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use toml::{Table, Value};
 
 use crate::compare::entries::{soup_kind, train_kind, wise_kind};
-use crate::compare::lines::{Lines, Place, syntax};
 use crate::compare::outcome::copies;
 use crate::error::{Error, Result};
 use crate::train::TrainConfig;
-use crate::train::config::TrainArgs;
+use crate::train::lines::{Lines, Place, syntax};
 use crate::train::records::Weights;
+use crate::train::resolve::{check, merge, resolve};
 
 /// The name of the pre-trained model among the entries.
 pub const PRETRAINED: &str = "pretrained";
@@ -52,6 +53,8 @@ pub struct CompareConfig {
     pub data: Vec<DataSet>,
     /// The methods.
     pub methods: Vec<Entry>,
+    /// Sentences about values that have no effect.
+    pub notes: Vec<String>,
 }
 
 /// One data set: where a model comes from, and all its images.
@@ -117,20 +120,6 @@ pub struct Point {
     pub(super) values: Table,
 }
 
-/// The keys of `under` with those of `over` in their place. A length, and an optimiser, replace what goes with the other.
-pub(super) fn overlay(mut under: Table, over: &Table) -> Table {
-    if over.contains_key("epochs") || over.contains_key("steps") {
-        under.remove("epochs");
-        under.remove("steps");
-    }
-    if over.get("optimizer").is_some_and(|name| Some(name) != under.get("optimizer")) {
-        under.remove("momentum");
-        under.remove("nesterov");
-    }
-    under.extend(over.iter().map(|(key, value)| (key.clone(), value.clone())));
-    under
-}
-
 impl CompareConfig {
     /// Reads `file`; `out` wins over its own.
     ///
@@ -160,7 +149,7 @@ impl CompareConfig {
             return Err(top("grid-seeds", format!("grid-seeds: 1 to {}, the number of seeds", parsed.seeds.len())));
         }
         refuse(&lines, Place::Table("common"), &parsed.common, &["seed", "method"])?;
-        lines.typed::<TrainArgs>(Place::Table("common"), &parsed.common)?;
+        check(&lines, Place::Table("common"), &parsed.common)?;
 
         let data_names = names(&lines, "data", &parsed.data)?;
         let mut data = Vec::new();
@@ -180,8 +169,8 @@ impl CompareConfig {
                 })?,
                 None => Vec::new(),
             };
-            lines.typed::<TrainArgs>(place, &table)?;
-            let table = overlay(parsed.common.clone(), &table);
+            check(&lines, place, &table)?;
+            let table = merge(parsed.common.clone(), &table);
             let mut groups = groups;
             groups.extend(check_data(&lines, place, &table, &groups)?);
             data.push(DataSet { name: name.clone(), groups });
@@ -221,6 +210,7 @@ impl CompareConfig {
                     .ok_or_else(|| top("method", "there is no method that trains".into()))?
             }
         };
+        let notes = without_effect(&methods, &parsed);
         let stem = file.file_stem().map_or("compare".into(), |stem| stem.to_string_lossy().into_owned());
         Ok(CompareConfig {
             title: parsed.title.unwrap_or_else(|| stem.clone()),
@@ -231,6 +221,7 @@ impl CompareConfig {
             reference,
             data,
             methods,
+            notes,
         })
     }
 
@@ -256,6 +247,32 @@ pub(super) fn repeated<T: PartialEq>(mut values: impl Iterator<Item = T> + Clone
         }
     }
     None
+}
+
+/// Sentences about values that change no run: of an entry, in its own runs; of `[common]` or `[[data]]`, in any.
+fn without_effect(methods: &[Entry], parsed: &File) -> Vec<String> {
+    let runs = |i: usize| match &methods[i].kind {
+        Kind::Train(_, configs) => configs.iter().flatten().collect::<Vec<_>>(),
+        _ => Vec::new(),
+    };
+    let reason = |key: &str, runs: &[&TrainConfig]| {
+        let idle =
+            |run: &&TrainConfig| run.without_effect().into_iter().find_map(|(k, named)| (k == key).then_some(named));
+        let reasons: Option<Vec<String>> = runs.iter().map(idle).collect();
+        reasons?.into_iter().next()
+    };
+    let mut notes = Vec::new();
+    for (i, (entry, table)) in methods.iter().zip(&parsed.method).enumerate() {
+        let grid = table.get("grid").and_then(Value::as_table);
+        let keys = table.keys().chain(grid.into_iter().flat_map(Table::keys));
+        let named = keys.filter_map(|key| reason(key, &runs(i)));
+        notes.extend(named.map(|named| format!("method {}: without effect: {named}", entry.name)));
+    }
+    let all: Vec<&TrainConfig> = (0..methods.len()).flat_map(runs).collect();
+    let keys: BTreeSet<&String> = parsed.common.keys().chain(parsed.data.iter().flat_map(Table::keys)).collect();
+    let named = keys.into_iter().filter_map(|key| reason(key, &all));
+    notes.extend(named.map(|named| format!("without effect in every method: {named}")));
+    notes
 }
 
 /// The names of the `[[kind]]` tables: fit for folders, and each there once.
@@ -298,7 +315,7 @@ pub(super) fn refuse(lines: &Lines, place: Place, table: &Table, keys: &[&str]) 
 /// A data set must say which of its test sets are in-distribution, and have one that is not. Returns the corrupted copies of
 /// each, which count once.
 fn check_data(lines: &Lines, place: Place, table: &Table, groups: &[Vec<String>]) -> Result<Vec<Vec<String>>> {
-    let config = lines.typed::<TrainArgs>(place, table)?.resolve().map_err(|e| lines.error(place, None, e))?;
+    let config = resolve(table, &Table::new()).map_err(|e| lines.error(place, None, e))?;
     let tests = config.tests().map_err(|e| lines.error(place, Some("test"), e))?;
     let is = |id: bool| tests.iter().filter(move |t| t.2 == Some(id)).map(|t| t.0);
     let copies = copies(&config).map_err(|e| lines.error(place, Some("corrupt"), e))?;
@@ -349,11 +366,11 @@ mod tests {
         let labels: Vec<&str> = points.iter().map(|p| p.label.as_str()).collect();
         assert_eq!(labels, ["lr 0.1, norm l2", "lr 0.1, norm mars", "lr 0.001, norm l2", "lr 0.001, norm mars"]);
         assert_eq!(points[2].folder, "lr-0.001_norm-l2");
-        // The entry's length and optimiser take the place of the common ones, with what went along.
+        // The entry's length takes the place of the common one; a common value stays, whatever the optimiser makes of it.
         let c = &configs[0][2];
-        assert_eq!((c.steps, c.epochs, c.momentum, c.lr), (Some(7), None, 0.0, 1e-3));
+        assert_eq!((c.optim.steps, c.optim.epochs, c.optim.momentum, c.optim.lr), (Some(7), None, 0.5, 1e-3));
         let Kind::Train(points, configs) = &config.methods[0].kind else { panic!() };
-        assert_eq!((points.len(), points[0].folder.as_str(), configs[0][0].momentum), (1, "", 0.5));
+        assert_eq!((points.len(), points[0].folder.as_str(), configs[0][0].optim.momentum), (1, "", 0.5));
         let Kind::Wise { from, alphas } = &config.methods[2].kind else { panic!() };
         assert_eq!((*from, alphas.len()), (0, 11));
     }

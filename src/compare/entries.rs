@@ -3,11 +3,12 @@
 use serde::Deserialize;
 use toml::{Table, Value};
 
-use crate::compare::config::{Kind, Over, Point, overlay, refuse, repeated};
-use crate::compare::lines::{Lines, Place};
+use crate::compare::config::{Kind, Over, Point, refuse, repeated};
 use crate::error::Result;
 use crate::method::wise;
-use crate::train::config::TrainArgs;
+use crate::train::data_args::SplitArgs;
+use crate::train::lines::{Lines, Place};
+use crate::train::resolve::{check, keys_of, merge, resolve, typed};
 
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
@@ -40,8 +41,10 @@ enum SoupKind {
     Greedy,
 }
 
-/// Keys that are a data set's: an entry that changed them would be compared on something else.
-const OF_DATA: [&str; 10] = ["model", "train", "val", "select", "test", "id", "root", "class-map", "corrupt", "subset"];
+/// Whether `key` is a data set's: an entry that changed it would be compared on something else.
+fn is_of_data(key: &str) -> bool {
+    key == "model" || keys_of::<SplitArgs>().iter().any(|own| own == key)
+}
 
 /// The entry that a post-hoc one is made of: the one called `from`, or else the first that trains.
 fn origin(lines: &Lines, place: Place, from: Option<&str>, names: &[String], tables: &[Table]) -> Result<usize> {
@@ -100,7 +103,8 @@ pub(super) fn soup_kind(
 
 pub(super) fn train_kind(lines: &Lines, place: Place, table: &Table, data: &[Table]) -> Result<Kind> {
     refuse(lines, place, table, &["seed"])?;
-    refuse(lines, place, table, &OF_DATA)?;
+    let of_data: Vec<&str> = table.keys().map(String::as_str).filter(|key| is_of_data(key)).collect();
+    refuse(lines, place, table, &of_data)?;
     let mut keys = table.clone();
     let name = keys.remove("name").unwrap_or_else(|| Value::String(String::new()));
     keys.entry("method").or_insert(name);
@@ -109,14 +113,15 @@ pub(super) fn train_kind(lines: &Lines, place: Place, table: &Table, data: &[Tab
         Some(Value::Table(grid)) => grid,
         Some(_) => return Err(lines.error(place, Some("grid"), "grid: lists by key, as grid.lr = [0.1, 0.01]")),
     };
-    lines.typed::<TrainArgs>(place, &keys)?;
+    check(lines, place, &keys)?;
     let points = points(lines, place, &grid)?;
     let configs = data.iter().map(|under| {
         let one = |point: &Point| {
-            let table = overlay(overlay(under.clone(), &keys), &point.values);
+            let own = merge(keys.clone(), &point.values);
+            let mut given = merge(under.clone(), &own);
+            given.insert("seed".into(), Value::Integer(0));
             let at = if point.label.is_empty() { String::new() } else { format!("at {}: ", point.label) };
-            let args: TrainArgs = lines.typed(place, &table)?;
-            TrainArgs { seed: Some(0), ..args }.resolve().map_err(|e| lines.error(place, None, format!("{at}{e}")))
+            resolve(&given, &own).map_err(|e| lines.error(place, None, format!("{at}{e}")))
         };
         points.iter().map(one).collect::<Result<Vec<_>>>()
     });
@@ -130,7 +135,7 @@ fn points(lines: &Lines, place: Place, grid: &Table) -> Result<Vec<Point>> {
     for (key, values) in grid {
         let at = format!("grid.{key}");
         let wrong = |what: String| lines.error(place, Some(&at), format!("grid.{key}: {what}"));
-        if key == "seed" || key == "method" || OF_DATA.contains(&key.as_str()) {
+        if key == "seed" || key == "method" || is_of_data(key) {
             return Err(wrong("this is no key to search over".into()));
         }
         let values = values.as_array().filter(|values| !values.is_empty());
@@ -140,9 +145,12 @@ fn points(lines: &Lines, place: Place, grid: &Table) -> Result<Vec<Point>> {
         }
         for value in values {
             let alone = Table::from_iter([(key.clone(), value.clone())]);
-            alone.try_into::<TrainArgs>().map_err(|e| wrong(e.message().into()))?;
+            typed(&alone).map_err(|e| wrong(e.message().into()))?;
         }
         points = points.iter().flat_map(|point| values.iter().map(move |value| point.with(key, value))).collect();
+    }
+    if let Some(point) = points.first() {
+        check(lines, place, &point.values)?;
     }
     match repeated(points.iter().map(|point| &point.folder)) {
         Some(folder) => {

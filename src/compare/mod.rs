@@ -7,7 +7,6 @@
 mod blends;
 pub mod config;
 mod entries;
-pub mod lines;
 pub mod outcome;
 pub mod plan;
 pub mod post;

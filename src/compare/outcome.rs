@@ -111,12 +111,9 @@ pub fn stage(dir: &Path, config: &TrainConfig, weights: Weights) -> Result<Stage
         }
         Err(e) => return Err(Error::io(path, "cannot read", e)),
     };
-    let own = config.to_toml();
-    if text != own {
-        let what = format!(
-            "this run has other settings ({}): give another --out, or delete this folder to run it anew",
-            difference(&text, &own)
-        );
+    if let Some(what) = config.difference(&text) {
+        let what =
+            format!("this run has other settings ({what}): give another --out, or delete this folder to run it anew");
         return Err(Error::data(dir, what));
     }
     if let Some(outcome) = finished(dir, config, weights)? {
@@ -124,17 +121,6 @@ pub fn stage(dir: &Path, config: &TrainConfig, weights: Weights) -> Result<Stage
     }
     let state = dir.join(crate::train::run_dir::STATE).exists();
     Ok(if state { Stage::Resumable } else { Stage::Begun })
-}
-
-/// The first key in which two configurations differ, with both values.
-fn difference(then: &str, now: &str) -> String {
-    let table = |text: &str| text.parse::<toml::Table>().unwrap_or_default();
-    let (then, now) = (table(then), table(now));
-    let value = |table: &toml::Table, key: &str| table.get(key).map_or("unset".into(), toml::Value::to_string);
-    let mut keys: Vec<&String> = then.keys().chain(now.keys()).collect();
-    keys.sort();
-    let key = keys.into_iter().find(|key| then.get(*key) != now.get(*key));
-    key.map_or("another format".into(), |key| format!("{key} was {}, is now {}", value(&then, key), value(&now, key)))
 }
 
 /// The test sets of a run, its corrupted copies included: name, and whether in-distribution.
@@ -190,7 +176,7 @@ fn finished(dir: &Path, config: &TrainConfig, weights: Weights) -> Result<Option
     let best = if weights == Weights::Best { of(Weights::Best) } else { None };
     let step = best.as_ref().and_then(|_| last_final(&|e| e.model == Some(Weights::Best)).map(|e| e.step));
     let Some(sets) = best.or_else(|| of(Weights::Last)) else { return Ok(None) };
-    let select = if config.select.is_some() { "select" } else { "val" };
+    let select = if config.splits.select.is_some() { "select" } else { "val" };
     let wanted = step.unwrap_or(took.steps);
     let line = evals.iter().rev().find(|e| !e.is_final && e.set == select && e.step == wanted);
     let score = line.and_then(|e| Some(Score { top1: e.top1?, loss: e.loss? }));
@@ -231,11 +217,5 @@ mod tests {
         assert!((outcome.id() - 0.8).abs() < 1e-12);
         assert!((outcome.ood(&[]) - 0.5).abs() < 1e-12);
         assert!((outcome.ood(&[vec!["a".into(), "b".into()]]) - 0.6).abs() < 1e-12);
-    }
-
-    #[test]
-    fn a_difference_names_the_key() {
-        assert_eq!(difference("a = 1\nb = 2\n", "a = 1\nb = 3\n"), "b was 2, is now 3");
-        assert_eq!(difference("a = 1\n", "a = 1\nc = \"x\"\n"), "c was unset, is now \"x\"");
     }
 }

@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use crate::compare::config::{CompareConfig, Kind, Over};
-use crate::data::ClassMap;
 use crate::error::Result;
 use crate::train::TrainConfig;
 
@@ -134,7 +133,7 @@ pub fn planned(config: &CompareConfig) -> Result<Vec<Planned>> {
             lines.push(match &method.kind {
                 Kind::Train(points, _) => {
                     let (first, after) = config.runs_of(d, entry);
-                    let steps: Vec<u64> = first.iter().map(|run| estimated_steps(&run.config, images)).collect();
+                    let steps: Vec<u64> = first.iter().map(|run| run.config.steps(images)).collect();
                     let longest = steps.iter().copied().max().unwrap_or(0);
                     let tune = if points.len() > 1 { first.len() } else { 0 };
                     let total = steps.iter().sum::<u64>() + after as u64 * longest;
@@ -151,17 +150,6 @@ pub fn planned(config: &CompareConfig) -> Result<Vec<Planned>> {
     Ok(lines)
 }
 
-/// Steps of a run over `images` training images: as given, or its epochs over as many batches as the trainer takes.
-pub fn estimated_steps(config: &TrainConfig, images: usize) -> u64 {
-    if let Some(steps) = config.steps {
-        return steps;
-    }
-    let batch = config.batch_size;
-    let whole_batches_only = !config.no_shuffle && images > batch;
-    let batches = if whole_batches_only { images / batch } else { images.div_ceil(batch) };
-    config.epochs.unwrap_or(1) * batches as u64
-}
-
 impl CompareConfig {
     /// Training images of a data set.
     ///
@@ -169,6 +157,6 @@ impl CompareConfig {
     /// As opening them.
     pub fn train_images(&self, data: usize) -> Result<usize> {
         let c = self.train_run(data, self.reference, 0, self.seeds[0]).config;
-        Ok(ClassMap::open_dataset(&c.train, c.root.as_deref(), c.class_map.as_deref())?.items.len())
+        Ok(c.splits.files.open(&c.splits.train)?.items.len())
     }
 }

@@ -133,8 +133,9 @@ impl PostRun<'_> {
         };
         let c = self.config;
         let setup = json!({
-            "kind": kind, "parts": parts, "pretrained": hash(&c.model)?, "val": c.val, "select": c.select, "test": c.test,
-            "id": c.id, "root": c.root, "class_map": c.class_map, "model": c.model_args, "corrupt": c.corrupt, "subset": c.subset,
+            "kind": kind, "parts": parts, "pretrained": hash(&c.model)?, "val": c.splits.val, "select": c.splits.select, "test": c.splits.test,
+            "id": c.splits.id, "root": c.splits.files.root, "class_map": c.splits.files.class_map, "model": c.model_args,
+            "corrupt": c.splits.corrupt, "subset": c.splits.subset,
         });
         Ok(setup.to_string())
     }
@@ -198,8 +199,14 @@ struct Judge<'g, 'i> {
 impl<'g, 'i> Judge<'g, 'i> {
     fn new(gpu: &'g Gpu, source: &Source, config: &TrainConfig, images: &'i Images) -> Result<Judge<'g, 'i>> {
         let preprocess = config.model_args.preprocess(&source.recognised.preprocess)?;
-        let model = Predictor::new(gpu, source.model(), &source.snapshot(), config.batch_size.min(BATCH))?;
-        Ok(Judge { model, preprocess, classes: source.recognised.config.classes(), subset: config.subset, images })
+        let model = Predictor::new(gpu, source.model(), &source.snapshot(), config.optim.batch_size.min(BATCH))?;
+        Ok(Judge {
+            model,
+            preprocess,
+            classes: source.recognised.config.classes(),
+            subset: config.splits.subset,
+            images,
+        })
     }
 
     fn select(&mut self, values: &Snapshot) -> Result<Score> {

@@ -90,9 +90,9 @@ impl DataUse {
         };
         DataUse {
             model: config.model.clone(),
-            train: (config.train.clone(), splits.train.items.len()),
-            val: (config.val.clone(), splits.val.items.len()),
-            select: config.select.clone().zip(splits.select.as_ref().map(|s| s.items.len())),
+            train: (config.splits.train.clone(), splits.train.items.len()),
+            val: (config.splits.val.clone(), splits.val.items.len()),
+            select: config.splits.select.clone().zip(splits.select.as_ref().map(|s| s.items.len())),
             tests: paths.iter().enumerate().map(test).collect(),
             leaks,
         }

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use crate::compare::config::{CompareConfig, Kind, Over, Point};
 use crate::compare::outcome::{Outcome, RUN, Stage, Took, finish, stage};
-use crate::compare::plan::{Cost, TrainRun, estimated_steps};
+use crate::compare::plan::{Cost, TrainRun};
 use crate::compare::post::Images;
 use crate::compare::results::{DataUse, Results};
 use crate::compare::select::{Score, choose};
@@ -159,7 +159,7 @@ impl Comparison<'_> {
                             for seed in &self.config.seeds {
                                 let run = self.config.train_run(d, entry, point, *seed);
                                 stage(&run.dir, &run.config, self.config.weights)?;
-                                self.steps.insert((d, entry, point), estimated_steps(&run.config, images));
+                                self.steps.insert((d, entry, point), run.config.steps(images));
                             }
                         }
                         let (first, after) = self.config.runs_of(d, entry);

@@ -4,11 +4,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::checkpoint::Overrides;
+use crate::data::ImageCache;
 use crate::data::loader::CACHE_BYTES;
-use crate::data::{ClassMap, ImageCache};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::method::{Snapshot, soups, wise};
+use crate::train::data_args::EvalDataArgs;
 use crate::train::evaluate::{Evaluation, Predictor, evaluate};
 use crate::train::model_args::ModelArgs;
 use crate::train::project::anchor;
@@ -17,14 +18,10 @@ use crate::train::source::Source;
 /// Labelled images on which blends of models are compared.
 #[derive(Clone, Debug)]
 pub struct HeldOut {
-    /// The images: a folder with a folder a class, a list file or a CSV.
+    /// The images: a folder with one folder per class, a list file or a CSV.
     pub val: PathBuf,
-    /// Folder that the paths of a list file or CSV are relative to.
-    pub root: Option<PathBuf>,
-    /// Which folder is which output of the model.
-    pub class_map: Option<PathBuf>,
-    /// Images that pass through the adapter at once.
-    pub batch_size: usize,
+    /// How they are read.
+    pub data: EvalDataArgs,
 }
 
 impl HeldOut {
@@ -35,11 +32,10 @@ impl HeldOut {
         source: &Source,
         args: &ModelArgs,
     ) -> Result<impl FnMut(&Snapshot) -> Result<Evaluation> + use<'g>> {
-        let classes = source.classes_by(self.class_map.as_deref())?;
+        let classes = source.classes_by(self.data.files.class_map.as_deref())?;
         let preprocess = args.preprocess(&source.recognised.preprocess)?;
-        let images = ClassMap::open_dataset(&self.val, self.root.as_deref(), self.class_map.as_deref())?
-            .with_classes(&classes)?;
-        let batch = self.batch_size.min(images.items.len());
+        let images = self.data.files.open(&self.val)?.with_classes(&classes)?;
+        let batch = self.data.batch_size.min(images.items.len());
         let mut model = Predictor::new(gpu, source.model(), &source.snapshot(), batch)?;
         let images: Arc<ImageCache> = ImageCache::new(images, CACHE_BYTES);
         Ok(move |values: &Snapshot| {

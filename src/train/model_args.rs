@@ -9,11 +9,10 @@ use crate::checkpoint::Overrides;
 use crate::data::{CropMode, Interpolation, Preprocess};
 use crate::error::{Error, Result};
 use crate::model::{Activation, Pool};
-use crate::train::overlay::overlay;
 
 /// What a checkpoint can't say, or says and the user knows better.
 #[derive(Args, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", default)]
+#[serde(rename_all = "kebab-case")]
 pub struct ModelArgs {
     /// Attention heads, where the file can't say
     #[arg(long, value_name = "N")]
@@ -63,13 +62,25 @@ pub fn word<T: serde::de::DeserializeOwned>(name: &str) -> Result<T, String> {
     serde_json::from_value(serde_json::Value::String(name.into())).map_err(|e| e.to_string())
 }
 
-impl ModelArgs {
-    /// These values where they are set, else those of `under`.
-    pub(super) fn over(&mut self, mut under: ModelArgs) {
-        overlay!(self, under; heads, activation, pool, family, head, fc_norm, normalize_features, image_size, crop_pct,
-            crop_mode, mean, std, interpolation);
-    }
+/// Refuses a value of `--flag` that is not `ok`.
+pub(super) fn positive(flag: &str, ok: bool) -> Result<()> {
+    if ok { Ok(()) } else { Err(Error::Usage(format!("--{flag} must be greater than 0"))) }
+}
 
+/// Refuses a value of `--flag` that is not `ok`; `range` says in words which values are. Values that are absent are fine.
+pub(super) fn in_range<T: Copy + std::fmt::Display>(
+    flag: &str,
+    value: impl Into<Option<T>>,
+    ok: impl Fn(T) -> bool,
+    range: &str,
+) -> Result<()> {
+    match value.into() {
+        Some(value) if !ok(value) => Err(Error::Usage(format!("--{flag} {value}: it must be {range}"))),
+        _ => Ok(()),
+    }
+}
+
+impl ModelArgs {
     /// What recognising a checkpoint is told.
     pub fn overrides(&self) -> Overrides {
         Overrides {

@@ -8,7 +8,7 @@ use crate::method::{
 };
 use crate::model::{Model, ModelConfig};
 use crate::train::config::TrainConfig;
-use crate::train::method_args::{Method, MethodConfig};
+use crate::train::method_args::{Method, MethodArgs};
 
 /// What a method keeps on the device beside the learner.
 #[derive(Debug, Default)]
@@ -27,7 +27,7 @@ impl Parts {
         learner: &mut Learner,
         start: &Snapshot,
         excluded: &[bool],
-        config: &MethodConfig,
+        config: &MethodArgs,
         decay: f32,
     ) -> Result<Parts> {
         let mut parts = Parts::default();
@@ -44,7 +44,7 @@ impl Parts {
                 None
             }
             Method::Ftp => {
-                let settings = FtpSettings { radius_lr: config.radius_lr, k: config.ftp_k.unwrap_or(1.0) };
+                let settings = FtpSettings { radius_lr: config.radius_lr, k: config.ftp_k };
                 let (ftp, around) = Ftp::new(learner, anchor, excluded, settings)?;
                 parts.ftp = Some(ftp);
                 Some(around)
@@ -53,10 +53,7 @@ impl Parts {
                 let radius = config.radius.expect("checked with the other values");
                 Some(fixed_radius::around(learner, anchor, excluded, config.norm, radius)?)
             }
-            Method::L2Sp => {
-                let lambda = config.anchor_decay.expect("filled in with the other values");
-                Some(l2_sp::around(learner, anchor, excluded, lambda)?)
-            }
+            Method::L2Sp => Some(l2_sp::around(learner, anchor, excluded, config.anchor_decay)?),
             Method::Spd => Some(spd::around(learner, anchor, excluded, decay)?),
             Method::Vanilla
             | Method::LinearProbe
@@ -91,7 +88,7 @@ impl Parts {
 }
 
 /// The plan of a run's memory with everything that `config` keeps on the device.
-pub fn plan(gpu: &Gpu, model: &Model, settings: &Settings, config: &MethodConfig) -> Result<Memory> {
+pub fn plan(gpu: &Gpu, model: &Model, settings: &Settings, config: &MethodArgs) -> Result<Memory> {
     let norm = (config.name == Method::Tpgm).then_some(config.norm);
     let memory = Memory::plan(gpu, model, settings, norm)?;
     let layout = model.layout();
@@ -123,7 +120,7 @@ impl Stages {
         settings: &Settings,
         model: &ModelConfig,
         excluded: &[bool],
-        config: &MethodConfig,
+        config: &MethodArgs,
         steps: u64,
     ) -> Result<Stages> {
         let layout = learner.model.layout();
@@ -139,10 +136,7 @@ impl Stages {
                 }
                 partial::stage(whole, frozen, model, layout)
             }
-            Method::Llrd => {
-                let decay = config.layer_decay.expect("filled in with the other values");
-                llrd::stage(whole, decay, model, layout)
-            }
+            Method::Llrd => llrd::stage(whole, config.layer_decay, model, layout),
             Method::L2Sp => l2_sp::stage(whole, excluded),
             Method::Spd => spd::stage(whole),
             Method::Vanilla
@@ -153,7 +147,7 @@ impl Stages {
             | Method::Ema
             | Method::Wise => whole,
         };
-        let lp_ft = config.probe_share.map(|share| lp_ft::LpFt { steps, share });
+        let lp_ft = (config.name == Method::LpFt).then_some(lp_ft::LpFt { steps, share: config.probe_share });
         if lp_ft.is_some() && steps < 2 {
             return Err(Error::Usage("--method lp-ft needs two steps: one for the head, one for everything".into()));
         }

@@ -6,15 +6,17 @@ use std::path::{Path, PathBuf};
 
 use crate::checkpoint::Overrides;
 use crate::cpu::mars::Norm;
-use crate::data::{ClassMap, Loader, LoaderConfig};
+use crate::data::{Loader, LoaderConfig};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::method::{BatchNorm, Learner, LossScaling, Memory, Optimizer, Settings, Tpgm, TpgmSettings};
 use crate::model::Precision;
 use crate::ops::sgd::Sgd;
+use crate::train::data_args::DataArgs;
 use crate::train::events::Event;
 use crate::train::exclude::excluded;
-use crate::train::fit::{self, MicroBatch};
+use crate::train::fit;
+use crate::train::memory_args::MemoryArgs;
 use crate::train::model_args::ModelArgs;
 use crate::train::run_dir::RunLog;
 use crate::train::source::Source;
@@ -30,10 +32,8 @@ pub struct ProjectConfig {
     pub finetuned: PathBuf,
     /// Images that the radii are learned on.
     pub val: PathBuf,
-    /// Folder that the paths of a list file or CSV are relative to.
-    pub root: Option<PathBuf>,
-    /// Which folder is which output of the model.
-    pub class_map: Option<PathBuf>,
+    /// How they are read.
+    pub data: DataArgs,
     /// The file to write.
     pub out: PathBuf,
     /// What the checkpoints can't say.
@@ -46,14 +46,8 @@ pub struct ProjectConfig {
     pub radius_lr: f32,
     /// Images of a radius batch.
     pub radius_batch_size: usize,
-    /// Images that pass through at once.
-    pub micro_batch: MicroBatch,
-    /// MiB that the run may take on the device.
-    pub memory_limit: Option<u64>,
-    /// Whether backward computes activations once more.
-    pub recompute: bool,
-    /// The format of the activations.
-    pub precision: Precision,
+    /// What passes through at once, and what is kept.
+    pub memory: MemoryArgs,
     /// Tensors that have no radius.
     pub exclude: Option<Vec<String>>,
     /// Batches in sorted order.
@@ -121,7 +115,7 @@ pub fn project(gpu: &Gpu, config: &ProjectConfig, events: &mut dyn FnMut(Event))
         ));
     }
     let (anchor, missing) = anchor(&pretrained, &finetuned)?;
-    let images = ClassMap::open_dataset(&config.val, config.root.as_deref(), config.class_map.as_deref())?;
+    let images = config.data.open(&config.val)?;
     if b.classes() == 0 {
         return Err(Error::checkpoint(&config.finetuned, "this model has no head: radii are learned from its loss"));
     }
@@ -151,12 +145,12 @@ pub fn project(gpu: &Gpu, config: &ProjectConfig, events: &mut dyn FnMut(Event))
         smoothing: 0.0,
         micro_batch: 0,
         batch_norm: BatchNorm::Frozen,
-        recompute: config.recompute,
-        half: (config.precision == Precision::F16).then(LossScaling::default),
+        recompute: config.memory.recompute,
+        half: (config.memory.precision() == Precision::F16).then(LossScaling::default),
     };
     let tpgm_settings =
         TpgmSettings { norm: config.norm, radius_lr: config.radius_lr, max_iters: config.max_iters, proj_freq: 1 };
-    let (sizes, limit) = fit::choices(gpu, config.micro_batch, batch, config.memory_limit);
+    let (sizes, limit) = fit::choices(gpu, config.memory.micro_batch(batch), batch, config.memory.memory_limit);
     let start = finetuned.snapshot();
     let (mut learner, mut tpgm) = fit::largest(
         &sizes,

@@ -248,11 +248,12 @@ impl Run<'_, '_> {
         if self.parts.tpgm.is_none() {
             return Ok(None);
         }
+        let batch = self.config.method.radius_batch_size;
         let config = LoaderConfig {
-            batch_size: self.config.method.radius_batch_size,
+            batch_size: batch,
             shuffle: !self.config.no_shuffle,
             seed: self.config.seed ^ RADIUS_STREAM,
-            drop_last: !self.config.no_shuffle && images.dataset().items.len() > self.config.method.radius_batch_size,
+            drop_last: self.config.drops_last(images.dataset().items.len(), batch),
             start_batch,
             ..LoaderConfig::default()
         };
@@ -381,7 +382,7 @@ impl Run<'_, '_> {
     ) -> Result<()> {
         let temperature = temperature.map(|t| t.value);
         for (name, id, images) in tests {
-            let among = self.config.subset;
+            let among = self.config.splits.subset;
             let evaluation =
                 evaluate_among(&mut self.learner, images, self.preprocess, self.classes, among, temperature)?;
             let (corruption, subset) = (images.corruption(), among.then(|| classes_with_images(images.dataset())));

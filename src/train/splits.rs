@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::data::{ClassMap, Dataset, same_classes};
+use crate::data::{Dataset, same_classes};
 use crate::error::{Error, Result};
 use crate::train::config::TrainConfig;
 use crate::train::method_args::Method;
@@ -36,12 +36,13 @@ pub struct Splits {
 impl Splits {
     /// Opens the paths of `config` and fits the model's classes to those of the training images.
     pub fn open(config: &TrainConfig, source: &mut Source) -> Result<Splits> {
-        let open = |path: &Path| ClassMap::open_dataset(path, config.root.as_deref(), config.class_map.as_deref());
-        let train = open(&config.train)?;
-        let val = open(&config.val)?;
+        let paths = &config.splits;
+        let open = |path: &Path| paths.files.open(path);
+        let train = open(&paths.train)?;
+        let val = open(&paths.val)?;
         same_classes(&train, &val)?;
         let classes = source.fit_classes(&train.classes, config.seed);
-        let select = config.select.as_ref().map(|path| open(path)?.with_classes(&classes)).transpose()?;
+        let select = paths.select.as_ref().map(|path| open(path)?.with_classes(&classes)).transpose()?;
         let tests = config
             .tests()?
             .into_iter()
@@ -60,7 +61,7 @@ impl Splits {
             "radii are learned and the best checkpoint is chosen on the same images (val): --select gives the choice its own"
                 .to_string()
         });
-        let subsets = self.tests.iter().filter_map(|t| subset::note(&t.name, &t.images, config.subset));
+        let subsets = self.tests.iter().filter_map(|t| subset::note(&t.name, &t.images, config.splits.subset));
         shared.into_iter().chain(subsets).collect()
     }
 }

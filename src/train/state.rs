@@ -7,6 +7,7 @@ use crate::checkpoint::{Checkpoint, Values, write_safetensors};
 use crate::error::Result;
 use crate::method::{Learner, Snapshot};
 use crate::ops::mars::RADIUS_WORDS;
+use crate::train::config::TrainConfig;
 use crate::train::parts::Parts;
 
 /// The metadata's word for it.
@@ -74,17 +75,23 @@ pub fn micro_batch(path: &Path) -> Result<usize> {
     size.ok_or_else(|| file.error("it does not say how many images passed through at once: give --micro-batch N"))
 }
 
-/// Restores what [`save`] wrote; errors where it belongs to a run set up otherwise.
+/// Refuses the state at `path` if it belongs to a run with other settings than `config`, naming the first.
+pub fn check(path: &Path, config: &TrainConfig) -> Result<()> {
+    let file = Checkpoint::open(path)?;
+    match config.difference(file.metadata().get("setup").map_or("", String::as_str)) {
+        None => Ok(()),
+        Some(what) => Err(file.error(format!(
+            "this state belongs to a run with other settings ({what}): resume with the flags of its config.toml \
+             (--config DIR/config.toml), or start anew in another --out"
+        ))),
+    }
+}
+
+/// Restores what [`save`] wrote.
 ///
 /// `anchor` is the arena image that the method holds the weights near.
-pub fn restore(path: &Path, learner: &mut Learner, parts: &mut Parts, anchor: &[f32], setup: &str) -> Result<Progress> {
+pub fn restore(path: &Path, learner: &mut Learner, parts: &mut Parts, anchor: &[f32]) -> Result<Progress> {
     let file = Checkpoint::open(path)?;
-    if file.metadata().get("setup").map(String::as_str) != Some(setup) {
-        return Err(file.error(
-            "this state belongs to a run with other settings: resume with the flags of its config.toml \
-             (--config DIR/config.toml), or start anew in another --out",
-        ));
-    }
     let image = |name: &str, len: usize| {
         let values = file.read_f32(name)?;
         if values.len() == len {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
 
-use crate::data::{Dataset, LoaderConfig};
+use crate::data::LoaderConfig;
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::gpu::tune::Choices;
@@ -48,7 +48,7 @@ fn run(gpu: &Gpu, config: &TrainConfig, out: &Path, start: Start, events: &mut d
     for note in &source.recognised.notes {
         events(Event::Note(note.clone()));
     }
-    splits.notes(config).into_iter().for_each(|note| events(Event::Note(note)));
+    splits.notes(config).into_iter().chain(config.note()).for_each(|note| events(Event::Note(note)));
     let leaks = Leaks::find(&splits)?;
     if config.strict_splits {
         leaks.refuse()?;
@@ -57,28 +57,20 @@ fn run(gpu: &Gpu, config: &TrainConfig, out: &Path, start: Start, events: &mut d
     let preprocess = source.recognised.preprocess.clone();
     let model = source.model();
     let start_values = source.snapshot();
-    let settings = Settings {
-        optimizer: config.optimizer(),
-        clip_norm: config.clip_norm,
-        smoothing: config.label_smoothing,
-        micro_batch: 0,
-        batch_norm: config.bn,
-        recompute: config.recompute,
-        half: config.half(),
-    };
+    let settings = config.settings(0);
     let train_config = LoaderConfig {
-        batch_size: config.batch_size,
+        batch_size: config.optim.batch_size,
         shuffle: !config.no_shuffle,
         seed: config.seed,
-        augment: config.augment,
-        // A batch of a few images is a noisy step; where shuffled, what is left out differs every epoch.
-        drop_last: !config.no_shuffle && splits.train.items.len() > config.batch_size,
+        augment: config.optim.augment,
+        drop_last: config.drops_last(splits.train.items.len(), config.optim.batch_size),
         ..LoaderConfig::default()
     };
     let state_path = out.join(run_dir::STATE);
     // A run that goes on goes on as it began, and no other choices count; on another adapter they have yet to be compared.
     let mut unconfirmed = None;
     if start.resume {
+        state::check(&state_path, config)?;
         let choices = tuning::read_choices(&out.join(run_dir::TUNING))?;
         gpu.replace_variants(Choices::new());
         if adapter::is_same(gpu, out) {
@@ -87,13 +79,14 @@ fn run(gpu: &Gpu, config: &TrainConfig, out: &Path, start: Start, events: &mut d
             unconfirmed = Some(choices);
         }
     }
-    let micro_batch = match config.micro_batch {
+    let micro_batch = match config.memory.micro_batch(config.optim.batch_size) {
         MicroBatch::Fitting(_) if start.resume => MicroBatch::Images(state::micro_batch(&state_path)?),
         as_asked => as_asked,
     };
     let images = splits.train.items.len().max(splits.val.items.len());
-    let (mut sizes, limit) = fit::choices(gpu, micro_batch, config.batch_size.min(images), config.memory_limit);
-    if sizes.len() > 1 && config.bn == BatchNorm::Train {
+    let (mut sizes, limit) =
+        fit::choices(gpu, micro_batch, config.optim.batch_size.min(images), config.memory.memory_limit);
+    if sizes.len() > 1 && config.optim.bn == BatchNorm::Train {
         let fits = |micro: &usize| {
             let pass = fit::smallest_pass(&splits.train, &train_config, *micro);
             model.norm_pixels().is_none_or(|pixels| pixels * pass > 1)
@@ -112,7 +105,7 @@ fn run(gpu: &Gpu, config: &TrainConfig, out: &Path, start: Start, events: &mut d
             events(Event::Planned(*memory));
             let settings = Settings { micro_batch: memory.micro_batch, ..settings };
             let mut learner = Learner::new(gpu, model.clone(), &start_values, settings)?;
-            let parts = Parts::new(&mut learner, &start_values, &excluded, method, config.weight_decay)?;
+            let parts = Parts::new(&mut learner, &start_values, &excluded, method, config.optim.weight_decay)?;
             Ok((learner, parts, settings))
         },
     )?;
@@ -123,19 +116,18 @@ fn run(gpu: &Gpu, config: &TrainConfig, out: &Path, start: Start, events: &mut d
         tuning::tune(gpu, &learner.untuned()?, events)?;
     }
     learner.check_batch(fit::smallest_pass(&splits.train, &train_config, learner.capacity()))?;
-    if config.bn == BatchNorm::Frozen && learner.stats.len == 0 && !method.name.freezes_batch_norm() {
+    if config.optim.bn == BatchNorm::Frozen && learner.stats.len == 0 && !method.name.freezes_batch_norm() {
         return Err(Error::Usage("--bn frozen is for models with batch norm, this one has none".into()));
     }
-    let epoch_steps = epoch_steps(&splits.train, &train_config);
-    let steps = config.steps.unwrap_or_else(|| config.epochs.unwrap_or(1) * epoch_steps);
+    let (epoch_steps, steps) = (config.epoch_steps(splits.train.items.len()), config.steps(splits.train.items.len()));
     let stages = Stages::new(&learner, &settings, &source.recognised.config, &excluded, method, steps)?;
     for note in parts::notes(config, &stages) {
         events(Event::Note(note));
     }
     let lr = LearningRate {
-        base: config.lr,
-        schedule: config.lr_schedule,
-        warmup_steps: config.warmup_steps,
+        base: config.optim.lr,
+        schedule: config.optim.lr_schedule,
+        warmup_steps: config.optim.warmup_steps,
         steps,
         epoch_steps,
         probe: method.probe_lr.zip(stages.probe_steps()),
@@ -145,7 +137,7 @@ fn run(gpu: &Gpu, config: &TrainConfig, out: &Path, start: Start, events: &mut d
     let config_path = out.join("config.toml");
     let setup = config.to_toml();
     let progress = if start.resume {
-        state::restore(&state_path, &mut learner, &mut parts, &start_values.w, &setup)?
+        state::restore(&state_path, &mut learner, &mut parts, &start_values.w)?
     } else {
         Progress::default()
     };
@@ -187,10 +179,4 @@ fn run(gpu: &Gpu, config: &TrainConfig, out: &Path, start: Start, events: &mut d
         events,
     };
     run.fine_tune(&splits, train_config, progress, start, &state_path, &setup)
-}
-
-/// Steps of an epoch under a loader's settings.
-fn epoch_steps(train: &Dataset, config: &LoaderConfig) -> u64 {
-    let (count, size) = (train.items.len(), config.batch_size);
-    (if config.drop_last { count / size } else { count.div_ceil(size) }) as u64
 }

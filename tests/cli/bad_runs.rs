@@ -199,6 +199,8 @@ fn flags_that_make_no_sense() {
         ("--exclude [", "--exclude ["),
         ("--std 1 1 0", "std"),
         ("--crop-pct 0", "crop"),
+        ("--seed 9223372036854775808", "--seed 9223372036854775808: it must be at most 9223372036854775807"),
+        ("--steps 9223372036854775808", "--steps 9223372036854775808"),
     ];
     for (flags, part) in wrong {
         space.fails(2, &with(TRAIN, &format!("--out run {flags}")), &[part]);

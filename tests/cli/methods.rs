@@ -106,7 +106,11 @@ fn flags_of_other_methods_are_refused() {
     for (flags, part) in wrong {
         space.fails(2, &with(TRAIN, &format!("{flags} --out run")), &[part]);
     }
-    // What sets one method stays behind when a flag asks for another.
+    // What sets one method stays, without effect, when a flag asks for another.
     space.ok(&with(TRAIN, "--method llrd --layer-decay 0.5 --out llrd"));
-    space.ok("finetune --config llrd/config.toml --method bitfit --out bitfit");
+    let (_, notes) = space.run("finetune --config llrd/config.toml --method bitfit --out bitfit");
+    assert!(notes.contains("without effect in this run: layer-decay (goes with --method llrd)"), "{notes}");
+    assert!(space.text("bitfit/config.toml").contains("layer-decay = 0.5\n"));
+    space.ok(&with(TRAIN, "--method bitfit --out alone"));
+    assert!(space.bytes("bitfit/last.safetensors") == space.bytes("alone/last.safetensors"));
 }

@@ -153,6 +153,11 @@ fn a_class_map_says_which_folder_is_which_output() {
         serde_json::json!({"class": "class number 2", "images": 2, "right": by_map[0]["per_class"][2]["right"]})
     );
 
+    // `predict` names the outputs by it.
+    let named = space.json(&format!("predict {model} --data subset --class-map map.txt"));
+    let names: Vec<&str> = named.as_array().unwrap().iter().map(|p| p["top"][0]["class"].as_str().unwrap()).collect();
+    assert!(names.len() == 3 && names.iter().all(|name| name.starts_with("class number ")), "{names:?}");
+
     space.write("short.txt", "n02 two\nn05 five\n");
     space.fails(
         1,

@@ -4,10 +4,10 @@ use std::fs;
 use std::process::Stdio;
 use std::time::Duration;
 
+use safetensors::SafeTensors;
 use tpgm::error::Error;
 use tpgm::gpu::Gpu;
-use tpgm::train::config::{TrainArgs, TrainConfig};
-use tpgm::train::{Event, Start, train};
+use tpgm::train::{Event, Flags, Start, TrainConfig, train};
 
 use crate::{Space, with};
 
@@ -64,7 +64,7 @@ fn a_killed_run_goes_on_as_if_it_had_not_been() {
         // Without --resume it is left alone, with other settings refused.
         space.fails(2, &format!("{train} --out stopped"), &["stopped already holds a run", "--resume"]);
         let other = format!("{train} --seed 9 --out stopped --resume");
-        space.fails(1, &other, &["stopped/state.safetensors", "other settings", "--config"]);
+        space.fails(1, &other, &["stopped/state.safetensors", "other settings (seed was 0, is now 9)", "--config"]);
         space.ok(&format!("{train} --out stopped --resume"));
         assert_ends_as(&space, "whole");
     }
@@ -95,6 +95,29 @@ fn resuming_a_finished_run_changes_nothing() {
     }
 }
 
+/// A run folder whose config.toml and state mark no defaults, as earlier versions wrote them.
+#[test]
+fn a_run_of_an_earlier_version_goes_on() {
+    let space = Space::new();
+    space.ok(&with(TRAIN, "--epochs 2 --method llrd --optimizer adamw --out run"));
+    let unmarked = |text: &str| text.replace(" # default", "");
+    let state = space.bytes("run/state.safetensors");
+    let (_, header) = SafeTensors::read_metadata(&state).unwrap();
+    let mut metadata = header.metadata().clone().unwrap();
+    assert!(metadata["setup"].contains(" # default\n"));
+    metadata.insert("setup".into(), unmarked(&metadata["setup"]));
+    let tensors = SafeTensors::deserialize(&state).unwrap();
+    space.write("run/state.safetensors", safetensors::serialize(tensors.tensors(), Some(metadata)).unwrap());
+    space.write("run/config.toml", unmarked(&space.text("run/config.toml")));
+    let last = space.bytes("run/last.safetensors");
+    let (_, notes) = space.run("finetune --config run/config.toml --out run --resume");
+    assert!(notes.contains("run/config.toml gives every setting"), "{notes}");
+    assert!(space.bytes("run/last.safetensors") == last);
+    space.ok(&with(TRAIN, "--epochs 2 --method llrd --optimizer adamw --out run --resume"));
+    let other = "finetune --config run/config.toml --out run --resume --lr 0.5";
+    space.fails(1, other, &["other settings (lr was 0.02, is now 0.5)"]);
+}
+
 #[test]
 fn there_must_be_a_state_to_resume_from() {
     let space = Space::new();
@@ -108,15 +131,10 @@ fn there_must_be_a_state_to_resume_from() {
 
 /// The settings of a run of four epochs of three steps, through the library.
 fn settings(space: &Space) -> TrainConfig {
-    let args = TrainArgs {
-        model: Some(space.path("m.safetensors")),
-        train: Some(space.path("train")),
-        val: Some(space.path("val")),
-        epochs: Some(4),
-        batch_size: Some(6),
-        ..TrainArgs::default()
-    };
-    args.resolve().unwrap()
+    let path = |name: &str| space.path(name).display().to_string();
+    let (model, train, val) = (path("m.safetensors"), path("train"), path("val"));
+    let flags = ["--model", &model, "--train", &train, "--val", &val, "--epochs", "4", "--batch-size", "6"];
+    Flags::parse(flags).unwrap().resolve(None).unwrap()
 }
 
 fn open() -> Gpu {

@@ -1,4 +1,4 @@
-//! Which line of CONFIG.toml an error is about.
+//! Where the keys of a TOML file stand, so that errors name their line.
 
 use std::path::{Path, PathBuf};
 
@@ -57,10 +57,22 @@ impl<'a> Lines<'a> {
     /// # Errors
     /// A key that `T` does not have, or a value of another kind.
     pub fn typed<T: DeserializeOwned>(&self, place: Place, table: &toml::Table) -> Result<T> {
-        table.clone().try_into().map_err(|whole: toml::de::Error| {
-            let alone = |key: &String, value: &toml::Value| {
-                toml::Table::from_iter([(key.clone(), value.clone())]).try_into::<T>().err()
-            };
+        self.checked(place, table, |table| table.clone().try_into())
+    }
+
+    /// What `make` makes of `table`, of which any key may be missing. An error names the line of the key that fails by itself.
+    ///
+    /// # Errors
+    /// Those of `make`.
+    pub fn checked<T>(
+        &self,
+        place: Place,
+        table: &toml::Table,
+        make: impl Fn(&toml::Table) -> Result<T, toml::de::Error>,
+    ) -> Result<T> {
+        make(table).map_err(|whole| {
+            let alone =
+                |key: &String, value: &toml::Value| make(&toml::Table::from_iter([(key.clone(), value.clone())])).err();
             let failing = table.iter().find_map(|(key, value)| Some((key, alone(key, value)?)));
             match failing {
                 Some((key, e)) => {
@@ -71,6 +83,12 @@ impl<'a> Lines<'a> {
                 None => self.error(place, None, whole.message()),
             }
         })
+    }
+
+    /// What stands behind the value of `key`, a key of the whole file, on its last line.
+    pub fn rest(&self, key: &str) -> Option<&str> {
+        let (_, value) = self.root.get_ref().iter().find(|(k, _)| k.get_ref() == key)?;
+        self.text.get(value.span().end..)?.lines().next()
     }
 
     /// Where `key` of the table at `place` starts, or else the table.

@@ -1,0 +1,91 @@
+//! Flags about images: where their files are, what their classes are called, and which images a run uses for what.
+
+use std::convert::Infallible;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use serde::{Deserialize, Serialize};
+
+use crate::data::{ClassMap, Dataset};
+use crate::error::{Error, Result};
+
+/// How every command reads a labelled data set.
+#[derive(Args, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct DataArgs {
+    /// Folder that the paths of list files and CSVs are relative to [default: the file's own]
+    #[arg(long, value_name = "DIR")]
+    pub root: Option<PathBuf>,
+    /// Which folder is which output of the model: one `folder name` per line, or imagenet_class_index.json
+    #[arg(long, value_name = "FILE")]
+    pub class_map: Option<PathBuf>,
+}
+
+impl DataArgs {
+    /// Opens the labelled data set at `path`.
+    ///
+    /// # Errors
+    /// As [`ClassMap::open_dataset`].
+    pub fn open(&self, path: &Path) -> Result<Dataset> {
+        ClassMap::open_dataset(path, self.root.as_deref(), self.class_map.as_deref())
+    }
+}
+
+/// How a command reads images that it only evaluates.
+#[derive(Args, Clone, Debug)]
+pub struct EvalDataArgs {
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub files: DataArgs,
+    /// Images that pass through the adapter at once
+    #[arg(long, value_name = "N", default_value_t = 32)]
+    pub batch_size: usize,
+}
+
+impl EvalDataArgs {
+    /// # Errors
+    /// [`Error::Usage`] for a batch of no images.
+    pub fn validate(&self) -> Result<()> {
+        match self.batch_size {
+            0 => Err(Error::Usage("--batch-size must be greater than 0".into())),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// What a training run uses each data set for.
+#[derive(Args, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct SplitArgs {
+    /// Training images: a folder with one folder per class, a list file (one `path label` per line) or a CSV (path,label)
+    #[arg(long, value_name = "PATH", value_parser = path, default_value = "", hide_default_value = true)]
+    pub train: PathBuf,
+    /// Validation images: what the radii are learned on
+    #[arg(long, value_name = "PATH", value_parser = path, default_value = "", hide_default_value = true)]
+    pub val: PathBuf,
+    /// Images on which the best checkpoint is chosen [default: those of --val]
+    #[arg(long, value_name = "PATH")]
+    pub select: Option<PathBuf>,
+    /// A test set to report, NAME=PATH; may be given several times
+    #[arg(long, value_name = "NAME=PATH", num_args = 1..)]
+    pub test: Vec<String>,
+    /// Names of the test sets that are in-distribution; the others then count as out-of-distribution
+    #[arg(long, value_name = "NAME", num_args = 1..)]
+    pub id: Vec<String>,
+    /// Corrupted copies of the in-distribution test sets as further OOD sets: KIND, KIND:SEVERITY or KIND:A..B, or all
+    #[arg(long, value_name = "KIND[:SEVERITY]", num_args = 1..)]
+    pub corrupt: Vec<String>,
+    /// On each test set, let the model answer only with classes that the set has images of (ImageNet-A, -R)
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL", default_value_t = false,
+        action = clap::ArgAction::Set)]
+    pub subset: bool,
+    #[command(flatten)]
+    #[serde(flatten)]
+    #[allow(missing_docs)]
+    pub files: DataArgs,
+}
+
+/// A path that a file of settings can hold, so UTF-8; empty if the user has not given it yet.
+pub(super) fn path(text: &str) -> Result<PathBuf, Infallible> {
+    Ok(text.into())
+}

@@ -1,0 +1,176 @@
+//! What the user gave: flags on a command line, and the keys of a file. A run's own `config.toml` is such a file, in which
+//! comments mark the values that were filled in.
+
+use std::ffi::OsString;
+use std::path::Path;
+
+use clap::parser::ValueSource;
+use clap::{Arg, ArgMatches, Args, Command, FromArgMatches};
+use toml::Table;
+
+use crate::error::{Error, Result};
+use crate::train::config::TrainConfig;
+use crate::train::lines::{Lines, Place};
+use crate::train::resolve::{KEYS, check, command, filled, merge, resolve, table};
+
+/// The comment behind a value of `config.toml` that was filled in.
+const DEFAULT: &str = "# default";
+
+/// The flags of a run that a command line has, with the values that a file would give them. Part of a command's flags as
+/// `#[command(flatten)]`.
+#[derive(Debug)]
+pub struct Flags(Result<Table>);
+
+impl Flags {
+    /// Of a command line, as `["--model", "m", "--steps", "3"]`.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] with the parser's first line.
+    pub fn parse(words: impl IntoIterator<Item: Into<OsString> + Clone>) -> Result<Flags> {
+        let matches = command().try_get_matches_from(words);
+        let flags = matches.and_then(|matches| Flags::from_arg_matches(&matches)).map_err(|e| {
+            let text = e.to_string();
+            let line = text.lines().next().unwrap_or_default();
+            Error::Usage(line.strip_prefix("error: ").unwrap_or(line).into())
+        })?;
+        Ok(flags)
+    }
+
+    /// The settings of a run: these flags over those of `file`, over the defaults.
+    ///
+    /// # Errors
+    /// Whatever the file has wrong, with the line; [`Error::Usage`] where values are missing, out of range or contradict each
+    /// other.
+    pub fn resolve(self, file: Option<&FileSettings>) -> Result<TrainConfig> {
+        let flags = self.0?;
+        let under = file.map_or(Table::new(), |file| file.given.clone());
+        resolve(&merge(under, &flags), &flags)
+    }
+}
+
+impl Args for Flags {
+    fn augment_args(command: Command) -> Command {
+        TrainConfig::augment_args(command)
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        TrainConfig::augment_args_for_update(command)
+    }
+}
+
+impl FromArgMatches for Flags {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Flags, clap::Error> {
+        let config = TrainConfig::from_arg_matches(matches)?;
+        let flags = command();
+        let given = |arg: &&Arg| matches.value_source(arg.get_id().as_str()) == Some(ValueSource::CommandLine);
+        let given: Vec<&Arg> = flags.get_arguments().filter(given).collect();
+        Ok(Flags(match table(&config) {
+            Ok(mut all) => Ok(given.iter().filter_map(|arg| all.remove_entry(arg.get_long()?)).collect()),
+            Err(e) => Err(unwritable(&given, matches, &e)),
+        }))
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Flags::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+/// The error about a flag whose value no TOML file can hold.
+fn unwritable(given: &[&Arg], matches: &ArgMatches, error: &str) -> Error {
+    for arg in given {
+        let flag = arg.get_long().unwrap_or_default();
+        for raw in matches.get_raw(arg.get_id().as_str()).into_iter().flatten() {
+            match raw.to_str() {
+                None => {
+                    let shown = raw.to_string_lossy();
+                    return Error::Usage(format!(
+                        "--{flag} {shown:?}: not UTF-8, which config.toml has to be: rename it"
+                    ));
+                }
+                Some(text) if text.parse::<u64>().is_ok_and(|number| i64::try_from(number).is_err()) => {
+                    return Error::Usage(format!("--{flag} {text}: it must be at most {}", i64::MAX));
+                }
+                Some(_) => {}
+            }
+        }
+    }
+    Error::Usage(format!("a value that config.toml can't hold: {error}"))
+}
+
+/// What the user gave in a file.
+#[derive(Clone, Debug)]
+pub struct FileSettings {
+    /// Its values, without those that were filled in.
+    pub given: Table,
+    /// Something to know about them.
+    pub note: Option<String>,
+}
+
+impl FileSettings {
+    /// Reads a file for `--config`. A value that is marked as a default is one only as long as it is the default of the file's
+    /// other values: after an edit, or from a version with other defaults, it counts as given.
+    ///
+    /// # Errors
+    /// [`Error::Io`] where it can't be read; [`Error::Usage`] naming a line that is no TOML, has an unknown key or a wrong value.
+    pub fn read(file: &Path) -> Result<FileSettings> {
+        let text = std::fs::read_to_string(file).map_err(|e| Error::io(file, "cannot read", e))?;
+        let lines = Lines::parse(file, &text)?;
+        let all: Table = text.parse().expect("the lines are TOML");
+        check(&lines, Place::Root, &all)?;
+        let is_marked = |key: &str| lines.rest(key).is_some_and(|rest| rest.trim() == DEFAULT);
+        let (marked, mut given): (Table, Table) = all.into_iter().partition(|(key, _)| is_marked(key));
+        let defaults = written(&given);
+        // Only a run of an earlier version writes every setting and marks none.
+        let complete = marked.is_empty() && defaults.keys().all(|key| given.contains_key(key));
+        let note = complete.then(|| {
+            let file = file.display();
+            format!(
+                "{file} gives every setting and marks none as a default: no default follows --method or --optimizer"
+            )
+        });
+        given.extend(marked.into_iter().filter(|(key, value)| defaults.get(key) != Some(value)));
+        Ok(FileSettings { given, note })
+    }
+}
+
+/// The values that `config.toml` would have for `given`, which has been checked key by key.
+fn written(given: &Table) -> Table {
+    filled(given).map(|config| config.values().into_iter().collect()).unwrap_or_default()
+}
+
+impl TrainConfig {
+    /// The keys of `config.toml` with their values, in the order of `--help`. What sets another method is there only if the user
+    /// gave it.
+    ///
+    /// # Panics
+    /// Where a value is no TOML, which [`Flags`] and files can't give.
+    fn values(&self) -> Vec<(String, toml::Value)> {
+        let mut values = table(self).expect("checked when the settings were resolved");
+        let wanted = KEYS.iter().filter(|key| !self.is_foreign(key));
+        wanted.filter_map(|key| values.remove_entry(key.as_str())).collect()
+    }
+
+    /// The text of `config.toml`: every setting, with a mark behind those that were filled in.
+    pub fn to_toml(&self) -> String {
+        let line = |(key, value): (String, toml::Value)| {
+            let mark = if self.given.contains(&key) { String::new() } else { format!(" {DEFAULT}") };
+            let text = toml::to_string(&Table::from_iter([(key, value)])).expect("a plain value");
+            format!("{}{mark}\n", text.trim_end())
+        };
+        self.values().into_iter().map(line).collect()
+    }
+
+    /// The first setting in which this run differs from the one with the `config.toml` of the text `then`, with both values;
+    /// what has no effect in this run makes no difference.
+    pub fn difference(&self, then: &str) -> Option<String> {
+        let Ok(then) = then.parse::<Table>() else { return Some("its settings can't be read".into()) };
+        let now: Table = self.values().into_iter().collect();
+        let mut keys: Vec<&String> = then.keys().chain(now.keys()).collect();
+        // What the user asks for says more than what follows from it.
+        keys.sort_by_key(|key| (!self.given.contains(*key), *key));
+        let key = keys.into_iter().find(|key| then.get(*key) != now.get(*key) && self.idle(key).is_none())?;
+        let value = |table: &Table| table.get(key).map_or("unset".into(), toml::Value::to_string);
+        Some(format!("{key} was {}, is now {}", value(&then), value(&now)))
+    }
+}

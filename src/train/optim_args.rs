@@ -1,0 +1,109 @@
+//! Flags of the optimisation: how long, how fast, and what is done to each batch.
+
+use clap::Args;
+use serde::{Deserialize, Serialize};
+
+use crate::data::Augment;
+use crate::error::{Error, Result};
+use crate::method::{BatchNorm, Optimizer};
+use crate::ops::adamw::AdamW;
+use crate::ops::sgd::Sgd;
+use crate::train::model_args::{in_range, positive, word};
+use crate::train::schedule::LrSchedule;
+
+/// Images of a training batch, and of a radius batch.
+pub(super) const BATCH_SIZE: usize = 64;
+
+/// Which optimiser updates the weights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OptimizerName {
+    /// Stochastic gradient descent.
+    Sgd,
+    /// Adam with decoupled weight decay.
+    AdamW,
+}
+
+/// How the weights are trained. Some defaults follow the method and the optimiser: see [`super::resolve`].
+#[derive(Args, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct OptimArgs {
+    /// Passes over the training images
+    #[arg(long, value_name = "N", default_value = "10", conflicts_with = "steps")]
+    pub epochs: Option<u64>,
+    /// Steps, instead of epochs
+    #[arg(long, value_name = "N")]
+    pub steps: Option<u64>,
+    /// Images of a step
+    #[arg(long, value_name = "N", default_value_t = BATCH_SIZE)]
+    pub batch_size: usize,
+    /// sgd or adamw; adamw with --method spd
+    #[arg(long, default_value = "sgd", value_parser = word::<OptimizerName>)]
+    pub optimizer: OptimizerName,
+    /// Learning rate; 0.0001 with adamw
+    #[arg(long, default_value_t = 1e-2)]
+    pub lr: f64,
+    /// Momentum of sgd
+    #[arg(long, default_value_t = 0.9)]
+    pub momentum: f32,
+    /// Nesterov momentum: true or false; false if the momentum is 0
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL", default_value_t = true,
+        action = clap::ArgAction::Set)]
+    pub nesterov: bool,
+    /// Weight decay; 0.05 with adamw, 0 with --method ftp, and 1 with --method spd, for which it is the strength of the pull
+    /// toward the pre-trained weights
+    #[arg(long, default_value_t = 5e-4)]
+    pub weight_decay: f32,
+    /// constant, cosine, cosine-epoch or linear
+    #[arg(long, default_value = "cosine", value_parser = word::<LrSchedule>)]
+    pub lr_schedule: LrSchedule,
+    /// Steps over which the learning rate rises
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub warmup_steps: u64,
+    /// Clip the global gradient norm to this; 0 for not at all
+    #[arg(long, value_name = "NORM", default_value_t = 0.0)]
+    pub clip_norm: f32,
+    /// Label smoothing of the training loss
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0)]
+    pub label_smoothing: f32,
+    /// With f16, the first factor on the gradient of the loss, so that small values survive; halved when it overflows,
+    /// doubled after 2000 steps without overflow [default: 65536]
+    #[arg(long, value_name = "SCALE")]
+    pub loss_scale: Option<f32>,
+    /// none, flip or crop (random resized crop and flip)
+    #[arg(long, default_value = "crop", value_parser = word::<Augment>)]
+    pub augment: Augment,
+    /// What batch norm does in training: train (the batch's statistics, and the running ones move) or frozen (the running
+    /// ones, which stay); frozen with linear-probe, bitfit and partial
+    #[arg(long, default_value = "train", value_parser = word::<BatchNorm>)]
+    pub bn: BatchNorm,
+}
+
+impl OptimArgs {
+    /// The optimiser with its hyperparameters.
+    pub fn optimizer(&self) -> Optimizer {
+        let OptimArgs { momentum, nesterov, weight_decay, .. } = *self;
+        match self.optimizer {
+            OptimizerName::Sgd => Optimizer::Sgd(Sgd { momentum, nesterov, weight_decay }),
+            OptimizerName::AdamW => Optimizer::AdamW(AdamW { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay }),
+        }
+    }
+
+    /// # Errors
+    /// [`Error::Usage`] naming the value that is out of range.
+    pub(super) fn validate(&self) -> Result<()> {
+        positive("batch-size", self.batch_size > 0)?;
+        positive("steps", self.steps != Some(0))?;
+        positive("epochs", self.epochs != Some(0))?;
+        positive("lr", self.lr > 0.0 && self.lr.is_finite())?;
+        in_range("momentum", self.momentum, |m| (0.0..1.0).contains(&m), "at least 0 and below 1")?;
+        in_range("weight-decay", self.weight_decay, |d| d >= 0.0 && d.is_finite(), "at least 0")?;
+        in_range("clip-norm", self.clip_norm, |c| c >= 0.0 && c.is_finite(), "at least 0")?;
+        in_range("label-smoothing", self.label_smoothing, |s| (0.0..1.0).contains(&s), "at least 0 and below 1")?;
+        in_range("loss-scale", self.loss_scale, |s: f32| (1.0..=16_777_216.0).contains(&s), "1 to 16777216")?;
+        if self.optimizer == OptimizerName::Sgd && self.nesterov && self.momentum == 0.0 {
+            return Err(Error::Usage("--nesterov needs a --momentum above 0".into()));
+        }
+        Ok(())
+    }
+}

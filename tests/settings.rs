@@ -1,0 +1,301 @@
+//! How a run's settings are decided: defaults, a file, flags, and the tables of a comparison.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use tempfile::TempDir;
+use toml::{Table, Value};
+use tpgm::compare::CompareConfig;
+use tpgm::compare::config::Kind;
+use tpgm::error::Result;
+use tpgm::train::{FileSettings, Flags, TrainConfig};
+
+/// What every run needs.
+const BASE: &str = "--model m --train t --val v";
+
+/// The settings of `finetune` with `flags`, over a file of the text `file`.
+fn with_file(file: &str, flags: &str) -> Result<TrainConfig> {
+    let dir = tempfile::tempdir().unwrap();
+    let path = written(&dir, "config.toml", file);
+    Flags::parse(flags.split_whitespace())?.resolve(Some(&FileSettings::read(&path)?))
+}
+
+fn flags(flags: &str) -> Result<TrainConfig> {
+    Flags::parse(flags.split_whitespace())?.resolve(None)
+}
+
+fn written(dir: &TempDir, name: &str, text: &str) -> PathBuf {
+    let path = dir.path().join(name);
+    fs::write(&path, text).unwrap();
+    path
+}
+
+/// The values of a `config.toml`.
+fn values(config: &TrainConfig) -> Table {
+    config.to_toml().parse().unwrap()
+}
+
+/// The settings of each method of a comparison, each at its first grid point, with `common` in `[common]`.
+fn compared(common: &str, methods: &str) -> Result<(Vec<TrainConfig>, Vec<String>)> {
+    let dir = tempfile::tempdir().unwrap();
+    let text = format!(
+        "seeds = [0]\n[common]\nmodel = \"m\"\n{common}\n[[data]]\nname = \"d\"\ntrain = \"t\"\nval = \"v\"\n\
+         test = [\"a=a\", \"b=b\"]\nid = [\"a\"]\n{methods}"
+    );
+    let config = CompareConfig::read(&written(&dir, "c.toml", &text), None)?;
+    let first = |kind: &Kind| match kind {
+        Kind::Train(_, configs) => configs[0][0].clone(),
+        other => panic!("{other:?}"),
+    };
+    Ok((config.methods.iter().map(|method| first(&method.kind)).collect(), config.notes))
+}
+
+/// Recorded before flags, keys and defaults became one struct.
+#[test]
+fn settings_are_those_of_earlier_versions() {
+    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/resolved.toml");
+    let recorded: Table = fs::read_to_string(fixture).unwrap().parse().unwrap();
+    let runs = recorded["run"].as_array().unwrap();
+    assert_eq!(runs.len(), 23);
+    for run in runs {
+        let line = run["flags"].as_str().unwrap();
+        let config = flags(line).unwrap_or_else(|e| panic!("{line}: {e}"));
+        assert_eq!(&values(&config), run["config"].as_table().unwrap(), "{line}");
+        // A run folder of an earlier version goes on: by its flags, and by its own file, which marks no defaults.
+        let earlier = toml::to_string(&run["config"]).unwrap();
+        assert_eq!(config.difference(&earlier), None, "{line}");
+        let again = with_file(&earlier, "").unwrap_or_else(|e| panic!("{line}: {e}"));
+        assert_eq!(again.difference(&earlier), None, "{line}");
+        assert_eq!(values(&again), values(&config), "{line}");
+    }
+}
+
+/// The pairs of a value in a file and flags that once changed or dropped it.
+const PAIRS: [(&str, &str); 26] = [
+    ("weight-decay = 0.1", "--method tpgm"),
+    ("weight-decay = 0.1", "--method ftp"),
+    ("weight-decay = 0.1", "--method spd"),
+    ("weight-decay = 0.1", "--optimizer adamw"),
+    ("bn = \"frozen\"", "--method vanilla"),
+    ("bn = \"train\"", "--method bitfit"),
+    ("bn = \"train\"", "--method partial"),
+    ("momentum = 0.5", "--optimizer sgd"),
+    ("momentum = 0.5", "--optimizer adamw"),
+    ("momentum = 0.5", "--method spd"),
+    ("nesterov = false", "--optimizer sgd"),
+    ("nesterov = true", "--optimizer adamw"),
+    ("radius = 2.0", "--method tpgm"),
+    ("radius = 2.0", "--method fixed-radius"),
+    ("ftp-k = 0.5", "--method vanilla"),
+    ("ftp-k = 0.5", "--method ftp"),
+    ("anchor-decay = 0.25", "--method l2-sp"),
+    ("layer-decay = 0.5", "--method tpgm"),
+    ("freeze-blocks = 1", "--method partial"),
+    ("probe-share = 0.25", "--method lp-ft"),
+    ("probe-lr = 0.5", "--method vanilla"),
+    ("ema-decay = 0.5", "--method ema"),
+    ("method = \"ema\"\nema-decay = 0.5", "--method vanilla"),
+    ("method = \"wise\"\nwise-alpha = 0.5", "--method vanilla"),
+    ("loss-scale = 1024.0\nprecision = \"f16\"", "--precision f32"),
+    ("micro-batch = 512", "--batch-size 16"),
+];
+
+#[test]
+fn what_the_user_wrote_is_never_changed_by_another_flag() {
+    for (file, flag) in PAIRS {
+        let name = format!("{file} and {flag}");
+        let wrote: Table = file.parse().unwrap();
+        let one = with_file(file, &format!("{BASE} {flag}")).unwrap_or_else(|e| panic!("{name}: {e}"));
+        let over = flag.trim_start_matches("--").split_once(' ').unwrap();
+        let kept: Vec<(&String, &Value)> = wrote.iter().filter(|(key, _)| *key != over.0).collect();
+        for &(key, value) in &kept {
+            assert_eq!(values(&one).get(key), Some(value), "{name}");
+            assert!(one.given.contains(key), "{name}");
+        }
+        // It is there to be taken up again: the run's own file says the same.
+        let again = with_file(&one.to_toml(), "").unwrap();
+        assert_eq!(again, one, "{name}");
+
+        // `compare` decides likewise, with the flag as a key of the method's entry or of the grid.
+        let method = if over.0 == "method" { String::new() } else { "method = \"tpgm\"\n".to_string() };
+        let value = over.1.parse::<f64>().map_or_else(|_| format!("\"{}\"", over.1), |_| over.1.to_string());
+        let common: String = kept
+            .iter()
+            .map(|(key, value)| format!("{key} = {value}\n"))
+            .filter(|line| !line.starts_with("method"))
+            .collect();
+        for (place, key) in [("", format!("{} = {value}", over.0)), ("grid", format!("grid.{} = [{value}]", over.0))] {
+            if place == "grid" && over.0 == "method" {
+                continue;
+            }
+            let entry = format!("[[method]]\nname = \"x\"\n{method}{key}\n");
+            let (compared, _) = compared(&common, &entry).unwrap_or_else(|e| panic!("{name}: {e}"));
+            let (mut ours, theirs) = (values(&one), values(&compared[0]));
+            for key in ["test", "id"] {
+                ours.insert(key.into(), theirs[key].clone());
+            }
+            assert_eq!(ours, theirs, "{name}, {place}");
+        }
+    }
+}
+
+#[test]
+fn defaults_follow_the_method_and_the_optimiser() {
+    // A run's own file, of which only what was given stays when another method is asked for.
+    let run = flags(&format!("{BASE} --method ftp --lr 0.5")).unwrap().to_toml();
+    assert!(run.contains("lr = 0.5\n") && run.contains("weight-decay = 0.0 # default\n"), "{run}");
+    for other in
+        ["tpgm", "spd", "bitfit --optimizer adamw", "lp-ft", "ema", "wise", "fixed-radius --radius 3", "partial"]
+    {
+        let here = with_file(&run, &format!("--method {other}")).unwrap();
+        assert_eq!(here, flags(&format!("{BASE} --lr 0.5 --method {other}")).unwrap(), "{other}");
+    }
+    for other in ["--optimizer adamw", "--batch-size 7", "--schedule post --method tpgm", "--momentum 0", "--steps 3"] {
+        let here = with_file(&run, other).unwrap();
+        let all = if other.contains("--method") { String::new() } else { "--method ftp ".into() };
+        assert_eq!(here, flags(&format!("{BASE} --lr 0.5 {all}{other}")).unwrap(), "{other}");
+    }
+    let post = values(&with_file(&run, "--schedule post --method tpgm").unwrap());
+    assert_eq!((&post["norm"], &post["max-iters"]), (&Value::from("l2"), &Value::from(200)));
+    let small = values(&with_file(&run, "--batch-size 7").unwrap());
+    assert_eq!((&small["micro-batch"], &small["radius-batch-size"]), (&Value::from(7), &Value::from(7)));
+}
+
+#[test]
+fn a_mark_counts_only_behind_the_default() {
+    let run = flags(BASE).unwrap().to_toml();
+    assert_eq!(run.lines().filter(|line| !line.ends_with(" # default")).count(), 3, "{run}");
+    // An edit that leaves the mark is a value that the user wrote.
+    let edited = run.replace("weight-decay = 0.0005 #", "weight-decay = 0.1 #");
+    assert_ne!(edited, run);
+    let config = with_file(&edited, "--method ftp").unwrap();
+    assert_eq!((config.optim.weight_decay, config.given.contains("weight-decay")), (0.1, true));
+    // The words in a string are no mark.
+    let config = with_file("root = \"r # default\"\nid = [] # not a # default\n", BASE).unwrap();
+    assert!(config.given.contains("root") && config.given.contains("id"));
+}
+
+#[test]
+fn a_file_of_an_earlier_version_gives_everything_and_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = flags(&format!("{BASE} --method ftp")).unwrap().to_toml();
+    let note = |text: &str| FileSettings::read(&written(&dir, "run.toml", text)).unwrap().note;
+    assert_eq!(note(&run), None);
+    assert_eq!(note("lr = 0.5\n"), None);
+    let earlier = run.replace(" # default", "");
+    assert!(note(&earlier).is_some_and(|note| note.contains("run.toml") && note.contains("--method")));
+    assert_eq!(with_file(&earlier, "--method tpgm").unwrap().optim.weight_decay, 0.0);
+}
+
+#[test]
+fn a_length_is_one_setting() {
+    let length = |file: &str, flags: &str| {
+        let config = with_file(file, &format!("{BASE} {flags}")).unwrap();
+        let values = values(&config);
+        let number = |key: &str| values.get(key).and_then(Value::as_integer);
+        assert_eq!(
+            (config.optim.epochs, config.optim.steps),
+            (number("epochs").map(|n| n as u64), number("steps").map(|n| n as u64))
+        );
+        (number("epochs"), number("steps"))
+    };
+    assert_eq!(length("", ""), (Some(10), None));
+    assert_eq!(length("epochs = 3", "--steps 4"), (None, Some(4)));
+    assert_eq!(length("steps = 4", "--epochs 3"), (Some(3), None));
+    assert_eq!(length("steps = 4", ""), (None, Some(4)));
+    let both = with_file("lr = 0.1\nepochs = 3\nsteps = 4\n", BASE).unwrap_err();
+    assert!(both.exit_code() == 2 && both.to_string().contains("line 3: epochs and steps"), "{both}");
+    let entry = "[[method]]\nname = \"vanilla\"\n";
+    assert_eq!(compared("epochs = 3", &format!("{entry}steps = 4\n")).unwrap().0[0].optim.epochs, None);
+    let both = compared("", &format!("{entry}steps = 4\nepochs = 3\n")).unwrap_err().to_string();
+    assert!(both.contains("line 13: method vanilla: epochs and steps"), "{both}");
+    assert!(compared("", &format!("{entry}grid.steps = [4]\ngrid.epochs = [3]\n")).is_err());
+}
+
+#[test]
+fn nothing_is_without_effect_in_silence() {
+    let note =
+        |file: &str, flags: &str| with_file(file, &format!("{BASE} {flags}")).unwrap().note().unwrap_or_default();
+    let all = note("layer-decay = 0.5\nmomentum = 0.5\nlr = 0.1\nradius-lr = 0.5", "--method bitfit --optimizer adamw");
+    for part in
+        ["layer-decay (goes with --method llrd)", "momentum (goes with --optimizer sgd)", "radius-lr (goes with"]
+    {
+        assert!(all.contains(part), "{all}");
+    }
+    assert!(!all.contains("lr (goes with --optimizer"), "{all}");
+    assert_eq!(note("momentum = 0.0\nnesterov = false\nradius-lr = 0.5", "--optimizer adamw"), "");
+    assert!(note("loss-scale = 8.0", "").contains("--precision f16"));
+    // Everything that one method or optimiser alone uses, under another.
+    let own = "radius = 1.0\nftp-k = 0.5\nanchor-decay = 0.5\nlayer-decay = 0.5\nfreeze-blocks = 1\nprobe-share = 0.25\n\
+               probe-lr = 0.5\nmomentum = 0.5\nnesterov = true\nloss-scale = 8.0\nschedule = \"post\"\nmax-iters = 3\n\
+               radius-batch-size = 2\nproj-freq = 2\nnorm = \"l2\"\nradius-lr = 0.5\nexclude = [\"a\"]\n";
+    let all = note(own, "--method vanilla --optimizer adamw");
+    for key in own.parse::<Table>().unwrap().keys() {
+        assert!(all.contains(&format!("{key} (goes with --")), "{key}: {all}");
+    }
+
+    let methods =
+        "[[method]]\nname = \"vanilla\"\nradius-lr = 0.5\n[[method]]\nname = \"llrd\"\noptimizer = \"adamw\"\n";
+    let (_, notes) = compared("layer-decay = 0.5\nmomentum = 0.5\nproj-freq = 3", methods).unwrap();
+    assert_eq!(notes.len(), 2, "{notes:?}");
+    assert!(notes[0].starts_with("method vanilla: without effect: radius-lr"), "{notes:?}");
+    assert!(notes[1].contains("every method: proj-freq"), "{notes:?}");
+}
+
+/// A value beside the choice of another method is a mistake; one below it waits for its own.
+#[test]
+fn values_of_another_method_are_refused_beside_it() {
+    let refused = |result: Result<TrainConfig>, part: &str| {
+        let error = result.unwrap_err();
+        assert!(error.exit_code() == 2 && error.to_string().contains(part), "{error}");
+    };
+    refused(flags(&format!("{BASE} --method ftp --layer-decay 0.5")), "--layer-decay goes with --method llrd");
+    refused(with_file("method = \"ftp\"", &format!("{BASE} --layer-decay 0.5")), "--method llrd");
+    refused(with_file("optimizer = \"adamw\"", &format!("{BASE} --momentum 0.5")), "--optimizer sgd");
+    refused(flags(&format!("{BASE} --loss-scale 8")), "--precision f16");
+    assert!(with_file("layer-decay = 0.5\nmethod = \"ftp\"", BASE).is_ok());
+    let entry = "[[method]]\nname = \"ftp\"\n";
+    let one =
+        |common: &str, key: &str| compared(common, &format!("{entry}{key}\n")).map(|(configs, _)| configs[0].clone());
+    refused(one("", "layer-decay = 0.5"), "line 11: method ftp: --layer-decay goes with");
+    refused(one("", "grid.layer-decay = [0.5]"), "method ftp: at layer-decay 0.5: --layer-decay goes with");
+    assert_eq!(one("layer-decay = 0.5", "").unwrap().method.layer_decay, 0.5);
+}
+
+#[test]
+fn numbers_that_toml_has_no_room_for_are_refused_by_name() {
+    for flag in ["seed", "steps", "batch-size", "memory-limit", "warmup-steps", "micro-batch", "max-iters"] {
+        let error = flags(&format!("{BASE} --{flag} 9223372036854775808")).unwrap_err();
+        assert_eq!(error.exit_code(), 2, "{flag}");
+        assert!(error.to_string().starts_with(&format!("--{flag} 9223372036854775808: ")), "{error}");
+    }
+    let most = flags(&format!("{BASE} --seed 9223372036854775807")).unwrap();
+    assert_eq!(with_file(&most.to_toml(), "").unwrap().seed, i64::MAX as u64);
+}
+
+#[cfg(unix)]
+#[test]
+fn paths_that_are_not_utf_8_are_refused_by_name() {
+    use std::ffi::OsString;
+    use std::os::unix::ffi::OsStringExt;
+    for flag in ["--train", "--root", "--head"] {
+        let words = BASE.split(' ').filter(|word| *word != "--train" && *word != "t").map(OsString::from);
+        let words = words.chain([flag.into(), OsString::from_vec(b"caf\xe9".to_vec())]);
+        let error = Flags::parse(words).and_then(|flags| flags.resolve(None)).unwrap_err();
+        assert!(error.exit_code() == 2 && error.to_string().contains("UTF-8"), "{error}");
+    }
+}
+
+#[test]
+fn a_difference_names_the_setting_with_both_values() {
+    let run = flags(&format!("{BASE} --seed 3")).unwrap();
+    let difference = |then: &str| run.difference(then).unwrap_or_default();
+    assert_eq!(difference(&run.to_toml().replace("seed = 3", "seed = 4")), "seed was 4, is now 3");
+    assert_eq!(difference(&format!("{}select = \"x\"\n", run.to_toml())), "select was \"x\", is now unset");
+    assert_eq!(difference(&format!("{}layer-decay = 0.5\n", run.to_toml())), "");
+    assert_eq!(difference(&run.to_toml().replace(" # default", "")), "");
+    // The method, which the user gave, and not the rate that follows from it.
+    let other = flags(&format!("{BASE} --seed 3 --method spd")).unwrap();
+    assert_eq!(other.difference(&run.to_toml()).unwrap(), "method was \"tpgm\", is now \"spd\"");
+    assert!(difference("= no").contains("can't be read"));
+}
