@@ -16,6 +16,7 @@ use tpgm::cpu::mars::Norm;
 use tpgm::data::resize::Interpolation;
 use tpgm::error::Error;
 use tpgm::method::{BatchNorm, Ema, Learner, Memory, Optimizer, Settings, Tpgm, TpgmSettings};
+use tpgm::model::Network;
 use tpgm::model::resnet_config::{Block, BlockConfig, Downsample, Pooling, ResNetConfig, Stem};
 use tpgm::model::{Model, ModelConfig};
 use tpgm::ops::sgd::Sgd;

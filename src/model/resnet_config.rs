@@ -217,39 +217,6 @@ impl ResNetConfig {
         self.stem_units().into_iter().chain(blocks).collect()
     }
 
-    /// Every parameter by torchvision's (or timm's, or OpenCLIP's) name with its shape, in their order. The head comes
-    /// last and only where `classes > 0`.
-    pub fn parameters(&self) -> Vec<(String, Vec<usize>)> {
-        let mut list = Vec::new();
-        for u in self.units() {
-            list.push((format!("{}.weight", u.conv), vec![u.out, u.inp / u.groups, u.kernel, u.kernel]));
-            list.push((format!("{}.weight", u.norm), vec![u.out]));
-            list.push((format!("{}.bias", u.norm), vec![u.out]));
-        }
-        if let Pooling::Attention { features, .. } = self.pooling {
-            let width = self.width();
-            let positions = 1 + self.final_size() * self.final_size();
-            list.push(("attnpool.positional_embedding".into(), vec![positions, width]));
-            for (part, out) in [("k", width), ("q", width), ("v", width), ("c", features)] {
-                list.push((format!("attnpool.{part}_proj.weight"), vec![out, width]));
-                list.push((format!("attnpool.{part}_proj.bias"), vec![out]));
-            }
-        }
-        if self.classes > 0 {
-            list.push((format!("{}.weight", self.head()), vec![self.classes, self.features()]));
-            if self.head_bias {
-                list.push((format!("{}.bias", self.head()), vec![self.classes]));
-            }
-        }
-        list
-    }
-
-    /// Every running statistic by name with its shape.
-    pub fn buffers(&self) -> Vec<(String, Vec<usize>)> {
-        let both = |u: Unit| ["running_mean", "running_var"].map(|what| (format!("{}.{what}", u.norm), vec![u.out]));
-        self.units().into_iter().flat_map(both).collect()
-    }
-
     /// Channels that leave the last block.
     pub fn width(&self) -> usize {
         self.stages.last().and_then(|s| s.last()).map_or(0, |b| b.out)

@@ -15,6 +15,7 @@ use crate::checkpoint::{Overrides, Recognised};
 use crate::data::preprocess::{CropMode, Preprocess};
 use crate::data::resize::Interpolation;
 use crate::error::{Error, Result};
+use crate::model::Network;
 use crate::model::config::Pool;
 use crate::model::resnet_config::{Block, BlockConfig, Downsample, Pooling, ResNetConfig, Stem};
 
@@ -162,7 +163,8 @@ fn read(
         );
         return Err(if overrides.image_size.is_some() { Error::Usage(what) } else { checkpoint.error(what) });
     }
-    let names = tensors.names_of(config.at(own_size).parameters())?;
+    // Of any size that the network can take; positions alone depend on it.
+    let names = tensors.names_of(config.at(own_size.max(config.stride())).parameters())?;
     config = config.at(image_size);
     let resize = match grid {
         Some(grid) => resize(grid, own_size, &config, &mut notes)?,
