@@ -4,7 +4,7 @@ use crate::error::Result;
 use crate::gpu::View;
 use crate::gpu::buffer::ALIGN;
 use crate::model::params::ParamLayout;
-use crate::model::tape::Param;
+use crate::model::tape::ParamRef;
 use crate::ops::{Recorder, cast};
 
 /// Where the copies lie, one after another.
@@ -30,7 +30,7 @@ impl HalfWeights {
     }
 
     /// The copy of a parameter in `arena`.
-    pub(super) fn view(&self, arena: &View, layout: &ParamLayout, param: Param) -> View {
+    pub(super) fn view(&self, arena: &View, layout: &ParamLayout, param: ParamRef) -> View {
         let start = |place: usize| {
             let own = self.offsets.iter().find(|(i, _)| *i == place);
             own.unwrap_or_else(|| panic!("{} has no copy", layout.params[place].name)).1

@@ -2,43 +2,21 @@
 
 use crate::gpu::buffer::Element;
 use crate::model::layers::{BatchNorm, Convolution};
-use crate::model::resnet_config::{BlockUnits, Downsample, Pooling, ResNetConfig, Stem, Unit};
+use crate::model::resnet_config::{Block, BlockConfig, Downsample, Pooling, ResNetConfig, Stem};
 use crate::model::tape::{Act, Network, Tape};
-
-/// A convolution and its norm, declared.
-struct Layer<'a> {
-    unit: &'a Unit,
-    conv: Convolution,
-    norm: BatchNorm,
-}
-
-impl Layer<'_> {
-    fn convolved(&self, t: &mut Tape, x: Act) -> Act {
-        t.conv2d(x, &self.unit.conv, self.conv)
-    }
-
-    /// norm(conv(x)), through a ReLU if `relu`.
-    fn forward(&self, t: &mut Tape, x: Act, relu: bool) -> Act {
-        let x = self.convolved(t, x);
-        t.batch_norm(x, &self.unit.norm, self.norm, relu)
-    }
-}
 
 impl Network for ResNetConfig {
     fn forward(&self, t: &mut Tape) -> Act {
         let images = t.images(self.image_size);
-        let mut x = t.pixels(images, "images with channels last");
-        for unit in &self.stem_units() {
-            x = self.layer(t, unit).forward(t, x, true);
-        }
-        x = match self.stem {
-            Stem::Conv | Stem::Deep => t.max_pool(x, "stem", 3, 2, 1),
-            Stem::Clip => t.avg_pool(x, "stem", 2, false),
-            // Windows of one pixel, which is no pool.
-            Stem::Small => t.max_pool(x, "stem", 1, 1, 0),
-        };
-        for units in &self.block_units() {
-            x = t.segment(|t| self.residual_block(t, units, x));
+        let x = t.pixels(images, "images with channels last");
+        let mut x = self.stem(t, x);
+        let mut channels = *self.stem_widths.last().expect("a stem has convolutions");
+        for (stage, blocks) in self.stages.iter().enumerate() {
+            for (i, block) in blocks.iter().enumerate() {
+                let name = format!("layer{}.{i}", stage + 1);
+                x = t.segment(|t| t.within(&name, |t| self.residual_block(t, x, channels, block)));
+                channels = block.out;
+            }
         }
         let features = match self.pooling {
             Pooling::Attention { heads, features } => {
@@ -55,34 +33,104 @@ impl Network for ResNetConfig {
     }
 }
 
+/// A convolution without a bias and its norm, declared.
+struct Unit<'a> {
+    conv: Convolution,
+    norm: BatchNorm,
+    /// Of either.
+    names: [&'a str; 2],
+}
+
+impl Unit<'_> {
+    fn convolved(&self, t: &mut Tape, x: Act) -> Act {
+        t.conv2d(x, self.names[0], self.conv)
+    }
+
+    /// norm(conv(x)), through a ReLU if `relu`.
+    fn forward(&self, t: &mut Tape, x: Act, relu: bool) -> Act {
+        let x = self.convolved(t, x);
+        t.batch_norm(x, self.names[1], self.norm, relu)
+    }
+}
+
 impl ResNetConfig {
-    fn layer<'a>(&self, t: &mut Tape, unit: &'a Unit) -> Layer<'a> {
-        let &Unit { inp: inputs, out: outputs, kernel, stride, groups, .. } = unit;
-        let weight = t.param(&format!("{}.weight", unit.conv), &[outputs, inputs / groups, kernel, kernel]);
-        let conv = Convolution { weight, inputs, outputs, kernel, stride, padding: unit.padding(), groups };
-        Layer { unit, conv, norm: t.batch_norm_params(&unit.norm, outputs, self.eps, self.momentum) }
+    fn unit<'a>(
+        &self,
+        t: &mut Tape,
+        names: [&'a str; 2],
+        [inputs, outputs]: [usize; 2],
+        [kernel, stride]: [usize; 2],
+        groups: usize,
+    ) -> Unit<'a> {
+        let weight = t.param(&format!("{}.weight", names[0]), &[outputs, inputs / groups, kernel, kernel]);
+        let conv = Convolution { weight, inputs, outputs, kernel, stride, padding: kernel / 2, groups };
+        Unit { conv, norm: t.batch_norm_params(names[1], outputs, self.eps, self.momentum), names }
+    }
+
+    fn stem(&self, t: &mut Tape, mut x: Act) -> Act {
+        let (names, first): (&[[&str; 2]], [usize; 2]) = match self.stem {
+            Stem::Conv => (&[["conv1", "bn1"]], [7, 2]),
+            Stem::Small => (&[["conv1", "bn1"]], [3, 1]),
+            Stem::Deep => (&[["conv1.0", "conv1.1"], ["conv1.3", "conv1.4"], ["conv1.6", "bn1"]], [3, 2]),
+            Stem::Clip => (&[["conv1", "bn1"], ["conv2", "bn2"], ["conv3", "bn3"]], [3, 2]),
+        };
+        assert_eq!(names.len(), self.stem_widths.len(), "a stem {:?} of widths {:?}", self.stem, self.stem_widths);
+        let mut channels = 3;
+        for (i, (names, &width)) in names.iter().zip(&self.stem_widths).enumerate() {
+            let window = if i == 0 { first } else { [3, 1] };
+            x = self.unit(t, *names, [channels, width], window, 1).forward(t, x, true);
+            channels = width;
+        }
+        match self.stem {
+            Stem::Conv | Stem::Deep => t.max_pool(x, "stem", 3, 2, 1),
+            Stem::Clip => t.avg_pool(x, "stem", 2, false),
+            // Windows of one pixel, which is no pool.
+            Stem::Small => t.max_pool(x, "stem", 1, 1, 0),
+        }
     }
 
     /// relu(branch(x) + shortcut(x))
-    fn residual_block(&self, t: &mut Tape, units: &BlockUnits, x: Act) -> Act {
-        let layers: Vec<Layer> = units.units.iter().map(|unit| self.layer(t, unit)).collect();
-        let shortcut = units.shortcut.as_ref().map(|unit| self.layer(t, unit));
+    fn residual_block(&self, t: &mut Tape, x: Act, channels: usize, block: &BlockConfig) -> Act {
+        let BlockConfig { inner, out, stride, downsample } = *block;
+        // CLIP's branch has a pool in place of a stride, ResNet-D's shortcut has one; both of CLIP's have.
+        let aliased = self.downsample != Downsample::AntiAliased;
+        let (conv_stride, pool_stride) = if aliased { (stride, 1) } else { (1, stride) };
+        let units = match self.block {
+            Block::Basic => vec![
+                self.unit(t, ["conv1", "bn1"], [channels, inner], [3, conv_stride], 1),
+                self.unit(t, ["conv2", "bn2"], [inner, out], [3, 1], 1),
+            ],
+            Block::Bottleneck => vec![
+                self.unit(t, ["conv1", "bn1"], [channels, inner], [1, 1], 1),
+                self.unit(t, ["conv2", "bn2"], [inner, inner], [3, conv_stride], self.groups),
+                self.unit(t, ["conv3", "bn3"], [inner, out], [1, 1], 1),
+            ],
+        };
         let pool = |t: &mut Tape, x: Act, name: &str, stride: usize| match stride {
             1 => x,
             _ => t.avg_pool(x, name, stride, self.downsample == Downsample::Avg),
         };
-        // In reverse it comes before the branch, which is the longer of the two.
-        let shortcut = shortcut.map_or(x, |layer| {
+        let shortcut = if downsample {
+            // ResNet-D counts its pool among the parts, CLIP does not.
+            let (names, conv_stride, pool_stride) = match self.downsample {
+                Downsample::Conv => (["downsample.0", "downsample.1"], stride, 1),
+                Downsample::Avg => (["downsample.1", "downsample.2"], 1, stride),
+                Downsample::AntiAliased => (["downsample.0", "downsample.1"], 1, stride),
+            };
+            let unit = self.unit(t, names, [channels, out], [1, conv_stride], 1);
+            // In reverse it comes before the branch, which is the longer of the two.
             t.aside(|t| {
-                let pooled = pool(t, x, &format!("{} pooled", layer.unit.conv), units.shortcut_pool);
-                layer.forward(t, pooled, false)
+                let x = pool(t, x, "downsample.pool", pool_stride);
+                unit.forward(t, x, false)
             })
-        });
-        let (last, first) = layers.split_last().expect("a block has convolutions");
-        let inside = first.iter().fold(x, |x, layer| layer.forward(t, x, true));
-        let inside = pool(t, inside, &format!("{} pooled", last.unit.conv), units.branch_pool);
-        let inside = last.convolved(t, inside);
-        t.batch_norm_onto(shortcut, inside, &last.unit.norm, last.norm)
+        } else {
+            x
+        };
+        let (last, first) = units.split_last().expect("a block has convolutions");
+        let x = first.iter().fold(x, |x, unit| unit.forward(t, x, true));
+        let x = pool(t, x, "pool", pool_stride);
+        let x = last.convolved(t, x);
+        t.batch_norm_onto(shortcut, x, last.names[1], last.norm)
     }
 
     /// CLIP's (Radford et al. 2021): attention with the pixels' mean as the query, and a projection.

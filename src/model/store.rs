@@ -8,7 +8,7 @@ use crate::model::config::Activation;
 use crate::model::half_weights::HalfWeights;
 use crate::model::params::ParamLayout;
 use crate::model::plan::{Plan, Planned};
-use crate::model::tape::{Act, Entry, Memory, Param, Shape, Statistic, Value};
+use crate::model::tape::{Act, Entry, Memory, ParamRef, Shape, Statistic, Value};
 use crate::ops::{Recorder, residual};
 
 /// Where tensors come from.
@@ -48,7 +48,7 @@ pub(super) struct Weights<'a> {
 
 impl Weights<'_> {
     /// A parameter in an arena.
-    fn run(&self, arena: &View, param: Param) -> View {
+    fn run(&self, arena: &View, param: ParamRef) -> View {
         let params = &self.layout.params[param.places()];
         let adjoin = params.windows(2).all(|p| p[0].offset + p[0].len == p[1].offset);
         assert!(adjoin, "{} and what is read with it lie apart", params[0].name);
@@ -121,17 +121,17 @@ impl<'a> Store<'a> {
     }
 
     /// A parameter.
-    pub fn param(&self, param: Param) -> View {
+    pub fn param(&self, param: ParamRef) -> View {
         self.weights.run(&self.weights.w, param)
     }
 
     /// A parameter that may not be there.
-    pub fn maybe(&self, param: Option<Param>) -> Option<View> {
+    pub fn maybe(&self, param: Option<ParamRef>) -> Option<View> {
         param.map(|param| self.param(param))
     }
 
     /// A weight as products with operands of this kind read it.
-    pub fn product_weight(&self, param: Param, element: Element) -> View {
+    pub fn product_weight(&self, param: ParamRef, element: Element) -> View {
         match (&self.weights.half, element) {
             (Some((half, arena)), Element::Half) => half.view(arena, self.weights.layout, param),
             _ => self.param(param),
@@ -191,12 +191,12 @@ impl<'a> Store<'a> {
     }
 
     /// Whether a parameter is trained.
-    pub fn trains(&self, param: Param) -> bool {
+    pub fn trains(&self, param: ParamRef) -> bool {
         self.trained[param.places()].contains(&true)
     }
 
     /// The gradient of a parameter, to which its share is added.
-    pub fn dparam(&self, param: Param) -> View {
+    pub fn dparam(&self, param: ParamRef) -> View {
         self.weights.run(self.dw.as_ref().expect("gradients are there in backward"), param)
     }
 

@@ -44,7 +44,7 @@ pub struct Act(pub(super) usize);
 
 /// A parameter, a part of one, or neighbouring ones read as one tensor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Param {
+pub struct ParamRef {
     /// Its place in the layout, or the first one's.
     pub(super) index: usize,
     /// How many parameters it reaches over.
@@ -55,23 +55,23 @@ pub struct Param {
     pub(super) len: usize,
 }
 
-impl Param {
+impl ParamRef {
     /// The places of its parameters.
     pub(super) fn places(self) -> Range<usize> {
         self.index..self.index + self.count
     }
 
     /// `len` elements from `skip` on.
-    pub fn part(self, skip: usize, len: usize) -> Param {
+    pub fn part(self, skip: usize, len: usize) -> ParamRef {
         assert!(skip + len <= self.len, "a part {skip}..{} of {} elements", skip + len, self.len);
-        Param { skip: self.skip + skip, len, ..self }
+        ParamRef { skip: self.skip + skip, len, ..self }
     }
 
     /// Parameters that were declared one after another, as one tensor.
-    pub fn joined(parts: &[Param]) -> Param {
+    pub fn joined(parts: &[ParamRef]) -> ParamRef {
         let first = parts[0];
         assert!(parts.windows(2).all(|p| p[0].index + 1 == p[1].index), "parameters that lie apart");
-        Param { count: parts.len(), len: parts.iter().map(|p| p.len).sum(), ..first }
+        ParamRef { count: parts.len(), len: parts.iter().map(|p| p.len).sum(), ..first }
     }
 }
 
@@ -142,6 +142,11 @@ pub trait Layer: fmt::Debug {
     fn scratch(&self) -> usize {
         0
     }
+
+    /// Multiply-adds of its products, in the forward pass.
+    fn macs(&self) -> usize {
+        0
+    }
 }
 
 /// What the tape knows of a value.
@@ -180,7 +185,7 @@ pub(super) enum Memory {
 pub(super) struct Entry {
     pub(super) layer: Box<dyn Layer>,
     pub(super) reads: Vec<Act>,
-    pub(super) params: Vec<Param>,
+    pub(super) params: Vec<ParamRef>,
     pub(super) writes: Vec<Act>,
     pub(super) segment: Option<usize>,
 }
@@ -257,6 +262,11 @@ impl Tape {
         self.entries.iter().map(|entry| entry.layer.scratch()).max().unwrap_or(0)
     }
 
+    /// Multiply-adds of each layer that has any, in the forward pass.
+    pub fn macs(&self) -> impl Iterator<Item = usize> {
+        self.entries.iter().map(|entry| entry.layer.macs()).filter(|macs| *macs > 0)
+    }
+
     /// Writes layers whose names begin with `scope`.
     pub fn within<T>(&mut self, scope: &str, write: impl FnOnce(&mut Tape) -> T) -> T {
         let inside = self.named(scope);
@@ -303,10 +313,10 @@ impl Tape {
     }
 
     /// Declares a parameter: its name in the scope, and its shape.
-    pub fn param(&mut self, name: &str, shape: &[usize]) -> Param {
+    pub fn param(&mut self, name: &str, shape: &[usize]) -> ParamRef {
         let name = self.named(name);
         self.params.push((name, shape.to_vec()));
-        Param { index: self.params.len() - 1, count: 1, skip: 0, len: shape.iter().product() }
+        ParamRef { index: self.params.len() - 1, count: 1, skip: 0, len: shape.iter().product() }
     }
 
     /// Declares a running statistic of `len` values.
@@ -342,14 +352,14 @@ impl Tape {
     }
 
     /// Notes that products read `weight` in this format.
-    pub(super) fn product(&mut self, weight: Param, element: Element) {
+    pub(super) fn product(&mut self, weight: ParamRef, element: Element) {
         if element == Element::Half {
             self.half.extend(weight.places());
         }
     }
 
     /// Writes a layer. `writes` are all values that it makes, its result among them.
-    pub(super) fn push(&mut self, layer: impl Layer + 'static, reads: &[Act], params: &[Param], writes: &[Act]) {
+    pub(super) fn push(&mut self, layer: impl Layer + 'static, reads: &[Act], params: &[ParamRef], writes: &[Act]) {
         for read in reads {
             let value = &mut self.values[read.0];
             value.readers += 1;

@@ -3,7 +3,7 @@
 use crate::gpu::buffer::Element;
 use crate::model::config::{Activation, AttentionPool, Pool, VitConfig};
 use crate::model::layers::{Embedding, Linear};
-use crate::model::tape::{Act, Network, Param, Tape};
+use crate::model::tape::{Act, Network, ParamRef, Tape};
 
 /// The residual stream, pooled features and logits are f32 whatever branches off the stream.
 const WIDE: Element = Element::Word;
@@ -68,7 +68,7 @@ impl VitConfig {
         t.linear_onto(stream, h, "mlp.fc2", fc2, gamma)
     }
 
-    fn layer_scale(&self, t: &mut Tape, name: &str) -> Option<Param> {
+    fn layer_scale(&self, t: &mut Tape, name: &str) -> Option<ParamRef> {
         self.layer_scale.then(|| t.param(&format!("{name}.gamma"), &[self.dim]))
     }
 
@@ -81,7 +81,7 @@ impl VitConfig {
         let parts = ["q", "k", "v"];
         let weights = parts.map(|part| t.param(&format!("attn.{part}.weight"), &[d, d]));
         let biases = self.qkv_bias.then(|| parts.map(|part| t.param(&format!("attn.{part}.bias"), &[d])));
-        Linear { weight: Param::joined(&weights), bias: biases.map(|biases| Param::joined(&biases)) }
+        Linear { weight: ParamRef::joined(&weights), bias: biases.map(|biases| ParamRef::joined(&biases)) }
     }
 
     /// Tokens to logits, or to features if there is no head.

@@ -355,8 +355,9 @@ fn leftover(
 ) -> Result<(Vec<String>, Vec<String>)> {
     let mut used: BTreeSet<&str> = names.iter().chain(buffers).map(|(_, in_file)| in_file.as_str()).collect();
     let mut counters = Vec::new();
-    for unit in config.units() {
-        let counter = tensors.by_name.get(format!("{}.num_batches_tracked", unit.norm).as_str());
+    for (name, _) in config.buffers() {
+        let Some(norm) = name.strip_suffix(".running_mean") else { continue };
+        let counter = tensors.by_name.get(format!("{norm}.num_batches_tracked").as_str());
         counters.extend(counter.map(|info| info.name.clone()));
     }
     used.extend(counters.iter().map(String::as_str));

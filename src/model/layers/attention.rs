@@ -46,4 +46,8 @@ impl Layer for Attention {
         let delta = s.tensor(&label, Element::Word, lse.len);
         s.assign(r, self.qkv, |r, dqkv| attention::backward(r, dqkv, &delta, &dout, &out, &qkv, &lse, self.dims()))
     }
+
+    fn macs(&self) -> usize {
+        2 * self.shape.height * self.shape.len()
+    }
 }

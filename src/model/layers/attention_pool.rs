@@ -4,7 +4,7 @@
 use crate::error::Result;
 use crate::gpu::buffer::Element;
 use crate::model::store::Store;
-use crate::model::tape::{Act, Layer, Param, Shape, Tape};
+use crate::model::tape::{Act, Layer, ParamRef, Shape, Tape};
 use crate::ops::{Recorder, attention_pool, column_sum, scratch_len};
 
 #[derive(Debug)]
@@ -24,13 +24,13 @@ struct Attend {
 struct Assemble {
     inp: Act,
     out: Act,
-    positions: Param,
+    positions: ParamRef,
     shape: Shape,
 }
 
 #[derive(Debug)]
 struct Spread {
-    latent: Param,
+    latent: ParamRef,
     out: Act,
     rows: usize,
     cols: usize,
@@ -47,7 +47,7 @@ impl Tape {
     }
 
     /// Tokens: the mean of an image's pixels, then these, plus `positions`, a row for each.
-    pub fn tokens_of_pixels(&mut self, inp: Act, name: &str, positions: Param) -> Act {
+    pub fn tokens_of_pixels(&mut self, inp: Act, name: &str, positions: ParamRef) -> Act {
         let pixels = self.shape(inp);
         let shape = Shape { height: 1 + pixels.pixels(), width: 1, ..pixels };
         let out = self.act(name, shape, self.element_of(inp));
@@ -56,7 +56,7 @@ impl Tape {
     }
 
     /// `latent` `[cols]` once for each image, in f32.
-    pub fn spread(&mut self, latent: Param, name: &str) -> Act {
+    pub fn spread(&mut self, latent: ParamRef, name: &str) -> Act {
         let shape = Shape { batch: self.batch, height: 1, width: 1, cols: latent.len };
         let out = self.act(name, shape, Element::Word);
         self.push(Spread { latent, out, rows: shape.rows(), cols: shape.cols }, &[], &[latent], &[out]);
@@ -85,6 +85,10 @@ impl Layer for Attend {
         let dims = dims(self.shape, self.heads);
         attention_pool::backward(r, &dq, &dk, &dv, &ds, &dout, &q, &k, &v, &prob, dims)?;
         inputs.into_iter().zip([dq, dk, dv]).try_for_each(|(act, view)| s.settle(r, act, view))
+    }
+
+    fn macs(&self) -> usize {
+        2 * self.shape.len()
     }
 }
 

@@ -4,16 +4,16 @@ use crate::error::Result;
 use crate::gpu::buffer::Element;
 use crate::model::activations::Phase;
 use crate::model::store::Store;
-use crate::model::tape::{Act, Layer, Memory, Param, Shape, Statistic, Tape};
+use crate::model::tape::{Act, Layer, Memory, ParamRef, Shape, Statistic, Tape};
 use crate::ops::{Recorder, batch_norm, relu};
 
 /// The parameters and running statistics of a batch norm, `[channels]` each.
 #[derive(Clone, Copy, Debug)]
 pub struct BatchNorm {
     /// Times.
-    pub weight: Param,
+    pub weight: ParamRef,
     /// Plus.
-    pub bias: Param,
+    pub bias: ParamRef,
     /// Of the mean.
     pub running_mean: Statistic,
     /// Of the variance.

@@ -3,14 +3,14 @@
 use crate::error::Result;
 use crate::gpu::buffer::Element;
 use crate::model::store::Store;
-use crate::model::tape::{Act, Layer, Param, Shape, Tape};
+use crate::model::tape::{Act, Layer, ParamRef, Shape, Tape};
 use crate::ops::{Recorder, conv2d};
 
 /// The parameter of a convolution, and how it goes over its input.
 #[derive(Clone, Copy, Debug)]
 pub struct Convolution {
     /// `[outputs, inputs / groups, kernel, kernel]`
-    pub weight: Param,
+    pub weight: ParamRef,
     /// Input channels.
     pub inputs: usize,
     /// Output channels.
@@ -29,7 +29,7 @@ pub struct Convolution {
 struct Conv2d {
     inp: Act,
     out: Act,
-    weight: Param,
+    weight: ParamRef,
     dims: conv2d::Dims,
     element: Element,
 }
@@ -67,5 +67,9 @@ impl Layer for Conv2d {
         // A smaller batch may cut its sums into more pieces.
         let of = |batch| conv2d::scratch_len(conv2d::Dims { batch, ..self.dims });
         (1..=self.dims.batch).map(of).max().unwrap_or(0)
+    }
+
+    fn macs(&self) -> usize {
+        self.dims.out_pixels() * self.dims.weight_len()
     }
 }

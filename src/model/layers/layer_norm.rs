@@ -3,7 +3,7 @@
 use crate::error::Result;
 use crate::gpu::buffer::Element;
 use crate::model::store::Store;
-use crate::model::tape::{Act, Layer, Param, Tape};
+use crate::model::tape::{Act, Layer, ParamRef, Tape};
 use crate::ops::{Recorder, layer_norm, scratch_len};
 
 #[derive(Debug)]
@@ -12,8 +12,8 @@ struct LayerNorm {
     out: Act,
     mean: Act,
     rstd: Act,
-    weight: Param,
-    bias: Param,
+    weight: ParamRef,
+    bias: ParamRef,
     dims: layer_norm::Dims,
 }
 

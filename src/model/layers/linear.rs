@@ -6,16 +6,16 @@ use crate::gpu::View;
 use crate::gpu::buffer::Element;
 use crate::model::config::Activation;
 use crate::model::store::Store;
-use crate::model::tape::{Act, Layer, Param, Shape, Tape};
+use crate::model::tape::{Act, Layer, ParamRef, Shape, Tape};
 use crate::ops::{Recorder, cast, column_sum, gelu, matmul, residual, scratch_len};
 
 /// The parameters of a linear layer.
 #[derive(Clone, Copy, Debug)]
 pub struct Linear {
     /// `[outputs, inputs]`
-    pub weight: Param,
+    pub weight: ParamRef,
     /// `[outputs]`
-    pub bias: Option<Param>,
+    pub bias: Option<ParamRef>,
 }
 
 impl Linear {
@@ -32,8 +32,8 @@ impl Linear {
 struct Product {
     inp: Act,
     out: Act,
-    weight: Param,
-    bias: Option<Param>,
+    weight: ParamRef,
+    bias: Option<ParamRef>,
     end: End,
     /// `inp` is `[rows, k]`, `out` `[rows, n]`.
     rows: usize,
@@ -55,7 +55,7 @@ enum End {
     /// `out = stream + gamma·branch`; without `gamma`, `branch` may not be written.
     Onto {
         stream: Act,
-        gamma: Option<Param>,
+        gamma: Option<ParamRef>,
         branch: Act,
     },
 }
@@ -84,7 +84,7 @@ impl Tape {
     }
 
     /// `out = stream + gamma·(inp·weightᵀ + bias)`, in f32; without `gamma`, plainly the sum.
-    pub fn linear_onto(&mut self, stream: Act, inp: Act, name: &str, layer: Linear, gamma: Option<Param>) -> Act {
+    pub fn linear_onto(&mut self, stream: Act, inp: Act, name: &str, layer: Linear, gamma: Option<ParamRef>) -> Act {
         let shape = self.linear_shape(inp, layer);
         let branch = self.act(&format!("{name}.branch"), shape, Element::Word);
         let out = self.act(name, shape, Element::Word);
@@ -106,7 +106,7 @@ impl Tape {
         };
         let (rows, n, k) = (shape.rows(), self.shape(out).cols, shape.cols);
         let reads: Vec<Act> = [inp].into_iter().chain(stream).collect();
-        let params: Vec<Param> = [weight].into_iter().chain(bias).chain(gamma).collect();
+        let params: Vec<ParamRef> = [weight].into_iter().chain(bias).chain(gamma).collect();
         let writes: Vec<Act> = [out].into_iter().chain(more).collect();
         self.push(Product { inp, out, weight, bias, end, rows, n, k, element }, &reads, &params, &writes);
         out
@@ -160,6 +160,10 @@ impl Layer for Product {
 
     fn scratch(&self) -> usize {
         scratch_len(self.rows, self.n).max(matmul::scratch_len(self.rows, self.n, self.k))
+    }
+
+    fn macs(&self) -> usize {
+        self.rows * self.n * self.k
     }
 }
 

@@ -5,18 +5,18 @@ use crate::error::Result;
 use crate::gpu::buffer::Element;
 use crate::model::layers::Linear;
 use crate::model::store::Store;
-use crate::model::tape::{Act, Layer, Param, Shape, Tape};
+use crate::model::tape::{Act, Layer, ParamRef, Shape, Tape};
 use crate::ops::{Recorder, column_sum, matmul, patch_embed, scratch_len};
 
 /// The parameters of a patch embedding, and what comes before the patches.
 #[derive(Clone, Copy, Debug)]
 pub struct Embedding {
     /// `[dim]`
-    pub class_token: Option<Param>,
+    pub class_token: Option<ParamRef>,
     /// `[registers, dim]`
-    pub registers: Option<Param>,
+    pub registers: Option<ParamRef>,
     /// A row of `dim` for each token that has a position.
-    pub positions: Param,
+    pub positions: ParamRef,
     /// `[dim, 3, patch, patch]`, and `[dim]`.
     pub projection: Linear,
     /// Which tokens come before the patches.
@@ -57,7 +57,7 @@ impl Tape {
         let shape = Shape { batch, height: grid * grid + prefix.tokens(), width: 1, cols: dim };
         let tokens = self.act(name, shape, Element::Word);
         let params = [Some(own.positions), own.class_token, own.registers, Some(projection.weight), projection.bias];
-        let params: Vec<Param> = params.into_iter().flatten().collect();
+        let params: Vec<ParamRef> = params.into_iter().flatten().collect();
         let layer = PatchEmbed { own, images, patches, embedded, tokens, dims, element };
         self.push(layer, &[images], &params, &[tokens, patches, embedded]);
         tokens
@@ -102,5 +102,10 @@ impl Layer for PatchEmbed {
     fn scratch(&self) -> usize {
         let (m, n, k) = self.product();
         scratch_len(m, n).max(matmul::scratch_len(m, n, k))
+    }
+
+    fn macs(&self) -> usize {
+        let (m, n, k) = self.product();
+        m * n * k
     }
 }

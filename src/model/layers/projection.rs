@@ -3,14 +3,14 @@
 use crate::error::Result;
 use crate::gpu::buffer::Element;
 use crate::model::store::Store;
-use crate::model::tape::{Act, Layer, Param, Tape};
+use crate::model::tape::{Act, Layer, ParamRef, Tape};
 use crate::ops::{Recorder, matmul};
 
 #[derive(Debug)]
 struct Projection {
     inp: Act,
     out: Act,
-    weight: Param,
+    weight: ParamRef,
     rows: usize,
     /// Columns of `inp`, and of `out`.
     from: usize,
@@ -19,7 +19,7 @@ struct Projection {
 
 impl Tape {
     /// `out = inp·weight`, `weight` `[cols, to]`, in f32.
-    pub fn projection(&mut self, inp: Act, name: &str, weight: Param) -> Act {
+    pub fn projection(&mut self, inp: Act, name: &str, weight: ParamRef) -> Act {
         let shape = self.shape(inp);
         let (rows, from, to) = (shape.rows(), shape.cols, weight.len / shape.cols.max(1));
         let out = self.act(name, shape.with_cols(to), Element::Word);
@@ -47,5 +47,9 @@ impl Layer for Projection {
 
     fn scratch(&self) -> usize {
         matmul::scratch_len(self.rows, self.from, self.to)
+    }
+
+    fn macs(&self) -> usize {
+        self.rows * self.from * self.to
     }
 }
