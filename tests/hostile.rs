@@ -15,6 +15,7 @@ use tpgm::checkpoint::{
 };
 use tpgm::data::preprocess::{CropMode, Preprocess};
 use tpgm::data::resize::Interpolation;
+use tpgm::model::Network;
 use tpgm::model::config::{Activation, Pool, VitConfig};
 
 mod common;

@@ -9,12 +9,17 @@ use common::{Random, gpu, open, relative, resnet_50};
 use tpgm::gpu::{Program, View};
 use tpgm::method::Snapshot;
 use tpgm::method::settings::{STATE_WORDS, StepState};
-use tpgm::model::{Activation, Activations, Mode, Model, Phase, Pool, VitConfig};
+use tpgm::model::{Activation, Activations, Mode, Model, Phase, Pool, Precision, VitConfig};
 use tpgm::ops::cross_entropy::{self, CHANNELS, Channel};
 use tpgm::ops::{MAX_FLOPS, Recorder, attention, conv2d, matmul};
 
 const MODELS: [&str; 6] = ["vit_small", "vit_mean", "vit_quick", "resnet_basic", "resnet_bottleneck", "resnet_d"];
 const CAPACITY: usize = 5;
+
+/// Activations with a buffer for each tensor.
+fn apart(model: &Model, batch: usize, mode: Mode) -> Activations {
+    Activations::apart(gpu(), &model.config, batch, mode, Precision::F32).unwrap()
+}
 
 /// Logits, gradient and running statistics after a pass over `batch` images, which follows a pass over NaN that has gone
 /// through every tensor: whoever reads what is not his finds one.
@@ -35,24 +40,24 @@ fn pass(
     let scratch = acts.scratch();
     let mut bits = [Vec::new(), Vec::new(), Vec::new()];
     for (batch, poison) in [(CAPACITY, true), (batch, false)] {
-        let pass = model.pass(acts, batch);
-        let mut images = Random::new(3).vec(pass.images().len);
+        let mut images = Random::new(3).vec(acts.images(batch).len);
         if poison {
             images.fill(f32::NAN);
         }
         let classes = model.classes();
-        gpu.write(&pass.images(), &images);
-        gpu.write(&pass.labels(), &(0..batch).map(|i| (i % classes) as u32).collect::<Vec<_>>());
+        gpu.write(&acts.images(batch), &images);
+        gpu.write(&acts.labels(batch), &(0..batch).map(|i| (i % classes) as u32).collect::<Vec<_>>());
         gpu.write(&stats, &start.stats);
         let dims = cross_entropy::Dims { batch, classes, smoothing: 0.1, grad_scale: 1.0 / batch as f32 };
         let mut r = Recorder::new(gpu, &scratch);
         r.max_flops = max_flops;
-        pass.forward(&mut r, &w, &stats, phase).unwrap();
-        cross_entropy::forward(&mut r, &pass.loss(), &pass.dlogits(), &pass.logits(), &pass.labels(), dims).unwrap();
-        cross_entropy::record(&mut r, &ring, &pass.loss(), &state, Channel::Train, dims).unwrap();
-        pass.backward(&mut r, &w, &stats, &dw, phase).unwrap();
+        let recording = acts.forward(&model.config, &mut r, batch, &w, &stats, phase).unwrap();
+        let (loss, dlogits, logits) = (acts.loss(batch), acts.dlogits(batch), acts.logits(batch));
+        cross_entropy::forward(&mut r, &loss, &dlogits, &logits, &acts.labels(batch), dims).unwrap();
+        cross_entropy::record(&mut r, &ring, &loss, &state, Channel::Train, dims).unwrap();
+        recording.backward(&mut r, &dlogits, &dw, &|_| true).unwrap();
         Program::run(gpu, &[&dw], &[&r.program]).unwrap();
-        bits = [&pass.logits(), &dw, &stats].map(|v| if v.len == 0 { Vec::new() } else { gpu.read(v).unwrap() });
+        bits = [&logits, &dw, &stats].map(|v| if v.len == 0 { Vec::new() } else { gpu.read(v).unwrap() });
     }
     bits
 }
@@ -61,8 +66,8 @@ fn pass(
 fn shared_buffers_and_recomputation_give_the_bits_of_separate_buffers() {
     for name in MODELS {
         let (model, start) = open(name);
-        let apart = model.plan_apart(CAPACITY, Mode::Train).allocate(gpu()).unwrap();
-        let modes = [Mode::Train, Mode::Recompute].map(|m| model.plan(gpu(), CAPACITY, m).unwrap());
+        let apart = apart(&model, CAPACITY, Mode::Train).allocate(gpu()).unwrap();
+        let modes = [Mode::Train, Mode::Recompute].map(|m| model.plan(gpu(), CAPACITY, m, Precision::F32).unwrap());
         assert!(modes[0].plan.bytes() < apart.plan.bytes(), "{name}");
         let modes = modes.map(|m| m.allocate(gpu()).unwrap());
         for phase in [Phase::Train, Phase::Eval] {
@@ -89,16 +94,16 @@ fn inference_over_shared_buffers_gives_the_bits_of_separate_buffers() {
         let logits = |acts: Activations, batch: usize| {
             let (acts, images) =
                 (acts.allocate(gpu).unwrap(), Random::new(4).vec(batch * 3 * model.image_size().pow(2)));
-            let (scratch, pass) = (acts.scratch(), model.pass(&acts, batch));
-            gpu.write(&pass.images(), &images);
+            let scratch = acts.scratch();
+            gpu.write(&acts.images(batch), &images);
             let mut r = Recorder::new(gpu, &scratch);
-            pass.forward(&mut r, &w, &stats, Phase::Eval).unwrap();
+            acts.forward(&model.config, &mut r, batch, &w, &stats, Phase::Eval).unwrap();
             Program::run(gpu, &[], &[&r.program]).unwrap();
-            gpu.read::<u32>(&pass.logits()).unwrap()
+            gpu.read::<u32>(&acts.logits(batch)).unwrap()
         };
         for batch in [CAPACITY, 2] {
-            let shared = model.plan(gpu, CAPACITY, Mode::Infer).unwrap();
-            assert!(logits(shared, batch) == logits(model.plan_apart(CAPACITY, Mode::Infer), batch), "{name}");
+            let shared = model.plan(gpu, CAPACITY, Mode::Infer, Precision::F32).unwrap();
+            assert!(logits(shared, batch) == logits(apart(&model, CAPACITY, Mode::Infer), batch), "{name}");
         }
     }
 }
@@ -108,9 +113,12 @@ fn a_plan_for_the_largest_batch_holds_for_smaller_ones() {
     for name in MODELS {
         let (model, _) = open(name);
         for mode in [Mode::Train, Mode::Recompute, Mode::Infer] {
-            let acts = model.plan(gpu(), 70, mode).unwrap();
+            let acts = model.plan(gpu(), 70, mode, Precision::F32).unwrap();
             for batch in [1, 2, 3, 13, 64, 65, 70] {
-                assert!(acts.plan.holds(&acts.lifetimes(gpu(), &model, batch).unwrap()), "{name} {mode:?} {batch}");
+                assert!(
+                    acts.plan.holds(&acts.lifetimes(gpu(), &model.config, batch).unwrap()),
+                    "{name} {mode:?} {batch}"
+                );
             }
         }
     }
@@ -120,7 +128,7 @@ fn a_plan_for_the_largest_batch_holds_for_smaller_ones() {
 fn a_model_in_many_short_dispatches_gives_the_same_logits() {
     for name in MODELS {
         let (model, start) = open(name);
-        let acts = model.plan(gpu(), CAPACITY, Mode::Train).unwrap().allocate(gpu()).unwrap();
+        let acts = model.plan(gpu(), CAPACITY, Mode::Train, Precision::F32).unwrap().allocate(gpu()).unwrap();
         let whole = pass(&model, &start, &acts, CAPACITY, Phase::Train, MAX_FLOPS);
         let parts = pass(&model, &start, &acts, CAPACITY, Phase::Train, 1);
         assert!(whole[0] == parts[0] && whole[2] == parts[2], "{name}");
@@ -230,10 +238,12 @@ fn plans_come_close_to_what_is_alive_at_once() {
     ];
     for (name, model, batch) in models {
         let bytes = [Mode::Train, Mode::Recompute, Mode::Infer].map(|mode| {
-            let apart = model.plan_apart(batch, mode);
-            let lifetimes = apart.lifetimes(gpu(), &model, batch).unwrap();
-            let (bytes, least) =
-                (model.plan(gpu(), batch, mode).unwrap().plan.bytes(), apart.plan.least_bytes(&lifetimes));
+            let apart = apart(&model, batch, mode);
+            let lifetimes = apart.lifetimes(gpu(), &model.config, batch).unwrap();
+            let (bytes, least) = (
+                model.plan(gpu(), batch, mode, Precision::F32).unwrap().plan.bytes(),
+                apart.plan.least_bytes(&lifetimes),
+            );
             println!("{name} batch {batch} {mode:?}: apart {} shared {bytes} least {least}", apart.plan.bytes());
             // A buffer is as long as its longest tensor: what a shorter one leaves of it is lost while that lives. That
             // counts most where few are alive.

@@ -16,6 +16,7 @@ use tpgm::cpu::mars::Norm;
 use tpgm::data::resize::Interpolation;
 use tpgm::error::Error;
 use tpgm::method::{BatchNorm, Ema, Learner, Memory, Optimizer, Settings, Tpgm, TpgmSettings};
+use tpgm::model::Network;
 use tpgm::model::resnet_config::{Block, BlockConfig, Downsample, Pooling, ResNetConfig, Stem};
 use tpgm::model::{Model, ModelConfig};
 use tpgm::ops::sgd::Sgd;
@@ -77,7 +78,7 @@ fn depth_widths_stem_and_shortcuts_are_read_from_the_tensors() {
         assert_eq!(c.stages.iter().map(|s| s[0].stride).collect::<Vec<_>>(), [1, 2, 2, 2]);
         assert_eq!(c.stages[0][0].downsample, block == Block::Bottleneck, "{name}");
         assert_eq!((recognised.config.image_size(), c.stride(), recognised.ignored.len()), (224, 32, 0));
-        assert_eq!(recognised.counters.len(), c.units().len());
+        assert_eq!(recognised.counters.len(), c.buffers().len() / 2);
         let p = &recognised.preprocess;
         assert_eq!((p.image_size, p.crop_pct, p.mean[0]), (224, 0.875, 0.485));
         assert_eq!(p.interpolation == Interpolation::Bicubic, stem == Stem::Deep);
@@ -131,7 +132,7 @@ fn clip_is_read_under_its_own_names() {
     assert!(c.stages[0][0].downsample && c.stages[0][0].stride == 1);
     // Two by two positions and their mean's.
     assert_eq!((c.image_size, c.final_size(), c.stride()), (64, 2, 32));
-    assert!(recognised.ignored.is_empty() && recognised.counters.len() == c.units().len());
+    assert!(recognised.ignored.is_empty() && recognised.counters.len() == c.buffers().len() / 2);
     let p = &recognised.preprocess;
     assert_eq!((p.crop_pct, p.mean[0], p.interpolation), (1.0, 0.481_454_66, Interpolation::Bicubic));
     let in_file: BTreeMap<_, _> = recognised.names.iter().cloned().collect();

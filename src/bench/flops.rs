@@ -1,12 +1,11 @@
-//! How much work a model is, counted from its shapes alone.
+//! How much work a model is, counted from its tape.
 //!
 //! Counted are the multiply-adds of linear layers, convolutions and attention's two products, two operations each, as
 //! papers do; norms, activations, the loss and the optimiser are left out, so that a share of the peak is a lower bound.
 //! A backward pass is two products of the same size for each of the forward pass: the gradient of the input and that of
 //! the weight (of attention, that of both factors). The first layer needs no gradient of its input, the images.
 
-use crate::model::resnet_config::{ResNetConfig, Stem, Unit};
-use crate::model::{ModelConfig, VitConfig};
+use crate::model::{ModelConfig, Precision, Tape};
 
 /// Multiply-adds of a model for one image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,44 +30,9 @@ impl Macs {
 
 /// The multiply-adds of `config` for one image.
 pub fn macs(config: &ModelConfig) -> Macs {
-    match config {
-        ModelConfig::Vit(config) => vit(config),
-        ModelConfig::ResNet(config) => resnet(config),
-    }
-}
-
-fn vit(c: &VitConfig) -> Macs {
-    let (tokens, patches, d) = (c.tokens(), c.grid() * c.grid(), c.dim);
-    let first = patches * d * 3 * c.patch_size * c.patch_size;
-    let linear = tokens * d * (3 * d + d + c.hidden_dim() + c.mlp_dim);
-    let attention = 2 * tokens * tokens * d;
-    let forward = first + c.depth * (linear + attention) + d * c.classes;
-    Macs { forward: forward as u64, first: first as u64 }
-}
-
-fn resnet(c: &ResNetConfig) -> Macs {
-    // A window of stride 2 takes every other pixel, the first included, whether it is a convolution's or a pool's.
-    let conv = |unit: &Unit, size: &mut usize| {
-        *size = size.div_ceil(unit.stride);
-        *size * *size * unit.out * unit.inp / unit.groups * unit.kernel * unit.kernel
-    };
-    let mut size = c.image_size;
-    let mut forward = 0;
-    let mut first = 0;
-    for (i, unit) in c.stem_units().iter().enumerate() {
-        let macs = conv(unit, &mut size);
-        forward += macs;
-        first = if i == 0 { macs } else { first };
-    }
-    if c.stem != Stem::Small {
-        size = size.div_ceil(2);
-    }
-    for block in c.block_units() {
-        let mut entering = size.div_ceil(block.shortcut_pool);
-        forward += block.shortcut.iter().map(|unit| conv(unit, &mut entering)).sum::<usize>();
-        forward += block.units.iter().map(|unit| conv(unit, &mut size)).sum::<usize>();
-    }
-    Macs { forward: (forward + c.width() * c.classes) as u64, first: first as u64 }
+    let (tape, _) = Tape::of(config, 1, Precision::F32);
+    let layers: Vec<u64> = tape.macs().map(|macs| macs as u64).collect();
+    Macs { forward: layers.iter().sum(), first: layers[0] }
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use crate::gpu::buffer::Element;
 use crate::gpu::{Gpu, Program, View};
 use crate::method::settings::STATE_WORDS;
 use crate::model::config::Activation;
-use crate::model::params::{ParamLayout, Segment};
+use crate::model::params::Segment;
 use crate::ops::adamw::{self, AdamW};
 use crate::ops::cross_entropy::CHANNELS;
 use crate::ops::sgd::{self, Sgd};
@@ -392,7 +392,7 @@ enum Update {
 
 /// Over ViT-Tiny's parameters.
 fn update(b: &Bench, which: Update) -> Result<Alone> {
-    let layout = ParamLayout::new(&(models::net("vit_tiny").config)().parameters());
+    let layout = models::net("vit_tiny").fresh().0.layout().clone();
     let segments: Vec<Segment> = layout.segments(b.gpu.limits.max_storage_buffer_binding_size)?;
     let [w, dw, m, v] = tensors(b.gpu, layout.len)?;
     // A step so small that nothing runs away however often it is taken; no bias correction; nothing clipped or bad.

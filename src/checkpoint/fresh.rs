@@ -8,6 +8,7 @@ use rand_chacha::ChaCha8Rng;
 
 use super::{Recognised, Weight};
 use crate::data::preprocess::Preprocess;
+use crate::model::Network;
 use crate::model::resnet_config::Stem;
 use crate::model::{ModelConfig, ResNetConfig, VitConfig};
 

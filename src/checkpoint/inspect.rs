@@ -10,6 +10,7 @@ use super::json::quote;
 use super::{Checkpoint, Delta, Recognised};
 use crate::data::preprocess::Preprocess;
 use crate::error::Result;
+use crate::model::Network;
 use crate::model::config::Positions;
 use crate::model::resnet_config::{Downsample, Pooling, ResNetConfig, Stem};
 use crate::model::{ModelConfig, VitConfig};

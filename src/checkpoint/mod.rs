@@ -18,6 +18,7 @@ use std::path::PathBuf;
 use crate::data::preprocess::Preprocess;
 use crate::error::Result;
 use crate::model::ModelConfig;
+use crate::model::Network;
 use crate::model::config::{Activation, Pool};
 
 mod delta;

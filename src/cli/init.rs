@@ -9,6 +9,7 @@ use crate::checkpoint::{Recognised, Weight, fresh_model, fresh_resnet, fresh_sta
 use crate::cli::print;
 use crate::data::{CropMode, Dataset, Interpolation, Preprocess};
 use crate::error::{Error, Result};
+use crate::model::Network;
 use crate::model::resnet_config::{Block, BlockConfig, Downsample, Pooling, ResNetConfig, Stem};
 use crate::model::{Activation, Pool, VitConfig};
 use crate::train::model_args::{ModelArgs, word};

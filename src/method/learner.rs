@@ -89,7 +89,7 @@ impl<'g> Learner<'g> {
 
     pub(super) fn plan(gpu: &Gpu, model: &Model, settings: &Settings) -> Result<Activations> {
         let mode = if settings.recompute { Mode::Recompute } else { Mode::Train };
-        model.plan_in(gpu, settings.micro_batch, mode, settings.precision())
+        model.plan(gpu, settings.micro_batch, mode, settings.precision())
     }
 
     /// Allocates everything for `model` and uploads `start`.
@@ -179,7 +179,7 @@ impl<'g> Learner<'g> {
     /// The copy of arena `w` that f16 products read: before [`Learner::record_gradient`] at `w`, whenever it has changed.
     pub fn record_cast(&self, w: &View) -> Result<Program> {
         let mut r = self.recorder();
-        self.model.pass(&self.acts, self.capacity()).cast_weights(&mut r, w)?;
+        self.acts.cast_weights(&mut r, w)?;
         Ok(r.program)
     }
 
@@ -195,21 +195,22 @@ impl<'g> Learner<'g> {
         batch: usize,
         of: usize,
     ) -> Result<()> {
-        let frozen_blocks = if channel == Channel::Train { self.stage.frozen_blocks } else { 0 };
-        let pass = self.model.pass(&self.acts, batch).above(frozen_blocks);
+        let acts = &self.acts;
         let smoothing = if channel == Channel::Train { self.settings.smoothing } else { 0.0 };
         let classes = self.model.classes();
         let moves = channel == Channel::Train && self.settings.batch_norm == BatchNorm::Train;
         let phase = if moves { Phase::Train } else { Phase::Eval };
         let dims = cross_entropy::Dims { batch, classes, smoothing, grad_scale: 1.0 / of as f32 };
-        pass.forward(r, w, &self.stats, phase)?;
-        let (loss, dlogits, logits, labels) = (pass.loss(), pass.dlogits(), pass.logits(), pass.labels());
+        let recording = acts.forward(&self.model.config, r, batch, w, &self.stats, phase)?;
+        let (loss, dlogits, logits, labels) =
+            (acts.loss(batch), acts.dlogits(batch), acts.logits(batch), acts.labels(batch));
         match &self.scale {
             Some(scale) => cross_entropy::forward_scaled(r, &loss, &dlogits, &logits, &labels, scale, dims)?,
             None => cross_entropy::forward(r, &loss, &dlogits, &logits, &labels, dims)?,
         }
-        cross_entropy::record(r, ring, &pass.loss(), state, channel, dims)?;
-        pass.backward(r, w, &self.stats, &self.dw, phase)
+        cross_entropy::record(r, ring, &loss, state, channel, dims)?;
+        let trained = |tensor: usize| channel != Channel::Train || self.stage.rates[tensor] != 0.0;
+        recording.backward(r, &dlogits, &self.dw, &trained)
     }
 
     /// The products of its passes that nobody has measured on this adapter.
@@ -252,10 +253,10 @@ impl<'g> Learner<'g> {
 
     /// Writes a batch to the device: `images` `[batch, 3, size, size]`, `labels` `[batch]`.
     pub fn upload(&self, images: &[f32], labels: &[u32]) {
-        let pass = self.model.pass(&self.acts, labels.len());
-        assert_eq!(images.len(), pass.images().len, "images for {} labels", labels.len());
-        self.gpu.write(&pass.images(), images);
-        self.gpu.write(&pass.labels(), labels);
+        let (to, count) = (self.acts.images(labels.len()), labels.len());
+        assert_eq!(images.len(), to.len, "images for {count} labels");
+        self.gpu.write(&to, images);
+        self.gpu.write(&self.acts.labels(count), labels);
     }
 
     /// One step of the optimiser with learning rate `lr` on a batch: images `[batch, 3, size, size]`, labels `[batch]`.
@@ -428,20 +429,20 @@ impl<'g> Learner<'g> {
     pub fn logits(&mut self, images: &[f32], batch: usize) -> Result<Vec<f32>> {
         if !self.inference.contains_key(&batch) {
             let mut r = self.recorder();
-            self.model.pass(&self.acts, batch).forward(&mut r, &self.w, &self.stats, Phase::Eval)?;
+            self.acts.forward(&self.model.config, &mut r, batch, &self.w, &self.stats, Phase::Eval)?;
             let program = r.program;
             self.inference.insert(batch, program);
         }
-        let pass = self.model.pass(&self.acts, batch);
-        assert_eq!(images.len(), pass.images().len, "images for a batch of {batch}");
-        self.gpu.write(&pass.images(), images);
+        let to = self.acts.images(batch);
+        assert_eq!(images.len(), to.len, "images for a batch of {batch}");
+        self.gpu.write(&to, images);
         Program::run(self.gpu, &[], &[&self.cast, &self.inference[&batch]])?;
-        self.gpu.read(&pass.logits())
+        self.gpu.read(&self.acts.logits(batch))
     }
 
     /// The logits `[batch, classes]` of whatever pass of `batch` images ran last. Waits.
     pub fn last_logits(&self, batch: usize) -> Result<Vec<f32>> {
-        self.gpu.read(&self.model.pass(&self.acts, batch).logits())
+        self.gpu.read(&self.acts.logits(batch))
     }
 
     /// One step's dispatches timed one by one (`--trace`), on whatever batch was uploaded last. The step is taken.

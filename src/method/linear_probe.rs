@@ -9,5 +9,5 @@ use crate::model::{ModelConfig, ParamLayout};
 /// `whole`, with everything but the head at rest.
 pub fn stage(whole: Stage, config: &ModelConfig, layout: &ParamLayout) -> Stage {
     let rates = |name: &str| if config.place(name) == Place::Head { 1.0 } else { 0.0 };
-    Stage { frozen_blocks: config.blocks(), batch_norm: BatchNorm::Frozen, ..whole.with_rates(rates, layout) }
+    Stage { batch_norm: BatchNorm::Frozen, ..whole.with_rates(rates, layout) }
 }

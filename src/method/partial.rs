@@ -11,5 +11,5 @@ pub fn stage(whole: Stage, frozen_blocks: usize, config: &ModelConfig, layout: &
         Place::Block(block) => block < frozen_blocks,
         Place::Tail | Place::Head => false,
     };
-    Stage { frozen_blocks, ..whole.with_rates(|name| if rests(name) { 0.0 } else { 1.0 }, layout) }
+    whole.with_rates(|name| if rests(name) { 0.0 } else { 1.0 }, layout)
 }

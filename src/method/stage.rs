@@ -8,13 +8,11 @@ use crate::model::params::Segment;
 /// A stretch of a run in which the same tensors are trained at the same rates.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Stage {
-    /// Factor on the learning rate, one a tensor in layout order; 0 for a tensor that is not trained.
+    /// Factor on the learning rate, one a tensor in layout order; 0 for a tensor that is not trained:
+    /// backward ends above those, from the images on, that no trained one lies before.
     pub rates: Vec<f32>,
     /// Weight decay, one a tensor.
     pub weight_decays: Vec<f32>,
-    /// Blocks, counted from the first, that backward leaves out together with the stem: their rates are 0. With 0, none
-    /// and not the stem either.
-    pub frozen_blocks: usize,
     /// What batch norm does in training.
     pub batch_norm: BatchNorm,
 }
@@ -34,7 +32,6 @@ impl Stage {
         Stage {
             rates: vec![1.0; tensors],
             weight_decays: vec![settings.optimizer.weight_decay(); tensors],
-            frozen_blocks: 0,
             batch_norm: settings.batch_norm,
         }
     }
@@ -65,12 +62,8 @@ mod tests {
     #[test]
     fn tensors_that_are_updated_alike_share_a_group() {
         let layout = ParamLayout::new(&[64, 64, 64, 64, 64].map(|len| ("t".to_string(), vec![len])));
-        let stage = Stage {
-            rates: vec![1.0, 1.0, 0.0, 0.5, 1.0],
-            weight_decays: vec![0.1; 5],
-            frozen_blocks: 0,
-            batch_norm: BatchNorm::Train,
-        };
+        let stage =
+            Stage { rates: vec![1.0, 1.0, 0.0, 0.5, 1.0], weight_decays: vec![0.1; 5], batch_norm: BatchNorm::Train };
         let groups = stage.groups(&layout, 1 << 20).unwrap();
         let of = |g: &Group| (g.rate, g.segments.iter().map(|s| (s.offset, s.len)).collect::<Vec<_>>());
         assert_eq!(

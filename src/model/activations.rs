@@ -1,14 +1,15 @@
-//! A model with its activations at one batch size: what every model has (images, logits, loss), and its own part.
+//! The memory of a network's passes at one batch size, planned from its tape before anything is allocated.
 
 use crate::error::Result;
+use crate::gpu::buffer::Element;
 use crate::gpu::{Gpu, View};
-use crate::model::network::Model;
-use crate::model::plan::{Lifetimes, Plan, Planned, Slot};
+use crate::model::half_weights::HalfWeights;
+use crate::model::params::ParamLayout;
+use crate::model::plan::{Lifetimes, Plan, Planned};
 use crate::model::precision::Precision;
-use crate::model::resnet::ResNetPass;
-use crate::model::resnet_activations::ResNetSlots;
-use crate::model::vit::VitPass;
-use crate::model::vit_activations::VitSlots;
+use crate::model::recording::Recording;
+use crate::model::store::{Room, Store, Weights};
+use crate::model::tape::{Network, Tape};
 use crate::ops::Recorder;
 
 /// What activations are planned for.
@@ -16,8 +17,8 @@ use crate::ops::Recorder;
 pub enum Mode {
     /// Everything that backward needs is kept.
     Train,
-    /// What enters each block is kept, and the rest computed once more in backward: less memory, a longer step, the same
-    /// bits.
+    /// What enters each segment of the tape is kept, and the rest computed once more in backward: less memory, a longer step,
+    /// the same bits.
     Recompute,
     /// Forward alone.
     Infer,
@@ -32,79 +33,133 @@ pub enum Phase {
     Eval,
 }
 
-/// The slots of one model's own activations.
-#[derive(Clone, Debug)]
-pub(super) enum Part {
-    Vit(Box<VitSlots>),
-    ResNet(Box<ResNetSlots>),
-}
+const LABELS: &str = "labels";
+const LOSS: &str = "loss";
+const DLOGITS: &str = "gradient of logits";
+const HALF: &str = "weights in f16";
+const SCRATCH: &str = "partial sums";
 
-/// Every activation of a model for batches of up to `batch` images, planned and then allocated.
+/// Every activation of a network for batches of up to `batch` images, planned and then allocated.
 #[derive(Clone, Debug)]
 pub struct Activations {
     /// What they take; known before [`Activations::allocate`].
     pub plan: Plan,
     mode: Mode,
+    precision: Precision,
     batch: usize,
-    images: Slot,
-    labels: Slot,
-    logits: Slot,
-    dlogits: Slot,
-    loss: Slot,
-    scratch: Slot,
-    part: Part,
+    /// Elements of an image.
+    image_len: usize,
+    classes: usize,
+    layout: ParamLayout,
+    statistics: ParamLayout,
+    half: HalfWeights,
+    scratch: usize,
+    norm_pixels: Option<usize>,
     allocated: Option<Planned>,
 }
 
 impl Activations {
-    pub(super) fn plan(model: &Model, batch: usize, mode: Mode, precision: Precision) -> Activations {
-        let mut plan = Plan::default();
-        let (size, classes) = (model.image_size(), model.classes().max(1));
-        let images = plan.keep("images", batch * 3 * size * size);
-        let labels = plan.keep("labels", batch);
-        let (part, scratch) = match model {
-            Model::Vit(vit) => {
-                let (slots, scratch) = VitSlots::plan(vit, &mut plan, batch, mode, precision);
-                (Part::Vit(Box::new(slots)), scratch)
-            }
-            Model::ResNet(net) => {
-                let (slots, scratch) = ResNetSlots::plan(net, &mut plan, batch, mode, precision);
-                (Part::ResNet(Box::new(slots)), scratch)
-            }
-        };
-        Activations {
+    /// Plans them; tensors whose lifetimes do not overlap share buffers.
+    ///
+    /// Errors where a kernel does not compile on `gpu`.
+    pub fn plan(gpu: &Gpu, net: &dyn Network, batch: usize, mode: Mode, precision: Precision) -> Result<Activations> {
+        let (mut acts, lifetimes) = Self::lay_out(gpu, net, batch, mode, precision)?;
+        acts.plan.pack(&lifetimes);
+        Ok(acts)
+    }
+
+    /// As [`Activations::plan`], with a buffer for each tensor: what tests compare with.
+    pub fn apart(gpu: &Gpu, net: &dyn Network, batch: usize, mode: Mode, precision: Precision) -> Result<Activations> {
+        Ok(Self::lay_out(gpu, net, batch, mode, precision)?.0)
+    }
+
+    fn lay_out(
+        gpu: &Gpu,
+        net: &dyn Network,
+        batch: usize,
+        mode: Mode,
+        precision: Precision,
+    ) -> Result<(Activations, Lifetimes)> {
+        let (tape, out) = Tape::of(net, batch, precision);
+        let layout = ParamLayout::new(&tape.params);
+        let acts = Activations {
+            plan: Plan::default(),
             mode,
+            precision,
             batch,
-            images,
-            labels,
-            logits: plan.keep("logits", batch * classes),
-            dlogits: plan.keep("gradient of the logits", batch * classes),
-            loss: plan.keep("loss", batch),
-            scratch: plan.keep("partial sums", scratch),
-            part,
-            plan,
+            image_len: tape.images.map_or(0, |images| tape.shape(images).len() / batch),
+            classes: tape.shape(out).len() / batch,
+            half: HalfWeights::new(&layout, &tape.half),
+            scratch: tape.scratch().max(1),
+            statistics: ParamLayout::new(&tape.statistics),
+            norm_pixels: tape.norm_pixels,
+            layout,
             allocated: None,
-        }
+        };
+        let (mut plan, mut placeholders) = (Plan::default(), Planned::default());
+        let memory = gpu.buffer("placeholder", 1)?;
+        let room = Room::Planning { plan: &mut plan, placeholders: &mut placeholders, memory };
+        let touched = acts.play(gpu, net, batch, room)?;
+        Ok((Activations { plan, ..acts }, placeholders.lifetimes(&touched)))
     }
 
     /// When each tensor lives in a pass of `batch` images, read off the very dispatches that forward and backward record.
-    pub fn lifetimes(&self, gpu: &Gpu, model: &Model, batch: usize) -> Result<Lifetimes> {
-        let planned = self.plan.placeholders(gpu)?;
-        let images = planned.whole(self.images);
-        let (layout, buffers) = (model.layout(), model.buffers());
-        let [w, dw] = [0; 2].map(|_| images.placeholder(layout.len));
-        let stats = images.placeholder(buffers.len);
-        let scratch = planned.whole(self.scratch);
-        let acts = Activations { allocated: Some(planned), ..self.clone() };
-        let pass = Pass::new(model, &acts, batch);
+    pub fn lifetimes(&self, gpu: &Gpu, net: &dyn Network, batch: usize) -> Result<Lifetimes> {
+        let tensors = self.plan.placeholders(gpu)?;
+        let touched = self.play(gpu, net, batch, Room::Planned { plan: &self.plan, tensors: &tensors })?;
+        Ok(tensors.lifetimes(&touched))
+    }
+
+    /// Goes through a pass of `batch` images without recording it; returns which buffers each dispatch touches.
+    fn play(&self, gpu: &Gpu, net: &dyn Network, batch: usize, mut room: Room) -> Result<Vec<Vec<u64>>> {
+        let memory = gpu.buffer("placeholder", 1)?;
+        let [w, dw] = [0; 2].map(|_| memory.placeholder(self.layout.len));
+        let stats = memory.placeholder(self.statistics.len);
+        let [_, _, dlogits] = [(LABELS, 1), (LOSS, 1), (DLOGITS, self.classes)]
+            .map(|(label, len)| room.take(label, Element::Word, batch * len, true));
+        let scratch = room.take(SCRATCH, Element::Word, self.scratch, true);
         let mut r = Recorder::planning(gpu, &scratch);
         // One value has no variance to train a batch norm with.
-        let phase = if model.norm_pixels().is_some_and(|p| p * batch < 2) { Phase::Eval } else { Phase::Train };
-        pass.forward(&mut r, &w, &stats, phase)?;
+        let phase = if self.norm_pixels.is_some_and(|p| p * batch < 2) { Phase::Eval } else { Phase::Train };
+        let mut recording = self.record(net, &mut r, batch, room, &w, &stats, phase)?;
         if self.mode != Mode::Infer {
-            pass.backward(&mut r, &w, &stats, &dw, phase)?;
+            recording.reverse(&mut r, &dlogits, &dw, &|_| true)?;
         }
-        Ok(acts.planned().lifetimes(r.touched()))
+        Ok(r.touched().to_vec())
+    }
+
+    fn record<'a>(
+        &'a self,
+        net: &dyn Network,
+        r: &mut Recorder,
+        batch: usize,
+        mut room: Room<'a>,
+        w: &View,
+        stats: &View,
+        phase: Phase,
+    ) -> Result<Recording<'a>> {
+        let (tape, out) = Tape::of(net, batch, self.precision);
+        let half = (self.half.len > 0).then(|| (&self.half, room.take(HALF, Element::Half, self.half.len, true)));
+        let (layout, statistics) = (&self.layout, &self.statistics);
+        let weights = Weights { layout, statistics, w: w.clone(), stats: stats.clone(), half };
+        let store = Store::new(tape.values.clone(), room, weights, phase);
+        Recording::forward(tape, out, store, r, self.mode == Mode::Recompute)
+    }
+
+    /// Records the forward pass of `net` over the first `batch` images with the weights in arena `w` and the running
+    /// statistics in arena `stats`.
+    pub fn forward<'a>(
+        &'a self,
+        net: &dyn Network,
+        r: &mut Recorder,
+        batch: usize,
+        w: &View,
+        stats: &View,
+        phase: Phase,
+    ) -> Result<Recording<'a>> {
+        assert!(batch > 0 && batch <= self.batch, "a batch of {batch}, activations are for {}", self.batch);
+        let room = Room::Planned { plan: &self.plan, tensors: self.planned() };
+        self.record(net, r, batch, room, w, stats, phase)
     }
 
     /// Allocates them all.
@@ -117,22 +172,57 @@ impl Activations {
         self.allocated.as_ref().expect("activations are allocated before they are used")
     }
 
-    pub(super) fn view(&self, slot: Slot, len: usize) -> View {
-        self.planned().view(slot, len)
+    fn view(&self, label: &str, len: usize) -> View {
+        self.planned().view(self.plan.find(label), len)
+    }
+
+    /// Images `[batch, 3, size, size]`, normalised: what the host writes before a replay.
+    pub fn images(&self, batch: usize) -> View {
+        self.view("images", batch * self.image_len)
+    }
+
+    /// Labels `[batch]`, u32.
+    pub fn labels(&self, batch: usize) -> View {
+        self.view(LABELS, batch)
+    }
+
+    /// Logits `[batch, classes]`.
+    pub fn logits(&self, batch: usize) -> View {
+        self.view("logits", batch * self.classes)
+    }
+
+    /// Gradient of the logits, which the loss writes and backward starts from.
+    pub fn dlogits(&self, batch: usize) -> View {
+        self.view(DLOGITS, batch * self.classes)
+    }
+
+    /// Loss of each sample `[batch]`.
+    pub fn loss(&self, batch: usize) -> View {
+        self.view(LOSS, batch)
+    }
+
+    /// Whether [`Activations::cast_weights`] has anything to do.
+    pub fn casts_weights(&self) -> bool {
+        self.half.len > 0
+    }
+
+    /// In f16, copies the weights in arena `w` that products read: before the first [`Activations::forward`] with them, and
+    /// whenever they have changed. The copy serves one set of weights at a time.
+    pub fn cast_weights(&self, r: &mut Recorder, w: &View) -> Result<()> {
+        match self.casts_weights() {
+            true => self.half.cast(r, &self.view(HALF, self.half.len), &self.layout, w),
+            false => Ok(()),
+        }
     }
 
     /// Bytes of the weights' copy in another format, which are among the plan's.
     pub fn weight_bytes(&self) -> u64 {
-        let half = match &self.part {
-            Part::Vit(slots) => slots.half_weights.as_ref(),
-            Part::ResNet(slots) => slots.half_weights.as_ref(),
-        };
-        half.map_or(0, |half| self.plan.tensor_bytes(half.arena))
+        if self.casts_weights() { self.plan.tensor_bytes(self.plan.find(HALF)) } else { 0 }
     }
 
     /// Bytes of [`Activations::scratch`], which are among the plan's.
     pub fn scratch_bytes(&self) -> u64 {
-        self.plan.tensor_bytes(self.scratch)
+        self.plan.tensor_bytes(self.plan.find(SCRATCH))
     }
 
     /// The largest batch.
@@ -142,93 +232,6 @@ impl Activations {
 
     /// Scratch for a [`Recorder`].
     pub fn scratch(&self) -> View {
-        self.planned().whole(self.scratch)
-    }
-}
-
-/// A model with its activations at one batch size: what a program is recorded against.
-#[derive(Clone, Copy, Debug)]
-pub struct Pass<'a> {
-    model: &'a Model,
-    pub(super) acts: &'a Activations,
-    pub(super) batch: usize,
-    /// Blocks that backward leaves out, the stem with them; with 0 it leaves out nothing.
-    pub(super) frozen_blocks: usize,
-}
-
-impl<'a> Pass<'a> {
-    pub(super) fn new(model: &'a Model, acts: &'a Activations, batch: usize) -> Pass<'a> {
-        assert!(batch > 0 && batch <= acts.batch, "a batch of {batch}, activations are for {}", acts.batch);
-        Pass { model, acts, batch, frozen_blocks: 0 }
-    }
-
-    /// The same, whose backward stops above the first `frozen_blocks` blocks, if there are any: their gradients, and the
-    /// stem's, are left as they are.
-    pub fn above(self, frozen_blocks: usize) -> Pass<'a> {
-        Pass { frozen_blocks, ..self }
-    }
-
-    /// Images `[batch, 3, size, size]`, normalised: what the host writes before a replay.
-    pub fn images(&self) -> View {
-        self.acts.view(self.acts.images, self.batch * 3 * self.model.image_size() * self.model.image_size())
-    }
-
-    /// Labels `[batch]`, u32.
-    pub fn labels(&self) -> View {
-        self.acts.view(self.acts.labels, self.batch)
-    }
-
-    /// Logits `[batch, classes]`.
-    pub fn logits(&self) -> View {
-        self.acts.view(self.acts.logits, self.batch * self.model.classes())
-    }
-
-    /// Gradient of the logits, which the loss writes and backward starts from.
-    pub fn dlogits(&self) -> View {
-        self.acts.view(self.acts.dlogits, self.batch * self.model.classes())
-    }
-
-    /// Loss of each sample `[batch]`.
-    pub fn loss(&self) -> View {
-        self.acts.view(self.acts.loss, self.batch)
-    }
-
-    /// Whether [`Pass::cast_weights`] has anything to do.
-    pub fn casts_weights(&self) -> bool {
-        self.acts.weight_bytes() > 0
-    }
-
-    /// In f16, copies the weights in arena `w` that products read: before the first [`Pass::forward`] with them, and whenever
-    /// they have changed. The copy serves one set of weights at a time.
-    pub fn cast_weights(&self, r: &mut Recorder, w: &View) -> Result<()> {
-        match (self.model, &self.acts.part) {
-            (Model::Vit(vit), Part::Vit(slots)) => VitPass::new(vit, *self, slots).cast_weights(r, w),
-            // Statistics are no weights: any view will do.
-            (Model::ResNet(net), Part::ResNet(slots)) => {
-                ResNetPass::new(net, *self, slots, w, w, Phase::Eval).cast_weights(r)
-            }
-            _ => unreachable!("activations of another model"),
-        }
-    }
-
-    /// Images to logits with the weights in arena `w` and the running statistics in arena `stats`.
-    pub fn forward(&self, r: &mut Recorder, w: &View, stats: &View, phase: Phase) -> Result<()> {
-        match (self.model, &self.acts.part) {
-            (Model::Vit(vit), Part::Vit(slots)) => VitPass::new(vit, *self, slots).forward(r, w),
-            (Model::ResNet(net), Part::ResNet(slots)) => ResNetPass::new(net, *self, slots, w, stats, phase).forward(r),
-            _ => unreachable!("activations of another model"),
-        }
-    }
-
-    /// From [`Pass::dlogits`] to the gradient of every parameter that is not [frozen](Pass::above), added to arena `dw`. `w`, `stats` and `phase` are what
-    /// forward ran with.
-    pub fn backward(&self, r: &mut Recorder, w: &View, stats: &View, dw: &View, phase: Phase) -> Result<()> {
-        match (self.model, &self.acts.part) {
-            (Model::Vit(vit), Part::Vit(slots)) => VitPass::new(vit, *self, slots).backward(r, w, dw),
-            (Model::ResNet(net), Part::ResNet(slots)) => {
-                ResNetPass::new(net, *self, slots, w, stats, phase).backward(r, dw)
-            }
-            _ => unreachable!("activations of another model"),
-        }
+        self.view(SCRATCH, self.scratch)
     }
 }

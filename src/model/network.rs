@@ -4,13 +4,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
-use crate::model::activations::{Activations, Mode, Pass};
+use crate::model::activations::{Activations, Mode};
 use crate::model::config::VitConfig;
 use crate::model::params::ParamLayout;
 use crate::model::precision::Precision;
-use crate::model::resnet::ResNet;
 use crate::model::resnet_config::ResNetConfig;
-use crate::model::vit::Vit;
+use crate::model::tape::{Act, Network, Tape};
 
 /// What a model is made of, whichever it is.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -35,22 +34,6 @@ impl From<ResNetConfig> for ModelConfig {
 }
 
 impl ModelConfig {
-    /// Every parameter by its canonical name with its shape; the head comes last and only where there is one.
-    pub fn parameters(&self) -> Vec<(String, Vec<usize>)> {
-        match self {
-            Self::Vit(c) => c.parameters(),
-            Self::ResNet(c) => c.parameters(),
-        }
-    }
-
-    /// Running statistics by name with their shapes: tensors that a model has besides its parameters.
-    pub fn buffers(&self) -> Vec<(String, Vec<usize>)> {
-        match self {
-            Self::Vit(_) => Vec::new(),
-            Self::ResNet(c) => c.buffers(),
-        }
-    }
-
     /// Outputs of the head; 0 for a model without one.
     pub fn classes(&self) -> usize {
         match self {
@@ -129,89 +112,67 @@ impl ModelConfig {
     }
 }
 
-/// A model: its configuration and where its tensors lie.
-#[derive(Clone, Debug)]
-pub enum Model {
-    /// A vision transformer.
-    Vit(Vit),
-    /// A ResNet.
-    ResNet(ResNet),
+impl Network for ModelConfig {
+    fn forward(&self, t: &mut Tape) -> Act {
+        match self {
+            Self::Vit(c) => c.forward(t),
+            Self::ResNet(c) => c.forward(t),
+        }
+    }
 }
 
-/// The layout of a model without running statistics.
-static NO_BUFFERS: ParamLayout = ParamLayout { params: Vec::new(), len: 0 };
+/// A model: its configuration and where its tensors lie.
+#[derive(Clone, Debug)]
+pub struct Model {
+    /// What it is made of.
+    pub config: ModelConfig,
+    layout: ParamLayout,
+    buffers: ParamLayout,
+    norm_pixels: Option<usize>,
+}
 
 impl Model {
     /// The model that `config` describes.
     pub fn new(config: impl Into<ModelConfig>) -> Model {
-        match config.into() {
-            ModelConfig::Vit(config) => Model::Vit(Vit::new(config)),
-            ModelConfig::ResNet(config) => Model::ResNet(ResNet::new(config)),
-        }
+        let config = config.into();
+        let (tape, _) = Tape::of(&config, 1, Precision::F32);
+        let (layout, buffers) = (ParamLayout::new(&tape.params), ParamLayout::new(&tape.statistics));
+        Model { config, layout, buffers, norm_pixels: tape.norm_pixels }
     }
 
     /// Its parameters.
     pub fn layout(&self) -> &ParamLayout {
-        match self {
-            Model::Vit(vit) => &vit.layout,
-            Model::ResNet(net) => &net.layout,
-        }
+        &self.layout
     }
 
     /// Its running statistics.
     pub fn buffers(&self) -> &ParamLayout {
-        match self {
-            Model::Vit(_) => &NO_BUFFERS,
-            Model::ResNet(net) => &net.buffers,
-        }
+        &self.buffers
     }
 
     /// Outputs of the head.
     pub fn classes(&self) -> usize {
-        match self {
-            Model::Vit(vit) => vit.config.classes,
-            Model::ResNet(net) => net.config.classes,
-        }
+        self.config.classes()
     }
 
     /// Height and width of the input, in pixels.
     pub fn image_size(&self) -> usize {
-        match self {
-            Model::Vit(vit) => vit.config.image_size,
-            Model::ResNet(net) => net.config.image_size,
-        }
+        self.config.image_size()
     }
 
     /// The fewest pixels of an image that a batch norm sees; none without batch norm.
     pub fn norm_pixels(&self) -> Option<usize> {
-        match self {
-            Model::Vit(_) => None,
-            Model::ResNet(net) => Some(net.pixels()),
-        }
+        self.norm_pixels
     }
 
     /// The activations of batches of up to `batch` images, planned but not allocated: tensors whose lifetimes do not
     /// overlap share buffers.
     ///
-    /// Errors where a kernel does not compile on `gpu`.
-    pub fn plan(&self, gpu: &Gpu, batch: usize, mode: Mode) -> Result<Activations> {
-        self.plan_in(gpu, batch, mode, Precision::F32)
-    }
-
-    /// As [`Model::plan`], in this precision.
-    ///
-    /// Errors where the device has no f16, or the model has a width that its kernels can't take.
-    pub fn plan_in(&self, gpu: &Gpu, batch: usize, mode: Mode, precision: Precision) -> Result<Activations> {
+    /// Errors where a kernel does not compile on `gpu`, the device has no f16 for that `precision`, or the model has a width
+    /// that its kernels can't take.
+    pub fn plan(&self, gpu: &Gpu, batch: usize, mode: Mode, precision: Precision) -> Result<Activations> {
         self.check_precision(gpu, precision)?;
-        let mut acts = Activations::plan(self, batch, mode, precision);
-        let lifetimes = acts.lifetimes(gpu, self, batch)?;
-        acts.plan.pack(&lifetimes);
-        Ok(acts)
-    }
-
-    /// As [`Model::plan`], with a buffer for each tensor: what tests compare with.
-    pub fn plan_apart(&self, batch: usize, mode: Mode) -> Activations {
-        Activations::plan(self, batch, mode, Precision::F32)
+        Activations::plan(gpu, &self.config, batch, mode, precision)
     }
 
     fn check_precision(&self, gpu: &Gpu, precision: Precision) -> Result<()> {
@@ -220,18 +181,13 @@ impl Model {
         }
         gpu.check_f16()?;
         // A ResNet takes any: it has no epilogue.
-        let Model::Vit(vit) = self else { return Ok(()) };
-        let widths = [("tokens have", vit.config.dim), ("MLP has", vit.config.mlp_dim)];
+        let Some(vit) = self.config.vit() else { return Ok(()) };
+        let widths = [("tokens have", vit.dim), ("MLP has", vit.mlp_dim)];
         match widths.into_iter().find(|(_, width)| !width.is_multiple_of(4)) {
             Some((name, width)) => Err(Error::Usage(format!(
                 "--precision f16 needs widths that 4 divides, this model's {name} {width}: use --precision f32"
             ))),
             None => Ok(()),
         }
-    }
-
-    /// This model over the first `batch` images of `acts`.
-    pub fn pass<'a>(&'a self, acts: &'a Activations, batch: usize) -> Pass<'a> {
-        Pass::new(self, acts, batch)
     }
 }

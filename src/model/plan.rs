@@ -90,35 +90,26 @@ pub struct Plan {
     tensors: Vec<Tensor>,
     /// Lengths in words.
     buffers: Vec<usize>,
+    slots: HashMap<String, Slot>,
 }
 
 impl Plan {
-    /// Plans a tensor of `len` elements that lives from the first to the last dispatch that touches it, named `label` in
-    /// errors.
-    pub fn add(&mut self, label: impl Into<String>, len: usize) -> Slot {
-        self.push(label.into(), Element::Word, len, false)
-    }
-
-    /// As [`Plan::add`], of `len` elements of this kind.
-    pub fn add_as(&mut self, label: impl Into<String>, element: Element, len: usize) -> Slot {
-        self.push(label.into(), element, len, false)
-    }
-
-    /// As [`Plan::add`], for a tensor that the host reads or writes between replays: it has its buffer to itself.
-    pub fn keep(&mut self, label: impl Into<String>, len: usize) -> Slot {
-        self.push(label.into(), Element::Word, len, true)
-    }
-
-    /// As [`Plan::keep`], of `len` elements of this kind.
-    pub fn keep_as(&mut self, label: impl Into<String>, element: Element, len: usize) -> Slot {
-        self.push(label.into(), element, len, true)
-    }
-
-    fn push(&mut self, label: String, element: Element, count: usize, kept: bool) -> Slot {
+    /// Plans a tensor of `len` elements, called `label` by [`Plan::find`] and in errors. It lives from the first to the last
+    /// dispatch that touches it; if `kept`, it has its buffer to itself, for the host to read or write between replays.
+    pub fn add(&mut self, label: &str, element: Element, count: usize, kept: bool) -> Slot {
+        let slot = Slot(self.tensors.len());
+        let before = self.slots.insert(label.to_string(), slot);
+        assert!(before.is_none(), "two tensors are called {label}");
         let len = element.words(count);
+        let label = label.to_string();
         self.tensors.push(Tensor { label, len, element, count, buffer: self.buffers.len(), offset: 0, kept });
         self.buffers.push(padded(len));
-        Slot(self.tensors.len() - 1)
+        slot
+    }
+
+    /// The tensor of this name.
+    pub fn find(&self, label: &str) -> Slot {
+        *self.slots.get(label).unwrap_or_else(|| panic!("{label} was not planned"))
     }
 
     /// Puts tensors into common buffers: the longest first, each into the tightest gap that is free while it lives.
@@ -211,20 +202,20 @@ impl Plan {
 }
 
 /// The allocated tensors of a [`Plan`].
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Planned {
     views: Vec<View>,
 }
 
 impl Planned {
+    /// The next tensor of a plan that is being made.
+    pub(super) fn push(&mut self, view: View) {
+        self.views.push(view);
+    }
+
     /// The first `len` elements of a tensor: a smaller batch uses a part of what was planned for the largest.
     pub fn view(&self, slot: Slot, len: usize) -> View {
         self.views[slot.0].first(len)
-    }
-
-    /// All of a tensor.
-    pub fn whole(&self, slot: Slot) -> View {
-        self.views[slot.0].clone()
     }
 
     /// When these placeholders live, from the ids of the buffers that each dispatch touches.
@@ -255,10 +246,10 @@ mod tests {
     #[test]
     fn tensors_take_turns_and_never_meet() {
         let mut plan = Plan::default();
-        for len in [100, 128, 128, 64, 64] {
-            plan.add("tensor", len);
+        for (i, len) in [100, 128, 128, 64, 64].into_iter().enumerate() {
+            plan.add(&format!("tensor {i}"), Element::Word, len, false);
         }
-        plan.keep("host's", 64);
+        plan.add("host's", Element::Word, 64, true);
         // The last is touched by nobody. Tensor 3 finds room where tensor 0 or 1 was; 1 and 2 meet, and may not share.
         let lifetimes = Lifetimes::new(6, &[vec![0], vec![0, 1], vec![1, 2], vec![2, 3], vec![2], vec![5]]);
         assert!(plan.holds(&lifetimes));
@@ -274,8 +265,8 @@ mod tests {
     #[test]
     fn short_tensors_lie_beside_each_other() {
         let mut plan = Plan::default();
-        for len in [256, 64, 64, 128] {
-            plan.add("tensor", len);
+        for (i, len) in [256, 64, 64, 128].into_iter().enumerate() {
+            plan.add(&format!("tensor {i}"), Element::Word, len, false);
         }
         let lifetimes = Lifetimes::new(4, &[vec![1], vec![2], vec![3], vec![1], vec![2], vec![3], vec![0]]);
         plan.pack(&lifetimes);

@@ -1,396 +1,169 @@
-//! A pre-norm vision transformer (Dosovitskiy et al. 2021), as timm builds it: forward, and its visible reverse.
-//!
-//! Weights are an argument, not a field: the outer loop of TPGM records the same model once more at the projected arena.
+//! A pre-norm vision transformer (Dosovitskiy et al. 2021), as timm builds it.
 
-use crate::error::Result;
-use crate::gpu::View;
-use crate::model::activations::Pass;
-use crate::model::config::VitConfig;
-use crate::model::half_weights;
-use crate::model::params::ParamLayout;
-use crate::model::plan::Slot;
-use crate::model::vit_activations::{BackwardSlots, BlockSlots, VitSlots};
-use crate::ops::{Recorder, attention, cast, column_sum, layer_norm, matmul, patch_embed, residual};
+use crate::gpu::buffer::Element;
+use crate::model::config::{Activation, AttentionPool, Pool, VitConfig};
+use crate::model::layers::{Embedding, Linear};
+use crate::model::tape::{Act, Network, ParamRef, Tape};
 
-/// A vision transformer: its configuration and where its parameters lie.
-#[derive(Clone, Debug)]
-pub struct Vit {
-    /// What it is made of.
-    pub config: VitConfig,
-    /// Its parameters, by timm's names.
-    pub layout: ParamLayout,
-}
+/// The residual stream, pooled features and logits are f32 whatever branches off the stream.
+const WIDE: Element = Element::Word;
 
-/// A vision transformer with its activations at one batch size.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct VitPass<'a> {
-    pub(super) vit: &'a Vit,
-    pub(super) pass: Pass<'a>,
-    pub(super) slots: &'a VitSlots,
-    pub(super) batch: usize,
-}
-
-impl Vit {
-    /// The model that `config` describes.
-    pub fn new(config: VitConfig) -> Vit {
-        let layout = ParamLayout::new(&config.parameters());
-        Vit { config, layout }
+impl Network for VitConfig {
+    fn forward(&self, t: &mut Tape) -> Act {
+        let mut x = self.embed(t);
+        for i in 0..self.depth {
+            x = t.segment(|t| t.within(&format!("blocks.{i}"), |t| self.block(t, x)));
+        }
+        self.tail(t, x)
     }
 }
 
-impl<'a> VitPass<'a> {
-    pub(super) fn new(vit: &'a Vit, pass: Pass<'a>, slots: &'a VitSlots) -> VitPass<'a> {
-        VitPass { vit, pass, slots, batch: pass.batch }
+impl VitConfig {
+    /// Images to tokens.
+    fn embed(&self, t: &mut Tape) -> Act {
+        let (d, parts, prefix) = (self.dim, &self.parts, self.prefix());
+        let images = t.images(self.image_size);
+        // Class token and positions may be stored without the dimensions of 1 in front.
+        let stored = |shape: &[usize], least: usize| shape[if parts.flat { shape.len() - least } else { 0 }..].to_vec();
+        let class_token = self.class_token.then(|| t.param("cls_token", &stored(&[1, 1, d], 1)));
+        let distilled = parts.distilled.then(|| t.param("dist_token", &[1, 1, d]));
+        let registers = (parts.registers > 0).then(|| t.param("reg_token", &[1, parts.registers, d]));
+        let registers = distilled.or(registers);
+        let rows = self.grid() * self.grid() + prefix.positions();
+        let positions = t.param("pos_embed", &stored(&[1, rows, d], 2));
+        let weight = t.param("patch_embed.proj.weight", &[d, 3, self.patch_size, self.patch_size]);
+        let bias = self.patch_bias.then(|| t.param("patch_embed.proj.bias", &[d]));
+        let (projection, patch) = (Linear { weight, bias }, self.patch_size);
+        let embedding = Embedding { class_token, registers, positions, projection, prefix, patch, dim: d };
+        let x = t.patch_embed(images, "tokens", embedding);
+        if parts.norm_pre { t.layer_norm(x, "norm_pre", self.eps, WIDE) } else { x }
     }
 
-    pub(super) fn config(&self) -> &'a VitConfig {
-        &self.vit.config
+    /// `x = x + ls1·proj(attention(qkv(norm1(x))))`, then `x + ls2·mlp(norm2(x))`.
+    fn block(&self, t: &mut Tape, x: Act) -> Act {
+        let (d, narrow) = (self.dim, t.element());
+        let h = t.layer_norm(x, "norm1", self.eps, narrow);
+        let qkv = self.qkv(t);
+        let h = t.linear(h, "attn.qkv", qkv, narrow);
+        let h = t.attention(h, "attn", self.heads);
+        let proj = t.linear_params("attn.proj", d, d, true);
+        let gamma = self.layer_scale(t, "ls1");
+        let x = t.linear_onto(x, h, "attn.proj", proj, gamma);
+        let h = t.layer_norm(x, "norm2", self.eps, narrow);
+        self.mlp(t, x, h, self.mlp_dim, Some("ls2"))
     }
 
-    pub(super) fn rows(&self) -> usize {
-        self.batch * self.config().tokens()
+    /// `stream + scale·fc2(act(fc1(h)))`
+    fn mlp(&self, t: &mut Tape, stream: Act, h: Act, width: usize, scale: Option<&str>) -> Act {
+        let (d, gated) = (self.dim, self.activation == Activation::SwiGlu);
+        let fc1 = t.linear_params("mlp.fc1", if gated { 2 * width } else { width }, d, true);
+        let h = if gated {
+            let hidden = t.linear(h, "mlp.fc1", fc1, t.element_of(h));
+            t.swiglu(hidden, "mlp.act")
+        } else {
+            t.linear_gelu(h, "mlp.fc1", fc1, self.activation)
+        };
+        let fc2 = t.linear_params("mlp.fc2", d, width, true);
+        let gamma = scale.and_then(|name| self.layer_scale(t, name));
+        t.linear_onto(stream, h, "mlp.fc2", fc2, gamma)
     }
 
-    pub(super) fn view(&self, slot: Slot, len: usize) -> View {
-        self.pass.acts.view(slot, len)
+    fn layer_scale(&self, t: &mut Tape, name: &str) -> Option<ParamRef> {
+        self.layer_scale.then(|| t.param(&format!("{name}.gamma"), &[self.dim]))
     }
 
-    /// `[R, cols]`
-    fn wide(&self, slot: Slot, cols: usize) -> View {
-        self.view(slot, self.rows() * cols)
-    }
-
-    pub(super) fn stream(&self, slot: Slot) -> View {
-        self.wide(slot, self.config().dim)
-    }
-
-    /// The stream that enters block `i`; past the last one, what leaves it.
-    pub(super) fn entering(&self, i: usize) -> View {
-        self.stream(if i == 0 { self.slots.tokens } else { self.slots.blocks[i - 1].out })
-    }
-
-    pub(super) fn param(&self, arena: &View, name: &str) -> View {
-        self.vit.layout.view(arena, self.vit.layout.index(name))
-    }
-
-    /// A weight as products read it: in f16 its copy, which [`VitPass::cast_weights`] writes.
-    fn weight(&self, arena: &View, name: &str) -> View {
-        let (layout, half) = (&self.vit.layout, self.slots.half_weights.as_ref());
-        half_weights::weight(half, self.pass.acts, layout, arena, layout.index(name))
-    }
-
-    /// In f16, the copy of the weights in arena `w`.
-    pub(super) fn cast_weights(&self, r: &mut Recorder, w: &View) -> Result<()> {
-        match &self.slots.half_weights {
-            Some(half) => half.cast(r, self.pass.acts, &self.vit.layout, w),
-            None => Ok(()),
+    /// Query, key and value as one product, whether they are one tensor or three neighbours.
+    fn qkv(&self, t: &mut Tape) -> Linear {
+        let d = self.dim;
+        if !self.parts.split_qkv {
+            return t.linear_params("attn.qkv", 3 * d, d, self.qkv_bias);
         }
+        let parts = ["q", "k", "v"];
+        let weights = parts.map(|part| t.param(&format!("attn.{part}.weight"), &[d, d]));
+        let biases = self.qkv_bias.then(|| parts.map(|part| t.param(&format!("attn.{part}.bias"), &[d])));
+        Linear { weight: ParamRef::joined(&weights), bias: biases.map(|biases| ParamRef::joined(&biases)) }
     }
 
-    /// The weights of query, key and value as one matrix, as products read them.
-    fn qkv_weight(&self, w: &View, i: usize) -> View {
-        let Some(half) = &self.slots.half_weights else { return self.qkv(w, i, "weight") };
-        let parts: &[&str] = if self.config().parts.split_qkv { &["q", "k", "v"] } else { &["qkv"] };
-        let index = |part: &&str| self.vit.layout.index(&format!("blocks.{i}.attn.{part}.weight"));
-        let indices: Vec<usize> = parts.iter().map(index).collect();
-        half.run(self.pass.acts, &self.vit.layout, &indices).expect("every product's weight has its copy")
-    }
-
-    pub(super) fn maybe(&self, present: bool, arena: &View, name: &str) -> Option<View> {
-        present.then(|| self.param(arena, name))
-    }
-
-    /// The class token, and the tokens between it and the patches.
-    fn prefix_tokens(&self, arena: &View) -> (Option<View>, Option<View>) {
-        let c = self.config();
-        let name = if c.parts.distilled { "dist_token" } else { "reg_token" };
-        (self.maybe(c.class_token, arena, "cls_token"), self.maybe(c.prefix().registers > 0, arena, name))
-    }
-
-    /// Weight or bias of query, key and value as one matrix, whether they are one tensor or three neighbours.
-    fn qkv(&self, arena: &View, i: usize, what: &str) -> View {
-        if !self.config().parts.split_qkv {
-            return self.param(arena, &format!("blocks.{i}.attn.qkv.{what}"));
-        }
-        let find =
-            |part: &str| &self.vit.layout.params[self.vit.layout.index(&format!("blocks.{i}.attn.{part}.{what}"))];
-        let (q, k, v) = (find("q"), find("k"), find("v"));
-        assert!(q.offset + q.len == k.offset && k.offset + k.len == v.offset, "q, k and v lie apart");
-        arena.slice(q.offset, q.len + k.len + v.len)
-    }
-
-    fn embed_dims(&self) -> patch_embed::Dims {
-        let c = self.config();
-        patch_embed::Dims { batch: self.batch, size: c.image_size, patch: c.patch_size, dim: c.dim, prefix: c.prefix() }
-    }
-
-    fn attention_dims(&self) -> attention::Dims {
-        let c = self.config();
-        attention::Dims { batch: self.batch, tokens: c.tokens(), heads: c.heads, head_dim: c.dim / c.heads }
-    }
-
-    pub(super) fn norm_dims(&self, rows: usize) -> layer_norm::Dims {
-        layer_norm::Dims { rows, cols: self.config().dim, eps: self.config().eps }
-    }
-
-    /// Images to logits with the weights in arena `w`.
-    pub(super) fn forward(&self, r: &mut Recorder, w: &View) -> Result<()> {
-        let c = self.config();
-        let a = self.slots;
-        let embed = self.embed_dims();
-        let patches = self.view(a.patches, self.batch * embed.patches() * embed.patch_len());
-        let embedded = self.view(a.embedded, self.batch * embed.patches() * c.dim);
-        patch_embed::unfold(r, &patches, &self.pass.images(), embed)?;
-        let weight = self.weight(w, "patch_embed.proj.weight");
-        let bias = self.maybe(c.patch_bias, w, "patch_embed.proj.bias");
-        let (m, n, k) = (self.batch * embed.patches(), c.dim, embed.patch_len());
-        matmul::forward(r, &embedded, &patches, &weight, bias.as_ref(), m, n, k)?;
-        let (cls, reg) = self.prefix_tokens(w);
-        let assembled = self.stream(a.norm_pre.map_or(a.tokens, |pre| pre.assembled));
-        let pos = self.param(w, "pos_embed");
-        patch_embed::assemble(r, &assembled, &embedded, &pos, cls.as_ref(), reg.as_ref(), embed)?;
-        if let Some(pre) = a.norm_pre {
-            let (weight, bias) = (self.param(w, "norm_pre.weight"), self.param(w, "norm_pre.bias"));
-            let (mean, rstd) = (self.view(pre.mean, self.rows()), self.view(pre.rstd, self.rows()));
-            let dims = self.norm_dims(self.rows());
-            layer_norm::forward(r, &self.entering(0), &mean, &rstd, &assembled, &weight, &bias, dims)?;
-        }
-
-        for i in 0..c.depth {
-            self.block_forward(r, w, i, &a.blocks[i], true)?;
-        }
-
-        self.tail_forward(r, w)
-    }
-
-    /// Block `i` into the slots `b`. Without `out`, as far as backward needs it: up to the stream that leaves the block.
-    fn block_forward(&self, r: &mut Recorder, w: &View, i: usize, b: &BlockSlots, out: bool) -> Result<()> {
-        let c = self.config();
-        let (rows, d, f) = (self.rows(), c.dim, c.mlp_dim);
-        let stats = |slot| self.view(slot, rows);
-        let p = |name: &str| self.param(w, &format!("blocks.{i}.{name}"));
-        let half = |name: &str| self.weight(w, &format!("blocks.{i}.{name}"));
-        let inp = self.entering(i);
-        let (norm1, norm2) = (self.stream(b.norm1), self.stream(b.norm2));
-        let (qkv, attended, middle) = (self.wide(b.qkv, 3 * d), self.stream(b.attended), self.stream(b.middle));
-        let (projected, mlp) = (self.stream(b.projected), self.stream(b.mlp));
-        let (hidden, activated) = (self.wide(b.hidden, c.hidden_dim()), self.wide(b.activated, f));
-        let lse = self.view(b.lse, rows * c.heads);
-
-        let (weight, bias) = (p("norm1.weight"), p("norm1.bias"));
-        layer_norm::forward(r, &norm1, &stats(b.mean1), &stats(b.rstd1), &inp, &weight, &bias, self.norm_dims(rows))?;
-        let bias = c.qkv_bias.then(|| self.qkv(w, i, "bias"));
-        matmul::forward(r, &qkv, &norm1, &self.qkv_weight(w, i), bias.as_ref(), rows, 3 * d, d)?;
-        attention::forward(r, &attended, &lse, &qkv, self.attention_dims())?;
-        let (weight, bias) = (half("attn.proj.weight"), p("attn.proj.bias"));
-        let gamma = c.layer_scale.then(|| p("ls1.gamma"));
-        let (gamma, bias) = (gamma.as_ref(), Some(&bias));
-        matmul::forward_residual(r, &middle, &projected, &inp, gamma, &attended, &weight, bias, rows, d, d)?;
-
-        let (weight, bias) = (p("norm2.weight"), p("norm2.bias"));
-        layer_norm::forward(
-            r,
-            &norm2,
-            &stats(b.mean2),
-            &stats(b.rstd2),
-            &middle,
-            &weight,
-            &bias,
-            self.norm_dims(rows),
-        )?;
-        let (weight, bias) = (half("mlp.fc1.weight"), p("mlp.fc1.bias"));
-        self.hidden_forward(r, &activated, &hidden, &norm2, &weight, &bias)?;
-        let (weight, bias) = (half("mlp.fc2.weight"), p("mlp.fc2.bias"));
-        if !out {
-            // Of the last layer nobody but a layer scale reads the output again.
-            return match c.layer_scale {
-                true => matmul::forward(r, &mlp, &activated, &weight, Some(&bias), rows, d, f),
-                false => Ok(()),
+    /// Tokens to logits, or to features if there is no head.
+    fn tail(&self, t: &mut Tape, x: Act) -> Act {
+        let prefix = self.prefix().tokens();
+        let (first, count) = if self.pool == Pool::Mean { (prefix, self.tokens() - prefix) } else { (0, 1) };
+        let (features, second) = if self.fc_norm {
+            let pooled = t.pool(x, "pooled", first, count, WIDE);
+            (t.layer_norm(pooled, "fc_norm", self.eps, WIDE), None)
+        } else {
+            let x = t.layer_norm(x, "norm", self.eps, WIDE);
+            let pooled = match self.parts.attention_pool {
+                Some(pool) => t.within("attn_pool", |t| self.attention_pool(t, x, pool)),
+                // In reverse it is the first that assigns.
+                None => t.aside(|t| t.pool(x, "pooled", first, count, WIDE)),
             };
+            let second = self.parts.distilled.then(|| t.pool(x, "pooled distillation token", 1, 1, WIDE));
+            t.recall();
+            (pooled, second)
+        };
+        let features = self.project(t, features);
+        if self.classes == 0 {
+            return features;
         }
-        let gamma = c.layer_scale.then(|| p("ls2.gamma"));
-        let (gamma, bias, out) = (gamma.as_ref(), Some(&bias), self.entering(i + 1));
-        matmul::forward_residual(r, &out, &mlp, &middle, gamma, &activated, &weight, bias, rows, d, f)
-    }
-
-    /// From the gradient of the logits to the gradient of every parameter, added to arena `dw`. `w` is what forward ran with.
-    pub(super) fn backward(&self, r: &mut Recorder, w: &View, dw: &View) -> Result<()> {
-        let c = self.config();
-        let a = self.slots;
-        let g = a.backward.as_ref().expect("backward needs activations planned for training");
-        self.tail_backward(r, w, dw, g)?;
-        for i in (self.pass.frozen_blocks..c.depth).rev() {
-            if let Some(again) = &a.again[i] {
-                self.block_forward(r, w, i, again, false)?;
+        let logits = self.head(t, features, "head");
+        match second {
+            Some(second) => {
+                let other = self.head(t, second, "head_dist");
+                t.average(logits, other, "logits of both heads")
             }
-            self.block_backward(r, w, dw, g, i)?;
+            None => logits,
         }
-        if self.pass.frozen_blocks > 0 {
-            return Ok(());
-        }
-
-        let mut dtokens = self.stream(g.dx);
-        if let Some((pre, dassembled)) = a.norm_pre.zip(g.dassembled) {
-            let (inp, dinp, rows) = (self.stream(pre.assembled), self.stream(dassembled), self.rows());
-            let (mean, rstd, dims) = (self.view(pre.mean, rows), self.view(pre.rstd, rows), self.norm_dims(rows));
-            let (dweight, dbias) = (self.param(dw, "norm_pre.weight"), self.param(dw, "norm_pre.bias"));
-            let weight = self.param(w, "norm_pre.weight");
-            layer_norm::backward_params(r, &dweight, &dbias, &dtokens, &inp, &mean, &rstd, dims)?;
-            layer_norm::backward_input(r, &dinp, &dtokens, &inp, &weight, &mean, &rstd, dims, false)?;
-            dtokens = dinp;
-        }
-        let embed = self.embed_dims();
-        let (m, n, k) = (self.batch * embed.patches(), c.dim, embed.patch_len());
-        let dembedded = self.view(g.dembedded, m * n);
-        let (dcls, dreg) = self.prefix_tokens(dw);
-        let dpos = self.param(dw, "pos_embed");
-        patch_embed::backward(r, &dembedded, &dpos, dcls.as_ref(), dreg.as_ref(), &dtokens, embed)?;
-        let patches = self.view(a.patches, m * k);
-        matmul::backward_weight(r, &self.param(dw, "patch_embed.proj.weight"), &dembedded, &patches, m, n, k)?;
-        if c.patch_bias {
-            column_sum::forward(r, &self.param(dw, "patch_embed.proj.bias"), &dembedded, m, n)?;
-        }
-        Ok(())
     }
 
-    /// Block `i` in reverse. `dx` holds the gradient of the stream that leaves it, then of the one that enters: both
-    /// halves' branches add to it.
-    fn block_backward(&self, r: &mut Recorder, w: &View, dw: &View, g: &BackwardSlots, i: usize) -> Result<()> {
-        let c = self.config();
-        let b = self.slots.again[i].as_ref().unwrap_or(&self.slots.blocks[i]);
-        let own = &g.blocks[i];
-        let (rows, d, f) = (self.rows(), c.dim, c.mlp_dim);
-        let stats = |slot| self.view(slot, rows);
-        let p = |name: &str| self.param(w, &format!("blocks.{i}.{name}"));
-        let half = |name: &str| self.weight(w, &format!("blocks.{i}.{name}"));
-        let dp = |name: &str| self.param(dw, &format!("blocks.{i}.{name}"));
-        let dims = self.norm_dims(rows);
-        let (dx, dnorm1, dnorm2) = (self.stream(g.dx), self.stream(own.dnorm1), self.stream(own.dnorm2));
-        let (middle, inp) = (self.stream(b.middle), self.entering(i));
-
-        // MLP half: out = middle + ls2·fc2(act(fc1(norm2(middle))))
-        let (hidden, activated) = (self.wide(b.hidden, c.hidden_dim()), self.wide(b.activated, f));
-        let (dactivated, dhidden) = (self.wide(own.dactivated, f), self.wide(own.dhidden, c.hidden_dim()));
-        let (norm2, mean, rstd) = (self.stream(b.norm2), stats(b.mean2), stats(b.rstd2));
-        let gamma = format!("blocks.{i}.ls2.gamma");
-        let dbranch = self.branch_gradient(r, w, dw, &dx, &gamma, b.mlp, own.dmlp, own.half_dmlp)?;
-        let weight = half("mlp.fc2.weight");
-        self.hidden_backward(r, &dhidden, &dactivated, &dbranch, &weight, &hidden)?;
-        matmul::backward_weight(r, &dp("mlp.fc2.weight"), &dbranch, &activated, rows, d, f)?;
-        column_sum::forward(r, &dp("mlp.fc2.bias"), &dbranch, rows, d)?;
-        linear_backward(
-            r,
-            &dnorm2,
-            &dp("mlp.fc1.weight"),
-            Some(&dp("mlp.fc1.bias")),
-            &dhidden,
-            &norm2,
-            &half("mlp.fc1.weight"),
-            rows,
-            c.hidden_dim(),
-            d,
-        )?;
-        let (dweight, dbias) = (dp("norm2.weight"), dp("norm2.bias"));
-        layer_norm::backward_params(r, &dweight, &dbias, &dnorm2, &middle, &mean, &rstd, dims)?;
-        layer_norm::backward_input(r, &dx, &dnorm2, &middle, &p("norm2.weight"), &mean, &rstd, dims, true)?;
-
-        // attention half: middle = inp + ls1·proj(attention(qkv(norm1(inp))))
-        let (qkv, attended) = (self.wide(b.qkv, 3 * d), self.stream(b.attended));
-        let lse = self.view(b.lse, rows * c.heads);
-        let delta = self.view(own.delta, rows * c.heads);
-        let (dattended, dqkv) = (self.stream(own.dattended), self.wide(own.dqkv, 3 * d));
-        let (norm1, mean, rstd) = (self.stream(b.norm1), stats(b.mean1), stats(b.rstd1));
-        let gamma = format!("blocks.{i}.ls1.gamma");
-        let dbranch = self.branch_gradient(r, w, dw, &dx, &gamma, b.projected, own.dprojected, own.half_dprojected)?;
-        linear_backward(
-            r,
-            &dattended,
-            &dp("attn.proj.weight"),
-            Some(&dp("attn.proj.bias")),
-            &dbranch,
-            &attended,
-            &half("attn.proj.weight"),
-            rows,
-            d,
-            d,
-        )?;
-        attention::backward(r, &dqkv, &delta, &dattended, &attended, &qkv, &lse, self.attention_dims())?;
-        let dbias = c.qkv_bias.then(|| self.qkv(dw, i, "bias"));
-        linear_backward(
-            r,
-            &dnorm1,
-            &self.qkv(dw, i, "weight"),
-            dbias.as_ref(),
-            &dqkv,
-            &norm1,
-            &self.qkv_weight(w, i),
-            rows,
-            3 * d,
-            d,
-        )?;
-        let (dweight, dbias) = (dp("norm1.weight"), dp("norm1.bias"));
-        layer_norm::backward_params(r, &dweight, &dbias, &dnorm1, &inp, &mean, &rstd, dims)?;
-        layer_norm::backward_input(r, &dx, &dnorm1, &inp, &p("norm1.weight"), &mean, &rstd, dims, true)
-    }
-
-    /// The gradient of a branch's output: the stream's own, through the layer scale where there is one; as its last layer's
-    /// products read it.
-    fn branch_gradient(
-        &self,
-        r: &mut Recorder,
-        w: &View,
-        dw: &View,
-        dx: &View,
-        gamma: &str,
-        branch: Slot,
-        dbranch: Slot,
-        half: Option<Slot>,
-    ) -> Result<View> {
-        let wide = self.wide_branch_gradient(r, w, dw, dx, gamma, branch, dbranch)?;
-        let Some(half) = half else { return Ok(wide) };
-        let narrow = self.stream(half);
-        cast::forward(r, &narrow, &wide)?;
-        Ok(narrow)
-    }
-
-    fn wide_branch_gradient(
-        &self,
-        r: &mut Recorder,
-        w: &View,
-        dw: &View,
-        dx: &View,
-        gamma: &str,
-        branch: Slot,
-        dbranch: Slot,
-    ) -> Result<View> {
-        if !self.config().layer_scale {
-            return Ok(dx.clone());
+    /// Into the space that images and texts share, if there is one.
+    fn project(&self, t: &mut Tape, features: Act) -> Act {
+        let (d, Some(p)) = (self.dim, self.parts.projection) else { return features };
+        if p.transposed {
+            let weight = t.param("proj", &[d, p.features]);
+            if p.bias {
+                t.param("proj.bias", &[p.features]);
+            }
+            return t.projection(features, "proj", weight);
         }
-        let (rows, d) = (self.rows(), self.config().dim);
-        let dbranch = self.stream(dbranch);
-        residual::backward_params(r, &self.param(dw, gamma), dx, &self.stream(branch), rows, d)?;
-        residual::backward_input(r, &dbranch, dx, &self.param(w, gamma), rows, d)?;
-        Ok(dbranch)
+        let proj = t.linear_params("proj", p.features, d, p.bias);
+        t.linear(features, "proj", proj, WIDE)
     }
-}
 
-/// Reverse of `out = inp·weightᵀ + bias`: `dinp = `, `dweight += `, `dbias += `. `dout` `[rows, n]`, `inp` `[rows, k]`.
-pub(super) fn linear_backward(
-    r: &mut Recorder,
-    dinp: &View,
-    dweight: &View,
-    dbias: Option<&View>,
-    dout: &View,
-    inp: &View,
-    weight: &View,
-    rows: usize,
-    n: usize,
-    k: usize,
-) -> Result<()> {
-    matmul::backward_input(r, dinp, dout, weight, rows, n, k)?;
-    matmul::backward_weight(r, dweight, dout, inp, rows, n, k)?;
-    match dbias {
-        Some(dbias) => column_sum::forward(r, dbias, dout, rows, n),
-        None => Ok(()),
+    fn head(&self, t: &mut Tape, features: Act, name: &str) -> Act {
+        let features = match self.parts.normalize {
+            true => t.unit_length(features, &format!("{name}.unit")),
+            false => features,
+        };
+        let head = t.linear_params(name, self.classes, self.features(), self.head_bias);
+        t.linear(features, name, head, WIDE)
+    }
+
+    /// SigLIP's (Zhai et al. 2023): attention of one learned query over all tokens, and an MLP behind it.
+    fn attention_pool(&self, t: &mut Tape, x: Act, pool: AttentionPool) -> Act {
+        let d = self.dim;
+        let latent = t.param("latent", &[1, 1, d]);
+        let [q, k, v] = if pool.fused {
+            let weight = t.param("in_proj_weight", &[3 * d, d]);
+            let bias = Some(t.param("in_proj_bias", &[3 * d]));
+            [0, 1, 2].map(|at| Linear { weight, bias }.outputs(at * d, d, d))
+        } else {
+            let q = t.linear_params("q", d, d, true);
+            let kv = t.linear_params("kv", 2 * d, d, true);
+            [q, kv.outputs(0, d, d), kv.outputs(d, d, d)]
+        };
+        // In reverse the keys' share of the tokens' gradient comes before the values'.
+        let q = t.aside(|t| {
+            let query = t.spread(latent, "query");
+            t.linear(query, "q", q, WIDE)
+        });
+        let k = t.aside(|t| t.linear(x, "k", k, WIDE));
+        let v = t.linear(x, "v", v, WIDE);
+        t.recall();
+        let attended = t.attend([q, k, v], "attended", self.heads);
+        let proj = t.linear_params("proj", d, d, true);
+        let x = t.linear(attended, "proj", proj, WIDE);
+        let h = t.layer_norm(x, "norm", self.eps, WIDE);
+        self.mlp(t, x, h, pool.mlp_dim, None)
     }
 }

@@ -62,13 +62,12 @@ impl<'g> Predictor<'g> {
         precision: Precision,
     ) -> Result<Predictor<'g>> {
         model.layout().segments(gpu.limits.max_storage_buffer_binding_size)?;
-        let acts = model.plan_in(gpu, batch, Mode::Infer, precision)?.allocate(gpu)?;
+        let acts = model.plan(gpu, batch, Mode::Infer, precision)?.allocate(gpu)?;
         let (w, stats) = values.upload(gpu, &model)?;
         let scratch = acts.scratch();
-        let pass = model.pass(&acts, batch);
-        if pass.casts_weights() {
+        if acts.casts_weights() {
             let mut r = Recorder::new(gpu, &scratch);
-            pass.cast_weights(&mut r, &w)?;
+            acts.cast_weights(&mut r, &w)?;
             Program::run(gpu, &[], &[&r.program])?;
         }
         Ok(Predictor { gpu, model, w, stats, acts, scratch, programs: HashMap::new() })
@@ -77,7 +76,7 @@ impl<'g> Predictor<'g> {
     /// The products of its pass that nobody has measured on this adapter.
     pub fn untuned(&self) -> Result<Vec<Product>> {
         let mut r = Recorder::new(self.gpu, &self.scratch);
-        self.model.pass(&self.acts, self.capacity()).forward(&mut r, &self.w, &self.stats, Phase::Eval)?;
+        self.acts.forward(&self.model.config, &mut r, self.capacity(), &self.w, &self.stats, Phase::Eval)?;
         Ok(r.untuned)
     }
 
@@ -96,15 +95,14 @@ impl Classifier for Predictor<'_> {
     }
 
     fn logits(&mut self, images: &[f32], batch: usize) -> Result<Vec<f32>> {
-        let pass = self.model.pass(&self.acts, batch);
         if !self.programs.contains_key(&batch) {
             let mut r = Recorder::new(self.gpu, &self.scratch);
-            pass.forward(&mut r, &self.w, &self.stats, Phase::Eval)?;
+            self.acts.forward(&self.model.config, &mut r, batch, &self.w, &self.stats, Phase::Eval)?;
             self.programs.insert(batch, r.program);
         }
-        self.gpu.write(&pass.images(), images);
+        self.gpu.write(&self.acts.images(batch), images);
         Program::run(self.gpu, &[], &[&self.programs[&batch]])?;
-        self.gpu.read(&pass.logits())
+        self.gpu.read(&self.acts.logits(batch))
     }
 }
 

@@ -12,6 +12,7 @@ use tpgm::data::preprocess::{CropMode, Preprocess};
 use tpgm::data::resize::Interpolation;
 use tpgm::error::Error;
 use tpgm::model::ModelConfig;
+use tpgm::model::Network;
 use tpgm::model::config::{Activation, Pool, VitConfig};
 
 use crate::{Model, assert_error, preprocess, tiny};

@@ -21,10 +21,7 @@ fn follow(prefix: &str) {
     let hyper = golden.json(prefix);
     let data = batches(&Fixture::open("vit_small_train"), "train");
     let (model, start) = model("vit_small");
-    let config: ModelConfig = {
-        let tpgm::model::Model::Vit(vit) = &model else { panic!("a ViT") };
-        vit.config.clone().into()
-    };
+    let config: ModelConfig = model.config.clone();
     let layout = model.layout().clone();
     let settings = settings(optimizer(&hyper), data[0].1.len());
     let mut learner = Learner::new(gpu(), model, &start, settings).unwrap();

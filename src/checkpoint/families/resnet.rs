@@ -15,6 +15,7 @@ use crate::checkpoint::{Overrides, Recognised};
 use crate::data::preprocess::{CropMode, Preprocess};
 use crate::data::resize::Interpolation;
 use crate::error::{Error, Result};
+use crate::model::Network;
 use crate::model::config::Pool;
 use crate::model::resnet_config::{Block, BlockConfig, Downsample, Pooling, ResNetConfig, Stem};
 
@@ -162,7 +163,8 @@ fn read(
         );
         return Err(if overrides.image_size.is_some() { Error::Usage(what) } else { checkpoint.error(what) });
     }
-    let names = tensors.names_of(config.at(own_size).parameters())?;
+    // Of any size that the network can take; positions alone depend on it.
+    let names = tensors.names_of(config.at(own_size.max(config.stride())).parameters())?;
     config = config.at(image_size);
     let resize = match grid {
         Some(grid) => resize(grid, own_size, &config, &mut notes)?,
@@ -353,8 +355,9 @@ fn leftover(
 ) -> Result<(Vec<String>, Vec<String>)> {
     let mut used: BTreeSet<&str> = names.iter().chain(buffers).map(|(_, in_file)| in_file.as_str()).collect();
     let mut counters = Vec::new();
-    for unit in config.units() {
-        let counter = tensors.by_name.get(format!("{}.num_batches_tracked", unit.norm).as_str());
+    for (name, _) in config.buffers() {
+        let Some(norm) = name.strip_suffix(".running_mean") else { continue };
+        let counter = tensors.by_name.get(format!("{norm}.num_batches_tracked").as_str());
         counters.extend(counter.map(|info| info.name.clone()));
     }
     used.extend(counters.iter().map(String::as_str));

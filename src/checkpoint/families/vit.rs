@@ -12,6 +12,7 @@ use crate::checkpoint::zero_shot::ZeroShot;
 use crate::checkpoint::{Overrides, Recognised};
 use crate::data::preprocess::Preprocess;
 use crate::error::{Error, Result};
+use crate::model::Network;
 use crate::model::config::{Activation, AttentionPool, Pool, Projection, VitConfig, VitParts};
 
 /// Where each fact comes from: [`Recognised::sources`].
@@ -246,10 +247,10 @@ impl Reader<'_> {
         if attention_pool.is_some() && class_token {
             return Err(tensors.error(tensors.get("cls_token")?, "stands beside an attention pool: not supported yet"));
         }
-        if distilled && pool != Pool::Cls {
+        if distilled && (pool != Pool::Cls || tensors.has("fc_norm.weight")) {
             return Err(tensors
                 .checkpoint
-                .error("has two heads (DeiT, distilled), which read tokens: pooling must be cls"));
+                .error("has two heads (DeiT, distilled), which read tokens: pooling must be cls, without fc_norm"));
         }
         let parts = VitParts {
             registers,

@@ -1,0 +1,189 @@
+//! Batch norm over the pixels of all images, with the shortcut and the ReLU behind it in the same kernel.
+
+use crate::error::Result;
+use crate::gpu::buffer::Element;
+use crate::model::activations::Phase;
+use crate::model::store::Store;
+use crate::model::tape::{Act, Layer, Memory, ParamRef, Shape, Statistic, Tape};
+use crate::ops::{Recorder, batch_norm, relu};
+
+/// The parameters and running statistics of a batch norm, `[channels]` each.
+#[derive(Clone, Copy, Debug)]
+pub struct BatchNorm {
+    /// Times.
+    pub weight: ParamRef,
+    /// Plus.
+    pub bias: ParamRef,
+    /// Of the mean.
+    pub running_mean: Statistic,
+    /// Of the variance.
+    pub running_var: Statistic,
+    /// Added to the variance.
+    pub eps: f32,
+    /// Weight of a batch in the running statistics.
+    pub momentum: f32,
+}
+
+/// `out = relu(norm(inp) + shortcut)`, or less of it.
+#[derive(Clone, Copy, Debug)]
+struct Norm {
+    own: BatchNorm,
+    inp: Act,
+    out: Act,
+    mean: Act,
+    rstd: Act,
+    shortcut: Option<Act>,
+    relu: bool,
+    batch: usize,
+    dims: batch_norm::Dims,
+}
+
+/// The reverse of the norm in `relu(norm(inp) + shortcut)`, whose forward pass is [`Join`]'s.
+#[derive(Debug)]
+struct Branch(Norm);
+
+#[derive(Debug)]
+struct Join {
+    norm: Norm,
+    branch: Act,
+    shortcut: Act,
+}
+
+impl Tape {
+    /// Declares `name`'s parameters and statistics for this many channels.
+    pub fn batch_norm_params(&mut self, name: &str, channels: usize, eps: f32, momentum: f32) -> BatchNorm {
+        let [weight, bias] = ["weight", "bias"].map(|what| self.param(&format!("{name}.{what}"), &[channels]));
+        let [running_mean, running_var] =
+            ["running_mean", "running_var"].map(|what| self.statistic(&format!("{name}.{what}"), channels));
+        BatchNorm { weight, bias, running_mean, running_var, eps, momentum }
+    }
+
+    /// `norm(inp)`, what is negative set to zero if `relu`.
+    pub fn batch_norm(&mut self, inp: Act, name: &str, own: BatchNorm, relu: bool) -> Act {
+        let norm = self.norm(inp, name, own, relu, None);
+        self.values[norm.out.0].masked = !relu;
+        self.push(norm, &[inp], &[own.weight, own.bias], &[norm.out, norm.mean, norm.rstd]);
+        norm.out
+    }
+
+    /// `relu(norm(inp) + shortcut)`. In reverse the shortcut's gradient comes first, what was put [aside](Tape::aside) is
+    /// [recalled](Tape::recall) then, and the norm's follows.
+    pub fn batch_norm_onto(&mut self, shortcut: Act, inp: Act, name: &str, own: BatchNorm) -> Act {
+        let norm = self.norm(inp, name, own, true, Some(shortcut));
+        let branch = self.value(&format!("{name}.branch"), self.shape(norm.out), self.element_of(inp), Memory::None);
+        self.values[branch.0].masked = true;
+        self.push(
+            Branch(Norm { out: branch, ..norm }),
+            &[inp],
+            &[own.weight, own.bias],
+            &[branch, norm.mean, norm.rstd],
+        );
+        self.recall();
+        self.push(Join { norm, branch, shortcut }, &[branch, shortcut], &[], &[norm.out]);
+        norm.out
+    }
+
+    fn norm(&mut self, inp: Act, name: &str, own: BatchNorm, relu: bool, shortcut: Option<Act>) -> Norm {
+        let shape = self.shape(inp);
+        let fewest = self.norm_pixels.unwrap_or(usize::MAX);
+        self.norm_pixels = Some(fewest.min(shape.pixels()));
+        let dims = batch_norm::Dims { rows: shape.rows(), cols: shape.cols, eps: own.eps, momentum: own.momentum };
+        let out = self.act(name, shape, self.element_of(inp));
+        let row = Shape { batch: 1, ..shape.pooled(shape.cols) };
+        let [mean, rstd] =
+            ["mean", "rstd"].map(|what| self.value(&format!("{name}.{what}"), row, Element::Word, Memory::Held));
+        Norm { own, inp, out, mean, rstd, shortcut, relu, batch: shape.batch, dims }
+    }
+}
+
+fn mode(s: &Store) -> batch_norm::Mode {
+    match s.phase {
+        Phase::Train => batch_norm::Mode::Train,
+        Phase::Eval => batch_norm::Mode::Eval,
+    }
+}
+
+impl Norm {
+    /// From the gradient of its result, which counts where `mask` is positive.
+    fn reverse(&self, s: &mut Store, r: &mut Recorder) -> Result<()> {
+        let (dout, mask) = match self.shortcut.is_none() && self.relu {
+            true => (s.gradient(self.out), Some(s.view(self.out))),
+            false => s.masked_gradient(self.out),
+        };
+        let (dweight, dbias, weight) = (s.dparam(self.own.weight), s.dparam(self.own.bias), s.param(self.own.weight));
+        let [inp, mean, rstd] = [self.inp, self.mean, self.rstd].map(|act| s.view(act));
+        let dinp = s.share(self.inp);
+        let (mode, mask) = (mode(s), mask.as_ref());
+        batch_norm::backward(r, &dinp, &dweight, &dbias, &dout, mask, &inp, &weight, &mean, &rstd, mode, self.dims)?;
+        s.settle(r, self.inp, dinp)
+    }
+}
+
+impl Layer for Norm {
+    fn forward(&self, s: &Store, r: &mut Recorder) -> Result<()> {
+        let [out, mean, rstd, inp] = [self.out, self.mean, self.rstd, self.inp].map(|act| s.view(act));
+        let (weight, bias) = (s.param(self.own.weight), s.param(self.own.bias));
+        let (running_mean, running_var) = (s.statistic(self.own.running_mean), s.statistic(self.own.running_var));
+        let shortcut = self.shortcut.map(|act| s.view(act));
+        let stats =
+            batch_norm::Stats { mean: &mean, rstd: &rstd, running_mean: &running_mean, running_var: &running_var };
+        let (shortcut, relu) = (shortcut.as_ref(), self.relu);
+        batch_norm::forward(r, &out, stats, &inp, &weight, &bias, shortcut, relu, mode(s), self.dims)
+    }
+
+    /// Normalises by the statistics that it had, and moves none.
+    fn again(&self, s: &mut Store, r: &mut Recorder, leaves: bool) -> Result<()> {
+        if leaves {
+            return Ok(());
+        }
+        let [out, mean, rstd, inp] = [self.out, self.mean, self.rstd, self.inp].map(|act| s.view(act));
+        let (weight, bias) = (s.param(self.own.weight), s.param(self.own.bias));
+        let shortcut = self.shortcut.map(|act| s.view(act));
+        let (shortcut, relu) = (shortcut.as_ref(), self.relu);
+        batch_norm::normalize(r, &out, &inp, &weight, &bias, &mean, &rstd, shortcut, relu, mode(s), self.dims)
+    }
+
+    fn backward(&self, s: &mut Store, r: &mut Recorder) -> Result<()> {
+        self.reverse(s, r)
+    }
+
+    fn scratch(&self) -> usize {
+        // A smaller batch may cut its sums into more pieces.
+        let pixels = self.dims.rows / self.batch;
+        (1..=self.batch).map(|b| batch_norm::scratch_len(b * pixels, self.dims.cols)).max().unwrap_or(0)
+    }
+}
+
+impl Layer for Branch {
+    fn forward(&self, _: &Store, _: &mut Recorder) -> Result<()> {
+        Ok(())
+    }
+
+    fn backward(&self, s: &mut Store, r: &mut Recorder) -> Result<()> {
+        self.0.reverse(s, r)
+    }
+}
+
+impl Layer for Join {
+    fn forward(&self, s: &Store, r: &mut Recorder) -> Result<()> {
+        self.norm.forward(s, r)
+    }
+
+    fn again(&self, s: &mut Store, r: &mut Recorder, leaves: bool) -> Result<()> {
+        self.norm.again(s, r, leaves)
+    }
+
+    fn backward(&self, s: &mut Store, r: &mut Recorder) -> Result<()> {
+        let (dout, out) = (s.gradient(self.norm.out), s.view(self.norm.out));
+        match s.takes_mask(self.shortcut) {
+            true => s.lend_masked(self.shortcut, dout.clone(), out.clone()),
+            false => s.add(r, self.shortcut, |r, dinp, accumulate| relu::backward(r, dinp, &dout, &out, accumulate))?,
+        }
+        s.lend_masked(self.branch, dout, out);
+        Ok(())
+    }
+
+    fn scratch(&self) -> usize {
+        self.norm.scratch()
+    }
+}

@@ -1,0 +1,22 @@
+//! The kinds of layers, one file each: what a [`Tape`](crate::model::tape::Tape) method writes, its forward pass and its reverse.
+
+mod attention;
+mod attention_pool;
+mod average;
+mod avg_pool;
+mod batch_norm;
+mod conv2d;
+mod layer_norm;
+mod linear;
+mod max_pool;
+mod patch_embed;
+mod pixels;
+mod pool;
+mod projection;
+mod swiglu;
+mod unit_length;
+
+pub use batch_norm::BatchNorm;
+pub use conv2d::Convolution;
+pub use linear::Linear;
+pub use patch_embed::Embedding;

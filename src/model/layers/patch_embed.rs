@@ -1,0 +1,111 @@
+//! The patch embedding: images become tokens at their positions, behind a class token and registers.
+
+use crate::cpu::patch_embed::Prefix;
+use crate::error::Result;
+use crate::gpu::buffer::Element;
+use crate::model::layers::Linear;
+use crate::model::store::Store;
+use crate::model::tape::{Act, Layer, ParamRef, Shape, Tape};
+use crate::ops::{Recorder, column_sum, matmul, patch_embed, scratch_len};
+
+/// The parameters of a patch embedding, and what comes before the patches.
+#[derive(Clone, Copy, Debug)]
+pub struct Embedding {
+    /// `[dim]`
+    pub class_token: Option<ParamRef>,
+    /// `[registers, dim]`
+    pub registers: Option<ParamRef>,
+    /// A row of `dim` for each token that has a position.
+    pub positions: ParamRef,
+    /// `[dim, 3, patch, patch]`, and `[dim]`.
+    pub projection: Linear,
+    /// Which tokens come before the patches.
+    pub prefix: Prefix,
+    /// Height and width of a patch, in pixels.
+    pub patch: usize,
+    /// Width of a token.
+    pub dim: usize,
+}
+
+#[derive(Debug)]
+struct PatchEmbed {
+    own: Embedding,
+    images: Act,
+    /// `[B·P, 3·patch²]`, what the product reads.
+    patches: Act,
+    /// `[B·P, D]`
+    embedded: Act,
+    tokens: Act,
+    dims: patch_embed::Dims,
+    /// What the product reads.
+    element: Element,
+}
+
+impl Tape {
+    /// Tokens `[B, N, D]` of images.
+    pub fn patch_embed(&mut self, images: Act, name: &str, own: Embedding) -> Act {
+        let Shape { batch, height: size, .. } = self.shape(images);
+        let Embedding { patch, dim, prefix, projection, .. } = own;
+        // Products with a width that is no multiple of 4 are f32: a patch's, if its side is odd.
+        let element = if patch.is_multiple_of(2) { self.element() } else { Element::Word };
+        self.product(projection.weight, element);
+        let dims = patch_embed::Dims { batch, size, patch, dim, prefix };
+        let grid = size / patch;
+        let rows = Shape { batch, height: grid, width: grid, cols: 3 * patch * patch };
+        let patches = self.act("patches", rows, element);
+        let embedded = self.act("patch embedding", rows.with_cols(dim), Element::Word);
+        let shape = Shape { batch, height: grid * grid + prefix.tokens(), width: 1, cols: dim };
+        let tokens = self.act(name, shape, Element::Word);
+        let params = [Some(own.positions), own.class_token, own.registers, Some(projection.weight), projection.bias];
+        let params: Vec<ParamRef> = params.into_iter().flatten().collect();
+        let layer = PatchEmbed { own, images, patches, embedded, tokens, dims, element };
+        self.push(layer, &[images], &params, &[tokens, patches, embedded]);
+        tokens
+    }
+}
+
+impl PatchEmbed {
+    /// Rows, columns of the result, and columns of the input.
+    fn product(&self) -> (usize, usize, usize) {
+        (self.dims.batch * self.dims.patches(), self.dims.dim, self.dims.patch_len())
+    }
+}
+
+impl Layer for PatchEmbed {
+    fn forward(&self, s: &Store, r: &mut Recorder) -> Result<()> {
+        let [patches, embedded, tokens] = [self.patches, self.embedded, self.tokens].map(|act| s.view(act));
+        let (own, (m, n, k)) = (&self.own, self.product());
+        patch_embed::unfold(r, &patches, &s.view(self.images), self.dims)?;
+        let (weight, bias) = (s.product_weight(own.projection.weight, self.element), s.maybe(own.projection.bias));
+        matmul::forward(r, &embedded, &patches, &weight, bias.as_ref(), m, n, k)?;
+        let (class, registers, positions) = (s.maybe(own.class_token), s.maybe(own.registers), s.param(own.positions));
+        patch_embed::assemble(r, &tokens, &embedded, &positions, class.as_ref(), registers.as_ref(), self.dims)
+    }
+
+    fn backward(&self, s: &mut Store, r: &mut Recorder) -> Result<()> {
+        let (own, (m, n, k)) = (&self.own, self.product());
+        // Its product alone reads it.
+        let dembedded = s.tensor("gradient of the patch embedding", self.element, m * n);
+        let (dclass, dregisters) = (own.class_token.map(|p| s.dparam(p)), own.registers.map(|p| s.dparam(p)));
+        let (dpositions, dtokens) = (s.dparam(own.positions), s.gradient(self.tokens));
+        patch_embed::backward(r, &dembedded, &dpositions, dclass.as_ref(), dregisters.as_ref(), &dtokens, self.dims)?;
+        let Linear { weight, bias } = own.projection;
+        if s.trains(weight) {
+            matmul::backward_weight(r, &s.dparam(weight), &dembedded, &s.view(self.patches), m, n, k)?;
+        }
+        match bias.filter(|bias| s.trains(*bias)) {
+            Some(bias) => column_sum::forward(r, &s.dparam(bias), &dembedded, m, n),
+            None => Ok(()),
+        }
+    }
+
+    fn scratch(&self) -> usize {
+        let (m, n, k) = self.product();
+        scratch_len(m, n).max(matmul::scratch_len(m, n, k))
+    }
+
+    fn macs(&self) -> usize {
+        let (m, n, k) = self.product();
+        m * n * k
+    }
+}

@@ -1,0 +1,71 @@
+//! A tape that is played: forward, and in reverse.
+
+use crate::error::Result;
+use crate::gpu::View;
+use crate::model::store::Store;
+use crate::model::tape::{Act, Entry, Tape};
+use crate::ops::Recorder;
+
+/// A forward pass that has been recorded and may be reversed.
+#[derive(Debug)]
+pub struct Recording<'a> {
+    store: Store<'a>,
+    entries: Vec<Entry>,
+    /// The entries in the order whose reverse backward takes.
+    order: Vec<usize>,
+    out: Act,
+    /// Segments below this one are computed once more in backward.
+    dropped: usize,
+}
+
+impl<'a> Recording<'a> {
+    /// Records the forward pass of `tape`, which ends in `out`, in the tensors of `store`.
+    pub(super) fn forward(
+        tape: Tape,
+        out: Act,
+        store: Store<'a>,
+        r: &mut Recorder,
+        recompute: bool,
+    ) -> Result<Recording<'a>> {
+        for entry in &tape.entries {
+            entry.layer.forward(&store, r)?;
+        }
+        // Backward begins with the last segment, whose values are still there.
+        let dropped = if recompute { tape.segments.saturating_sub(1) } else { 0 };
+        Ok(Recording { store, entries: tape.entries, order: tape.order, out, dropped })
+    }
+
+    /// Records the way back, from the gradient `dout` of the last value to that of every parameter for which `trained` holds,
+    /// by its place; each is added to arena `dw`. What lies before all of these is left out. The gradients of other parameters
+    /// stay as they are, or are added too if a kernel has them in any case.
+    pub fn backward(mut self, r: &mut Recorder, dout: &View, dw: &View, trained: &dyn Fn(usize) -> bool) -> Result<()> {
+        self.reverse(r, dout, dw, trained)
+    }
+
+    pub(super) fn reverse(
+        &mut self,
+        r: &mut Recorder,
+        dout: &View,
+        dw: &View,
+        trained: &dyn Fn(usize) -> bool,
+    ) -> Result<()> {
+        let works = self.store.begin_reverse(&self.entries, dw, trained);
+        self.store.lend(r, self.out, dout.clone())?;
+        let mut again = vec![false; self.dropped];
+        for &i in self.order.iter().rev() {
+            let entry = &self.entries[i];
+            // A value that nobody reads has no gradient.
+            if !works[i] || !entry.writes.iter().any(|act| self.store.has_gradient(*act)) {
+                continue;
+            }
+            if let Some(again) = entry.segment.and_then(|segment| again.get_mut(segment))
+                && !std::mem::replace(again, true)
+            {
+                let inside = self.entries.iter().filter(|other| other.segment == entry.segment);
+                inside.into_iter().try_for_each(|entry| self.store.compute_again(entry, r))?;
+            }
+            entry.layer.backward(&mut self.store, r)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,148 @@
+//! A network of these tests, written on a tape.
+
+use tpgm::cpu::patch_embed::Prefix;
+use tpgm::gpu::buffer::Element;
+use tpgm::model::config::Activation;
+use tpgm::model::layers::{Convolution, Embedding};
+use tpgm::model::tape::{Act, Network, ParamRef, Shape, Tape};
+
+use crate::machine::{EPS, HEADS, Machine, Net};
+use crate::reference::{COLS, PATCH, SIZE};
+
+/// The prefix of the tests' tokens.
+pub const PREFIX: Prefix = Prefix { class_token: true, registers: 1, class_position: true, register_positions: false };
+
+impl Network for Net {
+    fn forward(&self, t: &mut Tape) -> Act {
+        self.run(t)
+    }
+}
+
+// A tape's own methods come before those of this trait.
+impl Machine for Tape {
+    type V = Act;
+
+    fn shape(&self, x: Act) -> Shape {
+        self.shape(x)
+    }
+
+    fn embed(&mut self) -> Act {
+        let t = self;
+        let images = t.images(SIZE);
+        let rows = (SIZE / PATCH).pow(2) + PREFIX.positions();
+        let class_token = Some(t.param("class", &[COLS]));
+        let registers = Some(t.param("registers", &[PREFIX.registers, COLS]));
+        let positions = t.param("positions", &[rows, COLS]);
+        let projection = t.linear_params("patches", COLS, 3 * PATCH * PATCH, true);
+        let (prefix, patch, dim) = (PREFIX, PATCH, COLS);
+        t.patch_embed(images, "tokens", Embedding { class_token, registers, positions, projection, prefix, patch, dim })
+    }
+
+    fn pixels(&mut self) -> Act {
+        let images = self.images(SIZE);
+        let x = self.pixels(images, "pixels");
+        let weight = self.param("stem.weight", &[COLS, 3, 3, 3]);
+        self.conv2d(x, "stem", convolution(weight, 3, COLS, 1))
+    }
+
+    fn norm(&mut self, x: Act, name: &str) -> Act {
+        self.layer_norm(x, name, EPS, Element::Word)
+    }
+
+    fn linear(&mut self, x: Act, name: &str, n: usize, bias: bool) -> Act {
+        let layer = self.linear_params(name, n, self.shape(x).cols, bias);
+        self.linear(x, name, layer, Element::Word)
+    }
+
+    fn gelu(&mut self, x: Act, name: &str, n: usize, kind: Activation) -> Act {
+        let layer = self.linear_params(name, n, self.shape(x).cols, true);
+        self.linear_gelu(x, name, layer, kind)
+    }
+
+    fn onto(&mut self, stream: Act, x: Act, name: &str, scaled: bool) -> Act {
+        let cols = self.shape(stream).cols;
+        let layer = self.linear_params(name, cols, self.shape(x).cols, true);
+        let gamma = scaled.then(|| self.param(&format!("{name}.gamma"), &[cols]));
+        self.linear_onto(stream, x, name, layer, gamma)
+    }
+
+    fn swiglu(&mut self, x: Act, name: &str) -> Act {
+        self.swiglu(x, name)
+    }
+
+    fn attention(&mut self, qkv: Act, name: &str) -> Act {
+        self.attention(qkv, name, HEADS)
+    }
+
+    fn average(&mut self, a: Act, b: Act, name: &str) -> Act {
+        self.average(a, b, name)
+    }
+
+    fn unit(&mut self, x: Act, name: &str) -> Act {
+        self.unit_length(x, name)
+    }
+
+    fn project(&mut self, x: Act, name: &str, n: usize) -> Act {
+        let weight = self.param(&format!("{name}.weight"), &[self.shape(x).cols, n]);
+        self.projection(x, name, weight)
+    }
+
+    fn pool(&mut self, x: Act, name: &str, first: usize, count: usize) -> Act {
+        self.pool(x, name, first, count, Element::Word)
+    }
+
+    fn tokens_of_pixels(&mut self, x: Act, name: &str) -> Act {
+        let shape = self.shape(x);
+        let positions = self.param(name, &[1 + shape.pixels(), shape.cols]);
+        self.tokens_of_pixels(x, &format!("{name}.tokens"), positions)
+    }
+
+    fn spread(&mut self, name: &str, cols: usize) -> Act {
+        let latent = self.param(name, &[cols]);
+        self.spread(latent, &format!("{name}.query"))
+    }
+
+    fn attend(&mut self, qkv: [Act; 3], name: &str) -> Act {
+        self.attend(qkv, name, HEADS)
+    }
+
+    fn conv(&mut self, x: Act, name: &str, outputs: usize, groups: usize) -> Act {
+        let inputs = self.shape(x).cols;
+        let weight = self.param(&format!("{name}.weight"), &[outputs, inputs / groups, 3, 3]);
+        self.conv2d(x, name, convolution(weight, inputs, outputs, groups))
+    }
+
+    fn batch_norm(&mut self, x: Act, name: &str, relu: bool) -> Act {
+        let norm = self.batch_norm_params(name, self.shape(x).cols, EPS, 0.1);
+        self.batch_norm(x, name, norm, relu)
+    }
+
+    fn batch_norm_onto(&mut self, shortcut: Act, x: Act, name: &str) -> Act {
+        let norm = self.batch_norm_params(name, self.shape(x).cols, EPS, 0.1);
+        self.batch_norm_onto(shortcut, x, name, norm)
+    }
+
+    fn max_pool(&mut self, x: Act, name: &str, stride: usize) -> Act {
+        self.max_pool(x, name, 3, stride, 1)
+    }
+
+    fn avg_pool(&mut self, x: Act, name: &str, ceil_mode: bool) -> Act {
+        self.avg_pool(x, name, 2, ceil_mode)
+    }
+
+    fn segment(&mut self, write: impl FnOnce(&mut Self) -> Act) -> Act {
+        self.segment(write)
+    }
+
+    fn aside(&mut self, write: impl FnOnce(&mut Self) -> Act) -> Act {
+        self.aside(write)
+    }
+
+    fn recall(&mut self) {
+        self.recall();
+    }
+}
+
+fn convolution(weight: ParamRef, inputs: usize, outputs: usize, groups: usize) -> Convolution {
+    Convolution { weight, inputs, outputs, kernel: 3, stride: 1, padding: 1, groups }
+}
