@@ -34,6 +34,7 @@ pub mod model;
 pub mod ops;
 pub mod random;
 pub mod report;
+pub mod shapes;
 pub mod suite;
 pub mod train;
 

@@ -9,7 +9,8 @@ use tpgm::checkpoint::{Checkpoint, Dtype, Overrides, Recognised, fresh_vit, reco
 use tpgm::data::preprocess::{CropMode, Preprocess};
 use tpgm::data::resize::Interpolation;
 use tpgm::error::{Error, Result};
-use tpgm::model::config::{Activation, Pool, VitConfig};
+use tpgm::model::config::{Pool, VitConfig};
+use tpgm::shapes::Activation;
 
 #[path = "checkpoint/delta.rs"]
 mod delta;

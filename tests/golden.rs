@@ -6,11 +6,11 @@ mod common;
 mod methods;
 
 use common::{Fixture, gpu, relative, with_every_tile};
-use tpgm::cpu::mars::Norm;
 use tpgm::gpu::{Gpu, View};
 use tpgm::method::{BatchNorm, Learner, Optimizer, Settings, Snapshot, Tpgm, TpgmSettings};
 use tpgm::model::{Model, VitConfig};
 use tpgm::ops::adamw::AdamW;
+use tpgm::shapes::Norm;
 
 use tpgm::ops::sgd::Sgd;
 
@@ -207,7 +207,7 @@ fn tpgm_run(prefix: &str) {
 
     let batch = train[0].1.len();
     let mut learner = Learner::new(gpu(), model, &weights, settings(optimizer(&hyper), batch)).unwrap();
-    let norm: Norm = text("norm").parse().unwrap();
+    let norm: Norm = serde_json::from_value(hyper["norm"].clone()).unwrap();
     let radius_lr = number(&hyper, "radius_lr") as f32;
     let tpgm_settings = TpgmSettings { norm, radius_lr, max_iters: count("max_iters"), proj_freq: count("proj_freq") };
     let mut tpgm = Tpgm::new(&learner, &weights.w, &excluded, tpgm_settings).unwrap();

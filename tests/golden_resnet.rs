@@ -7,11 +7,11 @@ use std::collections::BTreeMap;
 
 use common::resnet::{NAMES, Net, batches, open};
 use common::{Fixture, gpu, relative, with_every_tile};
-use tpgm::cpu::mars::Norm;
 use tpgm::gpu::{Gpu, View};
 use tpgm::method::{BatchNorm, Learner, Optimizer, Settings, Tpgm, TpgmSettings};
-use tpgm::model::ParamLayout;
 use tpgm::ops::sgd::Sgd;
+use tpgm::shapes::Norm;
+use tpgm::shapes::ParamLayout;
 use tpgm::train::evaluate::{Classifier, Predictor};
 
 const LOGITS: f32 = 1e-4;
@@ -188,7 +188,7 @@ fn radii(name: &str) {
     let batch_norm = if hyper["bn"] == "frozen" { BatchNorm::Frozen } else { BatchNorm::Train };
     let settings = settings(sgd(&hyper), train[0].1.len(), batch_norm);
     let mut learner = Learner::new(gpu(), model.clone(), &start, settings).unwrap();
-    let norm: Norm = hyper["norm"].as_str().unwrap().parse().unwrap();
+    let norm: Norm = serde_json::from_value(hyper["norm"].clone()).unwrap();
     let radius_lr = hyper["radius_lr"].as_f64().unwrap() as f32;
     let tpgm_settings = TpgmSettings { norm, radius_lr, max_iters: 1, proj_freq: 1 };
     let mut tpgm = Tpgm::new(&learner, &start.w, &excluded, tpgm_settings).unwrap();

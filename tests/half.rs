@@ -6,12 +6,12 @@ mod common;
 mod resnet;
 
 use common::{Fixture, Random, gpu, relative};
-use tpgm::cpu::mars::Norm;
 use tpgm::gpu::Gpu;
 use tpgm::method::{BatchNorm, Learner, LossScaling, Memory, Optimizer, Settings, Snapshot, Tpgm, TpgmSettings};
 use tpgm::model::{Model, VitConfig};
 use tpgm::ops::adamw::AdamW;
 use tpgm::ops::sgd::Sgd;
+use tpgm::shapes::Norm;
 use tpgm::train::parts::Parts;
 use tpgm::train::state::{self, Progress};
 

@@ -16,7 +16,8 @@ use tpgm::checkpoint::{
 use tpgm::data::preprocess::{CropMode, Preprocess};
 use tpgm::data::resize::Interpolation;
 use tpgm::model::Network;
-use tpgm::model::config::{Activation, Pool, VitConfig};
+use tpgm::model::config::{Pool, VitConfig};
+use tpgm::shapes::Activation;
 
 mod common;
 use common::Random;

@@ -9,8 +9,8 @@ use std::sync::OnceLock;
 use tpgm::cpu;
 use tpgm::gpu::buffer::Element;
 use tpgm::gpu::{Gpu, View, shaders};
-use tpgm::model::config::Activation::Gelu;
 use tpgm::ops;
+use tpgm::shapes::Activation::Gelu;
 use tpgm::suite::harness::{Case, EPS, Launch, Random, error, wide};
 use tpgm::suite::{self, Event, Outcome, Selection};
 

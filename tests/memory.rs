@@ -6,12 +6,12 @@ mod common;
 use std::sync::Mutex;
 
 use common::{Fixture, Random, gpu};
-use tpgm::cpu::mars::Norm;
 use tpgm::gpu::Gpu;
 use tpgm::method::{BatchNorm, Learner, Memory, Optimizer, Settings, Snapshot, Tpgm, TpgmSettings};
 use tpgm::model::{Model, VitConfig};
 use tpgm::ops::adamw::AdamW;
 use tpgm::ops::sgd::Sgd;
+use tpgm::shapes::Norm;
 
 /// The tests run one after another: what one allocates would count as the other's growth.
 static ALONE: Mutex<()> = Mutex::new(());

@@ -9,9 +9,10 @@ use common::{Random, gpu, open, relative, resnet_50};
 use tpgm::gpu::{Program, View};
 use tpgm::method::Snapshot;
 use tpgm::method::settings::{STATE_WORDS, StepState};
-use tpgm::model::{Activation, Activations, Mode, Model, Phase, Pool, Precision, VitConfig};
+use tpgm::model::{Activations, Mode, Model, Phase, Pool, Precision, VitConfig};
 use tpgm::ops::cross_entropy::{self, CHANNELS, Channel};
 use tpgm::ops::{MAX_FLOPS, Recorder, attention, conv2d, matmul};
+use tpgm::shapes::Activation;
 
 const MODELS: [&str; 6] = ["vit_small", "vit_mean", "vit_quick", "resnet_basic", "resnet_bottleneck", "resnet_d"];
 const CAPACITY: usize = 5;

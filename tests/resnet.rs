@@ -12,7 +12,6 @@ use tpgm::checkpoint::{
     Checkpoint, Overrides, Recognised, Values, describe, fresh_model, fresh_resnet, fresh_statistics, recognise,
     replace_head, write_model, write_safetensors,
 };
-use tpgm::cpu::mars::Norm;
 use tpgm::data::resize::Interpolation;
 use tpgm::error::Error;
 use tpgm::method::{BatchNorm, Ema, Learner, Memory, Optimizer, Settings, Tpgm, TpgmSettings};
@@ -20,6 +19,7 @@ use tpgm::model::Network;
 use tpgm::model::resnet_config::{Block, BlockConfig, Downsample, Pooling, ResNetConfig, Stem};
 use tpgm::model::{Model, ModelConfig};
 use tpgm::ops::sgd::Sgd;
+use tpgm::shapes::Norm;
 use tpgm::train::parts::Parts;
 use tpgm::train::source::Source;
 use tpgm::train::state::{self, Progress};

@@ -21,9 +21,10 @@ use common::{Random, gpu};
 use machine::{CLASSES, End, Net, Op, Start};
 use reference::{BATCH, Reference, SIZE};
 use tpgm::gpu::Program;
-use tpgm::model::config::Activation;
-use tpgm::model::{Activations, Mode, Network, ParamLayout, Phase, Precision};
+use tpgm::model::{Activations, Mode, Network, Phase, Precision};
 use tpgm::ops::Recorder;
+use tpgm::shapes::Activation;
+use tpgm::shapes::ParamLayout;
 
 /// Largest error of a gradient, as a share of the largest element of that gradient.
 const TOLERANCE: f64 = 5e-5;

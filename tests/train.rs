@@ -4,12 +4,12 @@
 mod common;
 
 use common::{Fixture, Random, fixture_path, gpu, relative};
-use tpgm::cpu::mars::Norm;
 use tpgm::gpu::Gpu;
 use tpgm::method::{BatchNorm, Ema, Ftp, FtpSettings, Learner, Optimizer, Settings, Snapshot, Tpgm, TpgmSettings};
 use tpgm::model::{Model, VitConfig};
 use tpgm::ops::adamw::AdamW;
 use tpgm::ops::sgd::Sgd;
+use tpgm::shapes::Norm;
 use tpgm::train::Flags;
 use tpgm::train::parts::Parts;
 use tpgm::train::source::Source;

@@ -9,17 +9,17 @@ use crate::bench::{Bench, Figures, Work, models};
 use crate::cpu::avg_pool::Dims as AvgPool;
 use crate::cpu::conv2d::Dims as Conv;
 use crate::cpu::max_pool::Dims as MaxPool;
-use crate::cpu::patch_embed::Prefix;
 use crate::error::Result;
 use crate::gpu::buffer::Element;
 use crate::gpu::{Gpu, Program, View};
 use crate::method::settings::STATE_WORDS;
-use crate::model::config::Activation;
-use crate::model::params::Segment;
 use crate::ops::adamw::{self, AdamW};
 use crate::ops::cross_entropy::CHANNELS;
 use crate::ops::sgd::{self, Sgd};
 use crate::ops::{self, Recorder, attention, batch_norm, conv2d, cross_entropy, gelu, layer_norm, norm_clip};
+use crate::shapes::Activation;
+use crate::shapes::Prefix;
+use crate::shapes::Segment;
 use crate::suite::harness::Random;
 
 /// Dispatches of one kernel or of the few that belong together.

@@ -4,7 +4,6 @@ use crate::bench::models::{check_losses, net, step};
 use crate::bench::peak::{Copy, run};
 use crate::bench::timer::timed;
 use crate::bench::{Bench, Figures, Work};
-use crate::cpu::mars::Norm;
 use crate::error::Result;
 use crate::gpu::View;
 use crate::method::settings::STATE_WORDS;
@@ -12,6 +11,7 @@ use crate::method::{Ftp, FtpSettings, Tpgm, TpgmSettings};
 use crate::model::Model;
 use crate::ops::Recorder;
 use crate::ops::mars::{LOG_WORDS, Mars};
+use crate::shapes::Norm;
 use crate::suite::harness::Random;
 
 /// A radius update and a plain training step with the same batch, in turn. `ratio` is update over step, repeat by

@@ -8,9 +8,10 @@ use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::method::{BatchNorm, Learner, LossScaling, Optimizer, Settings, Snapshot};
 use crate::model::resnet_config::{Block, BlockConfig, Downsample, Pooling, ResNetConfig, Stem};
-use crate::model::{Activation, Model, ModelConfig, ParamLayout, Pool, Precision, VitConfig};
+use crate::model::{Model, ModelConfig, Pool, Precision, VitConfig};
 use crate::ops::adamw::AdamW;
 use crate::ops::sgd::Sgd;
+use crate::shapes::{Activation, ParamLayout};
 use crate::suite::harness::Random;
 use crate::train::evaluate::{Classifier, Predictor};
 

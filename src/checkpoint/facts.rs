@@ -6,7 +6,8 @@ use super::timm_config::TimmConfig;
 use super::transformers_config::TransformersConfig;
 use crate::data::preprocess::Preprocess;
 use crate::error::Result;
-use crate::model::config::{Activation, Pool};
+use crate::model::config::Pool;
+use crate::shapes::Activation;
 
 /// A configuration; all methods say "not there" where there is none.
 pub(super) enum Facts<'a> {

@@ -10,8 +10,9 @@ use super::file::Checkpoint;
 use crate::data::preprocess::Preprocess;
 use crate::error::Result;
 use crate::model::ModelConfig;
-use crate::model::config::{Activation, Pool};
+use crate::model::config::Pool;
 use crate::model::resnet_config::{Pooling, ResNetConfig};
+use crate::shapes::Activation;
 
 const HEADS: &str = "tpgm.heads";
 const ACTIVATION: &str = "tpgm.activation";

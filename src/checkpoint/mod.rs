@@ -19,7 +19,8 @@ use crate::data::preprocess::Preprocess;
 use crate::error::Result;
 use crate::model::ModelConfig;
 use crate::model::Network;
-use crate::model::config::{Activation, Pool};
+use crate::model::config::Pool;
+use crate::shapes::Activation;
 
 mod delta;
 mod facts;

@@ -8,7 +8,7 @@ use super::file::Checkpoint;
 use crate::data::preprocess::{CropMode, Preprocess};
 use crate::data::resize::Interpolation;
 use crate::error::{Error, Result};
-use crate::model::config::Activation;
+use crate::shapes::Activation;
 
 /// The file's content.
 pub(super) struct OpenClipConfig {

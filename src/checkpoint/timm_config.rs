@@ -7,7 +7,8 @@ use super::file::Checkpoint;
 use crate::data::preprocess::{CropMode, Preprocess};
 use crate::data::resize::Interpolation;
 use crate::error::{Error, Result};
-use crate::model::config::{Activation, Pool};
+use crate::model::config::Pool;
+use crate::shapes::Activation;
 
 /// Heads by a part of the architecture's name, the first that is found. A width in `model_args` does not change them.
 const HEADS: [(&str, usize); 23] = [

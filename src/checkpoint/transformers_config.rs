@@ -6,7 +6,7 @@ use super::file::Checkpoint;
 use super::processor_config::ProcessorConfig;
 use crate::data::preprocess::Preprocess;
 use crate::error::{Error, Result};
-use crate::model::config::Activation;
+use crate::shapes::Activation;
 
 /// A view of both files; all methods say "not there" where there is none.
 pub(super) struct TransformersConfig<'a> {

@@ -11,7 +11,8 @@ use crate::data::{CropMode, Dataset, Interpolation, Preprocess};
 use crate::error::{Error, Result};
 use crate::model::Network;
 use crate::model::resnet_config::{Block, BlockConfig, Downsample, Pooling, ResNetConfig, Stem};
-use crate::model::{Activation, Pool, VitConfig};
+use crate::model::{Pool, VitConfig};
+use crate::shapes::Activation;
 use crate::train::model_args::{ModelArgs, word};
 
 /// Flags of `init`.

@@ -12,7 +12,7 @@
 use std::f64::consts::{FRAC_1_SQRT_2, FRAC_2_SQRT_PI};
 
 use super::{Float, check_len};
-use crate::model::config::Activation;
+use crate::shapes::Activation;
 
 const SQRT_2_OVER_PI: f64 = FRAC_2_SQRT_PI * FRAC_1_SQRT_2;
 const CUBIC: f64 = 0.044715;
@@ -74,7 +74,7 @@ fn sigmoid<T: Float>(x: T) -> T {
 #[cfg(test)]
 mod tests {
     use super::forward;
-    use crate::model::config::Activation::{Gelu, GeluTanh, QuickGelu};
+    use crate::shapes::Activation::{Gelu, GeluTanh, QuickGelu};
 
     // x = torch.tensor([-3.0, -0.7, 0.1, 2.5], dtype=torch.float64)
     // print(F.gelu(x), F.gelu(x, approximate="tanh"), x * torch.sigmoid(1.702 * x))

@@ -13,12 +13,8 @@
 //! `w`, `w0`, `out` and `g` are `[rows, cols]`, `n` is `[rows]`. [`Norm::rows`] gives the rows for a shape.
 //! No derivative flows through the norms, `w` or `w0`. A row whose ratio is exactly 1 gives nothing.
 
-use std::str::FromStr;
-
-use serde::{Deserialize, Serialize};
-
 use super::{Float, adamw, check_len};
-use crate::error::Error;
+use crate::shapes::Norm;
 
 /// Keeps a ratio finite, and is the smallest radius and the smallest drift that counts.
 pub const TINY: f64 = 1e-8;
@@ -28,43 +24,6 @@ pub const RADIUS_LR: f64 = 1e-2;
 pub const RADIUS_BETAS: (f64, f64) = (0.9, 0.999);
 /// Epsilon of Adam on the radii.
 pub const RADIUS_EPS: f64 = 1e-8;
-
-/// How a drift is measured.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Norm {
-    /// The sum of absolute values of each row; the largest row decides.
-    Mars,
-    /// The Euclidean norm of the whole tensor.
-    L2,
-}
-
-impl Norm {
-    /// How many rows a tensor of this shape has: those of [`rows_of`] for MARS, one for L2.
-    pub fn rows(self, shape: &[usize]) -> usize {
-        match self {
-            Self::Mars => rows_of(shape),
-            Self::L2 => 1,
-        }
-    }
-}
-
-impl FromStr for Norm {
-    type Err = Error;
-
-    fn from_str(name: &str) -> Result<Self, Error> {
-        match name {
-            "mars" => Ok(Self::Mars),
-            "l2" => Ok(Self::L2),
-            _ => Err(Error::Usage(format!("unknown norm `{name}`: choose `mars` or `l2`"))),
-        }
-    }
-}
-
-/// Slices along dimension 0, everything else flattened; a 1-D tensor (a bias, a norm's weight) is one single row.
-pub fn rows_of(shape: &[usize]) -> usize {
-    if shape.len() < 2 { 1 } else { shape[0] }
-}
 
 /// Assigns `n [rows]`, the norm of each row's drift. For L2 the whole tensor is the one row.
 pub fn norms<T: Float>(n: &mut [T], w: &[T], w0: &[T], rows: usize, cols: usize, norm: Norm) {

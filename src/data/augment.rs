@@ -2,7 +2,6 @@
 //! threads nor a resumed run change it.
 
 use std::fmt;
-use std::str::FromStr;
 
 use image::imageops;
 use rand::{Rng, SeedableRng};
@@ -12,7 +11,6 @@ use serde::{Deserialize, Serialize};
 use super::decode::RgbImage;
 use super::preprocess::Preprocess;
 use super::resize::resize;
-use crate::error::{Error, Result};
 
 /// What is done to a training image before normalisation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,19 +44,6 @@ impl fmt::Display for Augment {
             Self::Flip => "flip",
             Self::Crop => "crop",
         })
-    }
-}
-
-impl FromStr for Augment {
-    type Err = Error;
-
-    fn from_str(name: &str) -> Result<Self> {
-        match name {
-            "none" => Ok(Self::None),
-            "flip" => Ok(Self::Flip),
-            "crop" => Ok(Self::Crop),
-            _ => Err(Error::Usage(format!("unknown augmentation {name:?}: use none, flip or crop"))),
-        }
     }
 }
 

@@ -5,12 +5,10 @@
 //! called once an axis, in Pillow's order, it was still 2 off at 61 × 43 → 67 × 31.
 
 use std::f64::consts::PI;
-use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
 use super::decode::RgbImage;
-use crate::error::{Error, Result};
 
 /// Fraction bits of a weight: an `i32` less the 8 bits of a value and 2 for sums beyond it.
 const FRACTION: u32 = 32 - 8 - 2;
@@ -48,19 +46,6 @@ impl Interpolation {
             Self::Bicubic if x < 2.0 => (((x - 5.0) * x + 8.0) * x - 4.0) * A,
             Self::Lanczos if x < 3.0 => sinc(x) * sinc(x / 3.0),
             Self::Bicubic | Self::Lanczos => 0.0,
-        }
-    }
-}
-
-impl FromStr for Interpolation {
-    type Err = Error;
-
-    fn from_str(name: &str) -> Result<Self> {
-        match name {
-            "bilinear" => Ok(Self::Bilinear),
-            "bicubic" => Ok(Self::Bicubic),
-            "lanczos" => Ok(Self::Lanczos),
-            _ => Err(Error::Usage(format!("unknown interpolation {name:?}: use bilinear, bicubic or lanczos"))),
         }
     }
 }

@@ -5,15 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
-
-/// Views start at multiples of this many 4-byte elements: 256 bytes, the largest storage-binding alignment that WebGPU
-/// allows an adapter to ask for.
-pub const ALIGN: usize = 64;
-
-/// `len` rounded up to the next multiple of [`ALIGN`].
-pub fn align(len: usize) -> usize {
-    len.div_ceil(ALIGN) * ALIGN
-}
+pub use crate::shapes::layout::{ALIGN, align, mib};
 
 /// Bytes that every binding's offset is a multiple of.
 const ALIGN_BYTES: usize = 4 * ALIGN;
@@ -212,15 +204,5 @@ impl Gpu {
         assert_eq!((size_of::<T>(), view.element), (4, Element::Word), "the host writes 4-byte elements");
         assert!(data.len() <= view.len, "{} elements written to a view of {}", data.len(), view.len);
         self.queue.write_buffer(&view.buffer.raw, view.byte_offset(), bytemuck::cast_slice(data));
-    }
-}
-
-/// A size in bytes as people read it.
-pub fn mib(bytes: u64) -> String {
-    let mib = bytes as f64 / (1024.0 * 1024.0);
-    match mib {
-        0.0..1.0 => format!("{:.1} KiB", mib * 1024.0),
-        1.0..100.0 => format!("{mib:.1} MiB"),
-        _ => format!("{mib:.0} MiB"),
     }
 }

@@ -5,6 +5,7 @@
 //! bind, by name), [`buffer`] (buffers and views), [`program`] (record, check, replay), [`pace`] (how much is submitted at once), [`readback`] (numbers back
 //! without stalling), [`profile`] (a timestamp a step), [`tune`] (which kernels are fastest here).
 
+mod arena;
 pub mod buffer;
 pub mod cache;
 pub mod device;

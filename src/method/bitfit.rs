@@ -1,8 +1,9 @@
 //! BitFit (Ben Zaken, Goldberg & Ravfogel, ACL 2022): biases alone are trained, and the head.
 
 use crate::method::stage::Stage;
+use crate::model::ModelConfig;
 use crate::model::place::Place;
-use crate::model::{ModelConfig, ParamLayout};
+use crate::shapes::ParamLayout;
 
 /// `whole`, with everything but biases and the head at rest.
 pub fn stage(whole: Stage, config: &ModelConfig, layout: &ParamLayout) -> Stage {

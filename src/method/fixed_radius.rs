@@ -1,12 +1,12 @@
 //! Projected gradient method with one radius for all tensors, given by the user: MARS-PGM, or L2-PGM (Gouk, Hospedales &
 //! Pontil, ICLR 2021). After every step each tensor is projected onto its ball around the anchor.
 
-use crate::cpu::mars::Norm;
 use crate::error::Result;
 use crate::gpu::Program;
 use crate::method::learner::{Around, Learner};
-use crate::model::ParamLayout;
 use crate::ops::mars::Mars;
+use crate::shapes::Norm;
+use crate::shapes::ParamLayout;
 
 /// The projection around `anchor` (an arena image) after each update; `excluded` tensors are free.
 pub fn around(learner: &Learner, anchor: &[f32], excluded: &[bool], norm: Norm, radius: f32) -> Result<Around> {

@@ -10,7 +10,6 @@
 
 use std::collections::VecDeque;
 
-use crate::cpu::mars::Norm;
 use crate::error::Result;
 use crate::gpu::View;
 use crate::gpu::buffer::align;
@@ -18,9 +17,10 @@ use crate::gpu::readback::Readback;
 use crate::method::learner::{Around, Learner};
 use crate::method::radius_record::RadiusRecord;
 use crate::method::settings::WINDOW;
-use crate::model::ParamLayout;
 use crate::ops::ftp;
 use crate::ops::mars::{LOG_WORDS, Mars, RADIUS_WORDS};
+use crate::shapes::Norm;
+use crate::shapes::ParamLayout;
 
 /// Hyperparameters.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -11,11 +11,12 @@ use crate::method::settings::{BatchNorm, Optimizer, STATE_WORDS, Settings, StepS
 use crate::method::snapshot::Snapshot;
 use crate::method::stage::{Group, Stage};
 use crate::method::step_record::StepRecord;
-use crate::model::params::Segment;
-use crate::model::{Activations, Mode, Model, ParamLayout, Phase};
+use crate::model::{Activations, Mode, Model, Phase};
 use crate::ops::cross_entropy::{self, CHANNELS, Channel};
 use crate::ops::product::Product;
 use crate::ops::{Recorder, adamw, loss_scale, norm_clip, sgd};
+use crate::shapes::ParamLayout;
+use crate::shapes::Segment;
 
 /// Submissions that may be in flight: the host prepares the next batch while the adapter works, but never runs away.
 pub(crate) const IN_FLIGHT: usize = 3;

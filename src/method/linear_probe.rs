@@ -3,8 +3,9 @@
 
 use crate::method::settings::BatchNorm;
 use crate::method::stage::Stage;
+use crate::model::ModelConfig;
 use crate::model::place::Place;
-use crate::model::{ModelConfig, ParamLayout};
+use crate::shapes::ParamLayout;
 
 /// `whole`, with everything but the head at rest.
 pub fn stage(whole: Stage, config: &ModelConfig, layout: &ParamLayout) -> Stage {

@@ -3,7 +3,8 @@
 //! a block, the stem is one, and the head with what stands behind the last block is one.
 
 use crate::method::stage::Stage;
-use crate::model::{ModelConfig, ParamLayout};
+use crate::model::ModelConfig;
+use crate::shapes::ParamLayout;
 
 /// `whole`, with `decay` to the power of the layers above as the rate.
 pub fn stage(whole: Stage, decay: f64, config: &ModelConfig, layout: &ParamLayout) -> Stage {

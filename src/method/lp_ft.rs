@@ -3,7 +3,8 @@
 
 use crate::method::linear_probe;
 use crate::method::stage::Stage;
-use crate::model::{ModelConfig, ParamLayout};
+use crate::model::ModelConfig;
+use crate::shapes::ParamLayout;
 
 /// Which of the two stages comes first, and how long it is.
 #[derive(Clone, Copy, Debug, PartialEq)]

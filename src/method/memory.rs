@@ -2,7 +2,6 @@
 
 use std::fmt;
 
-use crate::cpu::mars::Norm;
 use crate::error::Result;
 use crate::gpu::Gpu;
 use crate::gpu::buffer::{align, mib};
@@ -10,6 +9,7 @@ use crate::method::learner::{IN_FLIGHT, Learner};
 use crate::method::settings::Settings;
 use crate::method::tpgm::Tpgm;
 use crate::model::Model;
+use crate::shapes::Norm;
 
 /// Bytes of each part of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,8 +1,9 @@
 //! Partial fine-tuning: the stem and the first k blocks stay as they were pre-trained. Backward ends above them.
 
 use crate::method::stage::Stage;
+use crate::model::ModelConfig;
 use crate::model::place::Place;
-use crate::model::{ModelConfig, ParamLayout};
+use crate::shapes::ParamLayout;
 
 /// `whole`, with the stem and the first `frozen_blocks` blocks at rest; with 0, nothing.
 pub fn stage(whole: Stage, frozen_blocks: usize, config: &ModelConfig, layout: &ParamLayout) -> Stage {

@@ -4,8 +4,8 @@
 use crate::error::Result;
 use crate::method::learner::{Around, Learner};
 use crate::method::stage::Stage;
-use crate::model::ParamLayout;
 use crate::ops::spd::Spd;
+use crate::shapes::ParamLayout;
 
 /// `whole`, without a decay toward zero.
 pub fn stage(whole: Stage) -> Stage {

@@ -2,8 +2,8 @@
 
 use crate::error::Result;
 use crate::method::settings::{BatchNorm, Settings};
-use crate::model::ParamLayout;
-use crate::model::params::Segment;
+use crate::shapes::ParamLayout;
+use crate::shapes::Segment;
 
 /// A stretch of a run in which the same tensors are trained at the same rates.
 #[derive(Clone, Debug, PartialEq)]

@@ -12,22 +12,21 @@
 //! With the `post` schedule θ is fixed while `max_iters` outer iterations run, and is projected once.
 
 use std::collections::{HashMap, VecDeque};
-use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::cpu::mars::Norm;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::gpu::buffer::align;
 use crate::gpu::readback::Readback;
 use crate::gpu::{Program, View, profile};
 use crate::method::learner::Learner;
 use crate::method::radius_record::RadiusRecord;
 use crate::method::settings::{STATE_WORDS, StepState, WINDOW};
-use crate::model::ParamLayout;
 use crate::ops::cross_entropy::{CHANNELS, Channel};
 use crate::ops::loss_scale;
 use crate::ops::mars::{LOG_WORDS, Mars, RADIUS_WORDS};
+use crate::shapes::Norm;
+use crate::shapes::ParamLayout;
 
 /// When radii are learned and applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,18 +36,6 @@ pub enum Schedule {
     EveryStep,
     /// The paper's ViT recipe: once, after fine-tuning.
     Post,
-}
-
-impl FromStr for Schedule {
-    type Err = Error;
-
-    fn from_str(name: &str) -> Result<Self> {
-        match name {
-            "every-step" => Ok(Self::EveryStep),
-            "post" => Ok(Self::Post),
-            _ => Err(Error::Usage(format!("unknown schedule `{name}`: choose `every-step` or `post`"))),
-        }
-    }
 }
 
 /// Hyperparameters of the outer problem.

@@ -4,13 +4,13 @@ use crate::error::Result;
 use crate::gpu::buffer::Element;
 use crate::gpu::{Gpu, View};
 use crate::model::half_weights::HalfWeights;
-use crate::model::params::ParamLayout;
 use crate::model::plan::{Lifetimes, Plan, Planned};
 use crate::model::precision::Precision;
 use crate::model::recording::Recording;
 use crate::model::store::{Room, Store, Weights};
 use crate::model::tape::{Network, Tape};
 use crate::ops::Recorder;
+use crate::shapes::ParamLayout;
 
 /// What activations are planned for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,9 +3,9 @@
 use crate::error::Result;
 use crate::gpu::View;
 use crate::gpu::buffer::ALIGN;
-use crate::model::params::ParamLayout;
 use crate::model::tape::ParamRef;
 use crate::ops::{Recorder, cast};
+use crate::shapes::ParamLayout;
 
 /// Where the copies lie, one after another.
 #[derive(Clone, Debug, Default)]

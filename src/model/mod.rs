@@ -1,5 +1,5 @@
 //! Models. A network is its forward pass, written on a [`tape`] by the [`layers`] that there are: [`vit`], [`resnet`]. From it
-//! come its parameters ([`params`]), the memory of its passes ([`plan`], [`activations`]), and what is recorded
+//! come its parameters ([`ParamLayout`](crate::shapes::ParamLayout)), the memory of its passes ([`plan`], [`activations`]), and what is recorded
 //! ([`recording`]). [`config`] and [`resnet_config`] say what a model is made of; [`network`] is any of them.
 
 pub mod activations;
@@ -7,7 +7,6 @@ pub mod config;
 mod half_weights;
 pub mod layers;
 pub mod network;
-pub mod params;
 pub mod place;
 pub mod plan;
 pub mod precision;
@@ -19,9 +18,8 @@ pub mod tape;
 pub mod vit;
 
 pub use activations::{Activations, Mode, Phase};
-pub use config::{Activation, Pool, VitConfig, VitParts};
+pub use config::{Pool, VitConfig, VitParts};
 pub use network::{Model, ModelConfig};
-pub use params::ParamLayout;
 pub use precision::Precision;
 pub use recording::Recording;
 pub use resnet_config::ResNetConfig;

@@ -6,10 +6,10 @@ use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::model::activations::{Activations, Mode};
 use crate::model::config::VitConfig;
-use crate::model::params::ParamLayout;
 use crate::model::precision::Precision;
 use crate::model::resnet_config::ResNetConfig;
 use crate::model::tape::{Act, Network, Tape};
+use crate::shapes::ParamLayout;
 
 /// What a model is made of, whichever it is.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -4,12 +4,12 @@ use crate::error::Result;
 use crate::gpu::View;
 use crate::gpu::buffer::Element;
 use crate::model::activations::Phase;
-use crate::model::config::Activation;
 use crate::model::half_weights::HalfWeights;
-use crate::model::params::ParamLayout;
 use crate::model::plan::{Plan, Planned};
 use crate::model::tape::{Act, Entry, Memory, ParamRef, Shape, Statistic, Value};
 use crate::ops::{Recorder, residual};
+use crate::shapes::Activation;
+use crate::shapes::ParamLayout;
 
 /// Where tensors come from.
 #[derive(Debug)]

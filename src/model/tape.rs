@@ -10,10 +10,10 @@ use std::ops::Range;
 
 use crate::error::Result;
 use crate::gpu::buffer::Element;
-use crate::model::config::Activation;
 use crate::model::precision::Precision;
 use crate::model::store::Store;
 use crate::ops::Recorder;
+use crate::shapes::Activation;
 
 /// A network: its forward pass.
 pub trait Network {

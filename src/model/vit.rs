@@ -1,9 +1,10 @@
 //! A pre-norm vision transformer (Dosovitskiy et al. 2021), as timm builds it.
 
 use crate::gpu::buffer::Element;
-use crate::model::config::{Activation, AttentionPool, Pool, VitConfig};
+use crate::model::config::{AttentionPool, Pool, VitConfig};
 use crate::model::layers::{Embedding, Linear};
 use crate::model::tape::{Act, Network, ParamRef, Tape};
+use crate::shapes::Activation;
 
 /// The residual stream, pooled features and logits are f32 whatever branches off the stream.
 const WIDE: Element = Element::Word;

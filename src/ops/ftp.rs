@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use crate::cpu::mars::Norm;
 use crate::error::Result;
 use crate::gpu::{Gpu, Kernel, View, program::fold, shaders};
-use crate::model::params::ParamLayout;
 use crate::ops::mars::{LOG_WORDS, Mars};
 use crate::ops::{Recorder, check, row_elem};
+use crate::shapes::Norm;
+use crate::shapes::ParamLayout;
 
 /// Row tables and radii: those of [`Mars`] under its own norm, by another rule.
 #[derive(Debug)]

@@ -2,8 +2,8 @@
 
 use crate::error::Result;
 use crate::gpu::{View, shaders};
-use crate::model::config::Activation;
 use crate::ops::{Len, Recorder, check, elem};
+use crate::shapes::Activation;
 
 /// What is appended to the shader, and to a matrix product's epilogue, for the activation.
 pub(super) fn kind(activation: Activation) -> String {

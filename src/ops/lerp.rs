@@ -2,8 +2,8 @@
 
 use crate::error::Result;
 use crate::gpu::{View, shaders};
-use crate::model::params::Segment;
 use crate::ops::Recorder;
+use crate::shapes::Segment;
 
 #[repr(C)]
 #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use crate::cpu::mars::Norm;
 use crate::error::Result;
 use crate::gpu::{Gpu, Kernel, View, buffer::align, program::fold, shaders};
-use crate::model::params::{Param, ParamLayout, Segment};
 use crate::ops::{CPU_LANES, Recorder, check, elem, row_elem};
+use crate::shapes::Norm;
+use crate::shapes::{Param, ParamLayout, Segment};
 
 /// Elements of a row, vectors of four or single ones, that one workgroup takes: enough to be worth its start, few enough
 /// to fill a GPU. Of vectors of eight it takes half as many.

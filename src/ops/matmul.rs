@@ -9,10 +9,10 @@ use crate::gpu::View;
 use crate::gpu::buffer::{Element, align};
 use crate::gpu::shaders::{self, Epilogue};
 use crate::gpu::tune::Tile;
-use crate::model::config::Activation;
 use crate::ops::product::{Pass, Product};
 use crate::ops::words::fours;
 use crate::ops::{Recorder, check, column_sum, gelu, residual, rows};
+use crate::shapes::Activation;
 
 /// Terms of a sum come in steps of so many, whatever the kernel.
 const STEP: usize = 16;

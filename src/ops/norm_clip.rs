@@ -2,8 +2,8 @@
 
 use crate::error::Result;
 use crate::gpu::{View, program::fold, shaders};
-use crate::model::params::Segment;
 use crate::ops::{Recorder, check};
+use crate::shapes::Segment;
 
 /// Elements of the gradient that one workgroup squares and adds: `CHUNK` of the shader.
 const CHUNK: usize = 16384;

@@ -5,7 +5,7 @@ use crate::gpu::buffer::Element;
 use crate::gpu::{View, program::fold, shaders};
 use crate::ops::{Recorder, WG, check, elementwise};
 
-pub use crate::cpu::patch_embed::Prefix;
+pub use crate::shapes::Prefix;
 
 /// Shape of a patch embedding of square images.
 #[derive(Clone, Copy, Debug)]

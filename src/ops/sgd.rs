@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
 use crate::gpu::{View, shaders};
-use crate::model::params::Segment;
 use crate::ops::Recorder;
+use crate::shapes::Segment;
 
 /// Hyperparameters, as in `torch.optim.SGD`; the learning rate comes with every step.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]

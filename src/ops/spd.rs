@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use crate::cpu::mars::Norm;
 use crate::error::Result;
 use crate::gpu::buffer::align;
 use crate::gpu::{Gpu, Kernel, View, program::fold, shaders};
-use crate::model::params::ParamLayout;
 use crate::ops::mars::Mars;
 use crate::ops::{Recorder, row_elem};
+use crate::shapes::Norm;
+use crate::shapes::ParamLayout;
 
 /// Words of a tensor's state.
 const PULL_WORDS: usize = 3;

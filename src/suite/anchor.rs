@@ -3,13 +3,13 @@
 use super::harness::{Case, EPS, Launch, Random, narrow, sum_tolerance, wide};
 use super::{Plan, Suite};
 use crate::cpu;
-use crate::cpu::mars::Norm;
 use crate::error::Result;
-use crate::model::params::{ParamLayout, Segment};
 use crate::ops;
 use crate::ops::ftp::Ftp;
 use crate::ops::mars::{LOG_WORDS, Mars, RADIUS_WORDS};
 use crate::ops::spd::Spd;
+use crate::shapes::Norm;
+use crate::shapes::{ParamLayout, Segment};
 
 /// Shapes, and whether nothing holds the tensor. Rows of vectors of eight and four and of single elements, shorter than a
 /// workgroup and of several chunks.

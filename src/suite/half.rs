@@ -191,7 +191,7 @@ fn swiglu(p: &mut Plan) {
 }
 
 fn patch_embed(p: &mut Plan) {
-    let prefix = cpu::patch_embed::Prefix { class_token: true, class_position: true, ..Default::default() };
+    let prefix = crate::shapes::Prefix { class_token: true, class_position: true, ..Default::default() };
     for (_, (batch, size, patch, dim)) in p.pick(&[(2, 12, 4, 68), (1, 8, 2, 4)], &[0]) {
         p.add(move |s| {
             let dims = ops::patch_embed::Dims { batch, size, patch, dim, prefix };

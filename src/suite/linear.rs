@@ -6,8 +6,8 @@ use super::{Plan, Suite};
 use crate::cpu;
 use crate::error::Result;
 use crate::gpu::buffer::{Element, align};
-use crate::model::config::Activation;
 use crate::ops;
+use crate::shapes::Activation;
 
 /// Rows, outputs and inputs of a layer: below, at and past every tile, vector widths and their neighbours.
 const SHAPES: [(usize, usize, usize); 18] = [

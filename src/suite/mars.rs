@@ -2,12 +2,13 @@
 
 use super::harness::{Case, EPS, Launch, Random, sum_tolerance, wide};
 use super::{Plan, Suite};
-use crate::cpu::mars::{self, Norm, RADIUS_BETAS, RADIUS_EPS};
+use crate::cpu::mars::{self, RADIUS_BETAS, RADIUS_EPS};
 use crate::cpu::{Float, adamw};
 use crate::error::Result;
 use crate::gpu::{Gpu, View};
-use crate::model::params::{ParamLayout, Segment};
 use crate::ops::mars::{LOG_WORDS, Mars, RADIUS_WORDS};
+use crate::shapes::Norm;
+use crate::shapes::{ParamLayout, Segment};
 
 /// Name, shape, whether it has no radius, and how far it has drifted. Rows of vectors of eight and four and of single
 /// elements, shorter than a workgroup, and of several chunks of each.

@@ -5,11 +5,11 @@ use super::{Plan, Suite};
 use crate::cpu;
 use crate::error::Result;
 use crate::gpu::View;
-use crate::model::params::{ParamLayout, Segment};
 use crate::ops::adamw::AdamW;
 use crate::ops::cross_entropy::CHANNELS;
 use crate::ops::norm_clip::{HEALTH_LEN, partials_len};
 use crate::ops::{self, sgd::Sgd};
+use crate::shapes::{ParamLayout, Segment};
 
 /// The kernels' `Step`: learning rate, both bias corrections, step (from 1), slot of the ring, first, micro-batch.
 pub(super) fn step_words(

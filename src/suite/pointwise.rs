@@ -4,11 +4,11 @@ use super::formats::{formats, rounded, stored_eps};
 use super::harness::{Case, EPS, Launch, Random, sum_tolerance, wide};
 use super::{Plan, Suite};
 use crate::cpu;
-use crate::cpu::patch_embed::Prefix;
 use crate::error::Result;
 use crate::gpu::buffer::Element;
-use crate::model::config::Activation;
 use crate::ops;
+use crate::shapes::Activation;
+use crate::shapes::Prefix;
 
 /// Natural, and with a folded grid: these kernels have one variant.
 fn launches(p: &Plan) -> [Launch; 2] {

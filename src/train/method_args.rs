@@ -3,9 +3,9 @@
 use clap::Args;
 use serde::{Deserialize, Serialize};
 
-use crate::cpu::mars::Norm;
 use crate::error::{Error, Result};
 use crate::method::Schedule;
+use crate::shapes::Norm;
 use crate::train::model_args::{in_range, positive, word};
 use crate::train::optim_args::BATCH_SIZE;
 

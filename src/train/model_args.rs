@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 use crate::checkpoint::Overrides;
 use crate::data::{CropMode, Interpolation, Preprocess};
 use crate::error::{Error, Result};
-use crate::model::{Activation, Pool};
+use crate::model::Pool;
+use crate::shapes::Activation;
 
 /// What a checkpoint can't say, or says and the user knows better.
 #[derive(Args, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

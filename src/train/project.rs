@@ -5,13 +5,13 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::checkpoint::Overrides;
-use crate::cpu::mars::Norm;
 use crate::data::{Loader, LoaderConfig};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::method::{BatchNorm, Learner, LossScaling, Memory, Optimizer, Settings, Tpgm, TpgmSettings};
 use crate::model::Precision;
 use crate::ops::sgd::Sgd;
+use crate::shapes::Norm;
 use crate::train::data_args::DataArgs;
 use crate::train::events::Event;
 use crate::train::exclude::excluded;

@@ -10,9 +10,9 @@ use serde::Serialize;
 use serde::de::Error as _;
 use toml::{Table, Value};
 
-use crate::cpu::mars::Norm;
 use crate::error::{Error, Result};
 use crate::method::{BatchNorm, Schedule};
+use crate::shapes::Norm;
 use crate::train::config::TrainConfig;
 use crate::train::lines::{Lines, Place};
 use crate::train::method_args::{Method, Sweep, WiseAlpha};

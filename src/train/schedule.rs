@@ -1,11 +1,8 @@
 //! Learning-rate schedules.
 
 use std::fmt;
-use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
-
-use crate::error::{Error, Result};
 
 /// How the learning rate falls over a run, after its warm-up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,22 +16,6 @@ pub enum LrSchedule {
     CosineEpoch,
     /// A straight line to zero.
     Linear,
-}
-
-impl FromStr for LrSchedule {
-    type Err = Error;
-
-    fn from_str(name: &str) -> Result<Self> {
-        match name {
-            "constant" => Ok(Self::Constant),
-            "cosine" => Ok(Self::Cosine),
-            "cosine-epoch" => Ok(Self::CosineEpoch),
-            "linear" => Ok(Self::Linear),
-            _ => Err(Error::Usage(format!(
-                "unknown learning-rate schedule `{name}`: choose constant, cosine, cosine-epoch or linear"
-            ))),
-        }
-    }
 }
 
 impl fmt::Display for LrSchedule {

@@ -7,7 +7,8 @@ use crate::checkpoint::{self, Checkpoint, Overrides, Recognised, Weight};
 use crate::data::ClassMap;
 use crate::error::{Error, Result};
 use crate::method::Snapshot;
-use crate::model::{Model, ParamLayout};
+use crate::model::Model;
+use crate::shapes::ParamLayout;
 
 /// A checkpoint with its weights, ready to be uploaded.
 #[derive(Debug)]

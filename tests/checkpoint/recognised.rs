@@ -13,7 +13,8 @@ use tpgm::data::resize::Interpolation;
 use tpgm::error::Error;
 use tpgm::model::ModelConfig;
 use tpgm::model::Network;
-use tpgm::model::config::{Activation, Pool, VitConfig};
+use tpgm::model::config::{Pool, VitConfig};
+use tpgm::shapes::Activation;
 
 use crate::{Model, assert_error, preprocess, tiny};
 

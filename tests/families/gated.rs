@@ -9,7 +9,8 @@ use tpgm::checkpoint::{Checkpoint, Overrides, Recognised, fresh_vit, recognise, 
 use tpgm::error::{Error, Result};
 use tpgm::method::{Learner, LossScaling, Settings};
 use tpgm::model::ModelConfig;
-use tpgm::model::config::{Activation, Positions, VitConfig};
+use tpgm::model::config::{Positions, VitConfig};
+use tpgm::shapes::Activation;
 use tpgm::train::source::Source;
 
 use super::common::{gpu, relative};

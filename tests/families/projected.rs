@@ -1,7 +1,7 @@
 //! TPGM on every family: each tensor of the file has a radius of its own, and no row ends farther out than that.
 
-use tpgm::cpu::mars::Norm;
 use tpgm::method::{Tpgm, TpgmSettings};
+use tpgm::shapes::Norm;
 
 use super::common::gpu;
 use super::{Family, NAMES, learner};

@@ -4,7 +4,8 @@ use std::fs;
 
 use tpgm::checkpoint::{Checkpoint, Overrides, Recognised, recognise, write_safetensors};
 use tpgm::error::{Error, Result};
-use tpgm::model::config::{Activation, Pool, Positions};
+use tpgm::model::config::{Pool, Positions};
+use tpgm::shapes::Activation;
 use tpgm::train::source::Source;
 
 use super::common::{self, Fixture, gpu};

@@ -2,11 +2,11 @@
 
 use super::{arena, batches, model, number, optimizer, settings};
 use crate::common::{Fixture, gpu, relative};
-use tpgm::cpu::mars::Norm;
 use tpgm::method::{
     Ema, Ftp, FtpSettings, Learner, Stage, bitfit, fixed_radius, l2_sp, linear_probe, llrd, lp_ft, partial, spd, wise,
 };
 use tpgm::model::ModelConfig;
+use tpgm::shapes::Norm;
 
 /// Of the losses, each relative to itself.
 const LOSSES: f32 = 1e-4;
@@ -50,7 +50,7 @@ fn follow(prefix: &str) {
             learner.surround(l2_sp::around(&learner, &start.w, &excluded, lambda).unwrap());
         }
         "fixed-radius" | "fixed-radius-l2" => {
-            let norm: Norm = hyper["norm"].as_str().unwrap().parse().unwrap();
+            let norm: Norm = serde_json::from_value(hyper["norm"].clone()).unwrap();
             let radius = value("radius") as f32;
             learner.surround(fixed_radius::around(&learner, &start.w, &excluded, norm, radius).unwrap());
         }

@@ -18,8 +18,8 @@ const CLASSES: usize = 3;
 const LABELS: [u32; BATCH] = [2, 0];
 const EPS: f64 = 1e-3;
 const SMOOTHING: f64 = 0.1;
-const PREFIX: patch_embed::Prefix =
-    patch_embed::Prefix { class_token: true, registers: 0, class_position: true, register_positions: false };
+const PREFIX: tpgm::shapes::Prefix =
+    tpgm::shapes::Prefix { class_token: true, registers: 0, class_position: true, register_positions: false };
 
 /// Every parameter with timm's name and shape; [`run`] takes them in this order.
 const PARAMETERS: [(&str, &[usize]); 22] = [

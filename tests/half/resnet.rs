@@ -3,12 +3,12 @@
 use super::common::resnet::{NAMES, Net, batches, open};
 use super::common::{Fixture, gpu, relative, with_every_tile};
 use super::{has_f16, settings, starting};
-use tpgm::cpu::mars::Norm;
 use tpgm::gpu::Gpu;
 use tpgm::method::{BatchNorm, Learner, LossScaling, Memory, Optimizer, Settings, Tpgm, TpgmSettings};
-use tpgm::model::params::Param;
 use tpgm::model::{Model, Precision};
 use tpgm::ops::sgd::Sgd;
+use tpgm::shapes::Norm;
+use tpgm::shapes::Param;
 use tpgm::train::evaluate::{Classifier, Predictor};
 
 /// An f16 is off by up to 2⁻¹¹ of itself. Some forty of them lie between the pixels and a logit of these models.

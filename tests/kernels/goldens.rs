@@ -4,16 +4,16 @@
 //! own tolerance.
 
 use tpgm::cpu;
-use tpgm::cpu::mars::Norm;
 use tpgm::error::Result;
 use tpgm::gpu::buffer::align;
+use tpgm::shapes::Norm;
 
-use tpgm::model::config::Activation;
-use tpgm::model::params::{ParamLayout, Segment};
 use tpgm::ops::adamw::AdamW;
 use tpgm::ops::mars::{LOG_WORDS, Mars, RADIUS_WORDS};
 use tpgm::ops::sgd::Sgd;
 use tpgm::ops::{self, Recorder};
+use tpgm::shapes::Activation;
+use tpgm::shapes::{ParamLayout, Segment};
 use tpgm::suite::harness::{Case, EPS, Launch, error, wide};
 
 use super::{assert_passed, common, unchecked};

@@ -1,10 +1,10 @@
 //! Models larger than a buffer, or a binding, of many adapters: planned without allocating, and one block run at full width.
 
-use tpgm::cpu::mars::Norm;
 use tpgm::gpu::Gpu;
 use tpgm::method::{BatchNorm, Learner, Memory, Optimizer, Settings, Snapshot};
 use tpgm::model::{Model, VitConfig};
 use tpgm::ops::sgd::Sgd;
+use tpgm::shapes::Norm;
 
 use super::common::{Random, gpu};
 use super::vit_config;
@@ -51,7 +51,7 @@ fn giants_are_planned_and_cut_into_the_bindings_that_an_adapter_has() {
             assert!(segments.iter().all(|s| s.len as u64 * 4 <= binding), "{name}");
             assert!(segments.len() as u64 >= arena.div_ceil(binding), "{name}");
             for param in &layout.params {
-                let holds = |s: &&tpgm::model::params::Segment| {
+                let holds = |s: &&tpgm::shapes::Segment| {
                     s.offset <= param.offset && param.offset + param.len <= s.offset + s.len
                 };
                 assert_eq!(segments.iter().filter(holds).count(), 1, "{name}: {}", param.name);

@@ -1,7 +1,7 @@
 //! What a network of these tests is made of, whether a tape or the f64 reference goes through it.
 
-use tpgm::model::config::Activation;
 use tpgm::model::tape::Shape;
+use tpgm::shapes::Activation;
 
 pub const CLASSES: usize = 3;
 pub const HEADS: usize = 2;

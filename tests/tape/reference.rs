@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use tpgm::cpu::matmul::matmul;
 use tpgm::cpu::{attention, attention_pool, average, avg_pool, batch_norm, conv2d, gelu, l2_normalize, layer_norm};
 use tpgm::cpu::{max_pool, patch_embed, pool, residual, swiglu};
-use tpgm::model::config::Activation;
 use tpgm::model::tape::Shape;
+use tpgm::shapes::Activation;
 
 use crate::machine::{EPS, HEADS, Machine};
 use crate::written::PREFIX;

@@ -1,10 +1,10 @@
 //! A network of these tests, written on a tape.
 
-use tpgm::cpu::patch_embed::Prefix;
 use tpgm::gpu::buffer::Element;
-use tpgm::model::config::Activation;
 use tpgm::model::layers::{Convolution, Embedding};
 use tpgm::model::tape::{Act, Network, ParamRef, Shape, Tape};
+use tpgm::shapes::Activation;
+use tpgm::shapes::Prefix;
 
 use crate::machine::{EPS, HEADS, Machine, Net};
 use crate::reference::{COLS, PATCH, SIZE};

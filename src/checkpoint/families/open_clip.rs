@@ -8,7 +8,7 @@ use crate::checkpoint::facts::Facts;
 use crate::checkpoint::file::Checkpoint;
 use crate::checkpoint::{Overrides, Recognised};
 use crate::error::Result;
-use crate::model::config::Activation;
+use crate::shapes::Activation;
 
 pub(super) const FAMILY: Family = Family {
     slug: "clip-vit",

@@ -14,7 +14,7 @@ use crate::checkpoint::{Overrides, Recognised};
 use crate::data::preprocess::{CropMode, Preprocess};
 use crate::data::resize::Interpolation;
 use crate::error::Result;
-use crate::model::config::Activation;
+use crate::shapes::Activation;
 
 pub(super) const FAMILY: Family = Family {
     slug: "timm-vit",

@@ -13,7 +13,8 @@ use crate::checkpoint::{Overrides, Recognised};
 use crate::data::preprocess::Preprocess;
 use crate::error::{Error, Result};
 use crate::model::Network;
-use crate::model::config::{Activation, AttentionPool, Pool, Projection, VitConfig, VitParts};
+use crate::model::config::{AttentionPool, Pool, Projection, VitConfig, VitParts};
+use crate::shapes::Activation;
 
 /// Where each fact comes from: [`Recognised::sources`].
 pub(super) type Sources = BTreeMap<&'static str, String>;

@@ -4,7 +4,7 @@ use super::tensors::{ASSUMED, first};
 use super::vit::{Reader, Sources};
 use crate::checkpoint::timm_config::usual_heads;
 use crate::error::{Error, Result};
-use crate::model::config::Activation;
+use crate::shapes::Activation;
 
 impl Reader<'_> {
     pub(super) fn eps(&self, notes: &mut Vec<String>, sources: &mut Sources) -> Result<f32> {

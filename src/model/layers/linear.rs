@@ -4,10 +4,10 @@
 use crate::error::Result;
 use crate::gpu::View;
 use crate::gpu::buffer::Element;
-use crate::model::config::Activation;
 use crate::model::store::Store;
 use crate::model::tape::{Act, Layer, ParamRef, Shape, Tape};
 use crate::ops::{Recorder, cast, column_sum, gelu, matmul, residual, scratch_len};
+use crate::shapes::Activation;
 
 /// The parameters of a linear layer.
 #[derive(Clone, Copy, Debug)]

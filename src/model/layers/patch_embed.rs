@@ -1,12 +1,12 @@
 //! The patch embedding: images become tokens at their positions, behind a class token and registers.
 
-use crate::cpu::patch_embed::Prefix;
 use crate::error::Result;
 use crate::gpu::buffer::Element;
 use crate::model::layers::Linear;
 use crate::model::store::Store;
 use crate::model::tape::{Act, Layer, ParamRef, Shape, Tape};
 use crate::ops::{Recorder, column_sum, matmul, patch_embed, scratch_len};
+use crate::shapes::Prefix;
 
 /// The parameters of a patch embedding, and what comes before the patches.
 #[derive(Clone, Copy, Debug)]

@@ -2,8 +2,26 @@
 //! buffers that share these offsets.
 
 use crate::error::{Error, Result};
-use crate::gpu::buffer::{ALIGN, align, mib};
-use crate::gpu::{Gpu, View};
+use crate::shapes::norm::rows_of;
+
+/// Views start at multiples of this many 4-byte elements: 256 bytes, the largest storage-binding alignment that WebGPU
+/// allows an adapter to ask for.
+pub const ALIGN: usize = 64;
+
+/// `len` rounded up to the next multiple of [`ALIGN`].
+pub fn align(len: usize) -> usize {
+    len.div_ceil(ALIGN) * ALIGN
+}
+
+/// A size in bytes as people read it.
+pub fn mib(bytes: u64) -> String {
+    let mib = bytes as f64 / (1024.0 * 1024.0);
+    match mib {
+        0.0..1.0 => format!("{:.1} KiB", mib * 1024.0),
+        1.0..100.0 => format!("{mib:.1} MiB"),
+        _ => format!("{mib:.0} MiB"),
+    }
+}
 
 /// One tensor of the arena.
 #[derive(Clone, Debug, PartialEq)]
@@ -21,7 +39,7 @@ pub struct Param {
 impl Param {
     /// Rows as the projection sees them: dimension 0, a 1-D tensor being one row (method.md, pins 1 and 2).
     pub fn rows(&self) -> usize {
-        if self.shape.len() <= 1 { 1 } else { self.shape[0] }
+        rows_of(&self.shape)
     }
 }
 
@@ -105,16 +123,6 @@ impl ParamLayout {
             }
         }
         Ok(segments)
-    }
-
-    /// A zeroed arena with this layout, named `role` in errors.
-    pub fn arena(&self, gpu: &Gpu, role: &str) -> Result<View> {
-        gpu.large_buffer(role, self.len)
-    }
-
-    /// The view of tensor `index` in an arena.
-    pub fn view(&self, arena: &View, index: usize) -> View {
-        arena.slice(self.params[index].offset, self.params[index].len)
     }
 
     /// Tensors in this layout's order packed into one arena image, padding zero.
