@@ -16,8 +16,7 @@
 //! 8. [`suite`]: every kernel against its reference, on whatever adapter there is, and [`bench`]: how fast it is there.
 //! 9. [`cli`] puts it all on a command line.
 //!
-//! Imports run one way: `cli → bench, compare → train → method → model → ops → gpu`. Nothing but `gpu` and `ops` records dispatches,
-//! and `cpu` knows nothing of the GPU.
+//! Imports run one way, from [`cli`] down to [`error`]: ARCHITECTURE.md has the floors, and a test holds them.
 #![warn(missing_docs, unreachable_pub)]
 
 pub mod atomic;

@@ -37,7 +37,7 @@ pub struct Param {
 }
 
 impl Param {
-    /// Rows as the projection sees them: dimension 0, a 1-D tensor being one row (method.md, pins 1 and 2).
+    /// Rows as the projection sees them: dimension 0, a 1-D tensor being one row (docs/methods.md, pins 1 and 2).
     pub fn rows(&self) -> usize {
         rows_of(&self.shape)
     }

@@ -96,7 +96,7 @@ impl Setting {
 }
 
 /// One tensor's side of the reference. Norms are rounded to f32 as the kernels store them, and whether a row is active is
-/// decided in f32: with gamma at its upper bound that is a matter of rounding (method.md, pin 3). All sums are f64.
+/// decided in f32: with gamma at its upper bound that is a matter of rounding (docs/methods.md, pin 3). All sums are f64.
 #[derive(Clone, Debug, Default)]
 struct Radius {
     gamma: f64,
