@@ -16,6 +16,22 @@
 //! 8. [`suite`]: every kernel against its reference, on whatever adapter there is, and [`bench`]: how fast it is there.
 //! 9. [`cli`] puts it all on a command line.
 //!
+//! A program that names what a model sees; `examples/` has it in full, and one that fine-tunes:
+//!
+//! ```
+//! use tpgm::prelude::*;
+//!
+//! # fn main() -> Result<()> {
+//! let source = Source::open("assets/vit-emoji.safetensors".as_ref(), &Overrides::default())?;
+//! let gpu = Gpu::open(None, false)?;
+//! let mut predictor = Predictor::new(&gpu, source.model(), &source.snapshot(), 1)?;
+//! let image = decode("assets/google/test/building/1f3d5-fe0f.png")?;
+//! let logits = predictor.logits(&source.recognised.preprocess.apply(&image), 1)?;
+//! assert_eq!(logits.len(), source.classes()?.len());
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! Imports run one way, from [`cli`] down to [`error`]: ARCHITECTURE.md has the floors, and a test holds them.
 #![warn(missing_docs, unreachable_pub)]
 
@@ -31,6 +47,7 @@ pub mod gpu;
 pub mod method;
 pub mod model;
 pub mod ops;
+pub mod prelude;
 pub mod random;
 pub mod report;
 pub mod shapes;

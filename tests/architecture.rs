@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 /// From the top down. Those on one line know nothing of each other.
 const FLOORS: &[&[&str]] = &[
-    &["cli"],
+    &["cli", "prelude"],
     &["report"],
     &["compare", "bench"],
     &["train"],
