@@ -1,5 +1,6 @@
 //! How a run's settings are decided: defaults, a file, flags, and the tables of a comparison.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -8,6 +9,7 @@ use toml::{Table, Value};
 use tpgm::compare::CompareConfig;
 use tpgm::compare::config::Kind;
 use tpgm::error::Result;
+use tpgm::train::resolve::keys_of;
 use tpgm::train::{FileSettings, Flags, TrainConfig};
 
 /// What every run needs.
@@ -57,17 +59,25 @@ fn settings_are_those_of_earlier_versions() {
     let recorded: Table = fs::read_to_string(fixture).unwrap().parse().unwrap();
     let runs = recorded["run"].as_array().unwrap();
     assert_eq!(runs.len(), 23);
+    let mut seen = BTreeSet::new();
     for run in runs {
         let line = run["flags"].as_str().unwrap();
         let config = flags(line).unwrap_or_else(|e| panic!("{line}: {e}"));
-        assert_eq!(&values(&config), run["config"].as_table().unwrap(), "{line}");
+        let mut own = values(&config);
+        // Flags that came later have their defaults.
+        own.retain(|key, _| run["config"].get(key).is_some() || config.given.contains(key));
+        assert_eq!(&own, run["config"].as_table().unwrap(), "{line}");
         // A run folder of an earlier version goes on: by its flags, and by its own file, which marks no defaults.
         let earlier = toml::to_string(&run["config"]).unwrap();
         assert_eq!(config.difference(&earlier), None, "{line}");
         let again = with_file(&earlier, "").unwrap_or_else(|e| panic!("{line}: {e}"));
         assert_eq!(again.difference(&earlier), None, "{line}");
         assert_eq!(values(&again), values(&config), "{line}");
+        seen.extend(values(&config).into_iter().map(|(key, _)| key));
     }
+    // Flag and key have one name: under another, a value of a file would be lost.
+    let flags: BTreeSet<String> = keys_of::<TrainConfig>().into_iter().collect();
+    assert_eq!(seen, flags, "every flag is in one of the runs of tests/fixtures/resolved.toml, or has a default");
 }
 
 /// The pairs of a value in a file and flags that once changed or dropped it.
@@ -294,6 +304,9 @@ fn a_difference_names_the_setting_with_both_values() {
     assert_eq!(difference(&format!("{}select = \"x\"\n", run.to_toml())), "select was \"x\", is now unset");
     assert_eq!(difference(&format!("{}layer-decay = 0.5\n", run.to_toml())), "");
     assert_eq!(difference(&run.to_toml().replace(" # default", "")), "");
+    // A flag that the earlier version did not have, at its default and given.
+    assert_eq!(difference(&run.to_toml().replace("eval-every = 1 # default\n", "")), "");
+    assert_eq!(difference(&run.to_toml().replace("seed = 3\n", "")), "seed was unset, is now 3");
     // The method, which the user gave, and not the rate that follows from it.
     let other = flags(&format!("{BASE} --seed 3 --method spd")).unwrap();
     assert_eq!(other.difference(&run.to_toml()).unwrap(), "method was \"tpgm\", is now \"spd\"");

@@ -121,12 +121,12 @@ impl FileSettings {
         let is_marked = |key: &str| lines.rest(key).is_some_and(|rest| rest.trim() == DEFAULT);
         let (marked, mut given): (Table, Table) = all.into_iter().partition(|(key, _)| is_marked(key));
         let defaults = written(&given);
-        // Only a run of an earlier version writes every setting and marks none.
-        let complete = marked.is_empty() && defaults.keys().all(|key| given.contains_key(key));
-        let note = complete.then(|| {
+        // A run of an earlier version wrote every setting that it knew, and marked none.
+        let whole = marked.is_empty() && 2 * given.len() > defaults.len();
+        let note = whole.then(|| {
             let file = file.display();
             format!(
-                "{file} gives every setting and marks none as a default: no default follows --method or --optimizer"
+                "{file} marks no defaults: all of its values count as given, and none follows --method or --optimizer"
             )
         });
         given.extend(marked.into_iter().filter(|(key, value)| defaults.get(key) != Some(value)));
@@ -161,15 +161,18 @@ impl TrainConfig {
         self.values().into_iter().map(line).collect()
     }
 
-    /// The first setting in which this run differs from the one with the `config.toml` of the text `then`, with both values;
-    /// what has no effect in this run makes no difference.
+    /// The first setting in which this run differs from the one with the `config.toml` of the text `then`, with both values.
+    /// No difference is what has no effect in this run, and a default of a setting that `then` lacks: the version that wrote it
+    /// did not have that flag.
     pub fn difference(&self, then: &str) -> Option<String> {
         let Ok(then) = then.parse::<Table>() else { return Some("its settings can't be read".into()) };
         let now: Table = self.values().into_iter().collect();
         let mut keys: Vec<&String> = then.keys().chain(now.keys()).collect();
         // What the user asks for says more than what follows from it.
         keys.sort_by_key(|key| (!self.given.contains(*key), *key));
-        let key = keys.into_iter().find(|key| then.get(*key) != now.get(*key) && self.idle(key).is_none())?;
+        let is_new = |key: &str| !then.contains_key(key) && !self.given.contains(key);
+        let differs = |key: &str| then.get(key) != now.get(key) && !is_new(key) && self.idle(key).is_none();
+        let key = keys.into_iter().find(|key| differs(key))?;
         let value = |table: &Table| table.get(key).map_or("unset".into(), toml::Value::to_string);
         Some(format!("{key} was {}, is now {}", value(&then), value(&now)))
     }

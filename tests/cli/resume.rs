@@ -111,7 +111,7 @@ fn a_run_of_an_earlier_version_goes_on() {
     space.write("run/config.toml", unmarked(&space.text("run/config.toml")));
     let last = space.bytes("run/last.safetensors");
     let (_, notes) = space.run("finetune --config run/config.toml --out run --resume");
-    assert!(notes.contains("run/config.toml gives every setting"), "{notes}");
+    assert!(notes.contains("run/config.toml marks no defaults"), "{notes}");
     assert!(space.bytes("run/last.safetensors") == last);
     space.ok(&with(TRAIN, "--epochs 2 --method llrd --optimizer adamw --out run --resume"));
     let other = "finetune --config run/config.toml --out run --resume --lr 0.5";
