@@ -13,7 +13,7 @@
 //! 5. [`checkpoint`] and [`data`]: safetensors in and out, images to batches.
 //! 6. [`train`]: the loop, schedules, evaluation, the run directory; [`report`] makes a page of it.
 //! 7. [`compare`]: methods, seeds and data sets side by side, and which grid point to take.
-//! 8. [`suite`]: every kernel against its reference, on whatever adapter there is, and [`bench`]: how fast it is there.
+//! 8. [`suite`]: every kernel against its reference, on whatever adapter there is, and [`mod@bench`]: how fast it is there.
 //! 9. [`cli`] puts it all on a command line.
 //!
 //! A program that names what a model sees; `examples/` has it in full, and one that fine-tunes:

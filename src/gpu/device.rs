@@ -1,7 +1,7 @@
 //! Finding the adapters, choosing one, and opening it.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use serde::{Deserialize, Serialize};
@@ -88,6 +88,8 @@ pub struct Gpu {
     pub(super) subgroups_allowed: OnceLock<()>,
     /// How much is submitted at once.
     pub(super) pacer: Pacer,
+    /// Pipelines that other threads are to build, or are building.
+    pub(super) building: Arc<AtomicUsize>,
     /// The first error that reached no error scope, or the reason for which the device was lost.
     fault: Arc<Mutex<Option<Fault>>>,
     /// Bytes of buffers that are alive.
@@ -103,8 +105,7 @@ enum Fault {
 
 impl Drop for Gpu {
     fn drop(&mut self) {
-        let kernels = self.kernels.get_mut().unwrap_or_else(|e| e.into_inner());
-        kernels.values().for_each(|kernel| kernel.abandon());
+        self.abandon_pipelines();
     }
 }
 
@@ -289,6 +290,7 @@ impl Gpu {
             cooperative_allowed: OnceLock::new(),
             subgroups_allowed: OnceLock::new(),
             pacer: Pacer::default(),
+            building: Arc::default(),
             fault,
             allocated: Arc::default(),
         })

@@ -6,8 +6,9 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, OnceLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
 use crate::gpu::device::one_line;
@@ -145,6 +146,19 @@ impl Gpu {
         kernels.iter().for_each(|kernel| drop(kernel.pipeline()));
     }
 
+    /// Waits until no thread builds a pipeline or holds one; those that none has begun are not built. A driver must not go away under
+    /// such a thread, and whoever drops the last reference to a device takes it down: a process that ends meanwhile crashes.
+    pub(super) fn abandon_pipelines(&mut self) {
+        let kernels = self.kernels.get_mut().unwrap_or_else(|e| e.into_inner());
+        kernels.values().for_each(|kernel| kernel.abandon());
+        while self.building.load(Ordering::Acquire) > 0 {
+            // On a thread of the pool its jobs need this one.
+            if rayon::yield_now().is_none() {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
+    }
+
     /// Reads the interface off the shader, and has the pipeline built on rayon's pool.
     fn prepare(
         &self,
@@ -195,8 +209,13 @@ impl Gpu {
         let settings: Vec<String> = constants.iter().map(|(name, value)| format!("{name} {value}")).collect();
         let variant = format!("{}; {}", settings.join(", "), one_line(tail)).into();
         let kernel = Arc::new(Kernel { label, variant, layout, interface, recipe, pipeline: OnceLock::new() });
-        let own = kernel.clone();
-        rayon::spawn(move || drop(own.pipeline()));
+        let (own, jobs) = (kernel.clone(), self.building.clone());
+        jobs.fetch_add(1, Ordering::Relaxed);
+        rayon::spawn(move || {
+            drop(own.pipeline());
+            drop(own);
+            jobs.fetch_sub(1, Ordering::Release);
+        });
         kernel
     }
 }
@@ -209,8 +228,8 @@ impl Kernel {
         self.pipeline_or(|| self.recipe().compile(&self.label))
     }
 
-    /// Waits for a thread that builds the pipeline; if none does, none will. A driver must not go away under such a thread.
-    pub(super) fn abandon(&self) {
+    /// Waits for a thread that builds the pipeline; if none does, none will.
+    fn abandon(&self) {
         let _ = self.pipeline_or(|| Err(format!("{}: the device was closed", self.label)));
     }
 

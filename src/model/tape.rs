@@ -1,7 +1,7 @@
 //! The tape: a network's forward pass, written down once as a list of layers over values. It names and shapes every parameter,
 //! and knows of every value what made it and who reads it; nothing is computed while it is written.
 //!
-//! Three things are read off it: the parameters ([`ParamLayout`]), how long each tensor lives
+//! Three things are read off it: the parameters ([`ParamLayout`](crate::shapes::ParamLayout)), how long each tensor lives
 //! ([`Activations`](crate::model::Activations)), and the dispatches of a forward and a backward pass
 //! ([`Recording`](crate::model::recording::Recording)).
 

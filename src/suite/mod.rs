@@ -3,7 +3,7 @@
 //!
 //! [`harness`] says what a case watches: outputs poisoned beforehand, guards around every range, inputs left alone. The
 //! other files have a group of stems each, and say beside each tolerance why it is what it is. A stem lists its cases as
-//! [jobs](Plan::add); [`run`](mod@run) has them done on several threads and hands on what came out in the order of the list.
+//! jobs; [`run`](mod@run) has them done on several threads and hands on what came out in the order of the list.
 
 #![allow(clippy::single_range_in_vec_init)] // lists of ranges, of which some have one
 
