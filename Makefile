@@ -13,10 +13,11 @@ test: ## every test, in release mode
 	@tools/setup.sh test
 	$(CARGO) test --release
 
-lint: ## formatting and clippy, warnings as errors
+lint: ## formatting, clippy and the documentation, warnings as errors
 	@tools/setup.sh lint
 	$(CARGO) fmt --check
 	$(CARGO) clippy --release --all-targets -- -D warnings
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --release --no-deps
 
 clean: ## what was built, and the demo's run; other runs stay
 	-$(CARGO) clean

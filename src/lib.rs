@@ -13,8 +13,8 @@
 //! 5. [`checkpoint`] and [`data`]: safetensors in and out, images to batches.
 //! 6. [`train`]: the loop, schedules, evaluation, the run directory; [`report`] makes a page of it.
 //! 7. [`compare`]: methods, seeds and data sets side by side, and which grid point to take.
-//! 8. [`suite`]: every kernel against its reference, on whatever adapter there is, and [`mod@bench`]: how fast it is there.
-//! 9. [`cli`] puts it all on a command line.
+//! 8. `suite`: every kernel against its reference, on whatever adapter there is, and `bench`: how fast it is there.
+//! 9. `cli` puts it all on a command line.
 //!
 //! A program that names what a model sees; `examples/` has it in full, and one that fine-tunes:
 //!
@@ -32,12 +32,14 @@
 //! # }
 //! ```
 //!
-//! Imports run one way, from [`cli`] down to [`error`]: ARCHITECTURE.md has the floors, and a test holds them.
+//! Imports run one way, from `cli` down to [`error`]: ARCHITECTURE.md has the floors, and a test holds them.
 #![warn(missing_docs, unreachable_pub)]
 
 pub mod atomic;
+#[doc(hidden)]
 pub mod bench;
 pub mod checkpoint;
+#[doc(hidden)]
 pub mod cli;
 pub mod compare;
 pub mod cpu;
@@ -51,6 +53,7 @@ pub mod prelude;
 pub mod random;
 pub mod report;
 pub mod shapes;
+#[doc(hidden)]
 pub mod suite;
 pub mod train;
 
