@@ -8,8 +8,8 @@ use crate::shapes::Segment;
 /// A stretch of a run in which the same tensors are trained at the same rates.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Stage {
-    /// Factor on the learning rate, one a tensor in layout order; 0 for a tensor that is not trained:
-    /// backward ends above those, from the images on, that no trained one lies before.
+    /// Factor on the learning rate, one a tensor in layout order; 0 for a tensor that is not trained.
+    /// Backward ends at the lowest tensor that is.
     pub rates: Vec<f32>,
     /// Weight decay, one a tensor.
     pub weight_decays: Vec<f32>,

@@ -7,7 +7,7 @@ use crate::model::half_weights::HalfWeights;
 use crate::model::plan::{Lifetimes, Plan, Planned};
 use crate::model::precision::Precision;
 use crate::model::recording::Recording;
-use crate::model::store::{Room, Store, Weights};
+use crate::model::store::{Arenas, Phase, Room, Store};
 use crate::model::tape::{Network, Tape};
 use crate::ops::Recorder;
 use crate::shapes::ParamLayout;
@@ -22,15 +22,6 @@ pub enum Mode {
     Recompute,
     /// Forward alone.
     Infer,
-}
-
-/// Which statistics batch norm takes. A model without running statistics has no difference between the two.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Phase {
-    /// The batch's, which move the running ones.
-    Train,
-    /// The running ones, which stay as they are.
-    Eval,
 }
 
 const LABELS: &str = "labels";
@@ -121,9 +112,9 @@ impl Activations {
         let mut r = Recorder::planning(gpu, &scratch);
         // One value has no variance to train a batch norm with.
         let phase = if self.norm_pixels.is_some_and(|p| p * batch < 2) { Phase::Eval } else { Phase::Train };
-        let mut recording = self.record(net, &mut r, batch, room, &w, &stats, phase)?;
+        let recording = self.record(net, &mut r, batch, room, &w, &stats, phase)?;
         if self.mode != Mode::Infer {
-            recording.reverse(&mut r, &dlogits, &dw, &|_| true)?;
+            recording.backward(&mut r, &dlogits, &dw, &|_| true)?;
         }
         Ok(r.touched().to_vec())
     }
@@ -138,11 +129,11 @@ impl Activations {
         stats: &View,
         phase: Phase,
     ) -> Result<Recording<'a>> {
-        let (tape, out) = Tape::of(net, batch, self.precision);
+        let (mut tape, out) = Tape::of(net, batch, self.precision);
         let half = (self.half.len > 0).then(|| (&self.half, room.take(HALF, Element::Half, self.half.len, true)));
         let (layout, statistics) = (&self.layout, &self.statistics);
-        let weights = Weights { layout, statistics, w: w.clone(), stats: stats.clone(), half };
-        let store = Store::new(tape.values.clone(), room, weights, phase);
+        let arenas = Arenas { layout, statistics, w: w.clone(), stats: stats.clone(), half };
+        let store = Store::new(std::mem::take(&mut tape.values), room, arenas, phase);
         Recording::forward(tape, out, store, r, self.mode == Mode::Recompute)
     }
 

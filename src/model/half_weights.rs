@@ -3,7 +3,7 @@
 use crate::error::Result;
 use crate::gpu::View;
 use crate::gpu::buffer::ALIGN;
-use crate::model::tape::ParamRef;
+use crate::model::value::ParamRef;
 use crate::ops::{Recorder, cast};
 use crate::shapes::ParamLayout;
 

@@ -1,5 +1,5 @@
-//! Models. A network is its forward pass, written on a [`tape`] by the [`layers`] that there are: [`vit`], [`resnet`]. From it
-//! come its parameters ([`ParamLayout`](crate::shapes::ParamLayout)), the memory of its passes ([`plan`], [`activations`]), and what is recorded
+//! Models. A network is its forward pass, written on a [`tape`] with [`layers`]: [`vit`], [`resnet`]. From it follow its parameters
+//! ([`ParamLayout`](crate::shapes::ParamLayout)), the memory of its passes ([`plan`], [`activations`]), and what is recorded
 //! ([`recording`]). [`config`] and [`resnet_config`] say what a model is made of; [`network`] is any of them.
 
 pub mod activations;
@@ -15,12 +15,14 @@ pub mod resnet;
 pub mod resnet_config;
 pub mod store;
 pub mod tape;
+mod value;
 pub mod vit;
 
-pub use activations::{Activations, Mode, Phase};
+pub use activations::{Activations, Mode};
 pub use config::{Pool, VitConfig, VitParts};
 pub use network::{Model, ModelConfig};
 pub use precision::Precision;
 pub use recording::Recording;
 pub use resnet_config::ResNetConfig;
+pub use store::Phase;
 pub use tape::{Network, Tape};

@@ -39,17 +39,9 @@ impl<'a> Recording<'a> {
     /// by its place; each is added to arena `dw`. What lies before all of these is left out. The gradients of other parameters
     /// stay as they are, or are added too if a kernel has them in any case.
     pub fn backward(mut self, r: &mut Recorder, dout: &View, dw: &View, trained: &dyn Fn(usize) -> bool) -> Result<()> {
-        self.reverse(r, dout, dw, trained)
-    }
-
-    pub(super) fn reverse(
-        &mut self,
-        r: &mut Recorder,
-        dout: &View,
-        dw: &View,
-        trained: &dyn Fn(usize) -> bool,
-    ) -> Result<()> {
-        let works = self.store.begin_reverse(&self.entries, dw, trained);
+        self.store.begin_reverse(dw, trained);
+        let works: Vec<bool> =
+            self.entries.iter().map(|e| self.store.note_wants(&e.reads, &e.params, &e.writes)).collect();
         self.store.lend(r, self.out, dout.clone())?;
         let mut again = vec![false; self.dropped];
         for &i in self.order.iter().rev() {
@@ -62,10 +54,19 @@ impl<'a> Recording<'a> {
                 && !std::mem::replace(again, true)
             {
                 let inside = self.entries.iter().filter(|other| other.segment == entry.segment);
-                inside.into_iter().try_for_each(|entry| self.store.compute_again(entry, r))?;
+                inside.into_iter().try_for_each(|entry| compute_again(entry, &mut self.store, r))?;
             }
             entry.layer.backward(&mut self.store, r)?;
         }
         Ok(())
     }
+}
+
+/// Computes once more what a layer's segment has dropped.
+fn compute_again(entry: &Entry, s: &mut Store, r: &mut Recorder) -> Result<()> {
+    let leaves = entry.writes.iter().any(|act| s.leaves(*act));
+    if !leaves {
+        entry.writes.iter().for_each(|act| s.renew(*act));
+    }
+    entry.layer.again(s, r, leaves)
 }

@@ -1,7 +1,7 @@
 //! A ResNet (He et al. 2016) as torchvision, timm and CLIP build it. Images are NHWC inside.
 
 use crate::gpu::buffer::Element;
-use crate::model::layers::{BatchNorm, Convolution};
+use crate::model::layers::{BatchNormParams, ConvParams};
 use crate::model::resnet_config::{Block, BlockConfig, Downsample, Pooling, ResNetConfig, Stem};
 use crate::model::tape::{Act, Network, Tape};
 
@@ -35,8 +35,8 @@ impl Network for ResNetConfig {
 
 /// A convolution without a bias and its norm, declared.
 struct Unit<'a> {
-    conv: Convolution,
-    norm: BatchNorm,
+    conv: ConvParams,
+    norm: BatchNormParams,
     /// Of either.
     names: [&'a str; 2],
 }
@@ -63,7 +63,7 @@ impl ResNetConfig {
         groups: usize,
     ) -> Unit<'a> {
         let weight = t.param(&format!("{}.weight", names[0]), &[outputs, inputs / groups, kernel, kernel]);
-        let conv = Convolution { weight, inputs, outputs, kernel, stride, padding: kernel / 2, groups };
+        let conv = ConvParams { weight, inputs, outputs, kernel, stride, padding: kernel / 2, groups };
         Unit { conv, norm: t.batch_norm_params(names[1], outputs, self.eps, self.momentum), names }
     }
 
@@ -92,9 +92,9 @@ impl ResNetConfig {
     /// relu(branch(x) + shortcut(x))
     fn residual_block(&self, t: &mut Tape, x: Act, channels: usize, block: &BlockConfig) -> Act {
         let BlockConfig { inner, out, stride, downsample } = *block;
-        // CLIP's branch has a pool in place of a stride, ResNet-D's shortcut has one; both of CLIP's have.
-        let aliased = self.downsample != Downsample::AntiAliased;
-        let (conv_stride, pool_stride) = if aliased { (stride, 1) } else { (1, stride) };
+        // CLIP's branch has a pool in place of the stride.
+        let pooled = self.downsample == Downsample::AntiAliased;
+        let (conv_stride, pool_stride) = if pooled { (1, stride) } else { (stride, 1) };
         let units = match self.block {
             Block::Basic => vec![
                 self.unit(t, ["conv1", "bn1"], [channels, inner], [3, conv_stride], 1),

@@ -3,13 +3,20 @@
 use crate::error::Result;
 use crate::gpu::View;
 use crate::gpu::buffer::Element;
-use crate::model::activations::Phase;
 use crate::model::half_weights::HalfWeights;
 use crate::model::plan::{Plan, Planned};
-use crate::model::tape::{Act, Entry, Memory, ParamRef, Shape, Statistic, Value};
+use crate::model::value::{Act, Memory, ParamRef, Shape, Statistic, Value};
 use crate::ops::{Recorder, residual};
-use crate::shapes::Activation;
-use crate::shapes::ParamLayout;
+use crate::shapes::{Activation, ParamLayout};
+
+/// Which statistics batch norm takes. A model without running statistics has no difference between the two.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// The batch's, which move the running ones.
+    Train,
+    /// The running ones, which stay as they are.
+    Eval,
+}
 
 /// Where tensors come from.
 #[derive(Debug)]
@@ -35,9 +42,9 @@ impl Room<'_> {
     }
 }
 
-/// The weights and statistics that a recording is made for.
+/// The weights and statistics that a recording is made for, and where each tensor lies in them.
 #[derive(Clone, Debug)]
-pub(super) struct Weights<'a> {
+pub(super) struct Arenas<'a> {
     pub(super) layout: &'a ParamLayout,
     pub(super) statistics: &'a ParamLayout,
     pub(super) w: View,
@@ -46,7 +53,7 @@ pub(super) struct Weights<'a> {
     pub(super) half: Option<(&'a HalfWeights, View)>,
 }
 
-impl Weights<'_> {
+impl Arenas<'_> {
     /// A parameter in an arena.
     fn run(&self, arena: &View, param: ParamRef) -> View {
         let params = &self.layout.params[param.places()];
@@ -73,7 +80,7 @@ pub struct Store<'a> {
     pub phase: Phase,
     values: Vec<Value>,
     room: Room<'a>,
-    weights: Weights<'a>,
+    arenas: Arenas<'a>,
     views: Vec<Option<View>>,
     gradients: Vec<Option<Gradient>>,
     /// Tensors that have been taken for shares of a value's gradient.
@@ -85,7 +92,7 @@ pub struct Store<'a> {
 
 impl<'a> Store<'a> {
     /// Takes the memory of `values`.
-    pub(super) fn new(values: Vec<Value>, mut room: Room<'a>, weights: Weights<'a>, phase: Phase) -> Store<'a> {
+    pub(super) fn new(values: Vec<Value>, mut room: Room<'a>, arenas: Arenas<'a>, phase: Phase) -> Store<'a> {
         let take = |value: &Value| match value.memory {
             Memory::None => None,
             Memory::Host => Some(room.take(&value.label, value.element, value.shape.len(), true)),
@@ -99,7 +106,7 @@ impl<'a> Store<'a> {
             phase,
             values,
             room,
-            weights,
+            arenas,
             views,
             gradients: vec![None; count],
             shares: vec![0; count],
@@ -122,7 +129,7 @@ impl<'a> Store<'a> {
 
     /// A parameter.
     pub fn param(&self, param: ParamRef) -> View {
-        self.weights.run(&self.weights.w, param)
+        self.arenas.run(&self.arenas.w, param)
     }
 
     /// A parameter that may not be there.
@@ -132,15 +139,15 @@ impl<'a> Store<'a> {
 
     /// A weight as products with operands of this kind read it.
     pub fn product_weight(&self, param: ParamRef, element: Element) -> View {
-        match (&self.weights.half, element) {
-            (Some((half, arena)), Element::Half) => half.view(arena, self.weights.layout, param),
+        match (&self.arenas.half, element) {
+            (Some((half, arena)), Element::Half) => half.view(arena, self.arenas.layout, param),
             _ => self.param(param),
         }
     }
 
     /// A running statistic.
     pub fn statistic(&self, statistic: Statistic) -> View {
-        self.weights.statistics.view(&self.weights.stats, statistic.0)
+        self.arenas.statistics.view(&self.arenas.stats, statistic.0)
     }
 
     /// Room for `len` elements that a layer's reverse needs, named `label`.
@@ -162,27 +169,23 @@ impl<'a> Store<'a> {
         }
     }
 
-    /// Computes once more what a layer's segment has dropped.
-    pub(super) fn compute_again(&mut self, entry: &Entry, r: &mut Recorder) -> Result<()> {
-        let leaves = entry.writes.iter().any(|act| self.values[act.0].leaves);
-        if !leaves {
-            entry.writes.iter().for_each(|act| self.renew(*act));
-        }
-        entry.layer.again(self, r, leaves)
+    /// Goes into backward: `dw` takes the gradients of the parameters for which `trained` holds.
+    pub(super) fn begin_reverse(&mut self, dw: &View, trained: &dyn Fn(usize) -> bool) {
+        self.trained = (0..self.arenas.layout.params.len()).map(trained).collect();
+        self.dw = Some(dw.clone());
     }
 
-    /// Goes into backward: `dw` takes the gradients of the parameters for which `trained` holds. Returns of each entry whether
-    /// one of these lies in it or before it.
-    pub(super) fn begin_reverse(&mut self, entries: &[Entry], dw: &View, trained: &dyn Fn(usize) -> bool) -> Vec<bool> {
-        self.trained = (0..self.weights.layout.params.len()).map(trained).collect();
-        self.dw = Some(dw.clone());
-        let works = |entry: &Entry| {
-            let works = entry.reads.iter().any(|act| self.wanted[act.0])
-                || entry.params.iter().any(|param| self.trained[param.places()].contains(&true));
-            entry.writes.iter().for_each(|act| self.wanted[act.0] = works);
-            works
-        };
-        entries.iter().map(works).collect()
+    /// Notes whether what a layer writes wants a gradient, and returns it: whether one of its parameters is trained, or one
+    /// that lies before it.
+    pub(super) fn note_wants(&mut self, reads: &[Act], params: &[ParamRef], writes: &[Act]) -> bool {
+        let wants = reads.iter().any(|act| self.wants(*act)) || params.iter().any(|param| self.trains(*param));
+        writes.iter().for_each(|act| self.wanted[act.0] = wants);
+        wants
+    }
+
+    /// Whether a value is read outside its segment.
+    pub(super) fn leaves(&self, act: Act) -> bool {
+        self.values[act.0].leaves
     }
 
     /// Whether a parameter that is trained lies before this value.
@@ -197,7 +200,7 @@ impl<'a> Store<'a> {
 
     /// The gradient of a parameter, to which its share is added.
     pub fn dparam(&self, param: ParamRef) -> View {
-        self.weights.run(self.dw.as_ref().expect("gradients are there in backward"), param)
+        self.arenas.run(self.dw.as_ref().expect("gradients are there in backward"), param)
     }
 
     /// The value of which `act` is the activation, if it has no other reader: the gradient may then pass it by.
@@ -288,7 +291,7 @@ impl<'a> Store<'a> {
 
     /// The gradient of `from`, which has been reversed, is a share of that of `to`.
     pub fn pass_on(&mut self, r: &mut Recorder, from: Act, to: Act) -> Result<()> {
-        let gradient = self.gradients[from.0].clone().expect("only what is there is passed on");
+        let gradient = self.gradients[from.0].clone().expect("a gradient that is passed on");
         assert!(gradient.mask.is_none(), "{}: a gradient behind a mask", self.label(from));
         self.hand_on(r, to, gradient.view, gradient.owned)
     }

@@ -2,7 +2,7 @@
 
 use crate::gpu::buffer::Element;
 use crate::model::config::{AttentionPool, Pool, VitConfig};
-use crate::model::layers::{Embedding, Linear};
+use crate::model::layers::{EmbedParams, LinearParams};
 use crate::model::tape::{Act, Network, ParamRef, Tape};
 use crate::shapes::Activation;
 
@@ -34,8 +34,8 @@ impl VitConfig {
         let positions = t.param("pos_embed", &stored(&[1, rows, d], 2));
         let weight = t.param("patch_embed.proj.weight", &[d, 3, self.patch_size, self.patch_size]);
         let bias = self.patch_bias.then(|| t.param("patch_embed.proj.bias", &[d]));
-        let (projection, patch) = (Linear { weight, bias }, self.patch_size);
-        let embedding = Embedding { class_token, registers, positions, projection, prefix, patch, dim: d };
+        let (projection, patch) = (LinearParams { weight, bias }, self.patch_size);
+        let embedding = EmbedParams { class_token, registers, positions, projection, prefix, patch, dim: d };
         let x = t.patch_embed(images, "tokens", embedding);
         if parts.norm_pre { t.layer_norm(x, "norm_pre", self.eps, WIDE) } else { x }
     }
@@ -74,7 +74,7 @@ impl VitConfig {
     }
 
     /// Query, key and value as one product, whether they are one tensor or three neighbours.
-    fn qkv(&self, t: &mut Tape) -> Linear {
+    fn qkv(&self, t: &mut Tape) -> LinearParams {
         let d = self.dim;
         if !self.parts.split_qkv {
             return t.linear_params("attn.qkv", 3 * d, d, self.qkv_bias);
@@ -82,7 +82,7 @@ impl VitConfig {
         let parts = ["q", "k", "v"];
         let weights = parts.map(|part| t.param(&format!("attn.{part}.weight"), &[d, d]));
         let biases = self.qkv_bias.then(|| parts.map(|part| t.param(&format!("attn.{part}.bias"), &[d])));
-        Linear { weight: ParamRef::joined(&weights), bias: biases.map(|biases| ParamRef::joined(&biases)) }
+        LinearParams { weight: ParamRef::joined(&weights), bias: biases.map(|biases| ParamRef::joined(&biases)) }
     }
 
     /// Tokens to logits, or to features if there is no head.
@@ -147,7 +147,7 @@ impl VitConfig {
         let [q, k, v] = if pool.fused {
             let weight = t.param("in_proj_weight", &[3 * d, d]);
             let bias = Some(t.param("in_proj_bias", &[3 * d]));
-            [0, 1, 2].map(|at| Linear { weight, bias }.outputs(at * d, d, d))
+            [0, 1, 2].map(|at| LinearParams { weight, bias }.outputs(at * d, d, d))
         } else {
             let q = t.linear_params("q", d, d, true);
             let kv = t.linear_params("kv", 2 * d, d, true);

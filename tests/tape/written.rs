@@ -1,7 +1,7 @@
 //! A network of these tests, written on a tape.
 
 use tpgm::gpu::buffer::Element;
-use tpgm::model::layers::{Convolution, Embedding};
+use tpgm::model::layers::{ConvParams, EmbedParams};
 use tpgm::model::tape::{Act, Network, ParamRef, Shape, Tape};
 use tpgm::shapes::Activation;
 use tpgm::shapes::Prefix;
@@ -35,7 +35,11 @@ impl Machine for Tape {
         let positions = t.param("positions", &[rows, COLS]);
         let projection = t.linear_params("patches", COLS, 3 * PATCH * PATCH, true);
         let (prefix, patch, dim) = (PREFIX, PATCH, COLS);
-        t.patch_embed(images, "tokens", Embedding { class_token, registers, positions, projection, prefix, patch, dim })
+        t.patch_embed(
+            images,
+            "tokens",
+            EmbedParams { class_token, registers, positions, projection, prefix, patch, dim },
+        )
     }
 
     fn pixels(&mut self) -> Act {
@@ -143,6 +147,6 @@ impl Machine for Tape {
     }
 }
 
-fn convolution(weight: ParamRef, inputs: usize, outputs: usize, groups: usize) -> Convolution {
-    Convolution { weight, inputs, outputs, kernel: 3, stride: 1, padding: 1, groups }
+fn convolution(weight: ParamRef, inputs: usize, outputs: usize, groups: usize) -> ConvParams {
+    ConvParams { weight, inputs, outputs, kernel: 3, stride: 1, padding: 1, groups }
 }

@@ -2,14 +2,14 @@
 
 use crate::error::Result;
 use crate::gpu::buffer::Element;
-use crate::model::activations::Phase;
-use crate::model::store::Store;
-use crate::model::tape::{Act, Layer, Memory, ParamRef, Shape, Statistic, Tape};
+use crate::model::store::{Phase, Store};
+use crate::model::tape::{Act, Layer, ParamRef, Shape, Statistic, Tape};
+use crate::model::value::Memory;
 use crate::ops::{Recorder, batch_norm, relu};
 
 /// The parameters and running statistics of a batch norm, `[channels]` each.
 #[derive(Clone, Copy, Debug)]
-pub struct BatchNorm {
+pub struct BatchNormParams {
     /// Times.
     pub weight: ParamRef,
     /// Plus.
@@ -27,7 +27,7 @@ pub struct BatchNorm {
 /// `out = relu(norm(inp) + shortcut)`, or less of it.
 #[derive(Clone, Copy, Debug)]
 struct Norm {
-    own: BatchNorm,
+    own: BatchNormParams,
     inp: Act,
     out: Act,
     mean: Act,
@@ -51,15 +51,15 @@ struct Join {
 
 impl Tape {
     /// Declares `name`'s parameters and statistics for this many channels.
-    pub fn batch_norm_params(&mut self, name: &str, channels: usize, eps: f32, momentum: f32) -> BatchNorm {
+    pub fn batch_norm_params(&mut self, name: &str, channels: usize, eps: f32, momentum: f32) -> BatchNormParams {
         let [weight, bias] = ["weight", "bias"].map(|what| self.param(&format!("{name}.{what}"), &[channels]));
         let [running_mean, running_var] =
             ["running_mean", "running_var"].map(|what| self.statistic(&format!("{name}.{what}"), channels));
-        BatchNorm { weight, bias, running_mean, running_var, eps, momentum }
+        BatchNormParams { weight, bias, running_mean, running_var, eps, momentum }
     }
 
-    /// `norm(inp)`, what is negative set to zero if `relu`.
-    pub fn batch_norm(&mut self, inp: Act, name: &str, own: BatchNorm, relu: bool) -> Act {
+    /// `norm(inp)`, through a ReLU if `relu`.
+    pub fn batch_norm(&mut self, inp: Act, name: &str, own: BatchNormParams, relu: bool) -> Act {
         let norm = self.norm(inp, name, own, relu, None);
         self.values[norm.out.0].masked = !relu;
         self.push(norm, &[inp], &[own.weight, own.bias], &[norm.out, norm.mean, norm.rstd]);
@@ -68,7 +68,7 @@ impl Tape {
 
     /// `relu(norm(inp) + shortcut)`. In reverse the shortcut's gradient comes first, what was put [aside](Tape::aside) is
     /// [recalled](Tape::recall) then, and the norm's follows.
-    pub fn batch_norm_onto(&mut self, shortcut: Act, inp: Act, name: &str, own: BatchNorm) -> Act {
+    pub fn batch_norm_onto(&mut self, shortcut: Act, inp: Act, name: &str, own: BatchNormParams) -> Act {
         let norm = self.norm(inp, name, own, true, Some(shortcut));
         let branch = self.value(&format!("{name}.branch"), self.shape(norm.out), self.element_of(inp), Memory::None);
         self.values[branch.0].masked = true;
@@ -83,7 +83,7 @@ impl Tape {
         norm.out
     }
 
-    fn norm(&mut self, inp: Act, name: &str, own: BatchNorm, relu: bool, shortcut: Option<Act>) -> Norm {
+    fn norm(&mut self, inp: Act, name: &str, own: BatchNormParams, relu: bool, shortcut: Option<Act>) -> Norm {
         let shape = self.shape(inp);
         let fewest = self.norm_pixels.unwrap_or(usize::MAX);
         self.norm_pixels = Some(fewest.min(shape.pixels()));

@@ -8,7 +8,7 @@ use crate::ops::{Recorder, conv2d};
 
 /// The parameter of a convolution, and how it goes over its input.
 #[derive(Clone, Copy, Debug)]
-pub struct Convolution {
+pub struct ConvParams {
     /// `[outputs, inputs / groups, kernel, kernel]`
     pub weight: ParamRef,
     /// Input channels.
@@ -36,9 +36,9 @@ struct Conv2d {
 
 impl Tape {
     /// `inp` `[B, H, W, inputs]` (a fourth channel of zeros may follow three) to `[B, H', W', outputs]`.
-    pub fn conv2d(&mut self, inp: Act, name: &str, own: Convolution) -> Act {
+    pub fn conv2d(&mut self, inp: Act, name: &str, own: ConvParams) -> Act {
         let (Shape { batch, height, width, .. }, element) = (self.shape(inp), self.element_of(inp));
-        let Convolution { weight, inputs, outputs, kernel, stride, padding, groups } = own;
+        let ConvParams { weight, inputs, outputs, kernel, stride, padding, groups } = own;
         let (in_channels, out_channels) = (inputs, outputs);
         let dims = conv2d::Dims { batch, height, width, in_channels, out_channels, kernel, stride, padding, groups };
         self.product(weight, element);

@@ -11,17 +11,17 @@ use crate::shapes::Activation;
 
 /// The parameters of a linear layer.
 #[derive(Clone, Copy, Debug)]
-pub struct Linear {
+pub struct LinearParams {
     /// `[outputs, inputs]`
     pub weight: ParamRef,
     /// `[outputs]`
     pub bias: Option<ParamRef>,
 }
 
-impl Linear {
+impl LinearParams {
     /// `count` outputs from `first` on, of a layer with `inputs`.
-    pub fn outputs(self, first: usize, count: usize, inputs: usize) -> Linear {
-        Linear {
+    pub fn outputs(self, first: usize, count: usize, inputs: usize) -> LinearParams {
+        LinearParams {
             weight: self.weight.part(first * inputs, count * inputs),
             bias: self.bias.map(|bias| bias.part(first, count)),
         }
@@ -62,20 +62,20 @@ enum End {
 
 impl Tape {
     /// Declares `name.weight` `[n, k]` and, with `bias`, `name.bias` `[n]`.
-    pub fn linear_params(&mut self, name: &str, n: usize, k: usize, bias: bool) -> Linear {
+    pub fn linear_params(&mut self, name: &str, n: usize, k: usize, bias: bool) -> LinearParams {
         let weight = self.param(&format!("{name}.weight"), &[n, k]);
-        Linear { weight, bias: bias.then(|| self.param(&format!("{name}.bias"), &[n])) }
+        LinearParams { weight, bias: bias.then(|| self.param(&format!("{name}.bias"), &[n])) }
     }
 
     /// `out = inp·weightᵀ + bias`, which holds `element`.
-    pub fn linear(&mut self, inp: Act, name: &str, layer: Linear, element: Element) -> Act {
+    pub fn linear(&mut self, inp: Act, name: &str, layer: LinearParams, element: Element) -> Act {
         let shape = self.linear_shape(inp, layer);
         let out = self.act(name, shape, element);
         self.push_product(inp, out, layer, End::Plain)
     }
 
     /// `out = gelu(inp·weightᵀ + bias)`, of a kind that has no gate.
-    pub fn linear_gelu(&mut self, inp: Act, name: &str, layer: Linear, kind: Activation) -> Act {
+    pub fn linear_gelu(&mut self, inp: Act, name: &str, layer: LinearParams, kind: Activation) -> Act {
         let (shape, element) = (self.linear_shape(inp, layer), self.element_of(inp));
         let hidden = self.act(name, shape, element);
         let out = self.act(&format!("{name}.act"), shape, element);
@@ -84,19 +84,26 @@ impl Tape {
     }
 
     /// `out = stream + gamma·(inp·weightᵀ + bias)`, in f32; without `gamma`, plainly the sum.
-    pub fn linear_onto(&mut self, stream: Act, inp: Act, name: &str, layer: Linear, gamma: Option<ParamRef>) -> Act {
+    pub fn linear_onto(
+        &mut self,
+        stream: Act,
+        inp: Act,
+        name: &str,
+        layer: LinearParams,
+        gamma: Option<ParamRef>,
+    ) -> Act {
         let shape = self.linear_shape(inp, layer);
         let branch = self.act(&format!("{name}.branch"), shape, Element::Word);
         let out = self.act(name, shape, Element::Word);
         self.push_product(inp, out, layer, End::Onto { stream, gamma, branch })
     }
 
-    fn linear_shape(&self, inp: Act, layer: Linear) -> Shape {
+    fn linear_shape(&self, inp: Act, layer: LinearParams) -> Shape {
         let shape = self.shape(inp);
         shape.with_cols(layer.weight.len / shape.cols.max(1))
     }
 
-    fn push_product(&mut self, inp: Act, out: Act, Linear { weight, bias }: Linear, end: End) -> Act {
+    fn push_product(&mut self, inp: Act, out: Act, LinearParams { weight, bias }: LinearParams, end: End) -> Act {
         let (shape, element) = (self.shape(inp), self.element_of(inp));
         self.product(weight, element);
         let (more, stream, gamma) = match end {

@@ -16,7 +16,7 @@ mod projection;
 mod swiglu;
 mod unit_length;
 
-pub use batch_norm::BatchNorm;
-pub use conv2d::Convolution;
-pub use linear::Linear;
-pub use patch_embed::Embedding;
+pub use batch_norm::BatchNormParams;
+pub use conv2d::ConvParams;
+pub use linear::LinearParams;
+pub use patch_embed::EmbedParams;

@@ -2,7 +2,7 @@
 
 use crate::error::Result;
 use crate::gpu::buffer::Element;
-use crate::model::layers::Linear;
+use crate::model::layers::LinearParams;
 use crate::model::store::Store;
 use crate::model::tape::{Act, Layer, ParamRef, Shape, Tape};
 use crate::ops::{Recorder, column_sum, matmul, patch_embed, scratch_len};
@@ -10,7 +10,7 @@ use crate::shapes::Prefix;
 
 /// The parameters of a patch embedding, and what comes before the patches.
 #[derive(Clone, Copy, Debug)]
-pub struct Embedding {
+pub struct EmbedParams {
     /// `[dim]`
     pub class_token: Option<ParamRef>,
     /// `[registers, dim]`
@@ -18,7 +18,7 @@ pub struct Embedding {
     /// A row of `dim` for each token that has a position.
     pub positions: ParamRef,
     /// `[dim, 3, patch, patch]`, and `[dim]`.
-    pub projection: Linear,
+    pub projection: LinearParams,
     /// Which tokens come before the patches.
     pub prefix: Prefix,
     /// Height and width of a patch, in pixels.
@@ -29,7 +29,7 @@ pub struct Embedding {
 
 #[derive(Debug)]
 struct PatchEmbed {
-    own: Embedding,
+    own: EmbedParams,
     images: Act,
     /// `[B·P, 3·patch²]`, what the product reads.
     patches: Act,
@@ -43,9 +43,9 @@ struct PatchEmbed {
 
 impl Tape {
     /// Tokens `[B, N, D]` of images.
-    pub fn patch_embed(&mut self, images: Act, name: &str, own: Embedding) -> Act {
+    pub fn patch_embed(&mut self, images: Act, name: &str, own: EmbedParams) -> Act {
         let Shape { batch, height: size, .. } = self.shape(images);
-        let Embedding { patch, dim, prefix, projection, .. } = own;
+        let EmbedParams { patch, dim, prefix, projection, .. } = own;
         // Products with a width that is no multiple of 4 are f32: a patch's, if its side is odd.
         let element = if patch.is_multiple_of(2) { self.element() } else { Element::Word };
         self.product(projection.weight, element);
@@ -89,7 +89,7 @@ impl Layer for PatchEmbed {
         let (dclass, dregisters) = (own.class_token.map(|p| s.dparam(p)), own.registers.map(|p| s.dparam(p)));
         let (dpositions, dtokens) = (s.dparam(own.positions), s.gradient(self.tokens));
         patch_embed::backward(r, &dembedded, &dpositions, dclass.as_ref(), dregisters.as_ref(), &dtokens, self.dims)?;
-        let Linear { weight, bias } = own.projection;
+        let LinearParams { weight, bias } = own.projection;
         if s.trains(weight) {
             matmul::backward_weight(r, &s.dparam(weight), &dembedded, &s.view(self.patches), m, n, k)?;
         }
