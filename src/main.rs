@@ -12,9 +12,16 @@ fn main() -> ExitCode {
         // SAFETY: no other thread runs yet.
         unsafe { std::env::set_var("XDG_RUNTIME_DIR", std::env::temp_dir()) };
     }
+    // What this program warns of is for its user; what libraries tell is for TPGM_LOG.
+    let filter = tracing_subscriber::EnvFilter::builder()
+        .with_default_directive("tpgm=warn".parse().expect("a directive"))
+        .with_env_var("TPGM_LOG")
+        .from_env_lossy();
     tracing_subscriber::fmt()
-        .with_env_filter(tracing_subscriber::EnvFilter::from_env("TPGM_LOG"))
+        .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        .without_time()
+        .with_target(false)
         .init();
     match tpgm::cli::run(Cli::parse()) {
         Ok(code) => code,

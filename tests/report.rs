@@ -1,5 +1,9 @@
 //! The report page, from run directories written here.
 
+#[cfg(unix)]
+#[path = "report/pipe.rs"]
+mod pipe;
+
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -492,17 +496,4 @@ fn evaluations_that_do_not_fit_are_named() {
         let error = error(&text);
         assert!(error.contains("evaluations.jsonl") && error.contains(part) && !error.contains('\n'), "{error}");
     }
-}
-
-#[cfg(unix)]
-#[test]
-fn a_page_takes_the_place_of_no_pipe() {
-    use std::os::unix::fs::FileTypeExt;
-
-    let (folder, dir) = one_run(false);
-    let pipe = folder.path().join("pipe");
-    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
-    let error = report::write(&[dir], &pipe).unwrap_err().to_string();
-    assert!(error.contains("not a regular file"), "{error}");
-    assert!(fs::symlink_metadata(&pipe).unwrap().file_type().is_fifo());
 }

@@ -48,7 +48,7 @@ pub(super) fn launched(p: &Plan, shapes: &[(usize, usize, usize, usize)], quick:
     };
     let all = p.pick(shapes, quick).into_iter().flat_map(of).collect();
     p.thin(all, |(dims, launch)| match (launch.for_cpu, dims.head_dim) {
-        // Other widths than multiples of four go by the kernels for GPUs.
+        // Other widths than multiples of four take the kernels for GPUs.
         (true, width) if width > QUICK_WIDTH || !width.is_multiple_of(4) => Vec::new(),
         (true, width) => vec![format!("{width}"), launch.word().to_string()],
         (false, width) => vec![format!("GPU, fours {}, wide {}", width.is_multiple_of(4), width > 256)],

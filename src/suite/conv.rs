@@ -58,7 +58,7 @@ struct Convolution {
 
 impl Convolution {
     /// What a quick run takes it for: its shape, as it is stored, and every two of tile, words and format. Single pixels and
-    /// groups go by other kernels.
+    /// groups take other kernels.
     fn shows(&self) -> Vec<String> {
         let Convolution { i, dims, launch, padded, element } = *self;
         let shape = format!("{i}, padded {padded}, folded {}", launch.fold);

@@ -86,7 +86,7 @@ impl Plan<'_> {
     }
 }
 
-/// Every two of these, as [`Plan::thin`] takes them: mistakes of kernels that go by two properties at once show in pairs.
+/// Every two of these, as [`Plan::thin`] takes them: mistakes of kernels that depend on two properties at once show in pairs.
 fn pairs(properties: &[&str]) -> Vec<String> {
     let behind = |i: usize| (i + 1..properties.len()).map(move |j| (i, j));
     let all = (0..properties.len()).flat_map(behind);

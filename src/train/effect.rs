@@ -55,7 +55,7 @@ impl TrainConfig {
         !self.given.contains(key) && self.idle(key).is_some_and(|idle| idle.refused)
     }
 
-    /// Refuses a value of `beside`, which stands at the same place as the method, if it belongs to another.
+    /// Refuses a value of `beside`, which is given in the same place as the method, if it belongs to another.
     pub(super) fn refuse(&self, beside: &Table) -> Result<()> {
         let mut idle = beside.keys().filter_map(|key| Some((key, self.idle(key).filter(|idle| idle.refused)?)));
         match idle.next() {

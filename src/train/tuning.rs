@@ -39,7 +39,7 @@ fn refused(class: &str, variant: Variant, why: &str) -> Event {
     Event::Warning(format!("{class}: {:?} is not used on this adapter: {why}", variant.tile))
 }
 
-/// Goes by the `choices` of a run that was on another adapter, or under another driver, for `products`: those that compute the
+/// Uses the `choices` of a run that was on another adapter, or under another driver, for `products`: those that compute the
 /// right thing here. The others keep their defaults.
 pub(super) fn confirm(gpu: &Gpu, products: &[Product], choices: &Choices, events: &mut dyn FnMut(Event)) -> Result<()> {
     let confirmed = tune::confirm(gpu, products, choices, &mut |class, variant, why| {
