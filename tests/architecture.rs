@@ -18,9 +18,6 @@ const FLOORS: &[&[&str]] = &[
     &["error"],
 ];
 
-/// Imports that run along a floor or up, each with its reason.
-const EXCEPTIONS: &[(&str, &str, &str)] = &[("bench", "suite", "what a kernel is timed on is what it is compared on")];
-
 /// Every Rust file below `folder`.
 fn files(folder: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
@@ -117,16 +114,12 @@ fn imports_run_down() {
     let arrows = arrows();
     println!("floors, from the top: {FLOORS:?}");
     let mut up = Vec::new();
-    let mut used = 0;
     for ((from, to), file) in &arrows {
-        if EXCEPTIONS.iter().any(|(a, b, _)| (a, b) == (&from.as_str(), &to.as_str())) {
-            used += 1;
-        } else if floor(from) >= floor(to) {
+        if floor(from) >= floor(to) {
             up.push(format!("{from} imports {to}, in {file}"));
         }
     }
     assert!(up.is_empty(), "{}", up.join("\n"));
-    assert_eq!(used, EXCEPTIONS.len(), "an exception is no longer needed");
     // What the house is for: the references know nothing of a device, and everything ends at the bottom.
     assert!(!arrows.contains_key(&("cpu".into(), "gpu".into())));
     assert!(arrows.contains_key(&("cli".into(), "train".into())), "the arrows are not read");
