@@ -69,10 +69,17 @@ fn settings_are_those_of_earlier_versions() {
         assert_eq!(&own, run["config"].as_table().unwrap(), "{line}");
         // A run folder of an earlier version goes on: by its flags, and by its own file, which marks no defaults.
         let earlier = toml::to_string(&run["config"]).unwrap();
-        assert_eq!(config.difference(&earlier), None, "{line}");
         let again = with_file(&earlier, "").unwrap_or_else(|e| panic!("{line}: {e}"));
-        assert_eq!(again.difference(&earlier), None, "{line}");
         assert_eq!(values(&again), values(&config), "{line}");
+        // Earlier versions dropped the rest of an epoch, if it was shuffled.
+        if !config.no_shuffle {
+            let both = "drop-last was true, is now false";
+            assert_eq!(config.difference(&earlier).as_deref(), Some(both), "{line}");
+            assert_eq!(again.difference(&earlier).as_deref(), Some(both), "{line}");
+        }
+        let flag = if config.no_shuffle { "" } else { " --drop-last" };
+        assert_eq!(flags(&format!("{line}{flag}")).unwrap().difference(&earlier), None, "{line}");
+        assert_eq!(with_file(&earlier, flag).unwrap().difference(&earlier), None, "{line}");
         seen.extend(values(&config).into_iter().map(|(key, _)| key));
     }
     // Flag and key have one name: under another, a value of a file would be lost.
@@ -195,6 +202,16 @@ fn a_file_of_an_earlier_version_gives_everything_and_says_so() {
     let earlier = run.replace(" # default", "");
     assert!(note(&earlier).is_some_and(|note| note.contains("run.toml") && note.contains("--method")));
     assert_eq!(with_file(&earlier, "--method tpgm").unwrap().optim.weight_decay, 0.0);
+}
+
+#[test]
+fn the_rest_of_an_epoch_is_kept_unless_dropped() {
+    let steps = |line: &str, images| flags(&format!("{BASE} --batch-size 64 --epochs 2 {line}")).unwrap().steps(images);
+    assert_eq!([steps("", 127), steps("--no-shuffle", 127), steps("", 128), steps("", 20)], [4, 4, 4, 2]);
+    let dropped = "--drop-last";
+    assert_eq!([steps(dropped, 127), steps("--drop-last --no-shuffle", 127), steps(dropped, 128)], [2, 2, 4]);
+    // An epoch's only batch is kept: without it, there would be nothing to train on.
+    assert_eq!(steps(dropped, 20), 2);
 }
 
 #[test]

@@ -106,7 +106,7 @@ pub(super) fn run(args: DemoArgs) -> Result<()> {
         let (epochs, seed) = (args.epochs, args.seed);
         let others = format!(
             "--id {} --epochs {epochs} --seed {seed} --method {name} --precision {precision} --augment flip --batch-size 64 \
-             --eval-every 2",
+             --drop-last --eval-every 2",
             TESTS[0].0
         );
         words.extend(others.split(' ').map(OsString::from));

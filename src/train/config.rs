@@ -46,6 +46,10 @@ pub struct TrainConfig {
     #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL", default_value_t = false,
         action = clap::ArgAction::Set)]
     pub no_shuffle: bool,
+    /// Leave out the last batch of an epoch if it is not full, for training and radii alike; the only batch of an epoch is kept
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL", default_value_t = false,
+        action = clap::ArgAction::Set)]
+    pub drop_last: bool,
     /// Decides everything that is random
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
@@ -115,10 +119,9 @@ impl TrainConfig {
         corruptions(&self.splits.corrupt, self.splits.test.len())
     }
 
-    /// Whether the last batch of an epoch is left out if it is not whole, with batches of `batch` out of `images`: where shuffled,
-    /// since a batch of a few images is a noisy step, and what is left out differs every epoch.
+    /// Whether the last batch of an epoch is left out if it is not full, with batches of `batch` out of `images`.
     pub fn drops_last(&self, images: usize, batch: usize) -> bool {
-        !self.no_shuffle && images > batch
+        self.drop_last && images > batch
     }
 
     /// Steps of an epoch over `images` training images.

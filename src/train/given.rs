@@ -139,6 +139,10 @@ fn written(given: &Table) -> Table {
     filled(given).map(|config| config.values().into_iter().collect()).unwrap_or_default()
 }
 
+/// What versions before a flag did, where that is not its default: each key, with its value for the settings of such a version.
+const EARLIER: [(&str, fn(&Table) -> toml::Value); 1] =
+    [("drop-last", |then| (then.get("no-shuffle") != Some(&true.into())).into())];
+
 impl TrainConfig {
     /// The keys of `config.toml` with their values, in the order of `--help`. What sets another method is there only if the user
     /// gave it.
@@ -163,9 +167,13 @@ impl TrainConfig {
 
     /// The first setting in which this run differs from the one with the `config.toml` of the text `then`, with both values.
     /// No difference is what has no effect in this run, and a default of a setting that `then` lacks: the version that wrote it
-    /// did not have that flag.
+    /// did not have that flag. [`EARLIER`] has the exceptions.
     pub fn difference(&self, then: &str) -> Option<String> {
-        let Ok(then) = then.parse::<Table>() else { return Some("its settings can't be read".into()) };
+        let Ok(mut then) = then.parse::<Table>() else { return Some("its settings can't be read".into()) };
+        for (key, earlier) in EARLIER {
+            let value = earlier(&then);
+            then.entry(key).or_insert(value);
+        }
         let now: Table = self.values().into_iter().collect();
         let mut keys: Vec<&String> = then.keys().chain(now.keys()).collect();
         // What the user asks for says more than what follows from it.
