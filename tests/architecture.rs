@@ -3,6 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+#[path = "architecture/files.rs"]
+mod files;
+
+use files::{Sources, circles, code, open};
+
 /// From the top down. Those on one line know nothing of each other.
 const FLOORS: &[&[&str]] = &[
     &["cli", "prelude"],
@@ -19,13 +24,13 @@ const FLOORS: &[&[&str]] = &[
 ];
 
 /// Every Rust file below `folder`.
-fn files(folder: &Path) -> Vec<PathBuf> {
+fn below(folder: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
     let mut found = Vec::new();
     for entry in entries {
         let path = entry.unwrap().path();
         if path.is_dir() {
-            found.extend(files(&path));
+            found.extend(below(&path));
         } else if path.extension().is_some_and(|e| e == "rs") {
             found.push(path);
         }
@@ -35,41 +40,14 @@ fn files(folder: &Path) -> Vec<PathBuf> {
 }
 
 /// The paths below the crate that a file's own code names, as in `gpu::buffer`: those of `use crate::…` with braces opened, and
-/// those in between. Comments and a file's tests don't count.
+/// those in between.
 fn named(text: &str) -> BTreeSet<String> {
-    let code = text.split("#[cfg(test)]").next().unwrap_or_default();
-    let code: String =
-        code.lines().filter(|line| !line.trim_start().starts_with("//")).map(|l| l.to_string() + "\n").collect();
+    let code = code(text);
     let mut found = BTreeSet::new();
-    for (at, _) in code.match_indices("crate::") {
-        open(&code[at + "crate::".len()..], "", &mut found);
+    for (at, start) in code.match_indices("crate::") {
+        open(&code[at + start.len()..], &[], &mut found);
     }
-    found
-}
-
-/// Adds the paths at the start of `text` behind `prefix` to `found`; returns what of the text was read.
-fn open(text: &str, prefix: &str, found: &mut BTreeSet<String>) -> usize {
-    let word = |c: char| c.is_alphanumeric() || c == '_';
-    let end = text.find(|c| !word(c)).unwrap_or(text.len());
-    let path = if prefix.is_empty() { text[..end].to_string() } else { format!("{prefix}::{}", &text[..end]) };
-    if let Some(list) = text.strip_prefix('{') {
-        let mut at = 0;
-        while at < list.len() && !list[at..].starts_with('}') {
-            let skipped = list[at..].find(|c: char| word(c) || c == '{' || c == '}').unwrap_or(list.len() - at);
-            at += skipped;
-            if !list[at..].starts_with('}') {
-                at += open(&list[at..], prefix, found).max(1);
-            }
-        }
-        return at + 2;
-    }
-    match text[end..].strip_prefix("::") {
-        Some(rest) => end + 2 + open(rest, &path, found),
-        None => {
-            found.insert(path);
-            end
-        }
-    }
+    found.into_iter().map(|path| path.join("::")).collect()
 }
 
 fn floor(module: &str) -> usize {
@@ -91,7 +69,7 @@ fn source() -> PathBuf {
 /// Who imports whom among the modules, with a file that does.
 fn arrows() -> BTreeMap<(String, String), String> {
     let mut arrows = BTreeMap::new();
-    for path in files(&source()) {
+    for path in below(&source()) {
         let from = module(&path);
         if from == "lib" || from == "main" {
             continue;
@@ -133,10 +111,30 @@ fn no_two_modules_import_each_other() {
     assert!(both.is_empty(), "{both:?}");
 }
 
+/// Files of one folder may need each other, though few do; files of two folders do not.
+#[test]
+fn circles_of_files_stay_inside_a_folder() {
+    let imports = Sources::read(&source(), &below(&source())).imports();
+    assert!(imports["train/run.rs"].contains("method/learner.rs"), "an import through `pub use` is not read");
+    let circles = circles(&imports);
+    println!("files that need each other: {circles:#?}");
+    let folder = |file: &String| Path::new(file).parent().map(Path::to_path_buf);
+    let wide: Vec<_> = circles.iter().filter(|c| c.iter().map(folder).collect::<BTreeSet<_>>().len() > 1).collect();
+    assert!(wide.is_empty(), "{wide:#?}");
+}
+
+#[test]
+fn circles_are_found() {
+    let to = |files: &[&str]| files.iter().map(|f| f.to_string()).collect::<BTreeSet<_>>();
+    let imports = [("a", to(&["b"])), ("b", to(&["c", "d"])), ("c", to(&["a"])), ("d", to(&[]))];
+    let imports = imports.into_iter().map(|(from, to)| (from.to_string(), to)).collect();
+    assert_eq!(circles(&imports), [to(&["a", "b", "c"])]);
+}
+
 #[test]
 fn every_module_has_a_floor_and_every_floor_its_modules() {
     let there: BTreeSet<String> =
-        files(&source()).iter().map(|path| module(path)).filter(|m| m != "lib" && m != "main").collect();
+        below(&source()).iter().map(|path| module(path)).filter(|m| m != "lib" && m != "main").collect();
     let listed: BTreeSet<String> = FLOORS.iter().flat_map(|floor| floor.iter().map(|m| m.to_string())).collect();
     assert_eq!(there, listed);
 }

@@ -9,7 +9,8 @@ use crate::compare::select::Score;
 use crate::error::{Error, Result};
 use crate::train::TrainConfig;
 use crate::train::corrupted::copy_name;
-use crate::train::records::{EvaluationLine, Metric, Weights, or_nan};
+use crate::train::json_lines::or_nan;
+use crate::train::records::{EvaluationLine, Metric, Weights};
 
 /// Written beside a run when it has finished.
 pub const RUN: &str = "run.json";

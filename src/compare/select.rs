@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::train::blend::best;
-use crate::train::records::or_nan;
+use crate::train::json_lines::or_nan;
 
 /// Accuracy and loss on the selection images.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::confusion::by_kind;
 use super::evaluations::TestSet;
-use super::html::escape;
+use super::text::escape;
 
 /// Beyond this many classes only those that lose most are told.
 const ALL: usize = 100;

@@ -3,11 +3,11 @@
 use std::fmt::Write as _;
 
 use super::charts::{DRIFT, by_block, drift_by_block, marks};
-use super::html::escape;
 use super::read::Run;
 use super::svg::{COLORS, Series};
 use super::tables;
 use super::tensors::{self, Group, Tensor, UNMOVED};
+use super::text::escape;
 use crate::compare::results::{DataResults, Results};
 use crate::error::Result;
 

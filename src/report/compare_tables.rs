@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use super::forest::signed;
-use super::html::{escape, integer, number};
 use super::seen::{self, Split};
+use super::text::{escape, integer, number};
 use crate::compare::results::{DataResults, EntryResults, Results, SetInfo, Summary};
 use crate::compare::stats::Estimate;
 use crate::compare::tables::{percent, time};

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use super::evaluations::TestSet;
-use super::html::{escape, integer};
+use super::text::{escape, integer};
 use crate::train::records::Distribution;
 
 /// More classes than this can't be told apart in a heat map.

@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use super::read::lines;
 use crate::error::{Error, Result};
 use crate::train::Evaluation;
+use crate::train::json_lines::lines;
 use crate::train::records::{Distribution, FullLine, Weights};
 
 /// All final evaluations of a run, and the names of the classes.

@@ -1,8 +1,8 @@
 //! The part of the page about what a run's model gets wrong and how sure it is of it.
 
 use super::evaluations::TestSet;
-use super::html::number;
 use super::read::Run;
+use super::text::number;
 use super::{classes, confusion, reliability};
 
 /// Figures that stand open; the others are folded away.

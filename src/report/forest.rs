@@ -2,9 +2,9 @@
 
 use std::fmt::Write as _;
 
-use super::html::{escape, number};
 use super::scatter::shape;
 use super::svg::nice;
+use super::text::{escape, number};
 
 const WIDTH: f64 = 520.0;
 const ROW: f64 = 24.0;

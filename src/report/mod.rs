@@ -3,7 +3,7 @@
 //! [`read`] turns a run directory into a typed [`read::Run`], with [`evaluations`] in full; `tensors` orders its tensors by
 //! depth; `svg` draws one line chart, `charts` says which charts there are, `tables` does the same for tables. `figures`
 //! shows what the model gets wrong, by `reliability` diagrams, `confusion` matrices and `classes`; `seen` says which images each
-//! number saw. `html` puts the page together. `compare` is the page about a comparison, with `scatter` and `forest` for its drawings.
+//! number saw. `html` puts the page together, with the words of `text`. `compare` is the page about a comparison, with `scatter` and `forest` for its drawings.
 
 mod charts;
 mod classes;
@@ -23,6 +23,7 @@ mod seen;
 mod svg;
 mod tables;
 mod tensors;
+mod text;
 
 use std::path::{Path, PathBuf};
 

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use super::corrupted;
 use super::evaluations::Evaluations;
 use crate::error::{Error, Result};
+use crate::train::json_lines::lines;
 use crate::train::records::{DriftRow, EvaluationLine, Metric, RadiusRow, StepLine};
 use crate::train::run_dir::{EVALUATIONS, LEAKS};
 
@@ -193,20 +194,6 @@ fn metrics(path: &Path) -> Result<(Vec<StepLine>, Vec<EvaluationLine>)> {
     }
     evals.extend(copies.into_iter().map(|(mean, _)| mean));
     Ok((train, evals))
-}
-
-/// The lines of the file `text` of `path`, but for empty ones and a last one that was torn by an interrupted write.
-pub(super) fn lines<T>(path: &Path, text: &str, parse: impl Fn(&str) -> Result<T, String>) -> Result<Vec<T>> {
-    let lines: Vec<(usize, &str)> = text.lines().enumerate().filter(|(_, l)| !l.trim().is_empty()).collect();
-    let mut parsed = Vec::new();
-    for (at, (index, line)) in lines.iter().enumerate() {
-        match parse(line) {
-            Ok(line) => parsed.push(line),
-            Err(_) if at + 1 == lines.len() && serde_json::from_str::<serde_json::Value>(line).is_err() => break,
-            Err(what) => return Err(Error::data(path, format!("line {}: {what}", index + 1))),
-        }
-    }
-    Ok(parsed)
 }
 
 /// A CSV file's rows by column name; an absent file has none.

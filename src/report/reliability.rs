@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::evaluations::TestSet;
-use super::html::{escape, number};
+use super::text::{escape, number};
 use crate::train::calibration::Bin;
 
 const SIZE: f64 = 320.0;

@@ -2,8 +2,8 @@
 
 use std::fmt::Write as _;
 
-use super::html::{escape, number};
 use super::svg::nice;
+use super::text::{escape, number};
 
 const WIDTH: f64 = 520.0;
 const HEIGHT: f64 = 330.0;

@@ -2,8 +2,8 @@
 
 use std::fmt::Write as _;
 
-use super::html::{escape, integer};
 use super::read::{Leak, Run};
+use super::text::{escape, integer};
 
 /// Images, and what sees them.
 pub(super) struct Split {

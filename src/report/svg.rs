@@ -5,7 +5,7 @@
 
 use std::fmt::Write as _;
 
-use super::html::{escape, number};
+use super::text::{escape, number};
 
 const WIDTH: f64 = 520.0;
 const HEIGHT: f64 = 270.0;

@@ -2,9 +2,9 @@
 
 use std::fmt::Write as _;
 
-use super::html::{escape, integer, number};
 use super::read::Run;
 use super::tensors::Tensor;
+use super::text::{escape, integer, number};
 use crate::train::records::{Distribution, EvaluationLine, Weights};
 
 /// One model of the accuracy tables.

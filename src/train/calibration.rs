@@ -6,7 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::train::records::or_nan;
+use crate::train::json_lines::or_nan;
 
 /// Bins of equal width that confidences 0 to 1 are sorted into.
 pub const BINS: usize = 15;

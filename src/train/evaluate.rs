@@ -13,7 +13,7 @@ use crate::model::{Activations, Mode, Model, Phase, Precision};
 use crate::ops::Recorder;
 use crate::ops::product::Product;
 use crate::train::calibration::{self, Bin, Calibration, Logits};
-use crate::train::records::or_nan;
+use crate::train::json_lines::or_nan;
 
 /// Whatever gives logits for a batch of images.
 pub trait Classifier {

@@ -139,9 +139,10 @@ fn written(given: &Table) -> Table {
     filled(given).map(|config| config.values().into_iter().collect()).unwrap_or_default()
 }
 
-/// What versions before a flag did, where that is not its default: each key, with its value for the settings of such a version.
-const EARLIER: [(&str, fn(&Table) -> toml::Value); 1] =
-    [("drop-last", |then| (then.get("no-shuffle") != Some(&true.into())).into())];
+/// What versions before a flag did, where that is not its default: the key, and its value for the settings of such a version.
+type Earlier = (&'static str, fn(&Table) -> toml::Value);
+
+const EARLIER: [Earlier; 1] = [("drop-last", |then| (then.get("no-shuffle") != Some(&true.into())).into())];
 
 impl TrainConfig {
     /// The keys of `config.toml` with their values, in the order of `--help`. What sets another method is there only if the user

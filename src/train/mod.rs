@@ -14,6 +14,7 @@ pub mod events;
 pub mod exclude;
 pub mod fit;
 pub mod given;
+pub mod json_lines;
 pub mod leaks;
 pub mod lines;
 pub mod memory_args;

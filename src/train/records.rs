@@ -10,6 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
 use crate::train::evaluate::Evaluation;
+use crate::train::json_lines::{object, or_nan, read};
 
 /// Which weights of a run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -51,26 +52,9 @@ impl Distribution {
     }
 }
 
-/// A number, or NaN for null.
-pub(crate) fn or_nan<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
-    Ok(Option::<f64>::deserialize(from)?.unwrap_or(f64::NAN))
-}
-
 /// As [`or_nan`], of a key that may be absent: absent is None, null is NaN.
 fn present<'de, D: Deserializer<'de>, T: Deserialize<'de> + From<f32>>(from: D) -> Result<Option<T>, D::Error> {
     Ok(Some(Option::<T>::deserialize(from)?.unwrap_or_else(|| f32::NAN.into())))
-}
-
-fn object(line: &str) -> Result<Value, String> {
-    match serde_json::from_str(line) {
-        Ok(value @ Value::Object(_)) => Ok(value),
-        Ok(_) => Err("not a JSON object; delete the line to go on without it".into()),
-        Err(e) => Err(format!("not a JSON object ({e}); delete the line to go on without it")),
-    }
-}
-
-fn read<T: serde::de::DeserializeOwned>(value: Value) -> Result<T, String> {
-    serde_path_to_error::deserialize(value).map_err(|e| format!("{}: {}", e.path(), e.inner()))
 }
 
 /// A line of `metrics.jsonl`.

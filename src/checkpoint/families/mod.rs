@@ -6,6 +6,7 @@ use super::file::Checkpoint;
 use super::{Overrides, Recognised};
 use crate::error::{Error, Result};
 
+mod inputs;
 mod names;
 mod open_clip;
 mod resnet;

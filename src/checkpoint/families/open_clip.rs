@@ -1,7 +1,7 @@
 //! The image towers of OpenAI's CLIP and OpenCLIP that are vision transformers.
 
+use super::inputs;
 use super::names::Table;
-use super::transformers::clip_input;
 use super::vit::{self, Dialect};
 use super::{Family, Place};
 use crate::checkpoint::facts::Facts;
@@ -60,7 +60,7 @@ fn read(checkpoint: &Checkpoint, place: Place, overrides: &Overrides) -> Result<
         activation: None,
         told: openai
             .then_some((Activation::QuickGelu, "input_resolution, context_length, vocab_size: OpenAI's own file")),
-        input: (clip_input, "CLIP's mean and std, bicubic, crop 1"),
+        input: (inputs::clip, "CLIP's mean and std, bicubic, crop 1"),
         whose: "CLIP",
         unsupported: &[("attn_pool.", "attention pooling (CoCa)"), ("patchnorm", "a norm of patches")],
         unneeded: &[],

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::inputs::{CLIP, IMAGENET};
 use super::names::Table;
 use super::resnet_pool::{attention, grid, resize};
 use super::tensors::{ASSUMED, Tensors, class_names, first};
@@ -238,12 +239,10 @@ fn read(
 
 /// What torchvision's first weights, timm's ResNet-D and CLIP's expect.
 fn usual(config: &ResNetConfig) -> Preprocess {
-    let imagenet = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]);
-    let clip = ([0.481_454_66, 0.457_827_5, 0.408_210_73], [0.268_629_54, 0.261_302_6, 0.275_777_1]);
     let (crop_pct, interpolation, (mean, std)) = match config.stem {
-        Stem::Conv | Stem::Small => (0.875, Interpolation::Bilinear, imagenet),
-        Stem::Deep => (0.875, Interpolation::Bicubic, imagenet),
-        Stem::Clip => (1.0, Interpolation::Bicubic, clip),
+        Stem::Conv | Stem::Small => (0.875, Interpolation::Bilinear, IMAGENET),
+        Stem::Deep => (0.875, Interpolation::Bicubic, IMAGENET),
+        Stem::Clip => (1.0, Interpolation::Bicubic, CLIP),
     };
     Preprocess { image_size: config.image_size, crop_pct, crop_mode: CropMode::Center, interpolation, mean, std }
 }

@@ -1,9 +1,9 @@
 //! timm's `VisionTransformer`: the family whose names are our own. DeiT, DINO, MAE, DINOv2, CLIP and SigLIP as timm has them
 //! among them.
 
+use super::inputs;
 use super::names::Table;
 use super::tensors::Tensors;
-use super::transformers::imagenet;
 use super::vit::{self, Dialect};
 use super::{Family, Place};
 use crate::checkpoint::facts::Facts;
@@ -11,8 +11,7 @@ use crate::checkpoint::file::Checkpoint;
 use crate::checkpoint::timm_config::{TimmConfig, timm_vit_preprocess};
 use crate::checkpoint::zero_shot::ZeroShot;
 use crate::checkpoint::{Overrides, Recognised};
-use crate::data::preprocess::{CropMode, Preprocess};
-use crate::data::resize::Interpolation;
+use crate::data::preprocess::Preprocess;
 use crate::error::Result;
 use crate::shapes::Activation;
 
@@ -56,21 +55,6 @@ const DINOV2: &Table = &[
     ("*", "*"),
 ];
 
-/// CLIP's mean and std.
-pub(super) const CLIP: ([f32; 3], [f32; 3]) =
-    ([0.481_454_66, 0.457_827_5, 0.408_210_73], [0.268_629_54, 0.261_302_6, 0.275_777_1]);
-
-fn clip_preprocess(image_size: usize) -> Preprocess {
-    let (mean, std) = CLIP;
-    let (crop_mode, interpolation) = (CropMode::Center, Interpolation::Bicubic);
-    Preprocess { image_size, crop_pct: 1.0, crop_mode, interpolation, mean, std }
-}
-
-fn siglip_preprocess(image_size: usize) -> Preprocess {
-    let (crop_mode, interpolation) = (CropMode::Squash, Interpolation::Bicubic);
-    Preprocess { image_size, crop_pct: 1.0, crop_mode, interpolation, mean: [0.5; 3], std: [0.5; 3] }
-}
-
 fn read(checkpoint: &Checkpoint, place: Place, overrides: &Overrides) -> Result<Recognised> {
     let timm = TimmConfig::of(checkpoint);
     timm.check_blocks()?;
@@ -85,15 +69,15 @@ fn read(checkpoint: &Checkpoint, place: Place, overrides: &Overrides) -> Result<
     let timm_input: (fn(usize) -> Preprocess, _) =
         (timm_vit_preprocess, "mean and std 0.5, bicubic, crop 0.9, as most timm ViTs have");
     let (name, activation, input) = if clip {
-        ("timm CLIP ViT", None, (clip_preprocess as fn(usize) -> Preprocess, "CLIP's mean and std, bicubic, crop 1"))
+        ("timm CLIP ViT", None, (inputs::clip as fn(usize) -> Preprocess, "CLIP's mean and std, bicubic, crop 1"))
     } else if siglip {
-        let input = (siglip_preprocess as fn(usize) -> Preprocess, "mean and std 0.5, bicubic, both sides resized");
+        let input = (inputs::siglip as fn(usize) -> Preprocess, "mean and std 0.5, bicubic, both sides resized");
         ("timm SigLIP ViT", None, input)
     } else if original {
         (
             FAMILY.name,
             known("DINOv2's ViTs"),
-            (imagenet as fn(usize) -> Preprocess, "ImageNet's mean and std, bicubic, crop 0.875"),
+            (inputs::imagenet as fn(usize) -> Preprocess, "ImageNet's mean and std, bicubic, crop 0.875"),
         )
     } else {
         let name = if tensors.has("dist_token") { "distilled DeiT" } else { FAMILY.name };

@@ -1,8 +1,8 @@
 //! transformers' vision transformers: ViT, DINOv2, and the image towers of CLIP and SigLIP. Query, key and value are tensors
 //! of their own there, each with a radius of its own.
 
+use super::inputs;
 use super::names::Table;
-use super::timm_vit::CLIP;
 use super::vit::{self, Dialect};
 use super::{Family, Place};
 use crate::checkpoint::facts::Facts;
@@ -144,29 +144,6 @@ const CLIP_NAMES: &Table = &[
 
 const UNSUPPORTED: &[(&str, &str)] = &[("mlp.weights_in.", "SwiGLU"), ("mlp.weights_out.", "SwiGLU")];
 
-pub(super) fn imagenet(image_size: usize) -> Preprocess {
-    Preprocess {
-        image_size,
-        // 256 pixels for 224, and as much for other sizes.
-        crop_pct: 0.875,
-        crop_mode: CropMode::CenterFloor,
-        interpolation: Interpolation::Bicubic,
-        mean: [0.485, 0.456, 0.406],
-        std: [0.229, 0.224, 0.225],
-    }
-}
-
-fn squash(image_size: usize, interpolation: Interpolation) -> Preprocess {
-    let crop_mode = CropMode::SquashFloor;
-    Preprocess { image_size, crop_pct: 1.0, crop_mode, interpolation, mean: [0.5; 3], std: [0.5; 3] }
-}
-
-pub(super) fn clip_input(image_size: usize) -> Preprocess {
-    let (mean, std) = CLIP;
-    let (crop_mode, interpolation) = (CropMode::Center, Interpolation::Bicubic);
-    Preprocess { image_size, crop_pct: 1.0, crop_mode, interpolation, mean, std }
-}
-
 fn head_names(place: Place, head: &str) -> [String; 2] {
     ["weight", "bias"].map(|what| format!("{}{head}.{what}", place.outer))
 }
@@ -181,7 +158,7 @@ fn read_vit(checkpoint: &Checkpoint, place: Place, overrides: &Overrides) -> Res
         activation: Some((Activation::Gelu, "transformers' ViTs")),
         told: None,
         input: (
-            |size| squash(size, Interpolation::Bilinear),
+            |size| inputs::squash(size, Interpolation::Bilinear),
             "mean and std 0.5, bilinear, both sides resized, as transformers' ViTs have",
         ),
         whose: "transformers",
@@ -208,7 +185,7 @@ fn read_dinov2(checkpoint: &Checkpoint, place: Place, overrides: &Overrides) -> 
         eps_noted: true,
         activation: Some((Activation::Gelu, "transformers' DINOv2 models")),
         told: None,
-        input: (imagenet, "ImageNet's mean and std, bicubic, crop 0.875"),
+        input: (inputs::imagenet, "ImageNet's mean and std, bicubic, crop 0.875"),
         whose: "transformers",
         unsupported: &[],
         unneeded: &["embeddings.mask_token"],
@@ -242,7 +219,7 @@ fn read_clip(checkpoint: &Checkpoint, place: Place, overrides: &Overrides) -> Re
         activation: None,
         told: None,
         input: (
-            |size| Preprocess { crop_mode: CropMode::CenterFloor, ..clip_input(size) },
+            |size| Preprocess { crop_mode: CropMode::CenterFloor, ..inputs::clip(size) },
             "CLIP's mean and std, bicubic, crop 1",
         ),
         whose: "CLIP",
@@ -265,7 +242,7 @@ fn read_siglip(checkpoint: &Checkpoint, place: Place, overrides: &Overrides) -> 
         activation: Some((Activation::GeluTanh, "transformers' SigLIP models")),
         told: None,
         input: (
-            |size| squash(size, Interpolation::Bicubic),
+            |size| inputs::squash(size, Interpolation::Bicubic),
             "mean and std 0.5, bicubic, both sides resized, as SigLIP has",
         ),
         whose: "SigLIP",

@@ -1,0 +1,48 @@
+//! What each family of models expects of its input, where no file beside the checkpoint says it.
+
+use crate::data::preprocess::{CropMode, Preprocess};
+use crate::data::resize::Interpolation;
+
+/// Mean and standard deviation per channel, red, green and blue.
+pub(super) type Normalisation = ([f32; 3], [f32; 3]);
+
+/// ImageNet's training images.
+pub(super) const IMAGENET: Normalisation = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]);
+
+/// CLIP's training images.
+pub(super) const CLIP: Normalisation =
+    ([0.481_454_66, 0.457_827_5, 0.408_210_73], [0.268_629_54, 0.261_302_6, 0.275_777_1]);
+
+/// From -1 to 1.
+const HALF: Normalisation = ([0.5; 3], [0.5; 3]);
+
+fn input(
+    image_size: usize,
+    crop_pct: f64,
+    crop_mode: CropMode,
+    by: Interpolation,
+    normalisation: Normalisation,
+) -> Preprocess {
+    let (mean, std) = normalisation;
+    Preprocess { image_size, crop_pct, crop_mode, interpolation: by, mean, std }
+}
+
+/// As transformers prepares images for models of ImageNet: 256 pixels for 224, and as much for other sizes.
+pub(super) fn imagenet(image_size: usize) -> Preprocess {
+    input(image_size, 0.875, CropMode::CenterFloor, Interpolation::Bicubic, IMAGENET)
+}
+
+/// As transformers prepares images that are squeezed to a square.
+pub(super) fn squash(image_size: usize, interpolation: Interpolation) -> Preprocess {
+    input(image_size, 1.0, CropMode::SquashFloor, interpolation, HALF)
+}
+
+/// As OpenAI and OpenCLIP prepare images.
+pub(super) fn clip(image_size: usize) -> Preprocess {
+    input(image_size, 1.0, CropMode::Center, Interpolation::Bicubic, CLIP)
+}
+
+/// As timm prepares images for SigLIP.
+pub(super) fn siglip(image_size: usize) -> Preprocess {
+    input(image_size, 1.0, CropMode::Squash, Interpolation::Bicubic, HALF)
+}
