@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use half::{bf16, f16};
@@ -41,7 +42,11 @@ impl Checkpoint {
     /// hold the same tensor; and where a JSON file is none.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let mut path = path.as_ref().to_path_buf();
-        if fs::metadata(&path).map_err(|e| Error::io(&path, "cannot read", e))?.is_dir() {
+        let kind = fs::metadata(&path).map_err(|e| match foreign::hub_name(&path) {
+            Some(name) if e.kind() == ErrorKind::NotFound => Error::checkpoint(&path, foreign::not_here(&name)),
+            _ => Error::io(&path, "cannot read", e),
+        })?;
+        if kind.is_dir() {
             let inside = MODEL.iter().map(|name| path.join(name)).find(|inside| inside.exists());
             path = inside.ok_or_else(|| Error::checkpoint(&path, foreign::no_model_in(&path)))?;
         }

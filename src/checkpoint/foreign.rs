@@ -70,3 +70,68 @@ pub(super) fn no_model_in(folder: &Path) -> String {
         None => "no model.safetensors in this folder".into(),
     }
 }
+
+/// The name on the Hugging Face hub that `path` may be meant as: `timm/vit_small_patch16_224.augreg_in1k`, the same without `timm/`,
+/// or with `hf://` or the hub's address before it.
+pub(super) fn hub_name(path: &Path) -> Option<String> {
+    let text = path.to_str()?;
+    let prefixes = ["hf://", "hf-hub:", "https://huggingface.co/", "http://huggingface.co/", "huggingface.co/"];
+    let prefix = prefixes.iter().find(|prefix| text.starts_with(*prefix));
+    let name = prefix.map_or(text, |prefix| &text[prefix.len()..]).trim_end_matches('/');
+    let parts: Vec<&str> = name.split('/').collect();
+    let word = |part: &&str| {
+        let fits = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+        part.starts_with(|c: char| c.is_ascii_alphanumeric()) && part.chars().all(fits)
+    };
+    // A file's name is no model's; and a single word must look like one of timm's.
+    let file = [".safetensors", ".json", ".pt", ".pth", ".bin", ".onnx"].iter().any(|ending| name.ends_with(ending));
+    match parts.as_slice() {
+        _ if file || !parts.iter().all(word) => None,
+        [_, _] => Some(name.into()),
+        [one] if prefix.is_none() && one.contains('_') => Some(format!("timm/{one}")),
+        _ => None,
+    }
+}
+
+/// What to do about a model that is not on this machine, but perhaps on the hub under `name`.
+pub(super) fn not_here(name: &str) -> String {
+    let folder = name.rsplit('/').next().unwrap_or(name);
+    format!(
+        "there is no such file or folder; if it is the model {name} of the Hugging Face hub, fetch it with \
+         `hf download {name} --local-dir {folder}` and give the folder {folder}"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_the_hub_are_recognised() {
+        let name = |text: &str| hub_name(Path::new(text));
+        let vit = Some("timm/vit_small_patch16_224.augreg_in1k".to_string());
+        for text in [
+            "vit_small_patch16_224.augreg_in1k",
+            "timm/vit_small_patch16_224.augreg_in1k",
+            "hf://timm/vit_small_patch16_224.augreg_in1k",
+            "hf-hub:timm/vit_small_patch16_224.augreg_in1k",
+            "https://huggingface.co/timm/vit_small_patch16_224.augreg_in1k/",
+        ] {
+            assert_eq!(name(text), vit, "{text}");
+        }
+        assert_eq!(name("google/vit-base-patch16-224"), Some("google/vit-base-patch16-224".into()));
+        for text in [
+            "model.safetensors",
+            "runs/best.safetensors",
+            "/models/vit",
+            "../vit_small",
+            "models",
+            "a/b/c",
+            "x y/z",
+            "hf://",
+            "",
+        ] {
+            assert_eq!(name(text), None, "{text}");
+        }
+    }
+}

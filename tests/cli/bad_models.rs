@@ -111,6 +111,18 @@ fn a_model_without_a_head_can_be_fine_tuned_but_not_asked() {
 fn a_missing_file_or_folder_without_a_model() {
     let space = Space::new();
     space.fails(1, "inspect nowhere.safetensors", &["nowhere.safetensors", "cannot read"]);
+    for name in ["vit_small_patch16_224", "timm/vit_small_patch16_224", "hf://timm/vit_small_patch16_224"] {
+        let parts =
+            ["no such file or folder", "`hf download timm/vit_small_patch16_224 --local-dir vit_small_patch16_224`"];
+        for line in [
+            format!("inspect {name}"),
+            format!("predict --model {name} --data test"),
+            with(TRAIN, &format!("--model {name}")),
+        ] {
+            let line = if line.starts_with("finetune") { format!("{line} --out run") } else { line };
+            space.fails(1, &line, &parts);
+        }
+    }
     space.fails(1, "inspect train", &["train", "no model.safetensors in this folder"]);
     space.fails(1, "inspect .", &["no model.safetensors", "m.safetensors"]);
     space.fails(2, "eval --model m.safetensors --image-size 20 --data t=test", &["--image-size", "patch size 8"]);
