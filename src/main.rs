@@ -7,12 +7,6 @@ use clap::Parser;
 use tpgm::cli::Cli;
 
 fn main() -> ExitCode {
-    if std::env::var_os("XDG_RUNTIME_DIR").is_none() {
-        // Where it is not set, as in a container, Mesa's window-system code writes an error to stderr for each driver,
-        // although nothing here opens a window.
-        // SAFETY: no other thread runs yet.
-        unsafe { std::env::set_var("XDG_RUNTIME_DIR", std::env::temp_dir()) };
-    }
     // What this program warns of is for its user; what libraries tell is for TPGM_LOG.
     let filter = tracing_subscriber::EnvFilter::builder()
         .with_default_directive("tpgm=warn".parse().expect("a directive"))

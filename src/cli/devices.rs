@@ -6,9 +6,9 @@ use serde_json::json;
 use crate::cli::{AdapterArgs, print, print_json};
 use crate::error::Result;
 use crate::gpu::Gpu;
+use crate::gpu::adapters::{AdapterEntry, adapters, choose, hidden};
 use crate::gpu::buffer::mib;
 use crate::gpu::cache::cache_dir;
-use crate::gpu::device::{AdapterEntry, adapters, choose};
 use crate::gpu::tune::{Cooperative, Tile};
 
 /// Flags of `devices`.
@@ -34,7 +34,7 @@ fn features(entry: &AdapterEntry) -> Vec<&'static str> {
 }
 
 pub(super) fn run(args: DevicesArgs) -> Result<()> {
-    let found = adapters(true);
+    let found = adapters(true)?;
     let taken = choose(&found, args.adapter.adapter.as_deref());
     if args.json {
         let list: Vec<_> = found.iter().map(|a| entry_json(a, taken.as_ref().is_ok_and(|t| *t == a.index))).collect();
@@ -64,6 +64,13 @@ pub(super) fn run(args: DevicesArgs) -> Result<()> {
         if let Some(why) = &a.unusable {
             text += &format!("   unusable  {why}\n");
         }
+    }
+    for info in hidden(&found) {
+        text += &format!(
+            "-: {} (Vulkan, {:?})\n   driver    {} {}\n   left out  it does not claim to conform to Vulkan; \
+             WGPU_ALLOW_UNDERLYING_NONCOMPLIANT_ADAPTER=1 lets it in: then run `tpgm check` first\n",
+            info.name, info.device_type, info.driver, info.driver_info
+        );
     }
     print(&text)?;
     let taken = taken?;

@@ -29,6 +29,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
+use crate::gpu::adapters::why_cpu;
 use crate::gpu::cache::cache_dir;
 use crate::gpu::tune::Tile;
 use crate::model::Precision;
@@ -87,6 +88,13 @@ pub struct AdapterArgs {
     adapter: Option<String>,
 }
 
+impl AdapterArgs {
+    /// Whether the user named one.
+    fn is_chosen(&self) -> bool {
+        self.adapter.is_some() || std::env::var_os("WGPU_ADAPTER_NAME").is_some()
+    }
+}
+
 /// Which adapter to run on, and whether by the kernels that are fastest there.
 #[derive(Args, Clone, Debug, Default)]
 pub struct RunArgs {
@@ -103,13 +111,18 @@ pub struct RunArgs {
 impl RunArgs {
     /// Opens it, with shaders as fast as they go, for activations in this format.
     fn open(&self, precision: Precision) -> Result<OpenGpu> {
-        Ok(self.prepare(Gpu::open(self.adapter.adapter.as_deref(), false)?, precision))
+        let gpu = Gpu::open(self.adapter.adapter.as_deref(), false)?;
+        if !self.adapter.is_chosen()
+            && let Some(why) = why_cpu(&gpu.info)
+        {
+            eprintln!("{why}");
+        }
+        Ok(self.prepare(gpu, precision))
     }
 
     /// As [`RunArgs::open`], for the run in `dir` to go on: the adapter that it was on, where no other is asked for.
     fn open_again(&self, dir: &Path, precision: Precision) -> Result<OpenGpu> {
-        let asked = self.adapter.adapter.is_some() || std::env::var_os("WGPU_ADAPTER_NAME").is_some();
-        match if asked { None } else { adapter::read(dir)? } {
+        match if self.adapter.is_chosen() { None } else { adapter::read(dir)? } {
             Some(name) => Ok(self.prepare(Gpu::open_named(&name, false)?, precision)),
             None => self.open(precision),
         }

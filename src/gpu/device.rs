@@ -1,15 +1,13 @@
-//! Finding the adapters, choosing one, and opening it.
+//! An open adapter: the device, its queue, and everything that belongs to them.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex, OnceLock};
 
-use serde::{Deserialize, Serialize};
-
 use crate::error::{Error, Result};
+use crate::gpu::adapters::{AdapterName, adapters, choose, is_cpu, listing};
 use crate::gpu::buffer::mib;
 use crate::gpu::kernel::{Kernel, KernelKey};
-use crate::gpu::memory::BUDGET_PERCENT;
 use crate::gpu::pace::Pacer;
 use crate::gpu::tune::{Choices, Cooperative, Tile, Variant};
 
@@ -20,42 +18,6 @@ const WANTED: wgpu::Features = wgpu::Features::IMMEDIATES
     .union(wgpu::Features::SHADER_F16)
     .union(wgpu::Features::SHADER_INT64)
     .union(wgpu::Features::PIPELINE_CACHE);
-
-/// Bytes of immediates (shapes and scalars of a step) that our kernels may use: WebGPU's usual limit.
-const IMMEDIATE_BYTES: u32 = 64;
-
-/// An adapter of this machine, as `tpgm devices` lists it.
-#[derive(Debug)]
-pub struct AdapterEntry {
-    /// Its place in the list, best first: what `--adapter` takes.
-    pub index: usize,
-    /// wgpu's handle.
-    pub adapter: wgpu::Adapter,
-    /// Name, backend, driver and type.
-    pub info: wgpu::AdapterInfo,
-    /// Why a run can't use it, if so.
-    pub unusable: Option<String>,
-}
-
-/// What tells an adapter from the others of a machine, in another process too.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct AdapterName {
-    /// Its name.
-    pub name: String,
-    /// The API that it is reached through.
-    pub backend: String,
-    /// The vendor's number.
-    pub vendor: u32,
-    /// The vendor's number for this product.
-    pub device: u32,
-}
-
-impl AdapterName {
-    fn of(info: &wgpu::AdapterInfo) -> AdapterName {
-        let backend = format!("{:?}", info.backend);
-        AdapterName { name: info.name.clone(), backend, vendor: info.vendor, device: info.device }
-    }
-}
 
 /// An open device: the root of everything on the GPU.
 pub struct Gpu {
@@ -115,115 +77,6 @@ impl std::fmt::Debug for Gpu {
     }
 }
 
-/// Lower is better: a real GPU before a CPU, a native API before GL.
-fn rank(info: &wgpu::AdapterInfo) -> (u8, u8) {
-    let device = match info.device_type {
-        wgpu::DeviceType::DiscreteGpu => 0,
-        wgpu::DeviceType::IntegratedGpu => 1,
-        wgpu::DeviceType::VirtualGpu => 2,
-        wgpu::DeviceType::Other => 3,
-        wgpu::DeviceType::Cpu => 4,
-    };
-    // GL drivers report software rasterisers as "other"; their names give them away.
-    let software = ["llvmpipe", "softpipe", "swiftshader"].iter().any(|n| info.name.to_lowercase().contains(n));
-    (if software { 4 } else { device }, u8::from(info.backend == wgpu::Backend::Gl))
-}
-
-fn unusable(adapter: &wgpu::Adapter) -> Option<String> {
-    let limits = adapter.limits();
-    let base = wgpu::Limits::default();
-    if !adapter.features().contains(wgpu::Features::IMMEDIATES) {
-        return Some("it has no immediates (push constants)".into());
-    }
-    let needs: [(&str, u32, u32); 5] = [
-        ("max_immediate_size", limits.max_immediate_size, IMMEDIATE_BYTES),
-        ("max_storage_buffers_per_shader_stage", limits.max_storage_buffers_per_shader_stage, 8),
-        ("max_compute_invocations_per_workgroup", limits.max_compute_invocations_per_workgroup, 256),
-        ("max_compute_workgroup_storage_size", limits.max_compute_workgroup_storage_size, 16384),
-        (
-            "max_compute_workgroups_per_dimension",
-            limits.max_compute_workgroups_per_dimension,
-            base.max_compute_workgroups_per_dimension,
-        ),
-    ];
-    needs
-        .iter()
-        .find(|(_, has, needed)| has < needed)
-        .map(|(n, has, needed)| format!("{n} is {has}, {needed} is needed"))
-}
-
-/// The adapters of this machine, best first. `WGPU_BACKEND` restricts the backends.
-///
-/// With `gl` unset, OpenGL is asked only where no other backend has a usable adapter: on a machine without a display
-/// its drivers are slow to start and write to stderr.
-pub fn adapters(gl: bool) -> Vec<AdapterEntry> {
-    let asked = wgpu::Backends::from_env().unwrap_or(wgpu::Backends::PRIMARY | wgpu::Backends::GL);
-    let mut found = enumerate(if gl { asked } else { asked - wgpu::Backends::GL });
-    if !gl && asked.contains(wgpu::Backends::GL) && found.iter().all(|a| unusable(a).is_some()) {
-        found.extend(enumerate(wgpu::Backends::GL));
-    }
-    found.sort_by_key(|a| rank(&a.get_info()));
-    found
-        .into_iter()
-        .enumerate()
-        .map(|(index, adapter)| AdapterEntry { index, info: adapter.get_info(), unusable: unusable(&adapter), adapter })
-        .collect()
-}
-
-fn enumerate(backends: wgpu::Backends) -> Vec<wgpu::Adapter> {
-    let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
-    descriptor.backends = backends;
-    // Programs are checked as they are recorded, and the tests validate every shader: runs go without the layers.
-    descriptor.flags = wgpu::InstanceFlags::empty().with_env();
-    descriptor.memory_budget_thresholds.for_resource_creation = Some(BUDGET_PERCENT);
-    pollster::block_on(wgpu::Instance::new(descriptor).enumerate_adapters(backends))
-}
-
-fn listing(found: &[AdapterEntry]) -> String {
-    let line = |a: &AdapterEntry| {
-        let why = a.unusable.as_ref().map(|w| format!(", unusable: {w}")).unwrap_or_default();
-        format!("{} {} ({:?}{why})", a.index, a.info.name, a.info.backend)
-    };
-    found.iter().map(line).collect::<Vec<_>>().join("; ")
-}
-
-/// The adapter that `wanted` names (an index of [`adapters`] or a part of a name), else `WGPU_ADAPTER_NAME`, else the
-/// best usable one. The error lists what was found.
-pub fn choose(found: &[AdapterEntry], wanted: Option<&str>) -> Result<usize> {
-    if found.is_empty() {
-        return Err(Error::Adapter(
-            "no GPU adapter was found: install your GPU's Vulkan driver, or a software one (Debian: apt-get install \
-             mesa-vulkan-drivers libvulkan1)"
-                .into(),
-        ));
-    }
-    let from_env = std::env::var("WGPU_ADAPTER_NAME").ok();
-    let Some(wanted) = wanted.or(from_env.as_deref()) else {
-        return found.iter().position(|a| a.unusable.is_none()).ok_or_else(|| {
-            Error::Adapter(format!("no adapter of this machine can run tpgm; found: {}", listing(found)))
-        });
-    };
-    // "vulkan", "gl" and the like name a backend: both adapters of a Mesa install are called llvmpipe.
-    let named = |a: &AdapterEntry| {
-        let name = format!("{} {:?}", a.info.name, a.info.backend).to_lowercase();
-        name.contains(&wanted.to_lowercase())
-    };
-    let picked = match wanted.parse::<usize>() {
-        Ok(index) => found.iter().position(|a| a.index == index),
-        Err(_) => found.iter().position(named),
-    };
-    let picked =
-        picked.ok_or_else(|| Error::Adapter(format!("no adapter matches '{wanted}'; found: {}", listing(found))))?;
-    if let Some(why) = &found[picked].unusable {
-        return Err(Error::Adapter(format!(
-            "adapter {picked} {} can't run tpgm: {why}; found: {}",
-            found[picked].info.name,
-            listing(found)
-        )));
-    }
-    Ok(picked)
-}
-
 impl Gpu {
     /// Opens the adapter that `wanted` names, or the best one.
     ///
@@ -231,7 +84,7 @@ impl Gpu {
     /// the driver lets them.
     pub fn open(wanted: Option<&str>, checked: bool) -> Result<Gpu> {
         // An adapter that is asked for by number counts as `tpgm devices` does, GL included.
-        let mut found = adapters(wanted.is_some());
+        let mut found = adapters(wanted.is_some())?;
         let index = choose(&found, wanted)?;
         Self::from_adapter(found.swap_remove(index).adapter, checked)
     }
@@ -300,7 +153,7 @@ impl Gpu {
     ///
     /// Errors, listing what was found, where it is gone.
     pub fn open_named(wanted: &AdapterName, checked: bool) -> Result<Gpu> {
-        let mut found = adapters(wanted.backend == format!("{:?}", wgpu::Backend::Gl));
+        let mut found = adapters(wanted.backend == format!("{:?}", wgpu::Backend::Gl))?;
         let same = found.iter().position(|entry| AdapterName::of(&entry.info) == *wanted && entry.unusable.is_none());
         let Some(index) = same else {
             let AdapterName { name, backend, .. } = wanted;
@@ -393,7 +246,7 @@ impl Gpu {
 
     /// Whether this adapter is a CPU in disguise, where barriers are dear and registers are plenty.
     pub fn is_cpu(&self) -> bool {
-        rank(&self.info).0 == 4
+        is_cpu(&self.info)
     }
 }
 

@@ -1,10 +1,12 @@
 //! The GPU layer: an adapter is opened once ([`Gpu`]), shaders become cached [`Kernel`]s, and a model is recorded as a
 //! [`Program`] of steps that is replayed for every batch.
 //!
-//! Reading order: [`device`] (adapters and limits), [`shaders`] (the WGSL files), [`kernel`] (pipelines and what they
-//! bind, by name), [`buffer`] (buffers and views), [`program`] (record, check, replay), [`pace`] (how much is submitted at once), [`readback`] (numbers back
-//! without stalling), [`profile`] (a timestamp a step), [`tune`] (which kernels are fastest here).
+//! Reading order: [`adapters`] (which there are), [`device`] (an open one, and its limits), [`shaders`] (the WGSL files), [`kernel`]
+//! (pipelines and what they bind, by name), [`buffer`] (buffers and views), [`program`] (record, check, replay), [`pace`] (how much is
+//! submitted at once), [`readback`] (numbers back without stalling), [`profile`] (one timestamp per step), [`tune`] (which kernels
+//! are fastest here).
 
+pub mod adapters;
 mod arena;
 pub mod buffer;
 pub mod cache;
@@ -19,7 +21,8 @@ pub mod readback;
 pub mod shaders;
 pub mod tune;
 
+pub use adapters::AdapterEntry;
 pub use buffer::{Buffer, View};
-pub use device::{AdapterEntry, Gpu};
+pub use device::Gpu;
 pub use kernel::Kernel;
 pub use program::{Params, Program};

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::atomic::atomic_write;
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
-use crate::gpu::device::AdapterName;
+use crate::gpu::adapters::AdapterName;
 
 /// The file in the run directory.
 const ADAPTER: &str = "adapter.json";

@@ -2,7 +2,9 @@
 
 use std::process::{Command, Stdio};
 
-use crate::{Space, TRAIN, fails, with};
+use serde_json::Value;
+
+use crate::{Space, TRAIN, fails, read, with};
 
 #[test]
 fn an_adapter_that_is_not_there() {
@@ -39,6 +41,42 @@ fn no_adapter_at_all() {
     let output = without("devices --json").output().unwrap();
     assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(1), &b"[]\n"[..]));
     assert_eq!(space.snapshot(), before);
+}
+
+#[test]
+fn a_backend_that_does_not_exist() {
+    let space = Space::new();
+    for line in ["devices", "devices --json", "check matmul", "predict --model m.safetensors --data test"] {
+        let mut command = space.command(line);
+        command.env("WGPU_BACKEND", "vulcan");
+        fails(command, 2, &["WGPU_BACKEND=vulcan", "'vulcan'", "vulkan, metal, dx12, gl"]);
+    }
+}
+
+/// On a CPU adapter that nobody asked for, a run says so once, before anything else. Nothing else is on stderr of `devices`,
+/// whether there is a session with its folder or not.
+#[test]
+fn a_cpu_is_named_if_nobody_asked_for_it() {
+    let space = Space::new();
+    let said = |line: &str, chosen: Option<&str>| {
+        let mut command = space.command(line);
+        command.env_remove("XDG_RUNTIME_DIR");
+        if let Some(name) = chosen {
+            command.env("WGPU_ADAPTER_NAME", name);
+        }
+        let (code, out, err) = read(command.output().unwrap());
+        assert_eq!(code, Some(0), "{line}: {err}");
+        (out, err)
+    };
+    let adapters: Value = serde_json::from_str(&said("devices --json", None).0).unwrap();
+    let taken = adapters.as_array().unwrap().iter().find(|a| a["taken"] == true).unwrap();
+    let name = taken["name"].as_str().unwrap();
+    let predict = "predict --model m.safetensors --data test";
+    let told = said(predict, None).1;
+    assert_eq!(told.contains("running on the CPU"), taken["type"] == "Cpu", "{told}");
+    assert!(!said(predict, Some(name)).1.contains("running on the CPU"));
+    assert!(!told.contains("XDG_RUNTIME_DIR"), "{told}");
+    assert_eq!(said("devices --json", None).1, "");
 }
 
 #[test]
