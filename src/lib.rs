@@ -45,6 +45,7 @@ pub mod compare;
 pub mod cpu;
 pub mod data;
 pub mod error;
+pub mod flag;
 pub mod gpu;
 pub mod method;
 pub mod model;

@@ -6,13 +6,15 @@ mod common;
 mod resnet;
 
 use common::{Fixture, Random, gpu, relative};
+use tpgm::checkpoint::Checkpoint;
+use tpgm::data::Batch;
 use tpgm::gpu::Gpu;
-use tpgm::method::{BatchNorm, Learner, LossScaling, Memory, Optimizer, Settings, Snapshot, Tpgm, TpgmSettings};
+use tpgm::method::{
+    Active, Anchor, BatchNorm, Held, Learner, LossScaling, Memory, MethodArgs, Optimizer, Settings, Snapshot,
+};
 use tpgm::model::{Model, VitConfig};
 use tpgm::ops::adamw::AdamW;
 use tpgm::ops::sgd::Sgd;
-use tpgm::shapes::Norm;
-use tpgm::train::parts::Parts;
 use tpgm::train::state::{self, Progress};
 
 /// An f16 is off by 2⁻¹² of itself on average, and up to 2⁻¹¹. Some ten of them lie between the pixels and a logit of these
@@ -73,13 +75,6 @@ fn batch(seed: u64, size: usize) -> (Vec<f32>, Vec<u32>) {
 
 fn weights(learner: &Learner) -> Vec<u32> {
     learner.gpu.read(&learner.w).unwrap()
-}
-
-fn tpgm(learner: &Learner) -> Tpgm {
-    let anchor: Vec<f32> = learner.gpu.read(&learner.w).unwrap();
-    let excluded: Vec<bool> = learner.model.layout().params.iter().map(|p| p.name.starts_with("head.")).collect();
-    let settings = TpgmSettings { norm: Norm::Mars, radius_lr: 1e-2, max_iters: 1, proj_freq: 1 };
-    Tpgm::new(learner, &anchor, &excluded, settings).unwrap()
 }
 
 #[test]
@@ -215,25 +210,28 @@ fn a_batch_is_learned_by_heart_as_in_f32() {
     assert!(relative(&half[..10], &single[..10]) < 2e-2, "{:?} {:?}", &half[..10], &single[..10]);
 }
 
-/// Steps of TPGM from `from`, whose state is at `path` where it is not 0; saves the state after `until` steps.
+/// Steps of TPGM from `from`, whose state is at `path` where it is not 0; saves the state after `until` steps. Returns weights and
+/// radii.
 fn run(path: &std::path::Path, half: Option<LossScaling>, from: u64, until: u64) -> (Vec<u32>, Vec<u32>) {
     let mut learner = learner(ADAMW, 6, half);
-    let anchor = learner.snapshot().unwrap().w;
-    let mut parts = Parts { tpgm: Some(tpgm(&learner)), ..Parts::default() };
+    let values = learner.snapshot().unwrap();
+    let excluded: Vec<bool> = learner.model.layout().params.iter().map(|p| p.name.starts_with("head.")).collect();
+    let anchor = Anchor { values: &values, excluded: &excluded };
+    let mut active = Active::start(&MethodArgs::default(), &mut learner, &anchor).unwrap();
     if from > 0 {
-        state::restore(path, &mut learner, &mut parts, &anchor).unwrap();
+        state::restore(path, &mut learner, &mut active).unwrap();
     }
-    let tpgm = parts.tpgm.as_mut().unwrap();
     for step in from..until {
         let (images, labels) = batch(step, 6);
         learner.step(&images, &labels, 1e-3).unwrap();
         let (images, labels) = batch(100 + step, 6);
-        tpgm.outer(&mut learner, &images, &labels).unwrap();
-        tpgm.apply(&mut learner).unwrap();
+        let mut next = || Ok(Batch { images: images.clone(), labels: labels.clone(), indices: Vec::new() });
+        active.after_step(&mut learner, &mut next).unwrap();
     }
-    let progress = Progress { steps: until, iterations: until, best: None, best_steps: 0 };
-    state::save(path, &learner, &parts, progress, "setup").unwrap();
-    (weights(&learner), parts.tpgm.unwrap().save_radii(&learner).unwrap())
+    let progress = Progress { steps: until, taken: until, best: None, best_steps: 0 };
+    let saved = state::capture(&learner, &active).unwrap();
+    state::write(path, &saved, &learner, progress, "setup").unwrap();
+    (weights(&learner), Checkpoint::open(path).unwrap().read_u32("radii").unwrap())
 }
 
 #[test]
@@ -270,7 +268,7 @@ fn the_plan_is_smaller_and_kept_to() {
     let (model, weights) = model("vit_small");
     let planned = [None, Some(LossScaling::default())].map(|half| {
         let settings = settings(ADAMW, 16, half);
-        let memory = Memory::plan(&gpu, &model, &settings, None).unwrap();
+        let memory = Memory::plan(&gpu, &model, &settings, 0).unwrap();
         let before = gpu.allocated();
         let learner = Learner::new(&gpu, model.clone(), &weights, settings).unwrap();
         // A buffer that only bind groups hold is planned, and not counted.

@@ -7,7 +7,9 @@ use std::sync::Mutex;
 
 use common::{Fixture, Random, gpu};
 use tpgm::gpu::Gpu;
-use tpgm::method::{BatchNorm, Learner, Memory, Optimizer, Settings, Snapshot, Tpgm, TpgmSettings};
+use tpgm::method::{
+    Active, Anchor, BatchNorm, Learner, METHODS, Memory, MethodArgs, Optimizer, Settings, Snapshot, Tpgm, TpgmSettings,
+};
 use tpgm::model::{Model, VitConfig};
 use tpgm::ops::adamw::AdamW;
 use tpgm::ops::sgd::Sgd;
@@ -81,7 +83,7 @@ fn memory_is_flat_over_ten_thousand_steps() {
 /// Buffers of a run that was planned for `model`, allocated on a device of its own, trained and evaluated.
 fn assert_planned(name: &str, model: &Model, start: &Snapshot, settings: Settings) -> Memory {
     let gpu = Gpu::open(std::env::var("TPGM_TEST_ADAPTER").ok().as_deref(), true).unwrap();
-    let memory = Memory::plan(&gpu, model, &settings, Some(Norm::Mars)).unwrap();
+    let memory = Memory::plan(&gpu, model, &settings, Tpgm::bytes(model.layout(), Norm::Mars)).unwrap();
     assert_eq!(gpu.allocated(), 0, "{name}: a plan leaves nothing behind");
     let mut learner = Learner::new(&gpu, model.clone(), start, settings).unwrap();
     let tpgm_settings = TpgmSettings { norm: Norm::Mars, radius_lr: 1e-2, max_iters: 1, proj_freq: 1 };
@@ -124,4 +126,54 @@ fn a_run_takes_what_was_planned() {
         assert!(half.activations < whole.activations && again.activations < whole.activations, "{name}");
         assert_eq!(half.optimizer, 2 * whole.optimizer);
     }
+}
+
+/// Every method: one that is added is held as well.
+#[test]
+fn each_method_takes_what_it_planned() {
+    let _alone = ALONE.lock().unwrap_or_else(|e| e.into_inner());
+    let optimizer = Optimizer::AdamW(AdamW { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.05 });
+    let settings = Settings {
+        optimizer,
+        clip_norm: 0.0,
+        smoothing: 0.0,
+        micro_batch: 2,
+        batch_norm: BatchNorm::Frozen,
+        recompute: false,
+        half: None,
+    };
+    let mut kept = 0;
+    for name in ["vit_small", "resnet_bottleneck"] {
+        let (model, start) = common::open(name);
+        for method in METHODS {
+            // What a flag of its own asks for, a run of it always has.
+            let flags = match method.name() {
+                "fixed-radius" => "--radius 1",
+                "ema" => "--ema-decay 0.9",
+                "wise" => "--wise-alpha 0.5",
+                _ => "",
+            };
+            for norm in ["mars", "l2"] {
+                let line = format!("--method {} --norm {norm} {flags}", method.name());
+                let args = MethodArgs::parse(line.split_whitespace()).unwrap();
+                args.validate(&settings).unwrap();
+                let gpu = Gpu::open(std::env::var("TPGM_TEST_ADAPTER").ok().as_deref(), true).unwrap();
+                let mut learner = Learner::new(&gpu, model.clone(), &start, settings).unwrap();
+                let excluded = vec![false; model.layout().params.len()];
+                let before = gpu.allocated();
+                let anchor = Anchor { values: &start, excluded: &excluded };
+                let active = Active::start(&args, &mut learner, &anchor).unwrap();
+                let (taken, planned) = (gpu.allocated() - before, args.bytes(&model));
+                println!("{name} {line}: {taken} of {planned} bytes");
+                // A table's length in chunks of rows is planned to the nearest chunk.
+                assert!(
+                    taken <= planned && planned - taken <= planned / 50,
+                    "{name} {line}: {taken} of {planned} bytes"
+                );
+                kept += usize::from(taken > 0);
+                drop(active);
+            }
+        }
+    }
+    assert_eq!(kept, 4 * 6, "l2-sp, fixed-radius, tpgm, ftp, spd and ema keep something");
 }

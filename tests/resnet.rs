@@ -12,15 +12,15 @@ use tpgm::checkpoint::{
     Checkpoint, Overrides, Recognised, Values, describe, fresh_model, fresh_resnet, fresh_statistics, recognise,
     replace_head, write_model, write_safetensors,
 };
+use tpgm::data::Batch;
 use tpgm::data::resize::Interpolation;
 use tpgm::error::Error;
-use tpgm::method::{BatchNorm, Ema, Learner, Memory, Optimizer, Settings, Tpgm, TpgmSettings};
+use tpgm::method::{Active, Anchor, BatchNorm, Held, Learner, Memory, MethodArgs, Optimizer, Settings, Tpgm};
 use tpgm::model::Network;
 use tpgm::model::resnet_config::{Block, BlockConfig, Downsample, Pooling, ResNetConfig, Stem};
 use tpgm::model::{Model, ModelConfig};
 use tpgm::ops::sgd::Sgd;
 use tpgm::shapes::Norm;
-use tpgm::train::parts::Parts;
 use tpgm::train::source::Source;
 use tpgm::train::state::{self, Progress};
 
@@ -361,12 +361,11 @@ fn run(path: &std::path::Path, from: u64, until: u64) -> Vec<u8> {
     let start = source.snapshot();
     let mut learner = Learner::new(gpu(), source.model(), &start, settings(6, BatchNorm::Train)).unwrap();
     let excluded: Vec<bool> = learner.model.layout().params.iter().map(|p| p.name.starts_with("fc.")).collect();
-    let tpgm_settings = TpgmSettings { norm: Norm::Mars, radius_lr: 1e-2, max_iters: 1, proj_freq: 1 };
-    let tpgm = Tpgm::new(&learner, &start.w, &excluded, tpgm_settings).unwrap();
-    let ema = Ema::new(&learner, &start, 0.9).unwrap();
-    let mut parts = Parts { tpgm: Some(tpgm), ema: Some(ema), ftp: None };
+    let args = MethodArgs::parse(["--ema-decay", "0.9"]).unwrap();
+    let anchor = Anchor { values: &start, excluded: &excluded };
+    let mut active = Active::start(&args, &mut learner, &anchor).unwrap();
     if from > 0 {
-        state::restore(path, &mut learner, &mut parts, &start.w).unwrap();
+        state::restore(path, &mut learner, &mut active).unwrap();
         assert_eq!(learner.batches, from);
     }
     for step in from..until {
@@ -374,14 +373,13 @@ fn run(path: &std::path::Path, from: u64, until: u64) -> Vec<u8> {
         learner.step(&images, &labels, 1e-2).unwrap();
         let before: Vec<u32> = learner.gpu.read(&learner.stats).unwrap();
         let (images, labels) = batch(100 + step, 6, 36);
-        let tpgm = parts.tpgm.as_mut().unwrap();
-        tpgm.outer(&mut learner, &images, &labels).unwrap();
-        tpgm.apply(&mut learner).unwrap();
-        parts.ema.as_ref().unwrap().update(&mut learner).unwrap();
+        let mut next = || Ok(Batch { images: images.clone(), labels: labels.clone(), indices: Vec::new() });
+        active.after_step(&mut learner, &mut next).unwrap();
         assert!(before == learner.gpu.read::<u32>(&learner.stats).unwrap(), "a radius batch moved the statistics");
     }
-    let progress = Progress { steps: until, iterations: until, ..Progress::default() };
-    state::save(path, &learner, &parts, progress, "setup").unwrap();
+    let progress = Progress { steps: until, taken: active.taken(), ..Progress::default() };
+    let saved = state::capture(&learner, &active).unwrap();
+    state::write(path, &saved, &learner, progress, "setup").unwrap();
     std::fs::read(path).unwrap()
 }
 
@@ -435,7 +433,8 @@ fn a_resnet_50_at_224_pixels_and_batch_8_stays_inside_4_gib() {
     let model = Model::new(resnet_50());
     // torchvision's count of a ResNet-50's parameters.
     assert_eq!(model.layout().count(), 25_557_032);
-    let bytes = Memory::plan(gpu(), &model, &settings(8, BatchNorm::Train), Some(Norm::Mars)).unwrap().total();
+    let projection = Tpgm::bytes(model.layout(), Norm::Mars);
+    let bytes = Memory::plan(gpu(), &model, &settings(8, BatchNorm::Train), projection).unwrap().total();
     assert!(bytes < 4 << 30, "{bytes} bytes");
     println!("{} MiB", bytes >> 20);
 }

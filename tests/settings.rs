@@ -286,7 +286,7 @@ fn values_of_another_method_are_refused_beside_it() {
         |common: &str, key: &str| compared(common, &format!("{entry}{key}\n")).map(|(configs, _)| configs[0].clone());
     refused(one("", "layer-decay = 0.5"), "line 11: method ftp: --layer-decay goes with");
     refused(one("", "grid.layer-decay = [0.5]"), "method ftp: at layer-decay 0.5: --layer-decay goes with");
-    assert_eq!(one("layer-decay = 0.5", "").unwrap().method.layer_decay, 0.5);
+    assert_eq!(one("layer-decay = 0.5", "").unwrap().method.llrd.layer_decay, 0.5);
 }
 
 #[test]

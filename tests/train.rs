@@ -4,14 +4,16 @@
 mod common;
 
 use common::{Fixture, Random, fixture_path, gpu, relative};
+use tpgm::data::Batch;
 use tpgm::gpu::Gpu;
-use tpgm::method::{BatchNorm, Ema, Ftp, FtpSettings, Learner, Optimizer, Settings, Snapshot, Tpgm, TpgmSettings};
+use tpgm::method::{
+    Active, Anchor, BatchNorm, Held, Learner, METHODS, MethodArgs, Optimizer, Settings, Snapshot, Tpgm, TpgmSettings,
+};
 use tpgm::model::{Model, VitConfig};
 use tpgm::ops::adamw::AdamW;
 use tpgm::ops::sgd::Sgd;
 use tpgm::shapes::Norm;
 use tpgm::train::Flags;
-use tpgm::train::parts::Parts;
 use tpgm::train::source::Source;
 use tpgm::train::state::{self, Progress};
 
@@ -112,76 +114,48 @@ fn where_steps_are_cut_into_submissions_changes_no_bit() {
     );
 }
 
-/// What holds the weights in a run that is resumed.
-#[derive(Clone, Copy, Debug)]
-enum Held {
-    Tpgm,
-    FtpWithAverage,
-}
-
-/// Ten steps from `from`, whose state is at `path` where it is not 0; saves the state after `until` steps. Returns weights,
-/// radii, average and losses.
-fn run(held: Held, path: &std::path::Path, from: u64, until: u64) -> (Vec<u32>, Vec<u32>, Vec<f32>, Vec<f32>) {
+/// Steps `from..until` by the method of `flags`, whose state is at `path` where `from` is not 0; saves the state at the end. Returns the
+/// file and the losses.
+fn run(flags: &str, path: &std::path::Path, from: u64, until: u64) -> (Vec<u8>, Vec<f32>) {
     let mut learner = learner(gpu(), ADAMW, 6);
     let start = learner.snapshot().unwrap();
-    let mut parts = Parts::default();
-    match held {
-        Held::Tpgm => parts.tpgm = Some(tpgm(&learner, Norm::Mars, &|name| name.starts_with("head."))),
-        Held::FtpWithAverage => {
-            let excluded = vec![false; learner.model.layout().params.len()];
-            let settings = FtpSettings { radius_lr: 1e-2, k: 1.0 };
-            let (ftp, around) = Ftp::new(&learner, &start.w, &excluded, settings).unwrap();
-            learner.surround(around);
-            parts.ftp = Some(ftp);
-            parts.ema = Some(Ema::new(&learner, &start, 0.9).unwrap());
-        }
-    }
-    let iterations = |steps| if matches!(held, Held::Tpgm) { steps } else { 0 };
+    let args = MethodArgs::parse(flags.split_whitespace()).unwrap();
+    let excluded: Vec<bool> = learner.model.layout().params.iter().map(|p| p.name.starts_with("head.")).collect();
+    let anchor = Anchor { values: &start, excluded: &excluded };
+    let mut active = Active::start(&args, &mut learner, &anchor).unwrap();
+    let taken = |steps| if args.val_batch().is_some() { steps } else { 0 };
     if from > 0 {
-        let progress = state::restore(path, &mut learner, &mut parts, &start.w).unwrap();
-        let reached = (progress.steps, progress.iterations, progress.best);
-        assert_eq!(reached, (from, iterations(from), Some((0.5, 1.25))));
+        let progress = state::restore(path, &mut learner, &mut active).unwrap();
+        assert_eq!((progress.steps, progress.taken, progress.best), (from, taken(from), Some((0.5, 1.25))));
     }
     for step in from..until {
         let (images, labels) = batch(step, 6);
         learner.step(&images, &labels, 1e-3).unwrap();
-        if let Some(tpgm) = &mut parts.tpgm {
-            let (images, labels) = batch(100 + step, 6);
-            tpgm.outer(&mut learner, &images, &labels).unwrap();
-            tpgm.apply(&mut learner).unwrap();
-        }
-        if let Some(ema) = &parts.ema {
-            ema.update(&mut learner).unwrap();
-        }
+        let (images, labels) = batch(100 + step, 6);
+        let mut next = || Ok(Batch { images: images.clone(), labels: labels.clone(), indices: Vec::new() });
+        active.after_step(&mut learner, &mut next).unwrap();
     }
-    let progress = Progress { steps: until, iterations: iterations(until), best: Some((0.5, 1.25)), best_steps: 2 };
-    state::save(path, &learner, &parts, progress, "setup").unwrap();
-    let radii = match (&parts.tpgm, &parts.ftp) {
-        (Some(tpgm), _) => tpgm.save_radii(&learner).unwrap(),
-        (_, Some(ftp)) => ftp.save_radii(&learner).unwrap(),
-        _ => unreachable!("one of both"),
-    };
-    let average = parts.ema.as_ref().map_or(Vec::new(), |ema| ema.snapshot(&learner).unwrap().w);
+    let progress = Progress { steps: until, taken: active.taken(), best: Some((0.5, 1.25)), best_steps: 2 };
+    let saved = state::capture(&learner, &active).unwrap();
+    state::write(path, &saved, &learner, progress, "setup").unwrap();
     let losses = learner.records(true).unwrap().iter().map(|r| r.loss).collect();
-    (weights(&learner), radii, average, losses)
+    (std::fs::read(path).unwrap(), losses)
 }
 
+/// Every method, alone and with an average: one that is added is held as well.
 #[test]
 fn the_same_run_gives_the_same_bits_and_a_resumed_run_is_the_same_run() {
-    for held in [Held::Tpgm, Held::FtpWithAverage] {
+    for (i, method) in METHODS.iter().enumerate() {
+        let average = if i % 2 == 0 { "--ema-decay 0.9" } else { "" };
+        let flags = format!("--method {} --radius 0.01 {average}", method.name());
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("state.safetensors");
-        let whole = run(held, &path, 0, 10);
-        let bytes = std::fs::read(&path).unwrap();
-        assert!(whole == run(held, &path, 0, 10), "{held:?}: two equal runs differ");
-        assert!(bytes == std::fs::read(&path).unwrap());
-
-        let (_, _, _, before) = run(held, &path, 0, 4);
-        let (w, radii, average, after) = run(held, &path, 4, 10);
-        assert!(whole.0 == w, "{held:?}: resumed weights differ");
-        assert!(whole.1 == radii, "{held:?}: resumed radii differ");
-        assert!(whole.2 == average, "{held:?}: the resumed average differs");
-        assert_eq!(whole.3, [before, after].concat());
+        let whole = run(&flags, &path, 0, 10);
+        assert!(whole == run(&flags, &path, 0, 10), "{flags}: two equal runs differ");
+        let (_, before) = run(&flags, &path, 0, 4);
+        let (state, after) = run(&flags, &path, 4, 10);
+        assert!(whole.0 == state, "{flags}: the resumed state differs");
+        assert_eq!(whole.1, [before, after].concat(), "{flags}");
     }
 }
 
@@ -194,7 +168,8 @@ fn a_state_of_another_run_is_refused() {
         let flags = ["--model", "m", "--train", "t", "--val", "v", "--lr", lr];
         Flags::parse(flags).unwrap().resolve(None).unwrap()
     };
-    state::save(&path, &learner, &Parts::default(), Progress::default(), &config("1").to_toml()).unwrap();
+    let saved = state::capture(&learner, &Active::default()).unwrap();
+    state::write(&path, &saved, &learner, Progress::default(), &config("1").to_toml()).unwrap();
     state::check(&path, &config("1")).unwrap();
     let error = state::check(&path, &config("2")).unwrap_err().to_string();
     assert!(error.contains("other settings (lr was 1.0, is now 2.0)"), "{error}");

@@ -278,7 +278,7 @@ mod tests {
         assert_eq!([count("vit32"), count("resnet20")], [208_074, 272_474]);
         let gpu = Gpu::open(std::env::var("TPGM_TEST_ADAPTER").ok().as_deref(), false).unwrap();
         for net in ["vit_base", "resnet50"].map(net) {
-            let memory = Memory::plan(&gpu, &Model::new((net.config)()), &net.settings(), None).unwrap();
+            let memory = Memory::plan(&gpu, &Model::new((net.config)()), &net.settings(), 0).unwrap();
             assert!(memory.total() < 8 << 30, "{}: {memory}", net.name);
         }
     }

@@ -10,7 +10,7 @@ use crate::cli::print;
 use crate::data::corrupt::{self, Corruption, Kind};
 use crate::data::{CropMode, Dataset, Interpolation, Item, Preprocess, RgbImage, decode};
 use crate::error::{Error, Result};
-use crate::train::model_args::word;
+use crate::flag::word;
 
 /// Flags of `corrupt`.
 #[derive(Args, Debug)]

@@ -9,11 +9,12 @@ use crate::checkpoint::{Recognised, Weight, fresh_model, fresh_resnet, fresh_sta
 use crate::cli::print;
 use crate::data::{CropMode, Dataset, Interpolation, Preprocess};
 use crate::error::{Error, Result};
+use crate::flag::word;
 use crate::model::Network;
 use crate::model::resnet_config::{Block, BlockConfig, Downsample, Pooling, ResNetConfig, Stem};
 use crate::model::{Pool, VitConfig};
 use crate::shapes::Activation;
-use crate::train::model_args::{ModelArgs, word};
+use crate::train::model_args::ModelArgs;
 
 /// Flags of `init`.
 #[derive(Args, Debug)]

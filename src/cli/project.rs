@@ -9,10 +9,12 @@ use crate::cli::finetune::write_delta_beside;
 use crate::cli::progress::Progress;
 use crate::cli::{RunArgs, print};
 use crate::error::{Error, Result};
+use crate::flag::word;
+use crate::method::{MethodArgs, Schedule, tpgm};
 use crate::shapes::Norm;
 use crate::train::data_args::DataArgs;
 use crate::train::memory_args::MemoryArgs;
-use crate::train::model_args::{ModelArgs, word};
+use crate::train::model_args::ModelArgs;
 use crate::train::project::{ProjectConfig, beside, project};
 
 /// Flags of `project`.
@@ -72,6 +74,12 @@ pub(super) fn run(args: ProjectArgs) -> Result<()> {
     }
     args.memory.validate()?;
     let base = args.delta.then(|| Checkpoint::open(&args.pretrained)).transpose()?;
+    let tpgm = tpgm::Flags {
+        schedule: Schedule::Post,
+        proj_freq: 1,
+        max_iters: args.max_iters,
+        radius_batch_size: args.radius_batch_size,
+    };
     let config = ProjectConfig {
         pretrained: args.pretrained,
         finetuned: args.finetuned,
@@ -80,12 +88,14 @@ pub(super) fn run(args: ProjectArgs) -> Result<()> {
         // "C/" is C, beside which the logs stand.
         out: args.out.components().collect(),
         model_args: args.model_args,
-        norm: args.norm,
-        max_iters: args.max_iters,
-        radius_lr: args.radius_lr,
-        radius_batch_size: args.radius_batch_size,
+        method: MethodArgs {
+            norm: args.norm,
+            radius_lr: args.radius_lr,
+            exclude: args.exclude,
+            tpgm,
+            ..MethodArgs::default()
+        },
         memory: args.memory,
-        exclude: args.exclude,
         no_shuffle: args.no_shuffle,
         seed: args.seed,
         tune: args.run.tunes(),

@@ -3,13 +3,12 @@
 use crate::cli::table::table;
 use crate::error::Result;
 use crate::gpu::{Gpu, profile};
-use crate::method::{Learner, Tpgm, TpgmSettings};
+use crate::method::{Active, Anchor, Held, Learner};
 use crate::train::config::TrainConfig;
 use crate::train::fit::MicroBatch;
-use crate::train::method_args::Method;
 use crate::train::source::Source;
 
-/// Times a training step of one micro-batch, and TPGM's own part of a radius update, kernel by kernel; the tables go to
+/// Times a training step of one micro-batch, and what the method does beside it, kernel by kernel; the tables go to
 /// stderr. It works on a model of its own: the run after it starts from the checkpoint.
 pub(super) fn run(gpu: &Gpu, config: &TrainConfig) -> Result<()> {
     let source = Source::open(&config.model, &config.model_args.overrides())?;
@@ -19,17 +18,13 @@ pub(super) fn run(gpu: &Gpu, config: &TrainConfig) -> Result<()> {
         MicroBatch::Images(images) => images,
         MicroBatch::Fitting(_) => config.optim.batch_size,
     };
-    let values = source.snapshot();
+    let (values, excluded) = (source.snapshot(), vec![false; source.weights.len()]);
     let mut learner = Learner::new(gpu, source.model(), &values, config.settings(images))?;
+    let active = Active::start(&config.method, &mut learner, &Anchor { values: &values, excluded: &excluded })?;
     learner.trace(images)?; // compiles
     show(&format!("a step, {images} images"), &learner.trace(images)?);
-    if config.method.name == Method::Tpgm {
-        let (norm, radius_lr) = (config.method.norm, config.method.radius_lr);
-        let settings = TpgmSettings { norm, radius_lr, max_iters: 1, proj_freq: 1 };
-        let tpgm = Tpgm::new(&learner, &values.w, &vec![false; source.weights.len()], settings)?;
-        tpgm.trace(&learner)?;
-        show("norms, projection and radii, beside the pass of a radius batch", &tpgm.trace(&learner)?);
-    }
+    active.trace(&learner)?;
+    active.trace(&learner)?.iter().for_each(|(what, timings)| show(what, timings));
     Ok(())
 }
 

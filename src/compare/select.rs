@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::train::blend::best;
+use crate::method::best;
 use crate::train::json_lines::or_nan;
 
 /// Accuracy and loss on the selection images.

@@ -10,17 +10,68 @@
 
 use std::collections::VecDeque;
 
+use clap::Args;
+use serde::{Deserialize, Serialize};
+use toml::Table;
+
+use crate::checkpoint::Checkpoint;
 use crate::error::Result;
+use crate::flag::in_range;
 use crate::gpu::View;
 use crate::gpu::buffer::align;
 use crate::gpu::readback::Readback;
-use crate::method::learner::{Around, Learner};
-use crate::method::radius_record::RadiusRecord;
+use crate::method::active::{Batches, Held};
+use crate::method::radius_record::{At, Learned, RadiusRecord};
+use crate::method::saved::{Saved, read_f32, read_u32};
 use crate::method::settings::WINDOW;
+use crate::method::{Anchor, Around, Learner, Method, MethodArgs, Started};
+use crate::model::Model;
 use crate::ops::ftp;
-use crate::ops::mars::{LOG_WORDS, Mars, RADIUS_WORDS};
+use crate::ops::mars::{LOG_WORDS, Mars};
 use crate::shapes::Norm;
-use crate::shapes::ParamLayout;
+
+/// Its flags.
+#[derive(Args, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Flags {
+    /// With ftp, the factor on the gradient of a radius that is about to shrink, 0 to 1
+    #[arg(long, value_name = "K", default_value_t = 1.0)]
+    pub ftp_k: f32,
+}
+
+/// The method.
+#[derive(Debug)]
+pub struct Rule;
+
+impl Method for Rule {
+    fn name(&self) -> &'static str {
+        "ftp"
+    }
+
+    fn flags(&self) -> &'static [&'static str] {
+        &["ftp-k", "radius-lr", "exclude"]
+    }
+
+    fn check(&self, args: &MethodArgs) -> Result<()> {
+        in_range("ftp-k", args.ftp.ftp_k, |k| (0.0..=1.0).contains(&k), "0 to 1")
+    }
+
+    fn defaults(&self, _: f64) -> Table {
+        toml::toml! { weight-decay = 0.0 }
+    }
+
+    fn bytes(&self, _: &MethodArgs, model: &Model) -> u64 {
+        let layout = model.layout();
+        let log = align(WINDOW * layout.params.len() * LOG_WORDS) as u64 * 4;
+        2 * layout.arena_bytes() + Mars::bytes(layout, Norm::Mars) + log
+    }
+
+    fn start(&self, args: &MethodArgs, learner: &Learner, anchor: &Anchor) -> Result<Started> {
+        let settings = FtpSettings { radius_lr: args.radius_lr, k: args.ftp.ftp_k };
+        let (ftp, around) = Ftp::new(learner, &anchor.values.w, anchor.excluded, settings)?;
+        Ok(Started::new(around, ftp))
+    }
+}
 
 /// Hyperparameters.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -37,7 +88,8 @@ pub struct Ftp {
     /// Layout indices of the tensors that have a radius.
     pub projected: Vec<usize>,
     /// Weights as the optimiser left them, before their last projection.
-    pub w_prev: View,
+    w_prev: View,
+    w0: View,
     tables: ftp::Ftp,
     log: View,
     requested: u64,
@@ -45,11 +97,6 @@ pub struct Ftp {
 }
 
 impl Ftp {
-    /// Bytes on the device beyond the learner's and two arenas.
-    pub fn tables(layout: &ParamLayout) -> u64 {
-        Mars::bytes(layout, Norm::Mars) + align(WINDOW * layout.params.len() * LOG_WORDS) as u64 * 4
-    }
-
     /// Radii for every tensor of `learner` but those `excluded`, around `anchor` (an arena image), and what
     /// [`Learner::surround`] takes.
     pub fn new(learner: &Learner, anchor: &[f32], excluded: &[bool], settings: FtpSettings) -> Result<(Ftp, Around)> {
@@ -67,13 +114,8 @@ impl Ftp {
         let mut after = learner.recorder();
         tables.apply(&mut after, &learner.w, &w_prev, &w0)?;
         let projected = (0..layout.params.len()).filter(|t| !excluded[*t]).collect();
-        let ftp = Ftp { projected, w_prev, tables, log, requested: 0, pending: VecDeque::new() };
+        let ftp = Ftp { projected, w_prev, w0, tables, log, requested: 0, pending: VecDeque::new() };
         Ok((ftp, Around { before: before.program, after: after.program }))
-    }
-
-    /// Rows of each tensor.
-    pub fn rows(&self) -> &[usize] {
-        &self.tables.mars.rows
     }
 
     /// To be called after each step: has the log copied before it is written over.
@@ -106,33 +148,36 @@ impl Ftp {
         }
         Ok(records)
     }
+}
 
-    /// The radius state as words, for a run that resumes.
-    pub fn save_radii(&self, learner: &Learner) -> Result<Vec<u32>> {
-        learner.gpu.read(&self.tables.mars.radii)
+impl Held for Ftp {
+    fn after_step(&mut self, learner: &mut Learner, _: Batches) -> Result<()> {
+        self.note_step(learner);
+        Ok(())
     }
 
-    /// Goes on after `steps` steps from what [`Ftp::save_radii`] gave, and `w_prev` of the same moment.
-    ///
+    fn radii(&self) -> Vec<(usize, usize)> {
+        self.projected.iter().map(|t| (*t, self.tables.mars.rows[*t])).collect()
+    }
+
+    fn learned(&mut self, learner: &Learner, wait: bool) -> Result<Vec<Learned>> {
+        let records = self.records(learner, wait)?.into_iter();
+        Ok(records.map(|(step, radii)| Learned { at: At::Step(step), loss: None, radii }).collect())
+    }
+
+    fn save(&self, learner: &Learner, saved: &mut Saved) -> Result<()> {
+        saved.add_u32(learner.gpu, "radii", &self.tables.mars.radii)?;
+        saved.add_f32(learner.gpu, "w_prev", &self.w_prev)
+    }
+
     /// The norms of the last step are measured again: they are not part of the state.
-    pub fn restore(
-        &mut self,
-        learner: &mut Learner,
-        radii: &[u32],
-        w_prev: &[f32],
-        anchor: &[f32],
-        steps: u64,
-    ) -> Result<()> {
-        assert_eq!(radii.len(), self.tables.mars.tensors * RADIUS_WORDS, "radius state of another model");
-        let gpu = learner.gpu;
-        gpu.write(&self.tables.mars.radii, radii);
-        gpu.write(&self.w_prev, w_prev);
-        let w0 = learner.model.layout().arena(gpu, "anchor weights")?;
-        gpu.write(&w0, anchor);
+    fn restore(&mut self, learner: &mut Learner, file: &Checkpoint, _: u64) -> Result<()> {
+        read_u32(file, "radii", learner.gpu, &self.tables.mars.radii)?;
+        read_f32(file, "w_prev", learner.gpu, &self.w_prev)?;
         let mut r = learner.recorder();
-        self.tables.mars.measure(&mut r, &self.w_prev, &w0)?;
-        learner.submit(&r.program)?;
-        self.requested = steps;
-        Ok(())
+        self.tables.mars.measure(&mut r, &self.w_prev, &self.w0)?;
+        let program = r.program;
+        self.requested = learner.steps;
+        learner.submit(&program)
     }
 }

@@ -57,8 +57,6 @@ pub struct Learner<'g> {
     pub batches: u64,
     settings: Settings,
     stage: Stage,
-    /// Steps that had been taken when the stage began.
-    stage_start: u64,
     acts: Activations,
     scratch: View,
     state: View,
@@ -68,7 +66,7 @@ pub struct Learner<'g> {
     ring: View,
     cast: Program,
     update: Program,
-    around: Around,
+    around: Vec<Around>,
     gradients: HashMap<(usize, usize), Program>,
     inference: HashMap<usize, Program>,
     requested: u64,
@@ -115,7 +113,6 @@ impl<'g> Learner<'g> {
             batches: start.batches,
             settings,
             stage: Stage::whole(layout, &settings),
-            stage_start: 0,
             scratch,
             acts,
             state: gpu.buffer("step state", STATE_WORDS)?,
@@ -124,7 +121,7 @@ impl<'g> Learner<'g> {
             ring: gpu.buffer("loss ring", WINDOW * CHANNELS)?,
             cast: Program::new(),
             update: Program::new(),
-            around: Around::default(),
+            around: Vec::new(),
             gradients: HashMap::new(),
             inference: HashMap::new(),
             requested: 0,
@@ -139,12 +136,11 @@ impl<'g> Learner<'g> {
         Ok(learner)
     }
 
-    /// Trains as `stage` says from now on. The stage began when `since` steps had been taken: where that is now, the
-    /// optimiser starts anew.
-    pub fn begin(&mut self, stage: Stage, since: u64) -> Result<()> {
+    /// Trains as `stage` says from now on. Where it begins with the next step, the optimiser starts anew.
+    pub fn begin(&mut self, stage: Stage) -> Result<()> {
         let tensors = self.model.layout().params.len();
         assert!(stage.rates.len() == tensors && stage.weight_decays.len() == tensors, "one rate and decay a tensor");
-        if since == self.steps {
+        if stage.since == self.steps {
             for moments in &self.moments {
                 self.gpu.write(moments, &vec![0f32; moments.len]);
             }
@@ -155,16 +151,21 @@ impl<'g> Learner<'g> {
                 self.gpu.write(scale, &words);
             }
         }
-        (self.settings.batch_norm, self.stage_start) = (stage.batch_norm, since);
+        self.settings.batch_norm = stage.batch_norm;
         self.stage = stage;
         self.gradients.clear();
         self.update = self.record_update()?;
         Ok(())
     }
 
-    /// Does this in every step from now on.
+    /// Does this as well in every step from now on.
     pub fn surround(&mut self, around: Around) {
-        self.around = around;
+        self.around.push(around);
+    }
+
+    /// What it is set to.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
     }
 
     /// A recorder on this learner's device and scratch.
@@ -277,7 +278,9 @@ impl<'g> Learner<'g> {
             let last = first + part.len() == of;
             let mut programs = if i == 0 { vec![&self.cast, gradient] } else { vec![gradient] };
             if last {
-                programs.extend([&self.around.before, &self.update, &self.around.after]);
+                programs.extend(self.around.iter().map(|around| &around.before));
+                programs.push(&self.update);
+                programs.extend(self.around.iter().map(|around| &around.after));
             }
             let index = Program::run(self.gpu, clear, &programs)?;
             self.batches += u64::from(self.settings.batch_norm == BatchNorm::Train);
@@ -315,7 +318,7 @@ impl<'g> Learner<'g> {
     }
 
     fn step_state(&self, lr: f64, micro: usize) -> StepState {
-        let t = (self.steps - self.stage_start) as i32 + 1;
+        let t = (self.steps - self.stage.since) as i32 + 1;
         // 1 for decays of 0. A step that f16 overflowed counts here; the device then keeps its own corrections.
         let [beta1, beta2] = self.settings.optimizer.betas();
         let (correction1, correction2) = (1.0 - beta1.powi(t), (1.0 - beta2.powi(t)).sqrt());
@@ -451,7 +454,10 @@ impl<'g> Learner<'g> {
         self.prepare_gradient(batch, batch)?;
         let mut timings = profile::trace(self.gpu, &[], &self.cast)?;
         timings.extend(profile::trace(self.gpu, &[&self.dw], &self.gradients[&(batch, batch)])?);
-        timings.extend(profile::trace(self.gpu, &[], &self.update)?);
+        let (before, after) = (self.around.iter().map(|a| &a.before), self.around.iter().map(|a| &a.after));
+        for program in before.chain([&self.update]).chain(after) {
+            timings.extend(profile::trace(self.gpu, &[], program)?);
+        }
         Ok(timings)
     }
 }

@@ -4,12 +4,10 @@ use std::fmt;
 
 use crate::error::Result;
 use crate::gpu::Gpu;
-use crate::gpu::buffer::{align, mib};
+use crate::gpu::buffer::mib;
 use crate::method::learner::{IN_FLIGHT, Learner};
 use crate::method::settings::Settings;
-use crate::method::tpgm::Tpgm;
 use crate::model::Model;
-use crate::shapes::Norm;
 
 /// Bytes of each part of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,7 +20,7 @@ pub struct Memory {
     pub gradient: u64,
     /// The optimiser's state.
     pub optimizer: u64,
-    /// The anchor, the projected weights and the tables of a projection.
+    /// What the methods keep: anchor, projected weights, tables, averages.
     pub projection: u64,
     /// Activations and their gradients, images and labels.
     pub activations: u64,
@@ -33,22 +31,22 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// The plan of a [`Learner`], and of a [`Tpgm`] under `norm` where there is one.
+    /// The plan of a [`Learner`] beside methods that keep `projection` bytes.
     ///
     /// Errors where an arena is larger than a buffer of this adapter can be.
-    pub fn plan(gpu: &Gpu, model: &Model, settings: &Settings, norm: Option<Norm>) -> Result<Memory> {
+    pub fn plan(gpu: &Gpu, model: &Model, settings: &Settings, projection: u64) -> Result<Memory> {
         let layout = model.layout();
         // Gradient, anchor and optimiser state are as long.
         gpu.check_arena("all weights together", layout.len)?;
-        let arena = align(layout.len.max(1)) as u64 * 4;
+        let arena = layout.arena_bytes();
         let acts = Learner::plan(gpu, model, settings)?;
         let images = settings.micro_batch as u64 * 3 * (model.image_size() as u64).pow(2) * 4;
         Ok(Memory {
             micro_batch: settings.micro_batch,
-            weights: arena + align(model.buffers().len.max(1)) as u64 * 4 + acts.weight_bytes(),
+            weights: arena + model.buffers().arena_bytes() + acts.weight_bytes(),
             gradient: arena,
             optimizer: settings.optimizer.arenas() as u64 * arena,
-            projection: norm.map_or(0, |norm| 2 * arena + Tpgm::tables(layout, norm)),
+            projection,
             activations: acts.plan.bytes() - acts.scratch_bytes() - acts.weight_bytes(),
             scratch: acts.scratch_bytes() + Learner::small_buffers(gpu, layout, settings)?,
             staging: arena.max((IN_FLIGHT as u64 + 1) * images),

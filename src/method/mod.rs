@@ -1,8 +1,20 @@
-//! Fine-tuning methods, each a file that reads like its definition. [`learner`] is the inner problem that all share (weights,
-//! gradient, optimiser), [`tpgm`] the outer one (radii learned on validation data). The others are of two kinds: those that
-//! choose what is trained, and how fast, are a [`Stage`]; those that do something in every step are [`Around`] it.
-//! [`memory`] is what a run takes; [`wise`] and [`soups`] make models of models that are there already.
+//! Fine-tuning methods, each a file that reads like its definition: its flags, which defaults differ, what is trained, what happens
+//! around a step and after it, what it keeps on the device, records and saves. [`METHODS`] lists them; [`tpgm`] comes first.
+//!
+//! Below them lie [`learner`], the inner problem that all share (weights, gradient, optimiser), [`stage`], what of it is trained,
+//! and [`memory`], what that takes. [`active`] is what a run does with its method. [`wise`] and [`soups`] also make models of models
+//! that are there already.
 
+use std::fmt;
+
+use toml::Table;
+
+use crate::error::Result;
+use crate::model::Model;
+
+pub mod active;
+pub mod args;
+pub mod best;
 pub mod bitfit;
 pub mod ema;
 pub mod fixed_radius;
@@ -15,6 +27,7 @@ pub mod lp_ft;
 pub mod memory;
 pub mod partial;
 pub mod radius_record;
+pub mod saved;
 pub mod settings;
 pub mod snapshot;
 pub mod soups;
@@ -22,15 +35,116 @@ pub mod spd;
 pub mod stage;
 pub mod step_record;
 pub mod tpgm;
+pub mod vanilla;
 pub mod wise;
 
+pub use active::{Active, Anchor, Held, Started};
+pub use args::MethodArgs;
+pub use best::best;
 pub use ema::Ema;
 pub use ftp::{Ftp, FtpSettings};
 pub use learner::{Around, Learner};
 pub use memory::Memory;
-pub use radius_record::RadiusRecord;
+pub use radius_record::{At, Learned, RadiusRecord};
+pub use saved::Saved;
 pub use settings::{BatchNorm, LossScaling, Optimizer, Settings};
 pub use snapshot::Snapshot;
-pub use stage::Stage;
+pub use stage::{Stage, Trained};
 pub use step_record::StepRecord;
 pub use tpgm::{Schedule, Tpgm, TpgmSettings};
+
+/// A method: add a file, its rule to [`METHODS`], and its flags, if it has any, to [`MethodArgs`].
+pub trait Method: fmt::Debug + Sync {
+    /// What `--method` calls it.
+    fn name(&self) -> &'static str;
+
+    /// The flags that act in its runs, beside those that act in all.
+    fn flags(&self) -> &'static [&'static str] {
+        &[]
+    }
+
+    /// Whether it acts in the run of another method, since a flag of its own asks for it.
+    fn joins(&self, _args: &MethodArgs) -> bool {
+        false
+    }
+
+    /// Refuses values of its own flags that are out of range, in whichever run.
+    fn check(&self, _args: &MethodArgs) -> Result<()> {
+        Ok(())
+    }
+
+    /// Refuses what its runs can't have.
+    fn validate(&self, _args: &MethodArgs, _settings: &Settings) -> Result<()> {
+        Ok(())
+    }
+
+    /// The defaults that differ in its runs, by their keys; `lr` is the learning rate of the run.
+    fn defaults(&self, _lr: f64) -> Table {
+        Table::new()
+    }
+
+    /// The defaults of its own flags that follow others, by their keys, in whichever run; `batch` is the training batch.
+    fn following(&self, _args: &MethodArgs, _batch: usize) -> Table {
+        Table::new()
+    }
+
+    /// What else would have to be given for `flag`, one of its own, to act in its run.
+    fn idle(&self, _args: &MethodArgs, _flag: &str) -> Option<&'static str> {
+        None
+    }
+
+    /// Whether batch norm keeps its running statistics unless the user says otherwise: what is frozen stays as it was.
+    fn freezes_batch_norm(&self) -> bool {
+        false
+    }
+
+    /// Images of a validation batch that it learns from; none if it needs no validation images.
+    fn val_batch(&self, _args: &MethodArgs) -> Option<usize> {
+        None
+    }
+
+    /// What is trained, in stages that follow each other: `whole` in one, unless the method has it otherwise.
+    fn stages(&self, _args: &MethodArgs, whole: Stage, _of: &Trained) -> Result<Vec<Stage>> {
+        Ok(vec![whole])
+    }
+
+    /// Sentences about its runs, for whoever starts one.
+    fn notes(&self, _args: &MethodArgs, _stages: &[Stage]) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// Bytes that [`Method::start`] allocates on the device, to be planned before: each method says so itself.
+    fn bytes(&self, args: &MethodArgs, model: &Model) -> u64;
+
+    /// What it keeps on the device, and what it does around each step: for a run of `learner` near `anchor`.
+    fn start(&self, _args: &MethodArgs, _learner: &Learner, _anchor: &Anchor) -> Result<Started> {
+        Ok(Started::default())
+    }
+}
+
+/// All methods, in the order in which those of one run act. The default is `tpgm`.
+pub const METHODS: &[&dyn Method] = &[
+    &vanilla::Rule,
+    &linear_probe::Rule,
+    &lp_ft::Rule,
+    &bitfit::Rule,
+    &partial::Rule,
+    &llrd::Rule,
+    &l2_sp::Rule,
+    &fixed_radius::Rule,
+    &tpgm::Rule,
+    &ftp::Rule,
+    &spd::Rule,
+    &ema::Rule,
+    &wise::Rule,
+];
+
+/// The method called `name`.
+pub fn named(name: &str) -> Option<&'static dyn Method> {
+    METHODS.iter().copied().find(|method| method.name() == name)
+}
+
+/// Whether the method called `name` learns on validation images.
+pub fn learns_on_val(name: &str) -> bool {
+    named(name).is_some_and(|method| method.val_batch(&MethodArgs::default()).is_some())
+}

@@ -2,6 +2,26 @@
 
 use crate::ops::mars::LOG_WORDS;
 
+/// When something was learned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum At {
+    /// At this step, counted from 0.
+    Step(u64),
+    /// At this iteration after the last step, counted from 0.
+    Iteration(u64),
+}
+
+/// What a method has learned at one step, or in one iteration after the last.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Learned {
+    /// When.
+    pub at: At,
+    /// Mean loss over the validation batch that it was learned from; none if there was none.
+    pub loss: Option<f32>,
+    /// One for each tensor that has a radius, in layout order.
+    pub radii: Vec<RadiusRecord>,
+}
+
 /// A tensor's radius after it was learned.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct RadiusRecord {

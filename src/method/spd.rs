@@ -1,31 +1,60 @@
 //! Selective projection decay (Tian et al., NeurIPS 2024): a tensor is pulled back toward the anchor after those steps
 //! whose gradient would have it go further away. Adam, whose weight decay is `lambda`.
 
-use crate::error::Result;
-use crate::method::learner::{Around, Learner};
-use crate::method::stage::Stage;
+use toml::Table;
+
+use crate::error::{Error, Result};
+use crate::method::active::Owned;
+use crate::method::settings::{Optimizer, Settings};
+use crate::method::stage::{Stage, Trained};
+use crate::method::{Anchor, Around, Learner, Method, MethodArgs, Started};
+use crate::model::Model;
 use crate::ops::spd::Spd;
-use crate::shapes::ParamLayout;
 
-/// `whole`, without a decay toward zero.
-pub fn stage(whole: Stage) -> Stage {
-    Stage { weight_decays: vec![0.0; whole.weight_decays.len()], ..whole }
-}
+/// The method.
+#[derive(Debug)]
+pub struct Rule;
 
-/// The pull toward `anchor` (an arena image) around each update; `excluded` tensors have none.
-pub fn around(learner: &Learner, anchor: &[f32], excluded: &[bool], lambda: f32) -> Result<Around> {
-    let (gpu, layout) = (learner.gpu, learner.model.layout());
-    let w0 = layout.arena(gpu, "anchor weights")?;
-    gpu.write(&w0, anchor);
-    let spd = Spd::new(gpu, layout, excluded)?;
-    let mut before = learner.recorder();
-    spd.note(&mut before, &learner.dw, &learner.w, &w0)?;
-    let mut after = learner.recorder();
-    spd.apply(&mut after, &learner.w, &w0, lambda)?;
-    Ok(Around { before: before.program, after: after.program })
-}
+impl Method for Rule {
+    fn name(&self) -> &'static str {
+        "spd"
+    }
 
-/// Bytes on the device beyond the learner's and an arena.
-pub fn tables(layout: &ParamLayout) -> u64 {
-    Spd::bytes(layout)
+    fn flags(&self) -> &'static [&'static str] {
+        &["exclude"]
+    }
+
+    fn validate(&self, _: &MethodArgs, settings: &Settings) -> Result<()> {
+        match settings.optimizer {
+            Optimizer::AdamW(_) => Ok(()),
+            Optimizer::Sgd(_) => Err(Error::Usage("--method spd is a rule for Adam: use --optimizer adamw".into())),
+        }
+    }
+
+    fn defaults(&self, _: f64) -> Table {
+        toml::toml! {
+            optimizer = "adamw"
+            weight-decay = 1.0
+        }
+    }
+
+    /// Nothing is decayed toward zero.
+    fn stages(&self, _: &MethodArgs, whole: Stage, _: &Trained) -> Result<Vec<Stage>> {
+        Ok(vec![Stage { weight_decays: vec![0.0; whole.weight_decays.len()], ..whole }])
+    }
+
+    fn bytes(&self, _: &MethodArgs, model: &Model) -> u64 {
+        model.layout().arena_bytes() + Spd::bytes(model.layout())
+    }
+
+    fn start(&self, _: &MethodArgs, learner: &Learner, anchor: &Anchor) -> Result<Started> {
+        let lambda = learner.settings().optimizer.weight_decay();
+        let w0 = anchor.upload(learner)?;
+        let spd = Spd::new(learner.gpu, learner.model.layout(), anchor.excluded)?;
+        let mut before = learner.recorder();
+        spd.note(&mut before, &learner.dw, &learner.w, &w0)?;
+        let mut after = learner.recorder();
+        spd.apply(&mut after, &learner.w, &w0, lambda)?;
+        Ok(Started::new(Around { before: before.program, after: after.program }, Owned((w0, spd))))
+    }
 }

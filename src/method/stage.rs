@@ -2,6 +2,7 @@
 
 use crate::error::Result;
 use crate::method::settings::{BatchNorm, Settings};
+use crate::model::ModelConfig;
 use crate::shapes::ParamLayout;
 use crate::shapes::Segment;
 
@@ -15,6 +16,23 @@ pub struct Stage {
     pub weight_decays: Vec<f32>,
     /// What batch norm does in training.
     pub batch_norm: BatchNorm,
+    /// Steps of the run before it. The learning-rate schedule begins with it.
+    pub since: u64,
+    /// The learning rate that the schedule starts from; none for the run's.
+    pub lr: Option<f64>,
+}
+
+/// What stages are made for.
+#[derive(Clone, Copy, Debug)]
+pub struct Trained<'a> {
+    /// The model.
+    pub config: &'a ModelConfig,
+    /// Its parameters.
+    pub layout: &'a ParamLayout,
+    /// Tensors that have no anchor, a flag each.
+    pub excluded: &'a [bool],
+    /// Steps of the run.
+    pub steps: u64,
 }
 
 /// Tensors that are updated alike.
@@ -33,6 +51,8 @@ impl Stage {
             rates: vec![1.0; tensors],
             weight_decays: vec![settings.optimizer.weight_decay(); tensors],
             batch_norm: settings.batch_norm,
+            since: 0,
+            lr: None,
         }
     }
 
@@ -62,8 +82,8 @@ mod tests {
     #[test]
     fn tensors_that_are_updated_alike_share_a_group() {
         let layout = ParamLayout::new(&[64, 64, 64, 64, 64].map(|len| ("t".to_string(), vec![len])));
-        let stage =
-            Stage { rates: vec![1.0, 1.0, 0.0, 0.5, 1.0], weight_decays: vec![0.1; 5], batch_norm: BatchNorm::Train };
+        let (rates, weight_decays) = (vec![1.0, 1.0, 0.0, 0.5, 1.0], vec![0.1; 5]);
+        let stage = Stage { rates, weight_decays, batch_norm: BatchNorm::Train, since: 0, lr: None };
         let groups = stage.groups(&layout, 1 << 20).unwrap();
         let of = |g: &Group| (g.rate, g.segments.iter().map(|s| (s.offset, s.len)).collect::<Vec<_>>());
         assert_eq!(

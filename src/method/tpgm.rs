@@ -13,20 +13,30 @@
 
 use std::collections::{HashMap, VecDeque};
 
+use clap::Args;
 use serde::{Deserialize, Serialize};
+use toml::Table;
 
-use crate::error::Result;
+use crate::checkpoint::Checkpoint;
+use crate::error::{Error, Result};
+use crate::flag::{positive, word};
 use crate::gpu::buffer::align;
 use crate::gpu::readback::Readback;
 use crate::gpu::{Program, View, profile};
-use crate::method::learner::Learner;
-use crate::method::radius_record::RadiusRecord;
-use crate::method::settings::{STATE_WORDS, StepState, WINDOW};
+use crate::method::active::{Batches, Held, Rest, Trace};
+use crate::method::radius_record::{At, Learned, RadiusRecord};
+use crate::method::saved::{Saved, read_u32};
+use crate::method::settings::{STATE_WORDS, Settings, StepState, WINDOW};
+use crate::method::{Anchor, Around, Learner, Method, MethodArgs, Started};
+use crate::model::Model;
 use crate::ops::cross_entropy::{CHANNELS, Channel};
 use crate::ops::loss_scale;
-use crate::ops::mars::{LOG_WORDS, Mars, RADIUS_WORDS};
+use crate::ops::mars::{LOG_WORDS, Mars};
 use crate::shapes::Norm;
 use crate::shapes::ParamLayout;
+
+/// Images of a radius batch that is not made to follow the training batch.
+const BATCH: usize = 64;
 
 /// When radii are learned and applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,6 +46,84 @@ pub enum Schedule {
     EveryStep,
     /// The paper's ViT recipe: once, after fine-tuning.
     Post,
+}
+
+/// Its flags, beside those that it shares.
+#[derive(Args, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Flags {
+    /// When radii are learned: every-step or post
+    #[arg(long, default_value = "every-step", value_parser = word::<Schedule>)]
+    pub schedule: Schedule,
+    /// Steps between two radius updates
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub proj_freq: usize,
+    /// Outer iterations of a radius update; 200 with --schedule post
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub max_iters: usize,
+    /// Images of a radius batch [default: the batch size]
+    #[arg(long, value_name = "N", default_value_t = BATCH, hide_default_value = true)]
+    pub radius_batch_size: usize,
+}
+
+/// The method.
+#[derive(Debug)]
+pub struct Rule;
+
+impl Method for Rule {
+    fn name(&self) -> &'static str {
+        "tpgm"
+    }
+
+    fn flags(&self) -> &'static [&'static str] {
+        &["schedule", "norm", "proj-freq", "max-iters", "radius-lr", "radius-batch-size", "exclude"]
+    }
+
+    fn check(&self, args: &MethodArgs) -> Result<()> {
+        positive("radius-batch-size", args.tpgm.radius_batch_size > 0)?;
+        positive("proj-freq", args.tpgm.proj_freq > 0)?;
+        positive("max-iters", args.tpgm.max_iters > 0)
+    }
+
+    fn validate(&self, args: &MethodArgs, _: &Settings) -> Result<()> {
+        if args.tpgm.schedule == Schedule::Post && args.ema.ema_decay.is_some() {
+            return Err(Error::Usage(
+                "--ema-decay does not go with --schedule post, which projects the last weights: use every-step".into(),
+            ));
+        }
+        Ok(())
+    }
+
+    fn following(&self, args: &MethodArgs, batch: usize) -> Table {
+        let mut table = match args.tpgm.schedule {
+            Schedule::EveryStep => Table::new(),
+            Schedule::Post => toml::toml! {
+                norm = "l2"
+                max-iters = 200
+            },
+        };
+        table.extend(i64::try_from(batch).map(|batch| ("radius-batch-size".to_string(), batch.into())));
+        table
+    }
+
+    fn idle(&self, args: &MethodArgs, flag: &str) -> Option<&'static str> {
+        (flag == "proj-freq" && args.tpgm.schedule == Schedule::Post).then_some("--schedule every-step")
+    }
+
+    fn val_batch(&self, args: &MethodArgs) -> Option<usize> {
+        Some(args.tpgm.radius_batch_size)
+    }
+
+    fn bytes(&self, args: &MethodArgs, model: &Model) -> u64 {
+        Tpgm::bytes(model.layout(), args.norm)
+    }
+
+    fn start(&self, args: &MethodArgs, learner: &Learner, anchor: &Anchor) -> Result<Started> {
+        let Flags { schedule, proj_freq, max_iters, .. } = args.tpgm;
+        let settings = TpgmSettings { norm: args.norm, radius_lr: args.radius_lr, max_iters, proj_freq };
+        let tpgm = Tpgm::new(learner, &anchor.values.w, anchor.excluded, settings)?;
+        Ok(Started::new(Around::default(), Tpgm { schedule, ..tpgm }))
+    }
 }
 
 /// Hyperparameters of the outer problem.
@@ -76,6 +164,7 @@ pub struct Tpgm {
     /// Outer iterations run.
     pub iterations: u64,
     settings: TpgmSettings,
+    schedule: Schedule,
     w_proj: View,
     ring: View,
     log: View,
@@ -86,16 +175,20 @@ pub struct Tpgm {
     apply: Program,
     losses: HashMap<(usize, usize), Program>,
     requested: u64,
+    /// Iterations whose figures have been given.
+    told: u64,
     /// The step that each iteration not yet read back belongs to.
     steps: VecDeque<u64>,
     pending: VecDeque<(u64, u64, Readback<f32>, Readback<u32>)>,
 }
 
 impl Tpgm {
-    /// Bytes on the device beyond the learner's and two arenas.
-    pub(super) fn tables(layout: &ParamLayout, norm: Norm) -> u64 {
+    /// Bytes on the device, beyond the learner's.
+    pub fn bytes(layout: &ParamLayout, norm: Norm) -> u64 {
         let small = [WINDOW * layout.params.len() * LOG_WORDS, STATE_WORDS, WINDOW * CHANNELS];
-        Mars::bytes(layout, norm) + small.iter().map(|len| align(*len) as u64 * 4).sum::<u64>()
+        2 * layout.arena_bytes()
+            + Mars::bytes(layout, norm)
+            + small.iter().map(|len| align(*len) as u64 * 4).sum::<u64>()
     }
 
     /// Radii for every tensor of `learner` but those `excluded` (a flag a tensor, in layout order), around `anchor` (an
@@ -139,8 +232,10 @@ impl Tpgm {
             learn,
             apply,
             settings,
+            schedule: Schedule::EveryStep,
             iterations: 0,
             requested: 0,
+            told: 0,
             losses: HashMap::new(),
             steps: VecDeque::new(),
             pending: VecDeque::new(),
@@ -186,15 +281,6 @@ impl Tpgm {
         learner.submit(&self.apply)
     }
 
-    /// The dispatches that a radius update adds to its forward and backward pass, and those of a projection, timed one by
-    /// one (`--trace`). Both are done.
-    pub fn trace(&self, learner: &Learner) -> Result<Vec<profile::Timing>> {
-        let mut timings = profile::trace(learner.gpu, &[], &self.project)?;
-        timings.extend(profile::trace(learner.gpu, &[], &self.learn)?);
-        timings.extend(profile::trace(learner.gpu, &[], &self.apply)?);
-        Ok(timings)
-    }
-
     /// Whether fine-tuning step `step` (counted from 0) learns its radii.
     pub fn is_due(&self, step: u64) -> bool {
         step.is_multiple_of(self.settings.proj_freq as u64)
@@ -233,19 +319,78 @@ impl Tpgm {
             }
             self.pending.pop_front();
         }
+        self.told += records.len() as u64;
         Ok(records)
     }
+}
 
-    /// The radius state as words, for a run that resumes.
-    pub fn save_radii(&self, learner: &Learner) -> Result<Vec<u32>> {
-        learner.gpu.read(&self.mars.radii)
+impl Held for Tpgm {
+    fn after_step(&mut self, learner: &mut Learner, next: Batches) -> Result<()> {
+        if self.schedule == Schedule::Post {
+            return Ok(());
+        }
+        if self.is_due(learner.steps - 1) {
+            for _ in 0..self.settings.max_iters {
+                let batch = next()?;
+                self.outer(learner, &batch.images, &batch.labels)?;
+            }
+        }
+        self.apply(learner)
     }
 
-    /// Goes on from `words` of [`Tpgm::save_radii`] after `iterations` outer iterations.
-    pub fn restore_radii(&mut self, learner: &Learner, words: &[u32], iterations: u64) {
-        assert_eq!(words.len(), self.mars.tensors * RADIUS_WORDS, "radius state of another model");
-        learner.gpu.write(&self.mars.radii, words);
-        self.iterations = iterations;
-        self.requested = iterations;
+    /// A resumed run that has been through it is not projected again.
+    fn rest(&self) -> Option<Rest> {
+        let (done, of) = (self.iterations, self.settings.max_iters as u64);
+        let left = self.schedule == Schedule::Post && done < of;
+        left.then_some(Rest { done, of, what: "learning the radii at the fine-tuned weights" })
+    }
+
+    fn iterate(&mut self, learner: &mut Learner, next: Batches) -> Result<()> {
+        let batch = next()?;
+        self.outer(learner, &batch.images, &batch.labels)?;
+        if self.rest().is_none() { self.apply(learner) } else { Ok(()) }
+    }
+
+    fn taken(&self) -> u64 {
+        self.iterations
+    }
+
+    fn radii(&self) -> Vec<(usize, usize)> {
+        self.projected.iter().map(|t| (*t, self.mars.rows[*t])).collect()
+    }
+
+    fn learned(&mut self, learner: &Learner, wait: bool) -> Result<Vec<Learned>> {
+        let post = self.schedule == Schedule::Post;
+        // An outer iteration runs when its step has been counted already.
+        let at = |r: &OuterRecord| if post { At::Iteration(r.iteration) } else { At::Step(r.step - 1) };
+        let records = self.records(learner, wait)?.into_iter();
+        Ok(records.map(|r| Learned { at: at(&r), loss: Some(r.loss), radii: r.radii }).collect())
+    }
+
+    fn is_told(&self, step: u64) -> bool {
+        let TpgmSettings { max_iters, proj_freq, .. } = self.settings;
+        self.schedule == Schedule::Post || self.told >= (step / proj_freq as u64 + 1) * max_iters as u64
+    }
+
+    fn recorded(&self, learner: &Learner) -> u64 {
+        if self.schedule == Schedule::Post { self.iterations } else { learner.steps }
+    }
+
+    fn save(&self, learner: &Learner, saved: &mut Saved) -> Result<()> {
+        saved.add_u32(learner.gpu, "radii", &self.mars.radii)
+    }
+
+    fn restore(&mut self, learner: &mut Learner, file: &Checkpoint, taken: u64) -> Result<()> {
+        (self.iterations, self.requested, self.told) = (taken, taken, taken);
+        read_u32(file, "radii", learner.gpu, &self.mars.radii)
+    }
+
+    /// Without the forward and backward pass of a radius update.
+    fn trace(&self, learner: &Learner) -> Result<Vec<Trace>> {
+        let mut timings = Vec::new();
+        for program in [&self.project, &self.learn, &self.apply] {
+            timings.extend(profile::trace(learner.gpu, &[], program)?);
+        }
+        Ok(vec![("norms, projection and radii, beside the pass of a radius batch", timings)])
     }
 }

@@ -10,6 +10,7 @@ use super::tensors::{self, Group, Tensor, UNMOVED};
 use super::text::escape;
 use crate::compare::results::{DataResults, Results};
 use crate::error::Result;
+use crate::method::learns_on_val;
 
 /// A trained method with the tensors of its reported runs.
 pub(super) struct Depth {
@@ -44,7 +45,7 @@ pub(super) fn read(data: &DataResults) -> Result<Vec<Depth>> {
             Ok(Depth {
                 name: entry.name.clone(),
                 seed: entry.models[0].seed,
-                learns_radii: runs[0].setting("method").as_deref() == Some("tpgm"),
+                learns_radii: runs[0].setting("method").is_some_and(|name| learns_on_val(&name)),
                 runs: runs.iter().map(tensors::by_depth).collect(),
             })
         })

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use super::read::{Leak, Run};
 use super::text::{escape, integer};
+use crate::method::learns_on_val;
 
 /// Images, and what sees them.
 pub(super) struct Split {
@@ -52,10 +53,9 @@ pub(super) fn leaks(sentences: &[String]) -> String {
 pub(super) fn of_run(run: &Run, h: &str) -> String {
     let path = |key: &str| run.setting(key).filter(|v| !v.is_empty() && v != "none");
     let images = |set: &str| run.evals.iter().find(|e| e.set == set).and_then(|e| e.images);
-    let method = path("method");
-    let learns_radii = method.as_deref() == Some("tpgm");
+    let learns_radii = path("method").is_some_and(|name| learns_on_val(&name));
     let mut choices = "choices: the best weights, the temperature".to_string();
-    if method.as_deref() == Some("wise") {
+    if path("wise-alpha").as_deref() == Some("sweep") {
         choices += ", α";
     }
     let apart = path("select").is_some();

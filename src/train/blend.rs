@@ -8,7 +8,7 @@ use crate::data::ImageCache;
 use crate::data::loader::CACHE_BYTES;
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
-use crate::method::{Snapshot, soups, wise};
+use crate::method::{Snapshot, best, soups, wise};
 use crate::train::data_args::EvalDataArgs;
 use crate::train::evaluate::{Evaluation, Predictor, evaluate};
 use crate::train::model_args::ModelArgs;
@@ -43,22 +43,6 @@ impl HeldOut {
             evaluate(&mut model, &images, &preprocess, classes.len())
         })
     }
-}
-
-/// The best of several (accuracy, loss): the most accurate, of these the one with the least loss, of these the first. What
-/// is not a number is never the best; none where there is nothing else.
-pub fn best(scores: &[(f64, f64)]) -> Option<usize> {
-    let sound = scores.iter().enumerate().filter(|(_, (top1, _))| top1.is_finite());
-    let mut best: Option<(usize, (f64, f64))> = None;
-    for (i, &(top1, loss)) in sound {
-        let better = |(_, (best_top1, best_loss)): (usize, (f64, f64))| {
-            top1 > best_top1 || (top1 == best_top1 && (loss < best_loss || (best_loss.is_nan() && !loss.is_nan())))
-        };
-        if best.is_none_or(better) {
-            best = Some((i, (top1, loss)));
-        }
-    }
-    best.map(|(i, _)| i)
 }
 
 /// The anchor of `finetuned` in its own layout, with the running statistics, and the names of the tensors that have none:
@@ -213,18 +197,5 @@ pub fn alike(first: &Source, other: &Source) -> Result<()> {
             Err(other.checkpoint.error(format!("its classes, or their order, are not those of {than}")))
         }
         _ => Ok(()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::best;
-
-    #[test]
-    fn accuracy_decides_then_loss_then_order() {
-        assert_eq!(best(&[(0.5, 1.0), (0.7, 2.0), (0.7, 1.5), (0.7, 1.5)]), Some(2));
-        assert_eq!(best(&[(f64::NAN, 0.1), (0.2, f64::NAN), (0.2, 3.0)]), Some(2));
-        assert_eq!(best(&[(f64::NAN, 0.1)]), None);
-        assert_eq!(best(&[]), None);
     }
 }

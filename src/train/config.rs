@@ -9,14 +9,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::data::Corruption;
 use crate::error::{Error, Result};
-use crate::method::{BatchNorm, LossScaling, Settings};
+use crate::method::{LossScaling, MethodArgs, Settings};
 use crate::model::Precision;
 use crate::train::corrupted::corruptions;
 use crate::train::data_args::{SplitArgs, path};
 use crate::train::memory_args::MemoryArgs;
-use crate::train::method_args::{Method, MethodArgs};
 use crate::train::model_args::ModelArgs;
-use crate::train::optim_args::{OptimArgs, OptimizerName};
+use crate::train::optim_args::OptimArgs;
 use crate::train::splits::named_paths;
 
 /// A run's settings, all of them decided: [`super::resolve::resolve`] makes it of what the user gave.
@@ -81,16 +80,7 @@ impl TrainConfig {
         }
         self.optim.validate()?;
         self.memory.validate()?;
-        self.method.validate()?;
-        let method = self.method.name;
-        if method == Method::Spd && self.optim.optimizer == OptimizerName::Sgd {
-            return Err(Error::Usage("--method spd is a rule for Adam: use --optimizer adamw".into()));
-        }
-        if method == Method::LinearProbe && self.optim.bn == BatchNorm::Train {
-            return Err(Error::Usage(
-                "--method linear-probe keeps the features as they are: leave --bn train out".into(),
-            ));
-        }
+        self.method.validate(&self.settings(0))?;
         self.corruptions()?;
         let names: Vec<&str> = self.tests()?.iter().map(|t| t.0).collect();
         match self.splits.id.iter().find(|name| !names.contains(&name.as_str())) {

@@ -4,50 +4,24 @@
 use toml::Table;
 
 use crate::error::{Error, Result};
-use crate::method::Schedule;
+use crate::method::args::Idle;
 use crate::model::Precision;
 use crate::train::config::TrainConfig;
-use crate::train::method_args::Method;
 use crate::train::optim_args::OptimizerName;
-
-/// What a setting without effect would go with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Idle {
-    /// The flag that it goes with.
-    pub(super) with: &'static str,
-    /// Whether it is a mistake to give it beside another value of that flag.
-    pub(super) refused: bool,
-}
 
 impl TrainConfig {
     /// Why `key` has no effect in this run; none if it has one.
     pub(super) fn idle(&self, key: &str) -> Option<Idle> {
-        let (optim, method) = (&self.optim, &self.method);
-        let is = |methods: &[Method]| methods.contains(&method.name);
+        let optim = &self.optim;
         let sgd = optim.optimizer == OptimizerName::Sgd;
-        let (effect, with, refused) = match key {
-            "radius" => (is(&[Method::FixedRadius]), "--method fixed-radius", true),
-            "ftp-k" => (is(&[Method::Ftp]), "--method ftp", true),
-            "anchor-decay" => (is(&[Method::L2Sp]), "--method l2-sp", true),
-            "layer-decay" => (is(&[Method::Llrd]), "--method llrd", true),
-            "freeze-blocks" => (is(&[Method::Partial]), "--method partial", true),
-            "probe-share" | "probe-lr" => (is(&[Method::LpFt]), "--method lp-ft", true),
+        let (effect, with) = match key {
             // A momentum of 0 is no contradiction.
-            "momentum" => (sgd || optim.momentum == 0.0, "--optimizer sgd", true),
-            "nesterov" => (sgd || !optim.nesterov, "--optimizer sgd", true),
-            "loss-scale" => (self.memory.precision() == Precision::F16, "--precision f16", true),
-            "schedule" | "max-iters" | "radius-batch-size" => (is(&[Method::Tpgm]), "--method tpgm", false),
-            "proj-freq" if method.schedule == Schedule::Post => (false, "--schedule every-step", false),
-            "proj-freq" => (is(&[Method::Tpgm]), "--method tpgm", false),
-            "norm" => (is(&[Method::Tpgm, Method::FixedRadius]), "--method tpgm or fixed-radius", false),
-            "radius-lr" => (is(&[Method::Tpgm, Method::Ftp]), "--method tpgm or ftp", false),
-            "exclude" => {
-                let anchored = [Method::Tpgm, Method::Ftp, Method::FixedRadius, Method::L2Sp, Method::Spd];
-                (is(&anchored), "--method tpgm, ftp, fixed-radius, l2-sp or spd", false)
-            }
-            _ => return None,
+            "momentum" => (sgd || optim.momentum == 0.0, "--optimizer sgd"),
+            "nesterov" => (sgd || !optim.nesterov, "--optimizer sgd"),
+            "loss-scale" => (self.memory.precision() == Precision::F16, "--precision f16"),
+            _ => return self.method.idle(key),
         };
-        (!effect).then_some(Idle { with, refused })
+        (!effect).then(|| Idle { with: with.into(), refused: true })
     }
 
     /// Whether `key` of the configuration belongs to another method than the one that runs, so that its default means nothing.

@@ -6,7 +6,9 @@ use crate::data::{Dataset, LoaderConfig};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::gpu::buffer::mib;
-use crate::method::memory::Memory;
+use crate::method::{Active, Anchor, Learner, Memory, MethodArgs, Settings, Snapshot};
+use crate::model::Model;
+use crate::train::events::Event;
 
 /// Images that pass through the adapter at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -98,6 +100,27 @@ pub fn largest<T>(
         }
     }
     Err(Error::Usage("a batch of no images".into()))
+}
+
+/// A learner at `start` with the methods of `args` near `anchor`, for as many images at once as `sizes` and `limit` allow.
+pub(super) fn allocate<'g>(
+    gpu: &'g Gpu,
+    model: &Model,
+    (sizes, limit): (&[usize], Option<u64>),
+    settings: Settings,
+    args: &MethodArgs,
+    (start, anchor): (&Snapshot, &Anchor),
+    events: &mut dyn FnMut(Event),
+) -> Result<(Learner<'g>, Active)> {
+    let plan = |micro_batch| Memory::plan(gpu, model, &Settings { micro_batch, ..settings }, args.bytes(model));
+    largest(sizes, limit, plan, |memory| {
+        events(Event::Note(format!("{}: {memory}", gpu.info.name)));
+        events(Event::Planned(*memory));
+        let settings = Settings { micro_batch: memory.micro_batch, ..settings };
+        let mut learner = Learner::new(gpu, model.clone(), start, settings)?;
+        let active = Active::start(args, &mut learner, anchor)?;
+        Ok((learner, active))
+    })
 }
 
 /// The fewest images of a pass: a last partial batch, or what micro-batches leave of one, is smaller than the others.

@@ -4,9 +4,9 @@ use clap::Args;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::flag::word;
 use crate::model::Precision;
 use crate::train::fit::MicroBatch;
-use crate::train::model_args::word;
 
 /// The format of the activations.
 #[derive(Args, Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::checkpoint::Overrides;
 use crate::data::{CropMode, Interpolation, Preprocess};
 use crate::error::{Error, Result};
+use crate::flag::word;
 use crate::model::Pool;
 use crate::shapes::Activation;
 
@@ -56,29 +57,6 @@ pub struct ModelArgs {
     /// bilinear, bicubic or lanczos [default: the checkpoint's]
     #[arg(long, value_parser = word::<Interpolation>)]
     pub interpolation: Option<Interpolation>,
-}
-
-/// A value of an enum by its serde name, so that flags, files and metadata share one spelling.
-pub fn word<T: serde::de::DeserializeOwned>(name: &str) -> Result<T, String> {
-    serde_json::from_value(serde_json::Value::String(name.into())).map_err(|e| e.to_string())
-}
-
-/// Refuses a value of `--flag` that is not `ok`.
-pub(super) fn positive(flag: &str, ok: bool) -> Result<()> {
-    if ok { Ok(()) } else { Err(Error::Usage(format!("--{flag} must be greater than 0"))) }
-}
-
-/// Refuses a value of `--flag` that is not `ok`; `range` says in words which values are. Values that are absent are fine.
-pub(super) fn in_range<T: Copy + std::fmt::Display>(
-    flag: &str,
-    value: impl Into<Option<T>>,
-    ok: impl Fn(T) -> bool,
-    range: &str,
-) -> Result<()> {
-    match value.into() {
-        Some(value) if !ok(value) => Err(Error::Usage(format!("--{flag} {value}: it must be {range}"))),
-        _ => Ok(()),
-    }
 }
 
 impl ModelArgs {

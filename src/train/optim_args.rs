@@ -5,14 +5,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::data::Augment;
 use crate::error::{Error, Result};
+use crate::flag::{in_range, positive, word};
 use crate::method::{BatchNorm, Optimizer};
 use crate::ops::adamw::AdamW;
 use crate::ops::sgd::Sgd;
-use crate::train::model_args::{in_range, positive, word};
 use crate::train::schedule::LrSchedule;
-
-/// Images of a training batch, and of a radius batch.
-pub(super) const BATCH_SIZE: usize = 64;
 
 /// Which optimiser updates the weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,7 +32,7 @@ pub struct OptimArgs {
     #[arg(long, value_name = "N")]
     pub steps: Option<u64>,
     /// Images of a step
-    #[arg(long, value_name = "N", default_value_t = BATCH_SIZE)]
+    #[arg(long, value_name = "N", default_value_t = 64)]
     pub batch_size: usize,
     /// sgd or adamw; adamw with --method spd
     #[arg(long, default_value = "sgd", value_parser = word::<OptimizerName>)]

@@ -1,5 +1,5 @@
-//! The post-hoc recipe on two checkpoints that were trained elsewhere: radii learned at fixed weights, then one
-//! projection.
+//! The post-hoc recipe on two checkpoints that were trained elsewhere: a run without steps, of which only what follows the last is
+//! left, radii learned at fixed weights and one projection.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -8,10 +8,9 @@ use crate::checkpoint::Overrides;
 use crate::data::{Loader, LoaderConfig};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
-use crate::method::{BatchNorm, Learner, LossScaling, Memory, Optimizer, Settings, Tpgm, TpgmSettings};
+use crate::method::{Anchor, BatchNorm, Held, Learner, LossScaling, MethodArgs, Optimizer, Settings, Snapshot};
 use crate::model::Precision;
 use crate::ops::sgd::Sgd;
-use crate::shapes::Norm;
 use crate::train::data_args::DataArgs;
 use crate::train::events::Event;
 use crate::train::exclude::excluded;
@@ -19,8 +18,9 @@ use crate::train::fit;
 use crate::train::memory_args::MemoryArgs;
 use crate::train::model_args::ModelArgs;
 use crate::train::run_dir::RunLog;
+use crate::train::schedule::{LearningRate, LrSchedule};
 use crate::train::source::Source;
-use crate::train::throughput::Throughput;
+use crate::train::steps::Steps;
 use crate::train::tuning;
 
 /// What is projected onto what, and how the radii are learned.
@@ -38,18 +38,10 @@ pub struct ProjectConfig {
     pub out: PathBuf,
     /// What the checkpoints can't say.
     pub model_args: ModelArgs,
-    /// How drift is measured.
-    pub norm: Norm,
-    /// Outer iterations.
-    pub max_iters: usize,
-    /// Adam's learning rate on the radii.
-    pub radius_lr: f32,
-    /// Images of a radius batch.
-    pub radius_batch_size: usize,
+    /// How the radii are learned after no steps.
+    pub method: MethodArgs,
     /// What passes through at once, and what is kept.
     pub memory: MemoryArgs,
-    /// Tensors that have no radius.
-    pub exclude: Option<Vec<String>>,
     /// Batches in sorted order.
     pub no_shuffle: bool,
     /// Decides the batches.
@@ -128,7 +120,7 @@ pub fn project(gpu: &Gpu, config: &ProjectConfig, events: &mut dyn FnMut(Event))
     for note in &finetuned.recognised.notes {
         events(Event::Note(note.clone()));
     }
-    let mut excluded = excluded(config.exclude.as_deref(), &finetuned)?;
+    let mut excluded = excluded(config.method.exclude.as_deref(), &finetuned)?;
     for ((excluded, missing), (name, ..)) in excluded.iter_mut().zip(missing).zip(&finetuned.weights) {
         if missing && !*excluded {
             events(Event::Note(format!("{name} has no pre-trained counterpart: it has no radius and stays as it is")));
@@ -137,7 +129,8 @@ pub fn project(gpu: &Gpu, config: &ProjectConfig, events: &mut dyn FnMut(Event))
     }
 
     let model = finetuned.model();
-    let batch = config.radius_batch_size.min(images.items.len());
+    let radius_batch = config.method.tpgm.radius_batch_size;
+    let batch = radius_batch.min(images.items.len());
     let plain = Sgd { momentum: 0.0, nesterov: false, weight_decay: 0.0 };
     let settings = Settings {
         optimizer: Optimizer::Sgd(plain),
@@ -148,57 +141,37 @@ pub fn project(gpu: &Gpu, config: &ProjectConfig, events: &mut dyn FnMut(Event))
         recompute: config.memory.recompute,
         half: (config.memory.precision() == Precision::F16).then(LossScaling::default),
     };
-    let tpgm_settings =
-        TpgmSettings { norm: config.norm, radius_lr: config.radius_lr, max_iters: config.max_iters, proj_freq: 1 };
-    let (sizes, limit) = fit::choices(gpu, config.memory.micro_batch(batch), batch, config.memory.memory_limit);
+    let fitting = fit::choices(gpu, config.memory.micro_batch(batch), batch, config.memory.memory_limit);
     let start = finetuned.snapshot();
-    let (mut learner, mut tpgm) = fit::largest(
-        &sizes,
-        limit,
-        |micro_batch| Memory::plan(gpu, &model, &Settings { micro_batch, ..settings }, Some(config.norm)),
-        |memory| {
-            events(Event::Note(format!("{}: {memory}", gpu.info.name)));
-            let settings = Settings { micro_batch: memory.micro_batch, ..settings };
-            let learner = Learner::new(gpu, model.clone(), &start, settings)?;
-            let tpgm = Tpgm::new(&learner, &anchor, &excluded, tpgm_settings)?;
-            Ok((learner, tpgm))
-        },
-    )?;
+    let anchor_values = Snapshot { w: anchor, ..start.clone() };
+    let anchor = Anchor { values: &anchor_values, excluded: &excluded };
+    let at = (&start, &anchor);
+    let (learner, active) = fit::allocate(gpu, &model, (&fitting.0, fitting.1), settings, &config.method, at, events)?;
     if config.tune {
         tuning::tune(gpu, &learner.untuned()?, events)?;
     }
     let loader_config = LoaderConfig {
-        batch_size: config.radius_batch_size,
+        batch_size: radius_batch,
         shuffle: !config.no_shuffle,
         seed: config.seed,
-        drop_last: !config.no_shuffle && images.items.len() > config.radius_batch_size,
+        drop_last: !config.no_shuffle && images.items.len() > radius_batch,
         ..LoaderConfig::default()
     };
     let mut loader = Loader::new(&images, &finetuned.recognised.preprocess, loader_config)?;
 
-    let tensors =
-        tpgm.projected.iter().map(|i| (learner.model.layout().params[*i].name.clone(), tpgm.mars.rows[*i])).collect();
+    let layout = learner.model.layout();
+    let tensors = active.radii().into_iter().map(|(t, rows)| (layout.params[t].name.clone(), rows)).collect();
     let (metrics, radii) = (beside(&config.out, ".metrics.jsonl"), beside(&config.out, ".radii.csv"));
-    let mut log = RunLog::open(&metrics, &radii, tensors, None)?;
-    let mut throughput = Throughput::start();
-    for i in 0..config.max_iters {
-        let images = loader.next()?;
-        tpgm.outer(&mut learner, &images.images, &images.labels)?;
-        let records = tpgm.records(&learner, i + 1 == config.max_iters)?;
-        log.outer_losses(&records)?;
-        log.radii(records.iter().map(|r| (r.iteration, r.radii.as_slice())))?;
-        if let Some(bad) = records.iter().find(|r| !r.loss.is_finite()) {
-            return Err(Error::Train(format!(
-                "the radius loss of iteration {} is not a finite number: {} was not written; are both checkpoints of \
-                 the same model?",
-                bad.iteration,
-                config.out.display()
-            )));
-        }
-        let rate = throughput.submitted(images.len());
-        let loss = records.last().map_or(f32::NAN, |r| r.loss);
-        events(Event::Progress { step: i as u64 + 1, steps: config.max_iters as u64, loss, rate });
-    }
-    tpgm.apply(&mut learner)?;
-    finetuned.save(&config.out, &learner.snapshot()?)
+    let log = RunLog::open(&metrics, &radii, tensors, None)?;
+    let spoilt = |_: &Learner, what: &str| {
+        let out = config.out.display();
+        Error::Train(format!(
+            "{what} is not a finite number: {out} was not written; are both checkpoints of the same model?"
+        ))
+    };
+    let lr =
+        LearningRate { stages: Vec::new(), schedule: LrSchedule::Constant, warmup_steps: 0, steps: 0, epoch_steps: 1 };
+    let mut steps = Steps::new((learner, active), (Vec::new(), lr), log, events, &spoilt);
+    steps.rest(&mut || loader.next())?;
+    finetuned.save(&config.out, &steps.learner.snapshot()?)
 }

@@ -2,20 +2,16 @@
 //! method and the optimiser, then a file, then the command line. Each level is a TOML table, and one function lays one table over
 //! another, for `finetune` and `compare` alike.
 
-use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 use clap::{Args, Command, FromArgMatches};
 use serde::Serialize;
 use serde::de::Error as _;
-use toml::{Table, Value};
+use toml::Table;
 
 use crate::error::{Error, Result};
-use crate::method::{BatchNorm, Schedule};
-use crate::shapes::Norm;
 use crate::train::config::TrainConfig;
 use crate::train::lines::{Lines, Place};
-use crate::train::method_args::{Method, Sweep, WiseAlpha};
 use crate::train::optim_args::OptimizerName;
 
 /// Two ways to give one setting, the length of a run.
@@ -85,41 +81,26 @@ pub fn check(lines: &Lines, place: Place, level: &Table) -> Result<()> {
 /// The defaults that follow something else that was given.
 fn following(given: &Table) -> Result<Table, toml::de::Error> {
     let c = typed(given)?;
-    let mut out: BTreeMap<&str, Value> = BTreeMap::new();
-    let adamw = match given.contains_key("optimizer") {
-        true => c.optim.optimizer == OptimizerName::AdamW,
-        false => c.method.name == Method::Spd,
-    };
+    let method = c.method.name;
+    let adamw = typed(&merge(method.defaults(c.optim.lr), given))?.optim.optimizer == OptimizerName::AdamW;
     let lr = if adamw && !given.contains_key("lr") { 1e-4 } else { c.optim.lr };
-    let mut set = |key, value: Result<Value, _>| out.insert(key, value.expect("plain values"));
+    let mut out = Table::new();
     if adamw {
-        set("optimizer", Value::try_from(OptimizerName::AdamW));
-        set("lr", Ok(lr.into()));
-        set("momentum", Ok(0.0.into()));
-        set("weight-decay", Ok(0.05.into()));
+        out = toml::toml! {
+            momentum = 0.0
+            weight-decay = 0.05
+        };
+        out.insert("lr".into(), lr.into());
     }
     if adamw || c.optim.momentum == 0.0 {
-        set("nesterov", Ok(false.into()));
+        out.insert("nesterov".into(), false.into());
     }
-    match c.method.name {
-        Method::Ftp => _ = set("weight-decay", Ok(0.0.into())),
-        Method::Spd => _ = set("weight-decay", Ok(1.0.into())),
-        Method::Ema => _ = set("ema-decay", Ok(0.99.into())),
-        Method::Wise => _ = set("wise-alpha", Value::try_from(WiseAlpha::Swept(Sweep::Sweep))),
-        Method::LpFt => _ = set("probe-lr", Ok(lr.into())),
-        _ => {}
+    if method.freezes_batch_norm() {
+        out.insert("bn".into(), "frozen".into());
     }
-    if c.method.name.freezes_batch_norm() {
-        set("bn", Value::try_from(BatchNorm::Frozen));
-    }
-    if c.method.schedule == Schedule::Post {
-        set("norm", Value::try_from(Norm::L2));
-        set("max-iters", Ok(200.into()));
-    }
-    let batch = Value::try_from(c.optim.batch_size);
-    set("micro-batch", batch.clone());
-    set("radius-batch-size", batch);
-    Ok(out.into_iter().map(|(key, value)| (key.to_string(), value)).collect())
+    out.extend(i64::try_from(c.optim.batch_size).map(|batch| ("micro-batch".to_string(), batch.into())));
+    out.extend(c.method.following(lr, c.optim.batch_size));
+    Ok(out)
 }
 
 /// `given` with all defaults filled in, and not checked any further.

@@ -6,8 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::checkpoint::atomic_write;
 use crate::error::{Error, Result};
-use crate::method::tpgm::OuterRecord;
-use crate::method::{RadiusRecord, StepRecord};
+use crate::method::{At, Learned, StepRecord};
 use crate::train::records::{DriftRow, Metric, RadiusRow, StepLine};
 
 /// Files that grow line by line.
@@ -123,17 +122,19 @@ impl RunLog {
         self.metrics.write(&records.iter().map(line).collect::<String>())
     }
 
-    /// A line an outer iteration of the post-hoc recipe.
-    pub fn outer_losses(&mut self, records: &[OuterRecord]) -> Result<()> {
-        let line = |r: &OuterRecord| StepLine { step: r.iteration, radius_loss: Some(r.loss), ..StepLine::default() };
-        self.metrics.write(&records.iter().map(|r| Metric::Step(line(r)).line()).collect::<String>())
-    }
-
-    /// A row a tensor of the radii that were learned at each `step`, the number in the first column.
-    pub fn radii<'r>(&mut self, learned: impl Iterator<Item = (u64, &'r [RadiusRecord])>) -> Result<()> {
+    /// A row per tensor for the radii that were learned, and a line for each iteration after the last step.
+    pub fn learned(&mut self, learned: &[Learned]) -> Result<()> {
         let mut csv = csv::WriterBuilder::new().has_headers(false).from_writer(Vec::new());
-        for (step, radii) in learned {
-            for ((name, rows), r) in self.tensors.iter().zip(radii) {
+        let mut lines = String::new();
+        for l in learned {
+            let step = match l.at {
+                At::Step(step) => step,
+                At::Iteration(step) => {
+                    lines += &Metric::Step(StepLine { step, radius_loss: l.loss, ..StepLine::default() }).line();
+                    step
+                }
+            };
+            for ((name, rows), r) in self.tensors.iter().zip(&l.radii) {
                 let row = RadiusRow {
                     step,
                     tensor: name.clone(),
@@ -146,6 +147,7 @@ impl RunLog {
             }
         }
         let bytes = csv.into_inner().expect("writing to memory");
+        self.metrics.write(&lines)?;
         self.radii.write(std::str::from_utf8(&bytes).expect("CSV of UTF-8 names"))
     }
 

@@ -30,11 +30,11 @@ impl fmt::Display for LrSchedule {
 }
 
 /// A schedule over a run of known length.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct LearningRate {
-    /// The rate that the warm-up reaches.
-    pub base: f64,
-    /// What happens after it.
+    /// Stages that follow each other, each with a schedule of its own: the steps before it, and the rate that its warm-up reaches.
+    pub stages: Vec<(u64, f64)>,
+    /// What happens after the warm-up.
     pub schedule: LrSchedule,
     /// Steps over which it rises in a straight line.
     pub warmup_steps: u64,
@@ -42,35 +42,29 @@ pub struct LearningRate {
     pub steps: u64,
     /// Steps of an epoch.
     pub epoch_steps: u64,
-    /// A stage before this one, by a schedule of its own: the rate that it starts from, and its steps, which are the first
-    /// of `steps`.
-    pub probe: Option<(f64, u64)>,
 }
 
 impl LearningRate {
     /// The rate of step `step`, counted from 0.
     pub fn at(&self, step: u64) -> f64 {
-        if let Some((base, steps)) = self.probe {
-            return match step.checked_sub(steps) {
-                None => LearningRate { base, steps, probe: None, ..*self }.at(step),
-                Some(step) => LearningRate { steps: self.steps - steps, probe: None, ..*self }.at(step),
-            };
-        }
+        let stage =
+            self.stages.iter().rposition(|(since, _)| *since <= step).expect("the first stage begins with step 0");
+        let ((since, base), end) = (self.stages[stage], self.stages.get(stage + 1).map_or(self.steps, |next| next.0));
+        let step = step - since;
         if step < self.warmup_steps {
-            return self.base * (step + 1) as f64 / self.warmup_steps as f64;
+            return base * (step + 1) as f64 / self.warmup_steps as f64;
         }
         let step = match self.schedule {
             LrSchedule::CosineEpoch => step - step % self.epoch_steps.max(1),
             _ => step,
         };
-        let length = self.steps.saturating_sub(self.warmup_steps).max(1) as f64;
+        let length = (end - since).saturating_sub(self.warmup_steps).max(1) as f64;
         let progress = (step.saturating_sub(self.warmup_steps) as f64 / length).min(1.0);
-        self.base
-            * match self.schedule {
-                LrSchedule::Constant => 1.0,
-                LrSchedule::Linear => 1.0 - progress,
-                LrSchedule::Cosine | LrSchedule::CosineEpoch => 0.5 * (1.0 + (std::f64::consts::PI * progress).cos()),
-            }
+        base * match self.schedule {
+            LrSchedule::Constant => 1.0,
+            LrSchedule::Linear => 1.0 - progress,
+            LrSchedule::Cosine | LrSchedule::CosineEpoch => 0.5 * (1.0 + (std::f64::consts::PI * progress).cos()),
+        }
     }
 }
 
@@ -79,7 +73,7 @@ mod tests {
     use super::*;
 
     fn rates(schedule: LrSchedule, warmup_steps: u64) -> Vec<f64> {
-        let lr = LearningRate { base: 1.0, schedule, warmup_steps, steps: 8, epoch_steps: 3, probe: None };
+        let lr = LearningRate { stages: vec![(0, 1.0)], schedule, warmup_steps, steps: 8, epoch_steps: 3 };
         (0..8).map(|s| (lr.at(s) * 1e4).round() / 1e4).collect()
     }
 
@@ -94,9 +88,9 @@ mod tests {
     }
 
     #[test]
-    fn a_probe_has_its_own_schedule() {
-        let (schedule, warmup_steps, probe) = (LrSchedule::Linear, 0, Some((2.0, 4)));
-        let lr = LearningRate { base: 1.0, schedule, warmup_steps, steps: 6, epoch_steps: 3, probe };
+    fn each_stage_has_its_own_schedule() {
+        let (schedule, warmup_steps, stages) = (LrSchedule::Linear, 0, vec![(0, 2.0), (4, 1.0)]);
+        let lr = LearningRate { stages, schedule, warmup_steps, steps: 6, epoch_steps: 3 };
         assert_eq!([0, 1, 2, 3, 4, 5].map(|s| lr.at(s)), [2.0, 1.5, 1.0, 0.5, 1.0, 0.5]);
     }
 }

@@ -5,7 +5,6 @@ use std::path::Path;
 use crate::data::{Dataset, same_classes};
 use crate::error::{Error, Result};
 use crate::train::config::TrainConfig;
-use crate::train::method_args::Method;
 use crate::train::source::Source;
 use crate::train::subset;
 
@@ -56,7 +55,7 @@ impl Splits {
 
     /// Sentences about what the splits are used for and what classes they have.
     pub fn notes(&self, config: &TrainConfig) -> Vec<String> {
-        let shared = self.select.is_none() && config.method.name == Method::Tpgm;
+        let shared = self.select.is_none() && config.method.val_batch().is_some();
         let shared = shared.then(|| {
             "radii are learned and the best checkpoint is chosen on the same images (val): --select gives the choice its own"
                 .to_string()

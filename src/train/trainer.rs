@@ -1,13 +1,12 @@
 //! The main job: a checkpoint fine-tuned on a folder of images, evaluated, and left in a run directory.
 
-use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
 
 use crate::data::LoaderConfig;
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::gpu::tune::Choices;
-use crate::method::{BatchNorm, Learner, Settings};
+use crate::method::{Anchor, BatchNorm, Held, Learner, Stage, Trained};
 use crate::train::adapter;
 use crate::train::config::TrainConfig;
 use crate::train::evaluations::EvaluationLog;
@@ -15,13 +14,13 @@ use crate::train::events::{Event, Start, Summary};
 use crate::train::exclude::excluded;
 use crate::train::fit::{self, MicroBatch};
 use crate::train::leaks::Leaks;
-use crate::train::parts::{self, Parts, Stages};
 use crate::train::run::Run;
 use crate::train::run_dir::{self, Reached, RunLog};
 use crate::train::schedule::LearningRate;
 use crate::train::source::Source;
 use crate::train::splits::Splits;
 use crate::train::state::{self, Progress};
+use crate::train::steps::Steps;
 use crate::train::tuning;
 
 /// Fine-tunes as `config` says and writes the run directory `out`.
@@ -96,19 +95,9 @@ fn run(gpu: &Gpu, config: &TrainConfig, out: &Path, start: Start, events: &mut d
     }
     let method = &config.method;
     let excluded = excluded(method.exclude.as_deref(), &source)?;
-    let (mut learner, mut parts, settings) = fit::largest(
-        &sizes,
-        limit,
-        |micro_batch| parts::plan(gpu, &model, &Settings { micro_batch, ..settings }, method),
-        |memory| {
-            events(Event::Note(format!("{}: {memory}", gpu.info.name)));
-            events(Event::Planned(*memory));
-            let settings = Settings { micro_batch: memory.micro_batch, ..settings };
-            let mut learner = Learner::new(gpu, model.clone(), &start_values, settings)?;
-            let parts = Parts::new(&mut learner, &start_values, &excluded, method, config.optim.weight_decay)?;
-            Ok((learner, parts, settings))
-        },
-    )?;
+    let anchor = Anchor { values: &start_values, excluded: &excluded };
+    let (mut learner, mut active) =
+        fit::allocate(gpu, &model, (&sizes, limit), settings, method, (&start_values, &anchor), events)?;
     if let Some(choices) = unconfirmed {
         tuning::confirm(gpu, &learner.untuned()?, &choices, events)?;
     }
@@ -120,63 +109,50 @@ fn run(gpu: &Gpu, config: &TrainConfig, out: &Path, start: Start, events: &mut d
         return Err(Error::Usage("--bn frozen is for models with batch norm, this one has none".into()));
     }
     let (epoch_steps, steps) = (config.epoch_steps(splits.train.items.len()), config.steps(splits.train.items.len()));
-    let stages = Stages::new(&learner, &settings, &source.recognised.config, &excluded, method, steps)?;
-    for note in parts::notes(config, &stages) {
-        events(Event::Note(note));
-    }
+    let layout = learner.model.layout();
+    let of = Trained { config: &source.recognised.config, layout, excluded: &excluded, steps };
+    let stages = method.stages(Stage::whole(layout, &settings), &of)?;
+    method.notes(&stages).into_iter().for_each(|note| events(Event::Note(note)));
     let lr = LearningRate {
-        base: config.optim.lr,
+        stages: stages.iter().map(|stage| (stage.since, stage.lr.unwrap_or(config.optim.lr))).collect(),
         schedule: config.optim.lr_schedule,
         warmup_steps: config.optim.warmup_steps,
         steps,
         epoch_steps,
-        probe: method.probe_lr.zip(stages.probe_steps()),
     };
     // Only now: a run that can't start leaves no folder behind.
     run_dir::create(out)?;
     let config_path = out.join("config.toml");
     let setup = config.to_toml();
-    let progress = if start.resume {
-        state::restore(&state_path, &mut learner, &mut parts, &start_values.w)?
-    } else {
-        Progress::default()
+    let progress = match start.resume {
+        true => state::restore(&state_path, &mut learner, &mut active)?,
+        false => Progress::default(),
     };
-    let (since, stage) = stages.at(progress.steps, &learner);
-    learner.begin(stage, since)?;
     crate::checkpoint::atomic_write(&config_path, setup.as_bytes())?;
     adapter::write(gpu, out)?;
     tuning::write_choices(gpu, &out.join(run_dir::TUNING))?;
     leaks.write(&out.join(run_dir::LEAKS))?;
     let layout = learner.model.layout();
-    let tensors = parts.radii().into_iter().map(|(t, rows)| (layout.params[t].name.clone(), rows)).collect();
-    let post = method.is_post();
-    let reached = start.resume.then_some(Reached {
-        steps: progress.steps,
-        radii: if post { progress.iterations } else { progress.steps },
-        done: progress.steps == steps,
-    });
+    let tensors = active.radii().into_iter().map(|(t, rows)| (layout.params[t].name.clone(), rows)).collect();
+    let (reached, radii) = (progress.steps, active.recorded(&learner));
+    let reached = start.resume.then_some(Reached { steps: reached, radii, done: reached == steps });
     let log = RunLog::open(&out.join("metrics.jsonl"), &out.join("radii.csv"), tensors, reached)?;
     let evaluations = EvaluationLog::open(out.join(run_dir::EVALUATIONS), &source.classes()?, start.resume)?;
 
-    let mut run = Run {
-        config,
-        out,
-        source: &source,
-        anchor: &start_values,
-        excluded,
-        preprocess: &preprocess,
-        classes: source.recognised.config.classes(),
-        learner,
-        parts,
-        stages,
-        log,
-        evaluations,
-        lr,
-        waiting: VecDeque::new(),
-        radius_losses: BTreeMap::new(),
-        outer_seen: progress.iterations,
-        latest_loss: f32::NAN,
-        events,
+    // The weights are still those before the bad step.
+    let spoilt = |learner: &Learner, what: &str| {
+        let path = out.join("last.safetensors");
+        let saved = learner.last_sound().and_then(|values| source.save(&path, &values));
+        let kept = match saved {
+            Ok(()) => format!("the last finite weights are in {}", path.display()),
+            Err(e) => format!("the last finite weights could not be saved ({e})"),
+        };
+        Error::Train(format!("{what} is not a finite number; {kept}: try a lower --lr, --warmup-steps or --clip-norm"))
     };
-    run.fine_tune(&splits, train_config, progress, start, &state_path, &setup)
+    let mut steps = Steps::new((learner, active), (stages, lr), log, events, &spoilt);
+    steps.enter_stage(true)?;
+    let (preprocess, classes) = (&preprocess, source.recognised.config.classes());
+    let (source, best) = (&source, None);
+    let mut run = Run { config, out, source, anchor, preprocess, classes, steps, evaluations, progress, best, setup };
+    run.fine_tune(&splits, train_config, start)
 }

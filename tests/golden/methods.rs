@@ -1,12 +1,12 @@
 //! Every method but TPGM against PyTorch's trajectory (`fixtures/generate_methods.py`).
 
-use super::{arena, batches, model, number, optimizer, settings};
+use super::{batches, model, number, optimizer, settings};
 use crate::common::{Fixture, gpu, relative};
-use tpgm::method::{
-    Ema, Ftp, FtpSettings, Learner, Stage, bitfit, fixed_radius, l2_sp, linear_probe, llrd, lp_ft, partial, spd, wise,
-};
+use tpgm::method::{Active, Anchor, BatchNorm, Held, Learner, METHODS, MethodArgs, Saved, Settings, Stage, Trained};
 use tpgm::model::ModelConfig;
-use tpgm::shapes::Norm;
+
+/// Keys of a run in the fixture that are no flags of a method.
+const OF_THE_OPTIMIZER: [&str; 6] = ["lr", "momentum", "nesterov", "weight_decay", "betas", "eps"];
 
 /// Of the losses, each relative to itself.
 const LOSSES: f32 = 1e-4;
@@ -25,65 +25,35 @@ fn follow(prefix: &str) {
     let layout = model.layout().clone();
     let settings = settings(optimizer(&hyper), data[0].1.len());
     let mut learner = Learner::new(gpu(), model, &start, settings).unwrap();
-    let excluded: Vec<bool> = layout.params.iter().map(|p| p.name.starts_with("head.")).collect();
+    // WiSE moves the head as well.
+    let excluded: Vec<bool> = layout.params.iter().map(|p| p.name.starts_with("head.") && prefix != "wise").collect();
     let losses = golden.f32(&format!("{prefix}.losses"));
     let value = |key: &str| number(&hyper, key);
 
-    let whole = Stage::whole(&layout, &settings);
-    let method = prefix.strip_suffix("-adamw").unwrap_or(prefix);
-    let split = (method == "lp-ft").then(|| lp_ft::LpFt { steps: losses.len() as u64, share: value("probe_share") });
-    let stage = match method {
-        "linear-probe" => linear_probe::stage(whole.clone(), &config, &layout),
-        "lp-ft" => linear_probe::stage(whole.clone(), &config, &layout),
-        "bitfit" => bitfit::stage(whole.clone(), &config, &layout),
-        "partial" => partial::stage(whole.clone(), value("freeze_blocks") as usize, &config, &layout),
-        "llrd" | "llrd-sgd" => llrd::stage(whole.clone(), value("layer_decay"), &config, &layout),
-        "l2-sp" => l2_sp::stage(whole.clone(), &excluded),
-        "spd" => spd::stage(whole.clone()),
-        _ => whole.clone(),
-    };
-    learner.begin(stage, 0).unwrap();
-    let mut ftp = None;
-    match method {
-        "l2-sp" => {
-            let lambda = value("anchor_decay") as f32;
-            learner.surround(l2_sp::around(&learner, &start.w, &excluded, lambda).unwrap());
-        }
-        "fixed-radius" | "fixed-radius-l2" => {
-            let norm: Norm = serde_json::from_value(hyper["norm"].clone()).unwrap();
-            let radius = value("radius") as f32;
-            learner.surround(fixed_radius::around(&learner, &start.w, &excluded, norm, radius).unwrap());
-        }
-        "spd" => {
-            let lambda = value("weight_decay") as f32;
-            learner.surround(spd::around(&learner, &start.w, &excluded, lambda).unwrap());
-        }
-        "ftp" | "ftp-adam" => {
-            let settings = FtpSettings { radius_lr: value("radius_lr") as f32, k: value("ftp_k") as f32 };
-            let (own, around) = Ftp::new(&learner, &start.w, &excluded, settings).unwrap();
-            learner.surround(around);
-            ftp = Some(own);
-        }
-        _ => {}
-    }
-    let ema = (method == "ema").then(|| Ema::new(&learner, &start, value("ema_decay")).unwrap());
+    // Its flags are those of the run in the fixture.
+    let hyper = hyper.as_object().unwrap();
+    let of_the_method = hyper.iter().filter(|(key, _)| !OF_THE_OPTIMIZER.contains(&key.as_str()));
+    let flags = of_the_method.flat_map(|(key, value)| {
+        let value = value.as_str().map_or_else(|| value.to_string(), String::from);
+        [format!("--{}", key.replace('_', "-")), value]
+    });
+    let method = METHODS.iter().map(|m| m.name()).filter(|name| prefix.starts_with(name)).max_by_key(|name| name.len());
+    let method = ["--method".to_string(), method.unwrap().to_string()];
+    let args = MethodArgs::parse(method.into_iter().chain(flags)).unwrap();
+    args.validate(&Settings { batch_norm: BatchNorm::Frozen, ..settings }).unwrap();
+    let of = Trained { config: &config, layout: &layout, excluded: &excluded, steps: losses.len() as u64 };
+    let stages = args.stages(Stage::whole(&layout, &settings), &of).unwrap();
+    let anchor = Anchor { values: &start, excluded: &excluded };
+    let mut active = Active::start(&args, &mut learner, &anchor).unwrap();
 
     for step in 0..losses.len() {
-        if let Some(split) = split {
-            let (since, stage) = split.stage(step as u64, whole.clone(), &config, &layout);
-            if since == step as u64 {
-                learner.begin(stage, since).unwrap();
-            }
+        if let Some(stage) = stages.iter().find(|stage| stage.since == step as u64) {
+            learner.begin(stage.clone()).unwrap();
         }
-        let probing = split.is_some_and(|split| (step as u64) < split.probe_steps());
+        let stage = stages.iter().rfind(|stage| stage.since <= step as u64).unwrap();
         let (images, labels) = &data[step % data.len()];
-        learner.step(images, labels, if probing { value("probe_lr") } else { value("lr") }).unwrap();
-        if let Some(ftp) = &mut ftp {
-            ftp.note_step(&learner);
-        }
-        if let Some(ema) = &ema {
-            ema.update(&mut learner).unwrap();
-        }
+        learner.step(images, labels, stage.lr.unwrap_or_else(|| value("lr"))).unwrap();
+        active.after_step(&mut learner, &mut || panic!("no method but TPGM learns on validation images")).unwrap();
     }
 
     let got: Vec<f32> = learner.records(true).unwrap().iter().map(|r| r.loss).collect();
@@ -92,28 +62,27 @@ fn follow(prefix: &str) {
     }
     assert_eq!(got.len(), losses.len());
 
-    if let Some(ftp) = &mut ftp {
+    let learned = active.learned(&learner, true).unwrap();
+    if !learned.is_empty() {
         let names: Vec<String> = serde_json::from_value(golden.json(&format!("{prefix}.tensors"))).unwrap();
-        let held: Vec<&str> = ftp.projected.iter().map(|t| layout.params[*t].name.as_str()).collect();
+        let held: Vec<&str> = active.radii().iter().map(|(t, _)| layout.params[*t].name.as_str()).collect();
         assert_eq!(held, names);
         let radii = golden.f32(&format!("{prefix}.radii"));
-        let records = ftp.records(&learner, true).unwrap();
-        assert_eq!(records.len() * names.len(), radii.len());
-        for ((step, got), want) in records.iter().zip(radii.chunks(names.len())) {
-            for ((got, want), name) in got.iter().zip(want).zip(&names) {
-                let off = (got.radius - want).abs();
-                assert!(off < RADII * want.abs().max(1e-2), "{prefix} step {step}, {name}: {} for {want}", got.radius);
+        assert_eq!(learned.len() * names.len(), radii.len());
+        for (got, want) in learned.iter().zip(radii.chunks(names.len())) {
+            for ((radius, want), name) in got.radii.iter().zip(want).zip(&names) {
+                let (radius, off) = (radius.radius, (radius.radius - want).abs());
+                assert!(off < RADII * want.abs().max(1e-2), "{prefix} {:?}, {name}: {radius} for {want}", got.at);
             }
         }
     }
+    assert_eq!(golden.has(&format!("{prefix}.radii")), !learned.is_empty(), "{prefix}");
 
-    let after = match &ema {
-        Some(ema) => ema.snapshot(&learner).unwrap().w,
-        None if method == "wise" => {
-            wise::interpolate(&start.w, &arena(&learner, &learner.w), value("wise_alpha") as f32)
-        }
-        None => arena(&learner, &learner.w),
-    };
+    let mut saved = Saved::default();
+    learner.save(&mut saved).unwrap();
+    active.save(&learner, &mut saved).unwrap();
+    let values = active.evaluated(&saved, learner.batches).unwrap_or_else(|| learner.own(&saved));
+    let after = active.finish(values, &anchor, &layout, &mut |_, _| panic!("alpha is given")).unwrap().values.w;
     let moved: Vec<String> = serde_json::from_value(golden.json(&format!("{prefix}.moved"))).unwrap();
     let mut compared = 0;
     for ((param, got), (_, first)) in layout.unpack(&after).zip(layout.unpack(&start.w)) {

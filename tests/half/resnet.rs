@@ -226,7 +226,7 @@ fn the_plan_is_smaller_and_kept_to() {
         let Net { model, start, .. } = open(name);
         let plan = |half: Option<LossScaling>| {
             let settings = settings(super::SGD, 16, half);
-            let memory = Memory::plan(&gpu, &model, &settings, None).unwrap();
+            let memory = Memory::plan(&gpu, &model, &settings, 0).unwrap();
             let before = gpu.allocated();
             let learner = Learner::new(&gpu, model.clone(), &start, settings).unwrap();
             // A buffer that only bind groups hold is planned, and not counted.
@@ -249,8 +249,8 @@ fn a_resnet_50_takes_half_the_activations() {
         let model = Model::new(super::common::resnet_50());
         for (batch, normal) in [(1, true), (8, false)] {
             let settings = Settings { recompute: !normal, ..settings(PLAIN, batch, Some(LossScaling::default())) };
-            let memory = Memory::plan(gpu(), &model, &settings, None).unwrap();
-            let single = Memory::plan(gpu(), &model, &Settings { half: None, ..settings }, None).unwrap();
+            let memory = Memory::plan(gpu(), &model, &settings, 0).unwrap();
+            let single = Memory::plan(gpu(), &model, &Settings { half: None, ..settings }, 0).unwrap();
             println!("{memory}; in f32 {single}");
             assert!(memory.activations < single.activations * 6 / 10, "{memory} {single}");
         }

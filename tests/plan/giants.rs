@@ -1,7 +1,7 @@
 //! Models larger than a buffer, or a binding, of many adapters: planned without allocating, and one block run at full width.
 
 use tpgm::gpu::Gpu;
-use tpgm::method::{BatchNorm, Learner, Memory, Optimizer, Settings, Snapshot};
+use tpgm::method::{BatchNorm, Learner, Memory, Optimizer, Settings, Snapshot, Tpgm};
 use tpgm::model::{Model, VitConfig};
 use tpgm::ops::sgd::Sgd;
 use tpgm::shapes::Norm;
@@ -57,7 +57,7 @@ fn giants_are_planned_and_cut_into_the_bindings_that_an_adapter_has() {
                 assert_eq!(segments.iter().filter(holds).count(), 1, "{name}: {}", param.name);
             }
             let gpu = with_limits(64 << 30, binding);
-            let memory = Memory::plan(&gpu, &model, &settings(8), Some(Norm::Mars)).unwrap();
+            let memory = Memory::plan(&gpu, &model, &settings(8), Tpgm::bytes(model.layout(), Norm::Mars)).unwrap();
             println!("{name}, bindings of {binding} bytes: {memory}");
             assert_eq!((memory.gradient, memory.optimizer), (arena, arena), "{name}");
             assert!(memory.total() > 5 * arena, "{name}");
@@ -70,7 +70,7 @@ fn giants_are_planned_and_cut_into_the_bindings_that_an_adapter_has() {
 fn an_arena_that_no_buffer_holds_is_one_error_before_anything_is_allocated() {
     for (name, shape, _) in GIANTS {
         let (gpu, model) = (with_limits(2047 << 20, 128 << 20), giant(shape));
-        let error = Memory::plan(&gpu, &model, &settings(1), None).unwrap_err().to_string();
+        let error = Memory::plan(&gpu, &model, &settings(1), 0).unwrap_err().to_string();
         assert!(error.contains("all weights together need a buffer of"), "{error}");
         assert!(
             error.contains("2047 MiB") && error.contains("--adapter") && error.lines().count() == 1,

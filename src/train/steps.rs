@@ -1,0 +1,117 @@
+//! The steps of a run, and what follows the last: batches in, records out. Of the method it knows when to call it.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use crate::data::Batch;
+use crate::error::{Error, Result};
+use crate::method::active::Batches;
+use crate::method::{Active, At, Held, Learner, Stage, StepRecord};
+use crate::train::events::Event;
+use crate::train::run_dir::RunLog;
+use crate::train::schedule::LearningRate;
+use crate::train::throughput::Throughput;
+
+/// A learner, its methods, and where their figures go.
+pub(super) struct Steps<'a, 'g> {
+    pub(super) learner: Learner<'g>,
+    pub(super) active: Active,
+    pub(super) stages: Vec<Stage>,
+    pub(super) lr: LearningRate,
+    pub(super) log: RunLog,
+    pub(super) events: &'a mut dyn FnMut(Event),
+    /// Saves what can be saved, and words the error about a figure that is not a number.
+    pub(super) spoilt: &'a dyn Fn(&Learner, &str) -> Error,
+    /// Steps whose line in the log waits for the radius loss that belongs into it.
+    waiting: VecDeque<StepRecord>,
+    losses: BTreeMap<u64, f32>,
+    latest: f32,
+}
+
+impl<'a, 'g> Steps<'a, 'g> {
+    /// Nothing of which has been read back.
+    pub(super) fn new(
+        (learner, active): (Learner<'g>, Active),
+        (stages, lr): (Vec<Stage>, LearningRate),
+        log: RunLog,
+        events: &'a mut dyn FnMut(Event),
+        spoilt: &'a dyn Fn(&Learner, &str) -> Error,
+    ) -> Steps<'a, 'g> {
+        let (waiting, losses, latest) = (VecDeque::new(), BTreeMap::new(), f32::NAN);
+        Steps { learner, active, stages, lr, log, events, spoilt, waiting, losses, latest }
+    }
+
+    /// Goes into the stage of the next step, if it `is_new` or begins with that step.
+    pub(super) fn enter_stage(&mut self, is_new: bool) -> Result<()> {
+        let steps = self.learner.steps;
+        match self.stages.iter().rfind(|stage| stage.since <= steps) {
+            Some(stage) if is_new || stage.since == steps => self.learner.begin(stage.clone()),
+            _ => Ok(()),
+        }
+    }
+
+    /// One step on `batch`.
+    pub(super) fn step(&mut self, batch: &Batch, next: Batches, throughput: &mut Throughput) -> Result<()> {
+        self.learner.step(&batch.images, &batch.labels, self.lr.at(self.learner.steps))?;
+        self.active.after_step(&mut self.learner, next)?;
+        self.flush(false)?;
+        self.progress(self.learner.steps, self.lr.steps, throughput.submitted(batch.len()));
+        Ok(())
+    }
+
+    /// What the methods do after the last step: all of it, where a run has no steps.
+    pub(super) fn rest(&mut self, next: Batches) -> Result<()> {
+        let mut throughput = Throughput::start();
+        while let Some(rest) = self.active.rest() {
+            if rest.done == 0 {
+                (self.events)(Event::Note(rest.what.into()));
+                self.latest = f32::NAN;
+            }
+            let mut images = 0;
+            let mut counted = || next().inspect(|batch| images += batch.len());
+            self.active.iterate(&mut self.learner, &mut counted)?;
+            self.flush(false)?;
+            self.progress(rest.done + 1, rest.of, throughput.submitted(images));
+        }
+        self.flush(true)
+    }
+
+    fn progress(&mut self, step: u64, steps: u64, rate: f64) {
+        (self.events)(Event::Progress { step, steps, loss: self.latest, rate });
+    }
+
+    /// Writes the figures that have arrived; with `wait`, all. Stops the run at the first that is not a number.
+    pub(super) fn flush(&mut self, wait: bool) -> Result<()> {
+        self.waiting.extend(self.learner.records(wait)?);
+        let learned = self.active.learned(&self.learner, wait)?;
+        self.log.learned(&learned)?;
+        for (at, loss) in learned.iter().filter_map(|l| Some((l.at, l.loss?))) {
+            let when = match at {
+                At::Step(step) => {
+                    self.losses.insert(step, loss);
+                    format!("step {step}")
+                }
+                At::Iteration(iteration) => {
+                    self.latest = loss;
+                    format!("outer iteration {iteration}")
+                }
+            };
+            if !loss.is_finite() {
+                return Err((self.spoilt)(&self.learner, &format!("the radius loss of {when}")));
+            }
+        }
+        let count = self.waiting.iter().take_while(|r| self.active.is_told(r.step)).count();
+        let records: Vec<StepRecord> = self.waiting.drain(..count).collect();
+        let Some(last) = records.last() else { return Ok(()) };
+        self.latest = last.loss;
+        let losses = std::mem::take(&mut self.losses);
+        self.log.steps(&records, self.lr.epoch_steps, |s| self.lr.at(s), |s| losses.get(&s).copied())?;
+        self.losses = { losses }.split_off(&(last.step + 1));
+        match records.iter().find(|r| r.is_bad()) {
+            Some(bad) => {
+                let what = if bad.loss.is_finite() { "gradient" } else { "loss" };
+                Err((self.spoilt)(&self.learner, &format!("the {what} of step {}", bad.step)))
+            }
+            None => Ok(()),
+        }
+    }
+}
