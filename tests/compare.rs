@@ -419,6 +419,12 @@ fn wise_and_soup_make_checkpoints_of_checkpoints() {
     let rows: Vec<&str> = out.lines().collect();
     assert!(rows[2].ends_with(" 1") && rows[3].ends_with(" 2"), "the same model twice is no worse than once: {out}");
 
+    space.ok(&greedy.replace("--greedy", "--kind greedy --out again.safetensors"));
+    assert!(space.tensors("again.safetensors") == space.tensors("g.safetensors"));
+    space.fails(2, "soup --models a b --kind greedy --out x.safetensors", &["--kind greedy", "--val"]);
+    space.fails(2, "soup --models a b --val val --out x.safetensors", &["--kind uniform", "--val"]);
+    space.fails(2, "soup --models a b --kind cold --out x.safetensors", &["cold", "uniform, greedy"]);
+
     space.fails(2, &format!("{wise} --alpha 1.5 --out x.safetensors"), &["--alpha 1.5"]);
     space.fails(2, &format!("{wise} --sweep 1 --val val --out x.safetensors"), &["--sweep: give at least 2"]);
     space.ok(

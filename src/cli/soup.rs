@@ -6,7 +6,8 @@ use clap::Args;
 
 use crate::cli::table::{percent, table};
 use crate::cli::{RunArgs, print};
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::method::soups::{Greedy, SOUPS, Soup, named};
 use crate::model::Precision;
 use crate::train::blend::{HeldOut, soup_file};
 use crate::train::data_args::EvalDataArgs;
@@ -21,11 +22,14 @@ pub(super) struct SoupArgs {
     /// The file to write, under the first model's names
     #[arg(long, value_name = "D")]
     out: PathBuf,
-    /// Keep only what makes the mean no worse on the images of --val, the best model first
-    #[arg(long, requires = "val")]
+    /// uniform (the mean), or greedy (only what makes the mean no worse on the images of --val, the best model first)
+    #[arg(long, value_name = "KIND", default_value = SOUPS[0].name(), value_parser = named)]
+    kind: &'static dyn Soup,
+    /// As --kind greedy
+    #[arg(long, conflicts_with = "kind")]
     greedy: bool,
     /// Images on which a greedy soup is made; never those that results are reported on
-    #[arg(long, value_name = "PATH", requires = "greedy")]
+    #[arg(long, value_name = "PATH")]
     val: Option<PathBuf>,
     #[command(flatten)]
     images: EvalDataArgs,
@@ -37,19 +41,27 @@ pub(super) struct SoupArgs {
 
 pub(super) fn run(args: SoupArgs) -> Result<()> {
     args.images.validate()?;
+    let soup: &dyn Soup = if args.greedy { &Greedy } else { args.kind };
+    let name = soup.name();
+    match (soup.needs_images(), args.val.is_some()) {
+        (true, false) => return Err(Error::Usage(format!("--kind {name} needs images: give --val"))),
+        (false, true) => return Err(Error::Usage(format!("--kind {name} uses no images: leave --val out"))),
+        _ => {}
+    }
     let held_out = args.val.map(|val| HeldOut { val, data: args.images });
     let gpu = args.run.open(Precision::F32)?;
-    let soup = soup_file(&gpu, &args.models, held_out.as_ref(), &args.model_args, &args.out)?;
-    if !soup.accuracies.is_empty() {
+    let (accuracies, mixed) =
+        soup_file(&gpu, soup, &args.models, None, held_out.as_ref(), &args.model_args, &args.out)?;
+    if !accuracies.is_empty() {
         let row = |(i, model): (usize, &PathBuf)| {
-            let place = soup.kept.iter().position(|kept| *kept == i);
+            let place = mixed.kept.iter().position(|kept| *kept == i);
             let place = place.map_or("left out".into(), |place| (place + 1).to_string());
-            vec![model.display().to_string(), percent(soup.accuracies[i]), place]
+            vec![model.display().to_string(), percent(accuracies[i]), place]
         };
         let rows: Vec<Vec<String>> = args.models.iter().enumerate().map(row).collect();
         print(&table(&["model", "top-1 %", "in the soup"], &rows))?;
     }
-    let accuracy = soup.accuracy.map(|top1| format!(", top-1 {} %", percent(top1))).unwrap_or_default();
-    let (kept, of) = (soup.kept.len(), args.models.len());
+    let accuracy = mixed.accuracy.map(|top1| format!(", top-1 {} %", percent(top1))).unwrap_or_default();
+    let (kept, of) = (mixed.kept.len(), args.models.len());
     print(&format!("{}: {kept} of {of} models{accuracy}\n", args.out.display()))
 }

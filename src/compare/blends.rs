@@ -8,6 +8,7 @@ use crate::compare::plan::Cost;
 use crate::compare::post::{Images, PostRun, Recipe};
 use crate::compare::run::{Comparison, End, EntryRuns, Event, PointRuns};
 use crate::compare::select::choose;
+use crate::method::soups::Soup;
 use crate::train::records::Weights;
 
 impl Comparison<'_> {
@@ -19,8 +20,8 @@ impl Comparison<'_> {
             let at = Blending { d, entry, from: *from, images, runs: entries[*from].as_ref() };
             let made = match &method.kind {
                 Kind::Wise { alphas, .. } => self.wise(at, alphas),
-                Kind::Soup { greedy, over: Over::Seeds, .. } => self.seed_soup(at, *greedy),
-                Kind::Soup { greedy, .. } => self.grid_soup(at, *greedy),
+                Kind::Soup { soup, over: Over::Seeds, .. } => self.seed_soup(at, *soup),
+                Kind::Soup { soup, .. } => self.grid_soup(at, *soup),
                 Kind::Train(..) => continue,
             };
             entries[entry] = Some(made);
@@ -109,7 +110,7 @@ impl Comparison<'_> {
         self.made(at, "wise", points, chosen, 1, String::new())
     }
 
-    fn grid_soup(&mut self, at: Blending, greedy: bool) -> EntryRuns {
+    fn grid_soup(&mut self, at: Blending, soup: &'static dyn Soup) -> EntryRuns {
         let (config, method) = (self.config, &self.config.methods[at.entry]);
         let (mut runs, mut notes) = (Vec::new(), Vec::new());
         let points = at.runs.map_or(&[][..], |from| &from.points);
@@ -118,7 +119,7 @@ impl Comparison<'_> {
             let parts: Vec<(String, Outcome)> =
                 points.iter().filter_map(|p| Some((p.label.clone(), p.of(*seed)?.clone()))).collect();
             let name = format!("{} {} seed {seed}", config.data[at.d].name, method.name);
-            let made = self.soup(at, name, &format!("seed-{seed}"), &parts, greedy);
+            let made = self.soup(at, name, &format!("seed-{seed}"), &parts, soup);
             if let Ok((_, kept)) = &made {
                 let kept: Vec<&str> = kept.iter().map(|i| parts[*i].0.as_str()).collect();
                 notes.push(format!("seed {seed}: {} of {} ({})", kept.len(), parts.len(), kept.join("; ")));
@@ -130,12 +131,12 @@ impl Comparison<'_> {
         self.made(at, "soup", points, Some(0), ingredients, notes.join(". "))
     }
 
-    fn seed_soup(&mut self, at: Blending, greedy: bool) -> EntryRuns {
+    fn seed_soup(&mut self, at: Blending, soup: &'static dyn Soup) -> EntryRuns {
         let (config, method) = (self.config, &self.config.methods[at.entry]);
         let part = |seed: &u64| Some((format!("seed {seed}"), model(at.runs, *seed).ok()?.clone()));
         let parts: Vec<(String, Outcome)> = config.seeds.iter().filter_map(part).collect();
         let name = format!("{} {}", config.data[at.d].name, method.name);
-        let made = self.soup(at, name, "all-seeds", &parts, greedy);
+        let made = self.soup(at, name, "all-seeds", &parts, soup);
         let kept: Vec<&str> =
             made.as_ref().map_or(Vec::new(), |(_, kept)| kept.iter().map(|i| parts[*i].0.as_str()).collect());
         let note = format!("{} of {} seeds ({})", kept.len(), parts.len(), kept.join("; "));
@@ -149,15 +150,15 @@ impl Comparison<'_> {
         name: String,
         of: &str,
         parts: &[(String, Outcome)],
-        greedy: bool,
+        soup: &'static dyn Soup,
     ) -> Result<(Outcome, Vec<usize>), String> {
         if parts.is_empty() {
             return self.failed(name, "no run that it could be made of has finished".into());
         }
-        let accuracies = greedy.then(|| parts.iter().map(|(_, o)| o.select.top1).collect());
+        let accuracies = parts.iter().filter(|_| soup.needs_images()).map(|(_, o)| o.select.top1).collect();
         let paths = parts.iter().map(|(_, o)| self.weights(o)).collect();
         let dir = self.post_dir(at, of);
-        let (mut outcomes, kept) = self.blend(at, name, &dir, Recipe::Soup(paths, accuracies))?;
+        let (mut outcomes, kept) = self.blend(at, name, &dir, Recipe::Soup(soup, paths, accuracies))?;
         Ok((outcomes.remove(0), kept))
     }
 

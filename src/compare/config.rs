@@ -9,6 +9,7 @@ use toml::{Table, Value};
 use crate::compare::entries::{soup_kind, train_kind, wise_kind};
 use crate::compare::outcome::copies;
 use crate::error::{Error, Result};
+use crate::method::soups::Soup;
 use crate::train::TrainConfig;
 use crate::train::lines::{Lines, Place, syntax};
 use crate::train::records::Weights;
@@ -91,8 +92,8 @@ pub enum Kind {
     Soup {
         /// Index of the entry whose models are averaged.
         from: usize,
-        /// Greedy, or uniform.
-        greedy: bool,
+        /// How they are averaged.
+        soup: &'static dyn Soup,
         /// What its ingredients are.
         over: Over,
         /// With ingredients over the grid: a soup for every seed, not only for the grid's.

@@ -5,6 +5,7 @@ use toml::{Table, Value};
 
 use crate::compare::config::{Kind, Over, Point, refuse, repeated};
 use crate::error::Result;
+use crate::method::soups::{SOUPS, named};
 use crate::method::wise;
 use crate::train::data_args::SplitArgs;
 use crate::train::lines::{Lines, Place};
@@ -29,16 +30,9 @@ struct SoupKeys {
     #[serde(rename = "method")]
     _method: String,
     from: Option<String>,
-    kind: Option<SoupKind>,
+    kind: Option<String>,
     over: Option<Over>,
     every_seed: bool,
-}
-
-#[derive(Clone, Copy, Deserialize, PartialEq)]
-#[serde(rename_all = "lowercase")]
-enum SoupKind {
-    Uniform,
-    Greedy,
 }
 
 /// Whether `key` is a data set's: an entry that changed it would be compared on something else.
@@ -93,12 +87,14 @@ pub(super) fn soup_kind(
 ) -> Result<Kind> {
     let keys: SoupKeys = lines.typed(place, table)?;
     let from = origin(lines, place, keys.from.as_deref(), names, tables)?;
-    let kind = keys.kind.ok_or_else(|| lines.error(place, None, "kind is missing: uniform or greedy"))?;
+    let names = || SOUPS.iter().map(|soup| soup.name()).collect::<Vec<_>>().join(", ");
+    let kind = keys.kind.ok_or_else(|| lines.error(place, None, format!("kind is missing: one of {}", names())))?;
+    let soup = named(&kind).map_err(|e| lines.error(place, Some("kind"), format!("kind: {e}")))?;
     let over = keys.over.unwrap_or(Over::Grid);
     if keys.every_seed && over == Over::Seeds {
         return Err(lines.error(place, Some("every-seed"), "every-seed goes with over = \"grid\""));
     }
-    Ok(Kind::Soup { from, greedy: kind == SoupKind::Greedy, over, every_seed: keys.every_seed })
+    Ok(Kind::Soup { from, soup, over, every_seed: keys.every_seed })
 }
 
 pub(super) fn train_kind(lines: &Lines, place: Place, table: &Table, data: &[Table]) -> Result<Kind> {

@@ -15,9 +15,10 @@ use crate::data::loader::CACHE_BYTES;
 use crate::data::{ImageCache, Preprocess};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
-use crate::method::{Snapshot, soups, wise};
+use crate::method::soups::Soup;
+use crate::method::{Snapshot, wise};
 use crate::train::TrainConfig;
-use crate::train::blend::{alike, anchored};
+use crate::train::blend::{Models, anchored};
 use crate::train::corrupted::{Test, with_copies};
 use crate::train::evaluate::{Predictor, evaluate};
 use crate::train::source::Source;
@@ -85,8 +86,8 @@ pub(super) enum Recipe {
     Pretrained,
     /// The models between it and this one, a value of α each.
     Wise(PathBuf, Vec<f32>),
-    /// The soup of these, greedy by their scores on the selection images, where these are given.
-    Soup(Vec<PathBuf>, Option<Vec<f64>>),
+    /// The soup of these, which have these accuracies on the selection images, if it asks for them.
+    Soup(&'static dyn Soup, Vec<PathBuf>, Vec<f64>),
 }
 
 /// An entry without training, with one seed.
@@ -127,9 +128,10 @@ impl PostRun<'_> {
         let (kind, parts) = match &self.recipe {
             Recipe::Pretrained => (json!("pretrained"), Vec::new()),
             Recipe::Wise(path, alphas) => (json!({"wise": alphas}), vec![hash(path)?]),
-            Recipe::Soup(paths, greedy) => {
-                (json!({"soup": greedy}), paths.iter().map(hash).collect::<Result<Vec<_>>>()?)
-            }
+            Recipe::Soup(soup, paths, accuracies) => (
+                json!({"soup": soup.name(), "accuracies": accuracies}),
+                paths.iter().map(hash).collect::<Result<Vec<_>>>()?,
+            ),
         };
         let c = self.config;
         let setup = json!({
@@ -158,28 +160,15 @@ impl PostRun<'_> {
                     blends.push(judge.judge(&wise::snapshot(&anchor, &values, *alpha))?);
                 }
             }
-            Recipe::Soup(paths, accuracies) => {
-                let first = open(&paths[0])?;
-                let mut judge = Judge::new(gpu, &first, self.config, images)?;
-                let load = |i: usize| {
-                    let source = open(&paths[i])?;
-                    alike(&first, &source)?;
-                    Ok(source.snapshot())
-                };
-                let values = match accuracies {
-                    Some(accuracies) => {
-                        let soup = soups::greedy(accuracies, load, |values| Ok(judge.select(values)?.top1))?;
-                        kept = soup.kept;
-                        soup.values
-                    }
-                    None => {
-                        kept = (0..paths.len()).collect();
-                        soups::uniform(paths.len(), load)?
-                    }
-                };
-                blends.push(judge.judge(&values)?);
+            Recipe::Soup(soup, paths, accuracies) => {
+                let models = Models::open(paths, Overrides { head: None, ..overrides.clone() })?;
+                let mut judge = Judge::new(gpu, &models.first, self.config, images)?;
+                let mut evaluate = |values: &Snapshot| Ok(judge.select(values)?.top1);
+                let mixed = models.mix(*soup, Some(&images.pretrained), accuracies, &mut evaluate)?;
+                kept = mixed.kept;
+                blends.push(judge.judge(&mixed.values)?);
                 std::fs::create_dir_all(&self.dir).map_err(|e| Error::io(&self.dir, "cannot create this folder", e))?;
-                first.save(&self.dir.join("model.safetensors"), &values)?;
+                models.first.save(&self.dir.join("model.safetensors"), &mixed.values)?;
             }
         }
         Ok(File { setup, blends, kept, seconds: started.elapsed().as_secs_f64() })

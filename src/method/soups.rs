@@ -1,8 +1,11 @@
 //! Model soups (Wortsman et al., *Model soups: averaging weights of multiple fine-tuned models*, ICML 2022): the mean of
 //! several models that were fine-tuned from the same weights. Running statistics are averaged as well.
 
+use std::fmt;
+
 use crate::error::Result;
 use crate::method::Snapshot;
+use crate::model::Model;
 
 /// Sums of models, in f64.
 #[derive(Clone, Debug, Default)]
@@ -38,49 +41,123 @@ impl Sum {
     }
 }
 
-/// The mean of `count` models, which `load` gives one after the other. Panics where there are none.
-pub fn uniform(count: usize, mut load: impl FnMut(usize) -> Result<Snapshot>) -> Result<Snapshot> {
-    assert!(count > 0, "a soup has ingredients");
-    let mut sum = Sum::default();
-    for i in 0..count {
-        sum = sum.with(&load(i)?);
-    }
-    Ok(sum.mean())
+/// What a soup is made of: models of one network that were fine-tuned from the same weights.
+pub struct Ingredients<'a> {
+    /// How many there are, at least one.
+    pub count: usize,
+    /// Gives one of them.
+    pub load: &'a mut dyn FnMut(usize) -> Result<Snapshot>,
+    /// Their accuracies on held-out images, for a soup that [asks for them](Soup::needs_images).
+    pub accuracies: &'a [f64],
+    /// Gives any model's accuracy there.
+    pub evaluate: &'a mut dyn FnMut(&Snapshot) -> Result<f64>,
+    /// What they were fine-tuned from, for a soup that [asks for it](Soup::needs_anchor).
+    pub origin: Option<Origin>,
 }
 
-/// What [`greedy`] made.
+/// The weights that models were fine-tuned from.
+#[derive(Clone, Debug)]
+pub struct Origin {
+    /// The model, whose layouts the values have.
+    pub model: Model,
+    /// The values; those of tensors without a pre-trained counterpart are any model's own.
+    pub values: Snapshot,
+    /// Whether a tensor has no pre-trained counterpart, a flag each.
+    pub is_new: Vec<bool>,
+}
+
+/// What came of [`Soup::mix`].
 #[derive(Clone, Debug, PartialEq)]
-pub struct GreedySoup {
+pub struct Mixed {
     /// The soup.
     pub values: Snapshot,
     /// The ingredients in it, in the order in which they were added.
     pub kept: Vec<usize>,
-    /// Its accuracy on held-out images.
-    pub accuracy: f64,
+    /// Its accuracy on held-out images, if it was looked at.
+    pub accuracy: Option<f64>,
 }
 
-/// The greedy soup (recipe 1 of the paper): models in falling order of `accuracies` on held-out images, each kept where the
-/// soup with it is at least as good there as without. `evaluate` gives a soup's accuracy on these images. Of equals the
-/// earlier comes first. Panics where there are no models.
-pub fn greedy(
-    accuracies: &[f64],
-    mut load: impl FnMut(usize) -> Result<Snapshot>,
-    mut evaluate: impl FnMut(&Snapshot) -> Result<f64>,
-) -> Result<GreedySoup> {
-    let mut order: Vec<usize> = (0..accuracies.len()).collect();
-    order.sort_by(|a, b| accuracies[*b].total_cmp(&accuracies[*a]));
-    let first = *order.first().expect("a soup has ingredients");
-    let mut sum = Sum::default().with(&load(first)?);
-    let (mut kept, mut accuracy) = (vec![first], accuracies[first]);
-    for &i in &order[1..] {
-        let with = sum.with(&load(i)?);
-        let reached = evaluate(&with.mean())?;
-        if reached >= accuracy {
-            (sum, accuracy) = (with, reached);
-            kept.push(i);
-        }
+/// A way to make one model of several: add it to [`SOUPS`].
+pub trait Soup: fmt::Debug + Sync {
+    /// What `--kind` calls it.
+    fn name(&self) -> &'static str;
+
+    /// Whether it is made with held-out images.
+    fn needs_images(&self) -> bool {
+        false
     }
-    Ok(GreedySoup { values: sum.mean(), kept, accuracy })
+
+    /// Whether it asks for the weights that the models were fine-tuned from.
+    fn needs_anchor(&self) -> bool {
+        false
+    }
+
+    /// Makes it. An ingredient that can't be loaded or evaluated is its error.
+    fn mix(&self, of: Ingredients) -> Result<Mixed>;
+}
+
+/// All soups. The first is the default.
+pub const SOUPS: &[&dyn Soup] = &[&Uniform, &Greedy];
+
+/// The soup called `name`.
+///
+/// # Errors
+/// A sentence with all names.
+pub fn named(name: &str) -> Result<&'static dyn Soup, String> {
+    let soup = SOUPS.iter().copied().find(|soup| soup.name() == name);
+    let names = || SOUPS.iter().map(|soup| soup.name()).collect::<Vec<_>>().join(", ");
+    soup.ok_or_else(|| format!("unknown soup {name:?}: there are {}", names()))
+}
+
+/// The mean.
+#[derive(Debug)]
+pub struct Uniform;
+
+impl Soup for Uniform {
+    fn name(&self) -> &'static str {
+        "uniform"
+    }
+
+    fn mix(&self, of: Ingredients) -> Result<Mixed> {
+        let mut sum = Sum::default();
+        for i in 0..of.count {
+            sum = sum.with(&(of.load)(i)?);
+        }
+        Ok(Mixed { values: sum.mean(), kept: (0..of.count).collect(), accuracy: None })
+    }
+}
+
+/// Recipe 1 of the paper: models in falling order of their accuracies on held-out images, each kept where the soup with it is at
+/// least as good there as without. Of equals the earlier comes first.
+#[derive(Debug)]
+pub struct Greedy;
+
+impl Soup for Greedy {
+    fn name(&self) -> &'static str {
+        "greedy"
+    }
+
+    fn needs_images(&self) -> bool {
+        true
+    }
+
+    fn mix(&self, of: Ingredients) -> Result<Mixed> {
+        let accuracies = of.accuracies;
+        let mut order: Vec<usize> = (0..accuracies.len()).collect();
+        order.sort_by(|a, b| accuracies[*b].total_cmp(&accuracies[*a]));
+        let first = *order.first().expect("a soup has ingredients");
+        let mut sum = Sum::default().with(&(of.load)(first)?);
+        let (mut kept, mut accuracy) = (vec![first], accuracies[first]);
+        for &i in &order[1..] {
+            let with = sum.with(&(of.load)(i)?);
+            let reached = (of.evaluate)(&with.mean())?;
+            if reached >= accuracy {
+                (sum, accuracy) = (with, reached);
+                kept.push(i);
+            }
+        }
+        Ok(Mixed { values: sum.mean(), kept, accuracy: Some(accuracy) })
+    }
 }
 
 #[cfg(test)]
@@ -91,14 +168,22 @@ mod tests {
         Snapshot { w: w.to_vec(), stats: vec![2.0 * w[0]], batches: 3 }
     }
 
+    type Evaluate<'a> = &'a mut dyn FnMut(&Snapshot) -> Result<f64>;
+
+    fn mix(soup: &dyn Soup, models: &[Snapshot], accuracies: &[f64], evaluate: Evaluate) -> Mixed {
+        let mut load = |i: usize| Ok(models[i].clone());
+        let (count, load, origin) = (models.len(), &mut load, None);
+        soup.mix(Ingredients { count, load, accuracies, evaluate, origin }).unwrap()
+    }
+
     #[test]
     fn a_uniform_soup_is_the_mean() {
+        let uniform = |models: &[Snapshot]| mix(&Uniform, models, &[], &mut |_| panic!("it needs no images")).values;
         let models = [model(&[1.0, 0.5]), model(&[2.0, 0.5]), model(&[6.0, 0.5])];
-        let soup = uniform(3, |i| Ok(models[i].clone())).unwrap();
-        assert_eq!(soup, Snapshot { w: vec![3.0, 0.5], stats: vec![6.0], batches: 3 });
-        assert_eq!(uniform(1, |i| Ok(models[i].clone())).unwrap(), models[0]);
-        let tenths = [0.1f32; 7];
-        assert_eq!(uniform(7, |i| Ok(model(&tenths[i..=i]))).unwrap().w, [0.1], "seven equal models give themselves");
+        assert_eq!(uniform(&models), Snapshot { w: vec![3.0, 0.5], stats: vec![6.0], batches: 3 });
+        assert_eq!(uniform(&models[..1]), models[0]);
+        let tenths = [0.1f32; 7].map(|tenth| model(&[tenth]));
+        assert_eq!(uniform(&tenths).w, [0.1], "seven equal models give themselves");
     }
 
     /// Accuracy peaks where the mean weight is 2.
@@ -111,32 +196,32 @@ mod tests {
         let models = [model(&[9.0]), model(&[3.0]), model(&[1.0]), model(&[2.0])];
         let own: Vec<f64> = models.iter().map(accuracy).collect();
         let mut asked = Vec::new();
-        let soup = greedy(
-            &own,
-            |i| Ok(models[i].clone()),
-            |soup| {
-                asked.push(soup.w[0]);
-                Ok(accuracy(soup))
-            },
-        )
-        .unwrap();
+        let soup = mix(&Greedy, &models, &own, &mut |soup| {
+            asked.push(soup.w[0]);
+            Ok(accuracy(soup))
+        });
         // 2 alone is perfect; with 3 (0.9) it is 2.5, with 1 (0.9) it is 1.5, with 9 (0.3) it is 5.5: all worse.
-        assert_eq!((soup.kept, soup.values, soup.accuracy), (vec![3], models[3].clone(), 1.0));
+        assert_eq!((soup.kept, soup.values, soup.accuracy), (vec![3], models[3].clone(), Some(1.0)));
         assert_eq!(asked, [2.5, 1.5, 5.5]);
     }
 
     #[test]
     fn an_ingredient_that_changes_nothing_is_kept() {
         let models = [model(&[3.0]), model(&[1.0]), model(&[2.0])];
-        let soup = greedy(&[0.9, 0.9, 0.8], |i| Ok(models[i].clone()), |soup| Ok(accuracy(soup))).unwrap();
+        let soup = mix(&Greedy, &models, &[0.9, 0.9, 0.8], &mut |soup| Ok(accuracy(soup)));
         // 3, then 3 with 1 (2: better), then with 2 (2: as good).
-        assert_eq!((soup.kept, soup.values.w, soup.accuracy), (vec![0, 1, 2], vec![2.0], 1.0));
+        assert_eq!((soup.kept, soup.values.w, soup.accuracy), (vec![0, 1, 2], vec![2.0], Some(1.0)));
     }
 
     #[test]
     fn an_error_of_a_model_is_the_soups() {
-        let bad = |_| Err(crate::error::Error::Train("gone".into()));
-        assert!(uniform(2, bad).is_err());
-        assert!(greedy(&[0.5], bad, |_| Ok(0.0)).is_err());
+        for soup in SOUPS {
+            let mut load = |_| Err(crate::error::Error::Train("gone".into()));
+            let (accuracies, mut evaluate) = ([0.5], |_: &Snapshot| Ok(0.0));
+            let (load, evaluate) = (&mut load, &mut evaluate);
+            let of = Ingredients { count: 1, load, accuracies: &accuracies, evaluate, origin: None };
+            assert!(soup.mix(of).is_err(), "{soup:?}");
+        }
+        assert!(named("cold").unwrap_err().contains("uniform, greedy"));
     }
 }

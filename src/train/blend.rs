@@ -8,7 +8,8 @@ use crate::data::ImageCache;
 use crate::data::loader::CACHE_BYTES;
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
-use crate::method::{Snapshot, best, soups, wise};
+use crate::method::soups::{Ingredients, Mixed, Origin, Soup};
+use crate::method::{Snapshot, best, wise};
 use crate::train::data_args::EvalDataArgs;
 use crate::train::evaluate::{Evaluation, Predictor, evaluate};
 use crate::train::model_args::ModelArgs;
@@ -125,53 +126,82 @@ pub fn wise_file(
     Ok(WiseResult { tried, alpha, kept })
 }
 
-/// What [`soup_file`] made.
-#[derive(Clone, Debug)]
-pub struct SoupResult {
-    /// Accuracy of each model on the held-out images; empty where there were none.
-    pub accuracies: Vec<f64>,
-    /// The models in the soup, in the order in which they were added.
-    pub kept: Vec<usize>,
-    /// Accuracy of the soup on the held-out images.
-    pub accuracy: Option<f64>,
+/// Models that a soup is made of, at `paths`: of one network, with the same classes.
+pub struct Models<'a> {
+    paths: &'a [PathBuf],
+    overrides: Overrides,
+    /// The first of them, under whose names a soup is saved.
+    pub first: Source,
 }
 
-/// Writes the mean of `models` to `out`; with `held_out` images, the greedy soup.
+impl Models<'_> {
+    /// # Errors
+    /// Naming a file that can't be read, or is not of the first one's model.
+    pub fn open(paths: &[PathBuf], overrides: Overrides) -> Result<Models<'_>> {
+        let path = paths.first().ok_or_else(|| Error::Usage("a soup needs --models".into()))?;
+        let models = Models { paths, first: Source::open(path, &overrides)?, overrides };
+        // What does not fit is an error before anything is computed.
+        (1..paths.len()).try_for_each(|i| models.load(i).map(drop))?;
+        Ok(models)
+    }
+
+    /// The values of one of them.
+    pub fn load(&self, i: usize) -> Result<Snapshot> {
+        let source = Source::open(&self.paths[i], &self.overrides)?;
+        alike(&self.first, &source)?;
+        Ok(source.snapshot())
+    }
+
+    /// The soup of all, near `pretrained` if it asks for an anchor.
+    ///
+    /// # Errors
+    /// Where they are not of the pre-trained model, or one can't be evaluated.
+    pub fn mix(
+        &self,
+        soup: &dyn Soup,
+        pretrained: Option<&Source>,
+        accuracies: &[f64],
+        evaluate: &mut dyn FnMut(&Snapshot) -> Result<f64>,
+    ) -> Result<Mixed> {
+        let origin = pretrained.filter(|_| soup.needs_anchor()).map(|pretrained| {
+            let ((values, kept), model) = (anchored(pretrained, &self.first)?, self.first.model());
+            let is_new = model.layout().params.iter().map(|p| kept.contains(&p.name)).collect();
+            Ok(Origin { model, values, is_new })
+        });
+        let (origin, load) = (origin.transpose()?, &mut |i| self.load(i));
+        soup.mix(Ingredients { count: self.paths.len(), load, accuracies, evaluate, origin })
+    }
+}
+
+/// Writes the `soup` of `models` to `out`. Returns their accuracies on the `held_out` images, if it asks for these, and what is in
+/// it.
 ///
 /// # Errors
-/// Where the checkpoints are not of the same model with the same classes, or the images can't be used.
+/// As [`Models::open`] and [`Models::mix`], or where the images can't be used.
 pub fn soup_file(
     gpu: &Gpu,
+    soup: &dyn Soup,
     models: &[PathBuf],
+    pretrained: Option<&Path>,
     held_out: Option<&HeldOut>,
     args: &ModelArgs,
     out: &Path,
-) -> Result<SoupResult> {
-    let overrides = args.overrides();
-    let first_path = models.first().ok_or_else(|| Error::Usage("a soup needs --models".into()))?;
-    let first = Source::open(first_path, &overrides)?;
-    let load = |i: usize| -> Result<Snapshot> {
-        let source = Source::open(&models[i], &overrides)?;
-        alike(&first, &source)?;
-        Ok(source.snapshot())
-    };
-    // What does not fit is an error before anything is computed.
-    for i in 1..models.len() {
-        load(i)?;
-    }
-    let Some(held_out) = held_out else {
-        let soup = soups::uniform(models.len(), load)?;
-        first.save(out, &soup)?;
-        return Ok(SoupResult { accuracies: Vec::new(), kept: (0..models.len()).collect(), accuracy: None });
-    };
-    let mut evaluate = held_out.evaluator(gpu, &first, args)?;
+) -> Result<(Vec<f64>, Mixed)> {
+    let models = Models::open(models, args.overrides())?;
+    let pretrained = pretrained.map(|path| Source::open(path, &args.overrides())).transpose()?;
+    let evaluator = held_out.map(|held_out| held_out.evaluator(gpu, &models.first, args)).transpose()?;
     let mut accuracies = Vec::new();
-    for i in 0..models.len() {
-        accuracies.push(evaluate(&load(i)?)?.top1);
-    }
-    let soup = soups::greedy(&accuracies, load, |values| Ok(evaluate(values)?.top1))?;
-    first.save(out, &soup.values)?;
-    Ok(SoupResult { accuracies, kept: soup.kept, accuracy: Some(soup.accuracy) })
+    let mixed = match evaluator {
+        Some(mut evaluate) => {
+            for i in 0..models.paths.len() {
+                accuracies.push(evaluate(&models.load(i)?)?.top1);
+            }
+            models.mix(soup, pretrained.as_ref(), &accuracies, &mut |values| Ok(evaluate(values)?.top1))?
+        }
+        None => models.mix(soup, pretrained.as_ref(), &[], &mut |_| unreachable!("without held-out images"))?,
+    };
+    models.first.save(out, &mixed.values)?;
+    Ok((accuracies, mixed))
 }
 
 /// Whether the values of `other` can be averaged with those of `first`.
