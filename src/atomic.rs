@@ -94,6 +94,15 @@ impl Drop for AtomicFile {
     }
 }
 
+/// Removes what processes that were killed have left in `dir`. Only for folders that nobody else writes.
+pub fn remove_temporaries(dir: &Path) {
+    let is_ours = |name: &str| name.starts_with(".tpgm-") && name.ends_with(".tmp");
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    for entry in entries.filter(|entry| entry.file_name().to_str().is_some_and(is_ours)) {
+        let _ = fs::remove_file(entry.path());
+    }
+}
+
 /// The folder that holds `path`.
 fn folder(path: &Path) -> &Path {
     match path.parent() {

@@ -43,6 +43,14 @@ pub enum Error {
     /// A training run that can't go on, such as one whose loss is not a number.
     #[error("{0}")]
     Train(String),
+    /// Work that Ctrl-C or SIGTERM has ended, with its state saved: exit code 130 or 143, as shells have it.
+    #[error("{what}")]
+    Stopped {
+        /// The signal's number.
+        signal: u8,
+        /// By which signal, and how to go on.
+        what: String,
+    },
     /// Flags that do not fit together: exit code 2.
     #[error("{0}")]
     Usage(String),
@@ -67,8 +75,12 @@ impl Error {
         Self::Io { path: path.as_ref().into(), what: what.into(), source }
     }
 
-    /// The process exit code: 2 for wrong usage, else 1.
+    /// The process exit code: 2 for wrong usage, 128 and the number of a signal, else 1.
     pub fn exit_code(&self) -> u8 {
-        if matches!(self, Self::Usage(_)) { 2 } else { 1 }
+        match self {
+            Self::Usage(_) => 2,
+            Self::Stopped { signal, .. } => 128 + signal,
+            _ => 1,
+        }
     }
 }

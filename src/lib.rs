@@ -54,6 +54,7 @@ pub mod prelude;
 pub mod random;
 pub mod report;
 pub mod shapes;
+pub mod stop;
 #[doc(hidden)]
 pub mod suite;
 pub mod train;

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use tpgm::cli::Cli;
+use tpgm::error::Error;
 
 fn main() -> ExitCode {
     // What this program warns of is for its user; what libraries tell is for TPGM_LOG.
@@ -22,7 +23,10 @@ fn main() -> ExitCode {
     match tpgm::cli::run(Cli::parse()) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("error: {error}");
+            match error {
+                Error::Stopped { .. } => eprintln!("{error}"),
+                _ => eprintln!("error: {error}"),
+            }
             ExitCode::from(error.exit_code())
         }
     }

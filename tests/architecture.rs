@@ -19,7 +19,7 @@ const FLOORS: &[&[&str]] = &[
     &["data", "model"],
     &["ops"],
     &["gpu", "cpu"],
-    &["shapes", "random", "atomic", "flag"],
+    &["shapes", "random", "atomic", "flag", "stop"],
     &["error"],
 ];
 

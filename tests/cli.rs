@@ -47,6 +47,9 @@ mod project;
 mod resnet;
 #[path = "cli/resume.rs"]
 mod resume;
+#[cfg(unix)]
+#[path = "cli/stopped.rs"]
+mod stopped;
 #[path = "cli/tuning.rs"]
 mod tuning;
 #[path = "cli/types.rs"]

@@ -15,7 +15,8 @@ use tpgm::method::{
 use tpgm::model::{Model, VitConfig};
 use tpgm::ops::adamw::AdamW;
 use tpgm::ops::sgd::Sgd;
-use tpgm::train::state::{self, Progress};
+use tpgm::train::inputs::Inputs;
+use tpgm::train::state::{self, Identity, Progress};
 
 /// An f16 is off by 2⁻¹² of itself on average, and up to 2⁻¹¹. Some ten of them lie between the pixels and a logit of these
 /// models, and as many again between the loss and a gradient, of which each is a sum of many.
@@ -230,7 +231,8 @@ fn run(path: &std::path::Path, half: Option<LossScaling>, from: u64, until: u64)
     }
     let progress = Progress { steps: until, taken: until, best: None, best_steps: 0 };
     let saved = state::capture(&learner, &active).unwrap();
-    state::write(path, &saved, &learner, progress, "setup").unwrap();
+    state::write(path, &saved, &learner, progress, &Identity { setup: "setup".into(), inputs: Inputs::default() })
+        .unwrap();
     (weights(&learner), Checkpoint::open(path).unwrap().read_u32("radii").unwrap())
 }
 

@@ -21,8 +21,9 @@ use tpgm::model::resnet_config::{Block, BlockConfig, Downsample, Pooling, ResNet
 use tpgm::model::{Model, ModelConfig};
 use tpgm::ops::sgd::Sgd;
 use tpgm::shapes::Norm;
+use tpgm::train::inputs::Inputs;
 use tpgm::train::source::Source;
-use tpgm::train::state::{self, Progress};
+use tpgm::train::state::{self, Identity, Progress};
 
 type Tensors = BTreeMap<String, (Vec<usize>, Vec<f32>)>;
 
@@ -379,7 +380,8 @@ fn run(path: &std::path::Path, from: u64, until: u64) -> Vec<u8> {
     }
     let progress = Progress { steps: until, taken: active.taken(), ..Progress::default() };
     let saved = state::capture(&learner, &active).unwrap();
-    state::write(path, &saved, &learner, progress, "setup").unwrap();
+    state::write(path, &saved, &learner, progress, &Identity { setup: "setup".into(), inputs: Inputs::default() })
+        .unwrap();
     std::fs::read(path).unwrap()
 }
 

@@ -14,8 +14,9 @@ use tpgm::ops::adamw::AdamW;
 use tpgm::ops::sgd::Sgd;
 use tpgm::shapes::Norm;
 use tpgm::train::Flags;
+use tpgm::train::inputs::Inputs;
 use tpgm::train::source::Source;
-use tpgm::train::state::{self, Progress};
+use tpgm::train::state::{self, Identity, Progress};
 
 const ADAMW: Optimizer = Optimizer::AdamW(AdamW { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.05 });
 const SGD: Optimizer = Optimizer::Sgd(Sgd { momentum: 0.9, nesterov: true, weight_decay: 5e-4 });
@@ -137,7 +138,8 @@ fn run(flags: &str, path: &std::path::Path, from: u64, until: u64) -> (Vec<u8>, 
     }
     let progress = Progress { steps: until, taken: active.taken(), best: Some((0.5, 1.25)), best_steps: 2 };
     let saved = state::capture(&learner, &active).unwrap();
-    state::write(path, &saved, &learner, progress, "setup").unwrap();
+    state::write(path, &saved, &learner, progress, &Identity { setup: "setup".into(), inputs: Inputs::default() })
+        .unwrap();
     let losses = learner.records(true).unwrap().iter().map(|r| r.loss).collect();
     (std::fs::read(path).unwrap(), losses)
 }
@@ -169,7 +171,8 @@ fn a_state_of_another_run_is_refused() {
         Flags::parse(flags).unwrap().resolve(None).unwrap()
     };
     let saved = state::capture(&learner, &Active::default()).unwrap();
-    state::write(&path, &saved, &learner, Progress::default(), &config("1").to_toml()).unwrap();
+    let identity = Identity { setup: config("1").to_toml(), inputs: Inputs::default() };
+    state::write(&path, &saved, &learner, Progress::default(), &identity).unwrap();
     state::check(&path, &config("1")).unwrap();
     let error = state::check(&path, &config("2")).unwrap_err().to_string();
     assert!(error.contains("other settings (lr was 1.0, is now 2.0)"), "{error}");

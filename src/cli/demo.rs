@@ -117,7 +117,7 @@ pub(super) fn run(args: DemoArgs) -> Result<()> {
             std::fs::remove_dir_all(&dir).map_err(|e| Error::io(&dir, "cannot replace this folder", e))?;
         }
         // The last weights of both runs are held against each other: the same steps, and nothing chosen.
-        let start = Start { resume: false, baseline: i == 0, best: false, tune: args.run.tunes() };
+        let start = Start { resume: false, baseline: i == 0, best: false, tune: args.run.tunes(), ..Start::default() };
         let summary = train_and_report(&gpu, &config, &dir, start, &format!("{title}: "))?;
         let of = |model: Weights| summary.tests.iter().filter(|r| r.model == model).cloned().collect::<Vec<_>>();
         if i == 0 {

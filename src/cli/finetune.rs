@@ -1,5 +1,6 @@
 //! `tpgm finetune`
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -10,9 +11,10 @@ use crate::cli::corrupted::{copied_from, model_tables};
 use crate::cli::progress::Progress;
 use crate::cli::table::{percent, table};
 use crate::cli::{RunArgs, print, print_json, scores};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::train::records::Weights;
+use crate::train::run_dir;
 use crate::train::{FileSettings, Flags, Start, Summary, TestResult, TrainConfig, train};
 
 /// Flags of `finetune`.
@@ -21,14 +23,18 @@ pub(super) struct FinetuneArgs {
     #[command(flatten)]
     train: Flags,
     /// The run directory to write
-    #[arg(long, value_name = "DIR")]
-    out: PathBuf,
+    #[arg(long, value_name = "DIR", required_unless_present = "resume")]
+    out: Option<PathBuf>,
     /// A TOML file with the same names as these flags, which win over it
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Go on with the run in --out
+    /// Go on with the run in this directory (or in --out), with its own settings; the length, the memory and how often it
+    /// evaluates and saves may be given anew
+    #[arg(long, value_name = "RUN", num_args = 0..=1, default_missing_value = "")]
+    resume: Option<OsString>,
+    /// With --resume, go on although images or the model have changed since the run began
     #[arg(long)]
-    resume: bool,
+    accept_changes: bool,
     /// Do not evaluate the pre-trained model on the test sets
     #[arg(long)]
     no_baseline: bool,
@@ -111,25 +117,62 @@ fn ood_groups(results: &[&TestResult]) -> Vec<Vec<String>> {
     groups.into_iter().map(|(_, names)| names).collect()
 }
 
+impl FinetuneArgs {
+    /// The run directory.
+    fn dir(&self) -> Result<PathBuf> {
+        let named = self.resume.as_ref().filter(|run| !run.is_empty()).map(PathBuf::from);
+        match (named, &self.out) {
+            (Some(run), Some(out)) if run != *out => Err(Error::Usage(format!(
+                "--resume {} and --out {} are two directories: give one",
+                run.display(),
+                out.display()
+            ))),
+            (Some(dir), _) => Ok(dir),
+            (None, Some(dir)) => Ok(dir.clone()),
+            (None, None) => Err(Error::Usage("--resume needs the directory of the run".into())),
+        }
+    }
+
+    /// The file of settings: a run that is resumed has its own.
+    fn file(&self, dir: &Path) -> Result<Option<FileSettings>> {
+        let own = dir.join("config.toml");
+        let own = (self.resume.is_some() && own.exists()).then_some(own);
+        self.config.as_ref().or(own.as_ref()).map(|file| FileSettings::read(file)).transpose()
+    }
+}
+
 pub(super) fn run(args: FinetuneArgs) -> Result<()> {
-    let file = args.config.as_deref().map(FileSettings::read).transpose()?;
+    let out = args.dir()?;
+    if args.resume.is_some() {
+        run_dir::check(&out, true)?;
+    } else if args.accept_changes {
+        return Err(Error::Usage("--accept-changes goes with --resume".into()));
+    }
+    let file = args.file(&out)?;
     if let Some(note) = file.as_ref().and_then(|file| file.note.as_ref()) {
         eprintln!("{note}");
     }
     let config = args.train.resolve(file.as_ref())?;
-    let gpu = match args.resume {
-        true => args.run.open_again(&args.out, config.memory.precision())?,
+    let gpu = match args.resume.is_some() {
+        true => args.run.open_again(&out, config.memory.precision())?,
         false => args.run.open(config.memory.precision())?,
     };
     if args.trace {
         crate::cli::trace::run(&gpu, &config)?;
     }
-    let start = Start { resume: args.resume, baseline: !args.no_baseline, best: true, tune: args.run.tunes() };
-    let summary = train_and_report(&gpu, &config, &args.out, start, "")?;
+    let start = Start {
+        resume: args.resume.is_some(),
+        baseline: !args.no_baseline,
+        best: true,
+        tune: args.run.tunes(),
+        accept_changes: args.accept_changes,
+        stoppable: true,
+    };
+    let summary = train_and_report(&gpu, &config, &out, start, "")?;
     if args.delta {
         let base = Checkpoint::open(&config.model)?;
         for name in ["best.safetensors", "last.safetensors"] {
-            write_delta_beside(&args.out.join(name), &base)?;
+            write_delta_beside(&out.join(name), &base)?;
         }
     }
     if args.json {
@@ -140,7 +183,7 @@ pub(super) fn run(args: FinetuneArgs) -> Result<()> {
             row
         };
         return print_json(&json!({
-            "out": args.out,
+            "out": out,
             "steps": summary.steps,
             "seconds": summary.seconds,
             "tests": summary.tests.iter().map(test).collect::<Vec<_>>(),
@@ -157,5 +200,5 @@ pub(super) fn run(args: FinetuneArgs) -> Result<()> {
     let means: Vec<Mean> = if groups.is_empty() { Vec::new() } else { vec![("OOD mean", groups)] };
     print(&result_table(&rows, &means))?;
     print(&model_tables(&rows))?;
-    print(&format!("{} steps in {:.0} s; {}\n", summary.steps, summary.seconds, args.out.join("report.html").display()))
+    print(&format!("{} steps in {:.0} s; {}\n", summary.steps, summary.seconds, out.join("report.html").display()))
 }

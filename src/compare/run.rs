@@ -105,6 +105,8 @@ pub(super) struct Comparison<'a> {
     steps_left: u64,
     timed: (f64, u64),
     steps: HashMap<(usize, usize, usize), u64>,
+    /// The end of the run that was asked to stop: then nothing else starts.
+    stopped: Option<Error>,
 }
 
 /// Runs everything and returns the results, in which failed runs are missing; [`Results::failures`] counts them.
@@ -123,6 +125,7 @@ pub fn compare(gpu: &Gpu, config: &CompareConfig, tune: bool, events: &mut dyn F
         steps_left: 0,
         timed: (0.0, 0),
         steps: HashMap::new(),
+        stopped: None,
     };
     comparison.prepare()?;
     let mut images = Vec::new();
@@ -141,6 +144,11 @@ pub fn compare(gpu: &Gpu, config: &CompareConfig, tune: bool, events: &mut dyn F
     let mut all = Vec::new();
     for (d, images) in images.iter().enumerate() {
         let mut entries = comparison.trained(d);
+        if let Some(Error::Stopped { signal, what }) = comparison.stopped.take() {
+            let by = what.split(';').next().unwrap_or_default();
+            let what = format!("{by}; give the same command again to go on");
+            return Err(Error::Stopped { signal, what });
+        }
         comparison.post(d, images, &mut entries);
         all.push(entries);
     }
@@ -236,6 +244,9 @@ impl Comparison<'_> {
     }
 
     fn train(&mut self, run: &TrainRun) -> Result<Outcome, String> {
+        if let Some(stopped) = &self.stopped {
+            return Err(stopped.to_string());
+        }
         let (config, method) = (self.config, &self.config.methods[run.entry]);
         let Kind::Train(points, _) = &method.kind else { return Err("it does not train".into()) };
         let point = &points[run.point].label;
@@ -259,8 +270,12 @@ impl Comparison<'_> {
                 Ok(outcome)
             }
             Err(error) => {
-                self.done(name, End::Failed(error.to_string()));
-                Err(error.to_string())
+                let what = error.to_string();
+                match error {
+                    Error::Stopped { .. } => self.stopped = Some(error),
+                    _ => self.done(name, End::Failed(what.clone())),
+                }
+                Err(what)
             }
         }
     }
@@ -273,14 +288,15 @@ impl Comparison<'_> {
             Stage::Resumable => true,
             Stage::Begun => {
                 // Nothing in it can be gone on with, and its settings are ours.
-                for file in ["metrics.jsonl", "radii.csv", RUN] {
+                for file in ["last.safetensors", "best.safetensors", RUN] {
                     remove(&run.dir.join(file))?;
                 }
                 false
             }
             Stage::Absent => false,
         };
-        let start = Start { resume, baseline: false, best: weights == Weights::Best, tune: self.tune };
+        let best = weights == Weights::Best;
+        let start = Start { resume, best, tune: self.tune, stoppable: true, ..Start::default() };
         let mut memory = 0;
         let summary = train::train(self.gpu, &run.config, &run.dir, start, &mut |event| {
             if let train::Event::Planned(plan) = event {

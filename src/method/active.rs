@@ -93,6 +93,11 @@ pub trait Held: Debug {
         Ok(())
     }
 
+    /// Whether iterations of [`Held::rest`] have changed the weights: then no step can follow.
+    fn has_begun_rest(&self) -> bool {
+        false
+    }
+
     /// Validation batches taken.
     fn taken(&self) -> u64 {
         0
@@ -186,6 +191,10 @@ impl Held for Active {
     fn iterate(&mut self, learner: &mut Learner, next: Batches) -> Result<()> {
         let held = self.held.iter_mut().find(|held| held.rest().is_some());
         held.map_or(Ok(()), |held| held.iterate(learner, next))
+    }
+
+    fn has_begun_rest(&self) -> bool {
+        self.held.iter().any(|held| held.has_begun_rest())
     }
 
     fn taken(&self) -> u64 {

@@ -351,6 +351,10 @@ impl Held for Tpgm {
         if self.rest().is_none() { self.apply(learner) } else { Ok(()) }
     }
 
+    fn has_begun_rest(&self) -> bool {
+        self.schedule == Schedule::Post && self.iterations > 0
+    }
+
     fn taken(&self) -> u64 {
         self.iterations
     }

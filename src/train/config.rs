@@ -13,6 +13,7 @@ use crate::method::{LossScaling, MethodArgs, Settings};
 use crate::model::Precision;
 use crate::train::corrupted::corruptions;
 use crate::train::data_args::{SplitArgs, path};
+use crate::train::interval::Interval;
 use crate::train::memory_args::MemoryArgs;
 use crate::train::model_args::ModelArgs;
 use crate::train::optim_args::OptimArgs;
@@ -55,6 +56,10 @@ pub struct TrainConfig {
     /// Epochs between two evaluations on the validation images; 0 for only at the end
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub eval_every: u64,
+    /// Steps, or time (30s, 10m, 2h), after which the state to resume from is saved again; it is also saved at the start, at every
+    /// evaluation and when the run is stopped. 0 for only then
+    #[arg(long, value_name = "N|TIME", default_value = "10m")]
+    pub save_every: Interval,
     #[command(flatten)]
     #[serde(flatten)]
     #[allow(missing_docs)]

@@ -12,6 +12,7 @@ use crate::method::{Learner, Snapshot};
 use crate::model::{Activations, Mode, Model, Phase, Precision};
 use crate::ops::Recorder;
 use crate::ops::product::Product;
+use crate::stop;
 use crate::train::calibration::{self, Bin, Calibration, Logits};
 use crate::train::json_lines::or_nan;
 
@@ -214,6 +215,7 @@ fn every_image(
     mut each: impl FnMut(&[f32], u32),
 ) -> Result<()> {
     for batch in EvalBatches::new(images.clone(), preprocess, model.capacity())? {
+        stop::check()?;
         let batch = batch?;
         let logits = model.logits(&batch.images, batch.len())?;
         logits.chunks(classes).zip(&batch.labels).for_each(|(row, label)| each(row, *label));

@@ -33,6 +33,11 @@ impl EvaluationLog {
         Ok(EvaluationLog(log))
     }
 
+    /// Brings the lines to the disk.
+    pub fn sync(&mut self) -> Result<()> {
+        self.0.sync()
+    }
+
     /// Adds a line; none about a corrupted copy, of which there may be a hundred.
     pub fn write(&mut self, result: &TestResult) -> Result<()> {
         if result.corruption.is_some() {

@@ -100,4 +100,8 @@ pub struct Start {
     pub best: bool,
     /// Measure the kernels for products that nobody has measured on this adapter.
     pub tune: bool,
+    /// Go on although images or the model have changed since the run began.
+    pub accept_changes: bool,
+    /// Take Ctrl-C and SIGTERM, from the first step on, as a request to save the state and end.
+    pub stoppable: bool,
 }

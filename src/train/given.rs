@@ -1,6 +1,7 @@
 //! What the user gave: flags on a command line, and the keys of a file. A run's own `config.toml` is such a file, in which
 //! comments mark the values that were filled in.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::Path;
 
@@ -142,6 +143,10 @@ fn written(given: &Table) -> Table {
 /// What versions before a flag did, where that is not its default: the key, and its value for the settings of such a version.
 type Earlier = (&'static str, fn(&Table) -> toml::Value);
 
+/// The settings that may change when a run is resumed: how long it is, what it takes of the machine, and how often it looks and saves.
+const MAY_CHANGE: [&str; 8] =
+    ["epochs", "steps", "micro-batch", "memory-limit", "recompute", "eval-every", "save-every", "strict-splits"];
+
 const EARLIER: [Earlier; 1] = [("drop-last", |then| (then.get("no-shuffle") != Some(&true.into())).into())];
 
 impl TrainConfig {
@@ -170,19 +175,37 @@ impl TrainConfig {
     /// No difference is what has no effect in this run, and a default of a setting that `then` lacks: the version that wrote it
     /// did not have that flag. [`EARLIER`] has the exceptions.
     pub fn difference(&self, then: &str) -> Option<String> {
-        let Ok(mut then) = then.parse::<Table>() else { return Some("its settings can't be read".into()) };
+        self.differences(then).into_iter().next().map(|(_, what)| what)
+    }
+
+    /// The settings in which this run differs from the one with the `config.toml` of the text `then`, which is resumed: those that
+    /// may change, each with both values.
+    ///
+    /// # Errors
+    /// The first that may not change, with both values.
+    pub fn changes(&self, then: &str) -> Result<Vec<String>, String> {
+        let may = |(key, what): (String, String)| if MAY_CHANGE.contains(&key.as_str()) { Ok(what) } else { Err(what) };
+        self.differences(then).into_iter().map(may).collect()
+    }
+
+    fn differences(&self, then: &str) -> Vec<(String, String)> {
+        let Ok(mut then) = then.parse::<Table>() else {
+            return vec![(String::new(), "its settings can't be read".into())];
+        };
         for (key, earlier) in EARLIER {
             let value = earlier(&then);
             then.entry(key).or_insert(value);
         }
         let now: Table = self.values().into_iter().collect();
-        let mut keys: Vec<&String> = then.keys().chain(now.keys()).collect();
+        let keys: BTreeSet<&String> = then.keys().chain(now.keys()).collect();
+        let mut keys: Vec<&String> = keys.into_iter().collect();
         // What the user asks for says more than what follows from it.
         keys.sort_by_key(|key| (!self.given.contains(*key), *key));
         let is_new = |key: &str| !then.contains_key(key) && !self.given.contains(key);
         let differs = |key: &str| then.get(key) != now.get(key) && !is_new(key) && self.idle(key).is_none();
-        let key = keys.into_iter().find(|key| differs(key))?;
-        let value = |table: &Table| table.get(key).map_or("unset".into(), toml::Value::to_string);
-        Some(format!("{key} was {}, is now {}", value(&then), value(&now)))
+        let value = |table: &Table, key: &str| table.get(key).map_or("unset".into(), toml::Value::to_string);
+        let what =
+            |key: &String| (key.clone(), format!("{key} was {}, is now {}", value(&then, key), value(&now, key)));
+        keys.into_iter().filter(|key| differs(key)).map(what).collect()
     }
 }

@@ -21,6 +21,7 @@ use crate::train::run_dir::RunLog;
 use crate::train::schedule::{LearningRate, LrSchedule};
 use crate::train::source::Source;
 use crate::train::steps::Steps;
+use crate::train::throughput::Throughput;
 use crate::train::tuning;
 
 /// What is projected onto what, and how the radii are learned.
@@ -172,6 +173,7 @@ pub fn project(gpu: &Gpu, config: &ProjectConfig, events: &mut dyn FnMut(Event))
     let lr =
         LearningRate { stages: Vec::new(), schedule: LrSchedule::Constant, warmup_steps: 0, steps: 0, epoch_steps: 1 };
     let mut steps = Steps::new((learner, active), (Vec::new(), lr), log, events, &spoilt);
-    steps.rest(&mut || loader.next())?;
+    let mut throughput = Throughput::start();
+    while steps.rest(&mut || loader.next(), &mut throughput)? {}
     finetuned.save(&config.out, &steps.learner.snapshot()?)
 }

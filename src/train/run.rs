@@ -2,13 +2,14 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::data::loader::CACHE_BYTES;
 use crate::data::{Dataset, ImageCache, Loader, LoaderConfig, Preprocess};
 use crate::error::Result;
 use crate::method::active::Finished;
 use crate::method::{Anchor, Held, Saved, Snapshot};
+use crate::stop;
 use crate::train::calibration::{Logits, Temperature};
 use crate::train::config::TrainConfig;
 use crate::train::corrupted::{self, Test};
@@ -19,7 +20,7 @@ use crate::train::records::{Calibrated, Distribution, DriftRow, EvaluationLine, 
 use crate::train::run_dir;
 use crate::train::source::Source;
 use crate::train::splits::Splits;
-use crate::train::state::{self, Progress};
+use crate::train::state::{self, Identity, Progress};
 use crate::train::steps::Steps;
 use crate::train::subset::{classes_with_images, evaluate_among};
 use crate::train::throughput::Throughput;
@@ -42,7 +43,9 @@ pub(super) struct Run<'a, 'g> {
     /// The best weights, if they were found since the run was started or resumed.
     pub(super) best: Option<Snapshot>,
     /// What identifies the run in its state.
-    pub(super) setup: String,
+    pub(super) identity: Identity,
+    /// When the state was saved last, and the steps and iterations since.
+    pub(super) saved: (Instant, u64),
 }
 
 impl Run<'_, '_> {
@@ -57,6 +60,9 @@ impl Run<'_, '_> {
 
         let mut summary = Summary::default();
         let first = self.progress.steps;
+        if first == 0 {
+            self.save()?;
+        }
         if start.baseline && first == 0 && self.source.recognised.initialised.is_empty() {
             self.test(&tests, Weights::Pretrained, 0, None, &mut summary)?;
         }
@@ -83,8 +89,12 @@ impl Run<'_, '_> {
                 self.evaluate_on_the_way(select_name, &select)?;
                 throughput.pause(paused.elapsed());
             }
+            throughput.pause(self.between()?);
         }
-        self.steps.rest(&mut next)?;
+        let mut throughput = Throughput::start();
+        while self.steps.rest(&mut next, &mut throughput)? {
+            throughput.pause(self.between()?);
+        }
         let (saved, values) = self.finish(select_name, &select)?;
         let steps = self.steps.learner.steps;
         let (evaluation, logits) = self.log_evaluation(select_name, &select, steps)?;
@@ -134,9 +144,29 @@ impl Run<'_, '_> {
         self.save_state(&saved)
     }
 
+    /// Between two steps: saves the state if it is time to, or if the run is to stop. Returns how long that took.
+    fn between(&mut self) -> Result<Duration> {
+        let started = Instant::now();
+        self.saved.1 += 1;
+        let stop = stop::check();
+        if stop.is_err() || self.config.save_every.is_over(self.saved.1, self.saved.0.elapsed()) {
+            self.save()?;
+        }
+        stop.map(|()| started.elapsed())
+    }
+
+    /// Saves the state as it is between two steps.
+    fn save(&mut self) -> Result<()> {
+        self.steps.flush(true)?;
+        let saved = state::capture(&self.steps.learner, &self.steps.active)?;
+        self.save_state(&saved)
+    }
+
     /// What the run keeps, and what its last weights become, which the learner then has.
     fn finish(&mut self, name: &str, select: &Arc<ImageCache>) -> Result<(Saved, Snapshot)> {
         let saved = state::capture(&self.steps.learner, &self.steps.active)?;
+        // The evaluations to come take long with many images, and may be stopped.
+        self.save_state(&saved)?;
         let Steps { learner, active, events, log, .. } = &mut self.steps;
         let (own, layout) = (learner.own(&saved), learner.model.layout().clone());
         let average = active.evaluated(&saved, own.batches);
@@ -161,9 +191,14 @@ impl Run<'_, '_> {
 
     /// Saves what the run goes on from when it is resumed.
     fn save_state(&mut self, saved: &Saved) -> Result<()> {
+        // A state takes the lines before it for written.
+        self.steps.log.sync()?;
+        self.evaluations.sync()?;
         let Steps { learner, active, .. } = &self.steps;
         (self.progress.steps, self.progress.taken) = (learner.steps, active.taken());
-        state::write(&self.out.join(run_dir::STATE), saved, learner, self.progress, &self.setup)
+        state::write(&self.out.join(run_dir::STATE), saved, learner, self.progress, &self.identity)?;
+        self.saved = (Instant::now(), 0);
+        Ok(())
     }
 
     /// The images that the method learns on, if it learns on validation images.

@@ -1,7 +1,7 @@
 //! The run directory: `config.toml`, `metrics.jsonl`, `radii.csv`, `drift.csv`.
 
-use std::fs::{File, OpenOptions};
-use std::io::{BufRead, BufReader, Write};
+use std::fs::{self, File, OpenOptions};
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use crate::checkpoint::atomic_write;
@@ -41,6 +41,11 @@ impl Appender {
     /// Writes whole lines at once, so that a reader never meets half of one.
     pub(super) fn write(&mut self, lines: &str) -> Result<()> {
         self.file.write_all(lines.as_bytes()).map_err(|e| Error::io(&self.path, "cannot write", e))
+    }
+
+    /// Brings the lines to the disk.
+    pub(super) fn sync(&mut self) -> Result<()> {
+        self.file.sync_data().map_err(|e| Error::io(&self.path, "cannot write", e))
     }
 }
 
@@ -82,7 +87,7 @@ impl RunLog {
             keep_lines(metrics, |line| Metric::parse(line).is_ok_and(|line| reached.keeps(&line)))?;
             keep_lines(radii, |line| {
                 let at = line.split(',').next().and_then(|s| s.parse::<u64>().ok());
-                at.is_none_or(|at| at < reached.radii)
+                at.map_or(line == RadiusRow::COLUMNS.join(","), |at| at < reached.radii)
             })?;
         }
         let fresh = reached.is_none();
@@ -151,61 +156,81 @@ impl RunLog {
         self.radii.write(std::str::from_utf8(&bytes).expect("CSV of UTF-8 names"))
     }
 
+    /// Brings all lines to the disk, before a state that takes them for written.
+    pub fn sync(&mut self) -> Result<()> {
+        self.metrics.sync()?;
+        self.radii.sync()
+    }
+
     /// Any other line of `metrics.jsonl`.
     pub fn metric(&mut self, line: &Metric) -> Result<()> {
         self.metrics.write(&line.line())
     }
 }
 
-/// Rewrites a log with only the lines that `keep` wants; a missing file stays missing.
+/// Rewrites a log with only the lines that `keep` wants; a missing file stays missing. A last line that was torn, by a power cut
+/// for example, goes.
 pub(super) fn keep_lines(path: &Path, keep: impl Fn(&str) -> bool) -> Result<()> {
-    let Ok(file) = File::open(path) else { return Ok(()) };
-    let mut kept = String::new();
-    for line in BufReader::new(file).lines() {
-        let line = line.map_err(|e| Error::io(path, "cannot read", e))?;
-        if keep(&line) {
-            kept += &line;
-            kept.push('\n');
-        }
-    }
+    let bytes = match fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(e) => return Err(Error::io(path, "cannot read", e)),
+    };
+    let whole = &bytes[..bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1)];
+    let kept: String =
+        String::from_utf8_lossy(whole).split_inclusive('\n').filter(|line| keep(line.trim_end())).collect();
     atomic_write(path, kept.as_bytes())
 }
 
-/// Refuses a folder `dir` that already holds a run rather than overwrite it, or, with `resume`, one that holds none to
-/// go on with.
-pub fn check(dir: &Path, resume: bool) -> Result<()> {
-    if !resume && dir.join("metrics.jsonl").exists() {
-        return Err(Error::Usage(format!(
-            "{} already holds a run: give another --out, or --resume to go on with it",
-            dir.display()
-        )));
-    }
-    if resume && !dir.join(STATE).exists() {
-        let what =
-            format!("there is no {STATE} to resume from (it comes with the first evaluation): start the run anew");
-        return Err(Error::data(dir, what));
-    }
-    Ok(())
+/// What a folder has of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// Nothing.
+    Nothing,
+    /// A beginning, with neither a state to go on from nor weights.
+    Beginning,
+    /// A state to go on from.
+    State,
 }
 
-/// How to go on with the run in `dir`, whose device was lost.
-pub fn after_a_loss(dir: &Path) -> String {
-    let saved = dir.join(STATE).exists();
-    let dir = dir.display();
-    match saved {
-        true => format!(
-            "what the run had at its last evaluation is kept: go on with `tpgm finetune --config {dir}/config.toml --out {dir} \
-             --resume`"
-        ),
-        false => {
-            format!("nothing was saved yet (that comes with the first evaluation): remove {dir} and start the run anew")
+/// What the folder `dir` has of a run, for one that is to begin there, or to go on with `resume`.
+///
+/// # Errors
+/// A folder that holds a run, rather than overwrite it; with `resume`, one that holds none to go on with.
+pub fn check(dir: &Path, resume: bool) -> Result<Found> {
+    let has = |file: &str| dir.join(file).exists();
+    let weights = has("last.safetensors") || has("best.safetensors");
+    let shown = dir.display();
+    match (resume, has(STATE)) {
+        (true, true) => Ok(Found::State),
+        (false, true) => Err(Error::Usage(format!(
+            "{shown} already holds a run: give another --out, or go on with it by `tpgm finetune --resume {shown}`"
+        ))),
+        (false, false) if weights => {
+            Err(Error::Usage(format!("{shown} already holds the weights of a run: give another --out")))
         }
+        (true, false) if weights => {
+            let what = format!("there is no {STATE} to go on from: start a new run in another --out");
+            Err(Error::data(dir, what))
+        }
+        _ if has("metrics.jsonl") || has("config.toml") => Ok(Found::Beginning),
+        (true, false) => Err(Error::data(dir, "there is no run to go on with in this folder")),
+        (false, false) => Ok(Found::Nothing),
+    }
+}
+
+/// How to go on with the run in `dir`, which was stopped.
+pub fn how_to_go_on(dir: &Path) -> String {
+    let shown = dir.display();
+    match dir.join(STATE).exists() {
+        true => format!("go on from the state that was saved last with `tpgm finetune --resume {shown}`"),
+        false => format!("no state was saved: `tpgm finetune --resume {shown}` starts anew"),
     }
 }
 
 /// Makes the folder `dir`.
 pub fn create(dir: &Path) -> Result<()> {
-    std::fs::create_dir_all(dir).map_err(|e| Error::io(dir, "cannot create this folder", e))
+    fs::create_dir_all(dir).map_err(|e| Error::io(dir, "cannot create this folder", e))
 }
 
 /// The file to resume from.

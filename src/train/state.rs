@@ -7,9 +7,12 @@ use crate::checkpoint::{Checkpoint, Values, write_safetensors};
 use crate::error::Result;
 use crate::method::{Active, Held, Learner, Saved};
 use crate::train::config::TrainConfig;
+use crate::train::inputs::Inputs;
 
-/// The metadata's word for it.
+/// The metadata's words.
 const MICRO_BATCH: &str = "micro-batch";
+const SETUP: &str = "setup";
+const INPUTS: &str = "inputs";
 
 /// Where a run stands.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -32,8 +35,17 @@ pub fn capture(learner: &Learner, active: &Active) -> Result<Saved> {
     Ok(saved)
 }
 
-/// Writes what was [captured](capture) of `learner`, with `progress`, to `path`. `setup` identifies the run.
-pub fn write(path: &Path, saved: &Saved, learner: &Learner, progress: Progress, setup: &str) -> Result<()> {
+/// What a run is: it goes on with these, or not at all.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    /// Its settings, the text of `config.toml`.
+    pub setup: String,
+    /// What it reads.
+    pub inputs: Inputs,
+}
+
+/// Writes what was [captured](capture) of `learner`, with `progress`, to `path`.
+pub fn write(path: &Path, saved: &Saved, learner: &Learner, progress: Progress, run: &Identity) -> Result<()> {
     let (top1, loss) = progress.best.unwrap_or((f64::NAN, f64::NAN));
     let best = [top1.to_bits(), loss.to_bits(), progress.best_steps];
     let counts = [progress.steps, progress.taken, u64::from(progress.best.is_some()), learner.batches];
@@ -41,7 +53,8 @@ pub fn write(path: &Path, saved: &Saved, learner: &Learner, progress: Progress, 
     let own = [("progress", 4, Values::U64(&counts)), ("best", 3, Values::U64(&best))];
     let own = own.into_iter().map(|(name, len, values)| (name.to_string(), vec![len], values));
     let metadata = BTreeMap::from([
-        ("setup".into(), setup.to_string()),
+        (SETUP.into(), run.setup.clone()),
+        (INPUTS.into(), serde_json::to_string(&run.inputs).expect("names and digests")),
         (MICRO_BATCH.to_string(), learner.capacity().to_string()),
     ]);
     write_safetensors(path, &arrays.chain(own).collect::<Vec<_>>(), &metadata)
@@ -54,16 +67,23 @@ pub fn micro_batch(path: &Path) -> Result<usize> {
     size.ok_or_else(|| file.error("it does not say how many images passed through at once: give --micro-batch N"))
 }
 
-/// Refuses the state at `path` if it belongs to a run with other settings than `config`, naming the first.
-pub fn check(path: &Path, config: &TrainConfig) -> Result<()> {
+/// Refuses the state at `path` if it belongs to a run with other settings than `config`, naming the first that may not change.
+/// Returns those that may and have.
+pub fn check(path: &Path, config: &TrainConfig) -> Result<Vec<String>> {
     let file = Checkpoint::open(path)?;
-    match config.difference(file.metadata().get("setup").map_or("", String::as_str)) {
-        None => Ok(()),
-        Some(what) => Err(file.error(format!(
-            "this state belongs to a run with other settings ({what}): resume with the flags of its config.toml \
-             (--config DIR/config.toml), or start anew in another --out"
-        ))),
-    }
+    config.changes(file.metadata().get(SETUP).map_or("", String::as_str)).map_err(|what| {
+        file.error(format!(
+            "this state belongs to a run with other settings ({what}): leave that flag out to go on, or start anew in another \
+             --out"
+        ))
+    })
+}
+
+/// The first input that has changed since the state at `path` was written, if any. A state of an earlier version does not say.
+pub fn changed(path: &Path, inputs: &Inputs) -> Result<Option<String>> {
+    let file = Checkpoint::open(path)?;
+    let then = file.metadata().get(INPUTS).and_then(|text| serde_json::from_str::<Inputs>(text).ok());
+    Ok(then.and_then(|then| inputs.difference(&then).map(String::from)))
 }
 
 /// Restores what [`write`] wrote.

@@ -58,21 +58,24 @@ impl<'a, 'g> Steps<'a, 'g> {
         Ok(())
     }
 
-    /// What the methods do after the last step: all of it, where a run has no steps.
-    pub(super) fn rest(&mut self, next: Batches) -> Result<()> {
-        let mut throughput = Throughput::start();
-        while let Some(rest) = self.active.rest() {
-            if rest.done == 0 {
-                (self.events)(Event::Note(rest.what.into()));
-                self.latest = f32::NAN;
-            }
-            let mut images = 0;
-            let mut counted = || next().inspect(|batch| images += batch.len());
-            self.active.iterate(&mut self.learner, &mut counted)?;
-            self.flush(false)?;
-            self.progress(rest.done + 1, rest.of, throughput.submitted(images));
+    /// One iteration of what the methods do after the last step (all of it, in a run without steps); false if none is left.
+    pub(super) fn rest(&mut self, next: Batches, throughput: &mut Throughput) -> Result<bool> {
+        let Some(rest) = self.active.rest() else {
+            self.flush(true)?;
+            return Ok(false);
+        };
+        if rest.done == 0 {
+            // The lines of all steps come before those of what follows them, whenever their figures arrive.
+            self.flush(true)?;
+            (self.events)(Event::Note(rest.what.into()));
+            self.latest = f32::NAN;
         }
-        self.flush(true)
+        let mut images = 0;
+        let mut counted = || next().inspect(|batch| images += batch.len());
+        self.active.iterate(&mut self.learner, &mut counted)?;
+        self.flush(false)?;
+        self.progress(rest.done + 1, rest.of, throughput.submitted(images));
+        Ok(true)
     }
 
     fn progress(&mut self, step: u64, steps: u64, rate: f64) {

@@ -1,31 +1,36 @@
 //! The main job: a checkpoint fine-tuned on a folder of images, evaluated, and left in a run directory.
 
 use std::path::Path;
+use std::time::Instant;
 
+use crate::atomic::remove_temporaries;
 use crate::data::LoaderConfig;
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::gpu::tune::Choices;
 use crate::method::{Anchor, BatchNorm, Held, Learner, Stage, Trained};
+use crate::stop;
 use crate::train::adapter;
 use crate::train::config::TrainConfig;
 use crate::train::evaluations::EvaluationLog;
 use crate::train::events::{Event, Start, Summary};
 use crate::train::exclude::excluded;
 use crate::train::fit::{self, MicroBatch};
+use crate::train::inputs::Inputs;
 use crate::train::leaks::Leaks;
+use crate::train::lock::Lock;
 use crate::train::run::Run;
-use crate::train::run_dir::{self, Reached, RunLog};
+use crate::train::run_dir::{self, Found, Reached, RunLog};
 use crate::train::schedule::LearningRate;
 use crate::train::source::Source;
 use crate::train::splits::Splits;
-use crate::train::state::{self, Progress};
+use crate::train::state::{self, Identity, Progress};
 use crate::train::steps::Steps;
 use crate::train::tuning;
 
 /// Fine-tunes as `config` says and writes the run directory `out`.
 ///
-/// Where the device is lost on the way, the error names the command that goes on from the last saved state, if there is one.
+/// If the device is lost on the way, or the run is stopped, the error names the command that goes on from the last saved state.
 pub fn train(
     gpu: &Gpu,
     config: &TrainConfig,
@@ -33,14 +38,31 @@ pub fn train(
     start: Start,
     events: &mut dyn FnMut(Event),
 ) -> Result<Summary> {
-    run_dir::check(out, start.resume)?;
-    run(gpu, config, out, start, events).map_err(|error| match error {
-        Error::Lost(what) => Error::Lost(format!("{what}; {}", run_dir::after_a_loss(out))),
+    let mut lock = if out.exists() { Some(Lock::take(out)?) } else { None };
+    let found = run_dir::check(out, start.resume)?;
+    if found == Found::Beginning {
+        let what =
+            format!("{} holds a run that was stopped before it had saved anything: it starts anew", out.display());
+        events(Event::Note(what));
+    }
+    let start = Start { resume: found == Found::State, ..start };
+    run(gpu, config, out, start, &mut lock, events).map_err(|error| match error {
+        Error::Lost(what) => Error::Lost(format!("{what}; {}", run_dir::how_to_go_on(out))),
+        Error::Stopped { signal, what } => {
+            Error::Stopped { signal, what: format!("{what}; {}", run_dir::how_to_go_on(out)) }
+        }
         error => error,
     })
 }
 
-fn run(gpu: &Gpu, config: &TrainConfig, out: &Path, start: Start, events: &mut dyn FnMut(Event)) -> Result<Summary> {
+fn run(
+    gpu: &Gpu,
+    config: &TrainConfig,
+    out: &Path,
+    start: Start,
+    lock: &mut Option<Lock>,
+    events: &mut dyn FnMut(Event),
+) -> Result<Summary> {
     let mut source = Source::open(&config.model, &config.model_args.overrides())?;
     source.recognised.preprocess = config.model_args.preprocess(&source.recognised.preprocess)?;
     let splits = Splits::open(config, &mut source)?;
@@ -54,6 +76,7 @@ fn run(gpu: &Gpu, config: &TrainConfig, out: &Path, start: Start, events: &mut d
     }
     leaks.warnings().into_iter().for_each(|warning| events(Event::Warning(warning)));
     let preprocess = source.recognised.preprocess.clone();
+    let inputs = Inputs::of(&source.checkpoint, &splits)?;
     let model = source.model();
     let start_values = source.snapshot();
     let settings = config.settings(0);
@@ -69,7 +92,20 @@ fn run(gpu: &Gpu, config: &TrainConfig, out: &Path, start: Start, events: &mut d
     // A run that goes on goes on as it began, and no other choices count; on another adapter they have yet to be compared.
     let mut unconfirmed = None;
     if start.resume {
-        state::check(&state_path, config)?;
+        for change in state::check(&state_path, config)? {
+            events(Event::Note(format!("resumed with another setting: {change}")));
+        }
+        if let Some(what) = state::changed(&state_path, &inputs)? {
+            if !start.accept_changes {
+                return Err(Error::data(
+                    out,
+                    format!(
+                        "{what} have changed since this run was stopped: put back what it began with, or give --accept-changes to go on"
+                    ),
+                ));
+            }
+            events(Event::Warning(format!("{what} have changed since this run was stopped")));
+        }
         let choices = tuning::read_choices(&out.join(run_dir::TUNING))?;
         gpu.replace_variants(Choices::new());
         if adapter::is_same(gpu, out) {
@@ -121,13 +157,33 @@ fn run(gpu: &Gpu, config: &TrainConfig, out: &Path, start: Start, events: &mut d
         epoch_steps,
     };
     // Only now: a run that can't start leaves no folder behind.
-    run_dir::create(out)?;
+    if lock.is_none() {
+        run_dir::create(out)?;
+        *lock = Some(Lock::take(out)?);
+        run_dir::check(out, false)?;
+    }
+    remove_temporaries(out);
+    if start.stoppable {
+        stop::listen()?;
+    }
     let config_path = out.join("config.toml");
     let setup = config.to_toml();
     let progress = match start.resume {
         true => state::restore(&state_path, &mut learner, &mut active)?,
         false => Progress::default(),
     };
+    if progress.steps > steps {
+        let taken = progress.steps;
+        return Err(Error::Usage(format!(
+            "the run has taken {taken} steps: --epochs or --steps can't give it {steps} now"
+        )));
+    }
+    if progress.steps < steps && active.has_begun_rest() {
+        let what = "the run has learned its radii after what was its last step: it can't be made longer";
+        return Err(Error::Usage(what.into()));
+    }
+    // Before its first step, a run has nothing to go on with but its beginning.
+    let resumed = start.resume && progress.steps > 0;
     crate::checkpoint::atomic_write(&config_path, setup.as_bytes())?;
     adapter::write(gpu, out)?;
     tuning::write_choices(gpu, &out.join(run_dir::TUNING))?;
@@ -135,9 +191,9 @@ fn run(gpu: &Gpu, config: &TrainConfig, out: &Path, start: Start, events: &mut d
     let layout = learner.model.layout();
     let tensors = active.radii().into_iter().map(|(t, rows)| (layout.params[t].name.clone(), rows)).collect();
     let (reached, radii) = (progress.steps, active.recorded(&learner));
-    let reached = start.resume.then_some(Reached { steps: reached, radii, done: reached == steps });
+    let reached = resumed.then_some(Reached { steps: reached, radii, done: reached == steps });
     let log = RunLog::open(&out.join("metrics.jsonl"), &out.join("radii.csv"), tensors, reached)?;
-    let evaluations = EvaluationLog::open(out.join(run_dir::EVALUATIONS), &source.classes()?, start.resume)?;
+    let evaluations = EvaluationLog::open(out.join(run_dir::EVALUATIONS), &source.classes()?, resumed)?;
 
     // The weights are still those before the bad step.
     let spoilt = |learner: &Learner, what: &str| {
@@ -153,6 +209,8 @@ fn run(gpu: &Gpu, config: &TrainConfig, out: &Path, start: Start, events: &mut d
     steps.enter_stage(true)?;
     let (preprocess, classes) = (&preprocess, source.recognised.config.classes());
     let (source, best) = (&source, None);
-    let mut run = Run { config, out, source, anchor, preprocess, classes, steps, evaluations, progress, best, setup };
+    let (identity, saved) = (Identity { setup, inputs }, (Instant::now(), 0));
+    let mut run =
+        Run { config, out, source, anchor, preprocess, classes, steps, evaluations, progress, best, identity, saved };
     run.fine_tune(&splits, train_config, start)
 }

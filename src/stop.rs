@@ -1,0 +1,46 @@
+//! Ctrl-C and SIGTERM as a request: long work notices it at its next step, saves what it has, and ends. A second one ends the
+//! process at once.
+
+use std::sync::Arc;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::flag;
+
+use crate::error::{Error, Result};
+
+/// The signal that came, 0 before.
+static ASKED: OnceLock<Arc<AtomicUsize>> = OnceLock::new();
+
+/// From now on these signals are requests. Before that, they end the process.
+///
+/// # Errors
+/// Where the system refuses.
+pub fn listen() -> Result<()> {
+    let asked = ASKED.get_or_init(Arc::default);
+    static LISTENING: AtomicBool = AtomicBool::new(false);
+    if LISTENING.swap(true, Ordering::SeqCst) {
+        return Ok(());
+    }
+    let again: Arc<AtomicBool> = Arc::default();
+    for signal in [SIGINT, SIGTERM] {
+        flag::register_conditional_default(signal, again.clone())
+            .and_then(|_| flag::register(signal, again.clone()))
+            .and_then(|_| flag::register_usize(signal, asked.clone(), signal as usize))
+            .map_err(|e| Error::Train(format!("cannot wait for Ctrl-C: {e}")))?;
+    }
+    Ok(())
+}
+
+/// # Errors
+/// [`Error::Stopped`] if a signal has come since [`listen`].
+pub fn check() -> Result<()> {
+    match ASKED.get().map_or(0, |asked| asked.load(Ordering::SeqCst)) {
+        0 => Ok(()),
+        signal => {
+            let by = if signal == SIGINT as usize { "Ctrl-C" } else { "SIGTERM" };
+            Err(Error::Stopped { signal: signal as u8, what: format!("stopped by {by}") })
+        }
+    }
+}
