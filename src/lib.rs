@@ -35,6 +35,9 @@
 //! Imports run one way, from `cli` down to [`error`]: ARCHITECTURE.md has the floors, and a test holds them.
 #![warn(missing_docs, unreachable_pub)]
 
+#[macro_use]
+mod stems;
+
 pub mod atomic;
 #[doc(hidden)]
 pub mod bench;

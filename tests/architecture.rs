@@ -19,7 +19,7 @@ const FLOORS: &[&[&str]] = &[
     &["data", "model"],
     &["ops"],
     &["gpu", "cpu"],
-    &["shapes", "random", "atomic", "flag", "stop"],
+    &["shapes", "random", "atomic", "flag", "stop", "stems"],
     &["error"],
 ];
 

@@ -9,7 +9,9 @@
 //! times that; what is wrong in a backward is far above it.
 
 use tpgm::cpu::mars::{clip_radius, initial_radius, norms, project, radius_backward};
-use tpgm::cpu::{attention, average, column_sum, cross_entropy, gelu, l2_normalize, layer_norm, mars, matmul::matmul};
+use tpgm::cpu::{
+    attention, average, column_sum, cross_entropy, gelu, l2_normalize, l2_sp, layer_norm, mars, matmul::matmul,
+};
 use tpgm::cpu::{patch_embed, pool, residual};
 use tpgm::shapes::Activation;
 use tpgm::shapes::Norm;
@@ -321,6 +323,13 @@ fn mean_of_two() {
             vec![half.clone(), half]
         },
     );
+}
+
+#[test]
+fn pull_back_to_the_anchor() {
+    let (w, w0, lambda, scale) = (Noise(5).vec(7), Noise(6).vec(7), 0.3, 1.5);
+    let dw = added(7, |dw| l2_sp::backward(dw, &w, &w0, lambda, scale));
+    assert_gradient("l2_sp", &dw, &w, |w| scale * l2_sp::forward(w, &w0, lambda));
 }
 
 #[test]

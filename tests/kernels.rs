@@ -4,12 +4,13 @@
 #![allow(clippy::single_range_in_vec_init)] // lists of ranges, of which some have one
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use tpgm::cpu;
-use tpgm::gpu::buffer::Element;
-use tpgm::gpu::{Gpu, View, shaders};
-use tpgm::ops;
+use tpgm::gpu::kernel::parse;
+use tpgm::gpu::{Gpu, View};
+use tpgm::ops::variants::Variants;
+use tpgm::ops::{self, OPS};
 use tpgm::shapes::Activation::Gelu;
 use tpgm::suite::harness::{Case, EPS, Launch, Random, error, wide};
 use tpgm::suite::{self, Event, Outcome, Selection};
@@ -71,21 +72,27 @@ fn run(stem: &str) {
     }
 }
 
-macro_rules! stems {
-    ($($stem:ident)*) => {
+macro_rules! tests {
+    ($($stem:ident $({ $($reason:tt)* })?;)*) => {
         $(
             #[test]
             fn $stem() {
                 run(stringify!($stem));
             }
         )*
-        const TESTED: &[&str] = &[$(stringify!($stem)),*];
+        const TESTED: &[&str] = &["epilogue", "half", $(stringify!($stem)),*];
     };
 }
+tpgm::for_each_stem!(tests);
 
-stems! {
-    matmul epilogue column_sum layer_norm gelu swiglu residual pool conv2d batch_norm relu max_pool avg_pool patch_embed
-    attention attention_pool l2_normalize average cross_entropy cast half loss_scale sgd adamw norm_clip mars ftp spd l2_sp lerp peak
+#[test]
+fn epilogue() {
+    run("epilogue");
+}
+
+#[test]
+fn half() {
+    run("half");
 }
 
 /// What a run of the suite was about.
@@ -95,6 +102,8 @@ struct Seen {
     kernels: BTreeMap<&'static str, BTreeSet<String>>,
     /// Labels of what was dispatched.
     dispatched: BTreeSet<String>,
+    /// The same with their variants.
+    variants: BTreeSet<(String, Arc<str>)>,
     /// What its variants were made of: an entry point, whichever tile's file it is in, and one constant, alias or function of it.
     made_of: BTreeSet<(String, String)>,
 }
@@ -105,6 +114,7 @@ impl Seen {
         self.kernels.entry(stem).or_default().extend(outcomes.iter().map(bare));
         for (label, variant) in outcomes.iter().flat_map(|o| o.dispatched.iter().zip(&o.variants)) {
             self.dispatched.insert(label.clone());
+            self.variants.insert((label.clone(), variant.clone()));
             let (constants, tail) = variant.split_once("; ").unwrap_or((variant, ""));
             for part in constants.split(", ").chain(tail.split(';')).map(str::trim) {
                 let owner =
@@ -120,8 +130,8 @@ impl Seen {
 
 #[test]
 fn every_stem_has_a_test_and_every_entry_point_a_case() {
-    let names: Vec<&str> = suite::stems().iter().map(|stem| stem.name).collect();
-    assert_eq!(names, TESTED);
+    let names: BTreeSet<&str> = suite::stems().iter().map(|stem| stem.name).collect();
+    assert_eq!(names, BTreeSet::from_iter(TESTED.iter().copied()));
     let gpu = common::gpu();
     let [mut whole, mut quick] = [Seen::default(), Seen::default()];
     TESTED.iter().for_each(|stem| whole.add(stem, outcomes(stem)));
@@ -144,63 +154,37 @@ fn every_stem_has_a_test_and_every_entry_point_a_case() {
     // Not every combination, but every tile, width of words, format, epilogue and flag of each entry point.
     let missing: Vec<_> = whole.made_of.difference(&quick.made_of).collect();
     assert!(missing.is_empty(), "{} parts of variants that a quick run leaves out: {missing:#?}", missing.len());
-    let Seen { dispatched, .. } = whole;
-    for shader in shaders::ALL {
-        if shader.name == "cast" && gpu.check_f16().is_err() {
-            continue;
-        }
-        if shader.name.ends_with("_cooperative") && gpu.offered_cooperative().is_none() {
-            continue;
-        }
-        // Only adapters with subgroups of eight lanes and more can run these.
-        if shader.name.ends_with("_direct") && !gpu.has_wide_subgroups() {
-            continue;
-        }
-        if shader.name.ends_with("_subgroup") && !gpu.has_subgroups() {
-            continue;
-        }
-        let fours = tpgm::ops::words::fours(Element::Word, Element::Word, false);
-        let formats = format!("alias operand = f32;\nalias result = f32;\n{fours}");
-        let tail = match shader.name {
-            "attention" => &ops::attention::tail(Element::Word, 4),
-            "attention_cooperative" => {
-                let matrices = gpu.offered_cooperative();
-                &matrices.map(|m| ops::attention::cooperative_tail("forward", 4, m)).unwrap_or_default()
-            }
-            "attention_direct" => &format!("const HD4 = 1u;\n{fours}"),
-            "conv2d_direct" => &fours,
-            "patch_embed" | "attention_pool" | "conv2d_subgroup" => "alias stored = f32;\n",
-            "pool" => "alias stored = f32;\nalias pooled = f32;\n",
-            "residual" => "alias elem = vec4f;\n",
-            "batch_norm" => "alias elem = vec4f;\nalias stored = vec4f;\nalias single = f32;\n",
-            "column_sum" | "swiglu" | "relu" | "avg_pool" => "alias elem = vec4f;\nalias stored = vec4f;\n",
-            "mars" | "ftp" | "spd" => &tpgm::ops::row_elem(1),
-            "layer_norm" => {
-                "alias elem = f32;\nalias stored = f32;\nconst WIDTH = 1u;\nfn total(x: elem) -> f32 { return x; }\n"
-            }
-            "matmul_cooperative" => {
-                let halves = "alias operand = f16;\nalias result = f32;\n";
-                let matrices = gpu.offered_cooperative().map(|matrices| matrices.text()).unwrap_or_default();
-                &format!("{halves}{matrices}{}", shaders::Epilogue::None.text())
-            }
-            "conv2d_cooperative" => {
-                let matrices = gpu.offered_cooperative().map(|matrices| matrices.text()).unwrap_or_default();
-                &format!("alias stored = f16;\n{matrices}")
-            }
-            "cast" => "alias inp_t = f32;\nalias out_t = f16;\n",
-            "max_pool" => "alias elem = vec4f;\nalias stored = vec4f;\nalias taps = vec4u;\n",
-            "gelu" => "const KIND = 0u;\nalias elem = f32;\n",
-            "conv2d" => "const TILE = 64u;\nalias stored = f32;\n",
-            "matmul" => &format!("const TILE = 64u;\n{formats}{}", shaders::Epilogue::None.text()),
-            "matmul_direct" | "matmul_subgroup" => &format!("{formats}{}", shaders::Epilogue::None.text()),
-            _ => "",
-        };
-        let (module, _) = tpgm::gpu::kernel::parse(shader.name, &shader.source(tail)).unwrap_or_else(|e| panic!("{e}"));
+    let listed: Vec<Variants> = OPS.iter().flat_map(|op| (op.variants)()).collect();
+    for of in listed.iter().filter(|of| of.run_on(gpu)) {
+        let name = of.shader.name;
+        let (module, _) = parse(name, &of.shader.source(of.any_tail())).unwrap_or_else(|e| panic!("{e}"));
         for entry in &module.entry_points {
-            let label = format!("{}::{}", shader.name, entry.name);
-            assert!(dispatched.contains(&label), "no case runs {label}");
+            let label = format!("{name}::{}", entry.name);
+            assert!(whole.dispatched.contains(&label), "no case runs {label}");
         }
     }
+    // The other way round: what an op asks for is in its list, with heads of any width.
+    for (label, variant) in &whole.variants {
+        let (shader, entry) = label.split_once("::").unwrap();
+        let of = listed.iter().find(|of| of.shader.name == shader).unwrap_or_else(|| panic!("no op lists {label}"));
+        let (constants, tail) = variant.split_once("; ").unwrap();
+        let known: BTreeSet<String> =
+            of.constants_for(entry).into_iter().flatten().map(|(name, value)| format!("{name} {value}")).collect();
+        for constant in constants.split(", ").filter(|c| !c.is_empty() && !c.starts_with("PER_LANE ")) {
+            assert!(known.contains(constant), "{label} is run with {constant}, which its op does not list");
+        }
+        let own = of.tails().into_iter().filter(|(_, own)| own.is_none_or(|own| own == entry));
+        let known = own.map(|(tail, _)| of_any_width(&tail)).any(|known| known == of_any_width(tail));
+        assert!(known, "{label} is run with a text that its op does not list: {tail}");
+    }
+}
+
+/// What is appended to a shader, on one line, without the numbers that follow from a head's width.
+fn of_any_width(tail: &str) -> String {
+    let words: Vec<&str> = tail.split_whitespace().collect();
+    let of_width = |i: usize| i >= 2 && ["HD", "HD4", "SUMS"].contains(&words[i - 2]) && words[i - 1] == "=";
+    let masked = words.iter().enumerate().map(|(i, word)| if of_width(i) { "_" } else { word });
+    masked.collect::<Vec<_>>().join(" ")
 }
 
 // The harness. Each of these does something wrong on purpose.

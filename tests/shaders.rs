@@ -6,6 +6,8 @@ mod variants;
 
 #[path = "shaders/declared.rs"]
 mod declared;
+#[path = "shaders/stems.rs"]
+mod stems;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -16,9 +18,7 @@ use naga::proc::BoundsCheckPolicies;
 use naga::{AddressSpace, ShaderStage, TypeInner};
 use tpgm::gpu::kernel::{interface, parse};
 use tpgm::gpu::program::{MAX_GROUPS, fold};
-use tpgm::gpu::shaders::ALL;
-use tpgm::ops::attention;
-use variants::{ShaderVariant, for_each_variant, overrides, tails};
+use variants::{ShaderVariant, all, for_each_variant};
 
 /// WebGPU's default limits.
 const STORAGE_BUFFERS: usize = 8;
@@ -130,8 +130,9 @@ fn every_variant_keeps_to_the_default_limits() {
             .iter()
             .filter(|(handle, var)| var.space == AddressSpace::WorkGroup && !uses[*handle].is_empty());
         let bytes: u32 = shared.map(|(_, var)| module.types[var.ty].inner.size(module.to_ctx())).sum();
-        let limit = if variant.shader.name == "attention_cooperative" { attention::MEMORY } else { WORKGROUP_BYTES };
+        let limit = variant.of.workgroup_memory;
         assert!(bytes <= limit, "{title}: {bytes} bytes of workgroup memory");
+        assert!(limit <= WORKGROUP_BYTES || variant.cooperative(), "{title}: a base kernel runs on every adapter");
 
         let atomic = module.types.iter().any(|(_, ty)| matches!(ty.inner, TypeInner::Atomic(_)));
         assert!(!atomic, "{title}: atomics make results depend on the order of threads");
@@ -156,7 +157,7 @@ fn cooperative_products_multiply_whole_matrices() {
             found += usize::from(words[at] & 0xffff == MULTIPLY_ADD);
             at += (words[at] >> 16) as usize;
         }
-        let want = if variant.shader.name == "attention_cooperative" { 2 } else { 8 };
+        let want = if variant.shader().name == "attention_cooperative" { 2 } else { 8 };
         assert_eq!(found, want, "{title}: cooperative multiply-adds in the SPIR-V");
 
         let options = msl::Options { lang_version: (2, 4), ..Default::default() };
@@ -192,28 +193,12 @@ fn wgsl_files(folder: &str) -> Vec<PathBuf> {
 }
 
 #[test]
-fn every_file_is_listed_and_has_its_wrapper_and_reference() {
-    let stem = |path: &PathBuf| path.file_stem().unwrap().to_string_lossy().into_owned();
-    let files: BTreeSet<String> = wgsl_files("shaders").iter().map(stem).collect();
-    let listed: BTreeSet<String> = ALL.iter().map(|s| s.name.to_string()).collect();
-    assert_eq!(files, listed);
-    for name in &files {
-        // A second algorithm for the same stem is a file of its own.
-        let algorithms = ["_direct", "_subgroup", "_cooperative"];
-        let stem = algorithms.iter().find_map(|end| name.strip_suffix(end)).unwrap_or(name);
-        for folder in ["src/cpu", "src/ops"] {
-            let path = root().join(folder).join(format!("{stem}.rs"));
-            assert!(path.is_file(), "{} has no {}", name, path.display());
-        }
-    }
-}
-
-#[test]
 fn every_override_of_the_host_exists_and_every_flag_is_used() {
-    for shader in ALL {
-        let (module, _) = parse(shader.name, &shader.source(&tails(shader)[0])).unwrap_or_else(|e| panic!("{e}"));
+    for of in all() {
+        let shader = of.shader;
+        let (module, _) = parse(shader.name, &shader.source(of.any_tail())).unwrap_or_else(|e| panic!("{e}"));
         let names: BTreeSet<&str> = module.overrides.iter().filter_map(|(_, o)| o.name.as_deref()).collect();
-        let given: BTreeSet<&str> = overrides(shader).iter().map(|(name, _)| *name).collect();
+        let given: BTreeSet<&str> = of.override_names().collect();
         assert!(given.is_subset(&names), "{}: {given:?} of {names:?}", shader.name);
         // Sizes have defaults for which the kernels were tuned; anything else is a choice of the host's.
         let sizes = BTreeSet::from(["WG", "PER_LANE"]);
@@ -229,8 +214,9 @@ fn header(text: &str) -> String {
 
 #[test]
 fn every_header_names_its_entry_points() {
-    for shader in ALL {
-        let (module, _) = parse(shader.name, &shader.source(&tails(shader)[0])).unwrap_or_else(|e| panic!("{e}"));
+    for of in all() {
+        let shader = of.shader;
+        let (module, _) = parse(shader.name, &shader.source(of.any_tail())).unwrap_or_else(|e| panic!("{e}"));
         let header = header(shader.text);
         let words: BTreeSet<&str> = header.split(|c: char| !c.is_alphanumeric() && c != '_').collect();
         for entry in &module.entry_points {

@@ -23,8 +23,9 @@ use naga::proc::{BoundsCheckPolicies, BoundsCheckPolicy};
 use naga::{CooperativeRole, Expression, Module, ShaderStage, TypeInner};
 use serde_json::{Value, json};
 use tpgm::gpu::kernel::{interface, parse};
-use tpgm::gpu::shaders::{ALL, Shader};
-use variants::{ShaderVariant, for_each_variant_of, tails};
+use tpgm::gpu::shaders::Shader;
+use tpgm::ops::variants::Variants;
+use variants::{ShaderVariant, all, for_each_variant_of};
 
 /// Write every shader variant as SPIR-V, HLSL and WGSL, with an index.
 #[derive(Parser)]
@@ -51,11 +52,8 @@ fn main() {
 
 fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     let mut dump = Dump::new(&arguments.folder)?;
-    let replaced = arguments.wgsl.as_deref().map(shader_from).transpose()?;
-    let shaders: Vec<&'static Shader> = match replaced {
-        Some(shader) => vec![shader],
-        None => ALL.to_vec(),
-    };
+    let replaced = arguments.wgsl.as_deref().map(variants_from).transpose()?;
+    let listed = replaced.map_or_else(all, |replaced| vec![replaced]);
     let wanted = |shader: &Shader, entry: &str| {
         let name = format!("{}::{entry}", shader.name);
         // A text that names no kernel may be found in the rest of a title.
@@ -65,7 +63,7 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     };
     let mut failure = None;
     let mut rows = hot::Rows::default();
-    for_each_variant_of(&shaders, wanted, |variant| {
+    for_each_variant_of(&listed, wanted, |variant| {
         let names = rows.of(variant);
         let titles = || names.iter().map(String::as_str).chain([variant.title]);
         let asked =
@@ -88,18 +86,20 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// The shader of this file's name with the file's text, or a module that is no shader of the program.
-fn shader_from(path: &Path) -> Result<&'static Shader, Box<dyn Error>> {
+/// The variants of the shader of this file's name with the file's text, or a module that is no shader of the program.
+fn variants_from(path: &Path) -> Result<Variants, Box<dyn Error>> {
     let text = std::fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))?;
     let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-    let known = ALL.iter().find(|shader| shader.name == stem);
-    let shader = Shader {
-        name: known.map_or_else(|| &*Box::leak(stem.into_boxed_str()), |shader| shader.name),
-        text: Box::leak(text.into_boxed_str()),
-        libs: known.map_or(&[], |shader| shader.libs),
+    let known = all().into_iter().find(|of| of.shader.name == stem);
+    let (name, libs) = match &known {
+        Some(of) => (of.shader.name, of.shader.libs),
+        None => (&*Box::leak(stem.into_boxed_str()), &[][..]),
     };
-    tails(&shader).iter().try_for_each(|tail| parse(shader.name, &shader.source(tail)).map(drop))?;
-    Ok(Box::leak(Box::new(shader)))
+    let shader: &'static Shader = Box::leak(Box::new(Shader { name, text: Box::leak(text.into_boxed_str()), libs }));
+    let mut of = known.unwrap_or_else(|| Variants::of(shader));
+    of.shader = shader;
+    of.tails().iter().try_for_each(|(tail, _)| parse(name, &shader.source(tail)).map(drop))?;
+    Ok(of)
 }
 
 struct Dump {
@@ -149,7 +149,7 @@ impl Dump {
         self.seen.insert(words, self.lines.len());
         self.lines.push(json!({
             "id": id,
-            "shader": variant.shader.name,
+            "shader": variant.shader().name,
             "entry": variant.entry,
             "rows": rows,
             "bindings": face.bindings.iter().map(|b| b.index).collect::<Vec<_>>(),
@@ -170,12 +170,12 @@ impl Dump {
 
     /// The file that holds the variant's source, which entry points and override constants share.
     fn wgsl(&mut self, variant: &ShaderVariant) -> Result<String, Box<dyn Error>> {
-        let key = (variant.shader.name, variant.tail.to_string());
+        let key = (variant.shader().name, variant.tail.to_string());
         if let Some(file) = self.sources.get(&key) {
             return Ok(file.clone());
         }
-        let file = format!("{}_{:04}.wgsl", variant.shader.name, self.sources.len());
-        self.put(&file, variant.shader.source(variant.tail).as_bytes())?;
+        let file = format!("{}_{:04}.wgsl", variant.shader().name, self.sources.len());
+        self.put(&file, variant.shader().source(variant.tail).as_bytes())?;
         self.sources.insert(key, file.clone());
         Ok(file)
     }

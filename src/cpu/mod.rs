@@ -16,35 +16,15 @@
 use std::fmt::Debug;
 use std::ops::{Add, AddAssign, Div, Mul, Neg, Sub};
 
-pub mod adamw;
-pub mod attention;
-pub mod attention_pool;
-pub mod average;
-pub mod avg_pool;
-pub mod batch_norm;
-pub mod cast;
-pub mod column_sum;
-pub mod conv2d;
-pub mod cross_entropy;
-pub mod ftp;
-pub mod gelu;
-pub mod l2_normalize;
-pub mod l2_sp;
-pub mod layer_norm;
-pub mod lerp;
-pub mod loss_scale;
-pub mod mars;
-pub mod matmul;
-pub mod max_pool;
-pub mod norm_clip;
-pub mod patch_embed;
-pub mod peak;
-pub mod pool;
-pub mod relu;
-pub mod residual;
-pub mod sgd;
-pub mod spd;
-pub mod swiglu;
+macro_rules! modules {
+    ($($stem:ident $({ $($reason:tt)* })?;)*) => {
+        $(
+            #[allow(missing_docs)] // each file has its own
+            pub mod $stem;
+        )*
+    };
+}
+for_each_stem!(modules);
 
 /// A real number of either precision.
 pub trait Float:

@@ -42,6 +42,10 @@ pub struct Interface {
 pub struct Kernel {
     /// `file::entry`, as in `layer_norm::backward_input`.
     pub label: String,
+    /// The file that it is from.
+    pub shader: &'static Shader,
+    /// Its entry point.
+    pub entry: String,
     /// Which of the variants of its entry point it is: override constants, and what is appended to the shader.
     pub variant: Arc<str>,
     /// Its only bind group's layout.
@@ -208,7 +212,9 @@ impl Gpu {
         let recipe = Mutex::new(Some(recipe));
         let settings: Vec<String> = constants.iter().map(|(name, value)| format!("{name} {value}")).collect();
         let variant = format!("{}; {}", settings.join(", "), one_line(tail)).into();
-        let kernel = Arc::new(Kernel { label, variant, layout, interface, recipe, pipeline: OnceLock::new() });
+        let entry = entry.to_string();
+        let kernel =
+            Arc::new(Kernel { label, shader, entry, variant, layout, interface, recipe, pipeline: OnceLock::new() });
         let (own, jobs) = (kernel.clone(), self.building.clone());
         jobs.fetch_add(1, Ordering::Relaxed);
         rayon::spawn(move || {

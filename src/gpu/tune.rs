@@ -39,6 +39,16 @@ pub struct Cooperative {
 const LANES: usize = 128;
 
 impl Cooperative {
+    /// The matrix units that there are: NVIDIA's, AMD's, Apple's, Mesa's on a CPU, Intel's of Xe2 and of DG2.
+    pub const KNOWN: [Cooperative; 6] = [
+        Cooperative { shape: [16; 3], subgroup: [32, 32] },
+        Cooperative { shape: [16; 3], subgroup: [32, 64] },
+        Cooperative { shape: [8; 3], subgroup: [32, 32] },
+        Cooperative { shape: [8; 3], subgroup: [8, 8] },
+        Cooperative { shape: [8, 16, 16], subgroup: [16, 32] },
+        Cooperative { shape: [8, 8, 16], subgroup: [8, 32] },
+    ];
+
     /// Of those that `adapter` offers the largest whose operands are f16 and whose sums are f32; none if it has no such, no
     /// f16, or subgroups that are too large.
     pub fn of(adapter: &wgpu::Adapter) -> Option<Cooperative> {

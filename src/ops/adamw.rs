@@ -3,9 +3,13 @@
 use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
-use crate::gpu::{View, shaders};
+use crate::gpu::View;
+use crate::gpu::shaders::{Shader, shader};
 use crate::ops::Recorder;
+use crate::ops::variants::{LANES, Variants};
 use crate::shapes::Segment;
+
+static SHADER: Shader = shader!("adamw", FOLD, STEP);
 
 /// Hyperparameters, as in `torch.optim.AdamW`; the learning rate comes with every step.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -31,6 +35,11 @@ struct Params {
     one_minus_beta1: f32,
     one_minus_beta2: f32,
     rate: f32,
+}
+
+/// Every variant that [`step()`] records.
+pub fn variants() -> Vec<Variants> {
+    vec![Variants::of(&SHADER).with("WG", LANES)]
 }
 
 /// One step on the arena `w` with gradient `dw`; `m` and `v` are the moments. `step` and `health` as in the shader.
@@ -61,25 +70,17 @@ pub fn step_at(
     adamw: AdamW,
     rate: f32,
 ) -> Result<()> {
-    for s in segments {
-        assert!(s.len.is_multiple_of(4), "adamw: a segment of {} elements, tensors of an arena are padded", s.len);
-        let len = s.len / 4;
-        let (constants, grid) = r.spread(len, 4);
-        let kernel = r.kernel(&shaders::ADAMW, "forward", &constants)?;
-        let params = Params {
-            len: len as u32,
-            beta1: adamw.beta1 as f32,
-            beta2: adamw.beta2 as f32,
-            eps: adamw.eps,
-            weight_decay: adamw.weight_decay,
-            // From f64: 1 − 0.999 in f32 is off by 1e-5, and PyTorch takes the difference in double.
-            one_minus_beta1: (1.0 - adamw.beta1) as f32,
-            one_minus_beta2: (1.0 - adamw.beta2) as f32,
-            rate,
-        };
-        let [w, m, v, dw] = [w, m, v, dw].map(|arena| arena.slice(s.offset, s.len));
-        let views = [("w", &w), ("m", &m), ("v", &v), ("dw", &dw), ("step", step), ("health", health)];
-        r.push(&kernel, &views, &params, grid);
-    }
-    Ok(())
+    let params = |len| Params {
+        len,
+        beta1: adamw.beta1 as f32,
+        beta2: adamw.beta2 as f32,
+        eps: adamw.eps,
+        weight_decay: adamw.weight_decay,
+        // From f64: 1 − 0.999 in f32 is off by 1e-5, and PyTorch takes the difference in double.
+        one_minus_beta1: (1.0 - adamw.beta1) as f32,
+        one_minus_beta2: (1.0 - adamw.beta2) as f32,
+        rate,
+    };
+    let arenas = [("w", w), ("m", m), ("v", v), ("dw", dw)];
+    r.push_segments((&SHADER, "forward", &[]), &arenas, &[("step", step), ("health", health)], segments, params)
 }

@@ -5,11 +5,18 @@ use std::sync::Arc;
 
 use crate::error::Result;
 use crate::gpu::buffer::Element;
+use crate::gpu::shaders::{Shader, shader};
 use crate::gpu::tune::{Cooperative, Tile};
-use crate::gpu::{Gpu, Kernel, View, shaders};
+use crate::gpu::{Gpu, Kernel, View};
+use crate::ops::elem::FORMATS;
 use crate::ops::product::{Pass, Product};
+use crate::ops::variants::{Needs, Variants};
 use crate::ops::words::fours;
 use crate::ops::{Recorder, check, rows};
+
+static SHADER: Shader = shader!("attention");
+static COOPERATIVE: Shader = shader!("attention_cooperative");
+static DIRECT: Shader = shader!("attention_direct");
 
 /// Queries, or keys, of a workgroup of the direct kernel: two for each of its eight lanes.
 const DIRECT_ROWS: usize = 16;
@@ -80,12 +87,12 @@ fn kernel(r: &Recorder, tile: Tile, entry: &str, element: Element, dims: Dims) -
         let ([rows, _], slices) = (block(entry, dims.head_dim), dims.head_dim.div_ceil(SLICE));
         let grid = [dims.tokens.div_ceil(rows) as u32, heads, if entry == "backward_key" { slices as u32 } else { 1 }];
         let tail = cooperative_tail(entry, dims.head_dim, matrices);
-        return Ok((r.gpu.kernel(&shaders::ATTENTION_COOPERATIVE, entry, &[], &tail)?, grid));
+        return Ok((r.kernel_with(&COOPERATIVE, entry, &[], &tail)?, grid));
     }
     if r.for_cpu && r.gpu.has_wide_subgroups() && dims.head_dim.is_multiple_of(4) {
-        let tail = format!("const HD4 = {}u;\n", dims.head_dim / 4) + &fours(element, element, r.wide_words);
+        let tail = direct_tail(dims.head_dim, element, r.wide_words);
         let grid = [dims.tokens.div_ceil(DIRECT_ROWS) as u32, heads, 1];
-        return Ok((r.gpu.kernel(&shaders::ATTENTION_DIRECT, entry, &[], &tail)?, grid));
+        return Ok((r.kernel_with(&DIRECT, entry, &[], &tail)?, grid));
     }
     // As many columns of a head as the shader computes in a workgroup.
     let columns = match entry {
@@ -94,7 +101,7 @@ fn kernel(r: &Recorder, tile: Tile, entry: &str, element: Element, dims: Dims) -
         _ => 64,
     };
     let grid = [dims.tokens.div_ceil(ROWS) as u32, heads, dims.head_dim.div_ceil(columns) as u32];
-    Ok((r.gpu.kernel(&shaders::ATTENTION, entry, &[], &tail(element, dims.head_dim))?, grid))
+    Ok((r.kernel_with(&SHADER, entry, &[], &tail(element, dims.head_dim))?, grid))
 }
 
 /// The tile for this adapter: matrices where they were measured to be faster, which are for f16 alone.
@@ -104,8 +111,32 @@ fn tile(r: &mut Recorder, pass: Pass, element: Element, dims: Dims) -> Tile {
     if able && product.suits_matrices() && has_memory(r.gpu) { r.variant(product).tile } else { Tile::Tiled }
 }
 
+/// Every variant that this file records, with heads of every width at which something else is computed, and of those that models have.
+pub fn variants() -> Vec<Variants> {
+    let widths = [1, 4, 10, 32, 64, 80, 96, 128, 130, 256, 300];
+    let plain = widths.into_iter().flat_map(|width| FORMATS.map(|element| tail(element, width)));
+    let direct = [4, 32, 64, WIDEST].into_iter().flat_map(|width| {
+        FORMATS.into_iter().flat_map(move |element| [false, true].map(|wide| direct_tail(width, element, wide)))
+    });
+    let cooperative = ["forward", "backward_query", "backward_key"].into_iter().flat_map(|entry| {
+        let of_width =
+            move |width| Cooperative::KNOWN.map(|matrices| (entry, cooperative_tail(entry, width, matrices)));
+        [4, 20, SLICE, 80, WIDEST].into_iter().flat_map(of_width)
+    });
+    vec![
+        Variants::of(&SHADER).append(plain),
+        Variants::of(&COOPERATIVE).append_to(cooperative).needing(Needs::Matrices).with_memory(MEMORY),
+        Variants::of(&DIRECT).append(direct).needing(Needs::WideSubgroups),
+    ]
+}
+
+/// What is appended to `attention_direct.wgsl`.
+fn direct_tail(head_dim: usize, element: Element, wide: bool) -> String {
+    format!("const HD4 = {}u;\n", head_dim / 4) + &fours(element, element, wide)
+}
+
 /// What is appended to `attention.wgsl` for tensors of `element` and heads of `head_dim`.
-pub fn tail(element: Element, head_dim: usize) -> String {
+fn tail(element: Element, head_dim: usize) -> String {
     let scalar = element.scalar();
     let (width, word, whole, packed) = match head_dim.is_multiple_of(4) {
         true => (4, format!("vec4<{scalar}>"), "vec4f(x)", "word(x)"),
@@ -122,7 +153,7 @@ const WIDEST: usize = 128;
 /// Elements of a head that it takes at a time, at most.
 const SLICE: usize = 64;
 /// Workgroup memory that it may use, in bytes: WebGPU promises half of that, so not every adapter has it.
-pub const MEMORY: u32 = 32 << 10;
+const MEMORY: u32 = 32 << 10;
 
 /// Whether cooperative matrices could compute heads of this width, in f16, on an adapter that has them.
 pub fn suits_matrices(head_dim: usize) -> bool {
@@ -144,7 +175,7 @@ fn block(entry: &str, head_dim: usize) -> [usize; 2] {
 }
 
 /// What is appended to `attention_cooperative.wgsl` for `entry` and heads of `head_dim`.
-pub fn cooperative_tail(entry: &str, head_dim: usize, matrices: Cooperative) -> String {
+fn cooperative_tail(entry: &str, head_dim: usize, matrices: Cooperative) -> String {
     let [rows, cols] = block(entry, head_dim);
     let slices = head_dim.div_ceil(SLICE);
     let slice = head_dim.div_ceil(slices).next_multiple_of(16);

@@ -2,10 +2,15 @@
 
 use crate::error::Result;
 use crate::gpu::buffer::Element;
-use crate::gpu::{View, program::fold, shaders};
+use crate::gpu::shaders::{Shader, shader};
+use crate::gpu::{View, program::fold};
+use crate::ops::elem::{FORMATS, stored};
+use crate::ops::variants::{LANES, Variants};
 use crate::ops::{Recorder, WG, check, column_sum, elementwise};
 
 pub use crate::cpu::attention_pool::Dims;
+
+static SHADER: Shader = shader!("attention_pool", REDUCE, FOLD);
 
 #[repr(C)]
 #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
@@ -27,10 +32,15 @@ fn params(dims: Dims) -> Params {
     }
 }
 
+/// Every variant that this file records.
+pub fn variants() -> Vec<Variants> {
+    vec![Variants::of(&SHADER).append(FORMATS.map(stored)).with("WG", LANES)]
+}
+
 /// A workgroup for each head of each image.
 fn run_heads(r: &mut Recorder, entry: &str, views: &[(&str, &View)], element: Element, dims: Dims) -> Result<()> {
     let constants = [("WG", r.reduce_lanes() as f64)];
-    let kernel = r.stored_kernel(&shaders::ATTENTION_POOL, entry, &constants, element)?;
+    let kernel = r.kernel_with(&SHADER, entry, &constants, &stored(element))?;
     r.push(&kernel, views, &params(dims), fold(dims.batch * dims.heads));
     Ok(())
 }
@@ -71,7 +81,7 @@ pub fn backward(
     }
     let views = [("dq", dq), ("ds", ds), ("dout", dout), ("k", k), ("v", v), ("saved_prob", prob)];
     run_heads(r, "backward_query", &views, q.element, dims)?;
-    let key = r.stored_kernel(&shaders::ATTENTION_POOL, "backward_key", &[], q.element)?;
+    let key = r.kernel_with(&SHADER, "backward_key", &[], &stored(q.element))?;
     let views = [("dk", dk), ("dv", dv), ("dout", dout), ("q", q), ("saved_ds", ds), ("saved_prob", prob)];
     r.push(&key, &views, &params(dims), elementwise(dk.len));
     Ok(())
@@ -83,7 +93,7 @@ pub fn assemble(r: &mut Recorder, tokens: &View, inp: &View, pos: &View, dims: D
     check("attention_pool::assemble", "tokens", tokens, dims.token_len());
     check("attention_pool::assemble", "inp", inp, dims.pixel_len());
     check("attention_pool::assemble", "pos", pos, dims.tokens * dims.dim());
-    let kernel = r.stored_kernel(&shaders::ATTENTION_POOL, "assemble", &[], inp.element)?;
+    let kernel = r.kernel_with(&SHADER, "assemble", &[], &stored(inp.element))?;
     let grid = fold(dims.query_len().div_ceil(WG));
     r.push(&kernel, &[("tokens", tokens), ("inp", inp), ("pos", pos)], &params(dims), grid);
     Ok(())
@@ -94,7 +104,7 @@ pub fn assemble_backward(r: &mut Recorder, dinp: &View, dpos: &View, dtokens: &V
     check("attention_pool::assemble_backward", "dinp", dinp, dims.pixel_len());
     check("attention_pool::assemble_backward", "dpos", dpos, dims.tokens * dims.dim());
     check("attention_pool::assemble_backward", "dtokens", dtokens, dims.token_len());
-    let kernel = r.stored_kernel(&shaders::ATTENTION_POOL, "backward_assemble", &[], dtokens.element)?;
+    let kernel = r.kernel_with(&SHADER, "backward_assemble", &[], &stored(dtokens.element))?;
     r.push(&kernel, &[("dinp", dinp), ("dtokens", dtokens)], &params(dims), elementwise(dinp.len));
     // As many columns as any sum needs to keep a GPU busy, and few rows: one stage does.
     column_sum::add_rows(r, dpos, dtokens, dims.batch, dims.tokens * dims.dim())

@@ -1,11 +1,16 @@
 //! Host wrapper of `shaders/avg_pool.wgsl`.
 
 use crate::error::Result;
+use crate::gpu::View;
 use crate::gpu::buffer::Element;
-use crate::gpu::{View, shaders};
-use crate::ops::{Recorder, check, elem, stored};
+use crate::gpu::shaders::{Shader, shader};
+use crate::ops::elem::Elem;
+use crate::ops::variants::{LANES, Variants};
+use crate::ops::{Recorder, check};
 
 pub use crate::cpu::avg_pool::Dims;
+
+static SHADER: Shader = shader!("avg_pool");
 
 #[repr(C)]
 #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
@@ -19,6 +24,11 @@ struct Params {
     stride: u32,
 }
 
+/// Every variant that [`forward`] and [`backward`] record.
+pub fn variants() -> Vec<Variants> {
+    vec![Variants::of(&SHADER).append(Elem::ALL.map(Elem::tail)).with("WG", LANES)]
+}
+
 fn run(
     r: &mut Recorder,
     entry: &str,
@@ -27,11 +37,10 @@ fn run(
     lines: usize,
     dims: Dims,
 ) -> Result<()> {
-    let (width, alias) = elem(dims.channels);
-    let tail = alias.to_string() + stored(element, width);
+    let elem = Elem::of(dims.channels, element);
     let lanes = r.reduce_lanes();
-    let kernel = r.gpu.kernel(&shaders::AVG_POOL, entry, &[("WG", lanes as f64)], &tail)?;
-    let cols = dims.channels / width;
+    let kernel = r.kernel_with(&SHADER, entry, &[("WG", lanes as f64)], &elem.tail())?;
+    let cols = dims.channels / elem.width;
     let params = Params {
         src_h: dims.height as u32,
         src_w: dims.width as u32,

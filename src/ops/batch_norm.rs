@@ -4,8 +4,13 @@ use std::sync::Arc;
 
 use crate::error::Result;
 use crate::gpu::buffer::Element;
-use crate::gpu::{Kernel, View, program::MAX_GROUPS, program::fold, shaders};
-use crate::ops::{Recorder, WG, check, elem, stored};
+use crate::gpu::shaders::{Shader, shader};
+use crate::gpu::{Kernel, View, program::MAX_GROUPS, program::fold};
+use crate::ops::elem::Elem;
+use crate::ops::variants::{FLAG, LANES, Variants};
+use crate::ops::{Recorder, WG, check, flag};
+
+static SHADER: Shader = shader!("batch_norm", REDUCE, FOLD);
 
 /// Shape of a batch norm: statistics over `rows`, for each of `cols`.
 #[derive(Clone, Copy, Debug)]
@@ -58,24 +63,32 @@ const MAX_CHUNKS: usize = 256;
 /// Rows that a lane takes at least.
 const LANE_ROWS: usize = 64;
 
-/// How `lanes` of a workgroup share the matrix; `width` is that of an element.
+/// How `lanes` of a workgroup share the matrix.
 #[derive(Clone, Copy)]
 struct Split {
     dims: Dims,
-    /// What the matrices hold.
-    element: Element,
+    elem: Elem,
     lanes: usize,
-    width: usize,
     /// Lanes side by side, and rows of them.
     across: usize,
     subs: usize,
 }
 
+fn tail(elem: Elem) -> String {
+    format!("{}alias single = {};\n", elem.tail(), elem.scalar())
+}
+
+/// Every variant that this file records.
+pub fn variants() -> Vec<Variants> {
+    let flags = Variants::of(&SHADER).with("WG", LANES).with("TRAIN", FLAG).with("RELU", FLAG).with("SHORTCUT", FLAG);
+    vec![flags.append(Elem::ALL.map(tail))]
+}
+
 impl Split {
     fn new(dims: Dims, element: Element, lanes: usize) -> Split {
-        let width = elem(dims.cols).0;
-        let across = lanes.min(dims.cols / width);
-        Split { dims, element, lanes, width, across, subs: lanes / across }
+        let elem = Elem::of(dims.cols, element);
+        let across = lanes.min(dims.cols / elem.width);
+        Split { dims, elem, lanes, across, subs: lanes / across }
     }
 
     /// Rows of a workgroup of a reduction.
@@ -99,11 +112,9 @@ impl Split {
     }
 
     fn kernel(self, r: &Recorder, entry: &str, constants: &[(&str, bool)]) -> Result<Arc<Kernel>> {
-        let mut constants: Vec<_> = constants.iter().map(|(name, on)| (*name, f64::from(u8::from(*on)))).collect();
+        let mut constants: Vec<_> = constants.iter().map(|(name, on)| (*name, flag(*on))).collect();
         constants.push(("WG", self.lanes as f64));
-        let (stored, single) = (stored(self.element, self.width), self.element.scalar());
-        let tail = format!("{}{stored}alias single = {single};\n", elem(self.dims.cols).1);
-        r.kernel_with(&shaders::BATCH_NORM, entry, &constants, &tail)
+        r.kernel_with(&SHADER, entry, &constants, &tail(self.elem))
     }
 
     /// Runs an entry whose lanes walk down columns, `chunk` rows a workgroup.
@@ -116,9 +127,9 @@ impl Split {
         chunk: usize,
     ) -> Result<()> {
         let kernel = self.kernel(r, entry, constants)?;
-        let across = (self.dims.cols / self.width).div_ceil(self.across);
+        let across = (self.dims.cols / self.elem.width).div_ceil(self.across);
         let grid = [across as u32, self.dims.rows.div_ceil(chunk) as u32, 1];
-        r.push(&kernel, views, &self.params(chunk, self.width), grid);
+        r.push(&kernel, views, &self.params(chunk, self.elem.width), grid);
         Ok(())
     }
 

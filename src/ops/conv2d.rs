@@ -12,13 +12,21 @@ use std::sync::Arc;
 use crate::error::Result;
 use crate::gpu::buffer::{Element, align};
 use crate::gpu::program::fold;
+use crate::gpu::shaders::{Shader, shader};
 use crate::gpu::tune::{Cooperative, Tile};
-use crate::gpu::{Kernel, View, shaders};
+use crate::gpu::{Kernel, View};
+use crate::ops::elem::{FORMATS, stored};
 use crate::ops::product::{Pass, Product};
+use crate::ops::variants::{FLAG, LANES, Needs, Variants};
 use crate::ops::words::fours;
-use crate::ops::{Recorder, WG, cast, check, column_sum, matmul, rows};
+use crate::ops::{Recorder, WG, check, column_sum, flag, matmul, rows};
 
 pub use crate::cpu::conv2d::Dims;
+
+static SHADER: Shader = shader!("conv2d", TILE, PIXELS, STORE_PIXELS, FOLD);
+static COOPERATIVE: Shader = shader!("conv2d_cooperative", MATRICES, PIXELS, STORE_PIXELS);
+static DIRECT: Shader = shader!("conv2d_direct", PIXELS, LANES);
+static SUBGROUP: Shader = shader!("conv2d_subgroup", PIXELS, LANES, QUADS, STORE_PIXELS);
 
 /// Pixels that a lane of the slow path adds up for the weight's gradient.
 const CHUNK: usize = 512;
@@ -171,10 +179,52 @@ fn small(n: usize) -> u8 {
     u8::try_from(n).unwrap_or_else(|_| panic!("conv2d: kernel, stride and padding are below 256, not {n}"))
 }
 
+fn tail(tile: Tile, element: Element) -> String {
+    format!("const TILE = {}u;\n{}", tile.side(), stored(element))
+}
+
+fn cooperative_tail(matrices: Cooperative) -> String {
+    stored(Element::Half) + &matrices.text()
+}
+
+/// Every variant that this file records.
+pub fn variants() -> Vec<Variants> {
+    let tiled = [Tile::Tiled, Tile::TiledLarge].into_iter().flat_map(|tile| FORMATS.map(|element| tail(tile, element)));
+    let direct = FORMATS.into_iter().flat_map(|element| [false, true].map(|wide| fours(element, element, wide)));
+    let matrices = Cooperative::KNOWN.map(cooperative_tail);
+    let with_flag = |shader| Variants::of(shader).with("ACCUMULATE", FLAG);
+    vec![
+        with_flag(&SHADER).append(tiled).with("TRANSPOSED", FLAG).with_in(&["pack", "unpack"], "WG", LANES),
+        with_flag(&COOPERATIVE).append(matrices).needing(Needs::Matrices),
+        with_flag(&DIRECT).append(direct).with("COLS", &[16.0, 32.0]).needing(Needs::WideSubgroups),
+        with_flag(&SUBGROUP).append(FORMATS.map(stored)).needing(Needs::Subgroups),
+    ]
+}
+
 /// A kernel of `conv2d.wgsl`, whose tiles have this side.
 fn kernel(r: &Recorder, entry: &str, constants: &[(&str, f64)], tile: Tile, element: Element) -> Result<Arc<Kernel>> {
-    let tail = format!("const TILE = {}u;\n{}", tile.side(), cast::stored(element));
-    r.gpu.kernel(&shaders::CONV2D, entry, constants, &tail)
+    r.kernel_with(&SHADER, entry, constants, &tail(tile, element))
+}
+
+/// The kernel of one of the three products in this tile, `cols` wide, and the constants that any of them gets.
+fn product_kernel(
+    r: &Recorder,
+    entry: &str,
+    own: &[(&str, f64)],
+    variant: (Tile, usize),
+    element: Element,
+) -> Result<Arc<Kernel>> {
+    let (tile, cols) = variant;
+    if let Some(matrices) = matrices(r, tile) {
+        r.kernel_with(&COOPERATIVE, entry, own, &cooperative_tail(matrices))
+    } else if tile.is_direct() {
+        let constants = [own, &[("COLS", cols as f64)]].concat();
+        r.kernel_with(&DIRECT, entry, &constants, &fours(element, element, r.wide_words))
+    } else if tile == Tile::Subgroup {
+        r.kernel_with(&SUBGROUP, entry, own, &stored(element))
+    } else {
+        kernel(r, entry, own, tile, element)
+    }
 }
 
 /// The matrix units, if that is what a tile is computed by.
@@ -245,7 +295,7 @@ fn pack(r: &mut Recorder, weight: &View, layout: Layout, transposed: bool) -> Re
     let [words] = r.scratch("conv2d", layout.element.words(layout.packed_len()));
     let packed = words.holding(layout.element, layout.packed_len());
     let lanes = r.reduce_lanes();
-    let constants = [("TRANSPOSED", f64::from(u8::from(transposed))), ("WG", lanes as f64)];
+    let constants = [("TRANSPOSED", flag(transposed)), ("WG", lanes as f64)];
     let kernel = kernel(r, "pack", &constants, Tile::Tiled, layout.element)?;
     let (across, down) =
         if transposed { (layout.in_pitch / 4, layout.out_pitch) } else { (layout.in_pitch, layout.out_pitch / 4) };
@@ -265,21 +315,10 @@ fn gather(
     params: &Params,
     accumulate: bool,
 ) -> Result<()> {
-    let mut constants = vec![("ACCUMULATE", f64::from(u8::from(accumulate)))];
     let channels = params.dst_c4 as usize * 4;
     let tile = r.variant(product).tile;
     let [rows, cols] = tile_size(r, product, tile);
-    let kernel = if let Some(matrices) = matrices(r, tile) {
-        let tail = cast::stored(src.element).to_string() + &matrices.text();
-        r.gpu.kernel(&shaders::CONV2D_COOPERATIVE, entry, &constants, &tail)?
-    } else if tile.is_direct() {
-        constants.push(("COLS", cols as f64));
-        r.gpu.kernel(&shaders::CONV2D_DIRECT, entry, &constants, &fours(src.element, src.element, r.wide_words))?
-    } else if tile == Tile::Subgroup {
-        r.stored_kernel(&shaders::CONV2D_SUBGROUP, entry, &constants, src.element)?
-    } else {
-        kernel(r, entry, &constants, tile, src.element)?
-    };
+    let kernel = product_kernel(r, entry, &[("ACCUMULATE", flag(accumulate))], (tile, cols), src.element)?;
     let pixels = (params.batch * params.rows[0] * params.rows[1]) as usize;
     let grid = [channels.div_ceil(cols) as u32, pixels.div_ceil(rows) as u32, 1];
     r.push(&kernel, &[("dst", dst), ("src", src), ("packed", packed)], params, grid);
@@ -346,8 +385,7 @@ fn backward_input_part(
         return op(r, dinp, dout, weight, dims.out_pixels(), dims.out_channels, dims.in_channels);
     }
     if !layout.fast() {
-        let constants = [("ACCUMULATE", f64::from(u8::from(accumulate)))];
-        let kernel = kernel(r, "backward_input_any", &constants, Tile::Tiled, layout.element)?;
+        let kernel = kernel(r, "backward_input_any", &[("ACCUMULATE", flag(accumulate))], Tile::Tiled, layout.element)?;
         let views = [("dinp", dinp), ("dout", dout), ("filters", weight)];
         r.push(&kernel, &views, &layout.shape(), fold(dinp.len.div_ceil(WG)));
         return Ok(());
@@ -417,19 +455,8 @@ fn backward_weight_part(r: &mut Recorder, dweight: &View, dout: &View, inp: &Vie
     let params = Params { chunk: chunk as u32, ..layout.params() };
     let tall = layout.packed_len() / layout.out_pitch;
     let grid = [tall.div_ceil(rows) as u32, layout.out_pitch.div_ceil(cols) as u32, chunks as u32];
-    let direct = variant.tile.is_direct();
-    let kernel = if let Some(matrices) = matrices(r, variant.tile) {
-        let tail = cast::stored(layout.element).to_string() + &matrices.text();
-        r.gpu.kernel(&shaders::CONV2D_COOPERATIVE, "backward_weight", &[], &tail)?
-    } else if direct {
-        let tail = fours(layout.element, layout.element, r.wide_words);
-        r.gpu.kernel(&shaders::CONV2D_DIRECT, "backward_weight", &[("COLS", cols as f64)], &tail)?
-    } else if variant.tile == Tile::Subgroup {
-        r.stored_kernel(&shaders::CONV2D_SUBGROUP, "backward_weight", &[], layout.element)?
-    } else {
-        kernel(r, "backward_weight", &[], variant.tile, layout.element)?
-    };
-    let dout_name = if direct { "dout" } else { "dout4" };
+    let kernel = product_kernel(r, "backward_weight", &[], (variant.tile, cols), layout.element)?;
+    let dout_name = if variant.tile.is_direct() { "dout" } else { "dout4" };
     r.push(&kernel, &[("partial", &partial), (dout_name, dout), ("src", inp)], &params, grid);
     r.work(flops(dims));
 

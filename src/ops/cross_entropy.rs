@@ -1,8 +1,12 @@
 //! Host wrapper of `shaders/cross_entropy.wgsl`.
 
 use crate::error::Result;
-use crate::gpu::{View, shaders};
+use crate::gpu::View;
+use crate::gpu::shaders::{Shader, shader};
+use crate::ops::variants::{LANES, Variants};
 use crate::ops::{Recorder, check};
+
+static SHADER: Shader = shader!("cross_entropy", REDUCE, STEP);
 
 /// Shape and settings of a loss.
 #[derive(Clone, Copy, Debug)]
@@ -55,13 +59,18 @@ impl Dims {
     }
 }
 
+/// Every variant that this file records.
+pub fn variants() -> Vec<Variants> {
+    vec![Variants::of(&SHADER).with("WG", LANES)]
+}
+
 /// `loss` `[batch] = `, `dlogits` `[batch, classes] = ` from `logits` and `labels` (u32 `[batch]`).
 pub fn forward(r: &mut Recorder, loss: &View, dlogits: &View, logits: &View, labels: &View, dims: Dims) -> Result<()> {
     check("cross_entropy", "loss", loss, dims.batch);
     check("cross_entropy", "dlogits", dlogits, dims.batch * dims.classes);
     check("cross_entropy", "logits", logits, dims.batch * dims.classes);
     check("cross_entropy", "labels", labels, dims.batch);
-    let kernel = r.kernel(&shaders::CROSS_ENTROPY, "forward", &[("WG", r.reduce_lanes() as f64)])?;
+    let kernel = r.kernel(&SHADER, "forward", &[("WG", r.reduce_lanes() as f64)])?;
     let views = [("loss", loss), ("dlogits", dlogits), ("logits", logits), ("labels", labels)];
     r.push(&kernel, &views, &dims.params(Channel::Train), [dims.batch as u32, 1, 1]);
     Ok(())
@@ -79,7 +88,7 @@ pub fn forward_scaled(
 ) -> Result<()> {
     check("cross_entropy::forward_scaled", "dlogits", dlogits, dims.batch * dims.classes);
     check("cross_entropy::forward_scaled", "logits", logits, dims.batch * dims.classes);
-    let kernel = r.kernel(&shaders::CROSS_ENTROPY, "forward_scaled", &[("WG", r.reduce_lanes() as f64)])?;
+    let kernel = r.kernel(&SHADER, "forward_scaled", &[("WG", r.reduce_lanes() as f64)])?;
     let views = [("loss", loss), ("dlogits", dlogits), ("logits", logits), ("labels", labels), ("loss_scale", scale)];
     r.push(&kernel, &views, &dims.params(Channel::Train), [dims.batch as u32, 1, 1]);
     Ok(())
@@ -88,7 +97,7 @@ pub fn forward_scaled(
 /// `ring[step.slot][channel] (+)= grad_scale · Σ loss`.
 pub fn record(r: &mut Recorder, ring: &View, loss: &View, step: &View, channel: Channel, dims: Dims) -> Result<()> {
     check("cross_entropy::record", "loss", loss, dims.batch);
-    let kernel = r.kernel(&shaders::CROSS_ENTROPY, "record", &[("WG", r.reduce_lanes() as f64)])?;
+    let kernel = r.kernel(&SHADER, "record", &[("WG", r.reduce_lanes() as f64)])?;
     r.push(&kernel, &[("ring", ring), ("losses", loss), ("step", step)], &dims.params(channel), [1, 1, 1]);
     Ok(())
 }

@@ -3,11 +3,16 @@
 use std::sync::Arc;
 
 use crate::error::Result;
-use crate::gpu::{Gpu, Kernel, View, program::fold, shaders};
+use crate::gpu::shaders::{Shader, shader};
+use crate::gpu::{Gpu, Kernel, View, program::fold};
+use crate::ops::elem::{ROW_WIDTHS, row_elem};
 use crate::ops::mars::{LOG_WORDS, Mars};
-use crate::ops::{Recorder, check, row_elem};
+use crate::ops::variants::{FLAG, LANES, Variants};
+use crate::ops::{Recorder, check, flag};
 use crate::shapes::Norm;
 use crate::shapes::ParamLayout;
+
+static SHADER: Shader = shader!("ftp", REDUCE, FOLD, STEP, ROWS);
 
 /// Row tables and radii: those of [`Mars`] under its own norm, by another rule.
 #[derive(Debug)]
@@ -27,6 +32,12 @@ struct Params {
     k: f32,
 }
 
+/// Every variant that this file records.
+pub fn variants() -> Vec<Variants> {
+    let all = Variants::of(&SHADER).append(ROW_WIDTHS.map(row_elem));
+    vec![all.with("WG", LANES).with("SHARED", FLAG).with("SCALED", FLAG)]
+}
+
 impl Ftp {
     /// Tables for `layout`, whose tensors with `excluded` set have no radius.
     pub fn new(gpu: &Gpu, layout: &ParamLayout, excluded: &[bool]) -> Result<Ftp> {
@@ -34,9 +45,8 @@ impl Ftp {
     }
 
     fn kernel(&self, r: &Recorder, entry: &str, width: usize, scaled: bool) -> Result<Arc<Kernel>> {
-        let flag = |on: bool| f64::from(u8::from(on));
         let constants = [("WG", r.reduce_lanes() as f64), ("SHARED", flag(!r.for_cpu)), ("SCALED", flag(scaled))];
-        r.kernel_with(&shaders::FTP, entry, &constants, &row_elem(width))
+        r.kernel_with(&SHADER, entry, &constants, &row_elem(width))
     }
 
     fn params(&self) -> Params {

@@ -1,9 +1,18 @@
 //! Host wrapper of `shaders/gelu.wgsl`.
 
 use crate::error::Result;
-use crate::gpu::{View, shaders};
-use crate::ops::{Len, Recorder, check, elem};
+use crate::gpu::View;
+use crate::gpu::buffer::Element;
+use crate::gpu::shaders::{Shader, shader};
+use crate::ops::elem::Elem;
+use crate::ops::variants::{LANES, Variants};
+use crate::ops::{Len, Recorder, check};
 use crate::shapes::Activation;
+
+static SHADER: Shader = shader!("gelu", FOLD, GELU_FUNCTIONS);
+
+/// The activations that it has.
+pub(super) const KINDS: [Activation; 3] = [Activation::Gelu, Activation::GeluTanh, Activation::QuickGelu];
 
 /// What is appended to the shader, and to a matrix product's epilogue, for the activation.
 pub(super) fn kind(activation: Activation) -> String {
@@ -16,13 +25,19 @@ pub(super) fn kind(activation: Activation) -> String {
     format!("const KIND = {kind}u;\n")
 }
 
+fn tail(activation: Activation, elem: Elem) -> String {
+    kind(activation) + &elem.alias()
+}
+
+/// Every variant that [`forward`] and [`backward`] record.
+pub fn variants() -> Vec<Variants> {
+    let tails = KINDS.into_iter().flat_map(|kind| Elem::WORDS.map(|elem| tail(kind, elem)));
+    vec![Variants::of(&SHADER).append(tails).with("WG", LANES)]
+}
+
 fn run(r: &mut Recorder, entry: &str, views: &[(&str, &View)], len: usize, activation: Activation) -> Result<()> {
-    let (width, alias) = elem(len);
-    let len = len / width;
-    let (constants, grid) = r.spread(len, width);
-    let kernel = r.gpu.kernel(&shaders::GELU, entry, &constants, &(kind(activation) + alias))?;
-    r.push(&kernel, views, &Len { len: len as u32 }, grid);
-    Ok(())
+    let elem = Elem::of(len, Element::Word);
+    r.push_spread((&SHADER, entry, &[], &tail(activation, elem)), views, len, elem.width, |len| Len { len })
 }
 
 /// `out = gelu(inp)`, elementwise.

@@ -1,8 +1,12 @@
 //! Host wrapper of `shaders/l2_normalize.wgsl`.
 
 use crate::error::Result;
-use crate::gpu::{View, program::fold, shaders};
+use crate::gpu::shaders::{Shader, shader};
+use crate::gpu::{View, program::fold};
+use crate::ops::variants::{LANES, Variants};
 use crate::ops::{Recorder, check};
+
+static SHADER: Shader = shader!("l2_normalize", REDUCE, FOLD);
 
 #[repr(C)]
 #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
@@ -12,9 +16,14 @@ struct Params {
 }
 
 fn run(r: &mut Recorder, entry: &str, views: &[(&str, &View)], rows: usize, cols: usize) -> Result<()> {
-    let kernel = r.kernel(&shaders::L2_NORMALIZE, entry, &[("WG", r.reduce_lanes() as f64)])?;
+    let kernel = r.kernel(&SHADER, entry, &[("WG", r.reduce_lanes() as f64)])?;
     r.push(&kernel, views, &Params { rows: rows as u32, cols: cols as u32 }, fold(rows));
     Ok(())
+}
+
+/// Every variant that this file records.
+pub fn variants() -> Vec<Variants> {
+    vec![Variants::of(&SHADER).with("WG", LANES)]
 }
 
 /// `out = inp / ‖inp‖` over rows; saves `scale` (`[rows]`), the inverse norms, for backward.

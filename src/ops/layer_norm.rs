@@ -2,8 +2,13 @@
 
 use crate::error::Result;
 use crate::gpu::buffer::Element;
-use crate::gpu::{View, program::fold, shaders};
-use crate::ops::{ROWS_PER_CHUNK, Recorder, WG, check, column_sum, elem_sum, stored};
+use crate::gpu::shaders::{Shader, shader};
+use crate::gpu::{View, program::fold};
+use crate::ops::elem::Elem;
+use crate::ops::variants::{FLAG, Variants};
+use crate::ops::{ROWS_PER_CHUNK, Recorder, WG, check, column_sum, flag};
+
+static SHADER: Shader = shader!("layer_norm", REDUCE, FOLD);
 
 /// Shape of a layer norm: statistics over `cols`, for each of `rows`.
 #[derive(Clone, Copy, Debug)]
@@ -26,14 +31,17 @@ struct Params {
 }
 
 fn params(dims: Dims) -> Params {
-    let cols = dims.cols / elem_sum(dims.cols).0;
+    let cols = dims.cols / Elem::of(dims.cols, Element::Word).width;
     Params { rows: dims.rows as u32, cols: cols as u32, eps: dims.eps, chunk: ROWS_PER_CHUNK as u32 }
 }
 
-/// What is appended for rows of `cols` columns, with activations of `element`.
-fn tail(cols: usize, element: Element) -> String {
-    let (width, tail) = elem_sum(cols);
-    tail + stored(element, width)
+fn tail(elem: Elem) -> String {
+    elem.tail() + &elem.total()
+}
+
+/// Every variant that this file records.
+pub fn variants() -> Vec<Variants> {
+    vec![Variants::of(&SHADER).append(Elem::ALL.map(tail)).with("ACCUMULATE", FLAG)]
 }
 
 /// The entry point and grid: a lane a row on a CPU, a workgroup a row on a GPU.
@@ -59,7 +67,7 @@ pub fn forward(
         check("layer_norm", name, view, len);
     }
     let (entry, grid) = variant(r, "forward", rows);
-    let kernel = r.kernel_with(&shaders::LAYER_NORM, &entry, &[], &tail(cols, out.element))?;
+    let kernel = r.kernel_with(&SHADER, &entry, &[], &tail(Elem::of(cols, out.element)))?;
     let views = [("out", out), ("mean", mean), ("rstd", rstd), ("inp", inp), ("weight", weight), ("bias", bias)];
     r.push(&kernel, &views, &params(dims), grid);
     Ok(())
@@ -84,8 +92,8 @@ pub fn backward_input(
         check("layer_norm::backward_input", name, view, len);
     }
     let (entry, grid) = variant(r, "backward_input", rows);
-    let constants = [("ACCUMULATE", f64::from(u8::from(accumulate)))];
-    let kernel = r.kernel_with(&shaders::LAYER_NORM, &entry, &constants, &tail(cols, dout.element))?;
+    let constants = [("ACCUMULATE", flag(accumulate))];
+    let kernel = r.kernel_with(&SHADER, &entry, &constants, &tail(Elem::of(cols, dout.element)))?;
     let views =
         [("dinp", dinp), ("dout", dout), ("inp", inp), ("weight", weight), ("saved_mean", mean), ("saved_rstd", rstd)];
     r.push(&kernel, &views, &params(dims), grid);
@@ -108,8 +116,8 @@ pub fn backward_params(
     check("layer_norm::backward_params", "dbias", dbias, cols);
     let chunks = rows.div_ceil(ROWS_PER_CHUNK);
     let [partial_weight, partial_bias] = r.scratch("layer_norm::backward_params", chunks * cols);
-    let width = elem_sum(cols).0;
-    let kernel = r.kernel_with(&shaders::LAYER_NORM, "backward_params", &[], &tail(cols, dout.element))?;
+    let elem = Elem::of(cols, dout.element);
+    let kernel = r.kernel_with(&SHADER, "backward_params", &[], &tail(elem))?;
     let views = [
         ("dweight", &partial_weight),
         ("dbias", &partial_bias),
@@ -118,7 +126,7 @@ pub fn backward_params(
         ("saved_mean", mean),
         ("saved_rstd", rstd),
     ];
-    r.push(&kernel, &views, &params(dims), [(cols / width).div_ceil(WG) as u32, chunks as u32, 1]);
+    r.push(&kernel, &views, &params(dims), [(cols / elem.width).div_ceil(WG) as u32, chunks as u32, 1]);
     column_sum::add_rows(r, dweight, &partial_weight, chunks, cols)?;
     column_sum::add_rows(r, dbias, &partial_bias, chunks, cols)
 }

@@ -1,9 +1,13 @@
 //! Host wrapper of `shaders/loss_scale.wgsl`.
 
 use crate::error::Result;
-use crate::gpu::{View, shaders};
+use crate::gpu::View;
+use crate::gpu::shaders::{Shader, shader};
 use crate::ops::mars::LOG_WORDS;
+use crate::ops::variants::{LANES, Variants};
 use crate::ops::{Recorder, check};
+
+static SHADER: Shader = shader!("loss_scale", REDUCE, STEP);
 
 /// Words of the scale's state: value, steps since it changed, whether the last step was skipped, and Adam's two bias
 /// corrections.
@@ -40,6 +44,11 @@ pub fn start(scale: f32) -> [u32; SCALE_WORDS] {
     [scale.to_bits(), 0, 0, 0, 0]
 }
 
+/// Every variant that this file records.
+pub fn variants() -> Vec<Variants> {
+    vec![Variants::of(&SHADER).with("WG", LANES)]
+}
+
 /// After [`crate::ops::norm_clip::forward`] on scaled gradients: takes the scale out of the norm in `ring` and puts it into
 /// `health`; skips a step whose gradient overflows; moves the scale.
 pub fn settle(r: &mut Recorder, scale: &View, ring: &View, health: &View, step: &View, by: Settle) -> Result<()> {
@@ -55,7 +64,7 @@ pub fn settle(r: &mut Recorder, scale: &View, ring: &View, health: &View, step: 
         interval: by.interval,
         tensors: 0,
     };
-    let kernel = r.kernel(&shaders::LOSS_SCALE, "settle", &[])?;
+    let kernel = r.kernel(&SHADER, "settle", &[])?;
     let views = [("scale", scale), ("ring", ring), ("health", health), ("step", step)];
     r.push(&kernel, &views, &params, [1, 1, 1]);
     Ok(())
@@ -66,7 +75,7 @@ pub fn settle(r: &mut Recorder, scale: &View, ring: &View, health: &View, step: 
 pub fn observe(r: &mut Recorder, scale: &View, log: &View, state: &View, tensors: usize) -> Result<()> {
     check("loss_scale::observe", "scale", scale, SCALE_WORDS);
     assert!(log.len.is_multiple_of(tensors * LOG_WORDS), "loss_scale::observe: log of {} words", log.len);
-    let kernel = r.kernel(&shaders::LOSS_SCALE, "observe", &[("WG", r.reduce_lanes() as f64)])?;
+    let kernel = r.kernel(&SHADER, "observe", &[("WG", r.reduce_lanes() as f64)])?;
     let params = Params { tensors: tensors as u32, ..Params::default() };
     r.push(&kernel, &[("scale", scale), ("log", log), ("state", state)], &params, [1, 1, 1]);
     Ok(())

@@ -3,10 +3,15 @@
 use std::sync::Arc;
 
 use crate::error::Result;
-use crate::gpu::{Gpu, Kernel, View, buffer::align, program::fold, shaders};
-use crate::ops::{CPU_LANES, Recorder, check, elem, row_elem};
+use crate::gpu::shaders::{Shader, shader};
+use crate::gpu::{Gpu, Kernel, View, buffer::Element, buffer::align, program::fold};
+use crate::ops::elem::{Elem, ROW_WIDTHS, row_elem};
+use crate::ops::variants::{FLAG, LANES, Variants};
+use crate::ops::{CPU_LANES, Recorder, check, flag};
 use crate::shapes::Norm;
 use crate::shapes::{Param, ParamLayout, Segment};
+
+static SHADER: Shader = shader!("mars", REDUCE, FOLD, STEP, ROWS);
 
 /// Elements of a row, vectors of four or single ones, that one workgroup takes: enough to be worth its start, few enough
 /// to fill a GPU. Of vectors of eight it takes half as many.
@@ -48,7 +53,7 @@ struct Run {
 
 /// Vectors of four, or with `wide_words` of eight, if every row of a tensor starts with one.
 fn width_of(cols: usize, wide_words: bool) -> usize {
-    if wide_words && cols.is_multiple_of(8) { 8 } else { elem(cols).0 }
+    if wide_words && cols.is_multiple_of(8) { 8 } else { Elem::of(cols, Element::Word).width }
 }
 
 /// Elements of this width that a workgroup takes.
@@ -65,6 +70,13 @@ struct Params {
     start: u32,
     tensors: u32,
     lr: f32,
+}
+
+/// Every variant that this file records.
+pub fn variants() -> Vec<Variants> {
+    let flags = ["L2", "SHARED", "HELD", "SCALED"];
+    let all = Variants::of(&SHADER).append(ROW_WIDTHS.map(row_elem)).with("WG", LANES);
+    vec![flags.into_iter().fold(all, |all, flag| all.with(flag, FLAG))]
 }
 
 impl Mars {
@@ -139,7 +151,7 @@ impl Mars {
         let chunks_of = |p: &Param| {
             let cols = p.len / rows(p);
             // As many with vectors of eight: those chunks are half as long.
-            rows(p) * (cols / elem(cols).0).div_ceil(CHUNK)
+            rows(p) * (cols / Elem::of(cols, Element::Word).width).div_ceil(CHUNK)
         };
         let chunks: usize = layout.params.iter().map(chunks_of).sum();
         let (rows, tensors) = (layout.params.iter().map(rows).sum::<usize>(), layout.params.len());
@@ -152,11 +164,10 @@ impl Mars {
     }
 
     fn kernel(&self, r: &Recorder, entry: &str, width: usize, own: &[(&'static str, bool)]) -> Result<Arc<Kernel>> {
-        let flag = |on: bool| f64::from(u8::from(on));
         let mut constants =
             vec![("WG", r.reduce_lanes() as f64), ("L2", flag(self.norm == Norm::L2)), ("SHARED", flag(!r.for_cpu))];
         constants.extend(own.iter().map(|(name, on)| (*name, flag(*on))));
-        r.kernel_with(&shaders::MARS, entry, &constants, &row_elem(width))
+        r.kernel_with(&SHADER, entry, &constants, &row_elem(width))
     }
 
     /// Cuts `arenas` to each segment and width in turn: `record` gets them as views, the kernel's place in the tables

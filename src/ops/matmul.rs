@@ -7,12 +7,19 @@
 use crate::error::Result;
 use crate::gpu::View;
 use crate::gpu::buffer::{Element, align};
-use crate::gpu::shaders::{self, Epilogue};
-use crate::gpu::tune::Tile;
+use crate::gpu::shaders::{Shader, shader};
+use crate::gpu::tune::{Cooperative, Tile};
+use crate::ops::epilogue::Epilogue;
 use crate::ops::product::{Pass, Product};
+use crate::ops::variants::{FLAG, Needs, Variants};
 use crate::ops::words::fours;
-use crate::ops::{Recorder, check, column_sum, gelu, residual, rows};
+use crate::ops::{Recorder, check, column_sum, flag, gelu, residual, rows};
 use crate::shapes::Activation;
+
+static SHADER: Shader = shader!("matmul", TILE, STORE);
+static COOPERATIVE: Shader = shader!("matmul_cooperative", MATRICES);
+static DIRECT: Shader = shader!("matmul_direct", LANES, OPERANDS, STORE);
+static SUBGROUP: Shader = shader!("matmul_subgroup", LANES, QUADS, OPERANDS, STORE);
 
 /// Terms of a sum come in steps of so many, whatever the kernel.
 const STEP: usize = 16;
@@ -38,7 +45,6 @@ struct Layer {
 #[derive(Clone)]
 struct End<'a> {
     epilogue: Epilogue,
-    constants: String,
     views: Vec<(&'static str, &'a View)>,
 }
 
@@ -55,8 +61,46 @@ impl Layer {
 
 impl End<'_> {
     fn none() -> Self {
-        End { epilogue: Epilogue::None, constants: String::new(), views: Vec::new() }
+        End { epilogue: Epilogue::None, views: Vec::new() }
     }
+}
+
+/// What is appended whatever the tile: the epilogue, and what operands and result are.
+fn tail(end: Epilogue, [operand, result]: [Element; 2], wide: bool) -> String {
+    let [from, to] = [operand, result].map(Element::scalar);
+    format!("{}alias operand = {from};\nalias result = {to};\n{}", end.text(), fours(operand, result, wide))
+}
+
+/// What is appended for a tile of `matmul.wgsl`.
+fn side(tile: Tile) -> String {
+    format!("const TILE = {}u;\n", tile.side())
+}
+
+/// Every variant that this file records.
+pub fn variants() -> Vec<Variants> {
+    use Element::{Half, Word};
+    let tails = |formats: &'static [[Element; 2]], words: &'static [bool], of_tile: &[String]| {
+        let mut tails = Vec::new();
+        for end in Epilogue::all() {
+            for (format, wide) in formats.iter().flat_map(|format| words.iter().map(move |wide| (*format, *wide))) {
+                tails.extend(of_tile.iter().map(|of_tile| tail(end, format, wide) + of_tile));
+            }
+        }
+        tails
+    };
+    let (formats, narrow, plain) = (&[[Word, Word], [Half, Half], [Half, Word]], &[false], [String::new()]);
+    let sides = [Tile::Tiled, Tile::TiledLarge].map(side);
+    let matrices = Cooperative::KNOWN.map(Cooperative::text);
+    let with_flags = |shader| Variants::of(shader).with("ACCUMULATE", FLAG).with("HAS_BIAS", FLAG);
+    vec![
+        with_flags(&SHADER).append(tails(formats, narrow, &sides)),
+        with_flags(&COOPERATIVE).append(tails(&formats[1..], narrow, &matrices)).needing(Needs::Matrices),
+        with_flags(&DIRECT)
+            .append(tails(formats, &[false, true], &plain))
+            .with("ROWS", &[32.0, 64.0])
+            .needing(Needs::WideSubgroups),
+        with_flags(&SUBGROUP).append(tails(formats, narrow, &plain)).needing(Needs::Subgroups),
+    ]
 }
 
 /// Elements of scratch that the weight's gradient needs, where several workgroups share a sum.
@@ -105,31 +149,27 @@ fn dispatch(
     layer: Layer,
     params: Params,
 ) -> Result<()> {
-    let flag = |flag: bool| f64::from(u8::from(flag));
     let mut constants = vec![("ACCUMULATE", flag(accumulate)), ("HAS_BIAS", flag(bias.is_some()))];
     let [mut tall, mut wide] = layer.product(pass, a.element).tile_size(tile);
-    let (operand, result) = (a.element.scalar(), out.element.scalar());
-    let mut tail = end.constants.clone() + &end.epilogue.text();
-    tail += &format!("alias operand = {operand};\nalias result = {result};\n");
-    tail += &fours(a.element, out.element, tile.is_direct() && r.wide_words);
+    let mut tail = tail(end.epilogue, [a.element, out.element], tile.is_direct() && r.wide_words);
     let matrices = r.gpu.offered_cooperative().filter(|_| tile == Tile::Cooperative);
     let shader = if let Some(matrices) = matrices {
         [tall, wide] = matrices.tile();
         tail += &matrices.text();
-        &shaders::MATMUL_COOPERATIVE
+        &COOPERATIVE
     } else if tile.is_direct() {
         constants.push(("ROWS", tall as f64));
-        &shaders::MATMUL_DIRECT
+        &DIRECT
     } else if tile == Tile::Subgroup {
-        &shaders::MATMUL_SUBGROUP
+        &SUBGROUP
     } else {
-        tail += &format!("const TILE = {tall}u;\n");
-        &shaders::MATMUL
+        tail += &side(tile);
+        &SHADER
     };
     let vector = layer.vector();
     assert_eq!(a.element, b.element, "matmul: operands of one kind");
     let entry = if vector { format!("{}_vec4", pass.entry()) } else { pass.entry().to_string() };
-    let kernel = r.gpu.kernel(shader, &entry, &constants, &tail)?;
+    let kernel = r.kernel_with(shader, &entry, &constants, &tail)?;
     // Without a bias any readable buffer will do that has a vec4f's bytes; four halves have fewer, the buffer has more.
     let unread = View { len: b.len.max(8), ..b.clone() };
     // The shader sees one buffer as scalars or as vectors, under two names.
@@ -184,7 +224,7 @@ pub fn forward_gelu(
         return gelu::forward(r, out, hidden, activation);
     }
     check("matmul::forward_gelu", "out", out, m * n);
-    let end = End { epilogue: Epilogue::Gelu, constants: gelu::kind(activation), views: vec![("hidden4", hidden)] };
+    let end = End { epilogue: Epilogue::Gelu(activation), views: vec![("hidden4", hidden)] };
     assign(r, Pass::Forward, out, [inp, weight], bias, false, end, layer)
 }
 
@@ -220,7 +260,7 @@ pub fn forward_residual(
         }
         None => Epilogue::Residual,
     };
-    let end = End { epilogue, constants: String::new(), views };
+    let end = End { epilogue, views };
     assign(r, Pass::Forward, out, [inp, weight], bias, false, end, layer)
 }
 
@@ -258,8 +298,7 @@ pub fn backward_input_gelu(
         return gelu::backward(r, dhidden, dinp, hidden, activation);
     }
     check("matmul::backward_input_gelu", "dhidden", dhidden, m * k);
-    let constants = gelu::kind(activation);
-    let end = End { epilogue: Epilogue::GeluBackward, constants, views: vec![("hidden4", hidden)] };
+    let end = End { epilogue: Epilogue::GeluBackward(activation), views: vec![("hidden4", hidden)] };
     assign(r, Pass::BackwardInput, dhidden, [dout, weight], None, false, end, layer)
 }
 

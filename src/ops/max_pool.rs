@@ -1,11 +1,16 @@
 //! Host wrapper of `shaders/max_pool.wgsl`.
 
 use crate::error::Result;
+use crate::gpu::View;
 use crate::gpu::buffer::Element;
-use crate::gpu::{View, shaders};
-use crate::ops::{Recorder, check, elem, stored};
+use crate::gpu::shaders::{Shader, shader};
+use crate::ops::elem::Elem;
+use crate::ops::variants::{LANES, Variants};
+use crate::ops::{Recorder, check};
 
 pub use crate::cpu::max_pool::Dims;
+
+static SHADER: Shader = shader!("max_pool");
 
 #[repr(C)]
 #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
@@ -20,6 +25,15 @@ struct Params {
     padding: u32,
 }
 
+fn tail(elem: Elem) -> String {
+    format!("{}alias taps = {};\n", elem.tail(), if elem.width == 4 { "vec4u" } else { "u32" })
+}
+
+/// Every variant that [`forward`] and [`backward`] record.
+pub fn variants() -> Vec<Variants> {
+    vec![Variants::of(&SHADER).append(Elem::ALL.map(tail)).with("WG", LANES)]
+}
+
 fn run(
     r: &mut Recorder,
     entry: &str,
@@ -29,12 +43,10 @@ fn run(
     dims: Dims,
 ) -> Result<()> {
     assert!(2 * dims.padding <= dims.kernel, "max_pool: {dims:?} leaves windows empty");
-    let (width, alias) = elem(dims.channels);
-    let taps = if width == 4 { "vec4u" } else { "u32" };
-    let tail = format!("{alias}alias taps = {taps};\n{}", stored(element, width));
+    let elem = Elem::of(dims.channels, element);
     let lanes = r.reduce_lanes();
-    let kernel = r.gpu.kernel(&shaders::MAX_POOL, entry, &[("WG", lanes as f64)], &tail)?;
-    let cols = dims.channels / width;
+    let kernel = r.kernel_with(&SHADER, entry, &[("WG", lanes as f64)], &tail(elem))?;
+    let cols = dims.channels / elem.width;
     let params = Params {
         src_h: dims.height as u32,
         src_w: dims.width as u32,

@@ -1,40 +1,15 @@
 //! Host wrappers of the shaders, one file a stem: shapes in, steps out. An op checks its tensors' lengths, picks the
-//! kernel variant and the grid, and records dispatches; it computes nothing itself.
+//! kernel variant and the grid, and records dispatches; it computes nothing itself. The variants that it picks from are listed
+//! beside it ([`variants`]).
 
-pub mod adamw;
 mod agreement;
-pub mod attention;
-pub mod attention_pool;
-pub mod average;
-pub mod avg_pool;
-pub mod batch_norm;
-pub mod cast;
-pub mod column_sum;
-pub mod conv2d;
-pub mod cross_entropy;
-pub mod ftp;
-pub mod gelu;
-pub mod l2_normalize;
-pub mod l2_sp;
-pub mod layer_norm;
-pub mod lerp;
-pub mod loss_scale;
-pub mod mars;
-pub mod matmul;
-pub mod max_pool;
-pub mod norm_clip;
-pub mod patch_embed;
-pub mod peak;
-pub mod pool;
+mod elem;
+mod epilogue;
 pub mod product;
-pub mod relu;
-pub mod residual;
 pub mod self_check;
-pub mod sgd;
-pub mod spd;
-pub mod swiglu;
 pub mod trial;
 pub mod tune;
+pub mod variants;
 pub mod words;
 
 use std::ops::Range;
@@ -43,10 +18,39 @@ use std::sync::Arc;
 use crate::error::Result;
 use crate::gpu::buffer::{ALIGN, Element, align};
 use crate::gpu::program::{self, Params, Program};
-use crate::gpu::shaders::{self, Shader, by_subgroups};
+use crate::gpu::shaders::{Shader, by_subgroups};
 use crate::gpu::tune::{Tile, Variant};
 use crate::gpu::{Gpu, Kernel, View};
 use crate::ops::product::Product;
+use crate::ops::variants::Variants;
+use crate::shapes::Segment;
+
+macro_rules! modules {
+    ($($stem:ident $({ $($what:ident: $reason:literal),* })?;)*) => {
+        $(
+            #[allow(missing_docs)] // each file has its own
+            pub mod $stem;
+        )*
+        /// The ops, in the order of the list.
+        pub const OPS: &[Op] = &[$(Op {
+            name: stringify!($stem),
+            variants: $stem::variants,
+            reasons: &[$($((stringify!($what), $reason)),*)?],
+        }),*];
+    };
+}
+for_each_stem!(modules);
+
+/// A stem's host wrapper.
+#[derive(Clone, Copy, Debug)]
+pub struct Op {
+    /// The stem.
+    pub name: &'static str,
+    /// Everything that it may ask of its shaders.
+    pub variants: fn() -> Vec<Variants>,
+    /// What it is not held against, `gradcheck` or `golden`, and why.
+    pub reasons: &'static [(&'static str, &'static str)],
+}
 
 /// Invocations of a workgroup of elementwise kernels.
 const WG: usize = 64;
@@ -166,6 +170,42 @@ impl<'a> Recorder<'a> {
         ([("WG", lanes as f64), ("PER_LANE", per_lane as f64)], program::fold(len.div_ceil(lanes * per_lane)))
     }
 
+    /// Records an entry over `len` elements as [`Recorder::spread`] has it; `params` are made from how many elements of `width` that is.
+    fn push_spread<P: Params>(
+        &mut self,
+        (shader, entry, own, tail): (&'static Shader, &str, &[(&str, f64)], &str),
+        views: &[(&str, &View)],
+        len: usize,
+        width: usize,
+        params: impl FnOnce(u32) -> P,
+    ) -> Result<()> {
+        let len = len / width;
+        let (constants, grid) = self.spread(len, width);
+        let kernel = self.kernel_with(shader, entry, &[&constants, own].concat(), tail)?;
+        self.push(&kernel, views, &params(len as u32), grid);
+        Ok(())
+    }
+
+    /// The same over each of these segments, by vectors of four: `arenas` are cut to it, `whole` are bound as they are.
+    fn push_segments<P: Params>(
+        &mut self,
+        (shader, entry, own): (&'static Shader, &str, &[(&str, f64)]),
+        arenas: &[(&str, &View)],
+        whole: &[(&str, &View)],
+        segments: &[Segment],
+        params: impl Fn(u32) -> P,
+    ) -> Result<()> {
+        for Segment { offset, len, .. } in segments {
+            let padded = len.is_multiple_of(4);
+            assert!(padded, "{}: a segment of {len} elements, tensors of an arena are padded", shader.name);
+            let cut: Vec<(&str, View)> =
+                arenas.iter().map(|(name, arena)| (*name, arena.slice(*offset, *len))).collect();
+            let views: Vec<(&str, &View)> = cut.iter().map(|(name, view)| (*name, view)).collect();
+            self.push_spread((shader, entry, own, ""), &[&views, whole].concat(), *len, 4, &params)?;
+        }
+        Ok(())
+    }
+
     fn kernel(&self, shader: &'static Shader, entry: &str, constants: &[(&str, f64)]) -> Result<Arc<Kernel>> {
         self.kernel_with(shader, entry, constants, "")
     }
@@ -184,17 +224,6 @@ impl<'a> Recorder<'a> {
         let lanes = constants.iter().find(|(name, _)| *name == "WG").map_or(WG, |(_, lanes)| *lanes as usize);
         let one = lanes <= self.gpu.info.subgroup_min_size as usize;
         self.gpu.kernel(shader, entry, constants, &(by_subgroups(one) + tail))
-    }
-
-    /// As [`Recorder::kernel`], of a shader that leaves it to the host what its activations hold.
-    fn stored_kernel(
-        &self,
-        shader: &'static Shader,
-        entry: &str,
-        constants: &[(&str, f64)],
-        element: Element,
-    ) -> Result<Arc<Kernel>> {
-        self.kernel_with(shader, entry, constants, &cast::stored(element))
     }
 
     fn push(&mut self, kernel: &Arc<Kernel>, views: &[(&str, &View)], params: &impl Params, grid: [u32; 3]) {
@@ -243,30 +272,9 @@ fn check(op: &str, name: &str, view: &View, len: usize) {
     assert_eq!(view.len, len, "{op}: {name} has {} elements, the dims give {len}", view.len);
 }
 
-/// For shaders that leave the element type to the host: vectors of four where `channels` allows, and what is appended.
-fn elem(channels: usize) -> (usize, &'static str) {
-    if channels.is_multiple_of(4) { (4, "alias elem = vec4f;\n") } else { (1, "alias elem = f32;\n") }
-}
-
-/// As [`elem`], for shaders that add an element's parts up.
-fn elem_sum(channels: usize) -> (usize, String) {
-    let (width, alias) = elem(channels);
-    let total = if width == 4 { "x.x + x.y + (x.z + x.w)" } else { "x" };
-    (width, format!("{alias}const WIDTH = {width}u;\nfn total(x: elem) -> f32 {{ return {total}; }}\n"))
-}
-
-/// What is appended to shaders over the row tables of `lib/rows.wgsl`: what a lane takes of a row at a time, 1, 4 or 8 values.
-pub fn row_elem(width: usize) -> String {
-    if width == 8 { shaders::ELEM_8.to_string() + shaders::WORDS } else { elem_sum(width).1 + shaders::ELEM }
-}
-
-/// What is appended where activations may be f16: what `width` of their elements are as they are stored.
-fn stored(element: Element, width: usize) -> &'static str {
-    match (element, width) {
-        (Element::Word, _) => "alias stored = elem;\n",
-        (Element::Half, 4) => "alias stored = vec4<f16>;\n",
-        (Element::Half, _) => "alias stored = f16;\n",
-    }
+/// An override constant that is on or off.
+fn flag(on: bool) -> f64 {
+    f64::from(u8::from(on))
 }
 
 /// A grid for `len` elements of an elementwise kernel.

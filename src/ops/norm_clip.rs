@@ -1,9 +1,13 @@
 //! Host wrapper of `shaders/norm_clip.wgsl`.
 
 use crate::error::Result;
-use crate::gpu::{View, program::fold, shaders};
+use crate::gpu::shaders::{Shader, shader};
+use crate::gpu::{View, program::fold};
+use crate::ops::variants::{LANES, Variants};
 use crate::ops::{Recorder, check};
 use crate::shapes::Segment;
+
+static SHADER: Shader = shader!("norm_clip", REDUCE, FOLD, STEP);
 
 /// Elements of the gradient that one workgroup squares and adds: `CHUNK` of the shader.
 const CHUNK: usize = 16384;
@@ -24,6 +28,11 @@ pub fn partials_len(segments: &[Segment]) -> usize {
     segments.iter().map(|s| s.len.div_ceil(CHUNK)).sum()
 }
 
+/// Every variant that this file records.
+pub fn variants() -> Vec<Variants> {
+    vec![Variants::of(&SHADER).with("WG", LANES)]
+}
+
 /// `health = ` the clipping scale for `max_norm` (0: none) and whether loss and gradient of this step are finite;
 /// `ring[step.slot][1] = ` the global norm of `dw`. `partials` is scratch.
 pub fn forward(
@@ -39,7 +48,7 @@ pub fn forward(
     check("norm_clip", "health", health, HEALTH_LEN);
     check("norm_clip", "partials", partials, partials_len(segments));
     let constants = [("WG", r.reduce_lanes() as f64)];
-    let squares = r.kernel(&shaders::NORM_CLIP, "squares", &constants)?;
+    let squares = r.kernel(&SHADER, "squares", &constants)?;
     let mut first = 0;
     for segment in segments {
         let groups = segment.len.div_ceil(CHUNK);
@@ -49,7 +58,7 @@ pub fn forward(
         r.push(&squares, &[("dw", &part), ("partials", partials)], &params, fold(groups));
         first += groups as u32;
     }
-    let clip = r.kernel(&shaders::NORM_CLIP, "clip", &constants)?;
+    let clip = r.kernel(&SHADER, "clip", &constants)?;
     let views = [("sums", partials), ("step", step), ("ring", ring), ("health", health)];
     r.push(&clip, &views, &Params { len: first, first: 0, max_norm }, [1, 1, 1]);
     Ok(())

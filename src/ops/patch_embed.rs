@@ -2,10 +2,15 @@
 
 use crate::error::Result;
 use crate::gpu::buffer::Element;
-use crate::gpu::{View, program::fold, shaders};
+use crate::gpu::shaders::{Shader, shader};
+use crate::gpu::{View, program::fold};
+use crate::ops::elem::{FORMATS, stored};
+use crate::ops::variants::Variants;
 use crate::ops::{Recorder, WG, check, elementwise};
 
 pub use crate::shapes::Prefix;
+
+static SHADER: Shader = shader!("patch_embed", FOLD);
 
 /// Shape of a patch embedding of square images.
 #[derive(Clone, Copy, Debug)]
@@ -80,12 +85,17 @@ impl Dims {
     }
 }
 
+/// Every variant that this file records.
+pub fn variants() -> Vec<Variants> {
+    vec![Variants::of(&SHADER).append(FORMATS.map(stored))]
+}
+
 /// `patches` `[batch·N, 3·patch²] = ` the pixels of `images` `[batch, 3, size, size]`, in a convolution weight's order,
 /// as f32 or f16.
 pub fn unfold(r: &mut Recorder, patches: &View, images: &View, dims: Dims) -> Result<()> {
     check("patch_embed::unfold", "patches", patches, dims.batch * dims.patches() * dims.patch_len());
     check("patch_embed::unfold", "images", images, dims.batch * 3 * dims.size * dims.size);
-    let kernel = r.stored_kernel(&shaders::PATCH_EMBED, "unfold", &[], patches.element)?;
+    let kernel = r.kernel_with(&SHADER, "unfold", &[], &stored(patches.element))?;
     r.push(&kernel, &[("patches", patches), ("images", images)], &dims.params(), elementwise(patches.len));
     Ok(())
 }
@@ -106,7 +116,7 @@ pub fn assemble(
     check("patch_embed::assemble", "pos", pos, dims.positions() * dims.dim);
     assert_eq!(cls.is_some(), dims.prefix.class_token, "patch_embed::assemble: cls");
     assert_eq!(reg.map_or(0, |reg| reg.len), dims.prefix.registers * dims.dim, "patch_embed::assemble: reg");
-    let kernel = r.stored_kernel(&shaders::PATCH_EMBED, "assemble", &[], Element::Word)?;
+    let kernel = r.kernel_with(&SHADER, "assemble", &[], &stored(Element::Word))?;
     // What is not there is never read: any buffer will do.
     let (cls, reg) = (cls.unwrap_or(pos), reg.unwrap_or(pos));
     let views = [("tokens", tokens), ("embedded", embedded), ("pos", pos), ("cls", cls), ("reg", reg)];
@@ -127,17 +137,17 @@ pub fn backward(
     check("patch_embed::backward", "dembedded", dembedded, dims.batch * dims.patches() * dims.dim);
     check("patch_embed::backward", "dpos", dpos, dims.positions() * dims.dim);
     check("patch_embed::backward", "dtokens", dtokens, dims.batch * dims.tokens() * dims.dim);
-    let embedded = r.stored_kernel(&shaders::PATCH_EMBED, "backward_embedded", &[], dembedded.element)?;
+    let embedded = r.kernel_with(&SHADER, "backward_embedded", &[], &stored(dembedded.element))?;
     let grid = elementwise(dembedded.len);
     r.push(&embedded, &[("dembedded", dembedded), ("dtokens", dtokens)], &dims.params(), grid);
-    let pos = r.stored_kernel(&shaders::PATCH_EMBED, "backward_pos", &[], Element::Word)?;
+    let pos = r.kernel_with(&SHADER, "backward_pos", &[], &stored(Element::Word))?;
     r.push(&pos, &[("dpos", dpos), ("dtokens", dtokens)], &dims.params(), fold(dpos.len.div_ceil(WG)));
     let cls_tokens = usize::from(dims.prefix.class_token);
     for (name, own, first, count) in [("dcls", dcls, 0, cls_tokens), ("dreg", dreg, cls_tokens, dims.prefix.registers)]
     {
         let Some(own) = own else { continue };
         check("patch_embed::backward", name, own, count * dims.dim);
-        let kernel = r.stored_kernel(&shaders::PATCH_EMBED, "backward_prefix", &[], Element::Word)?;
+        let kernel = r.kernel_with(&SHADER, "backward_prefix", &[], &stored(Element::Word))?;
         let views = [("dprefix", own), ("dtokens", dtokens)];
         r.push(&kernel, &views, &dims.params_of(first, count), fold(own.len.div_ceil(WG)));
     }

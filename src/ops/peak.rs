@@ -1,8 +1,12 @@
 //! Host wrapper of `shaders/peak.wgsl`: what `tpgm bench` holds everything else against.
 
 use crate::error::Result;
-use crate::gpu::{View, program::fold, shaders};
+use crate::gpu::shaders::{Shader, shader};
+use crate::gpu::{View, program::fold};
+use crate::ops::variants::Variants;
 use crate::ops::{Recorder, WG, check, elementwise};
+
+static SHADER: Shader = shader!("peak", FOLD);
 
 /// Rounds of a turn of the loop.
 pub const ROUNDS: usize = 8;
@@ -23,13 +27,18 @@ pub fn flop(len: usize, loops: usize) -> f64 {
     2.0 * (len / 4 * VALUES * ROUNDS) as f64 * loops as f64
 }
 
+/// Every variant that this file records.
+pub fn variants() -> Vec<Variants> {
+    vec![Variants::of(&SHADER)]
+}
+
 /// `out = ` the sum of three values, begun at `inp`, after `loops` times [`ROUNDS`] multiply-adds `x ← a·x + b`. Both are
 /// as long, a multiple of 4.
 pub fn multiply_add(r: &mut Recorder, out: &View, inp: &View, loops: usize, a: f32, b: f32) -> Result<()> {
     check("peak::multiply_add", "out", out, inp.len);
     assert!(inp.len.is_multiple_of(4), "peak::multiply_add: {} elements", inp.len);
     let lanes = inp.len / 4;
-    let kernel = r.kernel(&shaders::PEAK, "multiply_add", &[])?;
+    let kernel = r.kernel(&SHADER, "multiply_add", &[])?;
     let params = Params { len: lanes as u32, loops: loops as u32, a, b };
     r.push(&kernel, &[("out", out), ("inp", inp)], &params, fold(lanes.div_ceil(WG)));
     Ok(())
@@ -39,7 +48,7 @@ pub fn multiply_add(r: &mut Recorder, out: &View, inp: &View, loops: usize, a: f
 pub fn copy(r: &mut Recorder, out: &View, inp: &View) -> Result<()> {
     check("peak::copy", "out", out, inp.len);
     assert!(inp.len.is_multiple_of(4), "peak::copy: {} elements", inp.len);
-    let kernel = r.kernel(&shaders::PEAK, "copy", &[])?;
+    let kernel = r.kernel(&SHADER, "copy", &[])?;
     let params = Params { len: (inp.len / 4) as u32, loops: 0, a: 0.0, b: 0.0 };
     r.push(&kernel, &[("out", out), ("inp", inp)], &params, elementwise(inp.len / 4));
     Ok(())

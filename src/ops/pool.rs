@@ -3,8 +3,14 @@
 use std::sync::Arc;
 
 use crate::error::Result;
-use crate::gpu::{Kernel, View, program::fold, shaders};
-use crate::ops::{Recorder, WG, cast, check, elementwise};
+use crate::gpu::buffer::Element;
+use crate::gpu::shaders::{Shader, shader};
+use crate::gpu::{Kernel, View, program::fold};
+use crate::ops::elem::stored;
+use crate::ops::variants::{FLAG, Variants};
+use crate::ops::{Recorder, WG, check, elementwise, flag};
+
+static SHADER: Shader = shader!("pool", FOLD);
 
 /// Shape of a pooling over a run of tokens.
 #[derive(Clone, Copy, Debug)]
@@ -44,10 +50,20 @@ impl Dims {
     }
 }
 
+fn tail(tokens: Element, pooled: Element) -> String {
+    format!("{}alias pooled = {};\n", stored(tokens), pooled.scalar())
+}
+
+/// Every variant that [`forward`] and [`backward`] record: tokens and what they are pooled to in f32, tokens in f16 and features in either.
+pub fn variants() -> Vec<Variants> {
+    use Element::{Half, Word};
+    let tails = [(Word, Word), (Half, Word), (Half, Half)].map(|(tokens, pooled)| tail(tokens, pooled));
+    vec![Variants::of(&SHADER).append(tails).with("ACCUMULATE", FLAG)]
+}
+
 /// A kernel for these tokens and what they are pooled to, or their gradients.
 fn kernel(r: &Recorder, entry: &str, constants: &[(&str, f64)], tokens: &View, pooled: &View) -> Result<Arc<Kernel>> {
-    let tail = format!("{}alias pooled = {};\n", cast::stored(tokens.element), pooled.element.scalar());
-    r.gpu.kernel(&shaders::POOL, entry, constants, &tail)
+    r.kernel_with(&SHADER, entry, constants, &tail(tokens.element, pooled.element))
 }
 
 /// `out` `[batch, dim] = ` one vector for each image of `inp` `[batch, tokens, dim]`; each f32 or f16.
@@ -63,7 +79,7 @@ pub fn forward(r: &mut Recorder, out: &View, inp: &View, dims: Dims) -> Result<(
 pub fn backward(r: &mut Recorder, dinp: &View, dout: &View, dims: Dims, accumulate: bool) -> Result<()> {
     check("pool::backward", "dinp", dinp, dims.batch * dims.tokens * dims.dim);
     check("pool::backward", "dout", dout, dims.batch * dims.dim);
-    let kernel = kernel(r, "backward", &[("ACCUMULATE", f64::from(u8::from(accumulate)))], dinp, dout)?;
+    let kernel = kernel(r, "backward", &[("ACCUMULATE", flag(accumulate))], dinp, dout)?;
     r.push(&kernel, &[("dinp", dinp), ("dout", dout)], &dims.params(), elementwise(dinp.len));
     Ok(())
 }

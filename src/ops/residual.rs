@@ -1,8 +1,14 @@
 //! Host wrapper of `shaders/residual.wgsl`.
 
 use crate::error::Result;
-use crate::gpu::{View, shaders};
-use crate::ops::{ROWS_PER_CHUNK, Recorder, WG, check, column_sum, elem};
+use crate::gpu::View;
+use crate::gpu::buffer::Element;
+use crate::gpu::shaders::{Shader, shader};
+use crate::ops::elem::Elem;
+use crate::ops::variants::{LANES, Variants};
+use crate::ops::{ROWS_PER_CHUNK, Recorder, WG, check, column_sum};
+
+static SHADER: Shader = shader!("residual", FOLD);
 
 #[repr(C)]
 #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
@@ -16,13 +22,16 @@ fn params(rows: usize, cols: usize) -> Params {
     Params { rows: rows as u32, cols: cols as u32, chunk: ROWS_PER_CHUNK as u32 }
 }
 
+/// Every variant that this file records.
+pub fn variants() -> Vec<Variants> {
+    vec![Variants::of(&SHADER).append(Elem::WORDS.map(Elem::alias)).with("WG", LANES)]
+}
+
 /// Runs an elementwise entry.
 fn run(r: &mut Recorder, entry: &str, views: &[(&str, &View)], rows: usize, cols: usize) -> Result<()> {
-    let (width, tail) = elem(cols);
-    let (constants, grid) = r.spread(rows * cols / width, width);
-    let kernel = r.gpu.kernel(&shaders::RESIDUAL, entry, &constants, tail)?;
-    r.push(&kernel, views, &params(rows, cols / width), grid);
-    Ok(())
+    let elem = Elem::of(cols, Element::Word);
+    let params = |_| params(rows, cols / elem.width);
+    r.push_spread((&SHADER, entry, &[], &elem.alias()), views, rows * cols, elem.width, params)
 }
 
 /// `out = inp + gamma·branch`, all `[rows, cols]`; `gamma` (`[cols]`) is the layer scale, where there is one.
@@ -79,10 +88,10 @@ pub fn backward_params(
     check("residual::backward_params", "branch", branch, rows * cols);
     let chunks = rows.div_ceil(ROWS_PER_CHUNK);
     let [partial, _] = r.scratch("residual::backward_params", chunks * cols);
-    let (width, tail) = elem(cols);
-    let kernel = r.gpu.kernel(&shaders::RESIDUAL, "backward_params", &[], tail)?;
+    let elem = Elem::of(cols, Element::Word);
+    let kernel = r.kernel_with(&SHADER, "backward_params", &[], &elem.alias())?;
     let views = [("dgamma", &partial), ("dout", dout), ("branch", branch)];
-    let grid = [(cols / width).div_ceil(WG) as u32, chunks as u32, 1];
-    r.push(&kernel, &views, &params(rows, cols / width), grid);
+    let grid = [(cols / elem.width).div_ceil(WG) as u32, chunks as u32, 1];
+    r.push(&kernel, &views, &params(rows, cols / elem.width), grid);
     column_sum::add_rows(r, dgamma, &partial, chunks, cols)
 }

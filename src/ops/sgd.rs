@@ -3,9 +3,13 @@
 use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
-use crate::gpu::{View, shaders};
-use crate::ops::Recorder;
+use crate::gpu::View;
+use crate::gpu::shaders::{Shader, shader};
+use crate::ops::variants::{FLAG, LANES, Variants};
+use crate::ops::{Recorder, flag};
 use crate::shapes::Segment;
+
+static SHADER: Shader = shader!("sgd", FOLD, STEP);
 
 /// Hyperparameters, as in `torch.optim.SGD`; the learning rate comes with every step.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -25,6 +29,11 @@ struct Params {
     momentum: f32,
     weight_decay: f32,
     rate: f32,
+}
+
+/// Every variant that [`step()`] records.
+pub fn variants() -> Vec<Variants> {
+    vec![Variants::of(&SHADER).with("WG", LANES).with("NESTEROV", FLAG)]
 }
 
 /// One step on the arena `w` with gradient `dw`; `m` is the momentum buffer, there if the momentum is not 0. `step` and
@@ -56,18 +65,9 @@ pub fn step_at(
 ) -> Result<()> {
     assert_eq!(m.is_some(), sgd.momentum != 0.0, "sgd: a momentum buffer goes with a momentum");
     let entry = if m.is_some() { "forward" } else { "plain" };
-    for s in segments {
-        assert!(s.len.is_multiple_of(4), "sgd: a segment of {} elements, tensors of an arena are padded", s.len);
-        let len = s.len / 4;
-        let ([lanes, per_lane], grid) = r.spread(len, 4);
-        let constants = [lanes, per_lane, ("NESTEROV", f64::from(u8::from(sgd.nesterov)))];
-        let kernel = r.kernel(&shaders::SGD, entry, &constants)?;
-        let params = Params { len: len as u32, momentum: sgd.momentum, weight_decay: sgd.weight_decay, rate };
-        let [w, dw] = [w, dw].map(|arena| arena.slice(s.offset, s.len));
-        let m = m.map(|m| m.slice(s.offset, s.len));
-        let mut views = vec![("w", &w), ("dw", &dw), ("step", step), ("health", health)];
-        views.extend(m.as_ref().map(|m| ("m", m)));
-        r.push(&kernel, &views, &params, grid);
-    }
-    Ok(())
+    let own = [("NESTEROV", flag(sgd.nesterov))];
+    let params = |len| Params { len, momentum: sgd.momentum, weight_decay: sgd.weight_decay, rate };
+    let mut arenas = vec![("w", w), ("dw", dw)];
+    arenas.extend(m.map(|m| ("m", m)));
+    r.push_segments((&SHADER, entry, &own), &arenas, &[("step", step), ("health", health)], segments, params)
 }

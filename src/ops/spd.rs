@@ -4,11 +4,16 @@ use std::sync::Arc;
 
 use crate::error::Result;
 use crate::gpu::buffer::align;
-use crate::gpu::{Gpu, Kernel, View, program::fold, shaders};
+use crate::gpu::shaders::{Shader, shader};
+use crate::gpu::{Gpu, Kernel, View, program::fold};
+use crate::ops::elem::{ROW_WIDTHS, row_elem};
 use crate::ops::mars::Mars;
-use crate::ops::{Recorder, row_elem};
+use crate::ops::variants::{FLAG, LANES, Variants};
+use crate::ops::{Recorder, flag};
 use crate::shapes::Norm;
 use crate::shapes::ParamLayout;
+
+static SHADER: Shader = shader!("spd", REDUCE, FOLD, ROWS);
 
 /// Words of a tensor's state.
 const PULL_WORDS: usize = 3;
@@ -30,6 +35,12 @@ struct Params {
     lambda: f32,
 }
 
+/// Every variant that this file records.
+pub fn variants() -> Vec<Variants> {
+    let all = Variants::of(&SHADER).append(ROW_WIDTHS.map(row_elem));
+    vec![all.with("WG", LANES).with("SHARED", FLAG).with("DISTANCE", FLAG)]
+}
+
 impl Spd {
     /// Tables for `layout`, whose tensors with `excluded` set are never pulled.
     pub fn new(gpu: &Gpu, layout: &ParamLayout, excluded: &[bool]) -> Result<Spd> {
@@ -47,9 +58,8 @@ impl Spd {
     }
 
     fn kernel(&self, r: &Recorder, entry: &str, width: usize, distance: bool) -> Result<Arc<Kernel>> {
-        let flag = |on: bool| f64::from(u8::from(on));
         let constants = [("WG", r.reduce_lanes() as f64), ("SHARED", flag(!r.for_cpu)), ("DISTANCE", flag(distance))];
-        r.kernel_with(&shaders::SPD, entry, &constants, &row_elem(width))
+        r.kernel_with(&SHADER, entry, &constants, &row_elem(width))
     }
 
     fn each_tensor(&self, r: &mut Recorder, entry: &str, distance: bool, lambda: f32) -> Result<()> {

@@ -1,8 +1,13 @@
 //! Host wrapper of `shaders/swiglu.wgsl`.
 
 use crate::error::Result;
-use crate::gpu::{View, shaders};
-use crate::ops::{Recorder, check, elem, stored};
+use crate::gpu::View;
+use crate::gpu::shaders::{Shader, shader};
+use crate::ops::elem::Elem;
+use crate::ops::variants::{LANES, Variants};
+use crate::ops::{Recorder, check};
+
+static SHADER: Shader = shader!("swiglu", FOLD);
 
 #[repr(C)]
 #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
@@ -11,17 +16,19 @@ struct Params {
     cols: u32,
 }
 
+/// Every variant that [`forward`] and [`backward`] record.
+pub fn variants() -> Vec<Variants> {
+    vec![Variants::of(&SHADER).append(Elem::ALL.map(Elem::tail)).with("WG", LANES)]
+}
+
 fn run(r: &mut Recorder, entry: &str, views: &[(&str, &View)], rows: usize, cols: usize) -> Result<()> {
     let element = views[0].1.element;
     for (name, view) in views {
         assert_eq!(view.element, element, "swiglu: {name} holds other elements than {}", views[0].0);
     }
-    let (width, alias) = elem(cols);
-    let (len, cols) = (rows * cols / width, cols / width);
-    let (constants, grid) = r.spread(len, width);
-    let kernel = r.gpu.kernel(&shaders::SWIGLU, entry, &constants, &(alias.to_string() + stored(element, width)))?;
-    r.push(&kernel, views, &Params { len: len as u32, cols: cols as u32 }, grid);
-    Ok(())
+    let elem = Elem::of(cols, element);
+    let params = |len| Params { len, cols: (cols / elem.width) as u32 };
+    r.push_spread((&SHADER, entry, &[], &elem.tail()), views, rows * cols, elem.width, params)
 }
 
 /// `out = a·σ(a)·b` where a row of `inp` `[rows, 2·cols]` is a, then b; `out` `[rows, cols]`. Both f32, or both f16.

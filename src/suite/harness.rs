@@ -8,7 +8,7 @@ use half::f16;
 use crate::error::Result;
 use crate::gpu::buffer::{ALIGN, Element, align};
 use crate::gpu::tune::{Tile, Variant};
-use crate::gpu::{Gpu, Program, View, shaders};
+use crate::gpu::{Gpu, Kernel, Program, View};
 use crate::ops::Recorder;
 pub use crate::random::Random;
 
@@ -322,7 +322,7 @@ impl<'a> Case<'a> {
         record(&mut recorder)?;
         let mut program = recorder.program;
         for step in &mut program.steps {
-            if launch.fold && foldable(&step.kernel.label) && step.grid[1] == 1 {
+            if launch.fold && foldable(&step.kernel) && step.grid[1] == 1 {
                 step.grid = [step.grid[0].div_ceil(2), 2, 1];
             }
             self.dispatched.push(step.kernel.label.clone());
@@ -465,9 +465,7 @@ impl Check {
 }
 
 /// Whether a kernel takes its index from a folded grid, which its entry point shows by asking for the grid's size.
-fn foldable(label: &str) -> bool {
-    let Some((stem, entry)) = label.split_once("::") else { return false };
-    let Some(shader) = shaders::ALL.iter().find(|s| s.name == stem) else { return false };
-    let signature = shader.text.split_once(&format!("fn {entry}(")).map_or("", |(_, rest)| rest);
+fn foldable(kernel: &Kernel) -> bool {
+    let signature = kernel.shader.text.split_once(&format!("fn {}(", kernel.entry)).map_or("", |(_, rest)| rest);
     signature.split('{').next().is_some_and(|arguments| arguments.contains("num_workgroups"))
 }

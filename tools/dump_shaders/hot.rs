@@ -130,7 +130,7 @@ impl Rows {
     /// The rows that show `variant`: those that it is the first to match.
     pub(crate) fn of(&mut self, variant: &ShaderVariant) -> Vec<String> {
         let matches = |hot: &&Hot| {
-            hot.shader == variant.shader.name
+            hot.shader == variant.shader().name
                 && hot.entries.contains(&variant.entry)
                 && hot.tail.iter().all(|text| variant.tail.contains(text))
                 && hot.constants.iter().all(|(name, value)| variant.constants.get(*name) == Some(value))

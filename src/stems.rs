@@ -1,0 +1,84 @@
+//! The one list of stems. A stem is a group of kernels with a shader, a host wrapper and a reference of its name:
+//! `shaders/STEM.wgsl`, `src/ops/STEM.rs` and `src/cpu/STEM.rs`. The modules of `cpu` and `ops`, the list of all shader variants
+//! and a test of each stem in `tests/kernels.rs` follow from it.
+//!
+//! A stem whose reference is not held against differences (`tests/gradcheck.rs`), or whose kernels are not held against values of
+//! PyTorch's one by one (`tests/kernels/goldens.rs`, `tests/kernels/resnet.rs`), says why: `tests/shaders/stems.rs` asks for it.
+
+/// Hands all stems to the macro `$each`.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! for_each_stem {
+    ($each:ident) => {
+        $each! {
+            matmul;
+            cast {
+                gradcheck: "it rounds, and its gradient is cast back as it is",
+                golden: "rounding to the nearest is what the half crate does"
+            };
+            column_sum;
+            layer_norm;
+            gelu;
+            swiglu;
+            attention;
+            attention_pool {
+                golden: "in CLIP's ResNet, tests/golden_resnet.rs"
+            };
+            residual {
+                golden: "in whole networks, tests/golden.rs"
+            };
+            conv2d;
+            batch_norm;
+            relu {
+                golden: "in whole ResNets, tests/golden_resnet.rs"
+            };
+            l2_normalize {
+                golden: "in heads on normalised features, tests/families.rs"
+            };
+            average {
+                golden: "in DeiT's two heads, tests/families.rs"
+            };
+            max_pool;
+            avg_pool;
+            patch_embed;
+            pool {
+                golden: "in whole networks, tests/golden.rs"
+            };
+            cross_entropy;
+            norm_clip {
+                gradcheck: "no gradient passes through a step",
+                golden: "in clipped trajectories, tests/golden.rs"
+            };
+            loss_scale {
+                gradcheck: "no gradient passes through a step",
+                golden: "powers of two, which whole runs in f16 show, tests/half.rs"
+            };
+            sgd {
+                gradcheck: "no gradient passes through a step"
+            };
+            adamw {
+                gradcheck: "no gradient passes through a step"
+            };
+            mars;
+            ftp {
+                gradcheck: "its gradient is that of mars",
+                golden: "in trajectories, tests/golden/methods.rs"
+            };
+            spd {
+                gradcheck: "no gradient passes through a step",
+                golden: "in trajectories, tests/golden/methods.rs"
+            };
+            l2_sp {
+                golden: "in trajectories, tests/golden/methods.rs"
+            };
+            lerp {
+                gradcheck: "no gradient passes through a step",
+                golden: "in trajectories, tests/golden/methods.rs"
+            };
+            peak {
+                gradcheck: "a benchmark trains nothing",
+                golden: "a benchmark is no operation of PyTorch"
+            };
+        }
+    };
+}
