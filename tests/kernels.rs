@@ -64,7 +64,7 @@ fn run(stem: &str) {
     let unchecked_outcomes = suite::run_stem(unchecked(), stem).unwrap_or_else(|e| panic!("{e}"));
     for (mode, outcomes) in [("as opened", outcomes(stem)), ("unchecked", &unchecked_outcomes)] {
         // An adapter without 16-bit floats has nothing to run there, and a run that asks for them is an error.
-        if let ("cast" | "half", Err(_)) = (stem, common::gpu().check_f16()) {
+        if let ("cast", Err(_)) = (stem, common::gpu().check_f16()) {
             assert!(outcomes.is_empty(), "{stem}: {} outcomes without f16", outcomes.len());
             continue;
         }
@@ -80,7 +80,7 @@ macro_rules! tests {
                 run(stringify!($stem));
             }
         )*
-        const TESTED: &[&str] = &["epilogue", "half", $(stringify!($stem)),*];
+        const TESTED: &[&str] = &["epilogue", $(stringify!($stem)),*];
     };
 }
 tpgm::for_each_stem!(tests);
@@ -90,15 +90,10 @@ fn epilogue() {
     run("epilogue");
 }
 
-#[test]
-fn half() {
-    run("half");
-}
-
 /// What a run of the suite was about.
 #[derive(Default)]
 struct Seen {
-    /// The kernels of each stem's outcomes, without their format.
+    /// The kernels of each stem's outcomes.
     kernels: BTreeMap<&'static str, BTreeSet<String>>,
     /// Labels of what was dispatched.
     dispatched: BTreeSet<String>,
@@ -110,8 +105,7 @@ struct Seen {
 
 impl Seen {
     fn add(&mut self, stem: &'static str, outcomes: &[Outcome]) {
-        let bare = |o: &Outcome| o.kernel.split(", f16").next().unwrap_or_default().to_string();
-        self.kernels.entry(stem).or_default().extend(outcomes.iter().map(bare));
+        self.kernels.entry(stem).or_default().extend(outcomes.iter().map(|o| o.kernel.clone()));
         for (label, variant) in outcomes.iter().flat_map(|o| o.dispatched.iter().zip(&o.variants)) {
             self.dispatched.insert(label.clone());
             self.variants.insert((label.clone(), variant.clone()));

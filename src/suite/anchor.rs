@@ -1,7 +1,7 @@
 //! What holds weights near their anchor besides the projection, over an arena of every kind of tensor; and the moving average.
 
 use super::harness::{Case, EPS, Launch, Random, narrow, sum_tolerance, wide};
-use super::{Plan, Suite};
+use super::{Plan, Stem, Suite, stem};
 use crate::cpu;
 use crate::error::Result;
 use crate::ops;
@@ -10,6 +10,13 @@ use crate::ops::mars::{LOG_WORDS, Mars, RADIUS_WORDS};
 use crate::ops::spd::Spd;
 use crate::shapes::Norm;
 use crate::shapes::{ParamLayout, Segment};
+
+pub(super) const STEMS: &[Stem] = &[
+    stem("ftp", ftp, &["ftp::apply", "ftp::learn", "ftp::clip"]),
+    stem("spd", spd, &["spd::apply"]),
+    stem("l2_sp", l2_sp, &["l2_sp::backward"]),
+    stem("lerp", lerp, &["lerp::forward"]),
+];
 
 /// Shapes, and whether nothing holds the tensor. Rows of vectors of eight and four and of single elements, shorter than a
 /// workgroup and of several chunks.
@@ -60,7 +67,7 @@ fn drifted(layout: &ParamLayout, w0: &[f32], drift: f32, random: &mut Random) ->
     w
 }
 
-pub(super) fn lerp(p: &mut Plan) -> Result<()> {
+fn lerp(p: &mut Plan) -> Result<()> {
     for launch in Launch::all(p.gpu) {
         for (_, cut) in p.pick(&[0, 1], &[1]) {
             p.add(move |s| {
@@ -81,7 +88,7 @@ pub(super) fn lerp(p: &mut Plan) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn l2_sp(p: &mut Plan) -> Result<()> {
+fn l2_sp(p: &mut Plan) -> Result<()> {
     for launch in Launch::all(p.gpu) {
         for scale in [None, Some(1024.0f32)] {
             p.add(move |s| {
@@ -109,7 +116,7 @@ pub(super) fn l2_sp(p: &mut Plan) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn spd(p: &mut Plan) -> Result<()> {
+fn spd(p: &mut Plan) -> Result<()> {
     for launch in Launch::all(p.gpu).into_iter().flat_map(Launch::words) {
         for (_, cut) in p.pick(&[0, 1], &[1]) {
             p.add(move |s| {
@@ -151,7 +158,7 @@ pub(super) fn spd(p: &mut Plan) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn ftp(p: &mut Plan) -> Result<()> {
+fn ftp(p: &mut Plan) -> Result<()> {
     for launch in Launch::all(p.gpu).into_iter().flat_map(Launch::words) {
         for (_, cut) in p.pick(&[0, 1], &[1]) {
             for scale in [None, Some(1024.0f32)] {

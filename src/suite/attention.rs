@@ -1,14 +1,31 @@
-//! Fused attention, forward and both halves of its backward; and the attention of one query.
+//! Fused attention, forward and both halves of its backward; and the attention of one query. In f32 and f16.
 
 use super::formats::{formats, prefix, rounded, stored_eps};
-use super::harness::{Case, Launch, Random, narrow, sum_tolerance, wide};
-use super::{Plan, Suite};
+use super::harness::{Case, HALF_EPS, Launch, Random, narrow, sum_tolerance, wide};
+use super::{Plan, Stem, Suite, stem};
 use crate::cpu;
 use crate::error::Result;
 use crate::gpu::buffer::Element;
+use crate::gpu::tune::Tile;
 use crate::ops::{self, attention::Dims, attention_pool};
 
-pub(super) fn attention(p: &mut Plan) -> Result<()> {
+pub(super) const STEMS: &[Stem] = &[
+    stem("attention", attention, &["attention::forward", "attention::backward_query", "attention::backward_key"]),
+    stem(
+        "attention_pool",
+        attention_pool,
+        &[
+            "attention_pool::forward",
+            "attention_pool::backward_query",
+            "attention_pool::backward_key",
+            "attention_pool::assemble",
+            "attention_pool::backward_assemble",
+            "column_sum::forward",
+        ],
+    ),
+];
+
+fn attention(p: &mut Plan) -> Result<()> {
     // Batch, tokens, heads, width of a head. Widths that are no multiple of four take scalar loads; those above 64 are
     // computed in several chunks, above 256 by several workgroups. Few widths, since each is a kernel to compile.
     let shapes = [
@@ -31,8 +48,33 @@ pub(super) fn attention(p: &mut Plan) -> Result<()> {
     for (dims, launch) in launched(p, &shapes, &[3, 7, 10, 14]) {
         // At 6 a few keys take all of the probability, and scores reach ±50: exponentials that overflow if not shifted.
         for (_, scale) in p.pick(&[1.0, 6.0], &[1]) {
-            p.add(move |s| case(s, launch, dims, scale));
+            p.add(move |s| case(s, launch, dims, scale, Element::Word));
         }
+    }
+    if p.gpu.check_f16().is_err() {
+        return Ok(());
+    }
+    let shapes = [
+        (1, 1, 1, 4),
+        (2, 3, 2, 6),
+        (2, 65, 3, 12),
+        (1, 63, 1, 32),
+        (1, 17, 2, 64),
+        (1, 197, 2, 64),
+        (1, 33, 2, 80),
+        (2, 70, 1, 128),
+    ];
+    let mut halves = launched(p, &shapes, &[1, 2, 3]);
+    if p.gpu.runs(Tile::Cooperative) && ops::attention::has_memory(p.gpu) {
+        // In a quick run a head of each block of rows and columns.
+        for (_, (batch, tokens, heads, head_dim)) in p.pick(&shapes, &[4, 6]) {
+            if ops::attention::suits_matrices(head_dim) {
+                halves.push((Dims { batch, tokens, heads, head_dim }, Launch::of(p.gpu, Tile::Cooperative)));
+            }
+        }
+    }
+    for (dims, launch) in halves {
+        p.add(move |s| case(s, launch, dims, 2.0, Element::Half));
     }
     Ok(())
 }
@@ -42,7 +84,7 @@ const QUICK_WIDTH: usize = 32;
 
 /// These shapes, batch, tokens, heads, and width of a head, in every variant. In a quick run those at the places `quick`: for
 /// GPUs a head of each way to load and to cut it, for CPUs each width up to [`QUICK_WIDTH`] and each width of words.
-pub(super) fn launched(p: &Plan, shapes: &[(usize, usize, usize, usize)], quick: &[usize]) -> Vec<(Dims, Launch)> {
+fn launched(p: &Plan, shapes: &[(usize, usize, usize, usize)], quick: &[usize]) -> Vec<(Dims, Launch)> {
     let of = |(_, (batch, tokens, heads, head_dim))| {
         Launch::both(p.gpu).into_iter().map(move |launch| (Dims { batch, tokens, heads, head_dim }, launch))
     };
@@ -55,7 +97,7 @@ pub(super) fn launched(p: &Plan, shapes: &[(usize, usize, usize, usize)], quick:
     })
 }
 
-fn case(s: &mut Suite, launch: Launch, dims: Dims, scale: f32) -> Result<()> {
+fn case(s: &mut Suite, launch: Launch, dims: Dims, scale: f32, element: Element) -> Result<()> {
     let Dims { batch, tokens, heads, head_dim } = dims;
     let (dim, stats) = (heads * head_dim, batch * heads * tokens);
     let mut random = Random::new((tokens * dim) as u64);
@@ -64,14 +106,14 @@ fn case(s: &mut Suite, launch: Launch, dims: Dims, scale: f32) -> Result<()> {
     for row in qkv.chunks_mut(3 * dim) {
         row[..2 * dim].iter_mut().for_each(|x| *x *= scale);
     }
-    let dout = random.vec(batch * tokens * dim);
+    let (qkv, dout) = (rounded(qkv, element), rounded(random.vec(batch * tokens * dim), element));
     let (qkv64, dout64) = (wide(&qkv), wide(&dout));
     let (mut want, mut want_lse) = (vec![0.0; batch * tokens * dim], vec![0.0; stats]);
     cpu::attention::forward(&mut want, &mut want_lse, &qkv64, batch, tokens, heads, head_dim);
     // Backward starts from the same rounded values as the reference.
-    let (out32, lse32) = (narrow(&want), narrow(&want_lse));
+    let (saved, lse32) = (rounded(narrow(&want), element), narrow(&want_lse));
     let mut want_grad = vec![0.0; qkv.len()];
-    let (out64, lse64) = (wide(&out32), wide(&lse32));
+    let (out64, lse64) = (wide(&saved), wide(&lse32));
     cpu::attention::backward(&mut want_grad, &dout64, &out64, &qkv64, &lse64, batch, tokens, heads, head_dim);
     let mut want_delta = vec![0.0; stats];
     for (i, delta) in want_delta.iter_mut().enumerate() {
@@ -80,12 +122,13 @@ fn case(s: &mut Suite, launch: Launch, dims: Dims, scale: f32) -> Result<()> {
         *delta = (start..start + head_dim).map(|j| dout64[j] * out64[j]).sum();
     }
 
-    let name = format!("{batch}×{tokens}, {heads} heads of {head_dim}, scale {scale}, {}", launch.suffix());
+    let (kind, suffix) = (prefix(element), launch.suffix());
+    let name = format!("{kind}{batch}×{tokens}, {heads} heads of {head_dim}, scale {scale}, {suffix}");
     let mut c = Case::new(s.gpu, name, 0)?;
-    let [qkv, dout] = [c.input("qkv", &qkv)?, c.input("dout", &dout)?];
-    let [out, lse] = [c.output("out", want.len())?, c.output("lse", stats)?];
-    let [saved_out, saved_lse] = [c.input("saved out", &out32)?, c.input("saved lse", &lse32)?];
-    let [dqkv, delta] = [c.output("dqkv", want_grad.len())?, c.output("delta", stats)?];
+    let [qkv, dout] = [c.input_as("qkv", element, &qkv)?, c.input_as("dout", element, &dout)?];
+    let (saved_out, saved_lse) = (c.input_as("saved out", element, &saved)?, c.input("saved lse", &lse32)?);
+    let [out, dqkv] = [c.output_as("out", element, want.len())?, c.output_as("dqkv", element, want_grad.len())?];
+    let [lse, delta] = [c.output("lse", stats)?, c.output("delta", stats)?];
     c.run(launch, |r| {
         ops::attention::forward(r, &out, &lse, &qkv, dims)?;
         ops::attention::backward(r, &dqkv, &delta, &dout, &saved_out, &qkv, &saved_lse, dims)
@@ -94,20 +137,22 @@ fn case(s: &mut Suite, launch: Launch, dims: Dims, scale: f32) -> Result<()> {
     // Sums over keys (or queries) and over the head's width. A score is off by as many units of itself as its sum has
     // roundings, and exp turns that absolute error into a relative one: hence the factor of the largest score.
     let sharp = 1.0 + want_lse.iter().fold(0.0, |a: f64, l| a.max(l.abs()));
-    let tolerance = sum_tolerance(tokens + head_dim, 8.0) * sharp;
-    c.expect("attention::forward", &out, &want, tolerance);
+    // Matrices take weights of f16, too.
+    let weights = if launch.is_cooperative() { HALF_EPS } else { 0.0 };
+    let (eps, tolerance) = (stored_eps(element), sum_tolerance(tokens + head_dim, 8.0) * sharp + weights);
+    c.expect("attention::forward", &out, &want, eps + tolerance);
     c.expect("attention::forward", &lse, &want_lse, sum_tolerance(tokens + head_dim, 8.0));
     let parts = |offset: usize, len: usize| -> Vec<_> {
         (0..batch * tokens).map(|row| row * 3 * dim + offset..row * 3 * dim + offset + len).collect()
     };
-    c.expect_at("attention::backward_query", &dqkv, &parts(0, dim), &want_grad, 2.0 * tolerance);
+    c.expect_at("attention::backward_query", &dqkv, &parts(0, dim), &want_grad, eps + 2.0 * tolerance);
     c.expect("attention::backward_query", &delta, &want_delta, sum_tolerance(head_dim, 4.0));
-    c.expect_at("attention::backward_key", &dqkv, &parts(dim, dim), &want_grad, 2.0 * tolerance);
-    c.expect_at("attention::backward_key", &dqkv, &parts(2 * dim, dim), &want_grad, 2.0 * tolerance);
+    c.expect_at("attention::backward_key", &dqkv, &parts(dim, dim), &want_grad, eps + 2.0 * tolerance);
+    c.expect_at("attention::backward_key", &dqkv, &parts(2 * dim, dim), &want_grad, eps + 2.0 * tolerance);
     s.finish(c)
 }
 
-pub(super) fn attention_pool(p: &mut Plan) -> Result<()> {
+fn attention_pool(p: &mut Plan) -> Result<()> {
     // Batch, tokens, heads, width of a head: one token alone, more and fewer than lanes of either variant, of both.
     let shapes =
         [(1, 1, 1, 1), (2, 3, 2, 5), (3, 50, 2, 64), (1, 65, 3, 12), (2, 197, 1, 63), (1, 7, 4, 65), (5, 2, 3, 1)];

@@ -1,21 +1,23 @@
-//! Batch norm in both modes and both variants, and the ReLU; in f32 and f16.
+//! Batch norm in both modes and both variants, in f32 and f16.
 
 use super::formats::{formats, prefix, rounded, stored_eps};
-use super::harness::{Case, EPS, Launch, Random, narrow, sum_tolerance, wide};
-use super::{Plan, Suite};
-use crate::cpu;
+use super::harness::{Case, Launch, Random, narrow, sum_tolerance, wide};
+use super::{Plan, Stem, Suite, stem};
 use crate::cpu::batch_norm::{backward, normalise, statistics, update_running};
 use crate::error::Result;
 use crate::gpu::buffer::Element;
 use crate::ops;
 use crate::ops::batch_norm::{Dims, Mode, Stats};
 
+pub(super) const STEMS: &[Stem] =
+    &[stem("batch_norm", batch_norm, &["batch_norm::forward", "batch_norm::running", "batch_norm::backward"])];
+
 const MOMENTUM: f32 = 0.1;
 
 /// Of the shapes those of a quick run: in vectors and not.
 const QUICK: [usize; 2] = [4, 5];
 
-pub(super) fn batch_norm(p: &mut Plan) -> Result<()> {
+fn batch_norm(p: &mut Plan) -> Result<()> {
     // Below, at and past lanes, their blocks of 64 rows, and chunks.
     let shapes = [(2, 1), (2, 64), (3, 5), (63, 65), (65, 16), (130, 63), (197, 3), (600, 12), (1025, 4), (300, 260)];
     for launch in Launch::reductions(p.gpu) {
@@ -213,38 +215,4 @@ fn outlier(s: &mut Suite) -> Result<()> {
     c.expect("batch_norm::running", &running_var, &want_var, 1e-5);
     c.expect_bits("batch_norm::running", &running_mean, &[], &[]);
     s.finish(c)
-}
-
-pub(super) fn relu(p: &mut Plan) -> Result<()> {
-    let formats = formats(p.gpu);
-    for (launch, &element) in Launch::all(p.gpu).into_iter().flat_map(|l| formats.iter().map(move |e| (l, e))) {
-        let lens = [1, 2, 3, 4, 5, 6, 7, 8, 9, 63, 64, 65, 768, 4099, 4100, 5001, 5000];
-        for (_, len) in p.pick(&lens, &[13, 14]) {
-            p.add(move |s| {
-                let mut random = Random::new(len as u64);
-                let [mut inp, dout, before] = [0; 3].map(|_| rounded(random.vec(len), element));
-                inp[len / 2] = 0.0;
-                let mut want = vec![0.0; len];
-                cpu::relu::forward(&mut want, &wide(&inp));
-                let mut c = Case::new(s.gpu, format!("{}len {len}, {}", prefix(element), launch.suffix()), 0)?;
-                let [inp, dout_view] = [c.input_as("inp", element, &inp)?, c.input_as("dout", element, &dout)?];
-                let out = c.output_as("out", element, len)?;
-                c.run(launch, |r| ops::relu::forward(r, &out, &inp))?;
-                c.expect("relu::forward", &out, &want, 0.0);
-                for accumulate in [false, true] {
-                    let mut want_grad = if accumulate { wide(&before) } else { vec![0.0; len] };
-                    cpu::relu::backward(&mut want_grad, &wide(&dout), &want, accumulate);
-                    let dinp = match accumulate {
-                        true => c.input_as("dinp", element, &before)?,
-                        false => c.output_as("dinp", element, len)?,
-                    };
-                    c.run(launch, |r| ops::relu::backward(r, &dinp, &dout_view, &out, accumulate))?;
-                    // A copy, or one addition.
-                    c.expect("relu::backward", &dinp, &want_grad, EPS + stored_eps(element));
-                }
-                s.finish(c)
-            });
-        }
-    }
-    Ok(())
 }

@@ -3,13 +3,19 @@
 
 use super::formats::{formats, prefix, rounded, stored_eps};
 use super::harness::{Case, Launch, Random, sum_tolerance, wide};
-use super::{Plan, Suite, pairs};
+use super::{Plan, Stem, Suite, pairs, stem};
 use crate::cpu;
 use crate::error::Result;
 use crate::gpu::View;
 use crate::gpu::buffer::{Element, align};
 use crate::ops;
 use crate::ops::conv2d::Dims;
+
+pub(super) const STEMS: &[Stem] = &[stem(
+    "conv2d",
+    conv2d,
+    &["conv2d::forward", "conv2d::backward_input", "conv2d::backward_weight", "conv2d::to_nhwc"],
+)];
 
 /// Batch, height, width, channels in and out, kernel, stride, padding, groups: below, at and past tiles and chunks;
 /// strides that leave pixels out, or whole classes of them without a tap.
@@ -76,7 +82,7 @@ impl Convolution {
     }
 }
 
-pub(super) fn conv2d(p: &mut Plan) -> Result<()> {
+fn conv2d(p: &mut Plan) -> Result<()> {
     let (natural, mut cases) = (Launch::natural(p.gpu), Vec::new());
     for (i, [batch, height, width, in_channels, out_channels, kernel, stride, padding, groups]) in
         p.pick(&SHAPES, &QUICK)

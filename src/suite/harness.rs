@@ -122,11 +122,17 @@ impl Launch {
         }
     }
 
+    /// As this adapter is used, and the same with folded grids: for kernels that have one variant.
+    pub fn folded(gpu: &Gpu) -> [Launch; 2] {
+        let natural = Launch::natural(gpu);
+        [natural, Launch { fold: true, ..natural }]
+    }
+
     /// Both sets of variants, and the one of this adapter with folded grids.
     pub fn all(gpu: &Gpu) -> [Launch; 3] {
         let for_cpu = gpu.is_cpu();
-        let natural = Launch::natural(gpu);
-        [natural, Launch { for_cpu: !for_cpu, ..natural }, Launch { fold: true, ..natural }]
+        let [natural, folded] = Launch::folded(gpu);
+        [natural, Launch { for_cpu: !for_cpu, ..natural }, folded]
     }
 
     /// The same, and where the adapter has subgroups both sets with the other way to reduce.

@@ -2,12 +2,28 @@
 
 use super::formats::{formats, prefix, rounded, stored_eps};
 use super::harness::{Case, EPS, Launch, Random, sum_tolerance, wide};
-use super::{Plan, Suite};
+use super::{Plan, Stem, Suite, stem};
 use crate::cpu;
 use crate::error::Result;
 use crate::gpu::buffer::{Element, align};
 use crate::ops;
 use crate::shapes::Activation;
+
+pub(super) const STEMS: &[Stem] = &[
+    stem("matmul", matmul, &["matmul::forward", "matmul::backward_input", "matmul::backward_weight"]),
+    stem(
+        "epilogue",
+        epilogues,
+        &[
+            "matmul::forward",
+            "matmul::forward_gelu",
+            "matmul::forward_residual",
+            "matmul::backward_input",
+            "matmul::backward_input_gelu",
+        ],
+    ),
+    stem("column_sum", column_sum, &["column_sum::forward", "column_sum::spread"]),
+];
 
 /// Rows, outputs and inputs of a layer: below, at and past every tile, vector widths and their neighbours.
 const SHAPES: [(usize, usize, usize); 18] = [
@@ -110,8 +126,9 @@ impl Layer {
 }
 
 /// The three products; each sum has as many terms as its inner dimension, plus the bias or what was there before.
-pub(super) fn matmul(p: &mut Plan) -> Result<()> {
+fn matmul(p: &mut Plan) -> Result<()> {
     let layers = Layer::all(p, p.pick(&SHAPES, &QUICK), formats(p.gpu), MOST_SPLIT);
+    let halves = Layer::all(p, p.pick(&HALF_SHAPES, &QUICK_HALF), &formats(p.gpu)[1..], MOST_SPLIT);
     let shows = |layer: &Layer| {
         let vector = if layer.in_fours() { "fours" } else { "ones" };
         let (tile, word, format) = (layer.launch.tile(), layer.launch.word(), prefix(layer.element));
@@ -120,50 +137,38 @@ pub(super) fn matmul(p: &mut Plan) -> Result<()> {
         let all = [vector, word, format].map(|of| format!("{tile}, {of}")).into_iter().chain([loaded]);
         if layer.suits_its_tile() { all.collect() } else { Vec::new() }
     };
-    for layer in p.thin(layers, shows) {
-        p.add(move |s| products(s, layer, ""));
+    for layer in p.thin([layers, halves].concat(), shows) {
+        p.add(move |s| products(s, layer));
     }
     Ok(())
 }
 
-/// Products with what an epilogue makes of them, in f32.
-pub(super) fn epilogues(p: &mut Plan) -> Result<()> {
+/// Products with what an epilogue makes of them.
+fn epilogues(p: &mut Plan) -> Result<()> {
     let layers = Layer::all(p, p.pick(&SHAPES, &QUICK_ACTIVATED), &[Element::Word], 1);
+    let halves = Layer::all(p, p.pick(&HALF_SHAPES, &QUICK_HALF), &formats(p.gpu)[1..], 1);
     let shows = |layer: &Layer| {
         let (tile, word) = (layer.launch.tile(), layer.launch.word().to_string());
-        match (layer.suits_its_tile(), layer.in_fours()) {
-            (false, _) => Vec::new(),
+        let activation = format!("{}{:?}", prefix(layer.element), layer.activation());
+        match (layer.suits_its_tile(), layer.in_fours(), layer.element) {
+            (false, ..) => Vec::new(),
             // Two kernels, each of which has its own cases.
-            (true, false) => vec!["two kernels".to_string()],
-            (true, true) => vec![tile, word, format!("{:?}", layer.activation())],
+            (true, false, _) => vec!["two kernels".to_string()],
+            (true, true, Element::Word) => vec![tile, word, activation],
+            // Tiles for CPUs have their epilogues in f32: LLVM takes seconds for one in f16.
+            (true, true, Element::Half) if layer.launch.for_cpu => Vec::new(),
+            (true, true, Element::Half) if layer.launch.is_cooperative() => vec!["matrices".to_string()],
+            (true, true, Element::Half) => vec![activation],
         }
     };
-    for layer in p.thin(layers, shows) {
-        p.add(move |s| activated(s, layer, ""));
+    for layer in p.thin([layers, halves].concat(), shows) {
+        p.add(move |s| activated(s, layer));
     }
     Ok(())
 }
 
-/// Products in f16 with and without an epilogue.
-pub(super) fn half(p: &mut Plan) {
-    let layers = Layer::all(p, p.pick(&HALF_SHAPES, &QUICK_HALF), &[Element::Half], MOST_SPLIT);
-    // Each tile in f16 has its cases in `matmul`, and those for CPUs have their epilogues in f32: LLVM takes seconds for one in
-    // f16.
-    let shows = |layer: &Layer| match layer.launch {
-        launch if launch.for_cpu => Vec::new(),
-        launch if launch.is_cooperative() => vec!["matrices".to_string()],
-        _ => vec![format!("{:?}", layer.activation())],
-    };
-    for layer in p.thin(layers, shows) {
-        p.add(move |s| products(s, layer, ", f16"));
-        p.add(move |s| activated(s, layer, ", f16"));
-    }
-}
-
-/// `format` is appended to the kernels' names.
-fn products(s: &mut Suite, layer: Layer, format: &str) -> Result<()> {
+fn products(s: &mut Suite, layer: Layer) -> Result<()> {
     let Layer { i, shape: (m, n, k), launch, element } = layer;
-    let named = |kernel: &str| format!("{kernel}{format}");
     let mut random = Random::new(i as u64);
     let [inp, weight, dout] = layer.operands(&mut random, 1.0);
     let bias = random.vec(n);
@@ -178,7 +183,7 @@ fn products(s: &mut Suite, layer: Layer, format: &str) -> Result<()> {
     for (bias, want) in [(None, &without), (Some(&bias_view), &with_bias)] {
         let out = c.output_as("out", element, m * n)?;
         c.run(launch, |r| ops::matmul::forward(r, &out, &inp, &weight, bias, m, n, k))?;
-        c.expect(&named("matmul::forward"), &out, want, eps + tolerance);
+        c.expect("matmul::forward", &out, want, eps + tolerance);
     }
 
     for accumulate in [false, true] {
@@ -189,7 +194,7 @@ fn products(s: &mut Suite, layer: Layer, format: &str) -> Result<()> {
             if accumulate { c.input_as("added dinp", element, &before)? } else { c.output_as("dinp", element, m * k)? };
         let op = if accumulate { ops::matmul::backward_input_added } else { ops::matmul::backward_input };
         c.run(launch, |r| op(r, &dinp, &dout, &weight, m, n, k))?;
-        c.expect(&named("matmul::backward_input"), &dinp, &want, eps + sum_tolerance(n, 4.0));
+        c.expect("matmul::backward_input", &dinp, &want, eps + sum_tolerance(n, 4.0));
     }
 
     // A weight's gradient is f32.
@@ -198,14 +203,13 @@ fn products(s: &mut Suite, layer: Layer, format: &str) -> Result<()> {
     let mut want = wide(&before);
     cpu::matmul::matmul(&mut want, &dout64, &inp64, None, n, k, m, true, false, true, 1);
     c.run(launch, |r| ops::matmul::backward_weight(r, &dweight, &dout, &inp, m, n, k))?;
-    c.expect(&named("matmul::backward_weight"), &dweight, &want, sum_tolerance(m, 4.0));
+    c.expect("matmul::backward_weight", &dweight, &want, sum_tolerance(m, 4.0));
     s.finish(c)
 }
 
-/// The same products with what an epilogue makes of them; `format` as for [`products`].
-fn activated(s: &mut Suite, layer: Layer, format: &str) -> Result<()> {
+/// The same products with what an epilogue makes of them.
+fn activated(s: &mut Suite, layer: Layer) -> Result<()> {
     let (activation, Layer { i, shape: (m, n, k), launch, element }) = (layer.activation(), layer);
-    let named = |kernel: &str| format!("{kernel}{format}");
     let mut random = Random::new(50 + i as u64);
     let [inp, weight, dout] = layer.operands(&mut random, (3.0 / k as f32).sqrt());
     let (bias, residual, gamma) = (random.vec(n), random.vec(m * n), random.vec(n));
@@ -223,15 +227,15 @@ fn activated(s: &mut Suite, layer: Layer, format: &str) -> Result<()> {
     c.run(launch, |r| ops::matmul::forward_gelu(r, &out, &hidden, &inp, &weight, bias, activation, m, n, k))?;
     let mut want = vec![0.0; m * n];
     cpu::gelu::forward(&mut want, &sum, activation);
-    c.expect(&named("matmul::forward"), &hidden, &sum, eps + tolerance);
+    c.expect("matmul::forward", &hidden, &sum, eps + tolerance);
     // The slope is at most 1.13, and half the outputs are near zero: their mean is some four times smaller.
-    c.expect(&named("matmul::forward_gelu"), &out, &want, eps + 4.0 * tolerance + 16.0 * EPS);
+    c.expect("matmul::forward_gelu", &out, &want, eps + 4.0 * tolerance + 16.0 * EPS);
 
     // The residual stream is f32, with a layer's output on its own and added.
     if element == Element::Half {
         let out = c.output("f32 out", m * n)?;
         c.run(launch, |r| ops::matmul::forward(r, &out, &inp, &weight, bias, m, n, k))?;
-        c.expect(&named("matmul::forward"), &out, &sum, tolerance);
+        c.expect("matmul::forward", &out, &sum, tolerance);
     }
     let [residual_view, gamma_view] = [c.input("residual", &residual)?, c.input("gamma", &gamma)?];
     for gamma_view in [None, Some(&gamma_view)] {
@@ -243,10 +247,10 @@ fn activated(s: &mut Suite, layer: Layer, format: &str) -> Result<()> {
         let mut want = vec![0.0; m * n];
         let gamma64 = gamma_view.map(|_| wide(&gamma));
         cpu::residual::forward(&mut want, &wide(&residual), &sum, gamma64.as_deref(), m, n);
-        c.expect(&named("matmul::forward_residual"), &out, &want, tolerance + 4.0 * EPS);
+        c.expect("matmul::forward_residual", &out, &want, tolerance + 4.0 * EPS);
         // Without a scale nobody reads the branch again: the vector kernels leave it alone.
         if gamma_view.is_some() || !layer.in_fours() {
-            c.expect(&named("matmul::forward"), &branch, &sum, tolerance);
+            c.expect("matmul::forward", &branch, &sum, tolerance);
         }
     }
 
@@ -260,15 +264,15 @@ fn activated(s: &mut Suite, layer: Layer, format: &str) -> Result<()> {
     cpu::matmul::matmul(&mut through, &dout64, &weight64, None, m, k, n, false, false, false, 1);
     cpu::gelu::backward(&mut want, &through, &wide(&before), activation);
     if !layer.in_fours() {
-        c.expect(&named("matmul::backward_input"), &dinp, &through, eps + sum_tolerance(n, 4.0));
+        c.expect("matmul::backward_input", &dinp, &through, eps + sum_tolerance(n, 4.0));
     }
     let tolerance = eps + 4.0 * sum_tolerance(n, 4.0) + 64.0 * EPS;
-    c.expect(&named("matmul::backward_input_gelu"), &dhidden, &want, tolerance);
+    c.expect("matmul::backward_input_gelu", &dhidden, &want, tolerance);
     s.finish(c)
 }
 
 /// Added to what was there: a sum over `rows`, in one stage or two.
-pub(super) fn column_sum(p: &mut Plan) -> Result<()> {
+fn column_sum(p: &mut Plan) -> Result<()> {
     let shapes = [
         (1, 1),
         (1, 65),
@@ -284,18 +288,21 @@ pub(super) fn column_sum(p: &mut Plan) -> Result<()> {
         (131, 260),
         (5, 1028),
     ];
-    for (i, (rows, cols)) in p.pick(&shapes, &[6, 11]) {
+    let formats = formats(p.gpu);
+    let picked = p.pick(&shapes, &[4, 6, 11]);
+    for ((i, (rows, cols)), &element) in picked.into_iter().flat_map(|of| formats.iter().map(move |e| (of, e))) {
         p.add(move |s| {
             let mut random = Random::new(100 + i as u64);
-            let (inp, before) = (random.vec(rows * cols), random.vec(cols));
-            let mut c = Case::new(s.gpu, format!("rows {rows}, cols {cols}"), ops::scratch_len(rows, cols))?;
+            let (inp, before) = (rounded(random.vec(rows * cols), element), random.vec(cols));
+            let name = format!("{}rows {rows}, cols {cols}", prefix(element));
+            let mut c = Case::new(s.gpu, name, ops::scratch_len(rows, cols))?;
             let mut want = wide(&before);
             cpu::column_sum::column_sum(&mut want, &wide(&inp), rows, cols);
-            let (inp, out) = (c.input("inp", &inp)?, c.input("out", &before)?);
+            let (inp, out) = (c.input_as("inp", element, &inp)?, c.input("out", &before)?);
             c.run(Launch::natural(s.gpu), |r| ops::column_sum::forward(r, &out, &inp, rows, cols))?;
             c.expect("column_sum::forward", &out, &want, sum_tolerance(rows, 4.0));
-            let row = random.vec(cols);
-            let (row_view, spread) = (c.input("row", &row)?, c.output("spread", rows * cols)?);
+            let row = rounded(random.vec(cols), element);
+            let (row_view, spread) = (c.input_as("row", element, &row)?, c.output("spread", rows * cols)?);
             c.run(Launch::natural(s.gpu), |r| ops::column_sum::spread(r, &spread, &row_view, rows, cols))?;
             c.expect("column_sum::spread", &spread, &wide(&row.repeat(rows)), 0.0);
             s.finish(c)

@@ -1,12 +1,22 @@
-//! Softmax cross-entropy, and the ring of losses.
+//! Softmax cross-entropy, the ring of losses, and the loss scale.
 
 use super::harness::{Case, EPS, Launch, Random, sum_tolerance, wide};
-use super::{Plan, Suite};
+use super::{Plan, Stem, Suite, stem};
 use crate::cpu;
 use crate::error::Result;
+use crate::ops::loss_scale::{INTERVAL, SCALE_WORDS, Settle};
 use crate::ops::{self, cross_entropy::CHANNELS, cross_entropy::Channel, cross_entropy::Dims};
 
-pub(super) fn cross_entropy(p: &mut Plan) -> Result<()> {
+pub(super) const STEMS: &[Stem] = &[
+    stem(
+        "cross_entropy",
+        cross_entropy,
+        &["cross_entropy::forward", "cross_entropy::forward_scaled", "cross_entropy::record"],
+    ),
+    stem("loss_scale", loss_scale, &["loss_scale::settle", "loss_scale::observe"]),
+];
+
+fn cross_entropy(p: &mut Plan) -> Result<()> {
     for launch in Launch::reductions(p.gpu).into_iter().filter(|launch| !launch.fold) {
         let shapes = [(1, 3), (3, 63), (65, 65), (5, 197), (3, 768), (63, 3), (1, 1000)];
         for (_, (batch, classes)) in p.pick(&shapes, &[3]) {
@@ -87,4 +97,100 @@ fn record(s: &mut Suite, launch: Launch, dims: Dims, channel: Channel, micro: u3
     let words: Vec<u32> = before.iter().map(|x| x.to_bits()).collect();
     c.expect_bits("cross_entropy::record", &ring, &[0..at, at + 1..before.len()], &words);
     s.finish(c)
+}
+
+/// Steps one after another against the reference: good ones until the scale doubles, one that overflows, one after it; and
+/// what is no matter of scale.
+fn loss_scale(p: &mut Plan) -> Result<()> {
+    let betas = [0.9, 0.999];
+    let launch = Launch::natural(p.gpu);
+    for (max_norm, interval) in [(0.0, 3), (1.0, 2), (0.0, INTERVAL)] {
+        p.add(move |s| {
+            let norms = [3.0e5, 2.5e5, f32::INFINITY, f32::NAN, 7.0, 1.0e4, 1.0e4, 1.0e4];
+            let mut c = Case::new(s.gpu, format!("clip {max_norm}, interval {interval}"), 0)?;
+            let scale = c.words("scale", &ops::loss_scale::start(65536.0))?;
+            let health = c.input("health", &[0.0, 0.0])?;
+            let mut reference = cpu::loss_scale::LossScale::new(65536.0);
+            let mut ring32 = vec![0.5; 4 * norms.len()];
+            norms.iter().enumerate().for_each(|(i, norm)| ring32[4 * i + 1] = *norm);
+            let ring = c.input("ring", &ring32)?;
+            let by = Settle { betas, max_norm, interval };
+            let (mut want_ring, mut factor) = (wide(&ring32), 0.0);
+            for (i, norm) in norms.iter().enumerate() {
+                let words = super::optim::step_words(0.1, 0.5, 0.5, 1 + i as u32, i as u32, 0);
+                let step = c.words("step", &words)?;
+                if !norm.is_finite() {
+                    // What clip does.
+                    let clipped = c.words("clipped health", &[0, 1 + i as u32])?;
+                    c.copy(&health, &clipped)?;
+                }
+                c.run(launch, |r| ops::loss_scale::settle(r, &scale, &ring, &health, &step, by))?;
+                let used = reference.value;
+                let settled = reference.settle(f64::from(*norm), f64::from(max_norm), betas, interval);
+                want_ring[4 * i + 3] = if settled.is_some() { used } else { -used };
+                let [first, second] = reference.corrections;
+                if let Some((norm, by)) = settled {
+                    (want_ring[4 * i + 1], factor) = (norm, by);
+                    let want = [0.0, first, second.sqrt(), 0.0, 0.0, 0.0, 0.0];
+                    c.expect_at("loss_scale::settle", &step, &[1..2], &want, 8.0 * f64::from(f32::EPSILON));
+                    c.expect_at("loss_scale::settle", &step, &[2..3], &want, 8.0 * f64::from(f32::EPSILON));
+                } else {
+                    c.expect_unchanged("loss_scale::settle", &step);
+                }
+            }
+            let all: Vec<_> = (0..norms.len()).filter(|i| norms[*i].is_finite()).map(|i| 4 * i..4 * i + 4).collect();
+            let rounding = 8.0 * f64::from(f32::EPSILON);
+            c.expect_at("loss_scale::settle", &ring, &all, &want_ring, rounding);
+            let skipped: Vec<_> = (2..4).map(|i| 4 * i + 3..4 * i + 4).collect();
+            c.expect_at("loss_scale::settle", &ring, &skipped, &want_ring, 0.0);
+            c.expect_at("loss_scale::settle", &health, &[0..1], &[factor, 0.0], rounding);
+            c.expect_bits("loss_scale::settle", &health, &[1..2], &[0, 0]);
+            let value = (reference.value as f32).to_bits();
+            c.expect_bits("loss_scale::settle", &scale, &[0..3], &[value, reference.good, 0, 0, 0]);
+            s.finish(c)
+        });
+    }
+    // A loss that is not finite, and a gradient at a scale of one, are bad for good.
+    for (what, start, loss) in [("NaN loss", 65536.0, f32::NAN), ("scale of one", 1.0, 0.5)] {
+        p.add(move |s| {
+            let mut c = Case::new(s.gpu, what, 0)?;
+            let scale = c.words("scale", &ops::loss_scale::start(start))?;
+            let health = c.words("health", &[0, 5])?;
+            let ring = c.input("ring", &[loss, f32::INFINITY, 0.0, 0.0])?;
+            let step = c.words("step", &super::optim::step_words(0.1, 0.5, 0.5, 5, 0, 0))?;
+            let by = Settle { betas, max_norm: 0.0, interval: 10 };
+            c.run(launch, |r| ops::loss_scale::settle(r, &scale, &ring, &health, &step, by))?;
+            c.expect_unchanged("loss_scale::settle", &health);
+            c.expect_unchanged("loss_scale::settle", &scale);
+            c.expect_unchanged("loss_scale::settle", &step);
+            c.expect_at("loss_scale::settle", &ring, &[3..4], &[0.0, 0.0, 0.0, f64::from(start)], 0.0);
+            s.finish(c)
+        });
+    }
+    observe(p);
+    Ok(())
+}
+
+/// Halved by one radius gradient of the iteration's own slot that is not finite.
+fn observe(p: &mut Plan) {
+    for launch in Launch::reductions(p.gpu) {
+        for (tensors, bad, halved) in
+            [(1, None, false), (1, Some((1, 0)), true), (197, Some((1, 150)), true), (3, Some((0, 1)), false)]
+        {
+            p.add(move |s| {
+                let mut log = vec![1.0; 2 * tensors * 4];
+                if let Some((slot, tensor)) = bad {
+                    log[(slot * tensors + tensor) * 4 + 3] = f32::NEG_INFINITY;
+                }
+                let mut c = Case::new(s.gpu, format!("{tensors} tensors, {bad:?}, {}", launch.suffix()), 0)?;
+                let scale = c.words("scale", &[8.0_f32.to_bits(), 7, 0, 0, 0])?;
+                let log = c.input("log", &log)?;
+                let state = c.words("state", &super::optim::step_words(0.1, 0.5, 0.5, 5, 1, 0))?;
+                c.run(launch, |r| ops::loss_scale::observe(r, &scale, &log, &state, tensors))?;
+                let (value, good) = if halved { (4.0_f32, 0) } else { (8.0, 7) };
+                c.expect_bits("loss_scale::observe", &scale, &[0..SCALE_WORDS], &[value.to_bits(), good, 0, 0, 0]);
+                s.finish(c)
+            });
+        }
+    }
 }

@@ -1,7 +1,7 @@
 //! The projection and its radii, over an arena of every kind of tensor.
 
 use super::harness::{Case, EPS, Launch, Random, sum_tolerance, wide};
-use super::{Plan, Suite};
+use super::{Plan, Stem, Suite, stem};
 use crate::cpu::mars::{self, RADIUS_BETAS, RADIUS_EPS};
 use crate::cpu::{Float, adamw};
 use crate::error::Result;
@@ -9,6 +9,8 @@ use crate::gpu::{Gpu, View};
 use crate::ops::mars::{LOG_WORDS, Mars, RADIUS_WORDS};
 use crate::shapes::Norm;
 use crate::shapes::{ParamLayout, Segment};
+
+pub(super) const STEMS: &[Stem] = &[stem("mars", mars, &["mars::project", "mars::step", "mars::apply", "mars::clip"])];
 
 /// Name, shape, whether it has no radius, and how far it has drifted. Rows of vectors of eight and four and of single
 /// elements, shorter than a workgroup, and of several chunks of each.
@@ -39,7 +41,7 @@ const TENSORS: [(&str, &[usize], bool, f32); 22] = [
 
 const LR: f32 = 0.02;
 
-pub(super) fn mars(p: &mut Plan) -> Result<()> {
+fn mars(p: &mut Plan) -> Result<()> {
     for launch in Launch::reductions(p.gpu).into_iter().flat_map(Launch::words) {
         for norm in [Norm::Mars, Norm::L2] {
             for (_, how) in p.pick(&["whole", "cut"], &[1]) {

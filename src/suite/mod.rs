@@ -9,33 +9,57 @@
 
 pub mod harness;
 pub mod run;
-mod stems;
 
 mod anchor;
 mod attention;
 mod batch_norm;
 mod conv;
-mod features;
 mod formats;
-mod half;
 mod linear;
 mod loss;
 mod mars;
 mod norm;
 mod optim;
+mod patch_embed;
 mod peak;
 mod pointwise;
 mod pooling;
 
 pub use harness::Outcome;
 pub use run::{Event, Selection, run, run_stem};
-pub use stems::{Stem, stems};
 
 use std::collections::BTreeSet;
+use std::sync::LazyLock;
 
 use crate::error::Result;
 use crate::gpu::Gpu;
 use harness::Case;
+
+/// A group of cases.
+#[derive(Clone, Copy, Debug)]
+pub struct Stem {
+    /// The name that shader, host wrapper and reference share.
+    pub name: &'static str,
+    /// Names of the kernels that its outcomes are about, [`Outcome::kernel`].
+    pub kernels: &'static [&'static str],
+    /// Lists its cases.
+    list: fn(&mut Plan) -> Result<()>,
+}
+
+const fn stem(name: &'static str, list: fn(&mut Plan) -> Result<()>, kernels: &'static [&'static str]) -> Stem {
+    Stem { name, kernels, list }
+}
+
+/// The stems, in the order in which they run.
+pub fn stems() -> &'static [Stem] {
+    static ALL: LazyLock<Vec<Stem>> = LazyLock::new(|| {
+        let products = [linear::STEMS, conv::STEMS, attention::STEMS, patch_embed::STEMS];
+        let others = [pointwise::STEMS, norm::STEMS, batch_norm::STEMS, pooling::STEMS, loss::STEMS];
+        let steps = [optim::STEMS, mars::STEMS, anchor::STEMS, peak::STEMS];
+        [&products[..], &others, &steps].concat().concat()
+    });
+    &ALL
+}
 
 /// The cases of a stem, before any of them runs.
 pub struct Plan<'g> {

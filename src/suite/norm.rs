@@ -1,10 +1,21 @@
-//! Layer norm in both variants.
+//! Layer norm in both variants, in f32 and f16, and rows at unit length.
 
+use super::formats::{formats, prefix, rounded, stored_eps};
 use super::harness::{Case, EPS, Launch, Random, narrow, sum_tolerance, wide};
-use super::{Plan, Suite};
-use crate::cpu::layer_norm;
+use super::{Plan, Stem, Suite, stem};
+use crate::cpu::{self, layer_norm};
 use crate::error::Result;
+use crate::gpu::buffer::Element;
 use crate::ops;
+
+pub(super) const STEMS: &[Stem] = &[
+    stem(
+        "layer_norm",
+        layer_norm,
+        &["layer_norm::forward", "layer_norm::backward_input", "layer_norm::backward_params"],
+    ),
+    stem("l2_normalize", l2_normalize, &["l2_normalize::forward", "l2_normalize::backward"]),
+];
 
 /// `[rows, cols]` around `offset`, each row with a deviation of about 1, so that `rstd` amplifies nothing by chance.
 fn rows_around(random: &mut Random, offset: f32, rows: usize, cols: usize) -> Vec<f32> {
@@ -13,32 +24,42 @@ fn rows_around(random: &mut Random, offset: f32, rows: usize, cols: usize) -> Ve
     (0..rows * cols).map(|i| offset + side(i % cols) + 0.5 * noise[i]).collect()
 }
 
-pub(super) fn layer_norm(p: &mut Plan) -> Result<()> {
+fn layer_norm(p: &mut Plan) -> Result<()> {
     let shapes = [(1, 3), (3, 1), (1, 768), (63, 65), (65, 197), (197, 63), (3, 768), (130, 3), (9, 4), (67, 260)];
-    for launch in Launch::reductions(p.gpu) {
+    let formats = formats(p.gpu);
+    for (launch, &element) in Launch::reductions(p.gpu).into_iter().flat_map(|l| formats.iter().map(move |e| (l, e))) {
         for (i, (rows, cols)) in p.pick(&shapes, &[3, 9]) {
             for (_, offset) in p.pick(&[0.0, 1e3], &[1]) {
-                p.add(move |s| case(s, launch, i as u64, rows, cols, offset));
+                p.add(move |s| case(s, launch, element, 200 + i as u64, [rows, cols], offset));
             }
         }
     }
     Ok(())
 }
 
-fn case(s: &mut Suite, launch: Launch, seed: u64, rows: usize, cols: usize, offset: f32) -> Result<()> {
-    let mut random = Random::new(200 + seed);
+/// The stream is f32; `element` is what the norm writes and what its gradient comes in.
+fn case(
+    s: &mut Suite,
+    launch: Launch,
+    element: Element,
+    seed: u64,
+    [rows, cols]: [usize; 2],
+    offset: f32,
+) -> Result<()> {
+    let mut random = Random::new(seed);
     // One column has no variance at all: a large eps keeps rstd, and with it the noise, near 1.
     let eps: f32 = if cols == 1 { 1.0 } else { 1e-6 };
     let dims = ops::layer_norm::Dims { rows, cols, eps };
     let (x, weight, bias) = (rows_around(&mut random, offset, rows, cols), random.vec(cols), random.vec(cols));
-    let dout = random.vec(rows * cols);
+    let dout = rounded(random.vec(rows * cols), element);
     let (x64, weight64, dout64) = (wide(&x), wide(&weight), wide(&dout));
-    let name = format!("rows {rows}, cols {cols}, offset {offset}, {}", launch.suffix());
+    let name = format!("{}rows {rows}, cols {cols}, offset {offset}, {}", prefix(element), launch.suffix());
     let mut c = Case::new(s.gpu, name, ops::scratch_len(rows, cols))?;
     let [inp, weight, bias_view] = [c.input("inp", &x)?, c.input("weight", &weight)?, c.input("bias", &bias)?];
-    let dout = c.input("dout", &dout)?;
+    let dout = c.input_as("dout", element, &dout)?;
 
-    let [out, mean, rstd] = [c.output("out", rows * cols)?, c.output("mean", rows)?, c.output("rstd", rows)?];
+    let out = c.output_as("out", element, rows * cols)?;
+    let [mean, rstd] = [c.output("mean", rows)?, c.output("rstd", rows)?];
     let (mut want, mut mean64, mut rstd64) = (vec![0.0; rows * cols], vec![0.0; rows], vec![0.0; rows]);
     layer_norm::forward(&mut want, &mut mean64, &mut rstd64, &x64, &weight64, &wide(&bias), rows, cols, f64::from(eps));
     c.run(launch, |r| ops::layer_norm::forward(r, &out, &mean, &rstd, &inp, &weight, &bias_view, dims))?;
@@ -46,7 +67,7 @@ fn case(s: &mut Suite, launch: Launch, seed: u64, rows: usize, cols: usize, offs
     // what is left of terms of that size.
     let forward = sum_tolerance(cols, 8.0) * (1.0 + f64::from(offset));
     let size = mean64.iter().map(|m| m.abs()).sum::<f64>() / rows as f64;
-    c.expect("layer_norm::forward", &out, &want, forward);
+    c.expect("layer_norm::forward", &out, &want, stored_eps(element) + forward);
     c.expect("layer_norm::forward", &mean, &mean64, sum_tolerance(cols, 4.0) * (1.0 + 1.0 / size));
     c.expect("layer_norm::forward", &rstd, &rstd64, forward);
 
@@ -79,4 +100,48 @@ fn case(s: &mut Suite, launch: Launch, seed: u64, rows: usize, cols: usize, offs
     c.expect("layer_norm::backward_params", &dweight, &want_weight, sum_tolerance(rows, 4.0));
     c.expect("layer_norm::backward_params", &dbias, &want_bias, sum_tolerance(rows, 4.0) + EPS);
     s.finish(c)
+}
+
+fn l2_normalize(p: &mut Plan) -> Result<()> {
+    for launch in Launch::reductions(p.gpu) {
+        let shapes = [(1, 1), (3, 3), (2, 63), (65, 65), (5, 197), (3, 768)];
+        for (_, (rows, cols)) in p.pick(&shapes, &[4]) {
+            // Features of ordinary size, and some whose squares f32 can't hold.
+            for (_, size) in p.pick(&[1.0, 1e25, 1e-25], &[0]) {
+                // Below 1e-12 the norm is clamped: so would every one of the last size be.
+                if size < 1e-12 && rows * cols > 9 {
+                    continue;
+                }
+                p.add(move |s| {
+                    let mut random = Random::new((rows * cols) as u64);
+                    let inp: Vec<f32> = random.vec(rows * cols).iter().map(|v| v * size).collect();
+                    let dout = random.vec(rows * cols);
+                    let (mut want, mut scale64) = (vec![0.0; rows * cols], vec![0.0; rows]);
+                    cpu::l2_normalize::forward(&mut want, &mut scale64, &wide(&inp), rows, cols);
+                    let name = format!("{rows}×{cols}, size {size:e}, {}", launch.suffix());
+                    let mut c = Case::new(s.gpu, name, 0)?;
+                    let inp = c.input("inp", &inp)?;
+                    let [out, scale] = [c.output("out", rows * cols)?, c.output("scale", rows)?];
+                    c.run(launch, |r| ops::l2_normalize::forward(r, &out, &scale, &inp, rows, cols))?;
+                    // A sum of squares, a root and two divisions.
+                    c.expect("l2_normalize::forward", &out, &want, sum_tolerance(cols, 8.0));
+                    c.expect("l2_normalize::forward", &scale, &scale64, sum_tolerance(cols, 8.0));
+                    if size == 1.0 && cols > 1 {
+                        let (out32, scale32) = (narrow(&want), narrow(&scale64));
+                        let mut want_grad = vec![0.0; rows * cols];
+                        let (out64, scale64) = (wide(&out32), wide(&scale32));
+                        cpu::l2_normalize::backward(&mut want_grad, &wide(&dout), &out64, &scale64, rows, cols);
+                        let [dout, out, scale] =
+                            [c.input("dout", &dout)?, c.input("saved_out", &out32)?, c.input("saved_scale", &scale32)?];
+                        let dinp = c.output("dinp", rows * cols)?;
+                        c.run(launch, |r| ops::l2_normalize::backward(r, &dinp, &dout, &out, &scale, rows, cols))?;
+                        // A sum over cols, and a difference of terms of about the same size.
+                        c.expect("l2_normalize::backward", &dinp, &want_grad, sum_tolerance(cols, 12.0));
+                    }
+                    s.finish(c)
+                });
+            }
+        }
+    }
+    Ok(())
 }

@@ -1,7 +1,7 @@
 //! Optimisers and gradient clipping, over arenas that are cut into several bindings.
 
 use super::harness::{Case, EPS, Launch, Random, sum_tolerance, wide};
-use super::{Plan, Suite};
+use super::{Plan, Stem, Suite, stem};
 use crate::cpu;
 use crate::error::Result;
 use crate::gpu::View;
@@ -10,6 +10,12 @@ use crate::ops::cross_entropy::CHANNELS;
 use crate::ops::norm_clip::{HEALTH_LEN, partials_len};
 use crate::ops::{self, sgd::Sgd};
 use crate::shapes::{ParamLayout, Segment};
+
+pub(super) const STEMS: &[Stem] = &[
+    stem("sgd", sgd, &["sgd::plain", "sgd::forward"]),
+    stem("adamw", adamw, &["adamw::forward"]),
+    stem("norm_clip", norm_clip, &["norm_clip::squares", "norm_clip::clip"]),
+];
 
 /// The kernels' `Step`: learning rate, both bias corrections, step (from 1), slot of the ring, first, micro-batch.
 pub(super) fn step_words(
@@ -48,7 +54,7 @@ fn covered(segments: &[Segment]) -> impl Iterator<Item = usize> + '_ {
 /// Steps of an optimiser that are run one after another.
 const STEPS: usize = 3;
 
-pub(super) fn sgd(p: &mut Plan) -> Result<()> {
+fn sgd(p: &mut Plan) -> Result<()> {
     let kinds = [(0.0, false, 0.0), (0.0, false, 0.1), (0.9, false, 0.0), (0.9, true, 0.1)];
     for launch in Launch::all(p.gpu) {
         for (_, cut) in p.pick(&[0, 1, 2], &[1]) {
@@ -96,7 +102,7 @@ fn sgd_case(s: &mut Suite, launch: Launch, cut: usize, sgd: Sgd) -> Result<()> {
     s.finish(c)
 }
 
-pub(super) fn adamw(p: &mut Plan) -> Result<()> {
+fn adamw(p: &mut Plan) -> Result<()> {
     for launch in Launch::all(p.gpu) {
         for (_, cut) in p.pick(&[0, 1, 2], &[1]) {
             for (_, weight_decay) in p.pick(&[0.0, 0.05], &[1]) {
@@ -161,7 +167,7 @@ impl Clip {
     }
 }
 
-pub(super) fn norm_clip(p: &mut Plan) -> Result<()> {
+fn norm_clip(p: &mut Plan) -> Result<()> {
     let slot = 2;
     for launch in Launch::reductions(p.gpu) {
         for (_, cut) in p.pick(&[0, 1, 2], &[1]) {

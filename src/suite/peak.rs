@@ -1,15 +1,16 @@
 //! What a benchmark's peak is measured with: a figure is only as good as what was computed.
 
-use super::Plan;
 use super::harness::{Case, EPS, Launch, Random, wide};
+use super::{Plan, Stem, stem};
 use crate::cpu;
 use crate::error::Result;
 use crate::ops::peak;
 
-pub(super) fn peak(p: &mut Plan) -> Result<()> {
+pub(super) const STEMS: &[Stem] = &[stem("peak", peak, &["peak::multiply_add", "peak::copy"])];
+
+fn peak(p: &mut Plan) -> Result<()> {
     let (a, b) = (0.5_f32, 0.75_f32);
-    let natural = Launch::natural(p.gpu);
-    for launch in [natural, Launch { fold: true, ..natural }] {
+    for launch in Launch::folded(p.gpu) {
         for (_, (len, loops)) in p.pick(&[(4, 0), (4, 1), (252, 3), (256, 1), (772, 2)], &[2, 4]) {
             p.add(move |s| {
                 let inp = Random::new(len as u64).vec(len);

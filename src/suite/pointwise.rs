@@ -1,102 +1,198 @@
-//! Elementwise kernels, and those that move tokens around.
+//! Elementwise kernels.
 
-use super::formats::{formats, rounded, stored_eps};
-use super::harness::{Case, EPS, Launch, Random, sum_tolerance, wide};
-use super::{Plan, Suite};
+use super::formats::{formats, prefix, rounded, stored_eps};
+use super::harness::{Case, EPS, HALF_EPS, Launch, Random, narrow, sum_tolerance, wide};
+use super::{Plan, Stem, Suite, stem};
 use crate::cpu;
 use crate::error::Result;
+use crate::gpu::View;
 use crate::gpu::buffer::Element;
-use crate::ops;
+use crate::ops::{self, Recorder};
 use crate::shapes::Activation;
-use crate::shapes::Prefix;
 
-/// Natural, and with a folded grid: these kernels have one variant.
-fn launches(p: &Plan) -> [Launch; 2] {
-    let natural = Launch::natural(p.gpu);
-    [natural, Launch { fold: true, ..natural }]
+pub(super) const STEMS: &[Stem] = &[
+    stem("gelu", gelu, &["gelu::forward", "gelu::backward"]),
+    stem("relu", relu, &["relu::forward", "relu::backward"]),
+    stem("swiglu", swiglu, &["swiglu::forward", "swiglu::backward"]),
+    stem(
+        "residual",
+        residual,
+        &["residual::forward", "residual::forward_scaled", "residual::backward_input", "residual::backward_params"],
+    ),
+    stem("average", average, &["average::forward", "average::backward"]),
+    stem("cast", cast, &["cast::forward"]),
+];
+
+/// An activation `out = f(inp)`: its two kernels, and what computes the same in f64.
+trait Unary: Copy + Send + 'static {
+    const KERNELS: [&'static str; 2];
+    /// Whether backward may add to what is there.
+    const ADDS: bool = false;
+    fn forward(self, r: &mut Recorder, out: &View, inp: &View) -> Result<()>;
+    /// From the gradient of the output, input and output.
+    fn backward(self, r: &mut Recorder, dinp: &View, saved: [&View; 3], added: bool) -> Result<()>;
+    fn reference(self, out: &mut [f64], inp: &[f64]);
+    fn reference_backward(self, dinp: &mut [f64], saved: [&[f64]; 3], added: bool);
+    /// What the two may be off by when they read and write this format; none if they can't.
+    fn tolerance(self, element: Element) -> Option<[f64; 2]>;
 }
 
-fn folded(launch: Launch) -> &'static str {
-    if launch.fold { ", folded" } else { "" }
-}
+const UNARY_LENS: [usize; 17] = [1, 2, 3, 4, 5, 6, 7, 8, 9, 63, 64, 65, 768, 4099, 4100, 5001, 5000];
 
-pub(super) fn gelu(p: &mut Plan) -> Result<()> {
-    use Activation::{Gelu, GeluTanh, QuickGelu};
-    for launch in Launch::all(p.gpu) {
-        for activation in [Gelu, GeluTanh, QuickGelu] {
-            for (_, len) in p.pick(&[1, 3, 63, 65, 197, 768, 5000], &[4, 6]) {
-                let mut random = Random::new(len as u64);
-                // Half of them where the curve bends, half out to ±30, where naive forms overflow.
-                let spread = |(i, x): (usize, f32)| if i.is_multiple_of(2) { 3.0 * x } else { 30.0 * x };
-                let inp: Vec<f32> = random.vec(len).into_iter().enumerate().map(spread).collect();
-                let name = format!("{activation:?}, len {len}, {}", launch.suffix());
-                // Four operations around Φ, of which the fit is within 1.2e-7, or around an exponential, which may be
-                // off by 3 + 2·|argument| units in the last place: up to 4 where the result is not tiny.
-                p.add(move |s| gelu_case(s, launch, name, activation, inp, 16.0 * EPS));
-            }
+/// Cases of every variant: half of the values where curves bend, half out to ±30, where naive forms overflow, and a zero.
+fn unary(p: &mut Plan, op: impl Unary, kind: &str) {
+    for (launch, &element) in Launch::all(p.gpu).into_iter().flat_map(|l| formats(p.gpu).iter().map(move |e| (l, e))) {
+        let Some(tolerance) = op.tolerance(element) else { continue };
+        for (_, len) in p.pick(&UNARY_LENS, &[13, 14]) {
+            let spread = |(i, x): (usize, f32)| if i.is_multiple_of(2) { 3.0 * x } else { 30.0 * x };
+            let mut inp: Vec<f32> = Random::new(len as u64).vec(len).into_iter().enumerate().map(spread).collect();
+            inp[len / 2] = 0.0;
+            let name = format!("{}{kind}len {len}, {}", prefix(element), launch.suffix());
+            p.add(move |s| unary_case(s, launch, name, op, rounded(inp, element), element, tolerance));
         }
-        // The left tail on its own, where no large element covers its errors: Φ(x) is exp of an argument around −10,
-        // off by 3 + 2·10 units and as much again from rounding it. Not for tanh, whose 1 + tanh(u) cancels there by
-        // its definition, in PyTorch too.
-        for activation in [Gelu, QuickGelu] {
+    }
+}
+
+fn unary_case<U: Unary>(
+    s: &mut Suite,
+    launch: Launch,
+    name: String,
+    op: U,
+    inp: Vec<f32>,
+    element: Element,
+    [forward, backward]: [f64; 2],
+) -> Result<()> {
+    let len = inp.len();
+    let mut random = Random::new(1 + len as u64);
+    let [dout, before] = [0; 2].map(|_| rounded(random.vec(len), element));
+    let (inp64, dout64, mut want) = (wide(&inp), wide(&dout), vec![0.0; len]);
+    op.reference(&mut want, &inp64);
+    // Backward starts from the same saved output as the reference.
+    let saved = rounded(narrow(&want), element);
+    let mut c = Case::new(s.gpu, name, 0)?;
+    let [inp, dout] = [c.input_as("inp", element, &inp)?, c.input_as("dout", element, &dout)?];
+    let (saved_out, out) = (c.input_as("saved out", element, &saved)?, c.output_as("out", element, len)?);
+    c.run(launch, |r| op.forward(r, &out, &inp))?;
+    c.expect(U::KERNELS[0], &out, &want, forward);
+    for added in [false, true].into_iter().filter(|added| U::ADDS || !added) {
+        let dinp = if added { c.input_as("dinp", element, &before)? } else { c.output_as("dinp", element, len)? };
+        let mut want = if added { wide(&before) } else { vec![0.0; len] };
+        op.reference_backward(&mut want, [&dout64, &inp64, &wide(&saved)], added);
+        c.run(launch, |r| op.backward(r, &dinp, [&dout, &inp, &saved_out], added))?;
+        c.expect(U::KERNELS[1], &dinp, &want, backward);
+    }
+    s.finish(c)
+}
+
+/// GELU of one kind.
+#[derive(Clone, Copy)]
+struct Gelu(Activation);
+
+impl Unary for Gelu {
+    const KERNELS: [&'static str; 2] = ["gelu::forward", "gelu::backward"];
+
+    fn forward(self, r: &mut Recorder, out: &View, inp: &View) -> Result<()> {
+        ops::gelu::forward(r, out, inp, self.0)
+    }
+
+    fn backward(self, r: &mut Recorder, dinp: &View, [dout, inp, _]: [&View; 3], _: bool) -> Result<()> {
+        ops::gelu::backward(r, dinp, dout, inp, self.0)
+    }
+
+    fn reference(self, out: &mut [f64], inp: &[f64]) {
+        cpu::gelu::forward(out, inp, self.0);
+    }
+
+    fn reference_backward(self, dinp: &mut [f64], [dout, inp, _]: [&[f64]; 3], _: bool) {
+        cpu::gelu::backward(dinp, dout, inp, self.0);
+    }
+
+    /// Four operations around Φ, of which the fit is within 1.2e-7, or around an exponential, which may be off by
+    /// 3 + 2·|argument| units in the last place: up to 4 where the result is not tiny. The slope has twice as many operations;
+    /// tanh's has 1 − t², which cancels next to a factor of up to 10.
+    fn tolerance(self, element: Element) -> Option<[f64; 2]> {
+        let slope = if self.0 == Activation::GeluTanh { 8.0 } else { 2.0 };
+        (element == Element::Word).then_some([16.0 * EPS, slope * 16.0 * EPS])
+    }
+}
+
+fn gelu(p: &mut Plan) -> Result<()> {
+    for kind in [Activation::Gelu, Activation::GeluTanh, Activation::QuickGelu] {
+        unary(p, Gelu(kind), &format!("{kind:?}, "));
+    }
+    // The left tail on its own, where no large element covers its errors: Φ(x) is exp of an argument around −10, off by
+    // 3 + 2·10 units and as much again from rounding it. Not for tanh, whose 1 + tanh(u) cancels there by its definition, in
+    // PyTorch too.
+    for launch in Launch::all(p.gpu) {
+        for kind in [Activation::Gelu, Activation::QuickGelu] {
             let inp: Vec<f32> = Random::new(7).vec(197).into_iter().map(|x| -4.5 + 1.5 * x).collect();
-            let name = format!("{activation:?}, −6..−3, {}", launch.suffix());
-            p.add(move |s| gelu_case(s, launch, name, activation, inp, 64.0 * EPS));
+            let name = format!("{kind:?}, −6..−3, {}", launch.suffix());
+            p.add(move |s| unary_case(s, launch, name, Gelu(kind), inp, Element::Word, [64.0 * EPS, 128.0 * EPS]));
         }
     }
     Ok(())
 }
 
-fn gelu_case(
-    s: &mut Suite,
-    launch: Launch,
-    name: String,
-    activation: Activation,
-    inp: Vec<f32>,
-    tolerance: f64,
-) -> Result<()> {
-    let len = inp.len();
-    let dout = Random::new(1 + len as u64).vec(len);
-    let (mut want, mut want_grad) = (vec![0.0; len], vec![0.0; len]);
-    cpu::gelu::forward(&mut want, &wide(&inp), activation);
-    cpu::gelu::backward(&mut want_grad, &wide(&dout), &wide(&inp), activation);
-    let mut c = Case::new(s.gpu, name, 0)?;
-    let [inp, dout] = [c.input("inp", &inp)?, c.input("dout", &dout)?];
-    let [out, dinp] = [c.output("out", len)?, c.output("dinp", len)?];
-    c.run(launch, |r| {
-        ops::gelu::forward(r, &out, &inp, activation)?;
-        ops::gelu::backward(r, &dinp, &dout, &inp, activation)
-    })?;
-    c.expect("gelu::forward", &out, &want, tolerance);
-    // The slope has twice as many operations; tanh's has 1 − t², which cancels next to a factor of up to 10.
-    let factor = if activation == Activation::GeluTanh { 8.0 } else { 2.0 };
-    c.expect("gelu::backward", &dinp, &want_grad, factor * tolerance);
-    s.finish(c)
+#[derive(Clone, Copy)]
+struct Relu;
+
+impl Unary for Relu {
+    const KERNELS: [&'static str; 2] = ["relu::forward", "relu::backward"];
+    const ADDS: bool = true;
+
+    fn forward(self, r: &mut Recorder, out: &View, inp: &View) -> Result<()> {
+        ops::relu::forward(r, out, inp)
+    }
+
+    fn backward(self, r: &mut Recorder, dinp: &View, [dout, _, out]: [&View; 3], added: bool) -> Result<()> {
+        ops::relu::backward(r, dinp, dout, out, added)
+    }
+
+    fn reference(self, out: &mut [f64], inp: &[f64]) {
+        cpu::relu::forward(out, inp);
+    }
+
+    fn reference_backward(self, dinp: &mut [f64], [dout, _, out]: [&[f64]; 3], added: bool) {
+        cpu::relu::backward(dinp, dout, out, added);
+    }
+
+    /// A copy, and a copy or one addition.
+    fn tolerance(self, element: Element) -> Option<[f64; 2]> {
+        Some([0.0, EPS + stored_eps(element)])
+    }
 }
 
-pub(super) fn swiglu(p: &mut Plan) -> Result<()> {
-    for launch in Launch::all(p.gpu) {
+fn relu(p: &mut Plan) -> Result<()> {
+    unary(p, Relu, "");
+    Ok(())
+}
+
+fn swiglu(p: &mut Plan) -> Result<()> {
+    let formats = formats(p.gpu);
+    for (launch, &element) in Launch::all(p.gpu).into_iter().flat_map(|l| formats.iter().map(move |e| (l, e))) {
         let shapes = [(1, 1), (1, 4), (3, 65), (65, 64), (197, 3), (63, 36), (2, 768), (7, 1028)];
         for (_, (rows, cols)) in p.pick(&shapes, &[2, 5]) {
             p.add(move |s| {
                 let mut random = Random::new((rows * cols) as u64);
                 // Half of them where the gate bends, half out to ±30.
                 let spread = |(i, x): (usize, f32)| if i.is_multiple_of(2) { 3.0 * x } else { 30.0 * x };
-                let inp: Vec<f32> = random.vec(2 * rows * cols).into_iter().enumerate().map(spread).collect();
-                let dout = random.vec(rows * cols);
+                let inp = rounded(random.vec(2 * rows * cols).into_iter().enumerate().map(spread).collect(), element);
+                let dout = rounded(random.vec(rows * cols), element);
                 let (mut want, mut want_grad) = (vec![0.0; rows * cols], vec![0.0; 2 * rows * cols]);
                 cpu::swiglu::forward(&mut want, &wide(&inp), rows, cols);
                 cpu::swiglu::backward(&mut want_grad, &wide(&dout), &wide(&inp), rows, cols);
-                let mut c = Case::new(s.gpu, format!("rows {rows}, cols {cols}, {}", launch.suffix()), 0)?;
-                let [inp, dout] = [c.input("inp", &inp)?, c.input("dout", &dout)?];
-                let [out, dinp] = [c.output("out", want.len())?, c.output("dinp", want_grad.len())?];
+                let name = format!("{}rows {rows}, cols {cols}, {}", prefix(element), launch.suffix());
+                let mut c = Case::new(s.gpu, name, 0)?;
+                let [inp, dout] = [c.input_as("inp", element, &inp)?, c.input_as("dout", element, &dout)?];
+                let out = c.output_as("out", element, want.len())?;
+                let dinp = c.output_as("dinp", element, want_grad.len())?;
                 c.run(launch, |r| {
                     ops::swiglu::forward(r, &out, &inp, rows, cols)?;
                     ops::swiglu::backward(r, &dinp, &dout, &inp, rows, cols)
                 })?;
                 // As QuickGELU: four operations around an exponential, and one more product; twice as many for the slope.
-                c.expect("swiglu::forward", &out, &want, 20.0 * EPS);
-                c.expect("swiglu::backward", &dinp, &want_grad, 40.0 * EPS);
+                c.expect("swiglu::forward", &out, &want, stored_eps(element) + 20.0 * EPS);
+                c.expect("swiglu::backward", &dinp, &want_grad, stored_eps(element) + 40.0 * EPS);
                 s.finish(c)
             });
         }
@@ -104,7 +200,7 @@ pub(super) fn swiglu(p: &mut Plan) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn residual(p: &mut Plan) -> Result<()> {
+fn residual(p: &mut Plan) -> Result<()> {
     for launch in Launch::all(p.gpu) {
         let shapes = [
             (1, 1),
@@ -163,138 +259,62 @@ pub(super) fn residual(p: &mut Plan) -> Result<()> {
     Ok(())
 }
 
-/// What tokens and what they are pooled to hold: both f32, or tokens in f16, and features in either.
-fn pool_formats(p: &Plan) -> &'static [[Element; 2]] {
-    let all: &[[Element; 2]] =
-        &[[Element::Word, Element::Word], [Element::Half, Element::Word], [Element::Half, Element::Half]];
-    if formats(p.gpu).contains(&Element::Half) { all } else { &all[..1] }
-}
-
-pub(super) fn pool(p: &mut Plan) -> Result<()> {
-    let formats = pool_formats(p);
-    for (launch, &[tokens_in, pooled]) in launches(p).into_iter().flat_map(|l| formats.iter().map(move |f| (l, f))) {
-        let shapes = [(1, 2, 1), (3, 5, 65), (2, 197, 63), (65, 3, 3), (2, 4, 768), (1, 65, 197)];
-        for (_, (batch, tokens, dim)) in p.pick(&shapes, &[1]) {
-            for (_, (first, count)) in p.pick(&[(0, 1), (1, tokens - 1), (0, tokens), (1, 1)], &[1]) {
-                p.add(move |s| {
-                    let mut random = Random::new((batch * tokens * dim) as u64);
-                    let dims = ops::pool::Dims { batch, tokens, dim, first, count };
-                    let inp = rounded(random.vec(batch * tokens * dim), tokens_in);
-                    let dout = rounded(random.vec(batch * dim), pooled);
-                    let before = rounded(random.vec(batch * tokens * dim), tokens_in);
-                    let run = first..first + count;
-                    let (mut want, mut want_grad) = (vec![0.0; batch * dim], vec![0.0; batch * tokens * dim]);
-                    cpu::pool::forward(&mut want, &wide(&inp), run.clone(), batch, tokens, dim);
-                    cpu::pool::backward(&mut want_grad, &wide(&dout), run.clone(), batch, tokens, dim);
-                    let mut want_added = wide(&before);
-                    cpu::pool::backward(&mut want_added, &wide(&dout), run.clone(), batch, tokens, dim);
-                    let kinds = [tokens_in, pooled].map(Element::scalar).join(" to ");
-                    let name = format!("{kinds}, tokens {run:?}, {batch}×{tokens}×{dim}{}", folded(launch));
-                    let mut c = Case::new(s.gpu, name, 0)?;
-                    let [inp, added] = [c.input_as("inp", tokens_in, &inp)?, c.input_as("before", tokens_in, &before)?];
-                    let dout = c.input_as("dout", pooled, &dout)?;
-                    let out = c.output_as("out", pooled, want.len())?;
-                    let dinp = c.output_as("dinp", tokens_in, want_grad.len())?;
-                    let (eps, eps_pooled) = (stored_eps(tokens_in), stored_eps(pooled));
-                    c.run(launch, |r| {
-                        ops::pool::forward(r, &out, &inp, dims)?;
-                        ops::pool::backward(r, &dinp, &dout, dims, false)?;
-                        ops::pool::backward(r, &added, &dout, dims, true)
-                    })?;
-                    // A mean over tokens; backward is one division, good to 2.5 units in the last place, and a sum.
-                    c.expect("pool::forward", &out, &want, eps_pooled + sum_tolerance(tokens, 4.0));
-                    c.expect("pool::backward", &dinp, &want_grad, eps + 3.0 * EPS);
-                    c.expect("pool::backward", &added, &want_added, eps + 4.0 * EPS);
-                    s.finish(c)
-                });
-            }
+fn average(p: &mut Plan) -> Result<()> {
+    for launch in Launch::folded(p.gpu) {
+        for (_, len) in p.pick(&[1, 3, 63, 65, 197, 5000], &[4, 5]) {
+            p.add(move |s| {
+                let mut random = Random::new(len as u64);
+                let [a, b, dout] = [0; 3].map(|_| random.vec(len));
+                let (mut want, mut want_grad) = (vec![0.0; len], vec![0.0; len]);
+                cpu::average::forward(&mut want, &wide(&a), &wide(&b));
+                cpu::average::backward(&mut want_grad, &wide(&dout));
+                let name = format!("len {len}, {}", launch.suffix());
+                let mut c = Case::new(s.gpu, name, 0)?;
+                let [a, b, dout] = [c.input("a", &a)?, c.input("b", &b)?, c.input("dout", &dout)?];
+                let [out, dinp] = [c.output("out", len)?, c.output("dinp", len)?];
+                c.run(launch, |r| {
+                    ops::average::forward(r, &out, &a, &b)?;
+                    ops::average::backward(r, &dinp, &dout)
+                })?;
+                // One rounded sum; halving is exact.
+                c.expect("average::forward", &out, &want, EPS);
+                c.expect("average::backward", &dinp, &want_grad, 0.0);
+                s.finish(c)
+            });
         }
     }
     Ok(())
 }
 
-pub(super) fn patch_embed(p: &mut Plan) -> Result<()> {
-    for launch in launches(p) {
-        let shapes = [(1, 1, 1, 1), (2, 12, 4, 65), (3, 15, 5, 63), (1, 42, 3, 3), (2, 28, 14, 197)];
-        for (_, (batch, size, patch, dim)) in p.pick(&shapes, &[1, 2]) {
-            for (_, (class_token, registers, class_position, register_positions)) in p.pick(&PREFIXES, &[4]) {
-                let prefix = Prefix { class_token, registers, class_position, register_positions };
-                let dims = ops::patch_embed::Dims { batch, size, patch, dim, prefix };
-                p.add(move |s| patch_embed_case(s, launch, dims));
-            }
+/// Values of every size that f16 has, zeros of both signs, what becomes infinite, and an odd length. Nothing on an adapter
+/// that has none.
+fn cast(p: &mut Plan) -> Result<()> {
+    if p.gpu.check_f16().is_err() {
+        return Ok(());
+    }
+    for launch in Launch::folded(p.gpu) {
+        for (_, len) in p.pick(&[1, 3, 64, 197, 768, 5000], &[3, 5]) {
+            p.add(move |s| {
+                let mut random = Random::new(len as u64);
+                // From 2⁻¹⁴, the smallest normal one, to 65,504.
+                let spread = |(i, x): (usize, f32)| x.signum() * (0.5 + x.abs()) * ((i % 29) as f32 - 14.0).exp2();
+                let mut inp: Vec<f32> = random.vec(len).into_iter().enumerate().map(spread).collect();
+                inp[0] = -0.0;
+                let mut want = vec![0.0; len];
+                cpu::cast::forward(&mut want, &wide(&inp));
+                let mut c = Case::new(s.gpu, format!("len {len}, {}", launch.suffix()), 0)?;
+                let (inp32, out) = (c.input("inp", &inp)?, c.half_output("out", len)?);
+                c.run(launch, |r| ops::cast::forward(r, &out, &inp32))?;
+                // One element at a time: next to the mean of such values the small ones would vanish.
+                for (i, want_one) in want.iter().enumerate().take(64) {
+                    let mut one = vec![0.0; len];
+                    one[i] = *want_one;
+                    c.expect_at("cast::forward", &out, &[i..i + 1], &one, HALF_EPS);
+                }
+                c.expect("cast::forward", &out, &want, HALF_EPS);
+                s.finish(c)
+            });
         }
     }
     Ok(())
-}
-
-/// What stands before the patches: nothing, a class token with its position, one without, a distillation token, registers.
-const PREFIXES: [(bool, usize, bool, bool); 6] = [
-    (false, 0, false, false),
-    (true, 0, true, false),
-    (true, 0, false, false),
-    (true, 1, true, true),
-    (true, 4, true, false),
-    (true, 2, false, false),
-];
-
-fn patch_embed_case(s: &mut Suite, launch: Launch, dims: ops::patch_embed::Dims) -> Result<()> {
-    let ops::patch_embed::Dims { batch, size, patch, dim, prefix } = dims;
-    let (count, tokens, positions) = (dims.patches(), dims.tokens(), dims.positions());
-    let (cls_len, reg_len) = (usize::from(prefix.class_token) * dim, prefix.registers * dim);
-    let mut random = Random::new((size * dim) as u64);
-    let (images, embedded) = (random.vec(batch * 3 * size * size), random.vec(batch * count * dim));
-    let (pos, dtokens) = (random.vec(positions * dim), random.vec(batch * tokens * dim));
-    let [cls, before_cls] = [0; 2].map(|_| random.vec(cls_len));
-    let [reg, before_reg] = [0; 2].map(|_| random.vec(reg_len));
-    let before_pos = random.vec(positions * dim);
-
-    let mut want_patches = vec![0.0; batch * count * dims.patch_len()];
-    cpu::patch_embed::unfold(&mut want_patches, &wide(&images), batch, size, size, patch);
-    let mut want_tokens = vec![0.0; batch * tokens * dim];
-    let (pos64, cls64, reg64) = (wide(&pos), wide(&cls), wide(&reg));
-    cpu::patch_embed::assemble(&mut want_tokens, &wide(&embedded), &pos64, &cls64, &reg64, prefix, batch, count, dim);
-    let (mut want_embedded, mut want_pos) = (vec![0.0; batch * count * dim], wide(&before_pos));
-    let (mut want_cls, mut want_reg) = (wide(&before_cls), wide(&before_reg));
-    cpu::patch_embed::assemble_backward(
-        &mut want_embedded,
-        &mut want_pos,
-        &mut want_cls,
-        &mut want_reg,
-        &wide(&dtokens),
-        prefix,
-        batch,
-        count,
-        dim,
-    );
-
-    let name = format!("{batch} of {size} px, patch {patch}, dim {dim}, {prefix:?}{}", folded(launch));
-    let mut c = Case::new(s.gpu, name, 0)?;
-    let [images, embedded] = [c.input("images", &images)?, c.input("embedded", &embedded)?];
-    let [pos, dtokens] = [c.input("pos", &pos)?, c.input("dtokens", &dtokens)?];
-    let mut given = |name: &str, values: &[f32]| match values {
-        [] => Ok(None),
-        values => c.input(name, values).map(Some),
-    };
-    let [cls, dcls] = [given("cls", &cls)?, given("dcls", &before_cls)?];
-    let [reg, dreg] = [given("reg", &reg)?, given("dreg", &before_reg)?];
-    let [patches, out] = [c.output("patches", want_patches.len())?, c.output("tokens", want_tokens.len())?];
-    let dembedded = c.output("dembedded", want_embedded.len())?;
-    let dpos = c.input("dpos", &before_pos)?;
-    c.run(launch, |r| {
-        ops::patch_embed::unfold(r, &patches, &images, dims)?;
-        ops::patch_embed::assemble(r, &out, &embedded, &pos, cls.as_ref(), reg.as_ref(), dims)?;
-        ops::patch_embed::backward(r, &dembedded, &dpos, dcls.as_ref(), dreg.as_ref(), &dtokens, dims)
-    })?;
-    // Copies are exact; a position is one addition; its gradient is a sum over the batch.
-    c.expect("patch_embed::unfold", &patches, &want_patches, 0.0);
-    c.expect("patch_embed::assemble", &out, &want_tokens, EPS);
-    c.expect("patch_embed::backward_embedded", &dembedded, &want_embedded, 0.0);
-    c.expect("patch_embed::backward_pos", &dpos, &want_pos, sum_tolerance(batch, 2.0));
-    if let Some(dcls) = dcls {
-        c.expect("patch_embed::backward_prefix", &dcls, &want_cls, sum_tolerance(batch, 2.0));
-    }
-    if let Some(dreg) = dreg {
-        c.expect("patch_embed::backward_prefix", &dreg, &want_reg, sum_tolerance(batch, 2.0));
-    }
-    s.finish(c)
 }

@@ -1,13 +1,19 @@
-//! Pooling over windows of images, in f32 and f16.
+//! Pooling over windows of images and over tokens, in f32 and f16.
 
-use super::Plan;
 use super::formats::{formats, prefix, rounded, stored_eps};
-use super::harness::{Case, Launch, Random, sum_tolerance, wide};
+use super::harness::{Case, EPS, Launch, Random, sum_tolerance, wide};
+use super::{Plan, Stem, stem};
 use crate::cpu;
 use crate::error::Result;
 use crate::gpu::buffer::Element;
 use crate::ops;
 use crate::ops::{avg_pool, max_pool};
+
+pub(super) const STEMS: &[Stem] = &[
+    stem("max_pool", max_pool, &["max_pool::forward", "max_pool::backward"]),
+    stem("avg_pool", avg_pool, &["avg_pool::forward", "avg_pool::backward"]),
+    stem("pool", pool, &["pool::forward", "pool::backward"]),
+];
 
 /// Both variants in every format.
 fn launches(p: &Plan) -> Vec<(Launch, Element)> {
@@ -16,7 +22,7 @@ fn launches(p: &Plan) -> Vec<(Launch, Element)> {
     both.into_iter().flat_map(|launch| formats(p.gpu).iter().map(move |element| (launch, *element))).collect()
 }
 
-pub(super) fn max_pool(p: &mut Plan) -> Result<()> {
+fn max_pool(p: &mut Plan) -> Result<()> {
     // Batch, height, width, channels, kernel, stride, padding: the ResNet's own first; windows that overlap, touch, leave
     // pixels out.
     let shapes = [
@@ -70,7 +76,7 @@ pub(super) fn max_pool(p: &mut Plan) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn avg_pool(p: &mut Plan) -> Result<()> {
+fn avg_pool(p: &mut Plan) -> Result<()> {
     // Batch, height, width, channels, kernel, stride; whether the last windows may be partly outside.
     let shapes = [
         ([2, 8, 6, 16, 2, 2], false),
@@ -111,6 +117,58 @@ pub(super) fn avg_pool(p: &mut Plan) -> Result<()> {
                 c.expect("avg_pool::backward", &dinp, &want_grad, tolerance);
                 s.finish(c)
             });
+        }
+    }
+    Ok(())
+}
+
+/// What tokens and what they are pooled to hold: both f32, or tokens in f16, and features in either.
+fn pool_formats(p: &Plan) -> &'static [[Element; 2]] {
+    let all: &[[Element; 2]] =
+        &[[Element::Word, Element::Word], [Element::Half, Element::Word], [Element::Half, Element::Half]];
+    if formats(p.gpu).contains(&Element::Half) { all } else { &all[..1] }
+}
+
+fn pool(p: &mut Plan) -> Result<()> {
+    let formats = pool_formats(p);
+    for (launch, &[tokens_in, pooled]) in
+        Launch::folded(p.gpu).into_iter().flat_map(|l| formats.iter().map(move |f| (l, f)))
+    {
+        let shapes = [(1, 2, 1), (3, 5, 65), (2, 197, 63), (65, 3, 3), (2, 4, 768), (1, 65, 197)];
+        for (_, (batch, tokens, dim)) in p.pick(&shapes, &[1]) {
+            for (_, (first, count)) in p.pick(&[(0, 1), (1, tokens - 1), (0, tokens), (1, 1)], &[1]) {
+                p.add(move |s| {
+                    let mut random = Random::new((batch * tokens * dim) as u64);
+                    let dims = ops::pool::Dims { batch, tokens, dim, first, count };
+                    let inp = rounded(random.vec(batch * tokens * dim), tokens_in);
+                    let dout = rounded(random.vec(batch * dim), pooled);
+                    let before = rounded(random.vec(batch * tokens * dim), tokens_in);
+                    let run = first..first + count;
+                    let (mut want, mut want_grad) = (vec![0.0; batch * dim], vec![0.0; batch * tokens * dim]);
+                    cpu::pool::forward(&mut want, &wide(&inp), run.clone(), batch, tokens, dim);
+                    cpu::pool::backward(&mut want_grad, &wide(&dout), run.clone(), batch, tokens, dim);
+                    let mut want_added = wide(&before);
+                    cpu::pool::backward(&mut want_added, &wide(&dout), run.clone(), batch, tokens, dim);
+                    let kinds = [tokens_in, pooled].map(Element::scalar).join(" to ");
+                    let name = format!("{kinds}, tokens {run:?}, {batch}×{tokens}×{dim}, {}", launch.suffix());
+                    let mut c = Case::new(s.gpu, name, 0)?;
+                    let [inp, added] = [c.input_as("inp", tokens_in, &inp)?, c.input_as("before", tokens_in, &before)?];
+                    let dout = c.input_as("dout", pooled, &dout)?;
+                    let out = c.output_as("out", pooled, want.len())?;
+                    let dinp = c.output_as("dinp", tokens_in, want_grad.len())?;
+                    let (eps, eps_pooled) = (stored_eps(tokens_in), stored_eps(pooled));
+                    c.run(launch, |r| {
+                        ops::pool::forward(r, &out, &inp, dims)?;
+                        ops::pool::backward(r, &dinp, &dout, dims, false)?;
+                        ops::pool::backward(r, &added, &dout, dims, true)
+                    })?;
+                    // A mean over tokens; backward is one division, good to 2.5 units in the last place, and a sum.
+                    c.expect("pool::forward", &out, &want, eps_pooled + sum_tolerance(tokens, 4.0));
+                    c.expect("pool::backward", &dinp, &want_grad, eps + 3.0 * EPS);
+                    c.expect("pool::backward", &added, &want_added, eps + 4.0 * EPS);
+                    s.finish(c)
+                });
+            }
         }
     }
     Ok(())
