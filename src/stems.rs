@@ -19,6 +19,7 @@ macro_rules! for_each_stem {
             column_sum;
             layer_norm;
             gelu;
+            hard_swish;
             swiglu;
             attention;
             attention_pool {

@@ -10,7 +10,8 @@
 
 use tpgm::cpu::mars::{clip_radius, initial_radius, norms, project, radius_backward};
 use tpgm::cpu::{
-    attention, average, column_sum, cross_entropy, gelu, l2_normalize, l2_sp, layer_norm, mars, matmul::matmul,
+    attention, average, column_sum, cross_entropy, gelu, hard_swish, l2_normalize, l2_sp, layer_norm, mars,
+    matmul::matmul,
 };
 use tpgm::cpu::{patch_embed, pool, residual};
 use tpgm::shapes::Activation;
@@ -185,6 +186,24 @@ fn gelu_of_every_kind() {
             |x, dout| vec![assigned(33, |d| gelu::backward(d, dout, &x[0], kind))],
         );
     }
+}
+
+#[test]
+fn hard_swish_within_its_corners_and_beyond() {
+    // Out to where it is flat, and where it is the identity.
+    let wide = |x: &[f64]| -> Vec<f64> { x.iter().map(|v| 4.0 * v).collect() };
+    check_op(
+        "hard_swish",
+        &[33],
+        |x| {
+            let x = wide(&x[0]);
+            assert!(x.iter().all(|v| (v.abs() - 3.0).abs() > 2e-2), "too near a corner: {x:?}");
+            assert!(x.iter().any(|v| *v < -3.0) && x.iter().any(|v| *v > 3.0) && x.iter().any(|v| v.abs() < 3.0));
+            assigned(33, |out| hard_swish::forward(out, &x))
+        },
+        |x, dout| vec![wide(&assigned(33, |d| hard_swish::backward_input(d, dout, &wide(&x[0]))))],
+    );
+    assert_eq!(assigned(2, |d| hard_swish::backward_input(d, &[2.0; 2], &[-3.0, 3.0])), [0.0, 2.0]);
 }
 
 #[test]

@@ -13,6 +13,7 @@ use crate::shapes::Activation;
 pub(super) const STEMS: &[Stem] = &[
     stem("gelu", gelu, &["gelu::forward", "gelu::backward"]),
     stem("relu", relu, &["relu::forward", "relu::backward"]),
+    stem("hard_swish", hard_swish, &["hard_swish::forward", "hard_swish::backward_input"]),
     stem("swiglu", swiglu, &["swiglu::forward", "swiglu::backward"]),
     stem(
         "residual",
@@ -164,6 +165,39 @@ impl Unary for Relu {
 
 fn relu(p: &mut Plan) -> Result<()> {
     unary(p, Relu, "");
+    Ok(())
+}
+
+#[derive(Clone, Copy)]
+struct HardSwish;
+
+impl Unary for HardSwish {
+    const KERNELS: [&'static str; 2] = ["hard_swish::forward", "hard_swish::backward_input"];
+
+    fn forward(self, r: &mut Recorder, out: &View, inp: &View) -> Result<()> {
+        ops::hard_swish::forward(r, out, inp)
+    }
+
+    fn backward(self, r: &mut Recorder, dinp: &View, [dout, inp, _]: [&View; 3], _: bool) -> Result<()> {
+        ops::hard_swish::backward_input(r, dinp, dout, inp)
+    }
+
+    fn reference(self, out: &mut [f64], inp: &[f64]) {
+        cpu::hard_swish::forward(out, inp);
+    }
+
+    fn reference_backward(self, dinp: &mut [f64], [dout, inp, _]: [&[f64]; 3], _: bool) {
+        cpu::hard_swish::backward_input(dinp, dout, inp);
+    }
+
+    /// A sum, a product, and a division, good to 2.5 units in the last place; for the slope the same.
+    fn tolerance(self, element: Element) -> Option<[f64; 2]> {
+        Some([4.0 * EPS + stored_eps(element); 2])
+    }
+}
+
+fn hard_swish(p: &mut Plan) -> Result<()> {
+    unary(p, HardSwish, "");
     Ok(())
 }
 

@@ -162,6 +162,30 @@ fn gelu_agrees_with_pytorch() {
 }
 
 #[test]
+fn hard_swish_agrees_with_pytorch() {
+    let fixture = ops_fixture();
+    let get = |key: &str| fixture.f32(&format!("hard_swish.{key}"));
+    let [inp, dout, out, dinp] = ["inp", "dout", "out", "dinp"].map(get);
+    let (mut got, mut grad) = (vec![0.0; inp.len()], vec![0.0; inp.len()]);
+    cpu::hard_swish::forward(&mut got, &wide(&inp));
+    cpu::hard_swish::backward_input(&mut grad, &wide(&dout), &wide(&inp));
+    assert_reference("hard_swish", &got, &out);
+    assert_reference("hard_swish", &grad, &dinp);
+    on_devices("hard_swish", |c, run| {
+        let [x, g] = [c.input("inp", &inp)?, c.input("dout", &dout)?];
+        let [y, d] = [c.output("out", inp.len())?, c.output("dinp", inp.len())?];
+        run(c, &|p| {
+            ops::hard_swish::forward(p, &y, &x)?;
+            ops::hard_swish::backward_input(p, &d, &g, &x)
+        })?;
+        // The suite's tolerances for the same kernels.
+        c.expect("hard_swish::forward", &y, &wide(&out), 4.0 * EPS);
+        c.expect("hard_swish::backward_input", &d, &wide(&dinp), 4.0 * EPS);
+        Ok(())
+    });
+}
+
+#[test]
 fn swiglu_agrees_with_pytorch() {
     let fixture = ops_fixture();
     let get = |key: &str| fixture.f32(&format!("swiglu.{key}"));
