@@ -2,8 +2,10 @@
 
 # rustup's folder goes last: a cargo that is already on the PATH wins.
 CARGO = PATH="$$PATH:$${CARGO_HOME:-$$HOME/.cargo}/bin" cargo
+# Modules that src/stems.rs declares: rustfmt does not see them.
+STEMS = src/cpu/*.rs src/ops/*.rs
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint format clean
 
 demo: ## fine-tune the small ViT of assets/ plainly and with TPGM; table on the terminal, page in runs/demo/report.html
 	@tools/setup.sh
@@ -15,9 +17,12 @@ test: ## every test, in release mode
 
 lint: ## formatting, clippy and the documentation, warnings as errors
 	@tools/setup.sh lint
-	$(CARGO) fmt --check -- src/cpu/*.rs src/ops/*.rs # modules that src/stems.rs declares, where rustfmt can't see them
+	$(CARGO) fmt --check -- $(STEMS)
 	$(CARGO) clippy --release --all-targets -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --release --no-deps
+
+format: ## rustfmt over every file
+	$(CARGO) fmt -- $(STEMS)
 
 clean: ## what was built, and the demo's run; other runs stay
 	-$(CARGO) clean
