@@ -3,6 +3,10 @@
 use std::path::{Path, PathBuf};
 
 /// Everything that a user's machine, files or flags can make go wrong. A bug of ours is an assert instead.
+///
+/// Its text has the facts: what is wrong, with which file or tensor, how much is needed and what the limit is. Where flags are
+/// defined, in [`crate::method`] and from [`crate::train`] up, the text may say which of them helps. All other modules don't
+/// know how their caller takes settings: they add a [`Help`], and [`crate::train::help`] has its flags in words.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// No usable adapter, or the driver rejected our work.
@@ -54,6 +58,86 @@ pub enum Error {
     /// Flags that do not fit together: exit code 2.
     #[error("{0}")]
     Usage(String),
+    /// Another error, with the situation that a setting mends: [`Error::with_help`] makes it.
+    #[error("{error}")]
+    Helped {
+        /// What went wrong, never [`Error::Helped`] itself.
+        error: Box<Error>,
+        /// What its caller can do.
+        help: Help,
+    },
+}
+
+/// A situation that a setting of the caller mends, by what is wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Help {
+    /// The device's memory is too small for the batch.
+    BatchTooLarge,
+    /// A batch, or images, too large for one binding of the adapter.
+    BindingTooLarge,
+    /// A model too large for the adapter.
+    ModelTooLarge,
+    /// One tensor is too large for the adapter.
+    TensorTooLarge,
+    /// The adapter that a run was on is gone; results of another one differ in the last bits.
+    AdapterGone,
+    /// The adapter can't time single dispatches.
+    NoTimestamps,
+    /// The adapter's shaders have no 16-bit floats.
+    NoHalfFloats,
+    /// A model whose widths 16-bit kernels can't take.
+    HalfWidths,
+    /// Batch norm on a batch of one image, where a channel has one pixel.
+    SingleImage,
+    /// The checkpoint does not tell its activation.
+    Activation,
+    /// The checkpoint does not tell its attention heads, or tells a number that is wrong.
+    Heads,
+    /// The checkpoint's image size, which nobody set, does not fit the model.
+    ImageSize,
+    /// Images are smaller than the model can take.
+    ImagesTooSmall {
+        /// The smallest height and width that it takes, in pixels.
+        at_least: usize,
+    },
+    /// A new norm after the mean, for a model that does not pool by the mean.
+    MeanPooling,
+    /// A listed file is missing, whose path is relative to the folder of the list or another one.
+    ListRoot,
+    /// A delta where a whole model is needed.
+    Delta {
+        /// The file that it is a delta of.
+        base: String,
+        /// The delta.
+        delta: PathBuf,
+    },
+    /// A value that the caller has set does not fit.
+    Setting(Setting),
+}
+
+/// A setting that says of a checkpoint what it can't, or what the caller knows better.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Setting {
+    /// The MLP's activation.
+    Activation,
+    /// Share of the resized image that the centre crop keeps.
+    CropPct,
+    /// The family of checkpoints.
+    Family,
+    /// A file with a head to use instead of the checkpoint's.
+    Head,
+    /// Attention heads.
+    Heads,
+    /// Height and width of the input.
+    ImageSize,
+    /// How images are resized.
+    Interpolation,
+    /// What is subtracted from each channel.
+    Mean,
+    /// Pooling before the head.
+    Pool,
+    /// What divides each channel.
+    Std,
 }
 
 /// `Result` with this crate's [`Error`].
@@ -75,12 +159,55 @@ impl Error {
         Self::Io { path: path.as_ref().into(), what: what.into(), source }
     }
 
+    /// This error with the situation that a setting mends, in place of one that it had.
+    pub fn with_help(self, help: Help) -> Self {
+        let error = match self {
+            Self::Helped { error, .. } => error,
+            error => error.into(),
+        };
+        Self::Helped { error, help }
+    }
+
+    /// The situation that a setting mends, where there is one.
+    pub fn help(&self) -> Option<&Help> {
+        match self {
+            Self::Helped { help, .. } => Some(help),
+            _ => None,
+        }
+    }
+
+    /// The error without its help: what to `match` on, never [`Error::Helped`].
+    pub fn facts(&self) -> &Error {
+        match self {
+            Self::Helped { error, .. } => error,
+            error => error,
+        }
+    }
+
     /// The process exit code: 2 for wrong usage, 128 and the number of a signal, else 1.
     pub fn exit_code(&self) -> u8 {
-        match self {
+        match self.facts() {
             Self::Usage(_) => 2,
             Self::Stopped { signal, .. } => 128 + signal,
             _ => 1,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn help_changes_neither_text_nor_exit_code() {
+        let usage = Error::Usage("3 heads do not divide the width 64".into());
+        let helped = usage.with_help(Help::Heads).with_help(Help::Setting(Setting::Heads));
+        assert_eq!(helped.to_string(), "3 heads do not divide the width 64");
+        assert_eq!(helped.help(), Some(&Help::Setting(Setting::Heads)));
+        assert!(matches!(helped.facts(), Error::Usage(_)));
+        assert_eq!(helped.exit_code(), 2);
+        let limit = Error::Limit("out of memory".into());
+        assert_eq!((limit.help(), limit.exit_code()), (None, 1));
+        assert_eq!(limit.with_help(Help::BatchTooLarge).exit_code(), 1);
     }
 }

@@ -23,9 +23,10 @@ fn main() -> ExitCode {
     match tpgm::cli::run(Cli::parse()) {
         Ok(code) => code,
         Err(error) => {
+            let told = tpgm::train::help::told(&error);
             match error {
-                Error::Stopped { .. } => eprintln!("{error}"),
-                _ => eprintln!("error: {error}"),
+                Error::Stopped { .. } => eprintln!("{told}"),
+                _ => eprintln!("error: {told}"),
             }
             ExitCode::from(error.exit_code())
         }

@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use clap::CommandFactory;
+
 #[path = "architecture/files.rs"]
 mod files;
 
@@ -137,6 +139,59 @@ fn every_module_has_a_floor_and_every_floor_its_modules() {
         below(&source()).iter().map(|path| module(path)).filter(|m| m != "lib" && m != "main").collect();
     let listed: BTreeSet<String> = FLOORS.iter().flat_map(|floor| floor.iter().map(|m| m.to_string())).collect();
     assert_eq!(there, listed);
+}
+
+/// The flags that a file's own code names, each with its line: `--` and a word, as no Rust outside strings has it.
+fn flags(text: &str) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    for line in code(text).lines() {
+        let line = line.split(" // ").next().unwrap_or_default();
+        for (at, _) in line.match_indices("--") {
+            let name: String = line[at + 2..].chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '-').collect();
+            if name.starts_with(|c: char| c.is_ascii_lowercase()) {
+                found.push((name, line.trim().to_string()));
+            }
+        }
+    }
+    found
+}
+
+/// Flags of other programs, which tell how to fetch what is missing: `hf download`.
+const FOREIGN_FLAGS: &[&str] = &["local-dir"];
+
+/// Errors and notes of the lower floors are read by programs too, which know no flags: `train::help` adds them. Methods alone
+/// have flags of their own, in `method::args`.
+#[test]
+fn no_flag_is_named_where_none_is_defined() {
+    let mut named = Vec::new();
+    for path in below(&source()) {
+        let module = module(&path);
+        if !["lib", "main", "method"].contains(&module.as_str()) && floor(&module) > floor("train") {
+            let text = std::fs::read_to_string(&path).unwrap();
+            let own = flags(&text).into_iter().filter(|(flag, _)| !FOREIGN_FLAGS.contains(&flag.as_str()));
+            named.extend(own.map(|(_, line)| format!("{}: {line}", path.display())));
+        }
+    }
+    assert!(named.is_empty(), "{}\ngive the error a `Help`, or the note its settings", named.join("\n"));
+}
+
+#[test]
+fn every_flag_that_helps_is_one_of_the_command_line() {
+    let mut known = BTreeSet::new();
+    for command in tpgm::cli::Cli::command().get_subcommands() {
+        known.extend(command.get_arguments().filter_map(|argument| Some(argument.get_long()?.to_string())));
+    }
+    let named = flags(include_str!("../src/train/help.rs"));
+    assert!(named.len() > 25, "the flags are not read: {named:?}");
+    let unknown: Vec<_> = named.iter().filter(|(flag, _)| !known.contains(flag)).collect();
+    assert!(unknown.is_empty(), "{unknown:#?}");
+}
+
+#[test]
+fn flags_are_read_but_not_those_of_comments() {
+    let text = "/// As `--trace` does.\nlet a = i - -1; // or --bn\n\"use --precision f32 or\\\n --micro-batch\"\n";
+    let names: Vec<String> = flags(text).into_iter().map(|(name, _)| name).collect();
+    assert_eq!(names, ["precision", "micro-batch"]);
 }
 
 #[test]

@@ -11,6 +11,7 @@ use tpgm::data::resize::Interpolation;
 use tpgm::error::{Error, Result};
 use tpgm::model::config::{Pool, VitConfig};
 use tpgm::shapes::Activation;
+use tpgm::train::help::told;
 
 #[path = "checkpoint/delta.rs"]
 mod delta;
@@ -111,10 +112,11 @@ fn preprocess() -> Preprocess {
 #[track_caller]
 fn assert_error<T>(result: Result<T>, parts: &[&str]) -> Error {
     let Err(error) = result else { panic!("expected an error with {parts:?}") };
-    let text = error.to_string();
-    assert!(!text.contains('\n'), "more than one line: {text}");
+    let (facts, told) = (error.to_string(), told(&error));
+    assert!(!told.contains('\n'), "more than one line: {told}");
+    assert!(!facts.contains("--"), "a flag among the facts: {facts}");
     for part in parts {
-        assert!(text.contains(part), "{part:?} is not in: {text}");
+        assert!(told.contains(part), "{part:?} is not in: {told}");
     }
     error
 }

@@ -300,7 +300,7 @@ fn inspect_asks_for_the_heads_that_a_file_can_not_tell() {
     space.fails(1, "inspect vit.safetensors", &["vit.safetensors", "--heads"]);
     let json = space.json("inspect vit.safetensors --heads 3");
     assert_eq!((&json["config"]["heads"], &json["config"]["image_size"]), (&Value::from(3), &Value::from(20)));
-    space.fails(2, "inspect vit.safetensors --heads 5", &["--heads 5", "width 36"]);
+    space.fails(2, "inspect vit.safetensors --heads 5", &["--heads: 5 heads", "width 36"]);
 }
 
 #[test]

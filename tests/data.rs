@@ -11,6 +11,7 @@ use tpgm::data::{
     same_classes,
 };
 use tpgm::error::{Error, Result};
+use tpgm::train::help::told;
 
 #[path = "data/corrupt.rs"]
 mod corrupt;
@@ -47,7 +48,7 @@ fn max_difference(name: &str, image: &RgbImage, shape: &[usize], expected: &[u8]
 }
 
 fn one_line(error: &Error) -> String {
-    let text = error.to_string();
+    let text = told(error);
     assert!(!text.contains('\n'), "an error is one line: {text}");
     text
 }
@@ -324,7 +325,8 @@ fn bad_data_sets_are_errors_that_say_where() {
     fs::write(dir.path().join("latin1.txt"), b"a.png 0\ncaf\xe9.png 0\n").unwrap();
     let check = |name: &str, parts: &[&str]| {
         let result = Dataset::open(dir.path().join(name), None);
-        assert!(matches!(result, Err(Error::Data { .. })), "{name}: {result:?}");
+        let data = matches!(&result, Err(error) if matches!(error.facts(), Error::Data { .. }));
+        assert!(data, "{name}: {result:?}");
         assert_error(result, &[&[name], parts].concat());
     };
     check("nowhere", &["no such file or folder"]);
@@ -332,7 +334,7 @@ fn bad_data_sets_are_errors_that_say_where() {
     check("flat", &["no class folders"]);
     check("a.png", &["one image"]);
     check("one_word.txt", &["line 3", "path label"]);
-    check("gone.txt", &["line 2", "gone.png", "--root"]);
+    check("gone.txt", &["line 2", "gone.png", "relative to the list's folder", "--root"]);
     check("mixed.txt", &["line 2", "\"dog\" is not a number"]);
     check("mixed_names.txt", &["line 2", "\"3\" is a number"]);
     check("huge.txt", &["line 2", "4294967296"]);

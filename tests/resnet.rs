@@ -21,6 +21,7 @@ use tpgm::model::resnet_config::{Block, BlockConfig, Downsample, Pooling, ResNet
 use tpgm::model::{Model, ModelConfig};
 use tpgm::ops::sgd::Sgd;
 use tpgm::shapes::Norm;
+use tpgm::train::help::told;
 use tpgm::train::inputs::Inputs;
 use tpgm::train::source::Source;
 use tpgm::train::state::{self, Identity, Progress};
@@ -52,8 +53,15 @@ fn read(tensors: &Tensors) -> Result<Recognised, Error> {
 }
 
 fn assert_error<T: std::fmt::Debug>(result: Result<T, Error>, parts: &[&str]) {
-    let error = result.unwrap_err().to_string();
-    assert!(parts.iter().all(|part| error.contains(part)) && !error.contains('\n'), "{error}");
+    let error = result.unwrap_err();
+    let (facts, told) = (error.to_string(), told(&error));
+    assert!(parts.iter().all(|part| told.contains(part)) && !told.contains('\n'), "{told}");
+    assert!(!facts.contains("--"), "a flag among the facts: {facts}");
+}
+
+fn assert_usage<T: std::fmt::Debug>(result: Result<T, Error>, parts: &[&str]) {
+    assert!(matches!(&result, Err(error) if matches!(error.facts(), Error::Usage(_))), "{result:?}");
+    assert_error(result, parts);
 }
 
 fn config(recognised: &Recognised) -> &ResNetConfig {
@@ -83,7 +91,7 @@ fn depth_widths_stem_and_shortcuts_are_read_from_the_tensors() {
         let p = &recognised.preprocess;
         assert_eq!((p.image_size, p.crop_pct, p.mean[0]), (224, 0.875, 0.485));
         assert_eq!(p.interpolation == Interpolation::Bicubic, stem == Stem::Deep);
-        assert!(recognised.notes.iter().any(|n| n.starts_with("preprocessing assumed")), "{:?}", recognised.notes);
+        assert!(recognised.notes.iter().any(|n| n.what.starts_with("preprocessing assumed")), "{:?}", recognised.notes);
         let text = describe(&checkpoint, &recognised).to_string();
         for part in ["ResNet", "blocks 1-", "224 x 224, stride 32", "batch norm eps 1e-5", "5 classes"] {
             assert!(text.contains(part), "{part}: {text}");
@@ -106,7 +114,7 @@ fn moco_v3_is_a_resnet_without_a_head() {
     let (_dir, checkpoint) = write(&moco);
     let mut recognised = recognise(&checkpoint, &at(64)).unwrap();
     assert_eq!((recognised.config.classes(), recognised.config.image_size()), (0, 64));
-    assert!(recognised.notes.iter().any(|n| n.contains("projector")), "{:?}", recognised.notes);
+    assert!(recognised.notes.iter().any(|n| n.what.contains("projector")), "{:?}", recognised.notes);
     assert!(recognised.ignored.iter().all(|n| n.contains("momentum") || n.contains("predictor") || n.contains("fc.0")));
 
     let mut weights = tpgm::checkpoint::weights(&checkpoint, &recognised).unwrap();
@@ -181,11 +189,10 @@ fn what_clip_can_not_tell_or_does_not_have_is_said() {
     assert_error(with(Overrides::default(), &same), &["width 40", "no multiple of 64", "--heads"]);
     for heads in [0, 3] {
         let wrong = with(Overrides { heads: Some(heads), ..Overrides::default() }, &same);
-        assert!(matches!(wrong, Err(Error::Usage(_))));
-        assert_error(wrong, &["--heads", "width 40"]);
+        assert_usage(wrong, &["--heads: ", "width 40"]);
     }
     let pool = with(Overrides { pool: Some(tpgm::model::Pool::Mean), ..clip() }, &same);
-    assert_error(pool, &["--activation and --pool", "ResNet"]);
+    assert_usage(pool, &["--pool: this model is a ResNet"]);
 
     let sized = |size| with(Overrides { image_size: Some(size), ..clip() }, &same);
     assert_error(sized(31), &["31 pixels", "stride of 32"]);
@@ -251,7 +258,7 @@ fn heads_of_an_attention_pool_are_64_wide_and_travel_with_the_file() {
     };
     assert_eq!((heads(&Overrides::default()), heads(&clip())), (2, 4));
     let recognised = recognise(&checkpoint, &Overrides::default()).unwrap();
-    assert!(recognised.notes.iter().any(|n| n.contains("heads assumed: 2 of 64")), "{:?}", recognised.notes);
+    assert!(recognised.notes.iter().any(|n| n.what.contains("heads assumed: 2 of 64")), "{:?}", recognised.notes);
 
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("net.safetensors");
@@ -295,10 +302,9 @@ fn what_is_no_resnet_of_ours_is_refused_with_the_tensor_that_tells() {
 
     let (_dir, checkpoint) = write(&whole);
     let small = recognise(&checkpoint, &at(31));
-    assert!(matches!(small, Err(Error::Usage(_))));
-    assert_error(small, &["31 pixels", "stride of 32"]);
+    assert_usage(small, &["31 pixels", "stride of 32: use --image-size 32 or more"]);
     let heads = Overrides { heads: Some(2), ..at(36) };
-    assert!(matches!(recognise(&checkpoint, &heads), Err(Error::Usage(_))));
+    assert_usage(recognise(&checkpoint, &heads), &["--heads: this model is a ResNet"]);
 }
 
 const SGD: Optimizer = Optimizer::Sgd(Sgd { momentum: 0.9, nesterov: true, weight_decay: 5e-4 });
@@ -403,8 +409,7 @@ fn one_image_at_one_pixel_can_only_be_trained_on_with_frozen_statistics() {
         let stepped = learner.step(&images, &labels, 0.01);
         assert_eq!(stepped.is_ok(), fits);
         if let Err(error) = stepped {
-            assert!(matches!(error, Error::Usage(_)));
-            assert_error(Err::<(), _>(error), &["batch of one image", "--bn frozen"]);
+            assert_usage(Err::<(), _>(error), &["batch of one image", "--bn frozen"]);
         }
         assert!(learner.logits(&images, 1).unwrap().iter().all(|v| v.is_finite()));
     }

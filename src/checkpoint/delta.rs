@@ -13,7 +13,7 @@ use super::save::write_like;
 use super::shards::size_of;
 use super::write::{Planned, arrange, write_file};
 use crate::atomic::AtomicFile;
-use crate::error::Result;
+use crate::error::{Help, Result};
 
 /// The metadata entry that makes a file a delta: a [`Delta`] as JSON.
 const KEY: &str = "tpgm.delta";
@@ -127,12 +127,11 @@ pub fn apply_delta(path: impl AsRef<Path>, base: &Checkpoint, delta: &Checkpoint
 /// A delta where a whole model is wanted.
 pub(super) fn refuse(checkpoint: &Checkpoint) -> Result<()> {
     match Delta::of(checkpoint)? {
-        Some(delta) => Err(checkpoint.error(format!(
-            "a delta, which holds only what differs from {}: make the whole model with tpgm apply --model {0} --delta {} \
-             --out FILE",
-            delta.base(),
-            checkpoint.path().display()
-        ))),
+        Some(delta) => {
+            let (base, path) = (delta.base(), checkpoint.path().into());
+            let error = checkpoint.error(format!("a delta, which holds only what differs from {base}"));
+            Err(error.with_help(Help::Delta { base, delta: path }))
+        }
         None => Ok(()),
     }
 }

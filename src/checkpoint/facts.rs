@@ -1,5 +1,6 @@
 //! What stands beside the weights: the configuration of whichever library wrote them.
 
+use super::Note;
 use super::file::Checkpoint;
 use super::open_clip_config::OpenClipConfig;
 use super::timm_config::TimmConfig;
@@ -109,7 +110,7 @@ impl<'a> Facts<'a> {
     }
 
     /// The input, where anything is written about it; what is not is as in `usual`.
-    pub(super) fn preprocess(&self, usual: Preprocess, notes: &mut Vec<String>) -> Result<Option<Preprocess>> {
+    pub(super) fn preprocess(&self, usual: Preprocess, notes: &mut Vec<Note>) -> Result<Option<Preprocess>> {
         match self {
             Self::Timm(config) => config.preprocess(usual, notes),
             Self::Transformers(config) => config.preprocess(usual, notes),

@@ -134,10 +134,11 @@ pub fn replace_head(recognised: &mut Recognised, weights: &mut Vec<Weight>, clas
         heads.extend(new_head("head_dist", classes.len(), config.width(), seed));
         names_in_file.extend(recognised.head_names.clone().map(|name| name.replace("head.", "head_dist.")));
     }
-    recognised.notes.push(match config.classes() {
-        0 => format!("the checkpoint has no head: a new one for {} classes is initialised", classes.len()),
-        n => format!("the checkpoint's head has {n} outputs: a new one for {} classes is initialised", classes.len()),
-    });
+    let had = match config.classes() {
+        0 => "the checkpoint has no head".into(),
+        n => format!("the checkpoint's head has {n} outputs"),
+    };
+    recognised.notes.push(format!("{had}: a new one for {} classes is initialised", classes.len()).into());
     config.set_classes(classes.len());
     let parameters: Vec<String> = config.parameters().into_iter().map(|(name, _)| name).collect();
     recognised.head_file = None;

@@ -42,8 +42,7 @@ pub struct Description {
     pub dtypes: BTreeMap<String, usize>,
     /// The input.
     pub preprocess: Preprocess,
-    /// Where each fact comes from that the weights' shapes don't tell: `--heads`, `metadata tpgm.heads`, `config.json`, or
-    /// that it was assumed.
+    /// Where each fact comes from that the weights' shapes don't tell, as [`Recognised::sources`] says.
     pub sources: BTreeMap<&'static str, String>,
     /// Class names by output, where they are known.
     pub classes: Option<Vec<String>>,
@@ -78,7 +77,7 @@ pub fn describe(checkpoint: &Checkpoint, recognised: &Recognised) -> Description
         classes: classes.clone(),
         initialised: initialised.clone(),
         ignored: ignored.clone(),
-        notes: notes.clone(),
+        notes: notes.iter().map(|note| note.what.clone()).collect(),
     }
 }
 
@@ -298,7 +297,6 @@ impl fmt::Display for DeltaDescription {
         let dtypes = if dtypes.is_empty() { "no tensors".into() } else { dtypes.join(", ") };
         line("holds", format!("{dtypes}, {} bytes", thousands(self.bytes as usize)))?;
         line("changed", shown(&self.changed))?;
-        line("removed", shown(&self.delta.removed.iter().cloned().collect::<Vec<_>>()))?;
-        line("use", format!("tpgm apply --model {} --delta {} --out FILE", self.delta.base(), self.path.display()))
+        line("removed", shown(&self.delta.removed.iter().cloned().collect::<Vec<_>>()))
     }
 }

@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use crate::data::preprocess::Preprocess;
-use crate::error::Result;
+use crate::error::{Result, Setting};
 use crate::model::ModelConfig;
 use crate::model::Network;
 use crate::model::config::Pool;
@@ -79,6 +79,24 @@ pub struct Overrides {
     pub head: Option<PathBuf>,
 }
 
+/// What [`Recognised::sources`] says of a fact that [`Overrides`] tell.
+pub const OVERRIDE: &str = "override";
+
+/// What was assumed or left out, in one sentence.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Note {
+    /// The sentence, without a full stop.
+    pub what: String,
+    /// The settings that change it, where some do.
+    pub settings: &'static [Setting],
+}
+
+impl<T: Into<String>> From<T> for Note {
+    fn from(what: T) -> Self {
+        Self { what: what.into(), settings: &[] }
+    }
+}
+
 /// A checkpoint understood.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Recognised {
@@ -100,9 +118,10 @@ pub struct Recognised {
     pub initialised: Vec<String>,
     /// Tensors of the file that the model does not use; they are carried along when saving.
     pub ignored: Vec<String>,
-    /// What was assumed or left out, one sentence each.
-    pub notes: Vec<String>,
-    /// Where each fact comes from that the weights' shapes don't tell, by the fact: "heads" from "metadata tpgm.heads".
+    /// What was assumed or left out.
+    pub notes: Vec<Note>,
+    /// Where each fact comes from that the weights' shapes don't tell, by the fact: "heads" from "metadata tpgm.heads",
+    /// [`OVERRIDE`], or "assumed".
     pub sources: BTreeMap<&'static str, String>,
     /// Class names by output, where the file has them.
     pub classes: Option<Vec<String>>,
@@ -116,7 +135,7 @@ pub struct Recognised {
 ///
 /// # Errors
 /// Where no family fits (with the names seen and what is supported), a tensor is missing or has the wrong shape or
-/// type, a part is not supported, or heads can't be told. A flag that contradicts the weights is
+/// type, a part is not supported, or heads can't be told. An override that contradicts the weights is
 /// [`crate::error::Error::Usage`].
 pub fn recognise(checkpoint: &Checkpoint, overrides: &Overrides) -> Result<Recognised> {
     delta::refuse(checkpoint)?;

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
+use super::Note;
 use super::json::{parse, quote, read_bytes};
 use crate::data::preprocess::{CropMode, Preprocess, crop_share};
 use crate::data::resize::Interpolation;
@@ -100,12 +101,13 @@ impl ProcessorConfig {
     }
 
     /// The input; what is not written is as in `usual`.
-    pub(super) fn preprocess(&self, usual: Preprocess, notes: &mut Vec<String>) -> Result<Preprocess> {
+    pub(super) fn preprocess(&self, usual: Preprocess, notes: &mut Vec<Note>) -> Result<Preprocess> {
         let file = self.file();
         let missing: Vec<&str> =
             ["image_mean", "image_std", "resample", "size"].into_iter().filter(|k| self.entry(k).is_none()).collect();
         if !missing.is_empty() {
-            notes.push(format!("{file} does not give {}: the family's usual one was assumed", missing.join(", ")));
+            let missing = missing.join(", ");
+            notes.push(format!("{file} does not give {missing}: the family's usual one was assumed").into());
         }
         let (crop_mode, crop_pct) = self.geometry(&usual, notes);
         let (mean, std) = self.statistics(&usual)?;
@@ -116,7 +118,8 @@ impl ProcessorConfig {
             Some((_, Some(3))) => Interpolation::Bicubic,
             Some((other, _)) => {
                 let other = quote(&other.to_string());
-                notes.push(format!("resample {other} of {file} is not supported: the family's usual one is used"));
+                let what = format!("resample {other} of {file} is not supported: the family's usual one is used");
+                notes.push(what.into());
                 usual.interpolation
             }
         };
@@ -126,17 +129,18 @@ impl ProcessorConfig {
     }
 
     /// The way to a square, and the share that the crop keeps.
-    fn geometry(&self, usual: &Preprocess, notes: &mut Vec<String>) -> (CropMode, f64) {
+    fn geometry(&self, usual: &Preprocess, notes: &mut Vec<Note>) -> (CropMode, f64) {
         let file = self.file();
         if !self.flag("do_resize", true) {
-            notes.push(format!("do_resize is false in {file}: images are resized to the model's size all the same"));
+            let what = format!("do_resize is false in {file}: images are resized to the model's size all the same");
+            notes.push(what.into());
         }
         let as_usual = (usual.crop_mode, usual.crop_pct);
         match (self.size(), self.crop()) {
             (None, _) => {
                 if let Some(size) = self.entry("size") {
                     let size = quote(&size.to_string());
-                    notes.push(format!("size {size} of {file} is not supported: images are resized as usual"));
+                    notes.push(format!("size {size} of {file} is not supported: images are resized as usual").into());
                 }
                 as_usual
             }
@@ -149,7 +153,8 @@ impl ProcessorConfig {
             },
             (Some(Size::Shortest(size)), Some(crop)) => (CropMode::CenterFloor, crop_share(crop, size)),
             (Some(Size::Shortest(size)), None) => {
-                notes.push(format!("{file} keeps an image's shape at {size} pixels: its centre is cropped here"));
+                let what = format!("{file} keeps an image's shape at {size} pixels: its centre is cropped here");
+                notes.push(what.into());
                 (CropMode::CenterFloor, 1.0)
             }
             (Some(Size::Square(size)), Some(crop)) => (CropMode::SquashFloor, crop_share(crop, size)),

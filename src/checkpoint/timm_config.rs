@@ -3,6 +3,7 @@
 
 use serde_json::Value;
 
+use super::Note;
 use super::file::Checkpoint;
 use crate::data::preprocess::{CropMode, Preprocess};
 use crate::data::resize::Interpolation;
@@ -152,7 +153,7 @@ impl<'a> TimmConfig<'a> {
     }
 
     /// The input, where anything is written about it; what is not is as in `usual`.
-    pub(super) fn preprocess(&self, usual: Preprocess, notes: &mut Vec<String>) -> Result<Option<Preprocess>> {
+    pub(super) fn preprocess(&self, usual: Preprocess, notes: &mut Vec<Note>) -> Result<Option<Preprocess>> {
         let keys = ["mean", "std", "interpolation", "crop_pct", "crop_mode"];
         if keys.iter().all(|key| self.input(key).is_none()) {
             return Ok(None);
@@ -160,7 +161,8 @@ impl<'a> TimmConfig<'a> {
         let mut out = usual;
         let missing: Vec<&str> = keys[..4].iter().copied().filter(|key| self.input(key).is_none()).collect();
         if !missing.is_empty() {
-            notes.push(format!("config.json does not give {}: the family's usual one was assumed", missing.join(", ")));
+            let missing = missing.join(", ");
+            notes.push(format!("config.json does not give {missing}: the family's usual one was assumed").into());
         }
         if let Some(mean) = self.triple("mean")? {
             out.mean = mean;
@@ -176,15 +178,20 @@ impl<'a> TimmConfig<'a> {
             None | Some("center") => {}
             Some("squash") => out.crop_mode = CropMode::Squash,
             Some("border") => out.crop_mode = CropMode::Border,
-            Some(other) => notes.push(format!("crop_mode {other} of config.json is not supported: center is used")),
+            Some(other) => {
+                notes.push(format!("crop_mode {other} of config.json is not supported: center is used").into());
+            }
         }
         match self.input("interpolation").and_then(Value::as_str) {
             None => {}
             Some("bicubic") => out.interpolation = Interpolation::Bicubic,
             Some("bilinear") => out.interpolation = Interpolation::Bilinear,
             Some("lanczos") => out.interpolation = Interpolation::Lanczos,
-            Some(other) => notes
-                .push(format!("interpolation {other} of config.json is not supported: the family's usual one is used")),
+            Some(other) => {
+                let what =
+                    format!("interpolation {other} of config.json is not supported: the family's usual one is used");
+                notes.push(what.into());
+            }
         }
         out.validate().map_err(|e| self.error(e.to_string()))?;
         Ok(Some(out))

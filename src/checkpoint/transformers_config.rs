@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use super::Note;
 use super::file::Checkpoint;
 use super::processor_config::ProcessorConfig;
 use crate::data::preprocess::Preprocess;
@@ -92,7 +93,7 @@ impl<'a> TransformersConfig<'a> {
     }
 
     /// The input; what is not written is as in `usual`.
-    pub(super) fn preprocess(&self, usual: Preprocess, notes: &mut Vec<String>) -> Result<Option<Preprocess>> {
+    pub(super) fn preprocess(&self, usual: Preprocess, notes: &mut Vec<Note>) -> Result<Option<Preprocess>> {
         self.processor.as_ref().map(|processor| processor.preprocess(usual, notes)).transpose()
     }
 

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::Note;
 use super::file::{Checkpoint, is_float};
 use crate::error::{Error, Result};
 
@@ -78,7 +79,7 @@ impl ZeroShot {
         }
     }
 
-    pub(super) fn note(&self) -> String {
-        format!("the head for {} classes is that of {}", self.classes, self.path.display())
+    pub(super) fn note(&self) -> Note {
+        format!("the head for {} classes is that of {}", self.classes, self.path.display()).into()
     }
 }

@@ -13,6 +13,7 @@ use crate::cli::table::{percent, table};
 use crate::cli::{RunArgs, print, print_json};
 use crate::error::{Error, Result};
 use crate::gpu::tune::Tile;
+use crate::train::help::told;
 use crate::train::memory_args::PrecisionArgs;
 
 /// Flags of `bench`.
@@ -141,7 +142,7 @@ fn in_turn(
         match each(workload) {
             Ok(word) => eprintln!("{at}: {word}"),
             Err(error) => {
-                eprintln!("{at}: error: {error}");
+                eprintln!("{at}: error: {}", told(&error));
                 failed += 1;
             }
         }

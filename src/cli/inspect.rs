@@ -5,10 +5,11 @@ use std::path::PathBuf;
 use clap::Args;
 use serde_json::json;
 
-use crate::checkpoint::{Checkpoint, Description, describe, describe_delta, recognise};
+use crate::checkpoint::{Checkpoint, Description, OVERRIDE, describe, describe_delta, recognise};
 use crate::cli::{RunArgs, print, print_json};
 use crate::error::{Error, Result};
 use crate::model::Precision;
+use crate::train::help;
 use crate::train::model_args::ModelArgs;
 use crate::train::source::Source;
 use crate::train::verify::{Golden, Verification, verify};
@@ -44,7 +45,8 @@ pub(super) fn run(args: InspectArgs) -> Result<()> {
             // The error of whoever wants a model.
             recognise(&checkpoint, &args.model_args.overrides())?;
         }
-        return if args.json { print_json(&delta) } else { print(&delta.to_string()) };
+        let apply = help::apply_command(&delta.delta.base(), &delta.path);
+        return if args.json { print_json(&delta) } else { print(&format!("{delta}use           {apply}\n")) };
     }
     let golden = args.verify.as_deref().map(Golden::open).transpose()?;
     let mut overrides = args.model_args.overrides();
@@ -52,7 +54,7 @@ pub(super) fn run(args: InspectArgs) -> Result<()> {
     let mut recognised = recognise(&checkpoint, &overrides)?;
     recognised.preprocess = args.model_args.preprocess(&recognised.preprocess)?;
     if let (None, Some(place)) = (args.model_args.image_size, recognised.sources.get_mut("image_size"))
-        && place == "--image-size"
+        && place == OVERRIDE
     {
         *place = "the golden file's".into();
     }
@@ -60,7 +62,13 @@ pub(super) fn run(args: InspectArgs) -> Result<()> {
         let place = recognised.sources.entry("preprocess").or_default();
         *place = format!("flags, {place}");
     }
-    let description = describe(&checkpoint, &recognised);
+    let mut description = describe(&checkpoint, &recognised);
+    for (fact, place) in &mut description.sources {
+        if place == OVERRIDE {
+            *place = format!("--{}", fact.replace('_', "-"));
+        }
+    }
+    description.notes = recognised.notes.iter().map(help::note).collect();
     let Some((golden, path)) = golden.zip(args.verify) else { return show(&description, None, args.json) };
     let source = Source::open(&args.model, &overrides)?;
     let gpu = args.run.open(Precision::F32)?;

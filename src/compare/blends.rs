@@ -9,6 +9,7 @@ use crate::compare::post::{Images, PostRun, Recipe};
 use crate::compare::run::{Comparison, End, EntryRuns, Event, PointRuns};
 use crate::compare::select::choose;
 use crate::method::soups::Soup;
+use crate::train::help::told;
 use crate::train::records::Weights;
 
 impl Comparison<'_> {
@@ -30,7 +31,7 @@ impl Comparison<'_> {
             let first = config.train_run(d, config.reference, 0, config.seeds[0]);
             let dir = config.data_dir(d).join(PRETRAINED);
             let run = PostRun { recipe: Recipe::Pretrained, dir, config: &first.config };
-            let outcome = run.run(self.gpu, images).map(|blends| blends.outcomes[0].clone()).map_err(|e| e.to_string());
+            let outcome = run.run(self.gpu, images).map(|blends| blends.outcomes[0].clone()).map_err(|e| told(&e));
             if let Err(error) = &outcome {
                 (self.events)(Event::Warning(format!("{}: the pre-trained model: {error}", config.data[d].name)));
             }
@@ -76,7 +77,7 @@ impl Comparison<'_> {
                 self.done(name, if blends.skipped { End::Skipped } else { end });
                 Ok((blends.outcomes, blends.kept))
             }
-            Err(error) => self.failed(name, error.to_string()),
+            Err(error) => self.failed(name, told(&error)),
         }
     }
 

@@ -12,6 +12,7 @@ use crate::compare::results::{DataUse, Results};
 use crate::compare::select::{Score, choose};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
+use crate::train::help::told;
 use crate::train::leaks::Leaks;
 use crate::train::records::Weights;
 use crate::train::{self, Start};
@@ -270,7 +271,7 @@ impl Comparison<'_> {
                 Ok(outcome)
             }
             Err(error) => {
-                let what = error.to_string();
+                let what = told(&error);
                 match error {
                     Error::Stopped { .. } => self.stopped = Some(error),
                     _ => self.done(name, End::Failed(what.clone())),

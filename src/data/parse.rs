@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::dataset::Item;
-use crate::error::{Error, Result};
+use crate::error::{Error, Help, Result};
 
 /// More classes than any data set has; a larger number is a slip that would otherwise cost gigabytes of class names.
 const MAX_CLASSES: u32 = 1 << 20;
@@ -27,13 +27,13 @@ pub(super) fn labelled_file(file: &Path, root: Option<&Path>) -> Result<(Vec<Str
         return Err(Error::data(file, "there are no images in it"));
     }
 
+    let whose = if root.is_some() { "the root" } else { "the list's folder" };
     let root = root.unwrap_or_else(|| file.parent().unwrap_or(Path::new("")));
     for entry in &mut entries {
         let path = root.join(&entry.path);
         if !path.is_file() {
-            let what =
-                format!("there is no file {} (paths are relative to the list's folder, or to --root)", path.display());
-            return Err(at_line(file, entry.line, what));
+            let what = format!("there is no file {} (paths are relative to {whose})", path.display());
+            return Err(at_line(file, entry.line, what).with_help(Help::ListRoot));
         }
         entry.path = path;
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Help, Result};
 use crate::gpu::Gpu;
 pub use crate::shapes::layout::{ALIGN, align, mib};
 
@@ -136,12 +136,8 @@ impl Gpu {
         if size <= limit {
             return Ok(());
         }
-        Err(Error::Limit(format!(
-            "{label} needs a binding of {}, this adapter allows {}: use a smaller batch size or image size, or another \
-             adapter (--adapter)",
-            mib(size),
-            mib(limit)
-        )))
+        let what = format!("{label} needs a binding of {}, this adapter allows {}", mib(size), mib(limit));
+        Err(Error::Limit(what).with_help(Help::BindingTooLarge))
     }
 
     /// Errors when an arena of `len` elements, `label` in the plural, is more than one buffer can hold.
@@ -150,12 +146,8 @@ impl Gpu {
         if size <= limit {
             return Ok(());
         }
-        Err(Error::Limit(format!(
-            "{label} need a buffer of {}, {} allows {}: use a smaller model or another adapter (--adapter)",
-            mib(size),
-            self.info.name,
-            mib(limit)
-        )))
+        let what = format!("{label} need a buffer of {}, {} allows {}", mib(size), self.info.name, mib(limit));
+        Err(Error::Limit(what).with_help(Help::ModelTooLarge))
     }
 
     /// As [`Gpu::buffer`], for an arena: it may be larger than one binding, and is then bound in segments.
@@ -171,14 +163,14 @@ impl Gpu {
             mapped_at_creation: false,
         });
         if pollster::block_on(scope.pop()).is_some() {
-            return Err(Error::Limit(format!(
-                "out of memory on {} while allocating {} for {label} beside {}{}: use a smaller --batch-size, or --micro-batch to \
-                 split it",
+            let what = format!(
+                "out of memory on {} while allocating {} for {label} beside {}{}",
                 self.info.name,
                 mib(size),
                 mib(self.allocated()),
                 self.memory().map(|bytes| format!(" of {}", mib(bytes))).unwrap_or_default(),
-            )));
+            );
+            return Err(Error::Limit(what).with_help(Help::BatchTooLarge));
         }
         self.check()?;
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);

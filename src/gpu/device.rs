@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex, OnceLock};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Help, Result};
 use crate::gpu::adapters::{AdapterName, adapters, choose, is_cpu, listing};
 use crate::gpu::buffer::mib;
 use crate::gpu::kernel::{Kernel, KernelKey};
@@ -157,11 +157,8 @@ impl Gpu {
         let same = found.iter().position(|entry| AdapterName::of(&entry.info) == *wanted && entry.unusable.is_none());
         let Some(index) = same else {
             let AdapterName { name, backend, .. } = wanted;
-            return Err(Error::Adapter(format!(
-                "the run was on {name} ({backend}), which is gone; found: {}: give --adapter to go on with another one, whose \
-                 results differ in the last bits",
-                listing(&found)
-            )));
+            let what = format!("the run was on {name} ({backend}), which is gone; found: {}", listing(&found));
+            return Err(Error::Adapter(what).with_help(Help::AdapterGone));
         };
         Self::from_adapter(found.swap_remove(index).adapter, checked)
     }
@@ -181,11 +178,12 @@ impl Gpu {
         match self.fault.lock().unwrap_or_else(|e| e.into_inner()).clone() {
             None => Ok(()),
             Some(Fault::Memory) => Err(Error::Limit(format!(
-                "out of memory on {}, where this run has {}{}: use a smaller --batch-size, or --micro-batch to split it",
+                "out of memory on {}, where this run has {}{}",
                 self.info.name,
                 mib(self.allocated()),
                 self.memory().map(|bytes| format!(" of {}", mib(bytes))).unwrap_or_default(),
-            ))),
+            ))
+            .with_help(Help::BatchTooLarge)),
             Some(Fault::Lost(why)) => Err(Error::Lost(format!(
                 "{} ({:?}, driver {} {}) was lost in the middle of the work, as when its driver is reset or it is taken away{}{why}",
                 self.info.name,
@@ -238,10 +236,9 @@ impl Gpu {
         if self.features.contains(wgpu::Features::SHADER_F16) {
             return Ok(());
         }
-        Err(Error::Adapter(format!(
-            "{} ({:?}) has no 16-bit floats in shaders (SHADER_F16): use --precision f32 or another adapter (--adapter)",
-            self.info.name, self.info.backend
-        )))
+        let AdapterName { name, backend, .. } = self.name();
+        let what = format!("{name} ({backend}) has no 16-bit floats in shaders (SHADER_F16)");
+        Err(Error::Adapter(what).with_help(Help::NoHalfFloats))
     }
 
     /// Whether this adapter is a CPU in disguise, where barriers are dear and registers are plenty.

@@ -169,8 +169,8 @@ impl Gpu {
             && !std::mem::replace(&mut state.warned, true)
         {
             tracing::warn!(
-                "one dispatch of {} may take {seconds:.1} s on {}, and Windows resets a GPU after 2 s: use a smaller --batch-size, \
-                 or --micro-batch to split it",
+                "one dispatch of {} may take {seconds:.1} s on {}, and Windows resets a GPU after 2 s: a smaller batch, or one \
+                 that is split into micro-batches, takes less",
                 step.kernel.label,
                 self.info.name,
             );

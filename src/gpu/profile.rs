@@ -1,6 +1,6 @@
 //! `--trace`: a program replayed with each step in a pass of its own between two timestamps.
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Help, Result};
 use crate::gpu::{Gpu, Program, View};
 
 /// The time that one step took.
@@ -22,10 +22,8 @@ const STEPS_A_SET: usize = 2048;
 /// Errors when the adapter has no timestamp queries.
 pub fn trace(gpu: &Gpu, clear: &[&View], program: &Program) -> Result<Vec<Timing>> {
     if !gpu.features.contains(wgpu::Features::TIMESTAMP_QUERY) {
-        return Err(Error::Adapter(format!(
-            "{} has no timestamp queries: run without --trace, or on another adapter",
-            gpu.info.name
-        )));
+        let what = format!("{} has no timestamp queries", gpu.info.name);
+        return Err(Error::Adapter(what).with_help(Help::NoTimestamps));
     }
     Program::run(gpu, clear, &[])?;
     let mut timings = Vec::new();

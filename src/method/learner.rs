@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Help, Result};
 use crate::gpu::buffer::align;
 use crate::gpu::readback::Readback;
 use crate::gpu::{Gpu, Program, View, profile};
@@ -299,11 +299,8 @@ impl<'g> Learner<'g> {
         if self.settings.batch_norm == BatchNorm::Frozen || batch.saturating_mul(pixels) > 1 {
             return Ok(());
         }
-        Err(Error::Usage(
-            "batch norm can't be trained on a batch of one image where a channel has one pixel: choose a --batch-size (and \
-             --micro-batch) that leaves no single image, a larger --image-size, or --bn frozen"
-                .into(),
-        ))
+        let what = "batch norm can't be trained on a batch of one image where a channel has one pixel";
+        Err(Error::Usage(what.into()).with_help(Help::SingleImage))
     }
 
     fn prepare_gradient(&mut self, batch: usize, of: usize) -> Result<()> {

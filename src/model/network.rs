@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Help, Result};
 use crate::gpu::Gpu;
 use crate::model::activations::{Activations, Mode};
 use crate::model::config::VitConfig;
@@ -184,9 +184,10 @@ impl Model {
         let Some(vit) = self.config.vit() else { return Ok(()) };
         let widths = [("tokens have", vit.dim), ("MLP has", vit.mlp_dim)];
         match widths.into_iter().find(|(_, width)| !width.is_multiple_of(4)) {
-            Some((name, width)) => Err(Error::Usage(format!(
-                "--precision f16 needs widths that 4 divides, this model's {name} {width}: use --precision f32"
-            ))),
+            Some((name, width)) => {
+                Err(Error::Usage(format!("f16 needs widths that are multiples of 4, this model's {name} {width}"))
+                    .with_help(Help::HalfWidths))
+            }
             None => Ok(()),
         }
     }

@@ -1,7 +1,7 @@
 //! The layout of all parameters of a model in one arena. Weights, anchor, gradients and optimiser state are separate
 //! buffers that share these offsets.
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Help, Result};
 use crate::shapes::norm::rows_of;
 
 /// Views start at multiples of this many 4-byte elements: 256 bytes, the largest storage-binding alignment that WebGPU
@@ -105,12 +105,9 @@ impl ParamLayout {
         for (i, param) in self.params.iter().enumerate() {
             let len = align(param.len);
             if len > max {
-                return Err(Error::Limit(format!(
-                    "tensor {} needs a binding of {}, this adapter allows {}: choose another adapter (--adapter)",
-                    param.name,
-                    mib(len as u64 * 4),
-                    mib(max_bytes)
-                )));
+                let (name, size) = (&param.name, mib(len as u64 * 4));
+                let what = format!("tensor {name} needs a binding of {size}, this adapter allows {}", mib(max_bytes));
+                return Err(Error::Limit(what).with_help(Help::TensorTooLarge));
             }
             let Some(kind) = kind(i) else { continue };
             match segments.last_mut() {

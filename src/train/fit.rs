@@ -95,7 +95,7 @@ pub fn largest<T>(
             None => {}
         }
         match make(&memory) {
-            Err(Error::Limit(_)) if !last => continue,
+            Err(error) if !last && matches!(error.facts(), Error::Limit(_)) => continue,
             made => return made,
         }
     }
@@ -134,6 +134,7 @@ pub fn smallest_pass(train: &Dataset, config: &LoaderConfig, micro: usize) -> us
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Help;
 
     #[test]
     fn a_batch_is_cut_into_equal_parts() {
@@ -150,11 +151,12 @@ mod tests {
             Ok(Memory { micro_batch, weights, gradient, optimizer, projection, activations, scratch, staging })
         };
         let make = |memory: &Memory| {
-            if memory.micro_batch > 3 { Err(Error::Limit("out of memory".into())) } else { Ok(memory.micro_batch) }
+            let full = || Error::Limit("out of memory".into()).with_help(Help::BatchTooLarge);
+            if memory.micro_batch > 3 { Err(full()) } else { Ok(memory.micro_batch) }
         };
         assert_eq!(largest(&[8, 4, 3, 2, 1], None, plan, make).unwrap(), 3);
         assert_eq!(largest(&[8, 4, 3, 2, 1], Some(200), plan, make).unwrap(), 2);
-        assert!(matches!(largest(&[8, 4], None, plan, make), Err(Error::Limit(_))));
+        assert!(matches!(largest(&[8, 4], None, plan, make).unwrap_err().facts(), Error::Limit(_)));
         let error = largest(&[8, 1], Some(99), plan, make).unwrap_err().to_string();
         assert!(error.contains("1 image at once") && !error.contains('\n'), "{error}");
     }

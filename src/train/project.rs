@@ -15,6 +15,7 @@ use crate::train::data_args::DataArgs;
 use crate::train::events::Event;
 use crate::train::exclude::excluded;
 use crate::train::fit;
+use crate::train::help;
 use crate::train::memory_args::MemoryArgs;
 use crate::train::model_args::ModelArgs;
 use crate::train::run_dir::RunLog;
@@ -115,11 +116,11 @@ pub fn project(gpu: &Gpu, config: &ProjectConfig, events: &mut dyn FnMut(Event))
     if finetuned.recognised.classes.is_none() && images.classes.len() == b.classes() {
         finetuned.recognised.classes = Some(images.classes.clone());
         let note = format!("the checkpoint does not name its {} classes: taken in the data set's order", b.classes());
-        finetuned.recognised.notes.push(note);
+        finetuned.recognised.notes.push(note.into());
     }
     let images = images.with_classes(&finetuned.classes()?)?;
     for note in &finetuned.recognised.notes {
-        events(Event::Note(note.clone()));
+        events(Event::Note(help::note(note)));
     }
     let mut excluded = excluded(config.method.exclude.as_deref(), &finetuned)?;
     for ((excluded, missing), (name, ..)) in excluded.iter_mut().zip(missing).zip(&finetuned.weights) {

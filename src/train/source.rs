@@ -53,11 +53,11 @@ impl Source {
         match known {
             Some(known) if has_head && sorted(&known) == sorted(names) => known,
             None if has_head && self.recognised.config.classes() == names.len() => {
-                self.recognised.notes.push(format!(
-                    "the checkpoint does not name its {} classes: taken in the data set's order, {} first",
-                    names.len(),
-                    names[0]
-                ));
+                let (count, first) = (names.len(), &names[0]);
+                let what = format!(
+                    "the checkpoint does not name its {count} classes: taken in the data set's order, {first} first"
+                );
+                self.recognised.notes.push(what.into());
                 self.recognised.classes = Some(names.to_vec());
                 names.to_vec()
             }

@@ -16,6 +16,7 @@ use crate::train::evaluations::EvaluationLog;
 use crate::train::events::{Event, Start, Summary};
 use crate::train::exclude::excluded;
 use crate::train::fit::{self, MicroBatch};
+use crate::train::help;
 use crate::train::inputs::Inputs;
 use crate::train::leaks::Leaks;
 use crate::train::lock::Lock;
@@ -46,12 +47,12 @@ pub fn train(
         events(Event::Note(what));
     }
     let start = Start { resume: found == Found::State, ..start };
-    run(gpu, config, out, start, &mut lock, events).map_err(|error| match error {
+    run(gpu, config, out, start, &mut lock, events).map_err(|error| match error.facts() {
         Error::Lost(what) => Error::Lost(format!("{what}; {}", run_dir::how_to_go_on(out))),
         Error::Stopped { signal, what } => {
-            Error::Stopped { signal, what: format!("{what}; {}", run_dir::how_to_go_on(out)) }
+            Error::Stopped { signal: *signal, what: format!("{what}; {}", run_dir::how_to_go_on(out)) }
         }
-        error => error,
+        _ => error,
     })
 }
 
@@ -67,7 +68,7 @@ fn run(
     source.recognised.preprocess = config.model_args.preprocess(&source.recognised.preprocess)?;
     let splits = Splits::open(config, &mut source)?;
     for note in &source.recognised.notes {
-        events(Event::Note(note.clone()));
+        events(Event::Note(help::note(note)));
     }
     splits.notes(config).into_iter().chain(config.note()).for_each(|note| events(Event::Note(note)));
     let leaks = Leaks::find(&splits)?;

@@ -87,7 +87,7 @@ fn a_batch_that_the_adapter_has_no_room_for() {
     space.write("thousand.txt", thousand);
     // 12 GB of pixels: more than any binding of 32 bits.
     let train = with(TRAIN, "--model large.safetensors --train thousand.txt --batch-size 1000 --radius-batch-size 2");
-    let parts = ["images", "12000 MiB", "this adapter allows", "smaller batch size"];
+    let parts = ["images", "12000 MiB", "this adapter allows", "smaller --batch-size or --image-size"];
     // With all else 72 GB: more than is free here, unless told otherwise.
     space.fails(
         1,

@@ -48,7 +48,7 @@ fn recognised(case: &Case, folder: &Path) -> Preprocess {
     }
     let overrides = Overrides { image_size: case.image_size, ..Overrides::default() };
     let recognised = recognise(&Checkpoint::open(home.path()).unwrap(), &overrides).unwrap();
-    let doubts: Vec<_> = recognised.notes.iter().filter(|note| note.contains("processor_config.json")).collect();
+    let doubts: Vec<_> = recognised.notes.iter().filter(|note| note.what.contains("processor_config.json")).collect();
     assert!(doubts.is_empty(), "{doubts:?}");
     let own = recognised.preprocess;
     Preprocess { crop_pct: case.crop_pct.unwrap_or(own.crop_pct), ..own }
@@ -163,7 +163,8 @@ fn with_processor(file: &str, processor: &str) -> (Preprocess, String) {
     fs::write(home.path().join("preprocessor_config.json"), r#"{"size": 8, "resample": 2}"#).unwrap();
     fs::write(home.path().join(file), processor).unwrap();
     let recognised = recognise(&Checkpoint::open(home.path()).unwrap(), &Overrides::default()).unwrap();
-    (recognised.preprocess, recognised.notes.join("\n"))
+    let notes: Vec<&str> = recognised.notes.iter().map(|note| note.what.as_str()).collect();
+    (recognised.preprocess, notes.join("\n"))
 }
 
 #[test]

@@ -6,7 +6,7 @@ use safetensors::SafeTensors;
 use safetensors::tensor::serialize;
 use serde_json::Value;
 use tpgm::checkpoint::{Checkpoint, Overrides, Recognised, fresh_vit, recognise, write_model};
-use tpgm::error::{Error, Result};
+use tpgm::error::Result;
 use tpgm::method::{Learner, LossScaling, Settings};
 use tpgm::model::ModelConfig;
 use tpgm::model::config::{Positions, VitConfig};
@@ -14,7 +14,7 @@ use tpgm::shapes::Activation;
 use tpgm::train::source::Source;
 
 use super::common::{gpu, relative};
-use super::told::assert_error;
+use super::told::{assert_error, assert_usage};
 use super::{Family, predict, sampled};
 
 fn read(family: &Family, overrides: &Overrides) -> Result<Recognised> {
@@ -48,10 +48,10 @@ fn shapes_tell_a_gate_and_nothing_contradicts_them() {
             let config = recognised.config.vit().unwrap();
             assert_eq!((config.activation, config.mlp_dim), (Activation::SwiGlu, mlp_dim), "{name}");
             assert_eq!(recognised.sources["activation"], "tensor shapes");
-            assert!(!recognised.notes.iter().any(|note| note.contains("activation")), "{:?}", recognised.notes);
+            assert!(!recognised.notes.iter().any(|note| note.what.contains("activation")), "{:?}", recognised.notes);
         }
         let gelu = Overrides { activation: Some(Activation::Gelu), ..bare.clone() };
-        assert!(matches!(read(&family, &gelu), Err(Error::Usage(what)) if what.contains("the activation is swiglu")));
+        assert_usage(read(&family, &gelu), &["--activation: ", "the activation is swiglu"]);
         read(&family, &Overrides { activation: Some(Activation::SwiGlu), ..bare }).unwrap();
     }
     let family = Family::new("timm_dinov2_giant");
@@ -63,7 +63,7 @@ fn shapes_tell_a_gate_and_nothing_contradicts_them() {
     // Where there is no gate nobody can ask for one.
     let plain = Family::new("timm_dino");
     let asked = Overrides { activation: Some(Activation::SwiGlu), ..plain.overrides() };
-    assert!(matches!(read(&plain, &asked), Err(Error::Usage(what)) if what.contains("mlp.fc1")));
+    assert_usage(read(&plain, &asked), &["--activation: ", "mlp.fc1"]);
     let plain = Family::new("hf_dinov2");
     configured(&plain, |config| config["use_swiglu_ffn"] = true.into());
     assert_error(read(&plain, &plain.overrides()), &["use_swiglu_ffn", "weights_in"]);

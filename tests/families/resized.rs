@@ -3,13 +3,13 @@
 use std::fs;
 
 use tpgm::checkpoint::Overrides;
-use tpgm::error::Error;
 use tpgm::model::ModelConfig;
 use tpgm::model::resnet_config::Pooling;
 use tpgm::train::evaluate::{Classifier, Predictor};
 use tpgm::train::source::Source;
 
 use super::common::{Fixture, fixture_path, gpu, relative};
+use super::told::assert_usage;
 use super::{LOGITS, learner};
 
 fn open(size: Option<usize>) -> Source {
@@ -44,7 +44,7 @@ fn positions_of_an_attention_pool_are_resized_as_timm_does() {
         assert!(error < 1e-5, "{size}: {error:e}");
         assert_eq!(values[..40], positions(&open(None)).1[..40], "the mean's own position");
         let note = format!("positions resized from 2 x 2 (64 pixels) to {grid} x {grid} ({size} pixels)");
-        assert!(source.recognised.notes.contains(&note), "{:?}", source.recognised.notes);
+        assert!(source.recognised.notes.contains(&note.into()), "{:?}", source.recognised.notes);
         let logits = predict(&source, size);
         let error = relative(&logits, &golden.f32(&format!("{size}.logits")));
         assert!(error < LOGITS, "{size}: {error:e}");
@@ -65,7 +65,7 @@ fn positions_of_an_attention_pool_are_resized_as_timm_does() {
     assert!(open(Some(79)).recognised.resize.is_none());
     let huge = Overrides { heads: Some(4), image_size: Some(1 << 20), ..Overrides::default() };
     let huge = Source::open(&fixture_path("clip_resnet"), &huge);
-    assert!(matches!(huge, Err(Error::Usage(what)) if what.contains("more than 16384")));
+    assert_usage(huge, &["--image-size: ", "more than 16384"]);
 }
 
 #[test]
@@ -79,7 +79,7 @@ fn openclips_configuration_tells_the_heads_and_the_input() {
     let pooling = Pooling::Attention { heads: 4, features: 12 };
     assert!(matches!(&recognised.config, ModelConfig::ResNet(config) if config.pooling == pooling));
     assert_eq!(recognised.preprocess.mean, [0.1, 0.2, 0.3]);
-    assert!(recognised.notes.iter().all(|note| !note.contains("assumed")), "{:?}", recognised.notes);
+    assert!(recognised.notes.iter().all(|note| !note.what.contains("assumed")), "{:?}", recognised.notes);
 }
 
 #[test]
@@ -89,5 +89,5 @@ fn a_configuration_for_another_size_does_not_resize() {
     fs::write(dir.path().join("config.json"), r#"{"pretrained_cfg": {"input_size": [3, 96, 96]}}"#).unwrap();
     let source = Source::open(dir.path(), &Overrides { heads: Some(4), ..Overrides::default() }).unwrap();
     assert_eq!(source.recognised.config.image_size(), 64);
-    assert!(source.recognised.notes.iter().any(|note| note.contains("config.json says 96 pixels")));
+    assert!(source.recognised.notes.iter().any(|note| note.what.contains("config.json says 96 pixels")));
 }

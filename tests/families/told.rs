@@ -6,6 +6,7 @@ use tpgm::checkpoint::{Checkpoint, Overrides, Recognised, recognise, write_safet
 use tpgm::error::{Error, Result};
 use tpgm::model::config::{Pool, Positions};
 use tpgm::shapes::Activation;
+use tpgm::train::help::told;
 use tpgm::train::source::Source;
 
 use super::common::{self, Fixture, gpu};
@@ -21,8 +22,16 @@ fn bare(name: &str, overrides: &Overrides) -> Result<Recognised> {
 }
 
 pub(super) fn assert_error<T: std::fmt::Debug>(result: Result<T>, parts: &[&str]) {
-    let error = result.unwrap_err().to_string();
-    assert!(parts.iter().all(|part| error.contains(part)) && !error.contains('\n'), "{error}");
+    let error = result.unwrap_err();
+    let (facts, told) = (error.to_string(), told(&error));
+    assert!(parts.iter().all(|part| told.contains(part)) && !told.contains('\n'), "{told}");
+    assert!(!facts.contains("--"), "a flag among the facts: {facts}");
+}
+
+/// As [`assert_error`], of a value that the caller set.
+pub(super) fn assert_usage<T: std::fmt::Debug>(result: Result<T, Error>, parts: &[&str]) {
+    assert!(matches!(&result, Err(error) if matches!(error.facts(), Error::Usage(_))), "{result:?}");
+    assert_error(result, parts);
 }
 
 #[test]
@@ -38,8 +47,9 @@ fn an_activation_that_can_not_be_known_is_asked_for() {
     for (name, usual) in [("hf_vit", Activation::Gelu), ("hf_siglip", Activation::GeluTanh)] {
         let recognised = bare(name, &heads).unwrap();
         assert_eq!(recognised.config.vit().unwrap().activation, usual);
-        let notes = recognised.notes.join("\n");
-        assert!(notes.contains("activation assumed") && notes.contains("eps assumed"), "{notes}");
+        for what in ["activation assumed", "eps assumed"] {
+            assert!(recognised.notes.iter().any(|n| n.what.contains(what)), "{:?}", recognised.notes);
+        }
     }
 }
 
@@ -145,8 +155,8 @@ fn families_by_name() {
     let checkpoint = Checkpoint::open(family.dir.path()).unwrap();
     let read = |slug: &str| recognise(&checkpoint, &Overrides { family: Some(slug.into()), ..Overrides::default() });
     assert_eq!(read("hf-clip").unwrap().family, "transformers CLIP vision");
-    assert_error(read("timm-vit"), &["is no timm-vit (--family)"]);
-    assert!(matches!(read("hfclip"), Err(Error::Usage(what)) if what.contains("hf-siglip")));
+    assert_error(read("timm-vit"), &["--family: ", "is no timm-vit: "]);
+    assert_usage(read("hfclip"), &["--family: hfclip is no family: there are ", "hf-siglip"]);
     let names = read("hf-clip").unwrap().names;
     let in_file = |name: &str| &names.iter().find(|(own, _)| own == name).unwrap().1;
     assert_eq!(in_file("blocks.0.attn.q.weight"), "vision_model.encoder.layers.0.self_attn.q_proj.weight");
@@ -171,7 +181,9 @@ fn a_head_from_another_file_is_checked_and_said_aloud() {
     let open = || recognise(&Checkpoint::open(family.dir.path()).unwrap(), &family.overrides());
     let recognised = open().unwrap();
     assert!(recognised.initialised.is_empty());
-    assert!(recognised.notes.iter().any(|n| n.contains("head for 5 classes") && n.contains("head.safetensors")));
+    assert!(
+        recognised.notes.iter().any(|n| n.what.contains("head for 5 classes") && n.what.contains("head.safetensors"))
+    );
     let mut source = family.open();
     let classes = source.fit_classes(&["a", "b", "c", "d", "e"].map(String::from), 0);
     assert_eq!(classes.len(), 5);
@@ -213,7 +225,7 @@ fn a_new_head_is_said_aloud_and_has_no_bias_on_normalised_features() {
         let mut source = Source::open(family.dir.path(), &overrides).unwrap();
         source.fit_classes(&["a", "b", "c"].map(String::from), 0);
         assert_eq!(source.recognised.initialised, expected, "{name}");
-        assert!(source.recognised.notes.iter().any(|n| n.contains("a new one for 3 classes")), "{name}");
+        assert!(source.recognised.notes.iter().any(|n| n.what.contains("a new one for 3 classes")), "{name}");
         let logits = predict(&source, &source.snapshot(), &family.golden.f32("images"));
         assert!(logits.len() == 12 && logits.iter().all(|l| l.is_finite()));
         let path = family.path("saved.safetensors");
@@ -232,7 +244,7 @@ fn positions_are_resized_as_the_library_does() {
         let size = family.golden.json("resized_size").as_u64().unwrap() as usize;
         let overrides = Overrides { image_size: Some(size), ..family.overrides() };
         let source = Source::open(family.dir.path(), &overrides).unwrap();
-        assert!(source.recognised.notes.iter().any(|n| n.contains("positions resized from 4 x 4")));
+        assert!(source.recognised.notes.iter().any(|n| n.what.contains("positions resized from 4 x 4")));
         let pos = |source: &Source| source.weights.iter().find(|(name, ..)| name == "pos_embed").unwrap().clone();
         let (_, shape, values) = pos(&source);
         assert_eq!(shape, [1, 37, values.len() / 37]);
@@ -253,9 +265,9 @@ fn positions_are_resized_as_the_library_does() {
     let pos = &smaller.weights.iter().find(|(name, ..)| name == "pos_embed").unwrap().2;
     assert!(relative(pos, &family.golden.f32("smaller.pos")) < 1e-5);
     let huge = Source::open(family.dir.path(), &Overrides { image_size: Some(1 << 20), ..Overrides::default() });
-    assert!(matches!(huge, Err(Error::Usage(what)) if what.contains("more than 16384")));
+    assert_usage(huge, &["--image-size: ", "more than 16384"]);
     let odd = Source::open(family.dir.path(), &Overrides { image_size: Some(18), ..Overrides::default() });
-    assert!(matches!(odd, Err(Error::Usage(what)) if what.contains("patch size 4")));
+    assert_usage(odd, &["--image-size: ", "patch size 4"]);
 }
 
 #[test]
@@ -278,7 +290,7 @@ fn preprocessing_comes_from_the_processor() {
     let recognised = recognise(&Checkpoint::open(family.dir.path()).unwrap(), &family.overrides()).unwrap();
     let p = recognised.preprocess;
     assert_eq!((p.image_size, p.crop_pct, p.mean, p.std), (12, 0.75, [0.1, 0.2, 0.3], [0.4, 0.5, 0.6]));
-    assert!(recognised.notes.iter().any(|n| n.contains("to 3 x 3 (12 pixels)")), "{:?}", recognised.notes);
+    assert!(recognised.notes.iter().any(|n| n.what.contains("to 3 x 3 (12 pixels)")), "{:?}", recognised.notes);
     fs::write(family.path("preprocessor_config.json"), r#"{"image_mean": [1]}"#).unwrap();
     let bad = recognise(&Checkpoint::open(family.dir.path()).unwrap(), &family.overrides());
     assert_error(bad, &["preprocessor_config.json", "image_mean", "three numbers"]);
@@ -302,7 +314,7 @@ fn what_computes_something_else_is_refused_by_name() {
     assert_error(recognise(&Checkpoint::open(distilled.dir.path()).unwrap(), &mean), &["two heads", "cls"]);
     let siglip = Family::new("hf_siglip");
     let told = recognise(&Checkpoint::open(siglip.dir.path()).unwrap(), &mean);
-    assert!(matches!(told, Err(Error::Usage(what)) if what.contains("attention pool")));
+    assert_usage(told, &["--pool: ", "an attention pool, and no other"]);
 }
 
 #[test]
@@ -312,7 +324,7 @@ fn mae_gets_a_new_norm_after_the_mean_on_request() {
     let source = Source::open(family.dir.path(), &asked).unwrap();
     assert_eq!(source.recognised.initialised, ["fc_norm.weight", "fc_norm.bias"]);
     assert!(source.recognised.ignored.contains(&"norm.weight".to_string()));
-    assert!(source.recognised.notes.iter().any(|n| n.contains("a new fc_norm")));
+    assert!(source.recognised.notes.iter().any(|n| n.what.contains("a new fc_norm")));
     let norm = &source.weights.iter().find(|(name, ..)| name == "fc_norm.weight").unwrap().2;
     assert_eq!(*norm, [1.0; 36]);
     let images = family.golden.f32("images");
@@ -323,7 +335,7 @@ fn mae_gets_a_new_norm_after_the_mean_on_request() {
     assert_eq!(again.recognised.config, source.recognised.config);
     assert_eq!(predict(&again, &again.snapshot(), &images), logits);
     let alone = Overrides { fc_norm: true, ..family.overrides() };
-    assert!(matches!(Source::open(family.dir.path(), &alone), Err(Error::Usage(what)) if what.contains("--pool mean")));
+    assert_usage(Source::open(family.dir.path(), &alone).map(|_| ()), &["mean pooling", "--pool mean", "--fc-norm"]);
 }
 
 #[test]

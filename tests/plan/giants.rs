@@ -5,6 +5,7 @@ use tpgm::method::{BatchNorm, Learner, Memory, Optimizer, Settings, Snapshot, Tp
 use tpgm::model::{Model, VitConfig};
 use tpgm::ops::sgd::Sgd;
 use tpgm::shapes::Norm;
+use tpgm::train::help::told;
 
 use super::common::{Random, gpu};
 use super::vit_config;
@@ -70,7 +71,8 @@ fn giants_are_planned_and_cut_into_the_bindings_that_an_adapter_has() {
 fn an_arena_that_no_buffer_holds_is_one_error_before_anything_is_allocated() {
     for (name, shape, _) in GIANTS {
         let (gpu, model) = (with_limits(2047 << 20, 128 << 20), giant(shape));
-        let error = Memory::plan(&gpu, &model, &settings(1), 0).unwrap_err().to_string();
+        let error = Memory::plan(&gpu, &model, &settings(1), 0).unwrap_err();
+        let error = told(&error);
         assert!(error.contains("all weights together need a buffer of"), "{error}");
         assert!(
             error.contains("2047 MiB") && error.contains("--adapter") && error.lines().count() == 1,

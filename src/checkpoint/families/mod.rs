@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::file::Checkpoint;
 use super::{Overrides, Recognised};
-use crate::error::{Error, Result};
+use crate::error::{Help, Result, Setting};
 
 mod inputs;
 mod names;
@@ -18,9 +18,11 @@ mod vit;
 mod vit_facts;
 mod vit_positions;
 
+use tensors::misfit;
+
 /// A family: add a file, and its constant to [`FAMILIES`].
 pub(super) struct Family {
-    /// What `--family` calls it.
+    /// Its short name, by which [`Overrides::family`] calls it.
     slug: &'static str,
     /// What users call it.
     name: &'static str,
@@ -63,7 +65,7 @@ pub(super) fn recognise(checkpoint: &Checkpoint, overrides: &Overrides) -> Resul
     let asked = overrides.family.as_deref();
     if let Some(slug) = asked.filter(|slug| FAMILIES.iter().all(|f| f.slug != *slug)) {
         let slugs: Vec<&str> = FAMILIES.iter().map(|f| f.slug).collect();
-        return Err(Error::Usage(format!("--family {slug}: there are {}", slugs.join(", "))));
+        return Err(misfit(Setting::Family, format!("{slug} is no family: there are {}", slugs.join(", "))));
     }
     for family in FAMILIES.iter().filter(|f| asked.is_none_or(|slug| slug == f.slug)) {
         let prefixes = prefixes(checkpoint, family);
@@ -85,7 +87,10 @@ pub(super) fn recognise(checkpoint: &Checkpoint, overrides: &Overrides) -> Resul
         }
     }
     match asked {
-        Some(slug) => Err(checkpoint.error(format!("is no {slug} (--family): {}", unknown(checkpoint)))),
+        Some(slug) => {
+            let error = checkpoint.error(format!("is no {slug}: {}", unknown(checkpoint)));
+            Err(error.with_help(Help::Setting(Setting::Family)))
+        }
         None => Err(checkpoint.error(unknown(checkpoint))),
     }
 }

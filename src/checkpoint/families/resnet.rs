@@ -5,17 +5,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::inputs::{CLIP, IMAGENET};
 use super::names::Table;
 use super::resnet_pool::{attention, grid, resize};
-use super::tensors::{ASSUMED, Tensors, class_names, first};
+use super::tensors::{ASSUMED, Tensors, class_names, first, misfit, preprocessing_assumed};
 use super::{Family, Place};
 use crate::checkpoint::facts::Facts;
 use crate::checkpoint::file::Checkpoint;
 use crate::checkpoint::metadata;
 use crate::checkpoint::transformers_config::TransformersConfig;
 use crate::checkpoint::zero_shot::ZeroShot;
-use crate::checkpoint::{Overrides, Recognised};
+use crate::checkpoint::{Note, OVERRIDE, Overrides, Recognised};
 use crate::data::preprocess::{CropMode, Preprocess};
 use crate::data::resize::Interpolation;
-use crate::error::{Error, Result};
+use crate::error::{Error, Help, Result, Setting};
 use crate::model::Network;
 use crate::model::config::Pool;
 use crate::model::resnet_config::{Block, BlockConfig, Downsample, Pooling, ResNetConfig, Stem};
@@ -108,9 +108,13 @@ fn read(
     facts: Facts,
 ) -> Result<Recognised> {
     let has_attention = tensors.by_name.keys().any(|name| name.starts_with("attnpool."));
-    if overrides.activation.is_some() || overrides.pool.is_some() || (overrides.heads.is_some() && !has_attention) {
-        let flags = if has_attention { "--activation and --pool" } else { "--heads, --activation and --pool" };
-        return Err(Error::Usage(format!("{flags} are for vision transformers, this model is a ResNet")));
+    let foreign = [
+        (overrides.heads.is_some() && !has_attention, Setting::Heads, "which has no attention heads"),
+        (overrides.activation.is_some(), Setting::Activation, "whose activation is always ReLU"),
+        (overrides.pool.is_some(), Setting::Pool, "whose pooling its tensors tell"),
+    ];
+    if let Some((_, setting, what)) = foreign.into_iter().find(|(given, ..)| *given) {
+        return Err(misfit(setting, format!("this model is a ResNet, {what}")));
     }
     let own = metadata::read(checkpoint)?;
     let mut notes = Vec::new();
@@ -143,10 +147,11 @@ fn read(
     let fits = |size: &usize| grid.is_none_or(|grid| config.at(*size).final_size() == grid);
     let written = facts.input_size().map(|[height, width]| height.min(width) as usize);
     if let Some(size) = written.filter(|size| !fits(size)) {
-        notes.push(format!("config.json says {size} pixels, the positions are for {own_size}: {own_size} is used"));
+        let what = format!("config.json says {size} pixels, the positions are for {own_size}: {own_size} is used");
+        notes.push(what.into());
     }
     let said = [
-        (overrides.image_size, "--image-size"),
+        (overrides.image_size, OVERRIDE),
         (own.preprocess.as_ref().map(|p| p.image_size).filter(fits), "metadata tpgm.preprocess"),
         (facts.processed_size().filter(fits), facts.preprocess_file()),
         (written.filter(fits), "config.json"),
@@ -158,11 +163,9 @@ fn read(
     });
     if image_size < config.stride() {
         let stride = config.stride();
-        let what = format!(
-            "images of {image_size} pixels are smaller than the network's stride of {stride}: use --image-size {stride} \
-             or more"
-        );
-        return Err(if overrides.image_size.is_some() { Error::Usage(what) } else { checkpoint.error(what) });
+        let what = format!("images of {image_size} pixels are smaller than the network's stride of {stride}");
+        let error = if overrides.image_size.is_some() { Error::Usage(what) } else { checkpoint.error(what) };
+        return Err(error.with_help(Help::ImagesTooSmall { at_least: stride }));
     }
     // Of any size that the network can take; positions alone depend on it.
     let names = tensors.names_of(config.at(own_size.max(config.stride())).parameters())?;
@@ -188,8 +191,8 @@ fn read(
             let p = usual(&config);
             let filter = if p.interpolation == Interpolation::Bicubic { "bicubic" } else { "bilinear" };
             let whose = if clip { "CLIP" } else { "ImageNet" };
-            let what = format!("preprocessing assumed: {whose}'s mean and std, {filter}, crop {}", p.crop_pct);
-            notes.push(format!("{what}; --mean, --std, --interpolation and --crop-pct change it"));
+            let what = format!("{whose}'s mean and std, {filter}, crop {}", p.crop_pct);
+            notes.push(preprocessing_assumed(&what));
             p
         }
     };
@@ -350,7 +353,7 @@ fn leftover(
     config: &ResNetConfig,
     names: &[(String, String)],
     buffers: &[(String, String)],
-    notes: &mut Vec<String>,
+    notes: &mut Vec<Note>,
 ) -> Result<(Vec<String>, Vec<String>)> {
     let mut used: BTreeSet<&str> = names.iter().chain(buffers).map(|(_, in_file)| in_file.as_str()).collect();
     let mut counters = Vec::new();

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use super::tensors::{ASSUMED, Tensors};
+use super::tensors::{ASSUMED, Tensors, misfit};
 use super::vit_positions::MAX_SIZE;
-use crate::checkpoint::Overrides;
 use crate::checkpoint::positions::Resize;
-use crate::error::{Error, Result};
+use crate::checkpoint::{Note, OVERRIDE, Overrides};
+use crate::error::{Help, Result, Setting};
 use crate::model::resnet_config::{Pooling, ResNetConfig};
 
 /// Width of a head of every attention pool that OpenAI and OpenCLIP trained.
@@ -30,21 +30,21 @@ pub(super) fn attention(
     width: usize,
     written: Option<(usize, String)>,
     overrides: &Overrides,
-    notes: &mut Vec<String>,
+    notes: &mut Vec<Note>,
     sources: &mut BTreeMap<&'static str, String>,
 ) -> Result<Pooling> {
     let fits = |heads: usize| heads > 0 && width.is_multiple_of(heads);
     let heads = match (overrides.heads, written) {
         (Some(heads), _) if !fits(heads) => {
-            return Err(Error::Usage(format!("--heads {heads} does not divide the attention pool's width {width}")));
+            let what = format!("{heads} heads do not divide the attention pool's width {width}");
+            return Err(misfit(Setting::Heads, what));
         }
         (None, Some((heads, place))) if !fits(heads) => {
-            return Err(tensors.checkpoint.error(format!(
-                "{heads} heads ({place}) do not divide the attention pool's width {width}; say how many with --heads"
-            )));
+            let what = format!("{heads} heads ({place}) do not divide the attention pool's width {width}");
+            return Err(tensors.checkpoint.error(what).with_help(Help::Heads));
         }
         (Some(heads), _) => {
-            sources.insert("heads", "--heads".into());
+            sources.insert("heads", OVERRIDE.into());
             heads
         }
         (None, Some((heads, place))) => {
@@ -54,14 +54,15 @@ pub(super) fn attention(
         (None, None) if width.is_multiple_of(HEAD_DIM) => {
             let heads = width / HEAD_DIM;
             sources.insert("heads", ASSUMED.into());
-            notes.push(format!("heads assumed: {heads} of {HEAD_DIM} dimensions, as CLIP has; --heads changes it"));
+            let what = format!("heads assumed: {heads} of {HEAD_DIM} dimensions, as CLIP has");
+            notes.push(Note { what, settings: &[Setting::Heads] });
             heads
         }
         (None, None) => {
-            return Err(tensors.checkpoint.error(format!(
-                "its attention pool's width {width} is no multiple of {HEAD_DIM}, so the number of heads can't be told; \
-                 use --heads"
-            )));
+            let what = format!(
+                "its attention pool's width {width} is no multiple of {HEAD_DIM}, so the number of heads can't be told"
+            );
+            return Err(tensors.checkpoint.error(what).with_help(Help::Heads));
         }
     };
     let [features, _] = tensors.dims("attnpool.c_proj.weight", "[features, width]")?;
@@ -70,19 +71,15 @@ pub(super) fn attention(
 
 /// What becomes of the positions of a file for images of `own` pixels, `from` along a side, where `config` has others. The
 /// first stands for the mean and stays; the others are resized as timm's `AttentionPool2d` does, OpenCLIP's takes one size only.
-pub(super) fn resize(
-    from: usize,
-    own: usize,
-    config: &ResNetConfig,
-    notes: &mut Vec<String>,
-) -> Result<Option<Resize>> {
+pub(super) fn resize(from: usize, own: usize, config: &ResNetConfig, notes: &mut Vec<Note>) -> Result<Option<Resize>> {
     let (size, to) = (config.image_size, config.final_size());
     if to == from {
         return Ok(None);
     }
     if size > MAX_SIZE {
-        return Err(Error::Usage(format!("--image-size: an image size of {size} is more than {MAX_SIZE}")));
+        return Err(misfit(Setting::ImageSize, format!("an image size of {size} is more than {MAX_SIZE}")));
     }
-    notes.push(format!("positions resized from {from} x {from} ({own} pixels) to {to} x {to} ({size} pixels)"));
+    let what = format!("positions resized from {from} x {from} ({own} pixels) to {to} x {to} ({size} pixels)");
+    notes.push(what.into());
     Ok(Some(Resize { name: "attnpool.positional_embedding".into(), prefix: 1, from, to, antialias: true }))
 }

@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::Place;
 use super::names::{self, Table};
+use crate::checkpoint::Note;
 use crate::checkpoint::facts::Facts;
 use crate::checkpoint::file::{Checkpoint, is_float};
 use crate::checkpoint::header::TensorInfo;
-use crate::error::{Error, Result};
+use crate::error::{Error, Help, Result, Setting};
 
 /// The file's tensors under their canonical names.
 pub(super) struct Tensors<'a> {
@@ -97,8 +98,21 @@ impl<'a> Tensors<'a> {
     }
 }
 
-/// What [`crate::checkpoint::Recognised::sources`] says where no file and no flag tells.
+/// What [`crate::checkpoint::Recognised::sources`] says where no file and no override tells.
 pub(super) const ASSUMED: &str = "assumed";
+
+/// The settings that change how images are made ready for a model.
+const PREPROCESSING: &[Setting] = &[Setting::Mean, Setting::Std, Setting::Interpolation, Setting::CropPct];
+
+/// The note for preprocessing that no file tells.
+pub(super) fn preprocessing_assumed(what: &str) -> Note {
+    Note { what: format!("preprocessing assumed: {what}"), settings: PREPROCESSING }
+}
+
+/// The error for a value of the caller's that does not fit.
+pub(super) fn misfit(setting: Setting, what: impl Into<String>) -> Error {
+    Error::Usage(what.into()).with_help(Help::Setting(setting))
+}
 
 /// The first that is said of a fact, which `sources` then attributes.
 pub(super) fn first<T, const N: usize>(
@@ -116,13 +130,13 @@ pub(super) fn class_names(
     own: Option<Vec<String>>,
     facts: &Facts,
     outputs: usize,
-    notes: &mut Vec<String>,
+    notes: &mut Vec<Note>,
 ) -> Option<Vec<String>> {
     match own {
         Some(list) if list.len() == outputs => Some(list),
         Some(list) => {
             let named = list.len();
-            notes.push(format!("class names left out: the file has {named} of them for {outputs} outputs"));
+            notes.push(format!("class names left out: the file has {named} of them for {outputs} outputs").into());
             None
         }
         None if outputs > 0 => facts.classes(outputs),

@@ -106,7 +106,7 @@ fn read(checkpoint: &Checkpoint, place: Place, overrides: &Overrides) -> Result<
 }
 
 /// Whether a new head is to read what leaves the checkpoint's own head, which then is CLIP's projection: one that fits it
-/// (`--head`), or any on normalised features, which is how CLIP's are compared.
+/// ([`Overrides::head`]), or any on normalised features, which is how CLIP's are compared.
 fn behind(tensors: &Tensors, overrides: &Overrides) -> Result<bool> {
     let Some(path) = &overrides.head else { return Ok(overrides.normalize == Some(true)) };
     let [features, dim] = tensors.dims("head.weight", "[features, dim]")?;

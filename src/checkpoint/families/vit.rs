@@ -1,17 +1,17 @@
-//! What all families of vision transformers share in being read: shapes tell most, a configuration or a flag the rest.
+//! What all families of vision transformers share in being read: shapes tell most, a configuration or an override the rest.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Place;
 use super::names::Table;
-use super::tensors::{ASSUMED, Tensors, class_names, first};
+use super::tensors::{ASSUMED, Tensors, class_names, first, misfit, preprocessing_assumed};
 use crate::checkpoint::facts::Facts;
 use crate::checkpoint::file::Checkpoint;
 use crate::checkpoint::metadata;
 use crate::checkpoint::zero_shot::ZeroShot;
-use crate::checkpoint::{Overrides, Recognised};
+use crate::checkpoint::{Note, OVERRIDE, Overrides, Recognised};
 use crate::data::preprocess::Preprocess;
-use crate::error::{Error, Result};
+use crate::error::{Error, Help, Result, Setting};
 use crate::model::Network;
 use crate::model::config::{AttentionPool, Pool, Projection, VitConfig, VitParts};
 use crate::shapes::Activation;
@@ -78,8 +78,7 @@ pub(super) fn read(
             }
             None => {
                 sources.insert("preprocess", ASSUMED.into());
-                let what = format!("preprocessing assumed: {}", dialect.input.1);
-                notes.push(format!("{what}; --mean, --std, --interpolation and --crop-pct change it"));
+                notes.push(preprocessing_assumed(dialect.input.1));
                 usual
             }
         },
@@ -90,7 +89,8 @@ pub(super) fn read(
         let head = ZeroShot::open(path)?;
         head.check(config.features())?;
         if config.parts.distilled {
-            return Err(checkpoint.error("has two heads (DeiT, distilled): --head has no place to go"));
+            let error = checkpoint.error("has two heads (DeiT, distilled): one head can't take their place");
+            return Err(error.with_help(Help::Setting(Setting::Head)));
         }
         names.retain(|(name, _)| name != "head.weight" && name != "head.bias");
         // A bias that the file has stays, as zeros: its library expects one.
@@ -143,13 +143,14 @@ fn new_fc_norm(
     config: &mut VitConfig,
     names: &mut [(String, String)],
     ignored: &mut Vec<String>,
-    notes: &mut Vec<String>,
+    notes: &mut Vec<Note>,
 ) -> Result<Vec<String>> {
     if !overrides.fc_norm || config.fc_norm {
         return Ok(Vec::new());
     }
     if config.pool != Pool::Mean {
-        return Err(Error::Usage("--fc-norm goes with --pool mean".into()));
+        let what = "a new norm after the mean needs mean pooling, which this model does not have";
+        return Err(Error::Usage(what.into()).with_help(Help::MeanPooling));
     }
     config.fc_norm = true;
     let mut initialised = Vec::new();
@@ -176,7 +177,7 @@ pub(super) struct Reader<'a> {
 
 impl Reader<'_> {
     /// The model at the file's own image size.
-    fn config(&self, notes: &mut Vec<String>, sources: &mut Sources) -> Result<VitConfig> {
+    fn config(&self, notes: &mut Vec<Note>, sources: &mut Sources) -> Result<VitConfig> {
         let Reader { tensors, dialect, own, overrides } = *self;
         let [dim, channels, patch_size, width] = tensors.dims("patch_embed.proj.weight", "[dim, 3, patch, patch]")?;
         if channels != 3 || width != patch_size {
@@ -223,7 +224,7 @@ impl Reader<'_> {
             None => Pool::Cls,
         };
         let written = dialect.facts.pool()?;
-        let said = [(overrides.pool, "--pool"), (own.pool, "metadata tpgm.pool"), (written, dialect.facts.file())];
+        let said = [(overrides.pool, OVERRIDE), (own.pool, "metadata tpgm.pool"), (written, dialect.facts.file())];
         let pool = first(said, sources, "pool").unwrap_or_else(|| {
             sources.insert("pool", "tensor names".into());
             by_tensors
@@ -234,11 +235,12 @@ impl Reader<'_> {
                 .error("pools the class token, but has no tensor cls_token; use mean pooling"));
         }
         if (pool == Pool::Attention) != attention_pool.is_some() {
-            let what = "has an attention pool or not: --pool can't change that";
+            let what = if attention_pool.is_some() { "an attention pool, and no other" } else { "no attention pool" };
             return Err(if overrides.pool.is_some() {
-                Error::Usage(format!("--pool: {} {what}", tensors.checkpoint.path().display()))
+                misfit(Setting::Pool, format!("{} has {what}", tensors.checkpoint.path().display()))
             } else {
-                tensors.get("attn_pool.latent").err().unwrap_or_else(|| tensors.checkpoint.error(what))
+                let error = || tensors.checkpoint.error(format!("has {what}"));
+                tensors.get("attn_pool.latent").err().unwrap_or_else(error)
             });
         }
         if attention_pool.is_some() && gated {
@@ -336,7 +338,7 @@ fn ignored(
     tensors: &Tensors,
     names: &[(String, String)],
     dialect: &Dialect,
-    notes: &mut Vec<String>,
+    notes: &mut Vec<Note>,
 ) -> Result<Vec<String>> {
     let used: BTreeSet<&str> = names.iter().map(|(_, in_file)| in_file.as_str()).collect();
     let foreign = |info| {
@@ -354,7 +356,7 @@ fn ignored(
         let inside = |name: &str| parts.iter().chain(&PARTS).any(|part| name.starts_with(part));
         for (name, info) in &tensors.unnamed {
             if dialect.unneeded.iter().any(|part| name.starts_with(part)) {
-                notes.push(format!("{} is left out: the features do not depend on it", info.name));
+                notes.push(format!("{} is left out: the features do not depend on it", info.name).into());
             } else if inside(name) {
                 return Err(foreign(info));
             }

@@ -1,13 +1,14 @@
 //! What the tensors of a vision transformer don't tell, or only between them: layer norm's eps, activation, heads.
 
-use super::tensors::{ASSUMED, first};
+use super::tensors::{ASSUMED, first, misfit};
 use super::vit::{Reader, Sources};
 use crate::checkpoint::timm_config::usual_heads;
-use crate::error::{Error, Result};
+use crate::checkpoint::{Note, OVERRIDE};
+use crate::error::{Help, Result, Setting};
 use crate::shapes::Activation;
 
 impl Reader<'_> {
-    pub(super) fn eps(&self, notes: &mut Vec<String>, sources: &mut Sources) -> Result<f32> {
+    pub(super) fn eps(&self, notes: &mut Vec<Note>, sources: &mut Sources) -> Result<f32> {
         let dialect = self.dialect;
         let said = [(self.own.eps, "metadata tpgm.eps"), (dialect.facts.eps()?, dialect.facts.file())];
         if let Some(eps) = first(said, sources, "eps") {
@@ -15,16 +16,17 @@ impl Reader<'_> {
         }
         sources.insert("eps", if dialect.eps_noted { ASSUMED.into() } else { format!("every {}'s", dialect.name) });
         if dialect.eps_noted {
-            notes.push(format!("layer norm eps assumed: {:e}, as {}'s models have", dialect.eps, dialect.whose));
+            let what = format!("layer norm eps assumed: {:e}, as {}'s models have", dialect.eps, dialect.whose);
+            notes.push(what.into());
         }
         Ok(dialect.eps)
     }
 
-    pub(super) fn activation(&self, notes: &mut Vec<String>, sources: &mut Sources) -> Result<Activation> {
+    pub(super) fn activation(&self, notes: &mut Vec<Note>, sources: &mut Sources) -> Result<Activation> {
         let facts = &self.dialect.facts;
         let told = self.dialect.told.unzip();
         let said = [
-            (self.overrides.activation, "--activation"),
+            (self.overrides.activation, OVERRIDE),
             (self.own.activation, "metadata tpgm.activation"),
             (facts.activation()?, facts.file()),
             (told.0, told.1.unwrap_or_default()),
@@ -33,7 +35,7 @@ impl Reader<'_> {
             Some(Activation::SwiGlu) => {
                 let what = "swiglu needs an mlp.fc1 with twice as many outputs as mlp.fc2 has inputs";
                 return Err(match self.overrides.activation {
-                    Some(_) => Error::Usage(format!("--activation: {what}")),
+                    Some(_) => misfit(Setting::Activation, what),
                     None => self.tensors.checkpoint.error(format!("metadata tpgm.activation: {what}")),
                 });
             }
@@ -41,11 +43,9 @@ impl Reader<'_> {
             None => {}
         }
         let Some((usual, whose)) = self.dialect.activation else {
-            return Err(self.tensors.checkpoint.error(
-                "its activation can't be told: some of these models have QuickGELU, some GELU, and the tensors are the \
-                 same; say which with --activation quick_gelu (OpenAI, MetaCLIP), gelu (LAION, DataComp, SigLIP in timm) \
-                 or gelu_tanh, or put its configuration beside it",
-            ));
+            let what = "its activation can't be told: some of these models have QuickGELU, some GELU, and the tensors are \
+                        the same";
+            return Err(self.tensors.checkpoint.error(what).with_help(Help::Activation));
         };
         sources.insert("activation", ASSUMED.into());
         let what = match usual {
@@ -54,7 +54,8 @@ impl Reader<'_> {
             Activation::QuickGelu => "QuickGELU",
             Activation::SwiGlu => "SwiGLU",
         };
-        notes.push(format!("activation assumed: {what}, as {whose} have; --activation changes it"));
+        let what = format!("activation assumed: {what}, as {whose} have");
+        notes.push(Note { what, settings: &[Setting::Activation] });
         Ok(usual)
     }
 
@@ -75,7 +76,7 @@ impl Reader<'_> {
         let other = |said: Option<Activation>| said.filter(|said| *said != Activation::SwiGlu).is_some();
         let what = "its MLPs are gated, by the shapes of mlp.fc1 and mlp.fc2: the activation is swiglu";
         if other(self.overrides.activation) {
-            return Err(Error::Usage(format!("--activation: {what}")));
+            return Err(misfit(Setting::Activation, what));
         }
         if other(self.own.activation) {
             return Err(self.tensors.checkpoint.error(format!("metadata tpgm.activation: {what}")));
@@ -85,12 +86,12 @@ impl Reader<'_> {
         Ok(Activation::SwiGlu)
     }
 
-    pub(super) fn heads(&self, dim: usize, notes: &mut Vec<String>, sources: &mut Sources) -> Result<usize> {
+    pub(super) fn heads(&self, dim: usize, notes: &mut Vec<Note>, sources: &mut Sources) -> Result<usize> {
         let checkpoint = self.tensors.checkpoint;
         let fits = |heads: usize| heads > 0 && dim.is_multiple_of(heads);
         if let Some(heads) = self.overrides.heads {
-            sources.insert("heads", "--heads".into());
-            let wrong = || Error::Usage(format!("--heads {heads} does not divide the model's width {dim}"));
+            sources.insert("heads", OVERRIDE.into());
+            let wrong = || misfit(Setting::Heads, format!("{heads} heads do not divide the model's width {dim}"));
             return fits(heads).then_some(heads).ok_or_else(wrong);
         }
         let written = match self.own.heads {
@@ -99,8 +100,8 @@ impl Reader<'_> {
         };
         if let Some((heads, place)) = written {
             let wrong = || {
-                let what = format!("{heads} heads ({place}) do not divide the width {dim}; say how many with --heads");
-                checkpoint.error(what)
+                let what = format!("{heads} heads ({place}) do not divide the width {dim}");
+                checkpoint.error(what).with_help(Help::Heads)
             };
             let own = self.own.heads.is_some();
             let file = self.dialect.facts.file();
@@ -108,13 +109,13 @@ impl Reader<'_> {
             return fits(heads).then_some(heads).ok_or_else(wrong);
         }
         let Some(heads) = usual_heads(dim) else {
-            let what =
-                format!("its width {dim} is no multiple of 64, so the number of heads can't be told; use --heads");
-            return Err(checkpoint.error(what));
+            let what = format!("its width {dim} is no multiple of 64, so the number of heads can't be told");
+            return Err(checkpoint.error(what).with_help(Help::Heads));
         };
         sources.insert("heads", ASSUMED.into());
         let whose = self.dialect.whose;
-        notes.push(format!("heads assumed: {heads}, as {whose}'s models of width {dim} have; --heads changes it"));
+        let what = format!("heads assumed: {heads}, as {whose}'s models of width {dim} have");
+        notes.push(Note { what, settings: &[Setting::Heads] });
         Ok(heads)
     }
 }

@@ -1,8 +1,10 @@
 //! What the position embedding of a vision transformer tells, and what becomes of it at another image size.
 
+use super::tensors;
 use super::vit::Reader;
+use crate::checkpoint::Note;
 use crate::checkpoint::positions::Resize;
-use crate::error::{Error, Result};
+use crate::error::{Help, Result, Setting};
 use crate::model::config::{Positions, VitConfig};
 
 /// Pixels along a side, at most: what preprocessing takes.
@@ -17,7 +19,7 @@ impl Reader<'_> {
         class_token: bool,
         extra: usize,
         flat: bool,
-        notes: &mut Vec<String>,
+        notes: &mut Vec<Note>,
     ) -> Result<(usize, Positions)> {
         let tensors = self.tensors;
         let count = match flat {
@@ -52,39 +54,35 @@ impl Reader<'_> {
                          supported yet"
                     )));
                 }
-                notes.push(format!("config.json says {width} pixels, the positions are for {size}: {size} is used"));
+                let what = format!("config.json says {width} pixels, the positions are for {size}: {size} is used");
+                notes.push(what.into());
             }
         }
         Ok((size, positions))
     }
 
     /// Puts the image size that is asked for into `config`, and says what becomes of the positions.
-    pub(super) fn resize(&self, config: &mut VitConfig, notes: &mut Vec<String>) -> Result<Option<Resize>> {
+    pub(super) fn resize(&self, config: &mut VitConfig, notes: &mut Vec<Note>) -> Result<Option<Resize>> {
         let own = self.own.preprocess.as_ref().map(|p| p.image_size);
         let by_processor = self.dialect.facts.processed_size().filter(|_| own.is_none());
         let Some(size) = self.overrides.image_size.or(by_processor).filter(|size| *size != config.image_size) else {
             return Ok(None);
         };
+        let misfit = |what| match self.overrides.image_size {
+            Some(_) => tensors::misfit(Setting::ImageSize, what),
+            None => self.tensors.checkpoint.error(what).with_help(Help::ImageSize),
+        };
         if size > MAX_SIZE {
-            let what = format!("an image size of {size} is more than {MAX_SIZE}");
-            return Err(match self.overrides.image_size {
-                Some(_) => Error::Usage(format!("--image-size: {what}")),
-                None => self.tensors.checkpoint.error(what),
-            });
+            return Err(misfit(format!("an image size of {size} is more than {MAX_SIZE}")));
         }
         if size < config.patch_size || !size.is_multiple_of(config.patch_size) {
-            let what = format!("an image size of {size} is no multiple of the patch size {}", config.patch_size);
-            return Err(match self.overrides.image_size {
-                Some(_) => Error::Usage(format!("--image-size: {what}")),
-                None => self.tensors.checkpoint.error(format!("{what}: give another with --image-size")),
-            });
+            let patch = config.patch_size;
+            return Err(misfit(format!("an image size of {size} is no multiple of the patch size {patch}")));
         }
         let from = config.grid();
-        notes.push(format!(
-            "positions resized from {from} x {from} ({} pixels) to {1} x {1} ({size} pixels)",
-            config.image_size,
-            size / config.patch_size
-        ));
+        let (own, to) = (config.image_size, size / config.patch_size);
+        let what = format!("positions resized from {from} x {from} ({own} pixels) to {to} x {to} ({size} pixels)");
+        notes.push(what.into());
         config.image_size = size;
         Ok(Some(Resize {
             name: "pos_embed".into(),
