@@ -1,24 +1,13 @@
 //! Every `--method` from the command line.
 
 use safetensors::SafeTensors;
+use tpgm::method::METHODS;
 
 use crate::{Space, TRAIN, with};
 
-const METHODS: [&str; 13] = [
-    "vanilla",
-    "linear-probe",
-    "lp-ft",
-    "bitfit",
-    "partial --freeze-blocks 1",
-    "llrd",
-    "l2-sp",
-    "fixed-radius --radius 0.01",
-    "tpgm",
-    "ftp --optimizer adamw",
-    "spd",
-    "ema",
-    "wise",
-];
+/// Flags of a method that its run is better seen with, or can't be without.
+const FLAGS: [(&str, &str); 3] =
+    [("partial", "--freeze-blocks 1"), ("fixed-radius", "--radius 0.01"), ("ftp", "--optimizer adamw")];
 
 /// How far each tensor of a run ended from its anchor.
 fn drifts(space: &Space, run: &str) -> Vec<(String, f64)> {
@@ -29,9 +18,9 @@ fn drifts(space: &Space, run: &str) -> Vec<(String, f64)> {
 #[test]
 fn every_method_leaves_a_whole_run() {
     let space = Space::new();
-    for method in METHODS {
-        let name = method.split(' ').next().unwrap();
-        space.ok(&with(TRAIN, &format!("--test t=test --no-baseline --method {method} --out {name}")));
+    for name in METHODS.iter().map(|method| method.name()) {
+        let flags = FLAGS.iter().find(|(of, _)| *of == name).map_or("", |(_, flags)| flags);
+        space.ok(&with(TRAIN, &format!("--test t=test --no-baseline --method {name} {flags} --out {name}")));
         assert!(space.text(&format!("{name}/config.toml")).contains(&format!("method = \"{name}\"")));
         // The file that a run writes is one that it takes.
         let again = space.json(&format!("finetune --config {name}/config.toml --no-baseline --out {name}-again"));
