@@ -8,9 +8,9 @@ mod giants;
 use common::{Random, gpu, open, relative, resnet_50};
 use tpgm::gpu::{Program, View};
 use tpgm::method::Snapshot;
-use tpgm::method::settings::{STATE_WORDS, StepState};
 use tpgm::model::{Activations, Mode, Model, Phase, Pool, Precision, VitConfig};
 use tpgm::ops::cross_entropy::{self, CHANNELS, Channel};
+use tpgm::ops::step_state::{STATE_WORDS, StepState};
 use tpgm::ops::{MAX_FLOPS, Recorder, attention, conv2d, matmul};
 use tpgm::shapes::Activation;
 
@@ -35,7 +35,7 @@ fn pass(
     let gpu = gpu();
     let (w, stats) = start.upload(gpu, model).unwrap();
     let dw = model.layout().arena(gpu, "gradient").unwrap();
-    let state = gpu.upload("state", &StepState::outer(0, 0).words()).unwrap();
+    let state = gpu.upload("state", &StepState::default().words()).unwrap();
     assert_eq!(state.len, STATE_WORDS);
     let ring = gpu.buffer("ring", 16 * CHANNELS).unwrap();
     let scratch = acts.scratch();

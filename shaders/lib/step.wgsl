@@ -1,4 +1,4 @@
-// What changes from step to step, written by the host before each one (`StepState` of method/learner.rs).
+// What changes from step to step, written by the host before each one (`StepState` of ops/step_state.rs).
 struct Step {
     lr: f32,
     bias_correction1: f32,      // 1 − β₁ᵗ of AdamW

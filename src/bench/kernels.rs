@@ -12,10 +12,10 @@ use crate::cpu::max_pool::Dims as MaxPool;
 use crate::error::Result;
 use crate::gpu::buffer::Element;
 use crate::gpu::{Gpu, Program, View};
-use crate::method::settings::STATE_WORDS;
 use crate::ops::adamw::{self, AdamW};
 use crate::ops::cross_entropy::CHANNELS;
 use crate::ops::sgd::{self, Sgd};
+use crate::ops::step_state::StepState;
 use crate::ops::{self, Recorder, attention, batch_norm, conv2d, cross_entropy, gelu, layer_norm, norm_clip};
 use crate::shapes::Activation;
 use crate::shapes::Prefix;
@@ -396,9 +396,9 @@ fn update(b: &Bench, which: Update) -> Result<Alone> {
     let segments: Vec<Segment> = layout.segments(b.gpu.limits.max_storage_buffer_binding_size)?;
     let [w, dw, m, v] = tensors(b.gpu, layout.len)?;
     // A step so small that nothing runs away however often it is taken; no bias correction; nothing clipped or bad.
-    let mut words = [0u32; STATE_WORDS];
-    (words[0], words[1], words[2], words[3]) = (1e-9f32.to_bits(), 1f32.to_bits(), 1f32.to_bits(), 1);
-    let (state, health) = (b.gpu.upload("step state", &words)?, b.gpu.upload("health", &[1f32.to_bits(), 0])?);
+    let step =
+        StepState { lr: 1e-9, bias_correction1: 1.0, bias_correction2_sqrt: 1.0, step: 1, ..StepState::default() };
+    let (state, health) = (b.gpu.upload("step state", &step.words())?, b.gpu.upload("health", &[1f32.to_bits(), 0])?);
     let ring = b.gpu.buffer("ring", crate::method::settings::WINDOW * CHANNELS)?;
     let partials = b.gpu.buffer("partial sums", norm_clip::partials_len(&segments))?;
     // Second moments are not negative.

@@ -6,11 +6,11 @@ use crate::bench::timer::timed;
 use crate::bench::{Bench, Figures, Work};
 use crate::error::Result;
 use crate::gpu::View;
-use crate::method::settings::STATE_WORDS;
 use crate::method::{Ftp, FtpSettings, Tpgm, TpgmSettings};
 use crate::model::Model;
 use crate::ops::Recorder;
 use crate::ops::mars::{LOG_WORDS, Mars};
+use crate::ops::step_state::STATE_WORDS;
 use crate::shapes::Norm;
 use crate::suite::harness::Random;
 

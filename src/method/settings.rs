@@ -1,4 +1,4 @@
-//! What a learner goes by: its optimiser, its precision, and what changes every step.
+//! What a learner is set to: its optimiser and its precision.
 
 use serde::{Deserialize, Serialize};
 
@@ -95,33 +95,5 @@ pub struct LossScaling {
 impl Default for LossScaling {
     fn default() -> Self {
         LossScaling { start: 65536.0, interval: INTERVAL }
-    }
-}
-
-/// The values that change every step: `Step` of the shaders.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, bytemuck::Pod, bytemuck::Zeroable)]
-pub struct StepState {
-    pub(super) lr: f32,
-    pub(super) bias_correction1: f32,
-    pub(super) bias_correction2_sqrt: f32,
-    pub(super) step: u32,
-    pub(super) slot: u32,
-    pub(super) first: u32,
-    pub(super) micro: u32,
-}
-
-/// Words of a [`StepState`].
-pub const STATE_WORDS: usize = size_of::<StepState>() / 4;
-
-impl StepState {
-    /// As the device reads it.
-    pub fn words(self) -> [u32; STATE_WORDS] {
-        bytemuck::cast(self)
-    }
-
-    /// The state of an outer iteration: only its place in the ring and the log matters, and which micro-batch runs.
-    pub fn outer(iteration: u64, micro: usize) -> StepState {
-        StepState { slot: (iteration % WINDOW as u64) as u32, micro: micro as u32, ..StepState::default() }
     }
 }

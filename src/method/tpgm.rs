@@ -26,12 +26,13 @@ use crate::gpu::{Program, View, profile};
 use crate::method::active::{Batches, Held, Rest, Trace};
 use crate::method::radius_record::{At, Learned, RadiusRecord};
 use crate::method::saved::{Saved, read_u32};
-use crate::method::settings::{STATE_WORDS, Settings, StepState, WINDOW};
+use crate::method::settings::{Settings, WINDOW};
 use crate::method::{Anchor, Around, Learner, Method, MethodArgs, Started};
 use crate::model::Model;
 use crate::ops::cross_entropy::{CHANNELS, Channel};
 use crate::ops::loss_scale;
 use crate::ops::mars::{LOG_WORDS, Mars};
+use crate::ops::step_state::{STATE_WORDS, StepState};
 use crate::shapes::Norm;
 use crate::shapes::ParamLayout;
 
@@ -256,7 +257,10 @@ impl Tpgm {
                 self.losses.insert(key, r.program);
             }
             learner.upload(&images[first * per_image..(first + part.len()) * per_image], part);
-            learner.gpu.write(&self.state, &StepState::outer(self.iterations, i).words());
+            // Only its place in the ring and the log matters, and which micro-batch runs.
+            let slot = (self.iterations % WINDOW as u64) as u32;
+            let state = StepState { slot, micro: i as u32, ..StepState::default() };
+            learner.gpu.write(&self.state, &state.words());
             let mut programs = vec![&self.losses[&key]];
             if i == 0 {
                 programs.splice(0..0, [&self.project, &self.cast]);

@@ -7,6 +7,7 @@ mod elem;
 mod epilogue;
 pub mod product;
 pub mod self_check;
+pub mod step_state;
 pub mod trial;
 pub mod tune;
 pub mod variants;

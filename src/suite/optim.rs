@@ -8,6 +8,7 @@ use crate::gpu::View;
 use crate::ops::adamw::AdamW;
 use crate::ops::cross_entropy::CHANNELS;
 use crate::ops::norm_clip::{HEALTH_LEN, partials_len};
+use crate::ops::step_state::{STATE_WORDS, StepState};
 use crate::ops::{self, sgd::Sgd};
 use crate::shapes::{ParamLayout, Segment};
 
@@ -25,8 +26,9 @@ pub(super) fn step_words(
     step: u32,
     slot: u32,
     micro: u32,
-) -> [u32; 7] {
-    [lr.to_bits(), correction1.to_bits(), correction2_sqrt.to_bits(), step, slot, u32::from(step == 1), micro]
+) -> [u32; STATE_WORDS] {
+    let (bias_correction1, bias_correction2_sqrt, first) = (correction1, correction2_sqrt, u32::from(step == 1));
+    StepState { lr, bias_correction1, bias_correction2_sqrt, step, slot, first, micro }.words()
 }
 
 /// Tensors of odd lengths, 23,296 elements with padding: more than one chunk of norm_clip, and of the optimisers' workgroups;

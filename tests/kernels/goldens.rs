@@ -11,6 +11,7 @@ use tpgm::shapes::Norm;
 use tpgm::ops::adamw::AdamW;
 use tpgm::ops::mars::{LOG_WORDS, Mars, RADIUS_WORDS};
 use tpgm::ops::sgd::Sgd;
+use tpgm::ops::step_state::{STATE_WORDS, StepState};
 use tpgm::ops::{self, Recorder};
 use tpgm::shapes::Activation;
 use tpgm::shapes::{ParamLayout, Segment};
@@ -300,9 +301,10 @@ fn patch_embedding_agrees_with_pytorch() {
 }
 
 /// What `step` binds: learning rate, both corrections, step, slot, whether it is the first, micro-batch.
-fn step_words(lr: f64, corrections: (f64, f64), t: u32) -> [u32; 7] {
-    let [lr, first, second] = [lr, corrections.0, corrections.1].map(|x| (x as f32).to_bits());
-    [lr, first, second, t, 0, u32::from(t == 1), 0]
+fn step_words(lr: f64, corrections: (f64, f64), t: u32) -> [u32; STATE_WORDS] {
+    let [lr, bias_correction1, bias_correction2_sqrt] = [lr, corrections.0, corrections.1].map(|x| x as f32);
+    let first = u32::from(t == 1);
+    StepState { lr, bias_correction1, bias_correction2_sqrt, step: t, first, ..StepState::default() }.words()
 }
 
 #[test]
