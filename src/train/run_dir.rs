@@ -129,6 +129,9 @@ impl RunLog {
 
     /// A row per tensor for the radii that were learned, and a line for each iteration after the last step.
     pub fn learned(&mut self, learned: &[Learned]) -> Result<()> {
+        if learned.is_empty() {
+            return Ok(());
+        }
         let mut csv = csv::WriterBuilder::new().has_headers(false).from_writer(Vec::new());
         let mut lines = String::new();
         for l in learned {
