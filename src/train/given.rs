@@ -173,7 +173,7 @@ impl TrainConfig {
 
     /// The first setting in which this run differs from the one with the `config.toml` of the text `then`, with both values.
     /// No difference is what has no effect in this run, and a default of a setting that `then` lacks: the version that wrote it
-    /// did not have that flag. [`EARLIER`] has the exceptions.
+    /// did not have that flag; `EARLIER` has the exceptions.
     pub fn difference(&self, then: &str) -> Option<String> {
         self.differences(then).into_iter().next().map(|(_, what)| what)
     }

@@ -60,7 +60,7 @@ pub fn write(path: &Path, saved: &Saved, learner: &Learner, progress: Progress, 
     write_safetensors(path, &arrays.chain(own).collect::<Vec<_>>(), &metadata)
 }
 
-/// Images that passed through at once in the run that [`write`] wrote `path` of: with batch norm the results depend on it.
+/// Images that passed through at once in the run that [`write()`] wrote `path` of: with batch norm the results depend on it.
 pub fn micro_batch(path: &Path) -> Result<usize> {
     let file = Checkpoint::open(path)?;
     let size = file.metadata().get(MICRO_BATCH).and_then(|size| size.parse().ok()).filter(|size| *size > 0);
@@ -86,7 +86,7 @@ pub fn changed(path: &Path, inputs: &Inputs) -> Result<Option<String>> {
     Ok(then.and_then(|then| inputs.difference(&then).map(String::from)))
 }
 
-/// Restores what [`write`] wrote.
+/// Restores what [`write()`] wrote.
 pub fn restore(path: &Path, learner: &mut Learner, active: &mut Active) -> Result<Progress> {
     let file = Checkpoint::open(path)?;
     let (counts, best) = (file.read_u64("progress")?, file.read_u64("best")?);
