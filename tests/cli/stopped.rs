@@ -43,7 +43,7 @@ fn stop_often(space: &Space, line: &str, times: usize, random: &mut Random) {
         let signal = ["KILL", "TERM", "INT"][random.bits() as usize % 3];
         let mut child = start(space, line);
         // Long enough to reach the end of the short run now and then, and short enough to meet its beginning.
-        std::thread::sleep(Duration::from_millis(random.bits() as u64 % 1500));
+        std::thread::sleep(Duration::from_millis(random.bits() % 1500));
         if child.try_wait().unwrap().is_none() {
             send(signal, &child);
         }
