@@ -13,7 +13,7 @@ use tpgm::ops::variants::Variants;
 use tpgm::ops::{self, OPS};
 use tpgm::shapes::Activation::Gelu;
 use tpgm::suite::harness::{Case, EPS, Launch, Random, error, wide};
-use tpgm::suite::{self, Event, Outcome, Selection};
+use tpgm::suite::{self, CaseResult, Event, Selection};
 
 mod common;
 #[path = "kernels/goldens.rs"]
@@ -31,7 +31,7 @@ fn unchecked() -> &'static Gpu {
 }
 
 /// Fails with every outcome that has not passed; prints the worst error as a share of its tolerance.
-fn assert_passed(what: &str, outcomes: &[Outcome]) {
+fn assert_passed(what: &str, outcomes: &[CaseResult]) {
     let failed: Vec<String> = outcomes
         .iter()
         .filter(|o| !o.passed())
@@ -54,8 +54,8 @@ fn assert_passed(what: &str, outcomes: &[Outcome]) {
 }
 
 /// What the cases of a stem came to on the device under test; they run once.
-fn outcomes(stem: &str) -> &'static [Outcome] {
-    static ALL: [OnceLock<Vec<Outcome>>; TESTED.len()] = [const { OnceLock::new() }; TESTED.len()];
+fn outcomes(stem: &str) -> &'static [CaseResult] {
+    static ALL: [OnceLock<Vec<CaseResult>>; TESTED.len()] = [const { OnceLock::new() }; TESTED.len()];
     let place = TESTED.iter().position(|tested| *tested == stem).unwrap_or_else(|| panic!("no test of {stem}"));
     ALL[place].get_or_init(|| suite::run_stem(common::gpu(), stem).unwrap_or_else(|e| panic!("{e}")))
 }
@@ -104,7 +104,7 @@ struct Seen {
 }
 
 impl Seen {
-    fn add(&mut self, stem: &'static str, outcomes: &[Outcome]) {
+    fn add(&mut self, stem: &'static str, outcomes: &[CaseResult]) {
         self.kernels.entry(stem).or_default().extend(outcomes.iter().map(|o| o.kernel.clone()));
         for (label, variant) in outcomes.iter().flat_map(|o| o.dispatched.iter().zip(&o.variants)) {
             self.dispatched.insert(label.clone());
@@ -201,7 +201,7 @@ fn forward(case: &mut Case, out: &View, inp: &View) {
 }
 
 /// The only outcome of a case.
-fn outcome(case: Case) -> Outcome {
+fn outcome(case: Case) -> CaseResult {
     let mut outcomes = case.finish().unwrap();
     assert_eq!(outcomes.len(), 1);
     outcomes.remove(0)

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 use toml::{Table, Value};
 use tpgm::compare::CompareConfig;
-use tpgm::compare::config::Kind;
+use tpgm::compare::config::EntryKind;
 use tpgm::error::Result;
 use tpgm::train::resolve::keys_of;
 use tpgm::train::{FileSettings, Flags, TrainConfig};
@@ -45,8 +45,8 @@ fn compared(common: &str, methods: &str) -> Result<(Vec<TrainConfig>, Vec<String
          test = [\"a=a\", \"b=b\"]\nid = [\"a\"]\n{methods}"
     );
     let config = CompareConfig::read(&written(&dir, "c.toml", &text), None)?;
-    let first = |kind: &Kind| match kind {
-        Kind::Train(_, configs) => configs[0][0].clone(),
+    let first = |kind: &EntryKind| match kind {
+        EntryKind::Train(_, configs) => configs[0][0].clone(),
         other => panic!("{other:?}"),
     };
     Ok((config.methods.iter().map(|method| first(&method.kind)).collect(), config.notes))

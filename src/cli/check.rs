@@ -10,7 +10,7 @@ use crate::cli::progress::Count;
 use crate::cli::{AdapterArgs, print, print_json};
 use crate::error::Result;
 use crate::gpu::Gpu;
-use crate::suite::{self, Event, Outcome, Selection};
+use crate::suite::{self, CaseResult, Event, Selection};
 
 /// Flags of `check`.
 #[derive(Args, Debug)]
@@ -34,8 +34,8 @@ pub(super) struct CheckArgs {
 }
 
 /// The worst case of each kernel, or its first failure.
-fn by_kernel(outcomes: &[Outcome]) -> Vec<(&Outcome, usize, usize)> {
-    let mut worst: Vec<(&Outcome, usize, usize)> = Vec::new();
+fn by_kernel(outcomes: &[CaseResult]) -> Vec<(&CaseResult, usize, usize)> {
+    let mut worst: Vec<(&CaseResult, usize, usize)> = Vec::new();
     for o in outcomes {
         let failed = usize::from(!o.passed());
         match worst.iter_mut().find(|(w, ..)| w.kernel == o.kernel) {
@@ -59,7 +59,7 @@ fn line(cells: [&str; 6]) -> String {
     format!("{kernel:<35}  {cases:>5}  {error:>11}  {tolerance:>9}  {verdict:<9}  {case}").trim_end().to_string() + "\n"
 }
 
-fn row((worst, cases, failures): (&Outcome, usize, usize)) -> String {
+fn row((worst, cases, failures): (&CaseResult, usize, usize)) -> String {
     let verdict = if failures == 0 { "pass".to_string() } else { format!("FAIL ({failures})") };
     let [error, tolerance] = [worst.error, worst.tolerance].map(|x| format!("{x:.1e}"));
     line([&worst.kernel, &cases.to_string(), &error, &tolerance, &verdict, &worst.case])
@@ -77,8 +77,8 @@ pub(super) fn run(args: CheckArgs) -> Result<ExitCode> {
     let (started, mut progress, mut printed, mut rows) = (Instant::now(), Count::new("jobs"), Ok(()), Vec::new());
     let outcomes = suite::run(&gpu, &selection, &mut |event| match event {
         Event::Done { stem, done, of } => progress.show(done, of, stem),
-        Event::Outcome(o) if o.passed() => {}
-        Event::Outcome(o) => {
+        Event::CaseResult(o) if o.passed() => {}
+        Event::CaseResult(o) => {
             progress.beside(|| eprintln!("FAILED {} at {}: {}", o.kernel, o.case, describe(o)));
         }
         Event::Stem(stem, outcomes) if args.json => rows.extend(outcomes.iter().map(|o| {
@@ -116,6 +116,6 @@ pub(super) fn run(args: CheckArgs) -> Result<ExitCode> {
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn describe(o: &Outcome) -> String {
+fn describe(o: &CaseResult) -> String {
     o.failure.clone().unwrap_or_else(|| format!("error {:.1e}, tolerance {:.1e}", o.error, o.tolerance))
 }

@@ -7,7 +7,7 @@ use rayon::prelude::*;
 
 use crate::atomic::atomic_write;
 use crate::cli::print;
-use crate::data::corrupt::{self, Corruption, Kind};
+use crate::data::corrupt::{self, Corruption, CorruptionKind};
 use crate::data::{CropMode, Dataset, Interpolation, Item, Preprocess, RgbImage, decode};
 use crate::error::{Error, Result};
 use crate::flag::word;
@@ -93,7 +93,7 @@ fn page(image: &RgbImage, preprocess: &Preprocess, corruptions: &[Corruption], o
     corruptions.par_iter().map(write).collect::<Result<()>>()?;
 
     let mut rows = String::new();
-    for kind in Kind::ALL.into_iter().filter(|kind| corruptions.iter().any(|c| c.kind == *kind)) {
+    for kind in CorruptionKind::ALL.into_iter().filter(|kind| corruptions.iter().any(|c| c.kind == *kind)) {
         let cells = corrupt::SEVERITIES.map(|severity| {
             let made = corruptions.iter().find(|c| c.kind == kind && c.severity() == severity);
             made.map_or("<td></td>".into(), |c| format!("<td><img src=\"{c}.png\" alt=\"{c}\"></td>"))

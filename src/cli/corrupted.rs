@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::cli::table::{percent, table};
-use crate::data::corrupt::{Corruption, Kind, SEVERITIES};
+use crate::data::corrupt::{Corruption, CorruptionKind, SEVERITIES};
 use crate::train::TestResult;
 use crate::train::corrupted::copy_name;
 use crate::train::evaluate::Evaluation;
@@ -17,13 +17,13 @@ fn mean(values: impl Iterator<Item = f64>) -> Option<f64> {
 }
 
 /// The mean top-1 accuracy over the severities of a kind.
-fn of_kind(kind: Kind, copies: impl Iterator<Item = (Corruption, f64)>) -> Option<f64> {
+fn of_kind(kind: CorruptionKind, copies: impl Iterator<Item = (Corruption, f64)>) -> Option<f64> {
     mean(copies.filter(|(corruption, _)| corruption.kind == kind).map(|(_, top1)| top1))
 }
 
 /// The mean over kinds of [`of_kind`]: each kind counts once, with however many severities.
 fn of_all(copies: impl Iterator<Item = (Corruption, f64)> + Clone) -> Option<f64> {
-    mean(Kind::ALL.into_iter().filter_map(|kind| of_kind(kind, copies.clone())))
+    mean(CorruptionKind::ALL.into_iter().filter_map(|kind| of_kind(kind, copies.clone())))
 }
 
 fn cell(share: Option<f64>) -> String {
@@ -52,7 +52,8 @@ pub(super) fn model_tables(models: &[(String, Vec<&TestResult>)]) -> String {
         let columns: Vec<Copies> = models.iter().map(|(_, results)| copies(results)).collect();
         let all = |column: &Copies| column.iter().map(|(c, e)| (*c, e.top1)).collect::<Vec<_>>();
         let columns: Vec<_> = columns.iter().map(all).collect();
-        let kinds = Kind::ALL.into_iter().filter(|kind| columns.iter().flatten().any(|(c, _)| c.kind == *kind));
+        let kinds =
+            CorruptionKind::ALL.into_iter().filter(|kind| columns.iter().flatten().any(|(c, _)| c.kind == *kind));
         let mut rows: Vec<Vec<String>> = kinds
             .map(|kind| {
                 let cells = columns.iter().map(|column| cell(of_kind(kind, column.iter().copied())));
@@ -73,7 +74,7 @@ pub(super) fn model_tables(models: &[(String, Vec<&TestResult>)]) -> String {
 pub(super) fn severity_table(set: &str, clean: &Evaluation, copies: &Copies) -> String {
     let all = || copies.iter().map(|(corruption, e)| (*corruption, e.top1));
     let mut rows = Vec::new();
-    for kind in Kind::ALL {
+    for kind in CorruptionKind::ALL {
         let Some(average) = of_kind(kind, all()) else { continue };
         let at = |severity| copies.iter().find(|(c, _)| c.kind == kind && c.severity() == severity);
         let mut row = vec![kind.name().to_string()];

@@ -2,10 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::compare::config::{Kind, Over, PRETRAINED};
+use crate::compare::config::{EntryKind, Over, PRETRAINED};
 use crate::compare::outcome::Outcome;
 use crate::compare::plan::Cost;
-use crate::compare::post::{Images, PostRun, Recipe};
+use crate::compare::post::{Images, Ingredients, PostRun};
 use crate::compare::run::{Comparison, End, EntryRuns, Event, PointRuns};
 use crate::compare::select::choose;
 use crate::method::soups::Soup;
@@ -17,20 +17,20 @@ impl Comparison<'_> {
     pub(super) fn post(&mut self, d: usize, images: &Images, entries: &mut Vec<Option<EntryRuns>>) {
         let config = self.config;
         for (entry, method) in config.methods.iter().enumerate() {
-            let (Kind::Wise { from, .. } | Kind::Soup { from, .. }) = &method.kind else { continue };
+            let (EntryKind::Wise { from, .. } | EntryKind::Soup { from, .. }) = &method.kind else { continue };
             let at = Blending { d, entry, from: *from, images, runs: entries[*from].as_ref() };
             let made = match &method.kind {
-                Kind::Wise { alphas, .. } => self.wise(at, alphas),
-                Kind::Soup { soup, over: Over::Seeds, .. } => self.seed_soup(at, *soup),
-                Kind::Soup { soup, .. } => self.grid_soup(at, *soup),
-                Kind::Train(..) => continue,
+                EntryKind::Wise { alphas, .. } => self.wise(at, alphas),
+                EntryKind::Soup { soup, over: Over::Seeds, .. } => self.seed_soup(at, *soup),
+                EntryKind::Soup { soup, .. } => self.grid_soup(at, *soup),
+                EntryKind::Train(..) => continue,
             };
             entries[entry] = Some(made);
         }
         if images.pretrained.recognised.initialised.is_empty() {
             let first = config.train_run(d, config.reference, 0, config.seeds[0]);
             let dir = config.data_dir(d).join(PRETRAINED);
-            let run = PostRun { recipe: Recipe::Pretrained, dir, config: &first.config };
+            let run = PostRun { ingredients: Ingredients::Pretrained, dir, config: &first.config };
             let outcome = run.run(self.gpu, images).map(|blends| blends.outcomes[0].clone()).map_err(|e| told(&e));
             if let Err(error) = &outcome {
                 (self.events)(Event::Warning(format!("{}: the pre-trained model: {error}", config.data[d].name)));
@@ -60,16 +60,16 @@ impl Comparison<'_> {
         self.config.data_dir(at.d).join(&self.config.methods[at.entry].name).join(of)
     }
 
-    /// Runs `recipe`; one outcome a value of α, or an error for all.
+    /// Runs `ingredients`; one outcome a value of α, or an error for all.
     fn blend(
         &mut self,
         at: Blending,
         name: String,
         dir: &Path,
-        recipe: Recipe,
+        ingredients: Ingredients,
     ) -> Result<(Vec<Outcome>, Vec<usize>), String> {
         let first = self.config.train_run(at.d, at.from, 0, self.config.seeds[0]);
-        match (PostRun { recipe, dir: dir.into(), config: &first.config }).run(self.gpu, at.images) {
+        match (PostRun { ingredients, dir: dir.into(), config: &first.config }).run(self.gpu, at.images) {
             Ok(blends) => {
                 let outcome = &blends.outcomes[blends.outcomes.len() - 1];
                 let (id, ood) = (outcome.id(), self.ood(at.d, outcome));
@@ -94,9 +94,9 @@ impl Comparison<'_> {
             let name = format!("{} {} seed {seed}", config.data[at.d].name, method.name);
             let made = match model(at.runs, *seed) {
                 Ok(outcome) => {
-                    let recipe = Recipe::Wise(self.weights(outcome), alphas.to_vec());
+                    let ingredients = Ingredients::Wise(self.weights(outcome), alphas.to_vec());
                     let dir = self.post_dir(at, &format!("seed-{seed}"));
-                    self.blend(at, name, &dir, recipe)
+                    self.blend(at, name, &dir, ingredients)
                 }
                 Err(error) => self.failed(name, error),
             };
@@ -159,7 +159,7 @@ impl Comparison<'_> {
         let accuracies = parts.iter().filter(|_| soup.needs_images()).map(|(_, o)| o.select.top1).collect();
         let paths = parts.iter().map(|(_, o)| self.weights(o)).collect();
         let dir = self.post_dir(at, of);
-        let (mut outcomes, kept) = self.blend(at, name, &dir, Recipe::Soup(soup, paths, accuracies))?;
+        let (mut outcomes, kept) = self.blend(at, name, &dir, Ingredients::Soup(soup, paths, accuracies))?;
         Ok((outcomes.remove(0), kept))
     }
 

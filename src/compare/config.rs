@@ -11,7 +11,7 @@ use crate::compare::outcome::copies;
 use crate::error::{Error, Result};
 use crate::method::soups::Soup;
 use crate::train::TrainConfig;
-use crate::train::lines::{Lines, Place, syntax};
+use crate::train::lines::{Lines, Section, syntax};
 use crate::train::records::Weights;
 use crate::train::resolve::{check, merge, resolve};
 
@@ -73,12 +73,12 @@ pub struct Entry {
     /// Its name, a folder's as well.
     pub name: String,
     /// What it does.
-    pub kind: Kind,
+    pub kind: EntryKind,
 }
 
 /// What an entry does.
 #[derive(Clone, Debug)]
-pub enum Kind {
+pub enum EntryKind {
     /// Trains at each point of a grid, one without a grid. Configurations are by data set, then by point; the seed is 0.
     Train(Vec<Point>, Vec<Vec<TrainConfig>>),
     /// WiSE-FT: α chosen on the selection images.
@@ -135,7 +135,7 @@ impl CompareConfig {
     fn parse(file: &Path, text: &str, out: Option<&Path>) -> Result<CompareConfig> {
         let lines = Lines::parse(file, text)?;
         let parsed: File = toml::from_str(text).map_err(|e| syntax(file, text, &e))?;
-        let top = |key: &str, what: String| lines.error(Place::Root, Some(key), what);
+        let top = |key: &str, what: String| lines.error(Section::Root, Some(key), what);
         if parsed.seeds.is_empty() {
             return Err(top("seeds", "seeds: give at least one".into()));
         }
@@ -149,14 +149,14 @@ impl CompareConfig {
         if !(1..=parsed.seeds.len()).contains(&grid_seeds) {
             return Err(top("grid-seeds", format!("grid-seeds: 1 to {}, the number of seeds", parsed.seeds.len())));
         }
-        refuse(&lines, Place::Table("common"), &parsed.common, &["seed", "method"])?;
-        check(&lines, Place::Table("common"), &parsed.common)?;
+        refuse(&lines, Section::Table("common"), &parsed.common, &["seed", "method"])?;
+        check(&lines, Section::Table("common"), &parsed.common)?;
 
         let data_names = names(&lines, "data", &parsed.data)?;
         let mut data = Vec::new();
         let mut tables = Vec::new();
         for (i, (name, table)) in data_names.iter().zip(&parsed.data).enumerate() {
-            let place = Place::Item("data", i, name);
+            let place = Section::Item("data", i, name);
             refuse(&lines, place, table, &["seed", "method"])?;
             let mut table = table.clone();
             table.remove("name");
@@ -181,7 +181,7 @@ impl CompareConfig {
         let names = names(&lines, "method", &parsed.method)?;
         let mut methods = Vec::new();
         for (i, (name, table)) in names.iter().zip(&parsed.method).enumerate() {
-            let place = Place::Item("method", i, name);
+            let place = Section::Item("method", i, name);
             if name == PRETRAINED {
                 return Err(lines.error(
                     place,
@@ -197,7 +197,7 @@ impl CompareConfig {
             };
             methods.push(Entry { name: name.clone(), kind });
         }
-        let trains = |entry: &&Entry| matches!(entry.kind, Kind::Train(..));
+        let trains = |entry: &&Entry| matches!(entry.kind, EntryKind::Train(..));
         let reference = match &parsed.reference {
             Some(name) => {
                 methods.iter().position(|m| m.name == *name).filter(|i| trains(&&methods[*i])).ok_or_else(|| {
@@ -229,7 +229,7 @@ impl CompareConfig {
     /// The configurations of all grid points on all data sets.
     pub fn train_configs(&self) -> impl Iterator<Item = &TrainConfig> {
         let trained = self.methods.iter().filter_map(|method| match &method.kind {
-            Kind::Train(_, configs) => Some(configs),
+            EntryKind::Train(_, configs) => Some(configs),
             _ => None,
         });
         trained.flatten().flatten()
@@ -253,7 +253,7 @@ pub(super) fn repeated<T: PartialEq>(mut values: impl Iterator<Item = T> + Clone
 /// Sentences about values that change no run: of an entry, in its own runs; of `[common]` or `[[data]]`, in any.
 fn without_effect(methods: &[Entry], parsed: &File) -> Vec<String> {
     let runs = |i: usize| match &methods[i].kind {
-        Kind::Train(_, configs) => configs.iter().flatten().collect::<Vec<_>>(),
+        EntryKind::Train(_, configs) => configs.iter().flatten().collect::<Vec<_>>(),
         _ => Vec::new(),
     };
     let reason = |key: &str, runs: &[&TrainConfig]| {
@@ -279,11 +279,11 @@ fn without_effect(methods: &[Entry], parsed: &File) -> Vec<String> {
 /// The names of the `[[kind]]` tables: fit for folders, and each there once.
 fn names(lines: &Lines, kind: &str, tables: &[Table]) -> Result<Vec<String>> {
     if tables.is_empty() {
-        return Err(lines.error(Place::Root, Some(kind), format!("there is no [[{kind}]]")));
+        return Err(lines.error(Section::Root, Some(kind), format!("there is no [[{kind}]]")));
     }
     let mut names: Vec<String> = Vec::new();
     for (i, table) in tables.iter().enumerate() {
-        let place = Place::Item(kind, i, "");
+        let place = Section::Item(kind, i, "");
         let name = table.get("name").and_then(Value::as_str);
         let name = name.ok_or_else(|| lines.error(place, None, format!("this [[{kind}]] has no name = \"...\"")))?;
         let fits = |c: char| c.is_ascii_alphanumeric() || "-_.+".contains(c);
@@ -299,7 +299,7 @@ fn names(lines: &Lines, kind: &str, tables: &[Table]) -> Result<Vec<String>> {
     Ok(names)
 }
 
-pub(super) fn refuse(lines: &Lines, place: Place, table: &Table, keys: &[&str]) -> Result<()> {
+pub(super) fn refuse(lines: &Lines, place: Section, table: &Table, keys: &[&str]) -> Result<()> {
     match keys.iter().find(|key| table.contains_key(**key)) {
         Some(key) => {
             let what = match *key {
@@ -315,7 +315,7 @@ pub(super) fn refuse(lines: &Lines, place: Place, table: &Table, keys: &[&str]) 
 
 /// A data set must say which of its test sets are in-distribution, and have one that is not. Returns the corrupted copies of
 /// each, which count once.
-fn check_data(lines: &Lines, place: Place, table: &Table, groups: &[Vec<String>]) -> Result<Vec<Vec<String>>> {
+fn check_data(lines: &Lines, place: Section, table: &Table, groups: &[Vec<String>]) -> Result<Vec<Vec<String>>> {
     let config = resolve(table, &Table::new()).map_err(|e| lines.error(place, None, e))?;
     let tests = config.tests().map_err(|e| lines.error(place, Some("test"), e))?;
     let is = |id: bool| tests.iter().filter(move |t| t.2 == Some(id)).map(|t| t.0);
@@ -363,16 +363,16 @@ mod tests {
         )
         .unwrap();
         assert_eq!((config.out, config.grid_seeds, config.reference), (PathBuf::from("runs/c"), 1, 0));
-        let Kind::Train(points, configs) = &config.methods[1].kind else { panic!() };
+        let EntryKind::Train(points, configs) = &config.methods[1].kind else { panic!() };
         let labels: Vec<&str> = points.iter().map(|p| p.label.as_str()).collect();
         assert_eq!(labels, ["lr 0.1, norm l2", "lr 0.1, norm mars", "lr 0.001, norm l2", "lr 0.001, norm mars"]);
         assert_eq!(points[2].folder, "lr-0.001_norm-l2");
         // The entry's length takes the place of the common one; a common value stays, whatever the optimiser makes of it.
         let c = &configs[0][2];
         assert_eq!((c.optim.steps, c.optim.epochs, c.optim.momentum, c.optim.lr), (Some(7), None, 0.5, 1e-3));
-        let Kind::Train(points, configs) = &config.methods[0].kind else { panic!() };
+        let EntryKind::Train(points, configs) = &config.methods[0].kind else { panic!() };
         assert_eq!((points.len(), points[0].folder.as_str(), configs[0][0].optim.momentum), (1, "", 0.5));
-        let Kind::Wise { from, alphas } = &config.methods[2].kind else { panic!() };
+        let EntryKind::Wise { from, alphas } = &config.methods[2].kind else { panic!() };
         assert_eq!((*from, alphas.len()), (0, 11));
     }
 

@@ -3,12 +3,12 @@
 use serde::Deserialize;
 use toml::{Table, Value};
 
-use crate::compare::config::{Kind, Over, Point, refuse, repeated};
+use crate::compare::config::{EntryKind, Over, Point, refuse, repeated};
 use crate::error::Result;
 use crate::method::soups::{SOUPS, named};
 use crate::method::wise;
 use crate::train::data_args::SplitArgs;
-use crate::train::lines::{Lines, Place};
+use crate::train::lines::{Lines, Section};
 use crate::train::resolve::{check, keys_of, merge, resolve, typed};
 
 #[derive(Default, Deserialize)]
@@ -41,7 +41,7 @@ fn is_of_data(key: &str) -> bool {
 }
 
 /// The entry that a post-hoc one is made of: the one called `from`, or else the first that trains.
-fn origin(lines: &Lines, place: Place, from: Option<&str>, names: &[String], tables: &[Table]) -> Result<usize> {
+fn origin(lines: &Lines, place: Section, from: Option<&str>, names: &[String], tables: &[Table]) -> Result<usize> {
     let method = |i: usize| tables[i].get("method").and_then(Value::as_str).unwrap_or(&names[i]).to_string();
     let trains = |i: usize| !["wise", "soup"].contains(&method(i).as_str());
     let wanted = from.unwrap_or("vanilla");
@@ -60,11 +60,11 @@ fn origin(lines: &Lines, place: Place, from: Option<&str>, names: &[String], tab
 
 pub(super) fn wise_kind(
     lines: &Lines,
-    place: Place,
+    place: Section,
     table: &Table,
     names: &[String],
     tables: &[Table],
-) -> Result<Kind> {
+) -> Result<EntryKind> {
     let keys: WiseKeys = lines.typed(place, table)?;
     let from = origin(lines, place, keys.from.as_deref(), names, tables)?;
     let alphas = keys.alphas.unwrap_or_else(|| wise::alphas(11));
@@ -75,16 +75,16 @@ pub(super) fn wise_kind(
     if repeated(alphas.iter()).is_some() {
         return bad("one is there twice");
     }
-    Ok(Kind::Wise { from, alphas })
+    Ok(EntryKind::Wise { from, alphas })
 }
 
 pub(super) fn soup_kind(
     lines: &Lines,
-    place: Place,
+    place: Section,
     table: &Table,
     names: &[String],
     tables: &[Table],
-) -> Result<Kind> {
+) -> Result<EntryKind> {
     let keys: SoupKeys = lines.typed(place, table)?;
     let from = origin(lines, place, keys.from.as_deref(), names, tables)?;
     let names = || SOUPS.iter().map(|soup| soup.name()).collect::<Vec<_>>().join(", ");
@@ -94,10 +94,10 @@ pub(super) fn soup_kind(
     if keys.every_seed && over == Over::Seeds {
         return Err(lines.error(place, Some("every-seed"), "every-seed goes with over = \"grid\""));
     }
-    Ok(Kind::Soup { from, soup, over, every_seed: keys.every_seed })
+    Ok(EntryKind::Soup { from, soup, over, every_seed: keys.every_seed })
 }
 
-pub(super) fn train_kind(lines: &Lines, place: Place, table: &Table, data: &[Table]) -> Result<Kind> {
+pub(super) fn train_kind(lines: &Lines, place: Section, table: &Table, data: &[Table]) -> Result<EntryKind> {
     refuse(lines, place, table, &["seed"])?;
     let of_data: Vec<&str> = table.keys().map(String::as_str).filter(|key| is_of_data(key)).collect();
     refuse(lines, place, table, &of_data)?;
@@ -122,11 +122,11 @@ pub(super) fn train_kind(lines: &Lines, place: Place, table: &Table, data: &[Tab
         points.iter().map(one).collect::<Result<Vec<_>>>()
     });
     let configs = configs.collect::<Result<Vec<_>>>()?;
-    Ok(Kind::Train(points, configs))
+    Ok(EntryKind::Train(points, configs))
 }
 
 /// The cartesian product of the grid's lists; the last key varies fastest.
-fn points(lines: &Lines, place: Place, grid: &Table) -> Result<Vec<Point>> {
+fn points(lines: &Lines, place: Section, grid: &Table) -> Result<Vec<Point>> {
     let mut points = vec![Point { label: String::new(), folder: String::new(), values: Table::new() }];
     for (key, values) in grid {
         let at = format!("grid.{key}");

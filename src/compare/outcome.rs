@@ -87,7 +87,7 @@ impl Outcome {
 
 /// How far the run in a folder has come.
 #[derive(Debug)]
-pub enum Stage {
+pub enum Standing {
     /// There is none.
     Absent,
     /// There is one that can't be gone on with: it was stopped before it had saved its state.
@@ -98,17 +98,17 @@ pub enum Stage {
     Finished(Outcome),
 }
 
-/// The stage of the run that `config` describes in `dir`.
+/// How far the run has come that `config` describes in `dir`.
 ///
 /// # Errors
 /// Where the folder holds a run with other settings, naming the first.
-pub fn stage(dir: &Path, config: &TrainConfig, weights: Weights) -> Result<Stage> {
+pub fn standing(dir: &Path, config: &TrainConfig, weights: Weights) -> Result<Standing> {
     let path = dir.join("config.toml");
     let text = match std::fs::read_to_string(&path) {
         Ok(text) => text,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
             let begun = dir.join("metrics.jsonl").exists();
-            return Ok(if begun { Stage::Begun } else { Stage::Absent });
+            return Ok(if begun { Standing::Begun } else { Standing::Absent });
         }
         Err(e) => return Err(Error::io(path, "cannot read", e)),
     };
@@ -118,10 +118,10 @@ pub fn stage(dir: &Path, config: &TrainConfig, weights: Weights) -> Result<Stage
         return Err(Error::data(dir, what));
     }
     if let Some(outcome) = finished(dir, config, weights)? {
-        return Ok(Stage::Finished(outcome));
+        return Ok(Standing::Finished(outcome));
     }
     let state = dir.join(crate::train::run_dir::STATE).exists();
-    Ok(if state { Stage::Resumable } else { Stage::Begun })
+    Ok(if state { Standing::Resumable } else { Standing::Begun })
 }
 
 /// The test sets of a run, its corrupted copies included: name, and whether in-distribution.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use crate::compare::config::{CompareConfig, Kind, Over};
+use crate::compare::config::{CompareConfig, EntryKind, Over};
 use crate::error::Result;
 use crate::train::TrainConfig;
 
@@ -42,7 +42,7 @@ impl CompareConfig {
 
     /// The run of a training method at a grid point; panics where the method does not train.
     pub fn train_run(&self, data: usize, entry: usize, point: usize, seed: u64) -> TrainRun {
-        let Kind::Train(points, configs) = &self.methods[entry].kind else { panic!("only what trains has runs") };
+        let EntryKind::Train(points, configs) = &self.methods[entry].kind else { panic!("only what trains has runs") };
         let mut dir = self.data_dir(data).join(&self.methods[entry].name);
         if !points[point].folder.is_empty() {
             dir.push(&points[point].folder);
@@ -54,15 +54,14 @@ impl CompareConfig {
 
     /// Seeds for which every grid point of `entry` is run: the tuning seeds, or all where a soup is made of each seed's grid.
     pub fn grid_seeds_of(&self, entry: usize) -> &[u64] {
-        let wants_all =
-            |kind: &Kind| matches!(kind, Kind::Soup { from, over: Over::Grid, every_seed: true, .. } if *from == entry);
+        let wants_all = |kind: &EntryKind| matches!(kind, EntryKind::Soup { from, over: Over::Grid, every_seed: true, .. } if *from == entry);
         let all = self.methods.iter().any(|m| wants_all(&m.kind));
         if all { &self.seeds } else { self.tuning_seeds() }
     }
 
     /// The runs of a training method before its grid point is chosen, and the number of those after.
     pub fn runs_of(&self, data: usize, entry: usize) -> (Vec<TrainRun>, usize) {
-        let Kind::Train(points, _) = &self.methods[entry].kind else { return (Vec::new(), 0) };
+        let EntryKind::Train(points, _) = &self.methods[entry].kind else { return (Vec::new(), 0) };
         let seeds = if points.len() > 1 { self.grid_seeds_of(entry) } else { &self.seeds };
         let runs = seeds.iter().flat_map(|seed| (0..points.len()).map(|p| self.train_run(data, entry, p, *seed)));
         (runs.collect(), self.seeds.len() - seeds.len())
@@ -71,14 +70,14 @@ impl CompareConfig {
     /// What `entry` takes on one data set, with the runs of the method that it is made of.
     pub fn cost(&self, entry: usize) -> Cost {
         match &self.methods[entry].kind {
-            Kind::Train(points, _) if points.len() == 1 => Cost { tune: 0, report: self.seeds.len() },
-            Kind::Train(points, _) => {
+            EntryKind::Train(points, _) if points.len() == 1 => Cost { tune: 0, report: self.seeds.len() },
+            EntryKind::Train(points, _) => {
                 let seeds = self.tuning_seeds().len();
                 Cost { tune: points.len() * seeds, report: self.seeds.len() - seeds }
             }
-            Kind::Wise { from, .. } | Kind::Soup { from, over: Over::Seeds, .. } => self.cost(*from),
-            Kind::Soup { from, over: Over::Grid, .. } => {
-                let Kind::Train(points, _) = &self.methods[*from].kind else { return Cost::default() };
+            EntryKind::Wise { from, .. } | EntryKind::Soup { from, over: Over::Seeds, .. } => self.cost(*from),
+            EntryKind::Soup { from, over: Over::Grid, .. } => {
+                let EntryKind::Train(points, _) = &self.methods[*from].kind else { return Cost::default() };
                 Cost { tune: points.len() * self.soup_seeds(entry).len(), report: 0 }
             }
         }
@@ -87,7 +86,7 @@ impl CompareConfig {
     /// The seeds of the soups of `entry` that are made of a seed's grid.
     pub fn soup_seeds(&self, entry: usize) -> &[u64] {
         match self.methods[entry].kind {
-            Kind::Soup { every_seed: true, .. } => &self.seeds,
+            EntryKind::Soup { every_seed: true, .. } => &self.seeds,
             _ => self.tuning_seeds(),
         }
     }
@@ -131,7 +130,7 @@ pub fn planned(config: &CompareConfig) -> Result<Vec<Planned>> {
                 blends: 0,
             };
             lines.push(match &method.kind {
-                Kind::Train(points, _) => {
+                EntryKind::Train(points, _) => {
                     let (first, after) = config.runs_of(d, entry);
                     let steps: Vec<u64> = first.iter().map(|run| run.config.steps(images)).collect();
                     let longest = steps.iter().copied().max().unwrap_or(0);
@@ -139,11 +138,11 @@ pub fn planned(config: &CompareConfig) -> Result<Vec<Planned>> {
                     let total = steps.iter().sum::<u64>() + after as u64 * longest;
                     Planned { points: points.len(), runs: first.len() + after, tune, steps: total, ..line }
                 }
-                Kind::Wise { alphas, .. } => {
+                EntryKind::Wise { alphas, .. } => {
                     Planned { points: alphas.len(), blends: alphas.len() * config.seeds.len(), ..line }
                 }
-                Kind::Soup { over: Over::Grid, .. } => Planned { blends: config.soup_seeds(entry).len(), ..line },
-                Kind::Soup { over: Over::Seeds, .. } => Planned { blends: 1, ..line },
+                EntryKind::Soup { over: Over::Grid, .. } => Planned { blends: config.soup_seeds(entry).len(), ..line },
+                EntryKind::Soup { over: Over::Seeds, .. } => Planned { blends: 1, ..line },
             });
         }
     }

@@ -81,7 +81,7 @@ pub(super) struct Blends {
 
 /// What is evaluated.
 #[derive(Clone, Debug)]
-pub(super) enum Recipe {
+pub(super) enum Ingredients {
     /// The pre-trained model as it is.
     Pretrained,
     /// The models between it and this one, a value of α each.
@@ -92,7 +92,7 @@ pub(super) enum Recipe {
 
 /// An entry without training, with one seed.
 pub(super) struct PostRun<'a> {
-    pub(super) recipe: Recipe,
+    pub(super) ingredients: Ingredients,
     pub(super) dir: PathBuf,
     /// A run whose data and preprocessing it shares.
     pub(super) config: &'a TrainConfig,
@@ -125,10 +125,10 @@ impl PostRun<'_> {
     /// Everything that decides the result: what is done, the weights' hashes, the images' paths.
     fn setup(&self) -> Result<String> {
         let hash = |path: &PathBuf| Checkpoint::open(path)?.sha256();
-        let (kind, parts) = match &self.recipe {
-            Recipe::Pretrained => (json!("pretrained"), Vec::new()),
-            Recipe::Wise(path, alphas) => (json!({"wise": alphas}), vec![hash(path)?]),
-            Recipe::Soup(soup, paths, accuracies) => (
+        let (kind, parts) = match &self.ingredients {
+            Ingredients::Pretrained => (json!("pretrained"), Vec::new()),
+            Ingredients::Wise(path, alphas) => (json!({"wise": alphas}), vec![hash(path)?]),
+            Ingredients::Soup(soup, paths, accuracies) => (
                 json!({"soup": soup.name(), "accuracies": accuracies}),
                 paths.iter().map(hash).collect::<Result<Vec<_>>>()?,
             ),
@@ -147,12 +147,12 @@ impl PostRun<'_> {
         let overrides = self.config.model_args.overrides();
         let open = |path: &Path| Source::open(path, &Overrides { head: None, ..overrides.clone() });
         let (mut blends, mut kept) = (Vec::new(), Vec::new());
-        match &self.recipe {
-            Recipe::Pretrained => {
+        match &self.ingredients {
+            Ingredients::Pretrained => {
                 let mut judge = Judge::new(gpu, &images.pretrained, self.config, images)?;
                 blends.push(judge.judge(&images.pretrained.snapshot())?);
             }
-            Recipe::Wise(path, alphas) => {
+            Ingredients::Wise(path, alphas) => {
                 let tuned = open(path)?;
                 let (anchor, _) = anchored(&images.pretrained, &tuned)?;
                 let (mut judge, values) = (Judge::new(gpu, &tuned, self.config, images)?, tuned.snapshot());
@@ -160,7 +160,7 @@ impl PostRun<'_> {
                     blends.push(judge.judge(&wise::snapshot(&anchor, &values, *alpha))?);
                 }
             }
-            Recipe::Soup(soup, paths, accuracies) => {
+            Ingredients::Soup(soup, paths, accuracies) => {
                 let models = Models::open(paths, Overrides { head: None, ..overrides.clone() })?;
                 let mut judge = Judge::new(gpu, &models.first, self.config, images)?;
                 let mut evaluate = |values: &Snapshot| Ok(judge.select(values)?.top1);

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::time::Instant;
 
-use crate::compare::config::{CompareConfig, Kind, Over, Point};
-use crate::compare::outcome::{Outcome, RUN, Stage, Took, finish, stage};
+use crate::compare::config::{CompareConfig, EntryKind, Over, Point};
+use crate::compare::outcome::{Outcome, RUN, Standing, Took, finish, standing};
 use crate::compare::plan::{Cost, TrainRun};
 use crate::compare::post::Images;
 use crate::compare::results::{DataUse, Results};
@@ -163,11 +163,11 @@ impl Comparison<'_> {
             let images = self.config.train_images(d)?;
             for (entry, method) in self.config.methods.iter().enumerate() {
                 match &method.kind {
-                    Kind::Train(points, _) => {
+                    EntryKind::Train(points, _) => {
                         for point in 0..points.len() {
                             for seed in &self.config.seeds {
                                 let run = self.config.train_run(d, entry, point, *seed);
-                                stage(&run.dir, &run.config, self.config.weights)?;
+                                standing(&run.dir, &run.config, self.config.weights)?;
                                 self.steps.insert((d, entry, point), run.config.steps(images));
                             }
                         }
@@ -177,9 +177,9 @@ impl Comparison<'_> {
                         self.steps_left += after as u64 * longest
                             + first.iter().map(|run| self.steps[&(d, entry, run.point)]).sum::<u64>();
                     }
-                    Kind::Wise { .. } => self.total += self.config.seeds.len(),
-                    Kind::Soup { over: Over::Seeds, .. } => self.total += 1,
-                    Kind::Soup { over: Over::Grid, .. } => self.total += self.config.soup_seeds(entry).len(),
+                    EntryKind::Wise { .. } => self.total += self.config.seeds.len(),
+                    EntryKind::Soup { over: Over::Seeds, .. } => self.total += 1,
+                    EntryKind::Soup { over: Over::Grid, .. } => self.total += self.config.soup_seeds(entry).len(),
                 }
             }
         }
@@ -204,7 +204,7 @@ impl Comparison<'_> {
         let config = self.config;
         let mut entries = Vec::new();
         for (entry, method) in config.methods.iter().enumerate() {
-            let Kind::Train(points, _) = &method.kind else {
+            let EntryKind::Train(points, _) = &method.kind else {
                 entries.push(None);
                 continue;
             };
@@ -249,7 +249,7 @@ impl Comparison<'_> {
             return Err(stopped.to_string());
         }
         let (config, method) = (self.config, &self.config.methods[run.entry]);
-        let Kind::Train(points, _) = &method.kind else { return Err("it does not train".into()) };
+        let EntryKind::Train(points, _) = &method.kind else { return Err("it does not train".into()) };
         let point = &points[run.point].label;
         let at = if point.is_empty() { String::new() } else { format!(" ({point})") };
         let name = format!("{} {}{at} seed {}", config.data[run.data].name, method.name, run.seed);
@@ -284,17 +284,17 @@ impl Comparison<'_> {
     /// The run's outcome, and whether it was resumed; nothing where it was there.
     fn train_or_skip(&self, run: &TrainRun) -> Result<(Outcome, Option<bool>)> {
         let weights = self.config.weights;
-        let resume = match stage(&run.dir, &run.config, weights)? {
-            Stage::Finished(outcome) => return Ok((outcome, None)),
-            Stage::Resumable => true,
-            Stage::Begun => {
+        let resume = match standing(&run.dir, &run.config, weights)? {
+            Standing::Finished(outcome) => return Ok((outcome, None)),
+            Standing::Resumable => true,
+            Standing::Begun => {
                 // Nothing in it can be gone on with, and its settings are ours.
                 for file in ["last.safetensors", "best.safetensors", RUN] {
                     remove(&run.dir.join(file))?;
                 }
                 false
             }
-            Stage::Absent => false,
+            Standing::Absent => false,
         };
         let best = weights == Weights::Best;
         let start = Start { resume, best, tune: self.tune, stoppable: true, ..Start::default() };
@@ -313,8 +313,8 @@ impl Comparison<'_> {
             best: start.best,
         };
         finish(&run.dir, &took)?;
-        match stage(&run.dir, &run.config, weights)? {
-            Stage::Finished(outcome) => Ok((outcome, Some(resume))),
+        match standing(&run.dir, &run.config, weights)? {
+            Standing::Finished(outcome) => Ok((outcome, Some(resume))),
             _ => Err(Error::data(&run.dir, "the run has ended without the evaluations of all its test sets")),
         }
     }

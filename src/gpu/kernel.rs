@@ -53,7 +53,7 @@ pub struct Kernel {
     /// What it binds and takes.
     pub interface: Interface,
     /// What the pipeline is built from, until somebody builds it.
-    recipe: Mutex<Option<Recipe>>,
+    parts: Mutex<Option<PipelineParts>>,
     pipeline: OnceLock<Result<wgpu::ComputePipeline, String>>,
 }
 
@@ -66,7 +66,7 @@ enum Source {
 
 /// All that a pipeline is built from, so that any thread can.
 #[derive(Debug)]
-struct Recipe {
+struct PipelineParts {
     device: wgpu::Device,
     adapter: String,
     checked: bool,
@@ -199,7 +199,7 @@ impl Gpu {
             bind_group_layouts: &[Some(&layout)],
             immediate_size: interface.immediate_size,
         });
-        let recipe = Recipe {
+        let parts = PipelineParts {
             device: self.device.clone(),
             adapter: self.info.name.clone(),
             checked: self.checked,
@@ -209,12 +209,12 @@ impl Gpu {
             constants: constants.iter().map(|(name, value)| (name.to_string(), *value)).collect(),
             layout: pipeline_layout,
         };
-        let recipe = Mutex::new(Some(recipe));
+        let parts = Mutex::new(Some(parts));
         let settings: Vec<String> = constants.iter().map(|(name, value)| format!("{name} {value}")).collect();
         let variant = format!("{}; {}", settings.join(", "), one_line(tail)).into();
         let entry = entry.to_string();
         let kernel =
-            Arc::new(Kernel { label, shader, entry, variant, layout, interface, recipe, pipeline: OnceLock::new() });
+            Arc::new(Kernel { label, shader, entry, variant, layout, interface, parts, pipeline: OnceLock::new() });
         let (own, jobs) = (kernel.clone(), self.building.clone());
         jobs.fetch_add(1, Ordering::Relaxed);
         rayon::spawn(move || {
@@ -231,7 +231,7 @@ impl Kernel {
     ///
     /// Errors where the driver can't compile the shader.
     pub fn pipeline(&self) -> Result<&wgpu::ComputePipeline> {
-        self.pipeline_or(|| self.recipe().compile(&self.label))
+        self.pipeline_or(|| self.parts().compile(&self.label))
     }
 
     /// Waits for a thread that builds the pipeline; if none does, none will.
@@ -251,15 +251,15 @@ impl Kernel {
         if self.pipeline.get().is_some() { self.pipeline().map(drop) } else { Ok(()) }
     }
 
-    fn recipe(&self) -> Recipe {
-        self.recipe.lock().unwrap_or_else(|e| e.into_inner()).take().expect("a pipeline is built once")
+    fn parts(&self) -> PipelineParts {
+        self.parts.lock().unwrap_or_else(|e| e.into_inner()).take().expect("a pipeline is built once")
     }
 }
 
-impl Recipe {
+impl PipelineParts {
     fn compile(self, label: &str) -> Result<wgpu::ComputePipeline, String> {
         let started = Instant::now();
-        let Recipe { device, source, .. } = self;
+        let PipelineParts { device, source, .. } = self;
         // Scopes are of this thread.
         let scope = device.push_error_scope(wgpu::ErrorFilter::Validation);
         let internal = device.push_error_scope(wgpu::ErrorFilter::Internal);
@@ -344,7 +344,7 @@ mod tests {
         drop(gpu);
         for kernel in kernels {
             assert!(kernel.pipeline.get().is_some(), "{}", kernel.label);
-            assert!(kernel.recipe.lock().unwrap().is_none() || kernel.pipeline().is_err());
+            assert!(kernel.parts.lock().unwrap().is_none() || kernel.pipeline().is_err());
         }
     }
 }

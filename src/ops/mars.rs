@@ -32,7 +32,7 @@ pub struct Mars {
     pub tensors: usize,
     /// Rows of each tensor under this norm.
     pub rows: Vec<usize>,
-    runs: Vec<Run>,
+    runs: Vec<RowGroup>,
     pub(super) chunk_table: View,
     pub(super) row_table: View,
     pub(super) tensor_table: View,
@@ -44,7 +44,7 @@ pub struct Mars {
 
 /// Chunks of one segment's tensors whose rows are vectors of `width` elements: what one dispatch takes.
 #[derive(Clone, Copy, Debug)]
-struct Run {
+struct RowGroup {
     segment: Segment,
     width: usize,
     first: usize,
@@ -127,7 +127,7 @@ impl Mars {
                 }
                 let count = chunks.len() / 4 - first;
                 if count > 0 {
-                    runs.push(Run { segment: *segment, width, first, count });
+                    runs.push(RowGroup { segment: *segment, width, first, count });
                 }
             }
         }

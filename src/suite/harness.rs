@@ -26,7 +26,7 @@ const HALF_GUARD: u32 = 0x7d5b_7d5b;
 
 /// How one kernel did in one case.
 #[derive(Clone, Debug)]
-pub struct Outcome {
+pub struct CaseResult {
     /// The kernel, as in `layer_norm::backward_input`.
     pub kernel: String,
     /// The case, as in `rows 65, cols 197`.
@@ -45,7 +45,7 @@ pub struct Outcome {
     pub variants: Vec<Arc<str>>,
 }
 
-impl Outcome {
+impl CaseResult {
     /// Whether nothing is wrong and the error is within its tolerance (a NaN is not).
     pub fn passed(&self) -> bool {
         self.failure.is_none() && self.error <= self.tolerance
@@ -379,8 +379,8 @@ impl<'a> Case<'a> {
 
     /// Reads everything back and compares: one outcome for each kernel that something was expected of. Guards around
     /// every tensor, and tensors of which nothing was expected, must be as they were (the scratch aside).
-    pub fn finish(self) -> Result<Vec<Outcome>> {
-        let mut outcomes: Vec<Outcome> = Vec::new();
+    pub fn finish(self) -> Result<Vec<CaseResult>> {
+        let mut outcomes: Vec<CaseResult> = Vec::new();
         let contents = self.tensors.iter().map(|t| self.gpu.read(&t.whole)).collect::<Result<Vec<Vec<u32>>>>()?;
         for check in &self.checks {
             let t = &self.tensors[check.tensor];
@@ -395,7 +395,7 @@ impl<'a> Case<'a> {
             } else {
                 let (kernel, case) = (check.kernel.clone(), self.name.clone());
                 let (dispatched, variants) = (self.dispatched.clone(), self.variants.clone());
-                outcomes.push(Outcome { kernel, case, error, tolerance, worst, failure, dispatched, variants });
+                outcomes.push(CaseResult { kernel, case, error, tolerance, worst, failure, dispatched, variants });
             }
         }
         for (i, (t, now)) in self.tensors.iter().zip(&contents).enumerate() {

@@ -172,7 +172,7 @@ impl Radius {
 }
 
 /// A case's tensors on the device, beside the reference.
-struct Run<'a> {
+struct Rehearsal<'a> {
     setting: &'a Setting,
     case: Case<'a>,
     mars: Mars,
@@ -195,8 +195,8 @@ fn column(
     chosen.map(|(t, _)| t * words + word..t * words + word + 1).collect()
 }
 
-impl<'a> Run<'a> {
-    fn new(gpu: &'a Gpu, setting: &'a Setting, what: &str) -> Result<Run<'a>> {
+impl<'a> Rehearsal<'a> {
+    fn new(gpu: &'a Gpu, setting: &'a Setting, what: &str) -> Result<Rehearsal<'a>> {
         let (w0_32, w32) = setting.arenas(&mut Random::new(53));
         let mut case = Case::new(gpu, setting.name(what), 0)?;
         let excluded = TENSORS.map(|(_, _, excluded, _)| excluded);
@@ -206,7 +206,7 @@ impl<'a> Run<'a> {
         let (w, w0) = (case.input("w", &w32)?, case.input("w0", &w0_32)?);
         let (w64, w0_64) = (wide(&w32), wide(&w0_32));
         let radii = vec![Radius::default(); TENSORS.len()];
-        Ok(Run { setting, case, mars, radii, w, w0, w32, w64, w0_64 })
+        Ok(Rehearsal { setting, case, mars, radii, w, w0, w32, w64, w0_64 })
     }
 
     /// Calls `each` with the radius and the range of every tensor that has one.
@@ -290,7 +290,7 @@ impl<'a> Run<'a> {
 /// Four outer iterations from the first on, then the projection in place, as a training run has them.
 fn schedule(s: &mut Suite, setting: &Setting) -> Result<()> {
     let mut random = Random::new(59);
-    let mut run = Run::new(s.gpu, setting, "schedule")?;
+    let mut run = Rehearsal::new(s.gpu, setting, "schedule")?;
     const ITERATIONS: usize = 4;
     let log_len = ITERATIONS * TENSORS.len() * LOG_WORDS;
     let log = run.case.input("log", &vec![0.0; log_len])?;
@@ -332,7 +332,7 @@ fn schedule(s: &mut Suite, setting: &Setting) -> Result<()> {
 
 /// Radii from elsewhere, outside their bounds in both directions: no tensor gets a radius that has none.
 fn given_radii(s: &mut Suite, setting: &Setting) -> Result<()> {
-    let mut run = Run::new(s.gpu, setting, "given radii")?;
+    let mut run = Rehearsal::new(s.gpu, setting, "given radii")?;
     let mut words = vec![0u32; TENSORS.len() * RADIUS_WORDS];
     for (t, radius) in run.radii.iter_mut().enumerate() {
         radius.gamma = [1e4, -0.3, 1e-9, 0.05, 0.0][t % 5];
@@ -359,7 +359,7 @@ fn given_radii(s: &mut Suite, setting: &Setting) -> Result<()> {
 
 /// One radius for all, smaller and larger than what has moved: it stays what it is.
 fn held_radius(s: &mut Suite, setting: &Setting) -> Result<()> {
-    let mut run = Run::new(s.gpu, setting, "held radius")?;
+    let mut run = Rehearsal::new(s.gpu, setting, "held radius")?;
     let gamma = 0.05f32;
     run.mars.hold(s.gpu, gamma);
     let w32 = run.w32.clone();
@@ -383,7 +383,7 @@ fn held_radius(s: &mut Suite, setting: &Setting) -> Result<()> {
 
 /// A gradient that is not a number in one tensor: its radius stays, the others go on.
 fn broken_gradient(s: &mut Suite, setting: &Setting) -> Result<()> {
-    let mut run = Run::new(s.gpu, setting, "NaN gradient")?;
+    let mut run = Rehearsal::new(s.gpu, setting, "NaN gradient")?;
     let mut dw32 = Random::new(67).vec(setting.layout.len);
     dw32[setting.layout.params[2].offset + 11] = f32::NAN;
     let log = run.case.input("log", &vec![0.0; TENSORS.len() * LOG_WORDS])?;

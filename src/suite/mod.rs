@@ -25,7 +25,7 @@ mod peak;
 mod pointwise;
 mod pooling;
 
-pub use harness::Outcome;
+pub use harness::CaseResult;
 pub use run::{Event, Selection, run, run_stem};
 
 use std::collections::BTreeSet;
@@ -40,7 +40,7 @@ use harness::Case;
 pub struct Stem {
     /// The name that shader, host wrapper and reference share.
     pub name: &'static str,
-    /// Names of the kernels that its outcomes are about, [`Outcome::kernel`].
+    /// Names of the kernels that its outcomes are about, [`CaseResult::kernel`].
     pub kernels: &'static [&'static str],
     /// Lists its cases.
     list: fn(&mut Plan) -> Result<()>,
@@ -120,7 +120,7 @@ fn pairs(properties: &[&str]) -> Vec<String> {
 /// Where the cases of one job run and report to.
 pub struct Suite<'g> {
     gpu: &'g Gpu,
-    outcomes: Vec<Outcome>,
+    outcomes: Vec<CaseResult>,
 }
 
 impl std::fmt::Debug for Suite<'_> {

@@ -8,7 +8,7 @@ use std::num::NonZero;
 use std::sync::Mutex;
 use std::sync::mpsc::channel;
 
-use super::{Job, Outcome, Plan, Stem, Suite, stems};
+use super::{CaseResult, Job, Plan, Stem, Suite, stems};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 
@@ -35,9 +35,9 @@ pub enum Event<'a> {
         of: usize,
     },
     /// A case has run.
-    Outcome(&'a Outcome),
+    CaseResult(&'a CaseResult),
     /// All cases of a stem have; these are they.
-    Stem(&'static str, &'a [Outcome]),
+    Stem(&'static str, &'a [CaseResult]),
 }
 
 impl Selection {
@@ -63,7 +63,7 @@ impl Selection {
     }
 
     /// Whether this outcome of `stem` is wanted: a kernel's name finds it in other stems too, where it is one of several.
-    fn wants_outcome(&self, stem: &Stem, outcome: &Outcome) -> bool {
+    fn wants_outcome(&self, stem: &Stem, outcome: &CaseResult) -> bool {
         let named = |name: &String| stem.name.contains(&name[..]) || outcome.kernel.contains(&name[..]);
         self.names.is_empty() || self.names.iter().any(named)
     }
@@ -82,8 +82,8 @@ impl Stem {
 }
 
 /// Runs the selected cases on `gpu`; `each` hears of them in order. Errors when the device fails, or with
-/// [`Error::Usage`] for a name that is none; a wrong result is an outcome that has not [passed](Outcome::passed).
-pub fn run(gpu: &Gpu, selection: &Selection, each: &mut dyn FnMut(Event)) -> Result<Vec<Outcome>> {
+/// [`Error::Usage`] for a name that is none; a wrong result is an outcome that has not [passed](CaseResult::passed).
+pub fn run(gpu: &Gpu, selection: &Selection, each: &mut dyn FnMut(Event)) -> Result<Vec<CaseResult>> {
     selection.check()?;
     let mut jobs = Vec::new();
     for stem in stems().iter().filter(|stem| selection.wants(stem)) {
@@ -96,7 +96,7 @@ pub fn run(gpu: &Gpu, selection: &Selection, each: &mut dyn FnMut(Event)) -> Res
 ///
 /// # Panics
 /// When there is none.
-pub fn run_stem(gpu: &Gpu, name: &str) -> Result<Vec<Outcome>> {
+pub fn run_stem(gpu: &Gpu, name: &str) -> Result<Vec<CaseResult>> {
     let stem = stems().iter().find(|stem| stem.name == name).unwrap_or_else(|| panic!("no stem {name}"));
     let jobs = stem.jobs(gpu, false)?.into_iter().map(|job| (stem, job)).collect();
     run_jobs(gpu, jobs, threads(gpu), &|_, _| true, &mut |_| {})
@@ -111,15 +111,15 @@ fn run_jobs(
     gpu: &Gpu,
     jobs: Vec<(&'static Stem, Job)>,
     threads: usize,
-    wanted: &dyn Fn(&Stem, &Outcome) -> bool,
+    wanted: &dyn Fn(&Stem, &CaseResult) -> bool,
     each: &mut dyn FnMut(Event),
-) -> Result<Vec<Outcome>> {
+) -> Result<Vec<CaseResult>> {
     let of = jobs.len();
     let own = if gpu.is_cpu() { threads.min(of).max(1) - 1 } else { 0 };
     let others = (0..own).map(|_| gpu.another()).collect::<Result<Vec<Gpu>>>()?;
     let order: Vec<&'static Stem> = jobs.iter().map(|(stem, _)| *stem).collect();
     let queue = Mutex::new(jobs.into_iter().enumerate());
-    let mut outcomes: Vec<Outcome> = Vec::new();
+    let mut outcomes: Vec<CaseResult> = Vec::new();
     std::thread::scope(|scope| {
         // Outcomes are a few words each; what takes memory belongs to the jobs, one a thread at a time.
         let (send, results) = channel();
@@ -149,7 +149,7 @@ fn run_jobs(
                 let stem = order[next];
                 next += 1;
                 for outcome in result?.into_iter().filter(|outcome| wanted(stem, outcome)) {
-                    each(Event::Outcome(&outcome));
+                    each(Event::CaseResult(&outcome));
                     outcomes.push(outcome);
                 }
                 if order.get(next).is_none_or(|following| following.name != stem.name) {

@@ -11,7 +11,7 @@ use toml::Table;
 
 use crate::error::{Error, Result};
 use crate::train::config::TrainConfig;
-use crate::train::lines::{Lines, Place};
+use crate::train::lines::{Lines, Section};
 use crate::train::resolve::{KEYS, check, command, filled, merge, resolve, table};
 
 /// The comment behind a value of `config.toml` that was filled in.
@@ -118,7 +118,7 @@ impl FileSettings {
         let text = std::fs::read_to_string(file).map_err(|e| Error::io(file, "cannot read", e))?;
         let lines = Lines::parse(file, &text)?;
         let all: Table = text.parse().expect("the lines are TOML");
-        check(&lines, Place::Root, &all)?;
+        check(&lines, Section::Root, &all)?;
         let is_marked = |key: &str| lines.rest(key).is_some_and(|rest| rest.trim() == DEFAULT);
         let (marked, mut given): (Table, Table) = all.into_iter().partition(|(key, _)| is_marked(key));
         let defaults = written(&given);

@@ -18,7 +18,7 @@ pub struct Lines<'a> {
 
 /// A table of the file: the whole, `[NAME]`, or one of `[[NAME]]`.
 #[derive(Clone, Copy, Debug)]
-pub enum Place<'a> {
+pub enum Section<'a> {
     /// The whole file.
     Root,
     /// `[NAME]`.
@@ -38,9 +38,9 @@ impl<'a> Lines<'a> {
     }
 
     /// An error about `key` of the table at `place`.
-    pub fn error(&self, place: Place, key: Option<&str>, what: impl std::fmt::Display) -> Error {
+    pub fn error(&self, place: Section, key: Option<&str>, what: impl std::fmt::Display) -> Error {
         let whose = match place {
-            Place::Item(kind, _, name) if !name.is_empty() => format!("{kind} {name}: "),
+            Section::Item(kind, _, name) if !name.is_empty() => format!("{kind} {name}: "),
             _ => String::new(),
         };
         let line = 1 + self.text[..self.start(place, key).min(self.text.len())].matches('\n').count();
@@ -56,7 +56,7 @@ impl<'a> Lines<'a> {
     ///
     /// # Errors
     /// A key that `T` does not have, or a value of another kind.
-    pub fn typed<T: DeserializeOwned>(&self, place: Place, table: &toml::Table) -> Result<T> {
+    pub fn typed<T: DeserializeOwned>(&self, place: Section, table: &toml::Table) -> Result<T> {
         self.checked(place, table, |table| table.clone().try_into())
     }
 
@@ -66,7 +66,7 @@ impl<'a> Lines<'a> {
     /// Those of `make`.
     pub fn checked<T>(
         &self,
-        place: Place,
+        place: Section,
         table: &toml::Table,
         make: impl Fn(&toml::Table) -> Result<T, toml::de::Error>,
     ) -> Result<T> {
@@ -92,18 +92,18 @@ impl<'a> Lines<'a> {
     }
 
     /// Where `key` of the table at `place` starts, or else the table.
-    fn start(&self, place: Place, key: Option<&str>) -> usize {
+    fn start(&self, place: Section, key: Option<&str>) -> usize {
         let find = |table: &DeTable<'a>, key: &str| {
             table.iter().find(|(k, _)| k.get_ref() == key).map(|(k, v)| (k.span().start, v.clone()))
         };
         let root = self.root.get_ref();
         let (start, table) = match place {
-            Place::Root => (0, Some(root.clone())),
-            Place::Table(name) => match find(root, name) {
+            Section::Root => (0, Some(root.clone())),
+            Section::Table(name) => match find(root, name) {
                 Some((start, value)) => (start, value.get_ref().as_table().cloned()),
                 None => (0, None),
             },
-            Place::Item(name, nth, _) => {
+            Section::Item(name, nth, _) => {
                 let item = find(root, name).and_then(|(_, v)| match v.get_ref() {
                     DeValue::Array(items) => items.get(nth).cloned(),
                     _ => None,

@@ -11,7 +11,7 @@ use toml::Table;
 
 use crate::error::{Error, Result};
 use crate::train::config::TrainConfig;
-use crate::train::lines::{Lines, Place};
+use crate::train::lines::{Lines, Section};
 use crate::train::optim_args::OptimizerName;
 
 /// Two ways to give one setting, the length of a run.
@@ -70,7 +70,7 @@ pub fn typed(given: &Table) -> Result<TrainConfig, toml::de::Error> {
 ///
 /// # Errors
 /// [`Error::Usage`] with the line of an unknown key, of a wrong value, or of two that exclude each other.
-pub fn check(lines: &Lines, place: Place, level: &Table) -> Result<()> {
+pub fn check(lines: &Lines, place: Section, level: &Table) -> Result<()> {
     lines.checked(place, level, typed)?;
     match LENGTH.iter().all(|key| level.contains_key(*key)) {
         true => Err(lines.error(place, Some(LENGTH[1]), "epochs and steps are two ways to give one length: give one")),

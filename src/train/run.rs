@@ -29,7 +29,7 @@ use crate::train::throughput::Throughput;
 const RADIUS_STREAM: u64 = 0x7261_6469_7573;
 
 /// A run in progress: what its parts share.
-pub(super) struct Run<'a, 'g> {
+pub(super) struct Training<'a, 'g> {
     pub(super) config: &'a TrainConfig,
     pub(super) out: &'a Path,
     pub(super) source: &'a Source,
@@ -48,7 +48,7 @@ pub(super) struct Run<'a, 'g> {
     pub(super) saved: (Instant, u64),
 }
 
-impl Run<'_, '_> {
+impl Training<'_, '_> {
     /// Trains to the last step, evaluates, and leaves everything in the run directory.
     pub(super) fn fine_tune(&mut self, splits: &Splits, train_config: LoaderConfig, start: Start) -> Result<Summary> {
         let cache = |dataset: &Dataset| ImageCache::new(dataset.clone(), CACHE_BYTES);

@@ -20,7 +20,7 @@ use crate::train::help;
 use crate::train::inputs::Inputs;
 use crate::train::leaks::Leaks;
 use crate::train::lock::Lock;
-use crate::train::run::Run;
+use crate::train::run::Training;
 use crate::train::run_dir::{self, Found, Reached, RunLog};
 use crate::train::schedule::LearningRate;
 use crate::train::source::Source;
@@ -211,7 +211,19 @@ fn run(
     let (preprocess, classes) = (&preprocess, source.recognised.config.classes());
     let (source, best) = (&source, None);
     let (identity, saved) = (Identity { setup, inputs }, (Instant::now(), 0));
-    let mut run =
-        Run { config, out, source, anchor, preprocess, classes, steps, evaluations, progress, best, identity, saved };
+    let mut run = Training {
+        config,
+        out,
+        source,
+        anchor,
+        preprocess,
+        classes,
+        steps,
+        evaluations,
+        progress,
+        best,
+        identity,
+        saved,
+    };
     run.fine_tune(&splits, train_config, start)
 }

@@ -3,7 +3,7 @@
 
 use image::Rgb;
 use safetensors::SafeTensors;
-use tpgm::data::corrupt::{Corruption, Kind, SEVERITIES, motion_blur, parse};
+use tpgm::data::corrupt::{Corruption, CorruptionKind, SEVERITIES, motion_blur, parse};
 use tpgm::data::{EvalBatches, ImageCache, RgbImage, decode, eval_batches};
 
 use super::loader::seven;
@@ -18,11 +18,11 @@ fn goldens() -> (Vec<RgbImage>, Vec<(String, Vec<u8>)>) {
     (sources, tensors.tensors().into_iter().map(|(name, view)| (name, view.data().to_vec())).collect())
 }
 
-fn new(kind: Kind, severity: u8) -> Corruption {
+fn new(kind: CorruptionKind, severity: u8) -> Corruption {
     Corruption::new(kind, severity, 0).unwrap()
 }
 
-fn kind_of(name: &str) -> Kind {
+fn kind_of(name: &str) -> CorruptionKind {
     parse(&[name.into()], 0).unwrap()[0].kind
 }
 
@@ -84,18 +84,18 @@ fn difference(a: &RgbImage, b: &RgbImage) -> f64 {
 fn a_corruption_depends_on_the_image_the_kind_and_the_seed_alone() {
     let (sources, _) = goldens();
     let random = [
-        Kind::GaussianNoise,
-        Kind::ShotNoise,
-        Kind::ImpulseNoise,
-        Kind::SpeckleNoise,
-        Kind::GlassBlur,
-        Kind::MotionBlur,
-        Kind::Fog,
-        Kind::Snow,
-        Kind::ElasticTransform,
+        CorruptionKind::GaussianNoise,
+        CorruptionKind::ShotNoise,
+        CorruptionKind::ImpulseNoise,
+        CorruptionKind::SpeckleNoise,
+        CorruptionKind::GlassBlur,
+        CorruptionKind::MotionBlur,
+        CorruptionKind::Fog,
+        CorruptionKind::Snow,
+        CorruptionKind::ElasticTransform,
     ];
     let source = &sources[1];
-    for kind in Kind::ALL {
+    for kind in CorruptionKind::ALL {
         let [one, again, other] = [0, 0, 1].map(|seed| Corruption::new(kind, 3, seed).unwrap().apply(source));
         assert_eq!(one, again, "{kind:?}");
         assert_eq!(one != other, random.contains(&kind), "{kind:?} and its seed");
@@ -105,11 +105,11 @@ fn a_corruption_depends_on_the_image_the_kind_and_the_seed_alone() {
 #[test]
 fn severities_grow() {
     let (sources, _) = goldens();
-    for kind in Kind::ALL {
+    for kind in CorruptionKind::ALL {
         let far: Vec<f64> = SEVERITIES.map(|s| difference(&sources[0], &new(kind, s).apply(&sources[0]))).collect();
         assert!(far.iter().all(|d| *d > 1.0), "{kind:?} changes next to nothing: {far:?}");
         // Elastic severities are of two sorts, and saturation goes down before it goes up.
-        if ![Kind::ElasticTransform, Kind::Saturate].contains(&kind) {
+        if ![CorruptionKind::ElasticTransform, CorruptionKind::Saturate].contains(&kind) {
             assert!(far[4] > far[0], "{kind:?}: {far:?}");
         }
     }
@@ -133,7 +133,7 @@ fn any_size_and_shape_is_taken() {
 fn batches_are_corrupted_the_same_whatever_their_size() {
     let (_dir, dataset) = seven();
     let clean = ImageCache::new(dataset.clone(), 1 << 20);
-    let corrupted = clean.corrupted(new(Kind::GaussianNoise, 5));
+    let corrupted = clean.corrupted(new(CorruptionKind::GaussianNoise, 5));
     let pixels = |images: &std::sync::Arc<ImageCache>, batch| -> Vec<f32> {
         EvalBatches::new(images.clone(), &preprocess(8), batch).unwrap().flat_map(|b| b.unwrap().images).collect()
     };

@@ -35,12 +35,12 @@ pub(super) struct Family {
     /// Its own prefixes, of which a file has one before the anchors; what stands beside them has none.
     bases: &'static [&'static str],
     /// Reads a checkpoint whose names begin with the given prefix.
-    read: fn(&Checkpoint, Place, &Overrides) -> Result<Recognised>,
+    read: fn(&Checkpoint, Prefixes, &Overrides) -> Result<Recognised>,
 }
 
 /// Where a model stands in a file.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Place<'a> {
+pub(super) struct Prefixes<'a> {
     /// Before every name of the family's.
     prefix: &'a str,
     /// Before what stands beside them: the same without the family's own prefix.
@@ -74,7 +74,7 @@ pub(super) fn recognise(checkpoint: &Checkpoint, overrides: &Overrides) -> Resul
             [prefix] => {
                 let base = family.bases.iter().find(|base| fits(prefix, base)).unwrap_or(&"");
                 let outer = prefix.strip_suffix(base).unwrap_or(prefix);
-                return (family.read)(checkpoint, Place { prefix, outer }, overrides);
+                return (family.read)(checkpoint, Prefixes { prefix, outer }, overrides);
             }
             several => {
                 let several: Vec<String> = several.iter().map(|p| format!("{p:?}")).collect();

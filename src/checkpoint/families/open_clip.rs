@@ -3,7 +3,7 @@
 use super::inputs;
 use super::names::Table;
 use super::vit::{self, Dialect};
-use super::{Family, Place};
+use super::{Family, Prefixes};
 use crate::checkpoint::facts::Facts;
 use crate::checkpoint::file::Checkpoint;
 use crate::checkpoint::{Overrides, Recognised};
@@ -49,8 +49,8 @@ const NAMES: &Table = &[
 /// What stands in the archives that OpenAI released, and in no other CLIP: all of these have QuickGELU.
 const OPENAI: [&str; 3] = ["input_resolution", "context_length", "vocab_size"];
 
-fn read(checkpoint: &Checkpoint, place: Place, overrides: &Overrides) -> Result<Recognised> {
-    let openai = OPENAI.iter().all(|name| checkpoint.tensor(&format!("{}{name}", place.outer)).is_some());
+fn read(checkpoint: &Checkpoint, prefixes: Prefixes, overrides: &Overrides) -> Result<Recognised> {
+    let openai = OPENAI.iter().all(|name| checkpoint.tensor(&format!("{}{name}", prefixes.outer)).is_some());
     let dialect = Dialect {
         name: FAMILY.name,
         table: NAMES,
@@ -64,8 +64,8 @@ fn read(checkpoint: &Checkpoint, place: Place, overrides: &Overrides) -> Result<
         whose: "CLIP",
         unsupported: &[("attn_pool.", "attention pooling (CoCa)"), ("patchnorm", "a norm of patches")],
         unneeded: &[],
-        head_names: ["weight", "bias"].map(|what| format!("{}head.{what}", place.outer)),
+        head_names: ["weight", "bias"].map(|what| format!("{}head.{what}", prefixes.outer)),
         antialias: true,
     };
-    vit::read(checkpoint, place, overrides, dialect)
+    vit::read(checkpoint, prefixes, overrides, dialect)
 }

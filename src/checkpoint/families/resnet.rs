@@ -6,7 +6,7 @@ use super::inputs::{CLIP, IMAGENET};
 use super::names::Table;
 use super::resnet_pool::{attention, grid, resize};
 use super::tensors::{ASSUMED, Tensors, class_names, first, misfit, preprocessing_assumed};
-use super::{Family, Place};
+use super::{Family, Prefixes};
 use crate::checkpoint::facts::Facts;
 use crate::checkpoint::file::Checkpoint;
 use crate::checkpoint::metadata;
@@ -64,11 +64,11 @@ const NAMES: &Table = &[
 /// Where all of torchvision's and timm's ResNets were trained, unless their files say otherwise.
 const IMAGE_SIZE: usize = 224;
 
-fn read_plain(checkpoint: &Checkpoint, place: Place, overrides: &Overrides) -> Result<Recognised> {
-    let mut tensors = Tensors::new(checkpoint, place, &[]);
+fn read_plain(checkpoint: &Checkpoint, prefixes: Prefixes, overrides: &Overrides) -> Result<Recognised> {
+    let mut tensors = Tensors::new(checkpoint, prefixes, &[]);
     // The head of an image tower stands beside it.
     for name in ["head.weight", "head.bias"] {
-        if let Some(info) = checkpoint.tensor(&format!("{}{name}", place.outer)) {
+        if let Some(info) = checkpoint.tensor(&format!("{}{name}", prefixes.outer)) {
             tensors.by_name.insert(name.into(), info);
         }
     }
@@ -77,16 +77,16 @@ fn read_plain(checkpoint: &Checkpoint, place: Place, overrides: &Overrides) -> R
         open_clip @ Facts::OpenClip(_) if tensors.has("attnpool.c_proj.weight") => open_clip,
         _ => Facts::timm(checkpoint),
     };
-    read(checkpoint, tensors, place, overrides, facts)
+    read(checkpoint, tensors, prefixes, overrides, facts)
 }
 
-fn read_transformers(checkpoint: &Checkpoint, place: Place, overrides: &Overrides) -> Result<Recognised> {
+fn read_transformers(checkpoint: &Checkpoint, prefixes: Prefixes, overrides: &Overrides) -> Result<Recognised> {
     let config = TransformersConfig::of(checkpoint)?;
     config.refuse(&["downsample_in_bottleneck"])?;
     if let Some(act) = config.entry("hidden_act").filter(|act| **act != "relu") {
         return Err(checkpoint.error(format!("hidden_act is {act} (config.json), only relu is supported")));
     }
-    let tensors = Tensors::new(checkpoint, place, NAMES);
+    let tensors = Tensors::new(checkpoint, prefixes, NAMES);
     let inside = |name: &&&str| ["embedder.", "encoder."].iter().any(|part| name.starts_with(part));
     if let Some(name) = tensors.unnamed.keys().find(inside) {
         return Err(
@@ -97,13 +97,13 @@ fn read_transformers(checkpoint: &Checkpoint, place: Place, overrides: &Override
     if first_is_strided {
         return Err(checkpoint.error("downsample_in_first_stage is set (config.json): not supported"));
     }
-    read(checkpoint, tensors, place, overrides, Facts::Transformers(config))
+    read(checkpoint, tensors, prefixes, overrides, Facts::Transformers(config))
 }
 
 fn read(
     checkpoint: &Checkpoint,
     tensors: Tensors,
-    place: Place,
+    prefixes: Prefixes,
     overrides: &Overrides,
     facts: Facts,
 ) -> Result<Recognised> {
@@ -199,8 +199,8 @@ fn read(
     let mut classes = class_names(own.classes, &facts, config.classes, &mut notes);
     let head = config.head();
     let head_names = match &facts {
-        Facts::Transformers(_) => ["weight", "bias"].map(|what| format!("{}classifier.1.{what}", place.outer)),
-        _ => ["weight", "bias"].map(|what| format!("{}{head}.{what}", place.outer)),
+        Facts::Transformers(_) => ["weight", "bias"].map(|what| format!("{}classifier.1.{what}", prefixes.outer)),
+        _ => ["weight", "bias"].map(|what| format!("{}{head}.{what}", prefixes.outer)),
     };
     config.normalize = overrides.normalize.or(own.normalize).unwrap_or(false);
     let mut names = names;

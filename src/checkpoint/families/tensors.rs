@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::Place;
+use super::Prefixes;
 use super::names::{self, Table};
 use crate::checkpoint::Note;
 use crate::checkpoint::facts::Facts;
@@ -16,16 +16,17 @@ pub(super) struct Tensors<'a> {
     pub(super) by_name: BTreeMap<String, &'a TensorInfo>,
     /// Tensors under the family's prefix for which it has no name, without that prefix.
     pub(super) unnamed: BTreeMap<&'a str, &'a TensorInfo>,
-    place: Place<'a>,
+    prefixes: Prefixes<'a>,
     table: &'static Table,
 }
 
 impl<'a> Tensors<'a> {
-    pub(super) fn new(checkpoint: &'a Checkpoint, place: Place<'a>, table: &'static Table) -> Self {
+    pub(super) fn new(checkpoint: &'a Checkpoint, prefixes: Prefixes<'a>, table: &'static Table) -> Self {
         let (mut by_name, mut unnamed) = (BTreeMap::new(), BTreeMap::new());
         for tensor in checkpoint.tensors() {
-            let inside = tensor.name.strip_prefix(place.prefix);
-            let outside = || tensor.name.strip_prefix(place.outer).and_then(|name| names::canonical(table, name, true));
+            let inside = tensor.name.strip_prefix(prefixes.prefix);
+            let outside =
+                || tensor.name.strip_prefix(prefixes.outer).and_then(|name| names::canonical(table, name, true));
             // Of two tensors under one name the second has none.
             match inside.and_then(|name| names::canonical(table, name, false)).or_else(outside) {
                 Some(name) if !by_name.contains_key(&name) => {
@@ -34,15 +35,15 @@ impl<'a> Tensors<'a> {
                 _ => unnamed.extend(inside.map(|name| (name, tensor))),
             }
         }
-        Self { checkpoint, by_name, unnamed, place, table }
+        Self { checkpoint, by_name, unnamed, prefixes, table }
     }
 
     /// The whole name in the file that a canonical one has, or would have.
     pub(super) fn in_file(&self, name: &str) -> String {
         match names::in_file(self.table, name) {
-            Some((name, true)) => format!("{}{name}", self.place.outer),
-            Some((name, false)) => format!("{}{name}", self.place.prefix),
-            None => format!("{}{name}", self.place.prefix),
+            Some((name, true)) => format!("{}{name}", self.prefixes.outer),
+            Some((name, false)) => format!("{}{name}", self.prefixes.prefix),
+            None => format!("{}{name}", self.prefixes.prefix),
         }
     }
 

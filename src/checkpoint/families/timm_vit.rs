@@ -5,7 +5,7 @@ use super::inputs;
 use super::names::Table;
 use super::tensors::Tensors;
 use super::vit::{self, Dialect};
-use super::{Family, Place};
+use super::{Family, Prefixes};
 use crate::checkpoint::facts::Facts;
 use crate::checkpoint::file::Checkpoint;
 use crate::checkpoint::timm_config::{TimmConfig, timm_vit_preprocess};
@@ -55,10 +55,10 @@ const DINOV2: &Table = &[
     ("*", "*"),
 ];
 
-fn read(checkpoint: &Checkpoint, place: Place, overrides: &Overrides) -> Result<Recognised> {
+fn read(checkpoint: &Checkpoint, prefixes: Prefixes, overrides: &Overrides) -> Result<Recognised> {
     let timm = TimmConfig::of(checkpoint);
     timm.check_blocks()?;
-    let tensors = Tensors::new(checkpoint, place, &[]);
+    let tensors = Tensors::new(checkpoint, prefixes, &[]);
     let original = tensors.has("register_tokens") || tensors.any(".mlp.w12.weight");
     let clip = tensors.has("norm_pre.weight");
     let siglip = tensors.by_name.keys().any(|name| name.starts_with("attn_pool."));
@@ -99,10 +99,10 @@ fn read(checkpoint: &Checkpoint, place: Place, overrides: &Overrides) -> Result<
         whose: "timm",
         unsupported: &UNSUPPORTED,
         unneeded: &[],
-        head_names: ["weight", "bias"].map(|what| format!("{}{head}.{what}", place.prefix)),
+        head_names: ["weight", "bias"].map(|what| format!("{}{head}.{what}", prefixes.prefix)),
         antialias: true,
     };
-    vit::read(checkpoint, place, overrides, dialect)
+    vit::read(checkpoint, prefixes, overrides, dialect)
 }
 
 /// Whether a new head is to read what leaves the checkpoint's own head, which then is CLIP's projection: one that fits it

@@ -4,7 +4,7 @@
 use super::inputs;
 use super::names::Table;
 use super::vit::{self, Dialect};
-use super::{Family, Place};
+use super::{Family, Prefixes};
 use crate::checkpoint::facts::Facts;
 use crate::checkpoint::file::Checkpoint;
 use crate::checkpoint::transformers_config::TransformersConfig;
@@ -144,11 +144,11 @@ const CLIP_NAMES: &Table = &[
 
 const UNSUPPORTED: &[(&str, &str)] = &[("mlp.weights_in.", "SwiGLU"), ("mlp.weights_out.", "SwiGLU")];
 
-fn head_names(place: Place, head: &str) -> [String; 2] {
-    ["weight", "bias"].map(|what| format!("{}{head}.{what}", place.outer))
+fn head_names(prefixes: Prefixes, head: &str) -> [String; 2] {
+    ["weight", "bias"].map(|what| format!("{}{head}.{what}", prefixes.outer))
 }
 
-fn read_vit(checkpoint: &Checkpoint, place: Place, overrides: &Overrides) -> Result<Recognised> {
+fn read_vit(checkpoint: &Checkpoint, prefixes: Prefixes, overrides: &Overrides) -> Result<Recognised> {
     let dialect = Dialect {
         name: VIT.name,
         table: VIT_NAMES,
@@ -164,19 +164,19 @@ fn read_vit(checkpoint: &Checkpoint, place: Place, overrides: &Overrides) -> Res
         whose: "transformers",
         unsupported: UNSUPPORTED,
         unneeded: &["pooler.", "embeddings.mask_token"],
-        head_names: head_names(place, "classifier"),
+        head_names: head_names(prefixes, "classifier"),
         antialias: true,
     };
-    vit::read(checkpoint, place, overrides, dialect)
+    vit::read(checkpoint, prefixes, overrides, dialect)
 }
 
-fn read_dinov2(checkpoint: &Checkpoint, place: Place, overrides: &Overrides) -> Result<Recognised> {
+fn read_dinov2(checkpoint: &Checkpoint, prefixes: Prefixes, overrides: &Overrides) -> Result<Recognised> {
     let config = TransformersConfig::of(checkpoint)?;
     let gated = checkpoint.tensors().iter().any(|tensor| tensor.name.ends_with(".mlp.weights_in.weight"));
     if !gated && config.entry("use_swiglu_ffn").and_then(|v| v.as_bool()) == Some(true) {
         return Err(checkpoint.error("use_swiglu_ffn is set (config.json), but no block has mlp.weights_in"));
     }
-    refuse_classifier(checkpoint, place)?;
+    refuse_classifier(checkpoint, prefixes)?;
     let dialect = Dialect {
         name: DINOV2.name,
         table: if gated { DINOV2_GATED } else { DINOV2_NAMES },
@@ -189,17 +189,17 @@ fn read_dinov2(checkpoint: &Checkpoint, place: Place, overrides: &Overrides) -> 
         whose: "transformers",
         unsupported: &[],
         unneeded: &["embeddings.mask_token"],
-        head_names: head_names(place, "head"),
+        head_names: head_names(prefixes, "head"),
         // Its own way, since it resizes at every call.
         antialias: false,
     };
-    vit::read(checkpoint, place, overrides, dialect)
+    vit::read(checkpoint, prefixes, overrides, dialect)
 }
 
 /// transformers' own classifiers of these towers read the mean of the tokens, or more, and not what the tower pools: ours are
 /// called otherwise.
-fn refuse_classifier(checkpoint: &Checkpoint, place: Place) -> Result<()> {
-    match checkpoint.tensor(&format!("{}classifier.weight", place.outer)) {
+fn refuse_classifier(checkpoint: &Checkpoint, prefixes: Prefixes) -> Result<()> {
+    match checkpoint.tensor(&format!("{}classifier.weight", prefixes.outer)) {
         Some(info) => Err(checkpoint.error(format!(
             "tensor {} classifies by the mean of the tokens: not supported, only the image tower is; remove it",
             info.name
@@ -208,8 +208,8 @@ fn refuse_classifier(checkpoint: &Checkpoint, place: Place) -> Result<()> {
     }
 }
 
-fn read_clip(checkpoint: &Checkpoint, place: Place, overrides: &Overrides) -> Result<Recognised> {
-    refuse_classifier(checkpoint, place)?;
+fn read_clip(checkpoint: &Checkpoint, prefixes: Prefixes, overrides: &Overrides) -> Result<Recognised> {
+    refuse_classifier(checkpoint, prefixes)?;
     let dialect = Dialect {
         name: CLIP_VISION.name,
         table: CLIP_NAMES,
@@ -225,14 +225,14 @@ fn read_clip(checkpoint: &Checkpoint, place: Place, overrides: &Overrides) -> Re
         whose: "CLIP",
         unsupported: UNSUPPORTED,
         unneeded: &["embeddings.position_ids"],
-        head_names: head_names(place, "head"),
+        head_names: head_names(prefixes, "head"),
         antialias: true,
     };
-    vit::read(checkpoint, place, overrides, dialect)
+    vit::read(checkpoint, prefixes, overrides, dialect)
 }
 
-fn read_siglip(checkpoint: &Checkpoint, place: Place, overrides: &Overrides) -> Result<Recognised> {
-    refuse_classifier(checkpoint, place)?;
+fn read_siglip(checkpoint: &Checkpoint, prefixes: Prefixes, overrides: &Overrides) -> Result<Recognised> {
+    refuse_classifier(checkpoint, prefixes)?;
     let dialect = Dialect {
         name: SIGLIP_VISION.name,
         table: CLIP_NAMES,
@@ -248,8 +248,8 @@ fn read_siglip(checkpoint: &Checkpoint, place: Place, overrides: &Overrides) -> 
         whose: "SigLIP",
         unsupported: UNSUPPORTED,
         unneeded: &["embeddings.position_ids"],
-        head_names: head_names(place, "head"),
+        head_names: head_names(prefixes, "head"),
         antialias: true,
     };
-    vit::read(checkpoint, place, overrides, dialect)
+    vit::read(checkpoint, prefixes, overrides, dialect)
 }

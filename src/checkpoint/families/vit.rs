@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::Place;
+use super::Prefixes;
 use super::names::Table;
 use super::tensors::{ASSUMED, Tensors, class_names, first, misfit, preprocessing_assumed};
 use crate::checkpoint::facts::Facts;
@@ -50,11 +50,11 @@ pub(super) struct Dialect<'a> {
 /// Reads a checkpoint of a family.
 pub(super) fn read(
     checkpoint: &Checkpoint,
-    place: Place,
+    prefixes: Prefixes,
     overrides: &Overrides,
     dialect: Dialect,
 ) -> Result<Recognised> {
-    let tensors = Tensors::new(checkpoint, place, dialect.table);
+    let tensors = Tensors::new(checkpoint, prefixes, dialect.table);
     let own = metadata::read(checkpoint)?;
     let (mut notes, mut sources) = (Vec::new(), BTreeMap::new());
     reject_unsupported(&tensors, &dialect, own.fc_norm)?;

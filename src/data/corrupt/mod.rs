@@ -30,7 +30,7 @@ use crate::error::{Error, Result};
 /// What happens to an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Kind {
+pub enum CorruptionKind {
     /// A normal number is added to every value.
     GaussianNoise,
     /// Few photons are counted.
@@ -67,48 +67,48 @@ pub enum Kind {
     JpegCompression,
 }
 
-impl Kind {
+impl CorruptionKind {
     /// All of them, in the order of tables.
-    pub const ALL: [Kind; 17] = [
-        Kind::GaussianNoise,
-        Kind::ShotNoise,
-        Kind::ImpulseNoise,
-        Kind::SpeckleNoise,
-        Kind::DefocusBlur,
-        Kind::GaussianBlur,
-        Kind::GlassBlur,
-        Kind::MotionBlur,
-        Kind::ZoomBlur,
-        Kind::Fog,
-        Kind::Snow,
-        Kind::Brightness,
-        Kind::Contrast,
-        Kind::Saturate,
-        Kind::ElasticTransform,
-        Kind::Pixelate,
-        Kind::JpegCompression,
+    pub const ALL: [CorruptionKind; 17] = [
+        CorruptionKind::GaussianNoise,
+        CorruptionKind::ShotNoise,
+        CorruptionKind::ImpulseNoise,
+        CorruptionKind::SpeckleNoise,
+        CorruptionKind::DefocusBlur,
+        CorruptionKind::GaussianBlur,
+        CorruptionKind::GlassBlur,
+        CorruptionKind::MotionBlur,
+        CorruptionKind::ZoomBlur,
+        CorruptionKind::Fog,
+        CorruptionKind::Snow,
+        CorruptionKind::Brightness,
+        CorruptionKind::Contrast,
+        CorruptionKind::Saturate,
+        CorruptionKind::ElasticTransform,
+        CorruptionKind::Pixelate,
+        CorruptionKind::JpegCompression,
     ];
 
     /// Its name on the command line and in files.
     pub fn name(self) -> &'static str {
         match self {
-            Kind::GaussianNoise => "gaussian_noise",
-            Kind::ShotNoise => "shot_noise",
-            Kind::ImpulseNoise => "impulse_noise",
-            Kind::SpeckleNoise => "speckle_noise",
-            Kind::DefocusBlur => "defocus_blur",
-            Kind::GaussianBlur => "gaussian_blur",
-            Kind::GlassBlur => "glass_blur",
-            Kind::MotionBlur => "motion_blur",
-            Kind::ZoomBlur => "zoom_blur",
-            Kind::Fog => "fog",
-            Kind::Snow => "snow",
-            Kind::Brightness => "brightness",
-            Kind::Contrast => "contrast",
-            Kind::Saturate => "saturate",
-            Kind::ElasticTransform => "elastic_transform",
-            Kind::Pixelate => "pixelate",
-            Kind::JpegCompression => "jpeg_compression",
+            CorruptionKind::GaussianNoise => "gaussian_noise",
+            CorruptionKind::ShotNoise => "shot_noise",
+            CorruptionKind::ImpulseNoise => "impulse_noise",
+            CorruptionKind::SpeckleNoise => "speckle_noise",
+            CorruptionKind::DefocusBlur => "defocus_blur",
+            CorruptionKind::GaussianBlur => "gaussian_blur",
+            CorruptionKind::GlassBlur => "glass_blur",
+            CorruptionKind::MotionBlur => "motion_blur",
+            CorruptionKind::ZoomBlur => "zoom_blur",
+            CorruptionKind::Fog => "fog",
+            CorruptionKind::Snow => "snow",
+            CorruptionKind::Brightness => "brightness",
+            CorruptionKind::Contrast => "contrast",
+            CorruptionKind::Saturate => "saturate",
+            CorruptionKind::ElasticTransform => "elastic_transform",
+            CorruptionKind::Pixelate => "pixelate",
+            CorruptionKind::JpegCompression => "jpeg_compression",
         }
     }
 }
@@ -120,7 +120,7 @@ pub const SEVERITIES: RangeInclusive<u8> = 1..=5;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Corruption {
     /// What happens to an image.
-    pub kind: Kind,
+    pub kind: CorruptionKind,
     severity: u8,
     seed: u64,
 }
@@ -130,7 +130,7 @@ impl Corruption {
     ///
     /// # Errors
     /// [`Error::Usage`] for another severity.
-    pub fn new(kind: Kind, severity: u8, seed: u64) -> Result<Corruption> {
+    pub fn new(kind: CorruptionKind, severity: u8, seed: u64) -> Result<Corruption> {
         if !SEVERITIES.contains(&severity) {
             return Err(Error::Usage(format!("{}:{severity}: severities are 1 to 5", kind.name())));
         }
@@ -151,23 +151,23 @@ impl Corruption {
         let mut rng = self.rng(image);
         let canvas = Canvas::of(image);
         let changed = match self.kind {
-            Kind::GaussianNoise => noise::gaussian(canvas, level, &mut rng),
-            Kind::ShotNoise => noise::shot(canvas, level, &mut rng),
-            Kind::ImpulseNoise => noise::impulse(canvas, level, &mut rng),
-            Kind::SpeckleNoise => noise::speckle(canvas, level, &mut rng),
-            Kind::DefocusBlur => blur::defocus(&canvas, level),
-            Kind::GaussianBlur => blur::gaussian(&canvas, level),
-            Kind::GlassBlur => blur::glass(&canvas, level, &mut rng),
-            Kind::MotionBlur => blur::motion(&canvas, level, &mut rng),
-            Kind::ZoomBlur => blur::zoom(&canvas, level),
-            Kind::Fog => weather::fog(canvas, level, &mut rng),
-            Kind::Snow => weather::snow(canvas, level, &mut rng),
-            Kind::Brightness => weather::brightness(canvas, level),
-            Kind::Contrast => digital::contrast(canvas, level),
-            Kind::Saturate => digital::saturate(canvas, level),
-            Kind::ElasticTransform => digital::elastic(&canvas, level, &mut rng),
-            Kind::Pixelate => digital::pixelate(&canvas, level),
-            Kind::JpegCompression => return digital::jpeg(image, level),
+            CorruptionKind::GaussianNoise => noise::gaussian(canvas, level, &mut rng),
+            CorruptionKind::ShotNoise => noise::shot(canvas, level, &mut rng),
+            CorruptionKind::ImpulseNoise => noise::impulse(canvas, level, &mut rng),
+            CorruptionKind::SpeckleNoise => noise::speckle(canvas, level, &mut rng),
+            CorruptionKind::DefocusBlur => blur::defocus(&canvas, level),
+            CorruptionKind::GaussianBlur => blur::gaussian(&canvas, level),
+            CorruptionKind::GlassBlur => blur::glass(&canvas, level, &mut rng),
+            CorruptionKind::MotionBlur => blur::motion(&canvas, level, &mut rng),
+            CorruptionKind::ZoomBlur => blur::zoom(&canvas, level),
+            CorruptionKind::Fog => weather::fog(canvas, level, &mut rng),
+            CorruptionKind::Snow => weather::snow(canvas, level, &mut rng),
+            CorruptionKind::Brightness => weather::brightness(canvas, level),
+            CorruptionKind::Contrast => digital::contrast(canvas, level),
+            CorruptionKind::Saturate => digital::saturate(canvas, level),
+            CorruptionKind::ElasticTransform => digital::elastic(&canvas, level, &mut rng),
+            CorruptionKind::Pixelate => digital::pixelate(&canvas, level),
+            CorruptionKind::JpegCompression => return digital::jpeg(image, level),
         };
         changed.to_rgb()
     }
@@ -190,12 +190,12 @@ impl fmt::Display for Corruption {
     }
 }
 
-/// [`Kind::MotionBlur`] at `degrees` from the horizontal rather than a random angle.
+/// [`CorruptionKind::MotionBlur`] at `degrees` from the horizontal rather than a random angle.
 ///
 /// # Errors
 /// [`Error::Usage`] for a severity other than 1 to 5.
 pub fn motion_blur(image: &RgbImage, severity: u8, degrees: f64) -> Result<RgbImage> {
-    let corruption = Corruption::new(Kind::MotionBlur, severity, 0)?;
+    let corruption = Corruption::new(CorruptionKind::MotionBlur, severity, 0)?;
     Ok(blur::motion_along(&Canvas::of(image), usize::from(corruption.severity - 1), degrees).to_rgb())
 }
 
@@ -205,12 +205,13 @@ pub fn motion_blur(image: &RgbImage, severity: u8, degrees: f64) -> Result<RgbIm
 /// # Errors
 /// [`Error::Usage`] naming the word that can't be understood, with the kinds there are.
 pub fn parse(words: &[String], seed: u64) -> Result<Vec<Corruption>> {
-    let mut found: Vec<(Kind, u8)> = Vec::new();
+    let mut found: Vec<(CorruptionKind, u8)> = Vec::new();
     for word in words {
         let (name, severities) = word.split_once(':').map_or((word.as_str(), None), |(name, s)| (name, Some(s)));
-        let kinds: Vec<Kind> = Kind::ALL.into_iter().filter(|kind| name == "all" || kind.name() == name).collect();
+        let kinds: Vec<CorruptionKind> =
+            CorruptionKind::ALL.into_iter().filter(|kind| name == "all" || kind.name() == name).collect();
         if kinds.is_empty() {
-            let names = Kind::ALL.map(Kind::name).join(", ");
+            let names = CorruptionKind::ALL.map(CorruptionKind::name).join(", ");
             return Err(Error::Usage(format!("{word}: unknown corruption {name:?}: use all, {names}")));
         }
         let range = severities.map_or(Some(SEVERITIES), severity_range).ok_or_else(|| {
@@ -254,7 +255,7 @@ mod tests {
 
     #[test]
     fn names_are_those_of_files() {
-        for kind in Kind::ALL {
+        for kind in CorruptionKind::ALL {
             assert_eq!(serde_json::to_value(kind).unwrap(), kind.name());
         }
     }
