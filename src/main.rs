@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use tpgm::cli::Cli;
+use tpgm::cli::console::always;
 use tpgm::error::Error;
 
 fn main() -> ExitCode {
@@ -18,6 +19,7 @@ fn main() -> ExitCode {
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .without_time()
+        .log_internal_errors(false)
         .with_target(false)
         .init();
     match tpgm::cli::run(Cli::parse()) {
@@ -25,8 +27,8 @@ fn main() -> ExitCode {
         Err(error) => {
             let told = tpgm::train::help::told(&error);
             match error {
-                Error::Stopped { .. } => eprintln!("{told}"),
-                _ => eprintln!("error: {told}"),
+                Error::Stopped { .. } => always(told),
+                _ => always(format_args!("error: {told}")),
             }
             ExitCode::from(error.exit_code())
         }

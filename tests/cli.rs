@@ -50,6 +50,8 @@ mod resume;
 #[cfg(unix)]
 #[path = "cli/stopped.rs"]
 mod stopped;
+#[path = "cli/streams.rs"]
+mod streams;
 #[path = "cli/tuning.rs"]
 mod tuning;
 #[path = "cli/types.rs"]

@@ -9,6 +9,7 @@ use crate::bench::timer::Budget;
 use crate::bench::tuning::{Candidate, Class, Table};
 use crate::bench::workloads::{Workload, pick};
 use crate::bench::{Bench, Row};
+use crate::cli::console::{self, note, warning};
 use crate::cli::table::{percent, table};
 use crate::cli::{RunArgs, print, print_json};
 use crate::error::{Error, Result};
@@ -135,14 +136,14 @@ fn in_turn(
     for (i, workload) in workloads.iter().enumerate() {
         if let Some(limit) = limit.filter(|limit| started.elapsed().as_secs_f64() >= *limit) {
             let left: Vec<&str> = workloads[i..].iter().map(|w| w.name).collect();
-            eprintln!("left out after --limit {limit}: {}", left.join(" "));
+            warning!("left out after --limit {limit}: {}", left.join(" "));
             break;
         }
         let at = format!("[{}/{}] {}", i + 1, workloads.len(), workload.name);
         match each(workload) {
-            Ok(word) => eprintln!("{at}: {word}"),
+            Ok(word) => note!("{at}: {word}"),
             Err(error) => {
-                eprintln!("{at}: error: {}", told(&error));
+                console::always(format_args!("{at}: error: {}", told(&error)));
                 failed += 1;
             }
         }
@@ -164,7 +165,7 @@ pub(super) fn run(args: BenchArgs) -> Result<ExitCode> {
     let bench = Bench::new(&gpu, args.run.adapter.adapter.as_deref(), budget, args.run.tunes());
     let bench = bench.in_precision(args.precision.precision)?;
     let info = &gpu.info;
-    eprintln!("{} ({:?}, {} {})", info.name, info.backend, info.driver, info.driver_info);
+    note!("{} ({:?}, {} {})", info.name, info.backend, info.driver, info.driver_info);
     let good = if args.tuning {
         let mut tuning = Table::new(bench);
         let good = in_turn(&workloads, started, limit, |workload| {
@@ -182,7 +183,7 @@ pub(super) fn run(args: BenchArgs) -> Result<ExitCode> {
         good
     } else {
         let peak = bench.peak()?;
-        eprintln!("peak: {} GFLOP/s of multiply-adds, {} GB/s copied", digits(peak.gflops), digits(peak.gbs));
+        note!("peak: {} GFLOP/s of multiply-adds, {} GB/s copied", digits(peak.gflops), digits(peak.gbs));
         let mut rows = Vec::new();
         let good = in_turn(&workloads, started, limit, |workload| {
             let row = bench.run(workload)?;

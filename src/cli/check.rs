@@ -6,6 +6,7 @@ use std::time::Instant;
 use clap::Args;
 use serde_json::json;
 
+use crate::cli::console::{self, note};
 use crate::cli::progress::Count;
 use crate::cli::{AdapterArgs, print, print_json};
 use crate::error::Result;
@@ -70,7 +71,7 @@ pub(super) fn run(args: CheckArgs) -> Result<ExitCode> {
     selection.check()?;
     let gpu = Gpu::open(args.adapter.adapter.as_deref(), !args.unchecked)?;
     let (info, mode) = (&gpu.info, if args.unchecked { "without" } else { "with" });
-    eprintln!("{} ({:?}, {} {}), {mode} runtime checks", info.name, info.backend, info.driver, info.driver_info);
+    note!("{} ({:?}, {} {}), {mode} runtime checks", info.name, info.backend, info.driver, info.driver_info);
     if !args.json {
         print(&line(["kernel", "cases", "worst error", "tolerance", "", "worst case"]))?;
     }
@@ -79,7 +80,7 @@ pub(super) fn run(args: CheckArgs) -> Result<ExitCode> {
         Event::Done { stem, done, of } => progress.show(done, of, stem),
         Event::CaseResult(o) if o.passed() => {}
         Event::CaseResult(o) => {
-            progress.beside(|| eprintln!("FAILED {} at {}: {}", o.kernel, o.case, describe(o)));
+            progress.beside(|| console::always(format_args!("FAILED {} at {}: {}", o.kernel, o.case, describe(o))));
         }
         Event::Stem(stem, outcomes) if args.json => rows.extend(outcomes.iter().map(|o| {
             json!({

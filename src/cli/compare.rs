@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
+use crate::cli::console::{self, note, warning};
 use crate::cli::table::{percent, table};
 use crate::cli::{RunArgs, print, print_json};
 use crate::compare::plan::planned;
@@ -36,15 +37,18 @@ pub(super) struct CompareArgs {
 
 pub(super) fn run(args: CompareArgs) -> Result<ExitCode> {
     let config = CompareConfig::read(&args.config, args.out.as_deref())?;
-    config.notes.iter().for_each(|note| eprintln!("{note}"));
+    config.notes.iter().for_each(|note| note!("{note}"));
     if args.dry_run {
         dry_run(&config, args.json)?;
         return Ok(ExitCode::SUCCESS);
     }
     let any_half = config.train_configs().any(|c| c.memory.precision() == Precision::F16);
     let gpu = args.run.open(if any_half { Precision::F16 } else { Precision::F32 })?;
-    eprintln!("on {} ({:?}), into {}", gpu.info.name, gpu.info.backend, config.out.display());
-    let results = compare(&gpu, &config, args.run.tunes(), &mut |event| eprintln!("{}", said(&event)))?;
+    note!("on {} ({:?}), into {}", gpu.info.name, gpu.info.backend, config.out.display());
+    let results = compare(&gpu, &config, args.run.tunes(), &mut |event| match event {
+        Event::Warning(text) => warning!("{text}"),
+        event => note!("{}", said(&event)),
+    })?;
     tables::write(&results, &config.out)?;
     let page = config.out.join("report.html");
     crate::report::write_comparison(&results, &page)?;
@@ -61,7 +65,9 @@ pub(super) fn run(args: CompareArgs) -> Result<ExitCode> {
     if failed > 0 {
         let (name, error) = &results.failures[0];
         let more = if failed > 1 { format!(", and {} more", failed - 1) } else { String::new() };
-        eprintln!("error: {failed} runs failed: {name}: {error}{more}; the same command tries them again");
+        console::always(format_args!(
+            "error: {failed} runs failed: {name}: {error}{more}; the same command tries them again"
+        ));
         return Ok(ExitCode::FAILURE);
     }
     Ok(ExitCode::SUCCESS)
@@ -89,7 +95,7 @@ fn dry_run(config: &CompareConfig, json: bool) -> Result<()> {
 /// One line about an event.
 fn said(event: &Event) -> String {
     match event {
-        Event::Warning(text) => format!("warning: {text}"),
+        Event::Warning(text) => text.clone(),
         Event::Done { index, total, name, end, left } => {
             let end = match end {
                 End::Skipped => "was there already".into(),

@@ -1,12 +1,15 @@
 //! `tpgm corrupt`
 
+use std::io::Cursor;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use image::ImageFormat;
 use rayon::prelude::*;
+use serde_json::json;
 
 use crate::atomic::atomic_write;
-use crate::cli::print;
+use crate::cli::{print, print_json};
 use crate::data::corrupt::{self, Corruption, CorruptionKind};
 use crate::data::{CropMode, Dataset, Interpolation, Item, Preprocess, RgbImage, decode};
 use crate::error::{Error, Result};
@@ -39,6 +42,9 @@ pub(super) struct CorruptArgs {
     /// bilinear, bicubic or lanczos
     #[arg(long, default_value = "bilinear", value_parser = word::<Interpolation>)]
     interpolation: Interpolation,
+    /// One JSON document on stdout
+    #[arg(long)]
+    json: bool,
 }
 
 pub(super) fn run(args: CorruptArgs) -> Result<()> {
@@ -56,10 +62,16 @@ pub(super) fn run(args: CorruptArgs) -> Result<()> {
         let dataset = Dataset::open(&args.data, None)?;
         copies(&dataset, &args.data, &preprocess, &corruptions, &args.out)?;
         let count = corruptions.len() * dataset.items.len();
-        return print(&format!("{}: {count} images\n", args.out.display()));
+        return match args.json {
+            true => print_json(&json!({"out": args.out, "images": count})),
+            false => print(&format!("{}: {count} images\n", args.out.display())),
+        };
     }
     let page = page(&decode(&args.data)?, &preprocess, &corruptions, &args.out)?;
-    print(&format!("{}\n", page.display()))
+    match args.json {
+        true => print_json(&json!({"out": args.out, "images": corruptions.len() + 1, "page": page})),
+        false => print(&format!("{}\n", page.display())),
+    }
 }
 
 /// ImageNet-C's folders: each of them a data set.
@@ -114,5 +126,7 @@ fn page(image: &RgbImage, preprocess: &Preprocess, corruptions: &[Corruption], o
 fn save(image: &RgbImage, path: &Path) -> Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
     std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, "cannot create this folder", e))?;
-    image.save(path).map_err(|e| Error::data(path, format!("cannot write: {e}")))
+    let mut png = Cursor::new(Vec::new());
+    image.write_to(&mut png, ImageFormat::Png).map_err(|e| Error::data(path, format!("cannot be made a PNG: {e}")))?;
+    atomic_write(path, png.get_ref())
 }

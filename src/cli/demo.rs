@@ -4,9 +4,11 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
+use serde_json::json;
 
+use crate::cli::console::note;
 use crate::cli::finetune::{Mean, result_table, train_and_report};
-use crate::cli::{RunArgs, print};
+use crate::cli::{RunArgs, print, print_json, scores};
 use crate::error::{Error, Result};
 use crate::model::Precision;
 use crate::train::memory_args::PrecisionArgs;
@@ -35,6 +37,9 @@ pub(super) struct DemoArgs {
     precision: PrecisionArgs,
     #[command(flatten)]
     run: RunArgs,
+    /// One JSON document on stdout
+    #[arg(long)]
+    json: bool,
 }
 
 /// The models in assets/.
@@ -91,7 +96,7 @@ pub(super) fn run(args: DemoArgs) -> Result<()> {
     let weights = args.model.weights();
     let assets = find_assets(args.assets, weights)?;
     let gpu = args.run.open(args.precision.precision)?;
-    eprintln!("on {} ({:?})", gpu.info.name, gpu.info.backend);
+    note!("on {} ({:?})", gpu.info.name, gpu.info.backend);
     let runs = [("fine-tuning", "vanilla"), ("TPGM", "tpgm")];
     let mut rows: Vec<(String, Vec<TestResult>)> = Vec::new();
     let mut dirs = Vec::new();
@@ -129,6 +134,11 @@ pub(super) fn run(args: DemoArgs) -> Result<()> {
     let page = args.out.join("report.html");
     crate::report::write(&dirs, &page)?;
     let rows: Vec<(String, Vec<&TestResult>)> = rows.iter().map(|(n, r)| (n.clone(), r.iter().collect())).collect();
+    if args.json {
+        let results = |(model, results): &(String, Vec<&TestResult>)| json!({"model": model, "tests": results.iter().map(|r| scores::json_of(&r.name, &r.evaluation)).collect::<Vec<_>>()});
+        let models: Vec<_> = rows.iter().map(results).collect();
+        return print_json(&json!({"models": models, "report": page}));
+    }
     let images = rows[0].1.first().map_or(0, |r| r.evaluation.images);
     print(&format!(
         "\n{}\nfine-tuned on google's training images (ID); seen and unseen are means over the other styles (OOD), by \

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use serde_json::{Value, json};
 
+use crate::cli::console::note;
 use crate::cli::corrupted::{Copies, json_rows, severity_table};
 use crate::cli::table::{percent, table};
 use crate::cli::{RunArgs, print, print_json, scores};
@@ -91,7 +92,7 @@ pub(super) fn run(args: EvalArgs) -> Result<()> {
     let mut corrupted: Vec<Copies> = Vec::new();
     for (name, dataset) in &sets {
         if let Some(note) = subset::note(name, dataset, args.subset) {
-            eprintln!("{note}");
+            note!("{note}");
         }
         // What is decoded is kept for the copies.
         let images = ImageCache::new(dataset.clone(), if corruptions.is_empty() { 0 } else { CACHE_BYTES });

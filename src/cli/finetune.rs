@@ -7,6 +7,7 @@ use clap::Args;
 use serde_json::json;
 
 use crate::checkpoint::{Checkpoint, DeltaSize, delta_path, write_delta};
+use crate::cli::console::note;
 use crate::cli::corrupted::{copied_from, model_tables};
 use crate::cli::progress::Progress;
 use crate::cli::table::{percent, table};
@@ -96,7 +97,7 @@ pub(super) fn result_table(rows: &[(String, Vec<&TestResult>)], means: &[Mean]) 
 pub(super) fn write_delta_beside(path: &Path, base: &Checkpoint) -> Result<()> {
     let out = delta_path(path);
     let DeltaSize { changed, of, bytes } = write_delta(&out, base, &Checkpoint::open(path)?)?;
-    eprintln!("{}: {changed} of {of} tensors differ, {bytes} bytes", out.display());
+    note!("{}: {changed} of {of} tensors differ, {bytes} bytes", out.display());
     Ok(())
 }
 
@@ -150,7 +151,7 @@ pub(super) fn run(args: FinetuneArgs) -> Result<()> {
     }
     let file = args.file(&out)?;
     if let Some(note) = file.as_ref().and_then(|file| file.note.as_ref()) {
-        eprintln!("{note}");
+        note!("{note}");
     }
     let config = args.train.resolve(file.as_ref())?;
     let gpu = match args.resume.is_some() {

@@ -4,9 +4,10 @@ use std::path::PathBuf;
 
 use clap::Args;
 use serde::Deserialize;
+use serde_json::json;
 
 use crate::checkpoint::{Recognised, Weight, fresh_model, fresh_resnet, fresh_statistics, fresh_vit, write_model};
-use crate::cli::print;
+use crate::cli::{print, print_json};
 use crate::data::{CropMode, Dataset, Interpolation, Preprocess};
 use crate::error::{Error, Result};
 use crate::flag::word;
@@ -54,6 +55,9 @@ pub(super) struct InitArgs {
     seed: u64,
     #[command(flatten)]
     model: ModelArgs,
+    /// One JSON document on stdout
+    #[arg(long)]
+    json: bool,
 }
 
 /// The kinds of models.
@@ -64,7 +68,48 @@ enum Arch {
     Resnet,
 }
 
+/// What is larger than these is a slip of the hand, and would fill the memory before it fails.
+const MOST_BLOCKS: usize = 1000;
+const MOST_WIDTH: usize = 1 << 16;
+const MOST_PIXELS: usize = 1 << 14;
+const MOST_PARAMETERS: u128 = 1 << 31;
+
+impl InitArgs {
+    /// # Errors
+    /// [`Error::Usage`] naming a size that is 0 or too large.
+    fn check_sizes(&self) -> Result<()> {
+        let one = |flag, value: Option<usize>, most| value.into_iter().map(move |value| (flag, value, most)).collect();
+        let all = |flag, values: &[usize], most| values.iter().map(|value| (flag, *value, most)).collect::<Vec<_>>();
+        let sizes: [Vec<(&str, usize, usize)>; 8] = [
+            one("depth", Some(self.depth), MOST_BLOCKS),
+            one("dim", Some(self.dim), MOST_WIDTH),
+            one("mlp-dim", self.mlp_dim, 4 * MOST_WIDTH),
+            one("heads", self.model.heads, MOST_WIDTH),
+            one("patch-size", Some(self.patch_size), MOST_PIXELS),
+            one("image-size", self.model.image_size, MOST_PIXELS),
+            all("depths", &self.depths, MOST_BLOCKS),
+            all("widths", self.widths.as_deref().unwrap_or_default(), MOST_WIDTH),
+        ];
+        match sizes.concat().into_iter().find(|(_, value, most)| !(1..=*most).contains(value)) {
+            Some((flag, value, most)) => Err(Error::Usage(format!("--{flag} {value}: it must be 1 to {most}"))),
+            None => Ok(()),
+        }
+    }
+}
+
+/// # Errors
+/// [`Error::Usage`] for a network of more parameters than one file should have.
+fn check_parameters(network: &impl Network) -> Result<()> {
+    let of = |shape: &[usize]| shape.iter().map(|n| *n as u128).product::<u128>();
+    let count: u128 = network.parameters().iter().map(|(_, shape)| of(shape)).sum();
+    match count > MOST_PARAMETERS {
+        true => Err(Error::Usage(format!("a network of {count} parameters: at most {MOST_PARAMETERS} can be made"))),
+        false => Ok(()),
+    }
+}
+
 pub(super) fn run(args: InitArgs) -> Result<()> {
+    args.check_sizes()?;
     let classes = Dataset::open(&args.classes_of, None)?.classes;
     let (recognised, weights, kind) = match args.arch {
         Arch::Vit => vit(&args, &classes)?,
@@ -72,6 +117,9 @@ pub(super) fn run(args: InitArgs) -> Result<()> {
     };
     write_model(&args.out, &recognised, &weights)?;
     let count: usize = recognised.config.parameters().iter().map(|(_, shape)| shape.iter().product::<usize>()).sum();
+    if args.json {
+        return print_json(&json!({"out": args.out, "parameters": count, "classes": classes}));
+    }
     print(&format!("{}: a {kind} of {count} random parameters for {} classes\n", args.out.display(), classes.len()))
 }
 
@@ -86,9 +134,6 @@ fn vit(args: &InitArgs, classes: &[String]) -> Result<(Recognised, Vec<Weight>, 
     };
     let preprocess = args.model.preprocess(&default)?;
     let heads = args.model.heads.unwrap_or((args.dim / 64).max(1));
-    if args.depth == 0 || args.dim == 0 || args.patch_size == 0 || heads == 0 {
-        return Err(Error::Usage("--depth, --dim, --patch-size and --heads must be greater than 0".into()));
-    }
     if !args.dim.is_multiple_of(heads) {
         return Err(Error::Usage(format!("--dim {} is no multiple of the {heads} heads: give --heads", args.dim)));
     }
@@ -116,6 +161,7 @@ fn vit(args: &InitArgs, classes: &[String]) -> Result<(Recognised, Vec<Weight>, 
         head_bias: true,
         parts: Default::default(),
     };
+    check_parameters(&config)?;
     let weights = fresh_vit(&config, args.seed);
     Ok((fresh_model(config, &preprocess, classes), weights, "ViT"))
 }
@@ -143,11 +189,8 @@ fn resnet(args: &InitArgs, classes: &[String]) -> Result<(Recognised, Vec<Weight
             "--depths has {stages} stages and --widths {count}: give two or more of both"
         )));
     }
-    let fits = |width: &usize| *width > 0 && width.is_multiple_of(expansion);
-    if args.depths.contains(&0) || !widths.iter().all(fits) {
-        return Err(Error::Usage(format!(
-            "--depths and --widths must be greater than 0, and --widths multiples of {expansion} with this --block"
-        )));
+    if let Some(width) = widths.iter().find(|width| !width.is_multiple_of(expansion)) {
+        return Err(Error::Usage(format!("--widths {width}: with this --block, it must be a multiple of {expansion}")));
     }
     let stage = |(stage, (&depth, &out)): (usize, (&usize, &usize))| {
         let entering = if stage == 0 { widths[0] / expansion } else { widths[stage - 1] };
@@ -178,6 +221,7 @@ fn resnet(args: &InitArgs, classes: &[String]) -> Result<(Recognised, Vec<Weight
         let (size, stride) = (config.image_size, config.stride());
         return Err(Error::Usage(format!("--image-size {size} is smaller than the network's stride of {stride}")));
     }
+    check_parameters(&config)?;
     let mut weights = fresh_resnet(&config, args.seed);
     weights.extend(fresh_statistics(&config));
     Ok((fresh_model(config, &preprocess, classes), weights, "ResNet"))

@@ -4,6 +4,7 @@ mod apply;
 mod bench;
 mod check;
 mod compare;
+pub mod console;
 mod corrupt;
 mod corrupted;
 mod demo;
@@ -27,6 +28,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::cli::console::{note, warning};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::gpu::adapters::why_cpu;
@@ -42,6 +44,9 @@ use crate::train::adapter;
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
+    /// Warnings and errors alone on stderr: no progress, no notes
+    #[arg(long, global = true)]
+    quiet: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -115,7 +120,7 @@ impl RunArgs {
         if !self.adapter.is_chosen()
             && let Some(why) = why_cpu(&gpu.info)
         {
-            eprintln!("{why}");
+            note!("{why}");
         }
         Ok(self.prepare(gpu, precision))
     }
@@ -134,7 +139,7 @@ impl RunArgs {
         if let Some(dir) = &cache {
             gpu.load_pipelines(dir).unwrap_or_else(|e| tracing::warn!("{e}: every kernel is compiled"));
             if self.tunes() {
-                gpu.load_choices(dir).unwrap_or_else(|e| eprintln!("warning: {e}: ignored, kernels are measured anew"));
+                gpu.load_choices(dir).unwrap_or_else(|e| warning!("{e}: ignored, kernels are measured anew"));
             }
         }
         if self.tunes() {
@@ -196,6 +201,9 @@ impl Drop for OpenGpu {
 
 /// Runs a subcommand; the exit code is not 0 where it finished with a bad result.
 pub fn run(cli: Cli) -> Result<ExitCode> {
+    if cli.quiet {
+        console::be_quiet();
+    }
     match cli.command {
         Command::Devices(args) => devices::run(args),
         Command::Check(args) => return check::run(args),

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
+use crate::cli::console::{self, is_quiet, note};
 use crate::cli::table::percent;
 use crate::train::Event;
 
@@ -13,7 +14,7 @@ const QUIET: Duration = Duration::from_secs(5);
 
 /// A bar of `unit`, where stderr is a terminal.
 fn bar(unit: &str) -> Option<ProgressBar> {
-    std::io::stderr().is_terminal().then(|| {
+    (std::io::stderr().is_terminal() && !is_quiet()).then(|| {
         let style = format!("{{prefix}}{{bar:30}} {{pos}}/{{len}} {unit}  {{msg}}  {{eta}} left");
         let style = ProgressStyle::with_template(&style).expect("a valid template");
         ProgressBar::new(0).with_style(style)
@@ -43,7 +44,7 @@ impl Count {
             }
             None if self.last.elapsed() > QUIET => {
                 self.last = Instant::now();
-                eprintln!("{done}/{of} {}: {what}", self.unit);
+                note!("{done}/{of} {}: {what}", self.unit);
             }
             None => {}
         }
@@ -81,10 +82,13 @@ impl Progress {
     }
 
     fn line(&self, text: &str) {
-        let text = format!("{}{text}", self.prefix);
+        self.say(|| note!("{}{text}", self.prefix));
+    }
+
+    fn say(&self, say: impl FnOnce()) {
         match &self.bar {
-            Some(bar) => bar.suspend(|| eprintln!("{text}")),
-            None => eprintln!("{text}"),
+            Some(bar) => bar.suspend(say),
+            None => say(),
         }
     }
 
@@ -92,7 +96,7 @@ impl Progress {
         match event {
             Event::Note(text) => self.line(&text),
             Event::Planned(_) => {}
-            Event::Warning(text) => self.line(&format!("warning: {text}")),
+            Event::Warning(text) => self.say(|| console::always(format_args!("{}warning: {text}", self.prefix))),
             Event::Evaluated(r) => {
                 let (top1, loss) = (percent(r.evaluation.top1), r.evaluation.loss);
                 self.line(&format!("{} on {}: top-1 {top1} %, loss {loss:.4}", r.model, r.name));

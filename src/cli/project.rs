@@ -3,11 +3,12 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use serde_json::json;
 
 use crate::checkpoint::Checkpoint;
 use crate::cli::finetune::write_delta_beside;
 use crate::cli::progress::Progress;
-use crate::cli::{RunArgs, print};
+use crate::cli::{RunArgs, print, print_json};
 use crate::error::{Error, Result};
 use crate::flag::word;
 use crate::method::{MethodArgs, Schedule, tpgm};
@@ -66,6 +67,9 @@ pub(super) struct ProjectArgs {
     model_args: ModelArgs,
     #[command(flatten)]
     run: RunArgs,
+    /// One JSON document on stdout
+    #[arg(long)]
+    json: bool,
 }
 
 pub(super) fn run(args: ProjectArgs) -> Result<()> {
@@ -108,5 +112,9 @@ pub(super) fn run(args: ProjectArgs) -> Result<()> {
         write_delta_beside(&config.out, base)?;
     }
     let radii = beside(&config.out, ".radii.csv");
+    if args.json {
+        let (out, metrics) = (&config.out, beside(&config.out, ".metrics.jsonl"));
+        return print_json(&json!({"out": out, "radii": radii, "metrics": metrics}));
+    }
     print(&format!("{}, radii in {}\n", config.out.display(), radii.display()))
 }

@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use serde_json::json;
 
-use crate::cli::print;
+use crate::cli::{print, print_json};
 use crate::error::Result;
 
 /// Flags of `report`.
@@ -16,10 +17,16 @@ pub(super) struct ReportArgs {
     /// The page to write [default: report.html in the first directory]
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
+    /// One JSON document on stdout
+    #[arg(long)]
+    json: bool,
 }
 
 pub(super) fn run(args: ReportArgs) -> Result<()> {
     let out = args.out.unwrap_or_else(|| args.dirs[0].join("report.html"));
     crate::report::write(&args.dirs, &out)?;
-    print(&format!("{}\n", out.display()))
+    match args.json {
+        true => print_json(&json!({"out": out, "runs": args.dirs})),
+        false => print(&format!("{}\n", out.display())),
+    }
 }

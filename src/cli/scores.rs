@@ -5,6 +5,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use crate::atomic::atomic_write;
+use crate::cli::console::warning;
 use crate::cli::table::{percent, table};
 use crate::data::{Dataset, overlaps};
 use crate::error::{Error, Result};
@@ -69,9 +70,7 @@ pub(super) fn warn_of_leaks(fitted_on: &(&str, Dataset), sets: &[(&str, Dataset)
     for (other, others) in sets {
         if let Some(twin) = overlaps(&[(*name, images), (*other, others)], 1)?.first() {
             let example = twin.second.1.display();
-            eprintln!(
-                "warning: {name} and {other} share images, such as {example}: the temperature will flatter on {other}"
-            );
+            warning!("{name} and {other} share images, such as {example}: the temperature will flatter on {other}");
         }
     }
     Ok(())
@@ -83,7 +82,7 @@ pub(super) fn temperature(logits: &Logits, name: &str) -> Result<Temperature> {
         Error::Train(format!("no temperature can be fitted on {name}: the model's logits there are not all numbers"))
     })?;
     if let Some(doubt) = fitted.doubt(name) {
-        eprintln!("warning: temperature {:.3} is {doubt}", fitted.value);
+        warning!("temperature {:.3} is {doubt}", fitted.value);
     }
     Ok(fitted)
 }

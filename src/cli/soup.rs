@@ -3,9 +3,10 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use serde_json::json;
 
 use crate::cli::table::{percent, table};
-use crate::cli::{RunArgs, print};
+use crate::cli::{RunArgs, print, print_json};
 use crate::error::{Error, Result};
 use crate::method::soups::{Greedy, SOUPS, Soup, named};
 use crate::model::Precision;
@@ -41,6 +42,9 @@ pub(super) struct SoupArgs {
     model_args: ModelArgs,
     #[command(flatten)]
     run: RunArgs,
+    /// One JSON document on stdout
+    #[arg(long)]
+    json: bool,
 }
 
 pub(super) fn run(args: SoupArgs) -> Result<()> {
@@ -69,6 +73,16 @@ pub(super) fn run(args: SoupArgs) -> Result<()> {
         &args.model_args,
         &args.out,
     )?;
+    if args.json {
+        return print_json(&json!({
+            "out": args.out,
+            "kind": name,
+            "models": args.models,
+            "kept": mixed.kept.iter().map(|i| &args.models[*i]).collect::<Vec<_>>(),
+            "top1_of_models": accuracies,
+            "top1": mixed.accuracy,
+        }));
+    }
     if !accuracies.is_empty() {
         let row = |(i, model): (usize, &PathBuf)| {
             let place = mixed.kept.iter().position(|kept| *kept == i);

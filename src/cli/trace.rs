@@ -1,5 +1,6 @@
 //! `tpgm finetune --trace`: where a training step's time goes.
 
+use crate::cli::console::note;
 use crate::cli::table::table;
 use crate::error::Result;
 use crate::gpu::{Gpu, profile};
@@ -36,6 +37,6 @@ fn show(what: &str, timings: &[profile::Timing]) {
             vec![label, calls.to_string(), format!("{ms:.2}"), format!("{:.1}", 100.0 * ms / total)]
         })
         .collect();
-    eprintln!("{what}: {total:.1} ms");
-    eprint!("{}", table(&["kernel", "calls", "ms", "%"], &rows));
+    note!("{what}: {total:.1} ms");
+    note!("{}", table(&["kernel", "calls", "ms", "%"], &rows).trim_end());
 }

@@ -3,14 +3,17 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use serde_json::json;
 
+use crate::cli::console::note;
 use crate::cli::table::{percent, table};
-use crate::cli::{RunArgs, print};
+use crate::cli::{RunArgs, print, print_json};
 use crate::error::{Error, Result};
 use crate::method::wise::alphas;
 use crate::model::Precision;
 use crate::train::blend::{HeldOut, wise_file};
 use crate::train::data_args::EvalDataArgs;
+use crate::train::evaluate::Evaluation;
 use crate::train::model_args::ModelArgs;
 
 /// Flags of `wise`.
@@ -40,6 +43,9 @@ pub(super) struct WiseArgs {
     model_args: ModelArgs,
     #[command(flatten)]
     run: RunArgs,
+    /// One JSON document on stdout
+    #[arg(long)]
+    json: bool,
 }
 
 pub(super) fn run(args: WiseArgs) -> Result<()> {
@@ -59,7 +65,16 @@ pub(super) fn run(args: WiseArgs) -> Result<()> {
     let result =
         wise_file(&gpu, &args.pretrained, &args.finetuned, &alphas, held_out.as_ref(), &args.model_args, &args.out)?;
     for name in &result.kept {
-        eprintln!("{name} has no pre-trained counterpart: it stays as it was fine-tuned");
+        note!("{name} has no pre-trained counterpart: it stays as it was fine-tuned");
+    }
+    if args.json {
+        let tried = |(alpha, e): &(f32, Evaluation)| json!({"alpha": alpha, "top1": e.top1, "loss": e.loss});
+        return print_json(&json!({
+            "out": args.out,
+            "alpha": result.alpha,
+            "tried": result.tried.iter().map(tried).collect::<Vec<_>>(),
+            "kept": result.kept,
+        }));
     }
     if !result.tried.is_empty() {
         let rows: Vec<Vec<String>> = result

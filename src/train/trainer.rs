@@ -39,7 +39,7 @@ pub fn train(
     start: Start,
     events: &mut dyn FnMut(Event),
 ) -> Result<Summary> {
-    let mut lock = if out.exists() { Some(Lock::take(out)?) } else { None };
+    let mut lock = if out.is_dir() { Some(Lock::take(out)?) } else { None };
     let found = run_dir::check(out, start.resume)?;
     if found == Found::Beginning {
         let what =

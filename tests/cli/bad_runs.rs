@@ -164,7 +164,7 @@ fn a_full_disk() {
 
     // A checkpoint has 28 KiB; the logs fit.
     let train = on_a_small_disk(&space, 20, &format!("{TRAIN} --out run"));
-    fails(train, 1, &["run/best.safetensors", "cannot write", "File too large"]);
+    fails(train, 1, &["run/state.safetensors", "cannot write", "File too large"]);
     assert!(!space.path("run/best.safetensors").exists() && !space.path("run/last.safetensors").exists());
     space.no_stray_files();
     // The log itself.
