@@ -208,6 +208,8 @@ fn a_file_of_an_earlier_version_gives_everything_and_says_so() {
 fn the_rest_of_an_epoch_is_kept_unless_dropped() {
     let steps = |line: &str, images| flags(&format!("{BASE} --batch-size 64 --epochs 2 {line}")).unwrap().steps(images);
     assert_eq!([steps("", 127), steps("--no-shuffle", 127), steps("", 128), steps("", 20)], [4, 4, 4, 2]);
+    // A single image joins the batch before it, if batches are shuffled and batch norm learns from them.
+    assert_eq!([steps("", 129), steps("--no-shuffle", 129), steps("--bn frozen", 129), steps("", 130)], [4, 6, 6, 6]);
     let dropped = "--drop-last";
     assert_eq!([steps(dropped, 127), steps("--drop-last --no-shuffle", 127), steps(dropped, 128)], [2, 2, 4]);
     // An epoch's only batch is kept: without it, there would be nothing to train on.

@@ -6,7 +6,7 @@ use std::time::Instant;
 use crate::bench::models::{Net, check_losses, net, step};
 use crate::bench::timer::timed;
 use crate::bench::{Bench, Figures, Work};
-use crate::data::{Augment, CropMode, Dataset, Interpolation, Loader, LoaderConfig, Preprocess};
+use crate::data::{Augment, CropMode, Dataset, Interpolation, Loader, LoaderConfig, Preprocess, Rest};
 use crate::error::{Error, Result};
 
 /// The demo's training images, here or beside the program's source.
@@ -32,7 +32,7 @@ fn loader(dataset: &Dataset, net: &Net) -> Result<Loader> {
     let config = LoaderConfig {
         batch_size: net.batch,
         shuffle: true,
-        drop_last: true,
+        rest: Rest::Dropped,
         augment: Augment::Crop,
         cache_bytes: 0,
         ..LoaderConfig::default()

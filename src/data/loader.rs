@@ -107,6 +107,41 @@ impl ImageCache {
     }
 }
 
+/// What becomes of the images of an epoch that are no full batch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Rest {
+    /// They are a smaller batch.
+    #[default]
+    Kept,
+    /// The same, but a single image joins the batch before it: batch norm has no variance over one.
+    Joined,
+    /// They are left out.
+    Dropped,
+}
+
+impl Rest {
+    /// Batches of an epoch over `count` images, `size` each.
+    pub fn batches(self, count: usize, size: usize) -> usize {
+        match self {
+            Rest::Dropped => count / size,
+            Rest::Joined if self.longest(count, size) > size => count / size,
+            Rest::Joined | Rest::Kept => count.div_ceil(size),
+        }
+    }
+
+    /// Images of the longest batch.
+    pub fn longest(self, count: usize, size: usize) -> usize {
+        let joins = self == Rest::Joined && size > 1 && count > size && count % size == 1;
+        if joins { size + 1 } else { size.min(count) }
+    }
+
+    /// Images of the last batch of an epoch.
+    pub fn last(self, count: usize, size: usize) -> usize {
+        let before = (self.batches(count, size) - 1) * size;
+        if self == Rest::Dropped { size } else { count - before }
+    }
+}
+
 /// How a [`Loader`] goes through its data set.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LoaderConfig {
@@ -118,8 +153,8 @@ pub struct LoaderConfig {
     pub seed: u64,
     /// What is done to an image before normalisation.
     pub augment: Augment,
-    /// Leaves out an epoch's last batch where it is not full; otherwise it is kept, smaller than the others.
-    pub drop_last: bool,
+    /// What becomes of the images that are no full batch.
+    pub rest: Rest,
     /// The first batch to make, counted from the start of training: how a resumed run goes on. Those before it are
     /// not decoded.
     pub start_batch: u64,
@@ -137,7 +172,7 @@ impl Default for LoaderConfig {
             shuffle: false,
             seed: 0,
             augment: Augment::None,
-            drop_last: false,
+            rest: Rest::Kept,
             start_batch: 0,
             prefetch: PREFETCH,
             cache_bytes: CACHE_BYTES,
@@ -168,7 +203,7 @@ impl Loader {
     pub fn with_cache(images: Arc<ImageCache>, preprocess: &Preprocess, config: LoaderConfig) -> Result<Self> {
         preprocess.validate()?;
         let (count, size) = (images.dataset().items.len(), check_batch_size(config.batch_size)?);
-        let batches_per_epoch = if config.drop_last { count / size } else { count.div_ceil(size) } as u64;
+        let batches_per_epoch = config.rest.batches(count, size) as u64;
         if batches_per_epoch == 0 {
             let name = &images.dataset().name;
             return Err(Error::Usage(format!(
@@ -244,7 +279,7 @@ struct Plan {
 }
 
 fn plan_epochs(count: usize, per_epoch: u64, config: &LoaderConfig) -> impl Iterator<Item = Plan> + Send + 'static {
-    let &LoaderConfig { batch_size, shuffle, seed, start_batch, .. } = config;
+    let &LoaderConfig { batch_size, rest, shuffle, seed, start_batch, .. } = config;
     let (first_epoch, first_batch) = (start_batch / per_epoch, (start_batch % per_epoch) as usize);
     (first_epoch..).flat_map(move |epoch| {
         let mut order: Vec<usize> = (0..count).collect();
@@ -254,7 +289,8 @@ fn plan_epochs(count: usize, per_epoch: u64, config: &LoaderConfig) -> impl Iter
         let skipped = if epoch == first_epoch { first_batch } else { 0 };
         (skipped..per_epoch as usize).map(move |batch| {
             let start = batch * batch_size;
-            Plan { epoch, indices: order[start..count.min(start.saturating_add(batch_size))].to_vec() }
+            let len = if batch + 1 == per_epoch as usize { rest.last(count, batch_size) } else { batch_size };
+            Plan { epoch, indices: order[start..start + len].to_vec() }
         })
     })
 }

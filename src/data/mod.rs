@@ -31,7 +31,7 @@ pub use class_map::ClassMap;
 pub use corrupt::Corruption;
 pub use dataset::{Dataset, Item, same_classes};
 pub use decode::{RgbImage, decode};
-pub use loader::{Batch, EvalBatches, ImageCache, Loader, LoaderConfig, eval_batches};
+pub use loader::{Batch, EvalBatches, ImageCache, Loader, LoaderConfig, Rest, eval_batches};
 pub use overlap::{Overlap, Same, content_hashes, overlaps};
 pub use preprocess::{CropMode, Preprocess};
 pub use resize::{Interpolation, resize};

@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde::{Deserialize, Serialize};
 
-use crate::data::Corruption;
+use crate::data::{Corruption, Rest};
 use crate::error::{Error, Result};
-use crate::method::{LossScaling, MethodArgs, Settings};
+use crate::method::{BatchNorm, LossScaling, MethodArgs, Settings};
 use crate::model::Precision;
 use crate::train::corrupted::corruptions;
 use crate::train::data_args::{SplitArgs, path};
@@ -46,7 +46,8 @@ pub struct TrainConfig {
     #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL", default_value_t = false,
         action = clap::ArgAction::Set)]
     pub no_shuffle: bool,
-    /// Leave out the last batch of an epoch if it is not full, for training and radii alike; the only batch of an epoch is kept
+    /// Leave out the last batch of an epoch if it is not full, for training and radii alike; the only batch of an epoch is kept. By
+    /// default it is trained on; a single image joins the batch before it, unless --no-shuffle or --bn frozen is given
     #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL", default_value_t = false,
         action = clap::ArgAction::Set)]
     pub drop_last: bool,
@@ -114,15 +115,19 @@ impl TrainConfig {
         corruptions(&self.splits.corrupt, self.splits.test.len())
     }
 
-    /// Whether the last batch of an epoch is left out if it is not full, with batches of `batch` out of `images`.
-    pub fn drops_last(&self, images: usize, batch: usize) -> bool {
-        self.drop_last && images > batch
+    /// What becomes of the images of an epoch that are no full batch of `batch` out of `images`.
+    pub fn rest(&self, images: usize, batch: usize) -> Rest {
+        match self.drop_last && images > batch {
+            true => Rest::Dropped,
+            false if self.no_shuffle || self.optim.bn == BatchNorm::Frozen => Rest::Kept,
+            false => Rest::Joined,
+        }
     }
 
     /// Steps of an epoch over `images` training images.
     pub fn epoch_steps(&self, images: usize) -> u64 {
         let batch = self.optim.batch_size;
-        (if self.drops_last(images, batch) { images / batch } else { images.div_ceil(batch) }) as u64
+        self.rest(images, batch).batches(images, batch) as u64
     }
 
     /// Steps of a run over `images` training images.

@@ -127,7 +127,7 @@ pub(super) fn allocate<'g>(
 pub fn smallest_pass(train: &Dataset, config: &LoaderConfig, micro: usize) -> usize {
     let last = |count: usize, size: usize| if count.is_multiple_of(size) { size.min(count) } else { count % size };
     let count = train.items.len();
-    let partial = if config.drop_last { config.batch_size } else { last(count, config.batch_size) };
+    let partial = config.rest.last(count, config.batch_size);
     last(partial, micro).min(last(config.batch_size.min(count), micro))
 }
 

@@ -156,7 +156,6 @@ pub fn project(gpu: &Gpu, config: &ProjectConfig, events: &mut dyn FnMut(Event))
         batch_size: radius_batch,
         shuffle: !config.no_shuffle,
         seed: config.seed,
-        drop_last: !config.no_shuffle && images.items.len() > radius_batch,
         ..LoaderConfig::default()
     };
     let mut loader = Loader::new(&images, &finetuned.recognised.preprocess, loader_config)?;

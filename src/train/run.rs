@@ -208,7 +208,7 @@ impl Training<'_, '_> {
             batch_size: batch,
             shuffle: !self.config.no_shuffle,
             seed: self.config.seed ^ RADIUS_STREAM,
-            drop_last: self.config.drops_last(images.dataset().items.len(), batch),
+            rest: self.config.rest(images.dataset().items.len(), batch),
             start_batch: self.progress.taken,
             ..LoaderConfig::default()
         };

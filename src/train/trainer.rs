@@ -86,7 +86,7 @@ fn run(
         shuffle: !config.no_shuffle,
         seed: config.seed,
         augment: config.optim.augment,
-        drop_last: config.drops_last(splits.train.items.len(), config.optim.batch_size),
+        rest: config.rest(splits.train.items.len(), config.optim.batch_size),
         ..LoaderConfig::default()
     };
     let state_path = out.join(run_dir::STATE);
@@ -115,13 +115,16 @@ fn run(
             unconfirmed = Some(choices);
         }
     }
-    let micro_batch = match config.memory.micro_batch(config.optim.batch_size) {
+    let batch = config.optim.batch_size;
+    let longest = train_config.rest.longest(splits.train.items.len(), batch);
+    let micro_batch = match config.memory.micro_batch(batch) {
         MicroBatch::Fitting(_) if start.resume => MicroBatch::Images(state::micro_batch(&state_path)?),
+        // The whole batch, with the image that joins the last one.
+        MicroBatch::Images(images) if images == batch => MicroBatch::Images(batch.max(longest)),
         as_asked => as_asked,
     };
     let images = splits.train.items.len().max(splits.val.items.len());
-    let (mut sizes, limit) =
-        fit::choices(gpu, micro_batch, config.optim.batch_size.min(images), config.memory.memory_limit);
+    let (mut sizes, limit) = fit::choices(gpu, micro_batch, batch.min(images).max(longest), config.memory.memory_limit);
     if sizes.len() > 1 && config.optim.bn == BatchNorm::Train {
         let fits = |micro: &usize| {
             let pass = fit::smallest_pass(&splits.train, &train_config, *micro);

@@ -71,6 +71,9 @@ fn what_a_resnet_can_not_be_trained_on_is_said_before_the_run() {
     let single = "--image-size 8 --batch-size 17 --no-shuffle --out run";
     space.fails(2, &with(TRAIN, single), &["batch of one image", "--bn frozen"]);
     assert!(!space.path("run").exists());
+    // Shuffled, the single image joins the batch before it.
+    space.ok(&with(TRAIN, "--image-size 8 --batch-size 17 --epochs 2 --out joined"));
+    assert_eq!(space.lines("joined/metrics.jsonl").iter().filter(|line| line.get("train_loss").is_some()).count(), 2);
     space.fails(2, &with(TRAIN, "--image-size 8 --batch-size 1 --out run"), &["batch of one image"]);
     space.fails(2, &with(TRAIN, "--image-size 7 --out run"), &["7 pixels", "stride of 8"]);
     space.fails(2, &with(TRAIN, "--heads 2 --out run"), &["--heads", "ResNet"]);

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 use tpgm::data::{
-    Augment, Batch, Dataset, EvalBatches, ImageCache, Loader, LoaderConfig, Preprocess, RandomResizedCrop, decode,
-    eval_batches, item_rng,
+    Augment, Batch, Dataset, EvalBatches, ImageCache, Loader, LoaderConfig, Preprocess, RandomResizedCrop, Rest,
+    decode, eval_batches, item_rng,
 };
 use tpgm::error::Result;
 
@@ -86,8 +86,22 @@ fn unshuffled_batches_run_in_order_and_start_again() {
     let image = decode(&dataset.items[4].path).unwrap();
     assert_eq!(batches[1].images[192..384], preprocess(8).apply(&image));
 
-    let dropped = take(&dataset, LoaderConfig { drop_last: true, ..config(3) }, 3);
+    let dropped = take(&dataset, LoaderConfig { rest: Rest::Dropped, ..config(3) }, 3);
     assert_eq!(dropped[2].indices, [0, 1, 2]);
+    // The image that is left over joins the batch before it; more than one do not, nor does the only batch.
+    let joined = take(&dataset, LoaderConfig { rest: Rest::Joined, ..config(3) }, 4);
+    let indices: Vec<&[usize]> = joined.iter().map(|batch| &batch.indices[..]).collect();
+    assert_eq!(indices, [&[0, 1, 2][..], &[3, 4, 5, 6], &[0, 1, 2], &[3, 4, 5, 6]]);
+    let sizes = |size, batches| {
+        let config = LoaderConfig { rest: Rest::Joined, ..config(size) };
+        take(&dataset, config, batches).iter().map(|batch| batch.len()).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        (sizes(5, 3), sizes(1, 8), sizes(7, 2), sizes(6, 2)),
+        (vec![5, 2, 5], vec![1; 8], vec![7; 2], vec![7; 2])
+    );
+    let resumed = LoaderConfig { rest: Rest::Joined, start_batch: 3, ..config(3) };
+    assert_eq!(take(&dataset, resumed, 1)[0].indices, [3, 4, 5, 6]);
     let mut loader = Loader::new(&dataset, &preprocess(8), config(100)).unwrap();
     assert_eq!((loader.batches_per_epoch(), loader.next().unwrap().len()), (1, 7));
 
@@ -158,7 +172,7 @@ fn wrong_configurations_are_usage_errors() {
     let (_dir, dataset) = seven();
     let start = |preprocess: &Preprocess, config| Loader::new(&dataset, preprocess, config).map(|_| ());
     assert_error(start(&preprocess(8), config(0)), &["batch size 0"]);
-    assert_error(start(&preprocess(8), LoaderConfig { drop_last: true, ..config(8) }), &["7 images"]);
+    assert_error(start(&preprocess(8), LoaderConfig { rest: Rest::Dropped, ..config(8) }), &["7 images"]);
     assert_error(start(&preprocess(0), config(1)), &["image size 0"]);
     assert_error(eval_batches(&dataset, &preprocess(8), 0).map(|_| ()), &["batch size 0"]);
 }
