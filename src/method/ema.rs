@@ -21,6 +21,7 @@ use crate::ops::lerp;
 /// Its flags.
 #[derive(Args, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[group(skip)] // every method calls its flags so, and names of groups are unique
 pub struct Flags {
     /// Decay per step of an exponential moving average of the weights, which is then evaluated and saved; with any
     /// method [default: no average; 0.99 with --method ema]

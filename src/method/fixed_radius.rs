@@ -16,6 +16,7 @@ use crate::ops::mars::Mars;
 /// Its flags.
 #[derive(Args, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[group(skip)] // every method calls its flags so, and names of groups are unique
 pub struct Flags {
     /// The radius of fixed-radius, for every tensor
     #[arg(long)]

@@ -33,6 +33,7 @@ use crate::shapes::Norm;
 /// Its flags.
 #[derive(Args, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[group(skip)] // every method calls its flags so, and names of groups are unique
 pub struct Flags {
     /// With ftp, the factor on the gradient of a radius that is about to shrink, 0 to 1
     #[arg(long, value_name = "K", default_value_t = 1.0)]

@@ -16,6 +16,7 @@ use crate::ops::l2_sp;
 /// Its flags.
 #[derive(Args, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[group(skip)] // every method calls its flags so, and names of groups are unique
 pub struct Flags {
     /// Weight of l2-sp's penalty, half the squared distance from the pre-trained weights
     #[arg(long, value_name = "LAMBDA", default_value_t = 0.01)]

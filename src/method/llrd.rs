@@ -14,6 +14,7 @@ use crate::model::Model;
 /// Its flags.
 #[derive(Args, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[group(skip)] // every method calls its flags so, and names of groups are unique
 pub struct Flags {
     /// Factor on the learning rate of llrd from each layer to the one below
     #[arg(long, value_name = "FACTOR", default_value_t = 0.75)]

@@ -15,6 +15,7 @@ use crate::model::Model;
 /// Its flags.
 #[derive(Args, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[group(skip)] // every method calls its flags so, and names of groups are unique
 pub struct Flags {
     /// Share of the steps in which lp-ft trains the head alone
     #[arg(long, value_name = "SHARE", default_value_t = 0.5)]

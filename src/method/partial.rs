@@ -12,6 +12,7 @@ use crate::model::place::Place;
 /// Its flags.
 #[derive(Args, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[group(skip)] // every method calls its flags so, and names of groups are unique
 pub struct Flags {
     /// Blocks that partial leaves as they are, with the stem [default: half of them]
     #[arg(long, value_name = "N")]

@@ -52,6 +52,7 @@ pub enum Schedule {
 /// Its flags, beside those that it shares.
 #[derive(Args, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[group(skip)] // every method calls its flags so, and names of groups are unique
 pub struct Flags {
     /// When radii are learned: every-step or post
     #[arg(long, default_value = "every-step", value_parser = word::<Schedule>)]

@@ -20,6 +20,7 @@ const SWEEP: usize = 11;
 /// Its flags.
 #[derive(Args, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[group(skip)] // every method calls its flags so, and names of groups are unique
 pub struct Flags {
     /// Finish with weights between the pre-trained (0) and the fine-tuned ones (1): at this place, or with `sweep` at the best
     /// on the images of --select; with any method [default: the fine-tuned ones; sweep with --method wise]
