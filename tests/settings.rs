@@ -66,7 +66,11 @@ fn settings_are_those_of_earlier_versions() {
         let mut own = values(&config);
         // Flags that came later have their defaults.
         own.retain(|key, _| run["config"].get(key).is_some() || config.given.contains(key));
-        assert_eq!(&own, run["config"].as_table().unwrap(), "{line}");
+        let mut recorded = run["config"].as_table().unwrap().clone();
+        // An augmentation was one word, whose crop flipped as well.
+        let words = if recorded["augment"].as_str() == Some("crop") { vec!["crop", "flip"] } else { vec!["flip"] };
+        recorded.insert("augment".into(), Value::from(words));
+        assert_eq!(own, recorded, "{line}");
         // A run folder of an earlier version goes on: by its flags, and by its own file, which marks no defaults.
         let earlier = toml::to_string(&run["config"]).unwrap();
         let again = with_file(&earlier, "").unwrap_or_else(|e| panic!("{line}: {e}"));

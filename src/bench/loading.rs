@@ -33,7 +33,7 @@ fn loader(dataset: &Dataset, net: &Net) -> Result<Loader> {
         batch_size: net.batch,
         shuffle: true,
         rest: Rest::Dropped,
-        augment: Augment::Crop,
+        augment: Augment::CROP_FLIP,
         cache_bytes: 0,
         ..LoaderConfig::default()
     };

@@ -6,45 +6,119 @@ use std::fmt;
 use image::imageops;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::decode::RgbImage;
 use super::preprocess::Preprocess;
 use super::resize::resize;
 
-/// What is done to a training image before normalisation.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Augment {
-    /// The evaluation transform.
-    #[default]
-    None,
-    /// The evaluation transform, mirrored left to right half of the time.
-    Flip,
-    /// A [`RandomResizedCrop`] with its default ranges, mirrored left to right half of the time.
-    Crop,
+/// What is done to a training image before normalisation: any of these together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Augment {
+    /// A [`RandomResizedCrop`] with its default ranges, in the place of the evaluation transform.
+    pub crop: bool,
+    /// Mirrored left to right half of the time.
+    pub flip: bool,
 }
 
 impl Augment {
+    /// The evaluation transform.
+    pub const NONE: Augment = Augment { crop: false, flip: false };
+    /// The evaluation transform, mirrored half of the time.
+    pub const FLIP: Augment = Augment { crop: false, flip: true };
+    /// A random crop.
+    pub const CROP: Augment = Augment { crop: true, flip: false };
+    /// A random crop, mirrored half of the time.
+    pub const CROP_FLIP: Augment = Augment { crop: true, flip: true };
+
     /// The transformed and normalised image, `[3, image_size, image_size]`.
     pub fn apply(self, image: &RgbImage, preprocess: &Preprocess, rng: &mut impl Rng) -> Vec<f32> {
-        let cropped = match self {
-            Self::None => return preprocess.apply(image),
-            Self::Flip => preprocess.crop(image),
-            Self::Crop => RandomResizedCrop::default().apply(image, preprocess, rng),
+        // The crop is drawn before the flip.
+        let cropped = match self.crop {
+            true => RandomResizedCrop::default().apply(image, preprocess, rng),
+            false => preprocess.crop(image),
         };
-        preprocess.normalise(&cropped, rng.random_bool(0.5))
+        preprocess.normalise(&cropped, self.flip && rng.random_bool(0.5))
+    }
+
+    fn words(self) -> Vec<&'static str> {
+        [(self.crop, "crop"), (self.flip, "flip")].into_iter().filter_map(|(on, word)| on.then_some(word)).collect()
+    }
+
+    fn of_words<'a>(words: impl Iterator<Item = &'a str>) -> Result<Augment, String> {
+        let words: Vec<&str> = words.map(str::trim).collect();
+        let mut augment = Augment::NONE;
+        for word in &words {
+            match *word {
+                "crop" => augment.crop = true,
+                "flip" => augment.flip = true,
+                "none" if words.len() == 1 => {}
+                "none" => return Err("none goes with nothing else".into()),
+                other => {
+                    return Err(format!("unknown transform {other:?}: none, or any of crop and flip, as in crop,flip"));
+                }
+            }
+        }
+        Ok(augment)
+    }
+}
+
+impl std::str::FromStr for Augment {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Augment, String> {
+        Augment::of_words(text.split(','))
     }
 }
 
 impl fmt::Display for Augment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::None => "none",
-            Self::Flip => "flip",
-            Self::Crop => "crop",
-        })
+        let words = self.words();
+        f.write_str(&if words.is_empty() { "none".into() } else { words.join(",") })
     }
+}
+
+impl Serialize for Augment {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.words().serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Augment {
+    /// A list of words. A single word is how earlier versions wrote it, whose `crop` flipped as well.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Augment, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged, expecting = "expected a list of transforms, as [\"crop\", \"flip\"]")]
+        enum Written {
+            List(Vec<String>),
+            Word(String),
+        }
+        let augment = match Written::deserialize(deserializer)? {
+            Written::List(words) => Augment::of_words(words.iter().map(String::as_str)),
+            Written::Word(word) if word == "crop" => Ok(Augment::CROP_FLIP),
+            Written::Word(words) => words.parse(),
+        };
+        augment.map_err(D::Error::custom)
+    }
+}
+
+/// Why a flip may change what images of these classes show, if it may.
+pub fn flip_doubt(classes: &[String]) -> Option<&'static str> {
+    const DIGITS: [&str; 10] = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"];
+    let sign = |name: &String| {
+        let mut chars = name.chars();
+        matches!((chars.next(), chars.next()), (Some(c), None) if c.is_alphanumeric())
+            || DIGITS.contains(&name.as_str())
+    };
+    let sided = |name: &String| {
+        let name = name.to_lowercase();
+        name.split(|c: char| !c.is_alphabetic()).any(|word| ["left", "right"].contains(&word))
+    };
+    if !classes.is_empty() && classes.iter().all(sign) {
+        return Some("the classes are called by digits or letters, and a mirrored one may be another or none");
+    }
+    classes.iter().any(sided).then_some("classes are called by left or right, and a mirrored image has the other")
 }
 
 /// torchvision's `RandomResizedCrop`: a part of the image, of random area and shape, at the model's input size.

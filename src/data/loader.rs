@@ -171,7 +171,7 @@ impl Default for LoaderConfig {
             batch_size: 64,
             shuffle: false,
             seed: 0,
-            augment: Augment::None,
+            augment: Augment::NONE,
             rest: Rest::Kept,
             start_batch: 0,
             prefetch: PREFETCH,
@@ -255,7 +255,7 @@ impl EvalBatches {
         let plans = (0..count)
             .step_by(size)
             .map(move |start| Plan { epoch: 0, indices: (start..count.min(start.saturating_add(size))).collect() });
-        let maker = BatchMaker { images, preprocess: preprocess.clone(), augment: Augment::None, seed: 0 };
+        let maker = BatchMaker { images, preprocess: preprocess.clone(), augment: Augment::NONE, seed: 0 };
         Ok(Self(Prefetch::start(maker, PREFETCH, plans)))
     }
 }

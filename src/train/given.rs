@@ -9,9 +9,10 @@ use clap::parser::ValueSource;
 use clap::{Arg, ArgMatches, Args, Command, FromArgMatches};
 use toml::Table;
 
+use crate::data::Augment;
 use crate::error::{Error, Result};
 use crate::train::config::TrainConfig;
-use crate::train::lines::{Lines, Section};
+use crate::train::lines::{Lines, Section, syntax};
 use crate::train::resolve::{KEYS, check, command, filled, merge, resolve, table};
 
 /// The comment behind a value of `config.toml` that was filled in.
@@ -117,7 +118,7 @@ impl FileSettings {
     pub fn read(file: &Path) -> Result<FileSettings> {
         let text = std::fs::read_to_string(file).map_err(|e| Error::io(file, "cannot read", e))?;
         let lines = Lines::parse(file, &text)?;
-        let all: Table = text.parse().expect("the lines are TOML");
+        let all: Table = text.parse().map_err(|e| syntax(file, &text, &e))?;
         check(&lines, Section::Root, &all)?;
         let is_marked = |key: &str| lines.rest(key).is_some_and(|rest| rest.trim() == DEFAULT);
         let (marked, mut given): (Table, Table) = all.into_iter().partition(|(key, _)| is_marked(key));
@@ -195,6 +196,12 @@ impl TrainConfig {
         for (key, earlier) in EARLIER {
             let value = earlier(&then);
             then.entry(key).or_insert(value);
+        }
+        // Earlier versions wrote augmentations as one word.
+        if let Some(augment) = then.get_mut("augment")
+            && let Ok(read) = augment.clone().try_into::<Augment>()
+        {
+            *augment = toml::Value::try_from(read).expect("a list of words");
         }
         let now: Table = self.values().into_iter().collect();
         let keys: BTreeSet<&String> = then.keys().chain(now.keys()).collect();

@@ -12,7 +12,7 @@ use tpgm::train::{Event, Flags, Start, TrainConfig, train};
 use crate::{Space, with};
 
 pub(crate) const TRAIN: &str = "finetune --model m.safetensors --train train --val val --test t=test --epochs 30 --batch-size 6 \
-                     --augment crop --lr 0.02";
+                     --augment crop,flip --lr 0.02";
 const FILES: [&str; 7] = [
     "metrics.jsonl",
     "evaluations.jsonl",
