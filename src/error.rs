@@ -1,5 +1,7 @@
 //! The one error type of the crate's boundary: what went wrong, where, and what to do about it, on one line.
 
+use std::borrow::Cow;
+use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
 /// Everything that a user's machine, files or flags can make go wrong. A bug of ours is an assert instead.
@@ -19,7 +21,7 @@ pub enum Error {
     #[error("{0}")]
     Limit(String),
     /// A checkpoint or its `config.json` that can't be read, understood or written.
-    #[error("{}: {what}", path.display())]
+    #[error("{}: {what}", shown(path))]
     Checkpoint {
         /// The file or folder.
         path: PathBuf,
@@ -27,7 +29,7 @@ pub enum Error {
         what: String,
     },
     /// An image, class folder, list file or CSV that can't be used.
-    #[error("{}: {what}", path.display())]
+    #[error("{}: {what}", shown(path))]
     Data {
         /// The file or folder.
         path: PathBuf,
@@ -35,7 +37,7 @@ pub enum Error {
         what: String,
     },
     /// The operating system refused to read or write.
-    #[error("{}: {what}: {source}", path.display())]
+    #[error("{}: {what}: {source}", shown(path))]
     Io {
         /// The file or folder.
         path: PathBuf,
@@ -102,6 +104,10 @@ pub enum Help {
     },
     /// A new norm after the mean, for a model that does not pool by the mean.
     MeanPooling,
+    /// Images can't be read: they may be left out.
+    BrokenImages,
+    /// Which class is which output can't be told: a class map would say so.
+    ClassMap,
     /// A listed file is missing, whose path is relative to the folder of the list or another one.
     ListRoot,
     /// A delta where a whole model is needed.
@@ -194,6 +200,42 @@ impl Error {
     }
 }
 
+/// `text` on one line and without what a terminal obeys: control characters, and those that turn the direction of writing, are
+/// written as `\n`, `\t` or `\u{1b}`. All that is not JSON passes through here on its way to a terminal or a page.
+pub fn escaped(text: &str) -> Cow<'_, str> {
+    let obeyed = |c: char| {
+        c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    if !text.contains(obeyed) {
+        return Cow::Borrowed(text);
+    }
+    let mut out = String::with_capacity(text.len() + 16);
+    for c in text.chars() {
+        match c {
+            '\n' | '\t' | '\r' => out.extend(c.escape_default()),
+            c if obeyed(c) => write!(out, "\\u{{{:x}}}", u32::from(c)).expect("writing to memory"),
+            c => out.push(c),
+        }
+    }
+    Cow::Owned(out)
+}
+
+/// A path as messages show it.
+pub fn shown(path: &Path) -> String {
+    escaped(&path.to_string_lossy()).into_owned()
+}
+
+/// A text that may come from a hostile file, as a part of a one-line message: without control characters, and cut at 200
+/// characters.
+pub fn quote(text: &str) -> String {
+    const MOST: usize = 200;
+    let mut out: String = text.chars().take(MOST).map(|c| if c.is_control() { ' ' } else { c }).collect();
+    if out.len() < text.len() {
+        out.push_str("...");
+    }
+    out
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -209,5 +251,13 @@ mod tests {
         let limit = Error::Limit("out of memory".into());
         assert_eq!((limit.help(), limit.exit_code()), (None, 1));
         assert_eq!(limit.with_help(Help::BatchTooLarge).exit_code(), 1);
+    }
+
+    #[test]
+    fn what_a_terminal_obeys_is_written_out() {
+        assert!(matches!(escaped("caf\u{e9} \u{732b}.png"), Cow::Borrowed(_)));
+        assert_eq!(escaped("a\u{1b}[2J\n\tb\u{9b}c\u{7f}"), "a\\u{1b}[2J\\n\\tb\\u{9b}c\\u{7f}");
+        assert_eq!(escaped("gnp\u{202e}.exe"), "gnp\\u{202e}.exe");
+        assert_eq!(Error::data("x\u{7}y", "z").to_string(), "x\\u{7}y: z");
     }
 }

@@ -22,7 +22,7 @@ fn main() -> ExitCode {
         .log_internal_errors(false)
         .with_target(false)
         .init();
-    match tpgm::cli::run(Cli::parse()) {
+    match tpgm::cli::readable(std::env::args_os()).and_then(|()| tpgm::cli::run(Cli::parse())) {
         Ok(code) => code,
         Err(error) => {
             let told = tpgm::train::help::told(&error);

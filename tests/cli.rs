@@ -24,6 +24,8 @@ mod bad_runs;
 mod bench;
 #[path = "cli/check.rs"]
 mod check;
+#[path = "cli/classes.rs"]
+mod classes;
 #[path = "cli/corrupt.rs"]
 mod corrupt;
 #[path = "cli/families.rs"]
@@ -34,6 +36,8 @@ mod files;
 mod finetune;
 #[path = "cli/half.rs"]
 mod half;
+#[path = "cli/images.rs"]
+mod images;
 #[path = "cli/methods.rs"]
 mod methods;
 #[cfg(unix)]

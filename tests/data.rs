@@ -7,14 +7,19 @@ use std::path::{Path, PathBuf};
 use safetensors::SafeTensors;
 use tempfile::TempDir;
 use tpgm::data::{
-    CropMode, Dataset, Interpolation, Preprocess, RgbImage, Same, content_hashes, decode, overlaps, resize,
-    same_classes,
+    Check, ClassMap, CropMode, Dataset, Interpolation, Looks, Preprocess, RgbImage, Same, decode, overlaps, resize,
 };
 use tpgm::error::{Error, Result};
 use tpgm::train::help::told;
 
+#[path = "data/check.rs"]
+mod check;
+#[path = "data/classes.rs"]
+mod classes;
 #[path = "data/corrupt.rs"]
 mod corrupt;
+#[path = "data/formats.rs"]
+mod formats;
 #[path = "data/preprocess.rs"]
 mod from_configuration;
 #[path = "data/loader.rs"]
@@ -76,6 +81,10 @@ fn preprocess(image_size: usize) -> Preprocess {
 #[test]
 fn decodes_every_kind_as_pillow_does() {
     let count = for_each_golden("decode", |name, shape, expected| {
+        // Pillow makes grey of 16 bits white: generate_formats.py has what is wanted.
+        if ["grey16.png", "grey16_trns.png"].contains(&name) {
+            return;
+        }
         let image = decode(image_file(name)).unwrap();
         let difference = max_difference(name, &image, shape, expected);
         assert_eq!(difference, 0, "{name}: {difference} levels off");
@@ -159,8 +168,9 @@ fn broken_images_are_errors_that_name_the_file() {
         assert_error(result, &[name, part]);
     };
     check("empty.png", b"", "empty");
-    check("text.jpg", b"this is no image, whatever its name says", "not a PNG, JPEG or WebP");
-    check("image.gif", b"GIF89a\x01\0\x01\0\0\0\0;", "not a PNG, JPEG or WebP");
+    check("text.jpg", b"this is no image, whatever its name says", "not an image that is read");
+    check("image.gif", b"GIF89a\x01\0\x01\0\0\0\0;", "broken image");
+    check("image.avif", b"\0\0\0\x20ftypavif\0\0\0\0", "not an image that is read");
     for name in ["rgb8.png", "color_444.jpg", "progressive.jpg", "exif6.jpg", "lossless.webp", "lossy.webp"] {
         let bytes = fs::read(image_file(name)).unwrap();
         for keep in [12, bytes.len() / 4, bytes.len() / 2, bytes.len() - 30] {
@@ -242,7 +252,6 @@ fn class_folders_sort_and_recurse() {
     assert_eq!(listed(&one, dir.path()), pairs(&[("dog/b.JPG", 0)]));
     let flat = Dataset::unlabelled(dir.path().join("dog"), None).unwrap();
     assert_eq!(listed(&flat, dir.path()), pairs(&[("dog/a.png", 0), ("dog/b.JPG", 0)]));
-    assert_error(one.with_classes(&["cat".into()]), &["no labels"]);
 }
 
 #[test]
@@ -298,7 +307,8 @@ fn domainnets_lists_have_345_classes_by_number() {
     let labels: Vec<u32> = train.items.iter().map(|item| item.label).collect();
     assert_eq!(labels, [0, 91, 344], "sorted by path");
     assert!(train.items[1].path.ends_with("real/dog/real_092_000016.jpg"));
-    let test = open("real_test.txt").with_classes(&train.classes).unwrap();
+    let classes = ClassMap::of_ids(&train).unwrap();
+    let test = classes.label(&open("real_test.txt")).unwrap();
     assert_eq!((test.classes.len(), test.items[0].label), (345, 91));
 }
 
@@ -349,26 +359,9 @@ fn bad_data_sets_are_errors_that_say_where() {
     assert_error(Dataset::unlabelled(dir.path().join("gone.png"), None), &["gone.png", "no such file"]);
 }
 
-#[test]
-fn classes_are_matched_by_name() {
-    let files = |classes: &[&str]| {
-        let files: Vec<String> = classes.iter().map(|class| format!("{class}/a.png")).collect();
-        tree(&files.iter().map(|file| (file.as_str(), "rgb8.png")).collect::<Vec<_>>())
-    };
-    let (a, b) = (files(&["cat", "dog"]), files(&["cat", "dog", "emu"]));
-    let named = |dir: &TempDir, name: &str| Dataset { name: name.into(), ..Dataset::open(dir.path(), None).unwrap() };
-    let (train, val) = (named(&a, "train"), named(&b, "val"));
-
-    let classes = ["dog", "emu", "cat"].map(String::from);
-    let remapped = train.with_classes(&classes).unwrap();
-    assert_eq!(remapped.classes, classes);
-    assert_eq!(remapped.items.iter().map(|item| item.label).collect::<Vec<_>>(), [2, 0]);
-    assert_error(val.with_classes(&train.classes), &["emu", "outside the classes", "\"cat\", \"dog\""]);
-
-    assert_error(same_classes(&train, &val), &["train", "only val has \"emu\""]);
-    assert_error(same_classes(&val, &train), &["only val has \"emu\""]);
-    same_classes(&remapped, &val).unwrap();
-    same_classes(&train, &train.with_classes(&["dog", "cat"].map(String::from)).unwrap()).unwrap();
+/// What a look at the images finds that keeps nothing on disk.
+fn looked_at(sets: &[&Dataset]) -> Looks {
+    Check::new(None).run(sets, &mut |_, _| {})
 }
 
 #[test]
@@ -376,18 +369,17 @@ fn shared_images_are_found_by_content() {
     let a = tree(&[("x/1.png", "rgb8.png"), ("x/2.png", "rgba8.png")]);
     let b = tree(&[("x/1.png", "grey8.png"), ("x/other.png", "rgba8.png")]);
     let (train, val) = (Dataset::open(a.path(), None).unwrap(), Dataset::open(b.path(), None).unwrap());
-    let hashes = content_hashes(&train).unwrap();
-    assert_ne!(hashes[0], hashes[1]);
-    let found = overlaps(&[("train", &train), ("val", &val)], 2).unwrap();
+    let looks = looked_at(&[&train, &val]);
+    let found = overlaps(&[("train", &train), ("val", &val)], 2, &looks);
     assert_eq!(found.len(), 1);
     assert_eq!(found[0].first, ("train".into(), a.path().join("x/2.png")));
     assert_eq!(found[0].second, ("val".into(), b.path().join("x/other.png")));
     assert_eq!(found[0].same, Same::Bytes);
     let thrice = [("a", &train), ("b", &train), ("c", &train)];
-    assert_eq!(overlaps(&thrice, 3).unwrap().len(), 6);
-    assert_eq!(overlaps(&thrice, 1).unwrap().len(), 4, "b and c may share what they like");
+    assert_eq!(overlaps(&thrice, 3, &looks).len(), 6);
+    assert_eq!(overlaps(&thrice, 1, &looks).len(), 4, "b and c may share what they like");
     fs::remove_file(a.path().join("x/2.png")).unwrap();
-    assert_error(overlaps(&[("train", &train), ("val", &val)], 2), &["2.png", "cannot read"]);
+    assert_error(looked_at(&[&train, &val]).refuse_broken(&[&train, &val]), &["2.png", "cannot read"]);
 }
 
 #[test]
@@ -402,7 +394,7 @@ fn shared_images_are_found_in_files_that_were_written_anew() {
     other.get_pixel_mut(3, 3).0[1] ^= 1;
     other.save(b.path().join("x/almost.png")).unwrap();
     let (train, val) = (Dataset::open(a.path(), None).unwrap(), Dataset::open(b.path(), None).unwrap());
-    let found = overlaps(&[("train", &train), ("val", &val)], 2).unwrap();
+    let found = overlaps(&[("train", &train), ("val", &val)], 2, &looked_at(&[&train, &val]));
     let pairs: Vec<_> = found.iter().map(|o| (o.first.1.clone(), o.second.1.clone(), o.same)).collect();
     let pair = |one: &str, two: &str| (a.path().join(one), b.path().join(two), Same::Pixels);
     assert_eq!(pairs, [pair("x/1.png", "x/again.webp"), pair("x/2.jpg", "x/turned.png")]);

@@ -20,6 +20,8 @@ use tpgm::model::config::{Pool, VitConfig};
 use tpgm::shapes::Activation;
 
 mod common;
+#[path = "hostile/data.rs"]
+mod data;
 use common::Random;
 
 /// The system's allocator, which counts what each thread holds.

@@ -6,14 +6,12 @@ use std::path::Path;
 
 use serde::de::DeserializeOwned;
 
+pub(super) use crate::error::quote;
 use crate::error::{Error, Result};
 
 /// What such a file may take at most. The names of 22 thousand classes take less than one; parsed, it is some thirty
 /// times its size.
 const MAX_LEN: u64 = 8 << 20;
-
-/// What a message quotes of a text from a file, at most.
-const MAX_QUOTE: usize = 200;
 
 /// The bytes of a small file.
 ///
@@ -41,14 +39,4 @@ pub(super) fn parse<T: DeserializeOwned>(path: &Path, bytes: &[u8]) -> Result<T>
         let what = if e.is_data() { "can't be understood" } else { "not valid JSON" };
         Error::checkpoint(path, format!("{what}: {}", quote(&e.to_string())))
     })
-}
-
-/// A text that may come from a hostile file, as a part of a one-line message: without control characters, and cut
-/// where it is long.
-pub(super) fn quote(text: &str) -> String {
-    let mut out: String = text.chars().take(MAX_QUOTE).map(|c| if c.is_control() { ' ' } else { c }).collect();
-    if out.len() < text.len() {
-        out.push_str("...");
-    }
-    out
 }

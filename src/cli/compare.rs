@@ -6,10 +6,11 @@ use std::process::ExitCode;
 use clap::Args;
 
 use crate::cli::console::{self, note, warning};
+use crate::cli::progress::Count;
 use crate::cli::table::{percent, table};
 use crate::cli::{RunArgs, print, print_json};
+use crate::compare::event::End;
 use crate::compare::plan::planned;
-use crate::compare::run::End;
 use crate::compare::tables::{self, time};
 use crate::compare::{CompareConfig, Event, compare};
 use crate::error::Result;
@@ -45,10 +46,13 @@ pub(super) fn run(args: CompareArgs) -> Result<ExitCode> {
     let any_half = config.train_configs().any(|c| c.memory.precision() == Precision::F16);
     let gpu = args.run.open(if any_half { Precision::F16 } else { Precision::F32 })?;
     note!("on {} ({:?}), into {}", gpu.info.name, gpu.info.backend, config.out.display());
+    let mut checked = Count::new("images");
     let results = compare(&gpu, &config, args.run.tunes(), &mut |event| match event {
-        Event::Warning(text) => warning!("{text}"),
-        event => note!("{}", said(&event)),
+        Event::Checked { done, of } => checked.show(done, of, "looked at"),
+        Event::Warning(text) => checked.beside(|| warning!("{text}")),
+        event => checked.beside(|| note!("{}", said(&event))),
     })?;
+    drop(checked);
     tables::write(&results, &config.out)?;
     let page = config.out.join("report.html");
     crate::report::write_comparison(&results, &page)?;
@@ -95,7 +99,8 @@ fn dry_run(config: &CompareConfig, json: bool) -> Result<()> {
 /// One line about an event.
 fn said(event: &Event) -> String {
     match event {
-        Event::Warning(text) => text.clone(),
+        Event::Note(text) | Event::Warning(text) => text.clone(),
+        Event::Checked { .. } => String::new(),
         Event::Done { index, total, name, end, left } => {
             let end = match end {
                 End::Skipped => "was there already".into(),

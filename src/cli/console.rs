@@ -5,6 +5,8 @@ use std::fmt::Display;
 use std::io::Write;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::error::escaped;
+
 /// [`say`] with a format.
 macro_rules! note {
     ($($text:tt)*) => { $crate::cli::console::say(format_args!($($text)*)) };
@@ -38,5 +40,6 @@ pub(super) fn say(text: impl Display) {
 
 /// Says this, whatever was asked for: an error, or the end of a run.
 pub fn always(text: impl Display) {
-    let _ = writeln!(std::io::stderr().lock(), "{text}");
+    // One line, and no more of the names in it than a terminal shows.
+    let _ = writeln!(std::io::stderr().lock(), "{}", escaped(&text.to_string()));
 }

@@ -9,11 +9,12 @@ use rayon::prelude::*;
 use serde_json::json;
 
 use crate::atomic::atomic_write;
-use crate::cli::{print, print_json};
+use crate::cli::{look_at, print, print_json, say_summaries};
 use crate::data::corrupt::{self, Corruption, CorruptionKind};
 use crate::data::{CropMode, Dataset, Interpolation, Item, Preprocess, RgbImage, decode};
 use crate::error::{Error, Result};
 use crate::flag::word;
+use crate::train::data_args::DataArgs;
 
 /// Flags of `corrupt`.
 #[derive(Args, Debug)]
@@ -27,6 +28,9 @@ pub(super) struct CorruptArgs {
     /// Which ones: KIND, KIND:SEVERITY or KIND:A..B, or all
     #[arg(long, value_name = "KIND[:SEVERITY]", num_args = 1.., default_value = "all")]
     corrupt: Vec<String>,
+    /// Leave out images that can't be read, instead of stopping before any work
+    #[arg(long)]
+    skip_broken: bool,
     /// Decides what is random
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -59,7 +63,11 @@ pub(super) fn run(args: CorruptArgs) -> Result<()> {
         return Err(Error::data(&args.out, what));
     }
     if args.data.is_dir() {
-        let dataset = Dataset::open(&args.data, None)?;
+        let mut sets = [Dataset::open(&args.data, None)?];
+        let files = DataArgs { skip_broken: args.skip_broken, ..DataArgs::default() };
+        let checked = look_at(&mut sets, &files)?;
+        let [dataset] = sets;
+        say_summaries([("data", &dataset)].into_iter(), &dataset.classes, &checked);
         copies(&dataset, &args.data, &preprocess, &corruptions, &args.out)?;
         let count = corruptions.len() * dataset.items.len();
         return match args.json {

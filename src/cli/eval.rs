@@ -8,12 +8,13 @@ use serde_json::{Value, json};
 use crate::cli::console::note;
 use crate::cli::corrupted::{Copies, json_rows, severity_table};
 use crate::cli::table::{percent, table};
-use crate::cli::{RunArgs, print, print_json, scores};
+use crate::cli::{RunArgs, look_at, print, print_json, say_summaries, scores};
 use crate::data::loader::CACHE_BYTES;
-use crate::data::{ImageCache, corrupt};
+use crate::data::{Dataset, ImageCache, corrupt};
 use crate::error::Result;
 use crate::train::data_args::EvalDataArgs;
-use crate::train::evaluate::{Evaluation, Predictor, evaluate_to_fit};
+use crate::train::evaluate::{Evaluation, Predictor, Sound, evaluate_to_fit};
+use crate::train::help;
 use crate::train::memory_args::PrecisionArgs;
 use crate::train::model_args::ModelArgs;
 use crate::train::source::Source;
@@ -64,17 +65,24 @@ pub(super) fn run(args: EvalArgs) -> Result<()> {
     args.images.validate()?;
     let corruptions = corrupt::parse(&args.corrupt, args.corrupt_seed)?;
     let source = Source::open(&args.model, &args.model_args.overrides())?;
+    source.classes()?;
     let files = &args.images.files;
-    let classes = source.classes_by(files.class_map.as_deref())?;
     let preprocess = args.model_args.preprocess(&source.recognised.preprocess)?;
     // The last set is the one to fit on, where there is one.
     let data: Vec<String> = args.data.iter().chain(&args.calibrate).cloned().collect();
-    let mut sets = named_paths(&data)?
-        .into_iter()
-        .map(|(name, path)| Ok((name, files.open(path)?.with_classes(&classes)?)))
-        .collect::<Result<Vec<_>>>()?;
+    let named = named_paths(&data)?;
+    let mut opened = named.iter().map(|(_, path)| files.open(path)).collect::<Result<Vec<Dataset>>>()?;
+    let checked = look_at(&mut opened, files)?;
+    let map = source.class_map(files.map()?.as_ref(), &opened.iter().collect::<Vec<_>>())?;
+    source.recognised.notes.iter().for_each(|n| note!("{}", help::note(n)));
+    note!("{map}");
+    let classes = map.names();
+    let pairs = named.iter().zip(&opened);
+    let mut sets: Vec<(&str, Dataset)> =
+        pairs.map(|((name, _), images)| Ok((*name, map.label(images)?))).collect::<Result<_>>()?;
+    say_summaries(sets.iter().map(|(name, set)| (*name, set)), &classes, &checked);
     let to_fit = args.calibrate.as_ref().and_then(|_| sets.pop());
-    to_fit.as_ref().map(|to_fit| scores::warn_of_leaks(to_fit, &sets)).transpose()?;
+    to_fit.iter().for_each(|to_fit| scores::warn_of_leaks(to_fit, &sets, &checked.looks));
     let precision = args.precision.precision;
     let gpu = args.run.open(precision)?;
     let most = sets.iter().map(|(_, images)| images.items.len()).max().unwrap_or(1);
@@ -82,7 +90,9 @@ pub(super) fn run(args: EvalArgs) -> Result<()> {
     let mut model = Predictor::new_in(&gpu, source.model(), &source.snapshot(), batch, precision)?;
     let temperature = match to_fit {
         Some((name, images)) => {
-            let (_, logits) = evaluate_to_fit(&mut model, &ImageCache::new(images, 0), &preprocess, classes.len())?;
+            let mut sound = Sound::new(&mut model, &images);
+            let cache = ImageCache::new(images.clone(), 0);
+            let (_, logits) = evaluate_to_fit(&mut sound, &cache, &preprocess, classes.len())?;
             Some((name, scores::temperature(&logits, name)?))
         }
         None => None,
@@ -91,12 +101,15 @@ pub(super) fn run(args: EvalArgs) -> Result<()> {
     let mut results: Vec<(&str, Evaluation)> = Vec::new();
     let mut corrupted: Vec<Copies> = Vec::new();
     for (name, dataset) in &sets {
-        if let Some(note) = subset::note(name, dataset, args.subset) {
+        if let Some(note) = subset::note(name, dataset, &map, args.subset) {
             note!("{note}");
         }
         // What is decoded is kept for the copies.
         let images = ImageCache::new(dataset.clone(), if corruptions.is_empty() { 0 } else { CACHE_BYTES });
-        let mut among = |images: &_| evaluate_among(&mut model, images, &preprocess, classes.len(), args.subset, at);
+        let mut among = |images: &_| {
+            let mut sound = Sound::new(&mut model, dataset);
+            evaluate_among(&mut sound, images, &preprocess, classes.len(), args.subset, at)
+        };
         results.push((name, among(&images)?));
         corrupted.push(corruptions.iter().map(|c| Ok((*c, among(&images.corrupted(*c))?))).collect::<Result<_>>()?);
     }

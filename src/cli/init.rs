@@ -7,8 +7,9 @@ use serde::Deserialize;
 use serde_json::json;
 
 use crate::checkpoint::{Recognised, Weight, fresh_model, fresh_resnet, fresh_statistics, fresh_vit, write_model};
+use crate::cli::console::note;
 use crate::cli::{print, print_json};
-use crate::data::{CropMode, Dataset, Interpolation, Preprocess};
+use crate::data::{ClassMap, CropMode, Dataset, Interpolation, Preprocess};
 use crate::error::{Error, Result};
 use crate::flag::word;
 use crate::model::Network;
@@ -110,7 +111,9 @@ fn check_parameters(network: &impl Network) -> Result<()> {
 
 pub(super) fn run(args: InitArgs) -> Result<()> {
     args.check_sizes()?;
-    let classes = Dataset::open(&args.classes_of, None)?.classes;
+    let classes = ClassMap::of_ids(&Dataset::open(&args.classes_of, None)?)?;
+    note!("{classes}");
+    let classes = classes.names();
     let (recognised, weights, kind) = match args.arch {
         Arch::Vit => vit(&args, &classes)?,
         Arch::Resnet => resnet(&args, &classes)?,

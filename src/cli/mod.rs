@@ -23,13 +23,15 @@ mod table;
 mod trace;
 mod wise;
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
 use crate::cli::console::{note, warning};
-use crate::error::{Error, Result};
+use crate::data::{Dataset, Summary};
+use crate::error::{Error, Result, escaped};
 use crate::gpu::Gpu;
 use crate::gpu::adapters::why_cpu;
 use crate::gpu::cache::cache_dir;
@@ -37,6 +39,7 @@ use crate::gpu::tune::Tile;
 use crate::model::Precision;
 use crate::ops::self_check;
 use crate::train::adapter;
+use crate::train::data_args::{Checked, DataArgs};
 
 /// Robust fine-tuning of vision models on any GPU
 #[derive(Debug, Parser)]
@@ -199,6 +202,20 @@ impl Drop for OpenGpu {
     }
 }
 
+/// Whether all arguments are text, which JSON, reports and config.toml hold paths as.
+///
+/// # Errors
+/// [`Error::Usage`] naming the first that is none.
+pub fn readable(mut arguments: impl Iterator<Item = OsString>) -> Result<()> {
+    match arguments.find(|argument| argument.to_str().is_none()) {
+        None => Ok(()),
+        Some(argument) => {
+            let shown = argument.to_string_lossy();
+            Err(Error::Usage(format!("the argument {shown:?} is not UTF-8: rename the file or folder")))
+        }
+    }
+}
+
 /// Runs a subcommand; the exit code is not 0 where it finished with a bad result.
 pub fn run(cli: Cli) -> Result<ExitCode> {
     if cli.quiet {
@@ -225,13 +242,32 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Prints to stdout; a closed pipe (`| head`) ends the output, not the program with a panic.
+/// Prints to stdout, without what a terminal obeys; a closed pipe (`| head`) ends the output, not the program with a panic.
 fn print(text: &str) -> Result<()> {
     use std::io::Write;
     let mut out = std::io::stdout().lock();
+    let text = text.split('\n').map(escaped).collect::<Vec<_>>().join("\n");
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => Err(Error::io("stdout", "cannot write", e)),
         _ => Ok(()),
+    }
+}
+
+/// Looks at all images of `sets`, with progress.
+///
+/// # Errors
+/// As [`DataArgs::check`].
+fn look_at(sets: &mut [Dataset], files: &DataArgs) -> Result<Checked> {
+    let mut count = progress::Count::new("images");
+    files.check(sets, &mut |done, of| count.show(done, of, "looked at"))
+}
+
+/// Tells what a look at the images of `sets` found, whose labels are places in `classes`, or that have none.
+fn say_summaries<'a>(sets: impl Iterator<Item = (&'a str, &'a Dataset)>, classes: &[String], checked: &Checked) {
+    for ((name, set), broken) in sets.zip(&checked.broken) {
+        for (is_warning, line) in Summary::new(name, set, classes, &checked.looks, broken).lines() {
+            if is_warning { warning!("{line}") } else { note!("{line}") }
+        }
     }
 }
 

@@ -7,11 +7,13 @@ use clap::Args;
 use serde_json::json;
 
 use crate::checkpoint::write_safetensors;
-use crate::cli::{RunArgs, print, print_json};
+use crate::cli::console::note;
+use crate::cli::{RunArgs, look_at, print, print_json, say_summaries};
 use crate::data::{Dataset, eval_batches};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, escaped, shown};
 use crate::train::data_args::EvalDataArgs;
-use crate::train::evaluate::{Classifier, Predictor};
+use crate::train::evaluate::{Classifier, Predictor, Sound};
+use crate::train::help;
 use crate::train::memory_args::PrecisionArgs;
 use crate::train::model_args::ModelArgs;
 use crate::train::source::Source;
@@ -60,18 +62,25 @@ pub(super) fn run(args: PredictArgs) -> Result<()> {
     }
     let source = Source::open(&args.model, &args.model_args.overrides())?;
     let files = &args.images.files;
-    let classes = source.classes_by(files.class_map.as_deref())?;
+    let classes = source.class_map(files.map()?.as_ref(), &[])?;
+    source.recognised.notes.iter().for_each(|n| note!("{}", help::note(n)));
+    note!("{classes}");
+    let classes = classes.names();
     let preprocess = args.model_args.preprocess(&source.recognised.preprocess)?;
-    let mut images = Dataset::unlabelled(&args.data, files.root.as_deref())?;
+    let mut sets = [Dataset::unlabelled(&args.data, files.root.as_deref())?];
+    let checked = look_at(&mut sets, files)?;
+    let [mut images] = sets;
     images.items.sort_by(|a, b| a.path.cmp(&b.path));
+    say_summaries([("data", &images)].into_iter(), &[], &checked);
     let precision = args.precision.precision;
     let gpu = args.run.open(precision)?;
     let batch = args.images.batch_size.min(images.items.len());
     let mut model = Predictor::new_in(&gpu, source.model(), &source.snapshot(), batch, precision)?;
     let mut logits = Vec::with_capacity(images.items.len() * classes.len());
-    for batch in eval_batches(&images, &preprocess, model.capacity())? {
+    let mut sound = Sound::new(&mut model, &images);
+    for batch in eval_batches(&images, &preprocess, sound.capacity())? {
         let batch = batch?;
-        logits.extend(model.logits(&batch.images, batch.len())?);
+        logits.extend(sound.logits(&batch.images, batch.len())?);
     }
     if let Some(path) = &args.logits {
         let shape = vec![images.items.len(), classes.len()];
@@ -93,7 +102,7 @@ pub(super) fn run(args: PredictArgs) -> Result<()> {
     for (item, logits) in rows {
         let top: Vec<String> =
             ranked(logits).iter().take(args.top).map(|(c, p)| format!("{} {:.1} %", classes[*c], 100.0 * p)).collect();
-        text += &format!("{}: {}\n", item.path.display(), top.join(", "));
+        text += &format!("{}: {}\n", shown(&item.path), escaped(&top.join(", ")));
     }
     print(&text)
 }

@@ -72,13 +72,15 @@ pub(super) struct Progress {
     bar: Option<ProgressBar>,
     prefix: String,
     last: Instant,
+    /// The look at all images, while it goes on.
+    checked: Option<Count>,
 }
 
 impl Progress {
     /// `prefix` begins every line, to tell runs apart.
     pub(super) fn new(prefix: &str) -> Progress {
         let bar = bar("steps").inspect(|bar| bar.set_prefix(prefix.to_string()));
-        Progress { bar, prefix: prefix.to_string(), last: Instant::now() }
+        Progress { bar, prefix: prefix.to_string(), last: Instant::now(), checked: None }
     }
 
     fn line(&self, text: &str) {
@@ -96,6 +98,13 @@ impl Progress {
         match event {
             Event::Note(text) => self.line(&text),
             Event::Planned(_) => {}
+            Event::Checked { done, of } => {
+                let count = self.checked.get_or_insert_with(|| Count::new("images"));
+                count.show(done, of, "looked at");
+                if done == of {
+                    self.checked = None;
+                }
+            }
             Event::Warning(text) => self.say(|| console::always(format_args!("{}warning: {text}", self.prefix))),
             Event::Evaluated(r) => {
                 let (top1, loss) = (percent(r.evaluation.top1), r.evaluation.loss);

@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 use crate::atomic::atomic_write;
 use crate::cli::console::warning;
 use crate::cli::table::{percent, table};
-use crate::data::{Dataset, overlaps};
-use crate::error::{Error, Result};
+use crate::data::{Dataset, Looks, overlaps};
+use crate::error::{Error, Result, shown};
 use crate::train::calibration::Logits;
 use crate::train::{Evaluation, Temperature};
 
@@ -65,15 +65,14 @@ pub(super) fn table_of(results: &[(&str, Evaluation)]) -> String {
 }
 
 /// Says where an image that the temperature is fitted on is also reported on.
-pub(super) fn warn_of_leaks(fitted_on: &(&str, Dataset), sets: &[(&str, Dataset)]) -> Result<()> {
+pub(super) fn warn_of_leaks(fitted_on: &(&str, Dataset), sets: &[(&str, Dataset)], looks: &Looks) {
     let (name, images) = fitted_on;
     for (other, others) in sets {
-        if let Some(twin) = overlaps(&[(*name, images), (*other, others)], 1)?.first() {
-            let example = twin.second.1.display();
+        if let Some(twin) = overlaps(&[(*name, images), (*other, others)], 1, looks).first() {
+            let example = shown(&twin.second.1);
             warning!("{name} and {other} share images, such as {example}: the temperature will flatter on {other}");
         }
     }
-    Ok(())
 }
 
 /// The temperature of a model whose logits on the data set `name` are `logits`.

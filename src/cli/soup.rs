@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use clap::Args;
 use serde_json::json;
 
+use crate::cli::console::note;
+use crate::cli::progress::Count;
 use crate::cli::table::{percent, table};
 use crate::cli::{RunArgs, print, print_json};
 use crate::error::{Error, Result};
@@ -62,9 +64,12 @@ pub(super) fn run(args: SoupArgs) -> Result<()> {
             _ => {}
         }
     }
-    let held_out = args.val.map(|val| HeldOut { val, data: args.images });
+    let mut count = Count::new("images");
+    let mut progress = |done, of| count.show(done, of, "looked at");
+    let held_out = args.val.map(|val| HeldOut::open(&val, args.images, &mut progress)).transpose()?;
+    drop(count);
     let gpu = args.run.open(Precision::F32)?;
-    let (accuracies, mixed) = soup_file(
+    let (accuracies, mixed, notes) = soup_file(
         &gpu,
         soup,
         &args.models,
@@ -73,6 +78,7 @@ pub(super) fn run(args: SoupArgs) -> Result<()> {
         &args.model_args,
         &args.out,
     )?;
+    notes.iter().for_each(|n| note!("{n}"));
     if args.json {
         return print_json(&json!({
             "out": args.out,

@@ -1,9 +1,16 @@
 //! Plain tables: the first column to the left, numbers to the right.
 
-/// Aligns `rows` under `header`.
+use std::borrow::Cow;
+
+use crate::error::escaped;
+
+/// Aligns `rows` under `header`. A cell is one line.
 pub(super) fn table(header: &[&str], rows: &[Vec<String>]) -> String {
+    let header: Vec<Cow<str>> = header.iter().map(|cell| escaped(cell)).collect();
+    let header: Vec<&str> = header.iter().map(AsRef::as_ref).collect();
+    let rows: Vec<Vec<Cow<str>>> = rows.iter().map(|row| row.iter().map(|cell| escaped(cell)).collect()).collect();
     let mut widths: Vec<usize> = header.iter().map(|h| h.chars().count()).collect();
-    for row in rows {
+    for row in &rows {
         assert_eq!(row.len(), header.len(), "table rows have a cell a column");
         for (width, cell) in widths.iter_mut().zip(row) {
             *width = (*width).max(cell.chars().count());
@@ -17,9 +24,9 @@ pub(super) fn table(header: &[&str], rows: &[Vec<String>]) -> String {
             .map(|(i, (cell, width))| if i == 0 { format!("{cell:<width$}") } else { format!("{cell:>width$}") });
         padded.collect::<Vec<_>>().join("  ").trim_end().to_string() + "\n"
     };
-    let mut text = line(header.to_vec());
-    for row in rows {
-        text += &line(row.iter().map(String::as_str).collect());
+    let mut text = line(header);
+    for row in &rows {
+        text += &line(row.iter().map(AsRef::as_ref).collect());
     }
     text
 }

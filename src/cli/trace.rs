@@ -38,5 +38,5 @@ fn show(what: &str, timings: &[profile::Timing]) {
         })
         .collect();
     note!("{what}: {total:.1} ms");
-    note!("{}", table(&["kernel", "calls", "ms", "%"], &rows).trim_end());
+    table(&["kernel", "calls", "ms", "%"], &rows).lines().for_each(|line| note!("{line}"));
 }

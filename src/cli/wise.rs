@@ -6,6 +6,7 @@ use clap::Args;
 use serde_json::json;
 
 use crate::cli::console::note;
+use crate::cli::progress::Count;
 use crate::cli::table::{percent, table};
 use crate::cli::{RunArgs, print, print_json};
 use crate::error::{Error, Result};
@@ -60,10 +61,14 @@ pub(super) fn run(args: WiseArgs) -> Result<()> {
     if let Some(alpha) = alphas.iter().find(|alpha| !(0.0..=1.0).contains(*alpha)) {
         return Err(Error::Usage(format!("--alpha {alpha}: it must be 0 to 1")));
     }
-    let held_out = args.val.map(|val| HeldOut { val, data: args.images });
+    let mut count = Count::new("images");
+    let mut progress = |done, of| count.show(done, of, "looked at");
+    let held_out = args.val.map(|val| HeldOut::open(&val, args.images, &mut progress)).transpose()?;
+    drop(count);
     let gpu = args.run.open(Precision::F32)?;
     let result =
         wise_file(&gpu, &args.pretrained, &args.finetuned, &alphas, held_out.as_ref(), &args.model_args, &args.out)?;
+    result.notes.iter().for_each(|n| note!("{n}"));
     for name in &result.kept {
         note!("{name} has no pre-trained counterpart: it stays as it was fine-tuned");
     }

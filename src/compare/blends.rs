@@ -3,10 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use crate::compare::config::{EntryKind, Over, PRETRAINED};
+use crate::compare::event::{End, Event};
 use crate::compare::outcome::Outcome;
 use crate::compare::plan::Cost;
 use crate::compare::post::{Images, Ingredients, PostRun};
-use crate::compare::run::{Comparison, End, EntryRuns, Event, PointRuns};
+use crate::compare::run::{Comparison, EntryRuns, PointRuns};
 use crate::compare::select::choose;
 use crate::method::soups::Soup;
 use crate::train::help::told;

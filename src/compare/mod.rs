@@ -7,6 +7,7 @@
 mod blends;
 pub mod config;
 mod entries;
+pub mod event;
 pub mod outcome;
 pub mod plan;
 pub mod post;
@@ -17,5 +18,6 @@ pub mod stats;
 pub mod tables;
 
 pub use config::CompareConfig;
+pub use event::Event;
 pub use results::Results;
-pub use run::{Event, compare};
+pub use run::compare;

@@ -7,6 +7,7 @@ use serde::Serialize;
 use crate::compare::config::{CompareConfig, EntryKind, Over};
 use crate::error::Result;
 use crate::train::TrainConfig;
+use crate::train::splits::Splits;
 
 /// One run of a training method.
 #[derive(Clone, Debug)]
@@ -156,6 +157,6 @@ impl CompareConfig {
     /// As opening them.
     pub fn train_images(&self, data: usize) -> Result<usize> {
         let c = self.train_run(data, self.reference, 0, self.seeds[0]).config;
-        Ok(c.splits.files.open(&c.splits.train)?.items.len())
+        Splits::train_images(&c)
     }
 }

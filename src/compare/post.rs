@@ -9,6 +9,7 @@ use serde_json::json;
 
 use crate::atomic::atomic_write;
 use crate::checkpoint::{Checkpoint, Overrides};
+use crate::compare::event::Event;
 use crate::compare::outcome::{Outcome, SetFigures};
 use crate::compare::select::Score;
 use crate::data::loader::CACHE_BYTES;
@@ -17,13 +18,15 @@ use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::method::soups::Soup;
 use crate::method::{Snapshot, wise};
-use crate::train::TrainConfig;
 use crate::train::blend::{Models, anchored};
 use crate::train::corrupted::{Test, with_copies};
 use crate::train::evaluate::{Predictor, evaluate};
+use crate::train::heads::align;
+use crate::train::help;
 use crate::train::source::Source;
 use crate::train::splits::Splits;
 use crate::train::subset::evaluate_among;
+use crate::train::{self, TrainConfig};
 
 /// What an entry without training has found.
 const BLEND: &str = "blend.json";
@@ -40,9 +43,16 @@ pub(super) struct Images {
 }
 
 impl Images {
-    pub(super) fn open(config: &TrainConfig) -> Result<Images> {
+    pub(super) fn open(config: &TrainConfig, events: &mut dyn FnMut(Event)) -> Result<Images> {
         let mut pretrained = Source::open(&config.model, &config.model_args.overrides())?;
-        let splits = Splits::open(config, &mut pretrained)?;
+        let splits = Splits::open(config, &mut pretrained, &mut |event| match event {
+            train::Event::Warning(text) => events(Event::Warning(text)),
+            train::Event::Note(text) => events(Event::Note(text)),
+            train::Event::Checked { done, of } => events(Event::Checked { done, of }),
+            _ => {}
+        })?;
+        let notes = splits.notes(config);
+        pretrained.recognised.notes.iter().map(help::note).chain(notes).for_each(|note| events(Event::Note(note)));
         let cache = |images: &crate::data::Dataset| ImageCache::new(images.clone(), CACHE_BYTES);
         let select = cache(splits.select.as_ref().unwrap_or(&splits.val));
         let tests = splits.tests.iter().map(|t| (t.name.clone(), t.id, cache(&t.images))).collect();
@@ -134,18 +144,31 @@ impl PostRun<'_> {
             ),
         };
         let c = self.config;
-        let setup = json!({
+        let mut setup = json!({
             "kind": kind, "parts": parts, "pretrained": hash(&c.model)?, "val": c.splits.val, "select": c.splits.select, "test": c.splits.test,
             "id": c.splits.id, "root": c.splits.files.root, "class_map": c.splits.files.class_map, "model": c.model_args,
             "corrupt": c.splits.corrupt, "subset": c.splits.subset,
         });
+        let s = &c.splits;
+        if s.val.as_os_str().is_empty() {
+            // The selection images are then a part of the training images.
+            setup["set_apart"] = json!([s.train, s.val_share, s.val_seed]);
+        }
+        if s.files.skip_broken {
+            setup["skip_broken"] = json!(true);
+        }
         Ok(setup.to_string())
     }
 
     fn make(&self, gpu: &Gpu, images: &Images, setup: String) -> Result<File> {
         let started = Instant::now();
         let overrides = self.config.model_args.overrides();
-        let open = |path: &Path| Source::open(path, &Overrides { head: None, ..overrides.clone() });
+        // The images' labels are outputs of the pre-trained model.
+        let open = |path: &Path| {
+            let mut source = Source::open(path, &Overrides { head: None, ..overrides.clone() })?;
+            align(&images.pretrained, &mut source)?;
+            Ok::<_, Error>(source)
+        };
         let (mut blends, mut kept) = (Vec::new(), Vec::new());
         match &self.ingredients {
             Ingredients::Pretrained => {
@@ -154,14 +177,15 @@ impl PostRun<'_> {
             }
             Ingredients::Wise(path, alphas) => {
                 let tuned = open(path)?;
-                let (anchor, _) = anchored(&images.pretrained, &tuned)?;
+                let anchor = anchored(&images.pretrained, &tuned)?.values;
                 let (mut judge, values) = (Judge::new(gpu, &tuned, self.config, images)?, tuned.snapshot());
                 for alpha in alphas {
                     blends.push(judge.judge(&wise::snapshot(&anchor, &values, *alpha))?);
                 }
             }
             Ingredients::Soup(soup, paths, accuracies) => {
-                let models = Models::open(paths, Overrides { head: None, ..overrides.clone() })?;
+                let mut models = Models::open(paths, Overrides { head: None, ..overrides.clone() })?;
+                align(&images.pretrained, &mut models.first)?;
                 let mut judge = Judge::new(gpu, &models.first, self.config, images)?;
                 let mut evaluate = |values: &Snapshot| Ok(judge.select(values)?.top1);
                 let mixed = models.mix(*soup, Some(&images.pretrained), accuracies, &mut evaluate)?;

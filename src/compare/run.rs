@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use crate::compare::config::{CompareConfig, EntryKind, Over, Point};
+use crate::compare::event::{End, Event};
 use crate::compare::outcome::{Outcome, RUN, Standing, Took, finish, standing};
 use crate::compare::plan::{Cost, TrainRun};
 use crate::compare::post::Images;
@@ -16,46 +17,6 @@ use crate::train::help::told;
 use crate::train::leaks::Leaks;
 use crate::train::records::Weights;
 use crate::train::{self, Start};
-
-/// What a comparison tells on the way.
-#[derive(Clone, Debug)]
-pub enum Event {
-    /// Something that may spoil a result, one sentence.
-    Warning(String),
-    /// A run has ended.
-    Done {
-        /// Its number, from 1.
-        index: usize,
-        /// Runs in all.
-        total: usize,
-        /// Data set, method, grid point and seed.
-        name: String,
-        /// How it ended.
-        end: End,
-        /// Seconds that the rest will take, as far as can be told.
-        left: Option<f64>,
-    },
-}
-
-/// How a run ended.
-#[derive(Clone, Debug)]
-pub enum End {
-    /// It was there already.
-    Skipped,
-    /// With these accuracies, after so many seconds.
-    Finished {
-        /// Mean top-1 over ID test sets.
-        id: f64,
-        /// Mean top-1 over OOD test sets.
-        ood: f64,
-        /// Seconds.
-        seconds: f64,
-        /// Whether it was gone on with.
-        resumed: bool,
-    },
-    /// With this error.
-    Failed(String),
-}
 
 /// The runs of a grid point: seed (none for one model for all seeds), and outcome or error.
 #[derive(Debug)]
@@ -133,8 +94,8 @@ pub fn compare(gpu: &Gpu, config: &CompareConfig, tune: bool, events: &mut dyn F
     let mut uses = Vec::new();
     for (d, data) in config.data.iter().enumerate() {
         let first = config.train_run(d, config.reference, 0, config.seeds[0]);
-        let opened = Images::open(&first.config)?;
-        let leaks = Leaks::find(&opened.splits)?.warnings();
+        let opened = Images::open(&first.config, &mut |event| (comparison.events)(event.about(&data.name)))?;
+        let leaks = Leaks::find(&opened.splits).warnings();
         for leak in &leaks {
             (comparison.events)(Event::Warning(format!("{}: {leak}", data.name)));
         }

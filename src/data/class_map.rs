@@ -1,149 +1,343 @@
-//! A class map: which folder (or number) of a data set is which output of a model, and what it is called. ImageNet's
-//! folders are WordNet ids, and its subsets (ImageNet-A, -R) have folders for some of the 1,000 outputs only.
+//! Which class of a data set is which output of a model: the only place that puts classes in an order.
+//!
+//! A class is identified by its id: the name of its folder, or its label in a list. Its name is for people, and two classes
+//! may share one. The order of a model's outputs comes from, in this order:
+//!
+//! 1. the model's own class names, to which ids are matched (through the class map file, if there is one);
+//! 2. the class map file;
+//! 3. the ids: if all of them are numbers of outputs, they are; other numbers sort as numbers, everything else as strings.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::fmt;
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
+use super::class_file;
+use super::dataset::{Dataset, Item, name_some};
+use crate::error::{Error, Help, Result};
 
-use super::dataset::{Dataset, Item};
-use crate::error::{Error, Result};
+/// One output of a model.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Class {
+    /// What data sets call it: a folder, or a label of a list.
+    pub id: String,
+    /// What people call it.
+    pub name: String,
+}
 
-/// Classes in the order of a model's outputs, by the name that data sets give them.
+impl Class {
+    fn named(id: &str) -> Class {
+        Class { id: id.into(), name: id.into() }
+    }
+}
+
+/// What a model says of its outputs.
+#[derive(Clone, Copy, Debug)]
+pub struct Outputs<'a> {
+    /// Its file, for errors.
+    pub model: &'a Path,
+    /// How many it has.
+    pub count: usize,
+    /// Their names, if it has any.
+    pub names: Option<&'a [String]>,
+}
+
+/// The classes in the order of a model's outputs, and how that order was decided. Its text is one line with the first and the
+/// last three pairs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClassMap {
-    path: PathBuf,
-    /// (name in the data set, name for people), by output.
-    classes: Vec<(String, String)>,
+    classes: Vec<Class>,
+    why: String,
+    /// The class map file, if these are its classes.
+    file: Option<PathBuf>,
 }
 
 impl ClassMap {
-    /// Reads a map: a text file with `n01440764 tench, Tinca tinca` a line, the outputs in the lines' order (ImageNet's
-    /// `LOC_synset_mapping.txt`), or a JSON file `{"0": ["n01440764", "tench"], …}` (Keras' `imagenet_class_index.json`).
+    /// Reads a class map file: one `folder name` per line, or `imagenet_class_index.json`.
     ///
     /// # Errors
-    /// [`Error::Data`] naming the line that has no name, a class that stands twice, or an output that is missing.
+    /// [`Error::Data`] naming the line or the class that is wrong.
     pub fn open(path: impl AsRef<Path>) -> Result<ClassMap> {
         let path = path.as_ref();
-        let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, "cannot read", e))?;
-        let classes = if text.trim_start().starts_with('{') { by_number(path, &text)? } else { by_line(path, &text)? };
-        if classes.is_empty() {
-            return Err(Error::data(path, "this class map is empty: give `folder name` a line"));
+        let why = format!("in the order of {}", path.display());
+        Ok(ClassMap { classes: class_file::read(path)?, why, file: Some(path.into()) })
+    }
+
+    /// The classes of a model that is used as it is, on `sets` (which [`Self::label`] then labels), with what the class map
+    /// `file` says.
+    ///
+    /// # Errors
+    /// [`Error::Data`] where the file does not fit the model, lacks a class of a data set, or gives one name to several classes
+    /// that the model has in another order; where the model names nothing and the ids don't tell which outputs they are.
+    pub fn of_model(model: Outputs, file: Option<&ClassMap>, sets: &[&Dataset]) -> Result<ClassMap> {
+        if let Some(file) = file {
+            sets.iter().try_for_each(|set| file.check(set))?;
         }
-        let mut seen = HashMap::new();
-        for (folder, _) in &classes {
-            if seen.insert(folder, ()).is_some() {
-                return Err(Error::data(path, format!("the class {folder:?} stands twice in this map")));
+        match (model.names, file) {
+            (Some(names), None) => {
+                let classes = names.iter().map(|name| Class::named(name)).collect();
+                Ok(ClassMap { classes, why: "as the model names them".into(), file: None })
+            }
+            (Some(names), Some(file)) => file.translated(names, sets),
+            (None, Some(file)) if file.len() == model.count => Ok(file.clone()),
+            (None, Some(file)) => {
+                let what = format!("this map has {} classes, the model {} outputs", file.len(), model.count);
+                Err(Error::data(file.path(), what))
+            }
+            (None, None) => Self::of_unnamed(model, sets),
+        }
+    }
+
+    /// The classes of a model that is trained on `train`, and whether its head stays: it does if its outputs are just these
+    /// classes. A new head has them in the order of the class map `file`, or else of their ids.
+    ///
+    /// # Errors
+    /// [`Error::Data`] where the file lacks a class of the training images, or these have no labels.
+    pub fn for_training(model: Outputs, file: Option<&ClassMap>, train: &Dataset) -> Result<(ClassMap, bool)> {
+        let base = match file {
+            Some(file) => {
+                file.check(train)?;
+                file.clone()
+            }
+            None => Self::of_ids(train)?,
+        };
+        if model.count == base.len() {
+            let Some(names) = model.names else {
+                let why = format!("{}, since the model does not name its outputs", base.why);
+                return Ok((ClassMap { why, ..base }, true));
+            };
+            if let Some(classes) = base.permuted(names) {
+                return Ok((ClassMap { classes, why: "as the model names them".into(), file: base.file }, true));
             }
         }
-        Ok(ClassMap { path: path.into(), classes })
+        let why = format!("of a new head, {}", base.why);
+        Ok((ClassMap { why, ..base }, false))
+    }
+
+    /// The classes of `train` alone, in the order that a new head has them.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] where it has no labels.
+    pub fn of_ids(train: &Dataset) -> Result<ClassMap> {
+        labelled(train)?;
+        let (ids, why) = ordered(train.classes.iter().map(String::as_str));
+        Ok(ClassMap { classes: ids.into_iter().map(Class::named).collect(), why, file: None })
+    }
+
+    /// The number of outputs.
+    pub fn len(&self) -> usize {
+        self.classes.len()
+    }
+
+    /// Whether there are none; no map is made of no classes.
+    pub fn is_empty(&self) -> bool {
+        self.classes.is_empty()
     }
 
     /// The classes' names, by output.
     pub fn names(&self) -> Vec<String> {
-        self.classes.iter().map(|(_, name)| name.clone()).collect()
+        self.classes.iter().map(|class| class.name.clone()).collect()
     }
 
-    /// Opens a labelled data set as [`Dataset::open`] does, with the classes of the map at `map` where one is given.
+    /// The same images with labels that are outputs, and `classes` that are the ids of all outputs.
     ///
     /// # Errors
-    /// As [`Dataset::open`], [`ClassMap::open`] and [`ClassMap::apply`].
-    pub fn open_dataset(path: &Path, root: Option<&Path>, map: Option<&Path>) -> Result<Dataset> {
-        let dataset = Dataset::open(path, root)?;
-        match map {
-            Some(map) => ClassMap::open(map)?.apply(&dataset),
-            None => Ok(dataset),
+    /// [`Error::Data`] naming the first image of a class that is none of these, or that could be several of them;
+    /// [`Error::Usage`] where the images have no labels.
+    pub fn label(&self, dataset: &Dataset) -> Result<Dataset> {
+        labelled(dataset)?;
+        let mut index: HashMap<&str, Option<u32>> = HashMap::new();
+        for (class, output) in self.classes.iter().zip(0..) {
+            index.entry(&class.id).and_modify(|twice| *twice = None).or_insert(Some(output));
         }
-    }
-
-    /// `dataset` with this map's classes, all of them and in their order, whichever of them it has images of.
-    ///
-    /// # Errors
-    /// [`Error::Data`] naming a class of the data set that the map lacks.
-    pub fn apply(&self, dataset: &Dataset) -> Result<Dataset> {
-        let index: HashMap<&str, u32> = self.classes.iter().map(|(folder, _)| folder.as_str()).zip(0..).collect();
-        let labels = dataset
-            .classes
-            .iter()
-            .map(|class| {
-                index.get(class.as_str()).copied().ok_or_else(|| {
-                    let what = format!("the class {class:?} of {} is not in this map", dataset.name);
-                    Error::data(&self.path, what)
-                })
-            })
-            .collect::<Result<Vec<u32>>>()?;
-        let item = |item: &Item| Item { path: item.path.clone(), label: labels[item.label as usize] };
+        let outputs: Vec<Option<&Option<u32>>> = dataset.classes.iter().map(|id| index.get(id.as_str())).collect();
+        let unclear = |item: &&Item| !matches!(outputs[item.label as usize], Some(Some(_)));
+        if let Some(item) = dataset.items.iter().filter(unclear).min_by_key(|item| item.label) {
+            let (class, name) = (&dataset.classes[item.label as usize], &dataset.name);
+            let what = match outputs[item.label as usize] {
+                Some(_) => format!(
+                    "the class {class:?} of {name:?} could be several outputs of the model, which have this name"
+                ),
+                None => format!(
+                    "a label outside the classes: {class:?} of {name:?} is not among the {} known ({}); remove its \
+                     images or rename the class",
+                    self.len(),
+                    name_some(self.classes.iter().map(|class| class.id.as_str()))
+                ),
+            };
+            return Err(Error::data(&item.path, what).with_help(Help::ClassMap));
+        }
+        let output = |label: u32| outputs[label as usize].copied().flatten().expect("unclear labels were found above");
+        let items = dataset.items.iter().map(|item| Item { path: item.path.clone(), label: output(item.label) });
         Ok(Dataset {
             name: dataset.name.clone(),
-            classes: self.names(),
-            items: dataset.items.iter().map(item).collect(),
+            classes: self.classes.iter().map(|class| class.id.clone()).collect(),
+            items: items.collect(),
+            left_out: dataset.left_out.clone(),
         })
     }
-}
 
-fn by_line(path: &Path, text: &str) -> Result<Vec<(String, String)>> {
-    let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
-    lines
-        .map(|(i, line)| match line.trim().split_once(char::is_whitespace) {
-            Some((folder, name)) => Ok((folder.to_string(), name.trim().to_string())),
-            None => Err(Error::data(path, format!("line {}: {line:?} has no name: give `folder name` a line", i + 1))),
-        })
-        .collect()
-}
-
-fn by_number(path: &Path, text: &str) -> Result<Vec<(String, String)>> {
-    #[derive(Deserialize)]
-    struct Entry(String, String);
-    let entries: BTreeMap<usize, Entry> = serde_json::from_str(text)
-        .map_err(|e| Error::data(path, format!("not a class map ({{\"0\": [\"folder\", \"name\"], …}}): {e}")))?;
-    let gap = entries.keys().enumerate().find(|(i, number)| i != *number);
-    if let Some((missing, _)) = gap {
-        return Err(Error::data(path, format!("output {missing} is missing: number the classes from 0 without gaps")));
-    }
-    Ok(entries.into_values().map(|Entry(folder, name)| (folder, name)).collect())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn map(name: &str, text: &str) -> Result<ClassMap> {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join(name);
-        std::fs::write(&path, text).unwrap();
-        ClassMap::open(path)
+    /// The names of the classes that a data set labelled by this map has no image of.
+    pub fn lacking(&self, dataset: &Dataset) -> Vec<&str> {
+        let present: HashSet<u32> = dataset.items.iter().map(|item| item.label).collect();
+        let lacking = self.classes.iter().zip(0..).filter(|(_, output)| !present.contains(output));
+        lacking.map(|(class, _)| class.name.as_str()).collect()
     }
 
-    fn subset() -> Dataset {
-        let item = |path: &str, label| Item { path: path.into(), label };
-        Dataset {
-            name: "imagenet-a".into(),
-            classes: vec!["n01".into(), "n03".into()],
-            items: vec![item("n01/a.jpg", 0), item("n03/b.jpg", 1)],
+    fn path(&self) -> &Path {
+        self.file.as_deref().unwrap_or(Path::new("class map"))
+    }
+
+    /// Whether every class of `dataset` that has images is in this file.
+    fn check(&self, dataset: &Dataset) -> Result<()> {
+        let known: HashSet<&str> = self.classes.iter().map(|class| class.id.as_str()).collect();
+        match used(dataset).into_iter().find(|id| !known.contains(id)) {
+            None => Ok(()),
+            Some(id) => {
+                Err(Error::data(self.path(), format!("the class {id:?} of {} is not in this map", dataset.name)))
+            }
         }
     }
 
-    #[test]
-    fn a_subset_of_the_folders_keeps_the_models_outputs() {
-        for text in [
-            "n01 tench, Tinca tinca\nn02 cock\n\nn03 junco\n",
-            r#"{"0":["n01","tench, Tinca tinca"],"2":["n03","junco"],"1":["n02","cock"]}"#,
-        ] {
-            let mapped = map("map", text).unwrap().apply(&subset()).unwrap();
-            assert_eq!(mapped.classes, ["tench, Tinca tinca", "cock", "junco"]);
-            assert_eq!(mapped.items.iter().map(|i| i.label).collect::<Vec<_>>(), [0, 2]);
+    /// Which of a model's outputs, called `names`, each class could be: by name, or else by id. The same names in the same order
+    /// are the same outputs, whatever is called alike.
+    fn candidates(&self, names: &[String]) -> Vec<Vec<usize>> {
+        if self.classes.iter().map(|class| &class.name).eq(names) {
+            return (0..names.len()).map(|output| vec![output]).collect();
         }
+        let mut outputs: HashMap<&str, Vec<usize>> = HashMap::new();
+        names.iter().enumerate().for_each(|(output, name)| outputs.entry(name).or_default().push(output));
+        let of = |name: &str| outputs.get(name).cloned().unwrap_or_default();
+        let named = |class: &Class| match of(&class.name) {
+            none if none.is_empty() => of(&class.id),
+            some => some,
+        };
+        self.classes.iter().map(named).collect()
     }
 
-    #[test]
-    fn mistakes_are_named() {
-        let error = |text: &str| map("map.txt", text).unwrap_err().to_string();
-        assert!(error("n01 tench\nn02\n").contains("line 2"));
-        assert!(error("n01 tench\nn01 cock\n").contains("\"n01\" stands twice"));
-        assert!(error("\n").contains("empty"));
-        assert!(error(r#"{"0":["n01","tench"],"2":["n03","junco"]}"#).contains("output 1 is missing"));
-        assert!(error(r#"{"0": 3}"#).contains("not a class map"));
-        let lacking = map("map.txt", "n01 tench\n").unwrap().apply(&subset()).unwrap_err().to_string();
-        assert!(lacking.contains("\"n03\"") && lacking.contains("imagenet-a"), "{lacking}");
+    /// These classes in the order of the outputs `names`, if each is just one of them.
+    fn permuted(&self, names: &[String]) -> Option<Vec<Class>> {
+        let mut classes: Vec<Option<Class>> = vec![None; names.len()];
+        for (class, candidates) in self.classes.iter().zip(self.candidates(names)) {
+            let [output] = candidates[..] else { return None };
+            if classes[output].replace(class.clone()).is_some() {
+                return None;
+            }
+        }
+        classes.into_iter().collect()
     }
+
+    /// The outputs `names` with this file's ids.
+    fn translated(&self, names: &[String], sets: &[&Dataset]) -> Result<ClassMap> {
+        let mut classes: Vec<Class> = names.iter().map(|name| Class::named(name)).collect();
+        let used: HashSet<&str> = sets.iter().flat_map(|set| used(set)).collect();
+        let mut taken: HashMap<usize, &Class> = HashMap::new();
+        for (class, candidates) in self.classes.iter().zip(self.candidates(names)) {
+            let other = candidates.first().and_then(|output| taken.get(output));
+            if candidates.len() > 1 || other.is_some() {
+                if used.contains(class.id.as_str()) || other.is_some_and(|other| used.contains(other.id.as_str())) {
+                    let what = format!(
+                        "several classes have the name {:?}, and the model has its outputs in another order: which of \
+                         them {:?} is can't be told",
+                        class.name, class.id
+                    );
+                    return Err(Error::data(self.path(), what));
+                }
+            } else if let Some(&output) = candidates.first() {
+                taken.insert(output, class);
+                classes[output].id = class.id.clone();
+            }
+        }
+        let why = format!("as the model names them, by the ids of {}", self.path().display());
+        Ok(ClassMap { classes, why, file: self.file.clone() })
+    }
+
+    /// The outputs of a model without names.
+    fn of_unnamed(model: Outputs, sets: &[&Dataset]) -> Result<ClassMap> {
+        sets.iter().try_for_each(|set| labelled(set))?;
+        let count = model.count;
+        let ids: BTreeSet<&str> = sets.iter().flat_map(|set| set.classes.iter().map(String::as_str)).collect();
+        let numbers: Option<HashSet<u64>> = ids.iter().map(|id| number(id)).collect();
+        if numbers.is_some_and(|n| n.len() == ids.len() && n.iter().all(|n| (*n as usize) < count)) {
+            let mut classes: Vec<Class> = (0..count).map(|output| Class::named(&output.to_string())).collect();
+            ids.iter().for_each(|id| classes[number(id).unwrap_or(0) as usize] = Class::named(id));
+            return Ok(ClassMap {
+                classes,
+                why: "by number, since the model does not name its outputs".into(),
+                file: None,
+            });
+        }
+        if ids.len() == count {
+            let (ids, why) = ordered(ids.into_iter());
+            let classes = ids.into_iter().map(Class::named).collect();
+            let why = format!("{why}, since the model does not name its outputs");
+            return Ok(ClassMap { classes, why, file: None });
+        }
+        let what = format!(
+            "this model does not name its {count} outputs, and the data has {} classes ({})",
+            ids.len(),
+            name_some(ids.iter().copied())
+        );
+        Err(Error::data(model.model, what).with_help(Help::ClassMap))
+    }
+}
+
+impl fmt::Display for ClassMap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const ENDS: usize = 3;
+        let pair = |(output, class): (usize, &Class)| match class.id == class.name {
+            true => format!("{output} = {}", shortened(&class.id)),
+            false => format!("{output} = {} ({})", shortened(&class.id), shortened(&class.name)),
+        };
+        let pairs: Vec<String> = self.classes.iter().enumerate().map(pair).collect();
+        let shown = match pairs.len() {
+            n if n > 2 * ENDS => format!("{}, …, {}", pairs[..ENDS].join(", "), pairs[n - ENDS..].join(", ")),
+            _ => pairs.join(", "),
+        };
+        write!(f, "{} classes {}: {shown}", self.len(), self.why)
+    }
+}
+
+/// A name that leaves room for others on a line.
+fn shortened(name: &str) -> String {
+    const MOST: usize = 40;
+    match name.char_indices().nth(MOST) {
+        Some((end, _)) => format!("{}…", &name[..end]),
+        None => name.into(),
+    }
+}
+
+/// Ids in the order of outputs, if nothing else decides it, and which order that is.
+fn ordered<'a>(ids: impl Iterator<Item = &'a str>) -> (Vec<&'a str>, String) {
+    let mut ids: Vec<&str> = ids.collect();
+    ids.sort_unstable();
+    if ids.iter().any(|id| number(id).is_none()) {
+        return (ids, "in the order of their names".into());
+    }
+    let by_string = ids.clone();
+    ids.sort_by_key(|id| number(id));
+    let differs = ids.iter().zip(&by_string).find(|(number, string)| number != string);
+    let why = match differs {
+        None => "in the order of their numbers".to_string(),
+        Some((number, string)) => format!("in the order of their numbers, {number} before {string}"),
+    };
+    (ids, why)
+}
+
+/// An id that is a number.
+fn number(id: &str) -> Option<u64> {
+    let digits = !id.is_empty() && id.bytes().all(|b| b.is_ascii_digit());
+    if digits { id.parse().ok() } else { None }
+}
+
+fn labelled(dataset: &Dataset) -> Result<()> {
+    if !dataset.classes.is_empty() {
+        return Ok(());
+    }
+    let what = "has no labels: give a folder with one folder per class, a list file or a CSV";
+    Err(Error::Usage(format!("{} {what}", dataset.name)))
+}
+
+/// The ids of the classes that have images.
+fn used(dataset: &Dataset) -> BTreeSet<&str> {
+    dataset.items.iter().filter_map(|item| Some(dataset.classes.get(item.label as usize)?.as_str())).collect()
 }

@@ -1,11 +1,13 @@
 //! Which images there are, and which class each has.
 
-use std::collections::{BTreeSet, HashMap};
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::parse;
+use super::walk::{self, LeftOut, is_image};
 use crate::error::{Error, Result};
+
+/// What is read, for messages.
+const READ: &str = "png, jpg, webp, bmp, gif, tif, pnm";
 
 /// One image.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,18 +23,22 @@ pub struct Item {
 pub struct Dataset {
     /// What tables and messages call it: at first the file's or folder's own name.
     pub name: String,
-    /// Class names by label; empty for unlabelled images.
+    /// The classes' ids by label: folders, or the labels of a list; empty for unlabelled images. Which output of a model each is
+    /// says a [`super::ClassMap`].
     pub classes: Vec<String>,
     /// The images, in the order that evaluation and unshuffled training keep.
     pub items: Vec<Item>,
+    /// What else is in its folders.
+    pub left_out: LeftOut,
 }
 
 impl Dataset {
-    /// Opens a folder with a folder a class, a list file (`path label` a line) or a CSV (with the columns `path` and
+    /// Opens a folder with one folder per class, a list file (`path label` a line) or a CSV (with the columns `path` and
     /// `label`).
     ///
-    /// - **Class folders** sort by name, and the files of each, found at any depth, by path. Hidden files and files
-    ///   that are not `png`, `jpg`, `jpeg` or `webp` are left out.
+    /// - **Class folders** sort by name, and the files of each, found at any depth, by path. What is hidden, belongs to the system
+    ///   (`@eaDir`, `__MACOSX`) or is no image by its extension is counted in [`Self::left_out`], and so is a link to a folder
+    ///   above it.
     /// - **Lists and CSVs** sort by path, folder by folder. Paths are relative to `root`, or else to the file's own
     ///   folder. Labels are either all numbers, with the classes `"0"` to `"max"`, or all names, with the classes
     ///   sorted by name. In a list the label is the last word of a line, so that paths may contain spaces; blank
@@ -47,14 +53,16 @@ impl Dataset {
         if !exists(path)? {
             return Err(Error::data(path, "there is no such file or folder"));
         }
+        let mut left_out = LeftOut::default();
         let (classes, items) = if path.is_dir() {
-            class_folders(path)?
+            class_folders(path, &mut left_out)?
         } else if is_image(path) {
             return Err(Error::data(path, "this is one image: a class folder tree, a list file or a CSV is needed"));
         } else {
             parse::labelled_file(path, root)?
         };
-        Ok(Self { name: name_of(path), classes, items })
+        all_text(&items)?;
+        Ok(Self { name: name_of(path), classes, items, left_out })
     }
 
     /// Images to predict: one image, a folder (flat or a tree, sorted by path), or a list file or CSV as in
@@ -64,134 +72,69 @@ impl Dataset {
     /// As [`Self::open`], except that folders need not be classes.
     pub fn unlabelled(path: impl AsRef<Path>, root: Option<&Path>) -> Result<Self> {
         let path = path.as_ref();
+        let mut left_out = LeftOut::default();
         let paths = if path.is_dir() {
-            let mut paths = Vec::new();
-            images_below(path, &mut paths)?;
+            let paths = walk::images_below(path, &mut left_out)?;
             if paths.is_empty() {
-                return Err(Error::data(path, "there are no images (png, jpg, jpeg, webp) in this folder"));
+                let has = if left_out.total() > 0 { format!(" (it has {left_out})") } else { String::new() };
+                return Err(Error::data(path, format!("there are no images ({READ}) in this folder{has}")));
             }
-            paths.sort();
             paths
         } else if is_image(path) && exists(path)? {
             vec![path.to_path_buf()]
         } else {
             Self::open(path, root)?.items.into_iter().map(|item| item.path).collect()
         };
-        let items = paths.into_iter().map(|path| Item { path, label: 0 }).collect();
-        Ok(Self { name: name_of(path), classes: Vec::new(), items })
-    }
-
-    /// The same images with labels that index `classes`, matched by name: a model's classes, or another data set's.
-    ///
-    /// # Errors
-    /// [`Error::Data`] naming the first class with an image here that is not among `classes`; [`Error::Usage`] where
-    /// the images are unlabelled.
-    pub fn with_classes(&self, classes: &[String]) -> Result<Self> {
-        if self.classes.is_empty() {
-            return Err(Error::Usage(format!(
-                "{} has no labels: give a folder a class, a list file or a CSV",
-                self.name
-            )));
-        }
-        let index: HashMap<&str, u32> = classes.iter().map(String::as_str).zip(0..).collect();
-        let map: Vec<Option<u32>> = self.classes.iter().map(|class| index.get(class.as_str()).copied()).collect();
-        let missing = self.items.iter().filter(|item| map[item.label as usize].is_none()).min_by_key(|item| item.label);
-        if let Some(item) = missing {
-            let class = &self.classes[item.label as usize];
-            let what = format!(
-                "a label outside the classes: {class:?} of {:?} is not among the {} known ({}); remove its images or \
-                 rename the class",
-                self.name,
-                classes.len(),
-                name_some(classes),
-            );
-            return Err(Error::data(&item.path, what));
-        }
-        let items = self.items.iter().map(|item| {
-            let label = map[item.label as usize].expect("a missing class was found above");
-            Item { path: item.path.clone(), label }
-        });
-        Ok(Self { name: self.name.clone(), classes: classes.to_vec(), items: items.collect() })
+        let items: Vec<Item> = paths.into_iter().map(|path| Item { path, label: 0 }).collect();
+        all_text(&items)?;
+        Ok(Self { name: name_of(path), classes: Vec::new(), items, left_out })
     }
 }
 
-/// Whether two data sets have the same classes by name, in whatever order; [`Dataset::with_classes`] then aligns their
-/// labels.
-///
-/// # Errors
-/// [`Error::Data`] naming the classes that only one of them has.
-pub fn same_classes(train: &Dataset, val: &Dataset) -> Result<()> {
-    let set = |dataset: &Dataset| dataset.classes.iter().cloned().collect::<BTreeSet<_>>();
-    let (ours, theirs) = (set(train), set(val));
-    let only = |name: &str, left: &BTreeSet<String>, right: &BTreeSet<String>| {
-        let only: Vec<String> = left.difference(right).cloned().collect();
-        (!only.is_empty()).then(|| format!("only {name} has {}", name_some(&only)))
-    };
-    let differences: Vec<String> =
-        [only(&train.name, &ours, &theirs), only(&val.name, &theirs, &ours)].into_iter().flatten().collect();
-    if differences.is_empty() {
-        return Ok(());
+fn class_folders(path: &Path, left_out: &mut LeftOut) -> Result<(Vec<String>, Vec<Item>)> {
+    let found = walk::entries(path, left_out)?;
+    if found.folders.is_empty() {
+        let what = "there are no class folders in it: expected one folder per class, with its images";
+        return Err(Error::data(path, what));
     }
-    let what =
-        format!("its classes and those of {} differ: {}; give both the same", train.name, differences.join("; "));
-    Err(Error::data(&val.name, what))
-}
-
-fn class_folders(path: &Path) -> Result<(Vec<String>, Vec<Item>)> {
+    // Images beside the class folders have no class.
+    if !found.images.is_empty() {
+        *left_out.0.entry("images outside class folders".into()).or_default() += found.images.len() as u64;
+    }
     let mut folders = Vec::new();
-    for entry in visible_entries(path)? {
-        if entry.is_dir() {
-            let name = entry.file_name().and_then(|name| name.to_str());
-            let name = name.ok_or_else(|| Error::data(&entry, "a class folder's name must be UTF-8: rename it"))?;
-            folders.push((name.to_owned(), entry));
-        }
-    }
-    if folders.is_empty() {
-        return Err(Error::data(path, "there are no class folders in it: expected a folder a class, with its images"));
+    for folder in found.folders {
+        let name = folder.file_name().and_then(|name| name.to_str());
+        let name = name.ok_or_else(|| Error::data(&folder, "a class folder's name must be UTF-8: rename it"))?;
+        folders.push((name.to_owned(), folder));
     }
     folders.sort();
 
     let (mut classes, mut items) = (Vec::new(), Vec::new());
     for (label, (class, folder)) in (0..).zip(folders) {
-        let mut paths = Vec::new();
-        images_below(&folder, &mut paths)?;
+        let mut own = LeftOut::default();
+        let paths = walk::images_below(&folder, &mut own)?;
         if paths.is_empty() {
-            return Err(Error::data(folder, "empty class folder: add images (png, jpg, jpeg, webp) or remove it"));
+            let has = if own.total() > 0 { format!(" (it has {own})") } else { String::new() };
+            let what = format!("empty class folder{has}: add images ({READ}) or remove it");
+            return Err(Error::data(folder, what));
         }
-        paths.sort();
+        left_out.add(own);
         items.extend(paths.into_iter().map(|path| Item { path, label }));
         classes.push(class);
     }
     Ok((classes, items))
 }
 
-fn images_below(folder: &Path, paths: &mut Vec<PathBuf>) -> Result<()> {
-    for entry in visible_entries(folder)? {
-        if entry.is_dir() {
-            images_below(&entry, paths)?;
-        } else if is_image(&entry) {
-            paths.push(entry);
+/// The paths have to be text: reports, JSON and lists hold them.
+fn all_text(items: &[Item]) -> Result<()> {
+    match items.iter().find(|item| item.path.to_str().is_none()) {
+        None => Ok(()),
+        Some(item) => {
+            let others = items.iter().filter(|item| item.path.to_str().is_none()).count() - 1;
+            let others = if others > 0 { format!(", and {others} more") } else { String::new() };
+            Err(Error::data(&item.path, format!("this name is not UTF-8{others}: rename it")))
         }
     }
-    Ok(())
-}
-
-fn visible_entries(folder: &Path) -> Result<Vec<PathBuf>> {
-    let cannot_read = |e| Error::io(folder, "cannot read the folder", e);
-    let mut entries = Vec::new();
-    for entry in fs::read_dir(folder).map_err(cannot_read)? {
-        let entry = entry.map_err(cannot_read)?;
-        if !entry.file_name().as_encoded_bytes().starts_with(b".") {
-            entries.push(entry.path());
-        }
-    }
-    Ok(entries)
-}
-
-/// By extension, whatever its case.
-fn is_image(path: &Path) -> bool {
-    let extension = path.extension().and_then(|e| e.to_str()).unwrap_or_default().to_ascii_lowercase();
-    matches!(extension.as_str(), "png" | "jpg" | "jpeg" | "webp")
 }
 
 fn exists(path: &Path) -> Result<bool> {
@@ -205,12 +148,13 @@ fn name_of(path: &Path) -> String {
     name.map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned())
 }
 
-/// The first few names, quoted, and how many more there are: an error stays one line.
-fn name_some(names: &[String]) -> String {
+/// The first few names, quoted, and how many more there are: a message stays one line.
+pub fn name_some<'a>(names: impl ExactSizeIterator<Item = &'a str>) -> String {
     const SHOWN: usize = 8;
-    let mut text = names.iter().take(SHOWN).map(|name| format!("{name:?}")).collect::<Vec<_>>().join(", ");
-    if names.len() > SHOWN {
-        text += &format!(" and {} more", names.len() - SHOWN);
+    let count = names.len();
+    let mut text = names.take(SHOWN).map(|name| format!("{name:?}")).collect::<Vec<_>>().join(", ");
+    if count > SHOWN {
+        text += &format!(" and {} more", count - SHOWN);
     }
     text
 }

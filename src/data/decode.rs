@@ -1,13 +1,12 @@
 //! One image file to 8-bit RGB, as Pillow's `ImageOps.exif_transpose(Image.open(path)).convert("RGB")` gives it.
 
-use std::fs;
 use std::io::Cursor;
 use std::path::Path;
 
 use image::metadata::Orientation;
-use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader};
+use image::{ColorType, DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
 
-use super::jpeg;
+use super::{jpeg, read};
 use crate::error::{Error, Result};
 
 /// Rows of interleaved 8-bit RGB.
@@ -17,29 +16,49 @@ pub use image::RgbImage;
 /// terabytes, and the memory would be gone before the decoder finds the data missing.
 pub const MAX_PIXELS: u64 = 178_956_970;
 
-/// Decodes a PNG, JPEG or WebP file of any colour type to upright 8-bit RGB. The content decides the format, not the
-/// extension.
+/// The formats that are read.
+const READ: [ImageFormat; 7] = [
+    ImageFormat::Png,
+    ImageFormat::Jpeg,
+    ImageFormat::WebP,
+    ImageFormat::Bmp,
+    ImageFormat::Gif,
+    ImageFormat::Tiff,
+    ImageFormat::Pnm,
+];
+
+/// Decodes a PNG, JPEG, WebP, BMP, GIF, TIFF or PNM file of any colour type to upright 8-bit RGB. The content decides the format,
+/// not the extension.
 ///
-/// As in Pillow, alpha and `tRNS` are dropped rather than blended, 16-bit colour keeps its high byte, 16-bit grey is
-/// clipped at 255, CMYK follows Adobe's inverted convention, of an animation the first frame is taken, and the EXIF
-/// (or else XMP) orientation is applied. The pixels are the same, bit for bit.
+/// As in Pillow, alpha and `tRNS` are dropped rather than blended, CMYK follows Adobe's inverted convention, of an animation the
+/// first frame is taken, and the EXIF (or else XMP) orientation is applied. The pixels are the same, bit for bit, but for grey of
+/// 16 bits: its upper 8 bits are kept, as those of colour are, where Pillow clips it at 255, which makes it white, and
+/// for PNM files whose white is another value than 255, which may be one level off.
 ///
 /// # Errors
-/// [`Error::Io`] where the file can't be read; [`Error::Data`] where it is no PNG, JPEG or WebP, is broken or cut
+/// [`Error::Io`] where the file can't be read; [`Error::Data`] where it is of no such format, is broken or cut
 /// short, or has more than [`MAX_PIXELS`].
 pub fn decode(path: impl AsRef<Path>) -> Result<RgbImage> {
     let path = path.as_ref();
-    let bytes = fs::read(path).map_err(|e| Error::io(path, "cannot read", e))?;
-    decode_bytes(&bytes).map_err(|what| Error::data(path, what))
+    let bytes = read::bytes(path)?;
+    decode_bytes(&bytes).map(|decoded| decoded.image).map_err(|what| Error::data(path, what))
 }
 
-fn decode_bytes(bytes: &[u8]) -> Result<RgbImage, String> {
+/// An image, and what its file was.
+pub(super) struct Decoded {
+    pub(super) image: RgbImage,
+    /// Whether the file has 16 bits per value, of which the image has the upper 8.
+    pub(super) sixteen: bool,
+}
+
+/// [`decode()`] of a file's bytes; the error is one line without the path.
+pub(super) fn decode_bytes(bytes: &[u8]) -> Result<Decoded, String> {
     if bytes.is_empty() {
         return Err("the file is empty: remove it or fetch it again".into());
     }
-    let format = image::guess_format(bytes).ok();
-    let Some(format @ (ImageFormat::Png | ImageFormat::Jpeg | ImageFormat::WebP)) = format else {
-        return Err("not a PNG, JPEG or WebP image: convert it or remove it".into());
+    let format = image::guess_format(bytes).ok().filter(|format| READ.contains(format));
+    let Some(format) = format else {
+        return Err("not an image that is read (PNG, JPEG, WebP, BMP, GIF, TIFF, PNM): convert it or remove it".into());
     };
     let (mut image, orientation) = match format {
         ImageFormat::Jpeg => jpeg::decode(bytes).map(|(image, turn)| (DynamicImage::from(image), turn))?,
@@ -48,19 +67,23 @@ fn decode_bytes(bytes: &[u8]) -> Result<RgbImage, String> {
     if let Some(orientation) = orientation {
         image.apply_orientation(orientation);
     }
-    Ok(to_rgb(image, format == ImageFormat::Png && png_is_grey(bytes)))
+    let sixteen = matches!(image.color(), ColorType::L16 | ColorType::La16 | ColorType::Rgb16 | ColorType::Rgba16);
+    Ok(Decoded { sixteen, image: to_rgb(image)? })
 }
 
-/// PNG and WebP: the image, not yet turned, and how it is to be turned.
+/// All but JPEG: the image, not yet turned, and how it is to be turned.
 fn decode_with_image(bytes: &[u8], format: ImageFormat) -> Result<(DynamicImage, Option<Orientation>), String> {
     let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
     // The limit that matters is checked below, by pixels; the crate's own by bytes would refuse large photographs.
-    reader.no_limits();
+    let mut limits = Limits::no_limits();
+    limits.max_alloc = Some(8 * MAX_PIXELS);
+    reader.limits(limits);
     let mut decoder = reader.into_decoder().map_err(one_line)?;
     let (width, height) = decoder.dimensions();
     check_size(width, height)?;
     let orientation = match format {
         ImageFormat::Png => png_orientation(bytes),
+        ImageFormat::Tiff => decoder.orientation().ok(),
         _ => exif_orientation(decoder.exif_metadata().ok().flatten().as_deref())
             .or_else(|| xmp_orientation(decoder.xmp_metadata().ok().flatten().as_deref())),
     };
@@ -87,26 +110,21 @@ pub(super) fn one_line(error: impl std::fmt::Display) -> String {
     format!("broken image: {reason}")
 }
 
-/// Pillow's `convert("RGB")`. `grey` says that the file's own colour type is grey without alpha, which a `tRNS` chunk
-/// hides from the decoded type.
-fn to_rgb(image: DynamicImage, grey: bool) -> RgbImage {
+/// Pillow's `convert("RGB")`, and the upper 8 of 16 bits for grey as well, which Pillow clips.
+fn to_rgb(image: DynamicImage) -> Result<RgbImage, String> {
     let (width, height) = (image.width(), image.height());
     let high = |v: u16| (v >> 8) as u8;
-    // Pillow's mode "I;16" is an integer image that is clipped, not scaled.
-    let grey16 = |v: u16| if grey { v.min(255) as u8 } else { high(v) };
     let pixels: Vec<u8> = match image {
-        DynamicImage::ImageLuma16(p) => p.pixels().flat_map(|p| [grey16(p.0[0]); 3]).collect(),
-        DynamicImage::ImageLumaA16(p) => p.pixels().flat_map(|p| [grey16(p.0[0]); 3]).collect(),
+        DynamicImage::ImageLuma16(p) => p.pixels().flat_map(|p| [high(p.0[0]); 3]).collect(),
+        DynamicImage::ImageLumaA16(p) => p.pixels().flat_map(|p| [high(p.0[0]); 3]).collect(),
         DynamicImage::ImageRgb16(p) => p.pixels().flat_map(|p| p.0.map(high)).collect(),
         DynamicImage::ImageRgba16(p) => p.pixels().flat_map(|p| [p.0[0], p.0[1], p.0[2]].map(high)).collect(),
-        eight_bit => return eight_bit.into_rgb8(),
+        DynamicImage::ImageRgb32F(_) | DynamicImage::ImageRgba32F(_) => {
+            return Err("an image of 32 bits per value, whose range is not known: convert it to 8 bits".into());
+        }
+        eight_bit => return Ok(eight_bit.into_rgb8()),
     };
-    RgbImage::from_raw(width, height, pixels).expect("three bytes a pixel were written")
-}
-
-/// Whether the `IHDR` chunk, which comes first in every PNG, says colour type 0.
-fn png_is_grey(bytes: &[u8]) -> bool {
-    bytes.get(25) == Some(&0)
+    Ok(RgbImage::from_raw(width, height, pixels).expect("three bytes a pixel were written"))
 }
 
 pub(super) fn exif_orientation(exif: Option<&[u8]>) -> Option<Orientation> {

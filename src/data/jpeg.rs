@@ -23,13 +23,6 @@ pub(super) fn decode(bytes: &[u8]) -> Result<(RgbImage, Option<Orientation>), St
         .unwrap_or_else(|_| Err("broken image: the JPEG decoder gave up".into()))
 }
 
-/// Width and height by the header.
-pub(super) fn size(bytes: &[u8]) -> Option<(u32, u32)> {
-    let header = || Decoder::new(bytes).ok().map(|decoder| decoder.header().clone());
-    let header = catch_unwind(AssertUnwindSafe(header)).ok()??;
-    Some((header.width.into(), header.height.into()))
-}
-
 /// A JPEG of this quality (of the IJG's scale) with chroma at half the size, as Pillow writes it.
 pub(super) fn encode(image: &RgbImage, quality: u8) -> Result<Vec<u8>, String> {
     let (width, height) = (image.width() as usize, image.height() as usize);

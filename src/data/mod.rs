@@ -2,8 +2,9 @@
 //!
 //! In reading order:
 //!
-//! 1. [`dataset`]: which images there are and which class each has (class folders, list files, CSV), and how two data
-//!    sets' classes fit together; [`overlap`]: whether they share an image.
+//! 1. [`dataset`]: which images there are and which class each has (class folders, list files, CSV); [`class_map`]: which
+//!    class is which output of a model; [`overlap`]: whether two data sets share an image.
+//!    [`check`] looks at every image before any work begins, [`summary`] says what there is, [`split`] sets a part apart.
 //! 2. [`mod@decode`]: one file to 8-bit RGB, upright, as Pillow gives it.
 //! 3. [`mod@resize`]: Pillow's antialiased bilinear, bicubic and Lanczos.
 //! 4. [`preprocess`]: the evaluation transform that a checkpoint was trained for: resize, crop, normalise.
@@ -15,6 +16,9 @@
 //! a pre-trained model's accuracy depends on the pixels that it was trained on.
 
 pub mod augment;
+pub mod check;
+mod check_cache;
+mod class_file;
 pub mod class_map;
 pub mod corrupt;
 pub mod dataset;
@@ -24,14 +28,22 @@ pub mod loader;
 pub mod overlap;
 mod parse;
 pub mod preprocess;
+mod read;
 pub mod resize;
+pub mod split;
+pub mod summary;
+mod walk;
 
-pub use augment::{Augment, RandomResizedCrop, item_rng};
-pub use class_map::ClassMap;
+pub use augment::{Augment, RandomResizedCrop, flip_doubt, item_rng};
+pub use check::{Broken, Check, Look, Looks};
+pub use class_map::{Class, ClassMap, Outputs};
 pub use corrupt::Corruption;
-pub use dataset::{Dataset, Item, same_classes};
+pub use dataset::{Dataset, Item, name_some};
 pub use decode::{RgbImage, decode};
 pub use loader::{Batch, EvalBatches, ImageCache, Loader, LoaderConfig, Rest, eval_batches};
-pub use overlap::{Overlap, Same, content_hashes, overlaps};
+pub use overlap::{Overlap, Same, overlaps};
 pub use preprocess::{CropMode, Preprocess};
 pub use resize::{Interpolation, resize};
+pub use split::split_off;
+pub use summary::Summary;
+pub use walk::LeftOut;

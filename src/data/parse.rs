@@ -1,11 +1,11 @@
 //! List files and CSVs: lines of a path and a label, checked before anything trains on them.
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::dataset::Item;
-use crate::error::{Error, Help, Result};
+use super::read;
+use crate::error::{Error, Help, Result, quote, shown};
 
 /// More classes than any data set has; a larger number is a slip that would otherwise cost gigabytes of class names.
 const MAX_CLASSES: u32 = 1 << 20;
@@ -19,7 +19,7 @@ struct Entry {
 
 /// The classes and the items, sorted by path, of a CSV (by extension) or else a list file.
 pub(super) fn labelled_file(file: &Path, root: Option<&Path>) -> Result<(Vec<String>, Vec<Item>)> {
-    let bytes = fs::read(file).map_err(|e| Error::io(file, "cannot read", e))?;
+    let bytes = read::bytes(file)?;
     let bytes = bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(&bytes);
     let is_csv = file.extension().is_some_and(|e| e.eq_ignore_ascii_case("csv"));
     let mut entries = if is_csv { csv_entries(file, bytes)? } else { list_entries(file, bytes)? };
@@ -32,7 +32,8 @@ pub(super) fn labelled_file(file: &Path, root: Option<&Path>) -> Result<(Vec<Str
     for entry in &mut entries {
         let path = root.join(&entry.path);
         if !path.is_file() {
-            let what = format!("there is no file {} (paths are relative to {whose})", path.display());
+            let path = quote(&shown(&path));
+            let what = format!("there is no file {path} (paths are relative to {whose})");
             return Err(at_line(file, entry.line, what).with_help(Help::ListRoot));
         }
         entry.path = path;
@@ -56,7 +57,7 @@ fn list_entries(file: &Path, bytes: &[u8]) -> Result<Vec<Entry>> {
             continue;
         }
         let Some((path, label)) = text.rsplit_once(char::is_whitespace) else {
-            return Err(at_line(file, line, format!("expected `path label`, found {text:?}")));
+            return Err(at_line(file, line, format!("expected `path label`, found {:?}", quote(text))));
         };
         entries.push(Entry { line, path: path.trim_end().into(), label: label.into() });
     }
@@ -92,7 +93,9 @@ fn label_entries(file: &Path, entries: &[Entry]) -> Result<(Vec<String>, Vec<u32
         if let Some(entry) = entries.iter().find(|entry| is_number(&entry.label)) {
             let what = format!(
                 "the label {:?} is a number, but line {} has the name {:?}: use numbers or names throughout",
-                entry.label, first.line, first.label
+                quote(&entry.label),
+                first.line,
+                quote(&first.label)
             );
             return Err(at_line(file, entry.line, what));
         }
@@ -107,15 +110,18 @@ fn label_entries(file: &Path, entries: &[Entry]) -> Result<(Vec<String>, Vec<u32
         let label = &entry.label;
         if !is_number(label) {
             let what = format!(
-                "the label {label:?} is not a number, but line {} has {:?}: use numbers or names throughout",
-                first.line, first.label
+                "the label {:?} is not a number, but line {} has {:?}: use numbers or names throughout",
+                quote(label),
+                first.line,
+                quote(&first.label)
             );
             return Err(at_line(file, entry.line, what));
         }
         match label.parse::<u32>() {
             Ok(label) if label < MAX_CLASSES => labels.push(label),
             _ => {
-                let what = format!("the label {label} is no class number: they count from 0 to {}", MAX_CLASSES - 1);
+                let what =
+                    format!("the label {} is no class number: they count from 0 to {}", quote(label), MAX_CLASSES - 1);
                 return Err(at_line(file, entry.line, what));
             }
         }

@@ -64,16 +64,33 @@ impl Preprocess {
         if *image_size == 0 || *image_size > 1 << 14 {
             return Err(Error::Usage(format!("image size {image_size}: it must be 1 to {}", 1 << 14)));
         }
-        if !(crop_pct.is_finite() && *crop_pct > 0.0 && (1..1 << 20).contains(&self.scale_size())) {
-            return Err(Error::Usage(format!("crop pct {crop_pct}: it must be above 0, and is 0.8 to 1 as a rule")));
+        let in_range = *crop_pct > 0.0 && *crop_pct <= 2.0 && (1..1 << 20).contains(&self.scale_size());
+        if !in_range {
+            let what = "it must be a share above 0 and at most 2, and is 0.8 to 1 as a rule";
+            return Err(Error::Usage(format!("crop pct {crop_pct}: {what}")));
         }
         if !mean.iter().all(|m| m.is_finite()) {
-            return Err(Error::Usage(format!("mean {mean:?}: it must be three numbers, as a rule between 0 and 1")));
+            return Err(Error::Usage(format!("mean {mean:?}: it must be three numbers from 0 (black) to 1 (white)")));
         }
         if !std.iter().all(|s| s.is_finite() && *s > 0.0) {
             return Err(Error::Usage(format!("std {std:?}: it must be three numbers above 0")));
         }
         Ok(())
+    }
+
+    /// What is odd about the numbers, though they can be computed with: above all a mean or std for values where white is 255.
+    pub fn doubt(&self) -> Option<String> {
+        let odd = |what: &str, values: &[f32; 3], ok: &dyn Fn(f32) -> bool| {
+            let scaled = values.map(|v| (v / 0.255).round() / 1000.0);
+            let hint = match values.iter().all(|v| (1.0..=255.0).contains(v)) {
+                true => format!("; where white is 255, {values:?} stand for {scaled:?}"),
+                false => String::new(),
+            };
+            (!values.iter().all(|v| ok(*v)))
+                .then(|| format!("{what} {values:?}: white is 1 here, as a rule it is 0 to 1{hint}"))
+        };
+        odd("mean", &self.mean, &|v| (0.0..=1.0).contains(&v))
+            .or_else(|| odd("std", &self.std, &|v| v > 0.0 && v <= 1.0))
     }
 
     /// The evaluation transform: `[3, image_size, image_size]`, normalised.

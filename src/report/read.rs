@@ -10,10 +10,12 @@ use std::path::{Path, PathBuf};
 
 use super::corrupted;
 use super::evaluations::Evaluations;
-use crate::error::{Error, Result};
+use crate::data::Summary;
+use crate::error::{Error, Result, quote};
 use crate::train::json_lines::lines;
 use crate::train::records::{DriftRow, EvaluationLine, Metric, RadiusRow, StepLine};
 use crate::train::run_dir::{EVALUATIONS, LEAKS};
+use crate::train::splits::SUMMARIES;
 
 /// The radii over a run, in file order.
 #[derive(Clone, Debug, Default)]
@@ -54,6 +56,8 @@ pub struct Run {
     pub drift: Vec<DriftRow>,
     /// Images in two splits; none where the run did not compare them.
     pub leaks: Option<Vec<Leak>>,
+    /// What each split holds; empty where the run did not write it.
+    pub data: Vec<Summary>,
 }
 
 impl Run {
@@ -87,7 +91,8 @@ impl Run {
         let path = dir.join(EVALUATIONS);
         let full = if path.is_file() { Evaluations::parse(&path, &text(&path)?)? } else { Evaluations::default() };
         let leaks = leaks(&dir.join(LEAKS))?;
-        Ok(Self { name, dir: dir.into(), config, train, evals, evaluations: full, radii, drift, leaks })
+        let data = summaries(&dir.join(SUMMARIES))?;
+        Ok(Self { name, dir: dir.into(), config, train, evals, evaluations: full, radii, drift, leaks, data })
     }
 
     /// The resolved flag `key` as text, `-` and `_` taken as the same; also found one table down.
@@ -277,6 +282,14 @@ fn drift(path: &Path) -> Result<Vec<DriftRow>> {
         }
     }
     Ok(rows)
+}
+
+fn summaries(path: &Path) -> Result<Vec<Summary>> {
+    if !path.is_file() {
+        return Ok(Vec::new());
+    }
+    serde_json::from_str(&text(path)?)
+        .map_err(|e| Error::data(path, format!("can't be understood: {}", quote(&e.to_string()))))
 }
 
 fn leaks(path: &Path) -> Result<Option<Vec<Leak>>> {

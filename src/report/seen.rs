@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use super::read::{Leak, Run};
 use super::text::{escape, integer};
+use crate::data::Summary;
 use crate::method::learns_on_val;
 
 /// Images, and what sees them.
@@ -81,7 +82,47 @@ pub(super) fn of_run(run: &Run, h: &str) -> String {
     if learns_radii && !apart && path("val").is_some() {
         out += NOT_APART;
     }
-    out + &run.leaks.as_deref().map(|found| leaks(&sentences(found))).unwrap_or_default()
+    out += &run.leaks.as_deref().map(|found| leaks(&sentences(found))).unwrap_or_default();
+    if !run.data.is_empty() {
+        let _ = write!(out, "<{h}>What the images are</{h}>\n{}", contents(&run.data));
+    }
+    out
+}
+
+/// A row for each split, and below them what a person was told of it beside its counts.
+fn contents(data: &[Summary]) -> String {
+    let (mut rows, mut said) = (String::new(), String::new());
+    for set in data {
+        let counts = set.classes.iter().map(|class| class.1 as u64);
+        let each = match (counts.clone().min(), counts.max()) {
+            (Some(least), Some(most)) if least < most => format!("{} – {}", integer(least), integer(most)),
+            (Some(least), _) => integer(least),
+            _ => "–".into(),
+        };
+        let by = |[width, height]: [u32; 2]| format!("{width} × {height}");
+        let sizes = match set.smallest == set.largest {
+            true => by(set.smallest),
+            false => format!("{} – {}", by(set.smallest), by(set.largest)),
+        };
+        let left_out = set.left_out.total() + set.broken as u64;
+        let _ = write!(
+            rows,
+            "<tr><th scope=\"row\" class=\"name\">{}</th><td>{}</td><td>{}</td><td>{each}</td><td>{sizes}</td><td>{}</td></tr>",
+            escape(&set.name),
+            integer(set.images as u64),
+            integer(set.classes.len() as u64),
+            integer(left_out),
+        );
+        for (is_warning, line) in set.lines().iter().skip(1) {
+            let class = if *is_warning { " class=\"warn\"" } else { "" };
+            let _ = writeln!(said, "<p{class}>{}</p>", escape(line));
+        }
+    }
+    format!(
+        "<div class=\"scroll\" tabindex=\"0\"><table><thead><tr><th scope=\"col\" class=\"name\">Images</th><th \
+         scope=\"col\">n</th><th scope=\"col\">classes</th><th scope=\"col\">per class</th><th scope=\"col\">pixels</th><th \
+         scope=\"col\">left out</th></tr></thead><tbody>{rows}</tbody></table></div>\n{said}"
+    )
 }
 
 /// One sentence for each pair of splits, with the first image that they share.

@@ -4,38 +4,57 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::checkpoint::Overrides;
-use crate::data::ImageCache;
 use crate::data::loader::CACHE_BYTES;
+use crate::data::{Dataset, ImageCache, Summary};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::method::soups::{Ingredients, Mixed, Origin, Soup};
 use crate::method::{Snapshot, best, wise};
-use crate::train::data_args::EvalDataArgs;
+use crate::train::data_args::{Checked, EvalDataArgs};
 use crate::train::evaluate::{Evaluation, Predictor, evaluate};
+use crate::train::heads::align;
+use crate::train::help;
 use crate::train::model_args::ModelArgs;
 use crate::train::project::anchor;
 use crate::train::source::Source;
+use crate::train::subset;
 
 /// Labelled images on which blends of models are compared.
 #[derive(Clone, Debug)]
 pub struct HeldOut {
-    /// The images: a folder with one folder per class, a list file or a CSV.
-    pub val: PathBuf,
+    images: Dataset,
+    checked: Checked,
     /// How they are read.
-    pub data: EvalDataArgs,
+    data: EvalDataArgs,
 }
 
 impl HeldOut {
+    /// Opens the images at `val`, which `progress` follows: a folder with one folder per class, a list file or a CSV.
+    ///
+    /// # Errors
+    /// As [`crate::train::data_args::DataArgs::open`] and [`crate::train::data_args::check`].
+    pub fn open(val: &Path, data: EvalDataArgs, progress: &mut dyn FnMut(usize, usize)) -> Result<HeldOut> {
+        let mut sets = [data.files.open(val)?];
+        let checked = data.files.check(&mut sets, progress)?;
+        let [images] = sets;
+        Ok(HeldOut { images, checked, data })
+    }
+
     /// Gives the accuracy of `source`'s model with any values.
     fn evaluator<'g>(
         &self,
         gpu: &'g Gpu,
         source: &Source,
         args: &ModelArgs,
+        notes: &mut Vec<String>,
     ) -> Result<impl FnMut(&Snapshot) -> Result<Evaluation> + use<'g>> {
-        let classes = source.classes_by(self.data.files.class_map.as_deref())?;
+        let classes = source.class_map(self.data.files.map()?.as_ref(), &[&self.images])?;
         let preprocess = args.preprocess(&source.recognised.preprocess)?;
-        let images = self.data.files.open(&self.val)?.with_classes(&classes)?;
+        let images = classes.label(&self.images)?;
+        let summary = Summary::new("val", &images, &classes.names(), &self.checked.looks, &self.checked.broken[0]);
+        notes.push(classes.to_string());
+        notes.extend(summary.lines().into_iter().map(|(_, line)| line));
+        notes.extend(subset::lacking("val", &images, &classes));
         let batch = self.data.batch_size.min(images.items.len());
         let mut model = Predictor::new(gpu, source.model(), &source.snapshot(), batch)?;
         let images: Arc<ImageCache> = ImageCache::new(images, CACHE_BYTES);
@@ -46,14 +65,24 @@ impl HeldOut {
     }
 }
 
-/// The anchor of `finetuned` in its own layout, with the running statistics, and the names of the tensors that have none:
-/// there the anchor is the fine-tuned value, so that they stay as they are.
+/// A pre-trained model in the layout of a fine-tuned one.
+#[derive(Clone, Debug)]
+pub struct Anchored {
+    /// Its values, and its running statistics. Where it has no counterpart, the fine-tuned values, so that they stay.
+    pub values: Snapshot,
+    /// Names of the tensors without a counterpart.
+    pub kept: Vec<String>,
+    /// What to tell the user about the order of the outputs.
+    pub note: Option<String>,
+}
+
+/// The anchor of `finetuned` in its own layout and order of outputs.
 ///
 /// # Errors
 /// Where the two are not the same model but for the head.
-pub fn anchored(pretrained: &Source, finetuned: &Source) -> Result<(Snapshot, Vec<String>)> {
+pub fn anchored(pretrained: &Source, finetuned: &Source) -> Result<Anchored> {
     same_function(pretrained, finetuned)?;
-    let (mut w, missing) = anchor(pretrained, finetuned)?;
+    let (mut w, missing, note) = anchor(pretrained, finetuned)?;
     let model = finetuned.model();
     let mut kept = Vec::new();
     for ((param, missing), (name, _, own)) in model.layout().params.iter().zip(missing).zip(&finetuned.weights) {
@@ -66,7 +95,7 @@ pub fn anchored(pretrained: &Source, finetuned: &Source) -> Result<(Snapshot, Ve
     if stats.len() != model.buffers().len {
         return Err(pretrained.checkpoint.error("its running statistics are not those of the fine-tuned model"));
     }
-    Ok((Snapshot { w, stats, batches: 0 }, kept))
+    Ok(Anchored { values: Snapshot { w, stats, batches: 0 }, kept, note })
 }
 
 fn same_function(a: &Source, b: &Source) -> Result<()> {
@@ -88,6 +117,8 @@ pub struct WiseResult {
     pub alpha: f32,
     /// Names of the tensors that have no pre-trained counterpart: they stay as they were fine-tuned.
     pub kept: Vec<String>,
+    /// What to tell the user about the classes, one sentence each.
+    pub notes: Vec<String>,
 }
 
 /// Writes the model between `pretrained` and `finetuned` to `out`: at `alphas[0]` where there is one α, else at the one that
@@ -107,11 +138,12 @@ pub fn wise_file(
     let overrides = args.overrides();
     // What was fine-tuned has its head.
     let tuned = Source::open(finetuned, &Overrides { head: None, ..overrides.clone() })?;
-    let (anchor, kept) = anchored(&Source::open(pretrained, &overrides)?, &tuned)?;
+    let Anchored { values: anchor, kept, note } = anchored(&Source::open(pretrained, &overrides)?, &tuned)?;
     let values = tuned.snapshot();
-    let mut tried = Vec::new();
+    let (mut tried, mut notes) = (Vec::new(), assumed(&tuned, held_out)?);
+    notes.extend(note);
     if let Some(held_out) = held_out {
-        let mut evaluate = held_out.evaluator(gpu, &tuned, args)?;
+        let mut evaluate = held_out.evaluator(gpu, &tuned, args, &mut notes)?;
         for &alpha in alphas {
             tried.push((alpha, evaluate(&wise::snapshot(&anchor, &values, alpha))?));
         }
@@ -123,7 +155,16 @@ pub fn wise_file(
         (None, _) => return Err(Error::Usage("several values of alpha need --val to choose among them".into())),
     };
     tuned.save(out, &wise::snapshot(&anchor, &values, alpha))?;
-    Ok(WiseResult { tried, alpha, kept })
+    Ok(WiseResult { tried, alpha, kept, notes })
+}
+
+/// What was assumed of `source`, and what its outputs are; with held-out images that is said when their classes are known.
+fn assumed(source: &Source, held_out: Option<&HeldOut>) -> Result<Vec<String>> {
+    let mut notes: Vec<String> = source.recognised.notes.iter().map(help::note).collect();
+    if held_out.is_none() && source.recognised.config.classes() > 0 {
+        notes.push(source.class_map(None, &[])?.to_string());
+    }
+    Ok(notes)
 }
 
 /// Models that a soup is made of, at `paths`: of one network, with the same classes.
@@ -132,6 +173,8 @@ pub struct Models<'a> {
     overrides: Overrides,
     /// The first of them, under whose names a soup is saved.
     pub first: Source,
+    /// What to tell the user about the order of their outputs.
+    pub notes: Vec<String>,
 }
 
 impl Models<'_> {
@@ -139,17 +182,25 @@ impl Models<'_> {
     /// Naming a file that can't be read, or is not of the first one's model.
     pub fn open(paths: &[PathBuf], overrides: Overrides) -> Result<Models<'_>> {
         let path = paths.first().ok_or_else(|| Error::Usage("a soup needs --models".into()))?;
-        let models = Models { paths, first: Source::open(path, &overrides)?, overrides };
+        let mut models = Models { paths, first: Source::open(path, &overrides)?, overrides, notes: Vec::new() };
         // What does not fit is an error before anything is computed.
-        (1..paths.len()).try_for_each(|i| models.load(i).map(drop))?;
+        for i in 1..paths.len() {
+            let note = models.open_one(i)?.1;
+            models.notes.extend(note);
+        }
         Ok(models)
     }
 
     /// The values of one of them.
     pub fn load(&self, i: usize) -> Result<Snapshot> {
-        let source = Source::open(&self.paths[i], &self.overrides)?;
-        alike(&self.first, &source)?;
-        Ok(source.snapshot())
+        Ok(self.open_one(i)?.0.snapshot())
+    }
+
+    /// One of them with its outputs in the order of the first's, and what to tell the user about that.
+    fn open_one(&self, i: usize) -> Result<(Source, Option<String>)> {
+        let mut source = Source::open(&self.paths[i], &self.overrides)?;
+        let note = alike(&self.first, &mut source)?;
+        Ok((source, note))
     }
 
     /// The soup of all, near `pretrained` if it asks for an anchor.
@@ -164,7 +215,7 @@ impl Models<'_> {
         evaluate: &mut dyn FnMut(&Snapshot) -> Result<f64>,
     ) -> Result<Mixed> {
         let origin = pretrained.filter(|_| soup.needs_anchor()).map(|pretrained| {
-            let ((values, kept), model) = (anchored(pretrained, &self.first)?, self.first.model());
+            let (Anchored { values, kept, .. }, model) = (anchored(pretrained, &self.first)?, self.first.model());
             let is_new = model.layout().params.iter().map(|p| kept.contains(&p.name)).collect();
             Ok(Origin { model, values, is_new })
         });
@@ -186,10 +237,12 @@ pub fn soup_file(
     held_out: Option<&HeldOut>,
     args: &ModelArgs,
     out: &Path,
-) -> Result<(Vec<f64>, Mixed)> {
+) -> Result<(Vec<f64>, Mixed, Vec<String>)> {
     let models = Models::open(models, args.overrides())?;
+    let mut notes = assumed(&models.first, held_out)?;
+    notes.extend(models.notes.clone());
     let pretrained = pretrained.map(|path| Source::open(path, &args.overrides())).transpose()?;
-    let evaluator = held_out.map(|held_out| held_out.evaluator(gpu, &models.first, args)).transpose()?;
+    let evaluator = held_out.map(|held_out| held_out.evaluator(gpu, &models.first, args, &mut notes)).transpose()?;
     let mut accuracies = Vec::new();
     let mixed = match evaluator {
         Some(mut evaluate) => {
@@ -201,14 +254,15 @@ pub fn soup_file(
         None => models.mix(soup, pretrained.as_ref(), &[], &mut |_| unreachable!("without held-out images"))?,
     };
     models.first.save(out, &mixed.values)?;
-    Ok((accuracies, mixed))
+    Ok((accuracies, mixed, notes))
 }
 
-/// Whether the values of `other` can be averaged with those of `first`.
+/// Makes the values of `other` such that they can be averaged with those of `first`: the outputs in the same order. Returns what to
+/// tell the user about that, if anything.
 ///
 /// # Errors
 /// Naming the file and the first tensor or class list that differs.
-pub fn alike(first: &Source, other: &Source) -> Result<()> {
+pub fn alike(first: &Source, other: &mut Source) -> Result<Option<String>> {
     same_function(first, other)?;
     let shape = |(name, shape, _): &(String, Vec<usize>, Vec<f32>)| (name.clone(), shape.clone());
     let tensors = |s: &Source| s.weights.iter().chain(&s.stats).map(shape).collect::<Vec<_>>();
@@ -222,10 +276,5 @@ pub fn alike(first: &Source, other: &Source) -> Result<()> {
     if a.len() != b.len() {
         return Err(other.checkpoint.error(format!("it has other tensors than {than}: a soup is of one model")));
     }
-    match (&first.recognised.classes, &other.recognised.classes) {
-        (Some(a), Some(b)) if a != b => {
-            Err(other.checkpoint.error(format!("its classes, or their order, are not those of {than}")))
-        }
-        _ => Ok(()),
-    }
+    align(first, other)
 }

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::data::{Corruption, Rest};
 use crate::error::{Error, Result};
+use crate::flag::in_range;
 use crate::method::{BatchNorm, LossScaling, MethodArgs, Settings};
 use crate::model::Precision;
 use crate::train::corrupted::corruptions;
@@ -79,11 +80,12 @@ impl TrainConfig {
     /// # Errors
     /// [`Error::Usage`] naming what is missing, out of range or contradicts itself.
     pub(super) fn validate(&self) -> Result<()> {
-        for (path, flag) in [(&self.model, "model"), (&self.splits.train, "train"), (&self.splits.val, "val")] {
+        for (path, flag) in [(&self.model, "model"), (&self.splits.train, "train")] {
             if path.as_os_str().is_empty() {
                 return Err(Error::Usage(format!("--{flag} is missing: give it as a flag or in --config")));
             }
         }
+        in_range("val-share", self.splits.val_share, |share| share > 0.0 && share < 1.0, "above 0 and below 1")?;
         self.optim.validate()?;
         self.memory.validate()?;
         self.method.validate(&self.settings(0))?;

@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde::{Deserialize, Serialize};
 
-use crate::data::{ClassMap, Dataset};
+use crate::data::{Broken, Check, ClassMap, Dataset, Looks};
 use crate::error::{Error, Result};
+use crate::gpu::cache::cache_dir;
 
 /// How every command reads a labelled data set.
 #[derive(Args, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -19,15 +20,68 @@ pub struct DataArgs {
     /// Which folder is which output of the model: one `folder name` per line, or imagenet_class_index.json
     #[arg(long, value_name = "FILE")]
     pub class_map: Option<PathBuf>,
+    /// Leave out images that can't be read, instead of stopping before any work
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL", default_value_t = false,
+        action = clap::ArgAction::Set)]
+    pub skip_broken: bool,
+}
+
+/// Looks at all images of `sets`, of which `progress` is told how many are done. Those that can't be read are an error, or are left
+/// out with `skip_broken`.
+///
+/// # Errors
+/// [`Error::Data`] naming all images that can't be read; or the data set, if none of its images can.
+pub fn check(sets: &mut [Dataset], skip_broken: bool, progress: &mut dyn FnMut(usize, usize)) -> Result<Checked> {
+    let all: Vec<&Dataset> = sets.iter().collect();
+    let looks = Check::new(cache_dir()).run(&all, progress);
+    if !skip_broken {
+        looks.refuse_broken(&all)?;
+    }
+    let broken: Vec<Vec<Broken>> = sets.iter().map(|set| looks.broken(set)).collect();
+    for (set, broken) in sets.iter_mut().zip(&broken).filter(|(_, broken)| !broken.is_empty()) {
+        *set = looks.whole(set);
+        if set.items.is_empty() {
+            return Err(Error::data(
+                &broken[0].path,
+                format!("no image of {} can be read: {}", set.name, broken[0].why),
+            ));
+        }
+    }
+    Ok(Checked { looks, broken })
+}
+
+/// What a look at all images of some data sets found.
+#[derive(Clone, Debug, Default)]
+pub struct Checked {
+    /// What each image is.
+    pub looks: Looks,
+    /// The images of each set that were left out.
+    pub broken: Vec<Vec<Broken>>,
 }
 
 impl DataArgs {
-    /// Opens the labelled data set at `path`.
+    /// Opens the labelled data set at `path`, whose labels are its own until a [`ClassMap`] makes them a model's.
     ///
     /// # Errors
-    /// As [`ClassMap::open_dataset`].
+    /// As [`Dataset::open`].
     pub fn open(&self, path: &Path) -> Result<Dataset> {
-        ClassMap::open_dataset(path, self.root.as_deref(), self.class_map.as_deref())
+        Dataset::open(path, self.root.as_deref())
+    }
+
+    /// [`check()`] with this group's flag.
+    ///
+    /// # Errors
+    /// As [`check()`].
+    pub fn check(&self, sets: &mut [Dataset], progress: &mut dyn FnMut(usize, usize)) -> Result<Checked> {
+        check(sets, self.skip_broken, progress)
+    }
+
+    /// The class map file, if one is given.
+    ///
+    /// # Errors
+    /// As [`ClassMap::open`].
+    pub fn map(&self) -> Result<Option<ClassMap>> {
+        self.class_map.as_deref().map(ClassMap::open).transpose()
     }
 }
 
@@ -60,9 +114,15 @@ pub struct SplitArgs {
     /// Training images: a folder with one folder per class, a list file (one `path label` per line) or a CSV (path,label)
     #[arg(long, value_name = "PATH", value_parser = path, default_value = "", hide_default_value = true)]
     pub train: PathBuf,
-    /// Validation images: what the radii are learned on
+    /// Validation images: what the radii are learned on [default: a share of the training images, set apart]
     #[arg(long, value_name = "PATH", value_parser = path, default_value = "", hide_default_value = true)]
     pub val: PathBuf,
+    /// Without --val: the share of each class's training images that is set apart for validation
+    #[arg(long, value_name = "SHARE", default_value_t = 0.2)]
+    pub val_share: f64,
+    /// Without --val: decides which images are set apart, whatever --seed is
+    #[arg(long, value_name = "SEED", default_value_t = 0)]
+    pub val_seed: u64,
     /// Images on which the best checkpoint is chosen [default: those of --val]
     #[arg(long, value_name = "PATH")]
     pub select: Option<PathBuf>,

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::data::{EvalBatches, ImageCache, Preprocess};
-use crate::error::Result;
+use crate::data::{Dataset, EvalBatches, ImageCache, Preprocess};
+use crate::error::{Error, Result};
 use crate::gpu::{Gpu, Program, View};
 use crate::method::{Learner, Snapshot};
 use crate::model::{Activations, Mode, Model, Phase, Precision};
@@ -31,6 +31,41 @@ impl Classifier for Learner<'_> {
 
     fn logits(&mut self, images: &[f32], batch: usize) -> Result<Vec<f32>> {
         Learner::logits(self, images, batch)
+    }
+}
+
+/// A classifier whose answers have to be numbers: what is no number has no probability and no class.
+pub struct Sound<'a> {
+    model: &'a mut dyn Classifier,
+    images: &'a Dataset,
+    seen: usize,
+}
+
+impl<'a> Sound<'a> {
+    /// Of `model`, for one pass over `images` in their order.
+    pub fn new(model: &'a mut dyn Classifier, images: &'a Dataset) -> Sound<'a> {
+        Sound { model, images, seen: 0 }
+    }
+}
+
+impl Classifier for Sound<'_> {
+    fn capacity(&self) -> usize {
+        self.model.capacity()
+    }
+
+    /// # Errors
+    /// [`Error::Data`] naming the first image whose logits are not all finite.
+    fn logits(&mut self, images: &[f32], batch: usize) -> Result<Vec<f32>> {
+        let logits = self.model.logits(images, batch)?;
+        let classes = logits.len() / batch.max(1);
+        let bad = logits.chunks(classes.max(1)).position(|row| !row.iter().all(|logit| logit.is_finite()));
+        if let Some(item) = bad.and_then(|row| self.images.items.get(self.seen + row)) {
+            let what = "the model's outputs for this image are not finite numbers: its weights are damaged, or too large for \
+                        the precision";
+            return Err(Error::data(&item.path, what));
+        }
+        self.seen += batch;
+        Ok(logits)
     }
 }
 

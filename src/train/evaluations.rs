@@ -5,7 +5,7 @@
 
 use std::path::PathBuf;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::train::events::TestResult;
 use crate::train::records::{Distribution, FullEvaluation, FullLine, Weights};
 use crate::train::run_dir::{Appender, keep_lines};
@@ -20,6 +20,16 @@ impl EvaluationLog {
     pub fn open(path: PathBuf, classes: &[String], resumed: bool) -> Result<EvaluationLog> {
         let fresh = !(resumed && path.exists());
         if !fresh {
+            let text = std::fs::read_to_string(&path).map_err(|e| Error::io(&path, "cannot read", e))?;
+            let then = text.lines().find_map(|line| match FullLine::parse(line) {
+                Ok(FullLine::Classes { classes }) => Some(classes),
+                _ => None,
+            });
+            if then.is_some_and(|then| then != classes) {
+                let what = "the outputs of this run are other classes, or in another order (earlier versions sorted numbers as \
+                            text): it can't go on, start anew in another --out";
+                return Err(Error::data(&path, what));
+            }
             keep_lines(&path, |line| match FullLine::parse(line) {
                 Ok(FullLine::Classes { .. }) => true,
                 Ok(FullLine::Evaluation(e)) => e.model == Weights::Pretrained,

@@ -28,6 +28,13 @@ pub enum Event {
         /// Training images a second, evaluations left out; NaN while the first batches are under way.
         rate: f64,
     },
+    /// Images that were looked at before the run begins, and how many there are.
+    Checked {
+        /// Images done.
+        done: usize,
+        /// Images in all.
+        of: usize,
+    },
     /// An evaluation.
     Evaluated(TestResult),
 }

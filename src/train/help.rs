@@ -29,6 +29,8 @@ pub fn told(error: &Error) -> String {
         Help::ImageSize => "give another with --image-size",
         Help::ImagesTooSmall { at_least } => &format!("use --image-size {at_least} or more"),
         Help::MeanPooling => "use --pool mean, or leave out --fc-norm",
+        Help::BrokenImages => "remove them, or leave them out with --skip-broken",
+        Help::ClassMap => "--class-map says which class is which output",
         Help::ListRoot => "--root gives another folder",
         Help::Delta { base, delta } => &format!("make the whole model with {}", apply_command(base, delta)),
         Help::Setting(setting) => return format!("{}: {error}", flag(*setting)),

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::checkpoint::atomic_write;
 use crate::data::{Dataset, Overlap, Same, overlaps};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, shown};
 use crate::train::splits::Splits;
 
 /// What splits share that should share nothing.
@@ -16,15 +16,12 @@ pub struct Leaks {
 
 impl Leaks {
     /// Compares all splits by content. Two test sets may share images: nothing is learned from them.
-    ///
-    /// # Errors
-    /// [`Error::Io`] naming the first file that can't be read.
-    pub fn find(splits: &Splits) -> Result<Leaks> {
+    pub fn find(splits: &Splits) -> Leaks {
         let mut sets: Vec<(&str, &Dataset)> = vec![("train", &splits.train), ("val", &splits.val)];
         sets.extend(splits.select.as_ref().map(|select| ("select", select)));
         let guarded = sets.len();
         sets.extend(splits.tests.iter().map(|t| (t.name.as_str(), &t.images)));
-        Ok(Leaks { overlaps: overlaps(&sets, guarded)? })
+        Leaks { overlaps: overlaps(&sets, guarded, &splits.looks) }
     }
 
     /// One line for each pair of splits: how many images, and which the first few are.
@@ -88,7 +85,7 @@ impl Leaks {
 /// Both paths of the first few, and how many more there are.
 fn named(shared: &[&Overlap]) -> String {
     const SHOWN: usize = 3;
-    let one = |overlap: &&Overlap| format!("{} = {}", overlap.second.1.display(), overlap.first.1.display());
+    let one = |overlap: &&Overlap| format!("{} = {}", shown(&overlap.second.1), shown(&overlap.first.1));
     let mut text = shared.iter().take(SHOWN).map(one).collect::<Vec<_>>().join(", ");
     if shared.len() > SHOWN {
         text += &format!(" and {} more", shared.len() - SHOWN);

@@ -14,6 +14,7 @@ pub mod events;
 pub mod exclude;
 pub mod fit;
 pub mod given;
+pub mod heads;
 pub mod help;
 pub mod inputs;
 pub mod interval;

@@ -96,6 +96,9 @@ impl ModelArgs {
             std: triple("std", &self.std, own.std)?,
         };
         preprocess.validate()?;
-        Ok(preprocess)
+        match preprocess.doubt().filter(|_| self.mean.is_some() || self.std.is_some()) {
+            Some(doubt) => Err(Error::Usage(doubt)),
+            None => Ok(preprocess),
+        }
     }
 }

@@ -1,11 +1,12 @@
 //! The post-hoc recipe on two checkpoints that were trained elsewhere: a run without steps, of which only what follows the last is
 //! left, radii learned at fixed weights and one projection.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use crate::checkpoint::Overrides;
-use crate::data::{Loader, LoaderConfig};
+use crate::checkpoint::{Note, Overrides};
+use crate::data::{Loader, LoaderConfig, Summary};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::method::{Anchor, BatchNorm, Held, Learner, LossScaling, MethodArgs, Optimizer, Settings, Snapshot};
@@ -15,6 +16,7 @@ use crate::train::data_args::DataArgs;
 use crate::train::events::Event;
 use crate::train::exclude::excluded;
 use crate::train::fit;
+use crate::train::heads::Rows;
 use crate::train::help;
 use crate::train::memory_args::MemoryArgs;
 use crate::train::model_args::ModelArgs;
@@ -22,6 +24,7 @@ use crate::train::run_dir::RunLog;
 use crate::train::schedule::{LearningRate, LrSchedule};
 use crate::train::source::Source;
 use crate::train::steps::Steps;
+use crate::train::subset;
 use crate::train::throughput::Throughput;
 use crate::train::tuning;
 
@@ -59,16 +62,20 @@ pub fn beside(path: &Path, suffix: &str) -> PathBuf {
     name.into()
 }
 
-/// The anchor in the layout of the fine-tuned model, and which tensors have none. A tensor that the anchor lacks, or has
-/// in another shape, can only be the head's: it stays as it was fine-tuned.
-pub(super) fn anchor(pretrained: &Source, finetuned: &Source) -> Result<(Vec<f32>, Vec<bool>)> {
+/// The anchor in the layout of the fine-tuned model, which tensors have none, and what to tell the user about the order of the
+/// outputs. A tensor that the anchor lacks, or has in another shape or for other classes, can only be the head's: it stays as it
+/// was fine-tuned. A head with its outputs in another order is put in that of the fine-tuned.
+pub(super) fn anchor(pretrained: &Source, finetuned: &Source) -> Result<(Vec<f32>, Vec<bool>, Option<String>)> {
+    let rows = Rows::of(finetuned, pretrained)?;
     let known: BTreeMap<&str, (&Vec<usize>, &Vec<f32>)> =
         pretrained.weights.iter().map(|(name, shape, values)| (name.as_str(), (shape, values))).collect();
     let mut missing = Vec::new();
-    let mut tensors: Vec<&[f32]> = Vec::new();
+    let mut tensors: Vec<Cow<[f32]>> = Vec::new();
     for (name, shape, values) in &finetuned.weights {
+        let is_head = finetuned.recognised.config.is_head(name);
         let own = known.get(name.as_str()).filter(|(own, _)| *own == shape);
-        if own.is_none() && !finetuned.recognised.config.is_head(name) {
+        let own = own.filter(|_| !(is_head && matches!(rows, Rows::Differ(_))));
+        if own.is_none() && !is_head {
             let path = pretrained.checkpoint.path();
             let (from, to) = (&pretrained.recognised.config, &finetuned.recognised.config);
             if known.contains_key(name.as_str()) && from.image_size() != to.image_size() {
@@ -89,9 +96,14 @@ pub(super) fn anchor(pretrained: &Source, finetuned: &Source) -> Result<(Vec<f32
             ));
         }
         missing.push(own.is_none());
-        tensors.push(own.map_or(values.as_slice(), |(_, own)| own.as_slice()));
+        tensors.push(match own {
+            None => Cow::Borrowed(values.as_slice()),
+            Some((_, own)) if is_head => Cow::Owned(rows.permuted(own)),
+            Some((_, own)) => Cow::Borrowed(own.as_slice()),
+        });
     }
-    Ok((finetuned.model().layout().pack(tensors.into_iter()), missing))
+    let packed = finetuned.model().layout().pack(tensors.iter().map(AsRef::as_ref));
+    Ok((packed, missing, rows.note(pretrained)))
 }
 
 /// Learns the radii and writes `out`, with `out.radii.csv` and `out.metrics.jsonl` beside it.
@@ -108,17 +120,25 @@ pub fn project(gpu: &Gpu, config: &ProjectConfig, events: &mut dyn FnMut(Event))
             "heads, activation, eps or pooling differ from the pre-trained model's: see tpgm inspect on both",
         ));
     }
-    let (anchor, missing) = anchor(&pretrained, &finetuned)?;
-    let images = config.data.open(&config.val)?;
+    let (anchor, missing, note) = anchor(&pretrained, &finetuned)?;
+    let others = pretrained.recognised.notes.iter().filter(|note| !finetuned.recognised.notes.contains(note));
+    let others: Vec<Note> = others.cloned().chain(note.map(Note::from)).collect();
+    finetuned.recognised.notes.extend(others);
+    let mut sets = [config.data.open(&config.val)?];
+    let checked = config.data.check(&mut sets, &mut |done, of| events(Event::Checked { done, of }))?;
+    let [images] = sets;
     if b.classes() == 0 {
         return Err(Error::checkpoint(&config.finetuned, "this model has no head: radii are learned from its loss"));
     }
+    let classes = finetuned.class_map(config.data.map()?.as_ref(), &[&images])?;
     if finetuned.recognised.classes.is_none() && images.classes.len() == b.classes() {
-        finetuned.recognised.classes = Some(images.classes.clone());
-        let note = format!("the checkpoint does not name its {} classes: taken in the data set's order", b.classes());
-        finetuned.recognised.notes.push(note.into());
+        finetuned.recognised.classes = Some(classes.names());
     }
-    let images = images.with_classes(&finetuned.classes()?)?;
+    finetuned.recognised.notes.push(classes.to_string().into());
+    let images = classes.label(&images)?;
+    let summary = Summary::new("val", &images, &classes.names(), &checked.looks, &checked.broken[0]);
+    finetuned.recognised.notes.extend(summary.lines().into_iter().map(|(_, line)| line.into()));
+    finetuned.recognised.notes.extend(subset::lacking("val", &images, &classes).map(Note::from));
     for note in &finetuned.recognised.notes {
         events(Event::Note(help::note(note)));
     }

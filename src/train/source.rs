@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use crate::checkpoint::{self, Checkpoint, Overrides, Recognised, Weight};
-use crate::data::ClassMap;
+use crate::data::{ClassMap, Dataset, Outputs};
 use crate::error::{Error, Result};
 use crate::method::Snapshot;
 use crate::model::Model;
@@ -27,7 +27,10 @@ impl Source {
     /// Opens, recognises and reads `path`.
     pub fn open(path: &Path, overrides: &Overrides) -> Result<Source> {
         let checkpoint = Checkpoint::open(path)?;
-        let recognised = checkpoint::recognise(&checkpoint, overrides)?;
+        let mut recognised = checkpoint::recognise(&checkpoint, overrides)?;
+        if let Some(doubt) = recognised.preprocess.doubt() {
+            recognised.notes.push(format!("warning: the checkpoint's {doubt}").into());
+        }
         let weights = checkpoint::weights(&checkpoint, &recognised)?;
         let stats = checkpoint::statistics(&checkpoint, &recognised)?;
         Ok(Source { checkpoint, recognised, weights, stats })
@@ -45,56 +48,55 @@ impl Source {
         Snapshot { w: pack(model.layout(), &self.weights), stats: pack(model.buffers(), &self.stats), batches: 0 }
     }
 
-    /// Makes the model's outputs the classes `names`: as they are where the checkpoint has just these classes, else
-    /// with a new head, which the notes of [`Recognised`] say aloud. Returns the classes in the model's order.
-    pub fn fit_classes(&mut self, names: &[String], seed: u64) -> Vec<String> {
-        let has_head = self.recognised.config.classes() > 0;
-        let known = self.recognised.classes.clone();
-        match known {
-            Some(known) if has_head && sorted(&known) == sorted(names) => known,
-            None if has_head && self.recognised.config.classes() == names.len() => {
-                let (count, first) = (names.len(), &names[0]);
-                let what = format!(
-                    "the checkpoint does not name its {count} classes: taken in the data set's order, {first} first"
-                );
-                self.recognised.notes.push(what.into());
-                self.recognised.classes = Some(names.to_vec());
-                names.to_vec()
-            }
-            _ => {
-                checkpoint::replace_head(&mut self.recognised, &mut self.weights, names, seed);
-                names.to_vec()
-            }
-        }
+    /// What it says of its outputs.
+    fn outputs(&self) -> Outputs<'_> {
+        let Recognised { config, classes, .. } = &self.recognised;
+        Outputs { model: self.checkpoint.path(), count: config.classes(), names: classes.as_deref() }
     }
 
-    /// The classes that the model's outputs stand for.
+    /// Makes the model's outputs the classes of `train`, or those of the class map `file`: as they are if the checkpoint has just
+    /// these classes, else with a new head, which the notes of [`Recognised`] say aloud.
     ///
-    /// Errors where it has no head, or one whose classes nobody named.
-    pub fn classes(&self) -> Result<Vec<String>> {
-        let path = self.checkpoint.path();
-        if self.recognised.config.classes() == 0 {
-            return Err(Error::checkpoint(path, "this model has no head: fine-tune it first (tpgm finetune)"));
+    /// # Errors
+    /// As [`ClassMap::for_training`]; [`Error::Checkpoint`] where the head of `--head` has other classes.
+    pub fn fit_classes(&mut self, train: &Dataset, file: Option<&ClassMap>, seed: u64) -> Result<ClassMap> {
+        let (classes, keeps_head) = ClassMap::for_training(self.outputs(), file, train)?;
+        let names = classes.names();
+        if !keeps_head {
+            if let Some(head) = &self.recognised.head_file {
+                let (own, of) = (head.classes, classes.len());
+                let named = if head.names.is_some() { "names " } else { "has " };
+                let what = format!(
+                    "this head {named}other classes ({own}) than {} ({of}): give a head for these, or none",
+                    train.name
+                );
+                return Err(Error::checkpoint(&head.path, what));
+            }
+            checkpoint::replace_head(&mut self.recognised, &mut self.weights, &names, seed);
         }
-        self.recognised
-            .classes
-            .clone()
-            .map_or_else(|| Ok((0..self.recognised.config.classes()).map(|c| c.to_string()).collect()), Ok)
+        // Names that the outputs have already stay theirs, by which others know them.
+        self.recognised.classes.get_or_insert(names);
+        self.recognised.notes.push(classes.to_string().into());
+        Ok(classes)
     }
 
-    /// As [`Source::classes`]; where the checkpoint does not name them, they are those of the class map at `map`.
-    pub fn classes_by(&self, map: Option<&Path>) -> Result<Vec<String>> {
-        match map {
-            Some(map) if self.recognised.classes.is_none() => {
-                let names = ClassMap::open(map)?.names();
-                if names.len() == self.recognised.config.classes() {
-                    return Ok(names);
-                }
-                let (has, outputs) = (names.len(), self.recognised.config.classes());
-                Err(Error::data(map, format!("this map has {has} classes, the model {outputs} outputs")))
-            }
-            _ => self.classes(),
+    /// The names of the model's outputs; their numbers, if nobody named them.
+    ///
+    /// # Errors
+    /// [`Error::Checkpoint`] where it has no head.
+    pub fn classes(&self) -> Result<Vec<String>> {
+        Ok(self.class_map(None, &[])?.names())
+    }
+
+    /// The classes that the model's outputs stand for, with what the class map `file` says and with the ids of `sets`.
+    ///
+    /// # Errors
+    /// As [`ClassMap::of_model`]; [`Error::Checkpoint`] where it has no head.
+    pub fn class_map(&self, file: Option<&ClassMap>, sets: &[&Dataset]) -> Result<ClassMap> {
+        if self.recognised.config.classes() == 0 {
+            return Err(self.checkpoint.error("this model has no head: fine-tune it first (tpgm finetune)"));
         }
+        ClassMap::of_model(self.outputs(), file, sets)
     }
 
     /// Saves `values` under this checkpoint's names, types and metadata.
@@ -108,10 +110,4 @@ impl Source {
         let metadata = checkpoint::tpgm_metadata(&self.recognised);
         checkpoint::save_counted(path, &self.checkpoint, &replaced, counters, &metadata)
     }
-}
-
-fn sorted(names: &[String]) -> Vec<&String> {
-    let mut names: Vec<&String> = names.iter().collect();
-    names.sort();
-    names
 }

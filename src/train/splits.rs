@@ -1,10 +1,13 @@
 //! The data sets of a run: opened, labelled by one list of classes.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use crate::data::{Dataset, same_classes};
+use crate::atomic::atomic_write;
+use crate::data::{Augment, Broken, ClassMap, Dataset, LeftOut, Looks, Summary, flip_doubt, split_off};
 use crate::error::{Error, Result};
 use crate::train::config::TrainConfig;
+use crate::train::data_args::Checked;
+use crate::train::events::Event;
 use crate::train::source::Source;
 use crate::train::subset;
 
@@ -30,27 +33,109 @@ pub struct Splits {
     pub select: Option<Dataset>,
     /// What is reported.
     pub tests: Vec<TestSet>,
+    /// Which class is which output.
+    pub classes: ClassMap,
+    /// What each image is.
+    pub looks: Looks,
+    /// What each of them holds: train, val, select, and the test sets.
+    pub summaries: Vec<Summary>,
+}
+
+/// The file of a run directory that has the summaries.
+pub const SUMMARIES: &str = "data.json";
+
+/// A path that the user has given.
+fn given(path: &PathBuf) -> Option<&PathBuf> {
+    (!path.as_os_str().is_empty()).then_some(path)
 }
 
 impl Splits {
-    /// Opens the paths of `config` and fits the model's classes to those of the training images.
-    pub fn open(config: &TrainConfig, source: &mut Source) -> Result<Splits> {
+    /// Opens the paths of `config`, looks at every image, fits the model's classes to those of the training images, and tells
+    /// what there is. Without `--val`, a share of the training images is set apart.
+    ///
+    /// # Errors
+    /// [`Error::Data`] naming what can't be read or understood, or all images that can't; a class that the training images lack;
+    /// training images of one class alone.
+    pub fn open(config: &TrainConfig, source: &mut Source, events: &mut dyn FnMut(Event)) -> Result<Splits> {
         let paths = &config.splits;
-        let open = |path: &Path| paths.files.open(path);
-        let train = open(&paths.train)?;
-        let val = open(&paths.val)?;
-        same_classes(&train, &val)?;
-        let classes = source.fit_classes(&train.classes, config.seed);
-        let select = paths.select.as_ref().map(|path| open(path)?.with_classes(&classes)).transpose()?;
-        let tests = config
-            .tests()?
+        let tests = config.tests()?;
+        let own = [("train", Some(&paths.train)), ("val", given(&paths.val)), ("select", paths.select.as_ref())];
+        let named: Vec<(&str, &Path)> = own
             .into_iter()
-            .map(|(name, path, id)| {
-                let images = open(path)?.with_classes(&classes)?;
-                Ok(TestSet { name: name.to_string(), id, images })
-            })
-            .collect::<Result<_>>()?;
-        Ok(Splits { train: train.with_classes(&classes)?, val: val.with_classes(&classes)?, select, tests })
+            .filter_map(|(name, path)| Some((name, path?.as_path())))
+            .chain(tests.iter().map(|(name, path, _)| (*name, *path)))
+            .collect();
+        let mut sets = named.iter().map(|(_, path)| paths.files.open(path)).collect::<Result<Vec<Dataset>>>()?;
+        let Checked { looks, mut broken } =
+            paths.files.check(&mut sets, &mut |done, of| events(Event::Checked { done, of }))?;
+        if sets[0].items.iter().all(|item| item.label == sets[0].items[0].label) {
+            let what = "all training images are of one class: there is nothing to tell apart; give a folder with one folder \
+                        per class";
+            return Err(Error::data(&paths.train, what));
+        }
+        let file = paths.files.map()?;
+        let classes = source.fit_classes(&sets[0], file.as_ref(), config.seed)?;
+        let mut sets = sets.iter().map(|set| classes.label(set)).collect::<Result<Vec<Dataset>>>()?;
+        let mut names: Vec<&str> = named.iter().map(|(name, _)| *name).collect();
+        if given(&paths.val).is_none() {
+            let (train, val) = split_off(&sets[0], &looks, paths.val_share, paths.val_seed);
+            let (share, of) = (val.items.len(), sets[0].items.len());
+            if val.items.is_empty() {
+                let what = "no class has two images, so that none can be set apart for validation: give --val";
+                return Err(Error::data(&paths.train, what));
+            }
+            events(Event::Note(format!(
+                "no --val: {share} of the {of} training images are set apart for validation, by class (--val-share {}, \
+                 --val-seed {})",
+                paths.val_share, paths.val_seed
+            )));
+            sets[0] = train;
+            sets.insert(1, Dataset { left_out: LeftOut::default(), ..val });
+            broken.insert(1, Vec::new());
+            names.insert(1, "val");
+        }
+        let class_names = classes.names();
+        let of = |((name, set), broken): ((&&str, &Dataset), &Vec<Broken>)| {
+            Summary::new(name, set, &class_names, &looks, broken)
+        };
+        let summaries: Vec<Summary> = names.iter().zip(&sets).zip(&broken).map(of).collect();
+        for (is_warning, line) in summaries.iter().flat_map(Summary::lines) {
+            events(if is_warning { Event::Warning(line) } else { Event::Note(line) });
+        }
+        if let Some(hint) = summaries[0].hint(source.recognised.preprocess.image_size) {
+            events(Event::Note(format!("{hint}: a smaller --image-size may do as well and is faster")));
+        }
+        let mut sets = sets.into_iter();
+        let mut next = || sets.next().expect("a set for each name");
+        let (train, val) = (next(), next());
+        let select = paths.select.as_ref().map(|_| next());
+        let test = |(name, _, id): (&str, &Path, Option<bool>)| TestSet { name: name.to_string(), id, images: next() };
+        let tests = tests.into_iter().map(test).collect();
+        Ok(Splits { train, val, select, tests, classes, looks, summaries })
+    }
+
+    /// How many training images a run of `config` has.
+    ///
+    /// # Errors
+    /// As [`Splits::open`], about the training images.
+    pub fn train_images(config: &TrainConfig) -> Result<usize> {
+        let paths = &config.splits;
+        let mut sets = [paths.files.open(&paths.train)?];
+        let Checked { looks, .. } = paths.files.check(&mut sets, &mut |_, _| {})?;
+        let [train] = &sets;
+        Ok(match given(&paths.val) {
+            Some(_) => train.items.len(),
+            None => split_off(train, &looks, paths.val_share, paths.val_seed).0.items.len(),
+        })
+    }
+
+    /// Writes `data.json`: what each split holds.
+    ///
+    /// # Errors
+    /// [`Error::Io`] where the file can't be written.
+    pub fn write(&self, path: &Path) -> Result<()> {
+        let text = serde_json::to_string_pretty(&self.summaries).expect("plain values, and paths that are UTF-8");
+        atomic_write(path, (text + "\n").as_bytes())
     }
 
     /// Sentences about what the splits are used for and what classes they have.
@@ -60,8 +145,19 @@ impl Splits {
             "radii are learned and the best checkpoint is chosen on the same images (val): --select gives the choice its own"
                 .to_string()
         });
-        let subsets = self.tests.iter().filter_map(|t| subset::note(&t.name, &t.images, config.splits.subset));
-        shared.into_iter().chain(subsets).collect()
+        let held_out = [Some(("val", &self.val)), self.select.as_ref().map(|select| ("select", select))];
+        let held_out =
+            held_out.into_iter().flatten().filter_map(|(name, set)| subset::lacking(name, set, &self.classes));
+        let subset = config.splits.subset;
+        let tests = self.tests.iter().filter_map(|t| subset::note(&t.name, &t.images, &self.classes, subset));
+        let augment = config.optim.augmentation();
+        let augmented = match augment == Augment::NONE {
+            true => "training images are not augmented".to_string(),
+            false => format!("training images are augmented by {augment} (--augment)"),
+        };
+        let doubt = flip_doubt(&self.classes.names()).filter(|_| augment.flip);
+        let doubt = doubt.map(|why| format!("training images are flipped: {why}; --no-flip if that matters"));
+        shared.into_iter().chain(held_out).chain(tests).chain([augmented]).chain(doubt).collect()
     }
 }
 

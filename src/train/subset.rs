@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use crate::data::{Dataset, ImageCache, Preprocess};
+use crate::data::{ClassMap, Dataset, ImageCache, Preprocess, name_some};
 use crate::error::Result;
 use crate::train::evaluate::{Classifier, Evaluation, evaluate_at};
 
@@ -64,15 +64,22 @@ pub fn evaluate_among(
     evaluate_at(&mut model, images, preprocess, classes, temperature)
 }
 
-/// One sentence where a test set lacks some of the model's classes.
-pub fn note(name: &str, dataset: &Dataset, subset: bool) -> Option<String> {
-    let (has, of) = (classes_with_images(dataset), dataset.classes.len());
+/// One sentence where a data set lacks some of the model's classes.
+pub fn lacking(name: &str, dataset: &Dataset, classes: &ClassMap) -> Option<String> {
+    let (lacking, of) = (classes.lacking(dataset), classes.len());
+    let has = of - lacking.len();
+    let missing = || name_some(lacking.iter().copied());
+    (has < of).then(|| format!("{name} has images of {has} of the model's {of} classes, none of {}", missing()))
+}
+
+/// [`lacking`] for a test set, and what that means for its figures.
+pub fn note(name: &str, dataset: &Dataset, classes: &ClassMap, subset: bool) -> Option<String> {
     let what = if subset {
         "its answers are held to those"
     } else {
-        "any class may be the answer, --subset allows only those"
+        "any class may be the answer, --subset allows only those that it has"
     };
-    (has < of).then(|| format!("{name} has images of {has} of the model's {of} classes: {what}"))
+    lacking(name, dataset, classes).map(|lacking| format!("{lacking}: {what}"))
 }
 
 #[cfg(test)]
@@ -99,10 +106,14 @@ mod tests {
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             image::RgbImage::new(2, 2).save(path).unwrap();
         }
-        let classes = ["a", "b", "c"].map(String::from);
-        let dataset = Dataset::open(dir.path(), None).unwrap().with_classes(&classes).unwrap();
+        let names = ["a", "b", "c"].map(String::from);
+        let model = crate::data::Outputs { model: "m".as_ref(), count: 3, names: Some(&names) };
+        let dataset = Dataset::open(dir.path(), None).unwrap();
+        let classes = ClassMap::of_model(model, None, &[&dataset]).unwrap();
+        let dataset = classes.label(&dataset).unwrap();
         assert_eq!(classes_with_images(&dataset), 2);
-        assert!(note("t", &dataset, false).unwrap().contains("2 of the model's 3 classes"));
+        let note = note("t", &dataset, &classes, false).unwrap();
+        assert!(note.contains("2 of the model's 3 classes, none of \"b\""), "{note}");
         let images = ImageCache::new(dataset, 0);
         let preprocess = Preprocess {
             image_size: 2,

@@ -24,7 +24,7 @@ use crate::train::run::Training;
 use crate::train::run_dir::{self, Found, Reached, RunLog};
 use crate::train::schedule::LearningRate;
 use crate::train::source::Source;
-use crate::train::splits::Splits;
+use crate::train::splits::{SUMMARIES, Splits};
 use crate::train::state::{self, Identity, Progress};
 use crate::train::steps::Steps;
 use crate::train::tuning;
@@ -66,12 +66,12 @@ fn run(
 ) -> Result<Summary> {
     let mut source = Source::open(&config.model, &config.model_args.overrides())?;
     source.recognised.preprocess = config.model_args.preprocess(&source.recognised.preprocess)?;
-    let splits = Splits::open(config, &mut source)?;
+    let splits = Splits::open(config, &mut source, events)?;
     for note in &source.recognised.notes {
         events(Event::Note(help::note(note)));
     }
     splits.notes(config).into_iter().chain(config.note()).for_each(|note| events(Event::Note(note)));
-    let leaks = Leaks::find(&splits)?;
+    let leaks = Leaks::find(&splits);
     if config.strict_splits {
         leaks.refuse()?;
     }
@@ -85,7 +85,7 @@ fn run(
         batch_size: config.optim.batch_size,
         shuffle: !config.no_shuffle,
         seed: config.seed,
-        augment: config.optim.augment,
+        augment: config.optim.augmentation(),
         rest: config.rest(splits.train.items.len(), config.optim.batch_size),
         ..LoaderConfig::default()
     };
@@ -192,6 +192,7 @@ fn run(
     adapter::write(gpu, out)?;
     tuning::write_choices(gpu, &out.join(run_dir::TUNING))?;
     leaks.write(&out.join(run_dir::LEAKS))?;
+    splits.write(&out.join(SUMMARIES))?;
     let layout = learner.model.layout();
     let tensors = active.radii().into_iter().map(|(t, rows)| (layout.params[t].name.clone(), rows)).collect();
     let (reached, radii) = (progress.steps, active.recorded(&learner));

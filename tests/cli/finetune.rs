@@ -142,7 +142,7 @@ fn the_post_schedule_learns_radii_after_plain_fine_tuning() {
 #[test]
 fn the_seed_decides_everything() {
     let space = Space::new();
-    let train = with(TRAIN, "--augment crop");
+    let train = with(TRAIN, "--augment crop,flip");
     for (out, seed) in [("one", 3), ("two", 3), ("other", 4)] {
         space.ok(&format!("{train} --seed {seed} --out {out}"));
     }
@@ -193,11 +193,14 @@ fn a_wrong_config_is_named_with_its_line() {
     let space = Space::new();
     space.ok(&format!("{TRAIN} --out one"));
     let good = space.text("one/config.toml");
-    let line_with = |part: &str| good.lines().position(|line| line.contains(part)).unwrap() + 1;
+    let line_with = |part: &str| {
+        let at = good.find(part).unwrap() + usize::from(part.starts_with('\n'));
+        1 + good[..at].matches('\n').count()
+    };
     let wrong = [
         (format!("{good}lerning-rate = 3\n"), good.lines().count() + 1, "lerning-rate"),
         (format!("# heads\nheads = \"two\"\n{good}"), 2, "invalid type"),
-        (format!("\n\n{good}").replace("seed = 0", "seed = true"), line_with("seed = 0") + 2, "invalid type"),
+        (format!("\n\n{good}").replace("\nseed = 0", "\nseed = true"), line_with("\nseed = 0") + 2, "invalid type"),
         (good.replace("norm = \"mars\"", "norm = \"l1\""), line_with("norm = \"mars\""), "`mars` or `l2`"),
         ("epochs = = 3\n".into(), 1, "`=`"),
     ];

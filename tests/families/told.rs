@@ -3,6 +3,7 @@
 use std::fs;
 
 use tpgm::checkpoint::{Checkpoint, Overrides, Recognised, recognise, write_safetensors};
+use tpgm::data::{Dataset, LeftOut};
 use tpgm::error::{Error, Result};
 use tpgm::model::config::{Pool, Positions};
 use tpgm::shapes::Activation;
@@ -11,6 +12,16 @@ use tpgm::train::source::Source;
 
 use super::common::{self, Fixture, gpu};
 use super::{Family, LOGITS, Learner, predict, relative};
+
+/// A data set of these classes, without images.
+fn labelled(classes: &[&str]) -> Dataset {
+    Dataset {
+        name: "train".into(),
+        classes: classes.iter().map(|c| c.to_string()).collect(),
+        items: Vec::new(),
+        left_out: LeftOut::default(),
+    }
+}
 
 /// Recognised without its configuration.
 fn bare(name: &str, overrides: &Overrides) -> Result<Recognised> {
@@ -185,11 +196,13 @@ fn a_head_from_another_file_is_checked_and_said_aloud() {
         recognised.notes.iter().any(|n| n.what.contains("head for 5 classes") && n.what.contains("head.safetensors"))
     );
     let mut source = family.open();
-    let classes = source.fit_classes(&["a", "b", "c", "d", "e"].map(String::from), 0);
+    let classes = source.fit_classes(&labelled(&["a", "b", "c", "d", "e"]), None, 0).unwrap();
     assert_eq!(classes.len(), 5);
     assert!(source.recognised.initialised.is_empty(), "a head that fits stays");
-    source.fit_classes(&["a", "b"].map(String::from), 0);
-    assert_eq!(source.recognised.initialised, ["head.weight", "head.bias"]);
+    assert_error(
+        family.open().fit_classes(&labelled(&["a", "b"]), None, 0),
+        &["head.safetensors", "other classes (5)", "(2)"],
+    );
 
     let write = |tensors: &[(&str, Vec<usize>)]| {
         let values = vec![0.5f32; 5 * 64];
@@ -223,7 +236,7 @@ fn a_new_head_is_said_aloud_and_has_no_bias_on_normalised_features() {
         let image_size = family.overrides().image_size;
         let overrides = Overrides { normalize, image_size, ..Overrides::default() };
         let mut source = Source::open(family.dir.path(), &overrides).unwrap();
-        source.fit_classes(&["a", "b", "c"].map(String::from), 0);
+        source.fit_classes(&labelled(&["a", "b", "c"]), None, 0).unwrap();
         assert_eq!(source.recognised.initialised, expected, "{name}");
         assert!(source.recognised.notes.iter().any(|n| n.what.contains("a new one for 3 classes")), "{name}");
         let logits = predict(&source, &source.snapshot(), &family.golden.f32("images"));
