@@ -11,8 +11,8 @@
 //   inp, dinp [B, P, D]       tokens, dtokens [B, N, D], N = 1 + P                   pos [N, D]
 //
 //   entry               grid                            writes
-//   forward             fold(B·H)                       out = , prob =         a workgroup a head
-//   backward_query      fold(B·H)                       dq = , ds =            a workgroup a head
+//   forward             fold(B·H)                       out = , prob =         one workgroup per head
+//   backward_query      fold(B·H)                       dq = , ds =            one workgroup per head
 //   backward_key        fold(⌈B·N·D/(WG·PER_LANE)⌉)     dk = , dv =            runs after backward_query
 //   assemble            fold(⌈B·D/WG⌉)                  tokens =
 //   backward_assemble   fold(⌈B·P·D/(WG·PER_LANE)⌉)     dinp =                 (pos's gradient is a sum over the rows of dtokens)
@@ -68,7 +68,7 @@ fn forward(
     }
     let total = reduce_sum(sum, lane);
     for (var n = lane; n < p.tokens; n += WG) { prob[row + n] /= total; }
-    storageBarrier(); // from a lane a token to a lane a column
+    storageBarrier(); // from one lane per token to one lane per column
 
     for (var i = lane; i < p.head_dim; i += WG) {
         var mix = 0.0;

@@ -1,4 +1,4 @@
-// Batch norm over rows (a row a pixel, a column a channel; Ioffe & Szegedy 2015), and its backward. A shortcut may be
+// Batch norm over rows (one row per pixel, one column per channel; Ioffe & Szegedy 2015), and its backward. A shortcut may be
 // added behind it, and a ReLU may follow.
 //
 //   x̂ = (inp − mean) · rstd,   out = relu(x̂ · weight + bias + shortcut),   rstd = 1 / √(var + eps), var biased
@@ -83,7 +83,7 @@ fn statistics(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_ind
     partials[p.partials * p.cols + i] = squares;
 }
 
-// ---- a workgroup a channel: p.cols counts single channels.
+// ---- one workgroup per channel: p.cols counts single channels.
 
 @group(0) @binding(0) var<storage, read> first_row: array<single>;
 @group(0) @binding(1) var<storage, read_write> sums: array<f32>;
@@ -165,7 +165,7 @@ fn backward_params(
     sums[p.partials * p.cols + c] = dw;
 }
 
-// ---- elementwise, a lane a column.
+// ---- elementwise, one lane per column.
 
 @group(0) @binding(1) var<storage, read> saved_mean: array<elem>;
 @group(0) @binding(2) var<storage, read> saved_rstd: array<elem>;

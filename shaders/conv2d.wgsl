@@ -19,7 +19,7 @@
 //   unpack               [⌈C/WG⌉, O/4, 1]                            dweight +=  the sum of the chunks, in order
 //   to_nhwc              fold(⌈B·H·W/WG⌉)                            out [B, H, W, pitch] =   images [B, C, H, W], then zeros
 //
-// Any channels and groups, a lane an element, slow:
+// Any channels and groups, one lane per element, slow:
 //
 //   forward_any          fold(⌈len/WG⌉)                              out =
 //   backward_input_any   fold(⌈len/WG⌉)                              dinp =, or += with ACCUMULATE

@@ -5,7 +5,7 @@
 //   logits, dlogits [B, C]   labels [B]   loss [B]   ring [slots, 4]
 //
 //   entry     grid         writes
-//   forward   [B, 1, 1]    loss = , dlogits =      a workgroup a sample; grad_scale is 1 / samples of the whole step
+//   forward   [B, 1, 1]    loss = , dlogits =      one workgroup per sample; grad_scale is 1 / samples of the whole step
 //   forward_scaled            the same with dlogits multiplied by loss_scale[0], which loss_scale.wgsl keeps
 //   record    [1, 1, 1]    ring[step.slot][channel] (+)= grad_scale · Σ_b loss_b      += from the second micro-batch on
 

@@ -5,8 +5,8 @@
 //   inp, out, dout, dinp [rows, cols]      scale [rows], saved by forward
 //
 //   entry      grid           writes
-//   forward    fold(rows)     out = , scale =      a workgroup a row
-//   backward   fold(rows)     dinp =               a workgroup a row
+//   forward    fold(rows)     out = , scale =      one workgroup per row
+//   backward   fold(rows)     dinp =               one workgroup per row
 //
 // A row of zeros stays zero, as in PyTorch's `normalize`.
 

@@ -9,7 +9,7 @@
 //   forward          fold(⌈rows/WG⌉)          out = , mean = , rstd =
 //   backward_input   fold(⌈rows/WG⌉)          dinp +=   (the residual stream has other gradients to add; = without ACCUMULATE)
 //   backward_params  [⌈cols/WG⌉, chunks, 1]   dweight = , dbias =   sums of `chunk` rows; column_sum adds them up
-//   forward_rows, backward_input_rows         the same with a workgroup a row, fold(rows): for GPUs
+//   forward_rows, backward_input_rows         the same with one workgroup per row, fold(rows): for GPUs
 //
 // One lane a row suits CPU adapters: no barrier, and the two passes over a row hit the cache. A GPU wants a workgroup
 // a row, so that neighbouring lanes read neighbouring addresses.

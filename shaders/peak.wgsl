@@ -10,7 +10,7 @@
 //   copy           fold(⌈len/(4·WG·PER_LANE)⌉)    out =
 //
 // Twelve chains a lane hide a multiply-add's latency and, with a and b, fit the sixteen registers of a CPU's vector unit;
-// eight rounds a turn make the loop itself cheap. `len` counts vectors of four.
+// eight rounds per turn make the loop itself cheap. `len` counts vectors of four.
 
 struct Params { len: u32, loops: u32, a: f32, b: f32 }
 var<immediate> p: Params;

@@ -3,7 +3,7 @@
 //
 //   where ⟨dw, w − w0⟩ > 0:   w' −= lambda · r · (w' − w0),   r = clamp((‖w' − w0‖ − ‖w − w0‖) / ‖w' − w0‖, 0, 1)
 //
-//   chunks, rows, tensors   as in mars.wgsl with L2: a row a tensor       pulls [T]: ‖w − w0‖, ⟨dw, w − w0⟩, lambda · r
+//   chunks, rows, tensors   as in mars.wgsl with L2: one row per tensor       pulls [T]: ‖w − w0‖, ⟨dw, w − w0⟩, lambda · r
 //   sums      the partial sums of mars::distances (note with DISTANCE, settle) or of mars::dots (note without)
 //
 //   entry     grid            writes

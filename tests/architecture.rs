@@ -7,6 +7,8 @@ use clap::CommandFactory;
 
 #[path = "architecture/files.rs"]
 mod files;
+#[path = "architecture/words.rs"]
+mod words;
 
 use files::{Sources, circles, code, open};
 

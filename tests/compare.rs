@@ -14,7 +14,7 @@ mod common;
 
 const CLASSES: [(&str, [u8; 3]); 3] = [("blue", [40, 60, 200]), ("green", [50, 190, 60]), ("red", [200, 50, 40])];
 
-/// The start of every CONFIG here: 12 training images in batches of 6, so two steps an epoch.
+/// The start of every CONFIG here: 12 training images in batches of 6, so two steps per epoch.
 const HEAD: &str = r#"
 seeds = [3, 5]
 [common]
@@ -262,7 +262,7 @@ fn a_comparison_runs_what_is_missing_and_gives_all_numbers() {
     }
 
     let rows = space.text("out/results.csv");
-    assert_eq!(rows.lines().count(), 1 + 3 * (1 + 2 + 2 + 2 + 1 + 1 + 1), "a row a model and test set\n{rows}");
+    assert_eq!(rows.lines().count(), 1 + 3 * (1 + 2 + 2 + 2 + 1 + 1 + 1), "one row per model and test set\n{rows}");
     let choices = space.text("out/choices.csv");
     assert_eq!(choices.lines().count(), 1 + 2 + 3, "{choices}");
     assert!(
@@ -271,7 +271,7 @@ fn a_comparison_runs_what_is_missing_and_gives_all_numbers() {
     );
     let table = space.text("out/results.md");
     let lines: Vec<&str> = table.lines().filter(|line| line.starts_with('|')).collect();
-    assert!(lines.len() == 2 + 7 && lines[0].starts_with("| method | chosen |"), "a row a method\n{table}");
+    assert!(lines.len() == 2 + 7 && lines[0].starts_with("| method | chosen |"), "one row per method\n{table}");
     let columns = |line: &str| line.matches(" | ").count();
     assert!(lines.iter().all(|line| columns(line) == columns(lines[0])), "{table}");
     let page = space.text("out/report.html");

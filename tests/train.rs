@@ -315,7 +315,7 @@ fn a_lost_device_is_an_error_and_not_a_panic() {
     assert!(error.contains(&gpu.info.name) && !error.contains('\n'), "{error}");
 }
 
-/// Weights and the last radius after five steps of TPGM, eight images a batch.
+/// Weights and the last radius after five steps of TPGM, eight images per batch.
 fn in_parts(micro_batch: usize, recompute: bool) -> Vec<f32> {
     let (model, weights) = model();
     let settings = Settings {

@@ -108,7 +108,7 @@ class ResNet(nn.Module):
         return self.head(self.features(x).mean((2, 3)))
 
 
-# Name, model, parameters, images a batch, pixels a side, classes, learning rate: those of src/bench/models.rs.
+# Name, model, parameters, images per batch, pixels per side, classes, learning rate: those of src/bench/models.rs.
 NETS = {
     "vit_tiny": (lambda: Vit(224, 16, 192, 12, 3, 1000), 5_717_416, 4, 224, 1000, 1e-4),
     "vit_small": (lambda: Vit(224, 16, 384, 12, 6, 1000), 22_050_664, 32, 224, 1000, 1e-4),

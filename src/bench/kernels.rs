@@ -33,7 +33,7 @@ pub struct Alone {
 /// Records a kernel on random tensors.
 pub type Record = fn(&Bench) -> Result<Alone>;
 
-/// Images a batch.
+/// Images per batch.
 const BATCH: usize = 4;
 /// ViT-Tiny's tokens of a batch, its width, its MLP's.
 const ROWS: usize = BATCH * 197;

@@ -101,9 +101,9 @@ pub struct Row {
     pub min_ms: f64,
     /// Repeats that were timed.
     pub reps: usize,
-    /// Billions of floating-point operations a second, of the median.
+    /// Billions of floating-point operations per second, of the median.
     pub gflops: Option<f64>,
-    /// Billions of bytes a second, of the median.
+    /// Billions of bytes per second, of the median.
     pub gbs: Option<f64>,
     /// Share of the adapter's measured peak: of its multiply-adds, or of its copy bandwidth where bytes are counted.
     pub share_of_peak: Option<f64>,

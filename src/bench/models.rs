@@ -22,7 +22,7 @@ pub struct Net {
     pub name: &'static str,
     /// What it is made of.
     pub config: fn() -> ModelConfig,
-    /// Images a batch.
+    /// Images per batch.
     pub batch: usize,
     /// Learning rate.
     pub lr: f64,

@@ -10,9 +10,9 @@ use crate::ops::{Recorder, peak};
 /// Best figures of a few repeats.
 #[derive(Clone, Copy, Debug)]
 pub struct Peak {
-    /// Billions of floating-point operations a second: multiply-adds in registers, two operations each.
+    /// Billions of floating-point operations per second: multiply-adds in registers, two operations each.
     pub gflops: f64,
-    /// Billions of bytes a second that a large copy moves, read and written: the better of a kernel's and the driver's.
+    /// Billions of bytes per second that a large copy moves, read and written: the better of a kernel's and the driver's.
     pub gbs: f64,
 }
 

@@ -7,7 +7,7 @@ use crate::error::Result;
 /// How long to measure.
 #[derive(Clone, Copy, Debug)]
 pub struct Budget {
-    /// Seconds a workload, after its warm-up.
+    /// Seconds per workload, after its warm-up.
     pub seconds: f64,
     /// Repeats that don't count: pipelines are built, buffers touched.
     pub warmup: usize,

@@ -21,7 +21,7 @@ pub struct Candidate {
     pub variant: Variant,
     /// Milliseconds of the product that was measured; none where there was no time for it, or no other candidate.
     pub ms: Option<f64>,
-    /// Billions of floating-point operations a second at that time.
+    /// Billions of floating-point operations per second at that time.
     pub gflops: Option<f64>,
     /// Why no run takes it: its results are wrong, or the driver refused it.
     pub refused: Option<String>,

@@ -15,7 +15,7 @@ use super::write::{Planned, arrange, write_file};
 use crate::atomic::AtomicFile;
 use crate::error::{Help, Result};
 
-/// The metadata entry that makes a file a delta: a [`Delta`] as JSON.
+/// The metadata entry by which a file is a delta: a [`Delta`] as JSON.
 const KEY: &str = "tpgm.delta";
 
 /// What a delta says of its base.

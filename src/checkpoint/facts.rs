@@ -10,7 +10,7 @@ use crate::error::Result;
 use crate::model::config::Pool;
 use crate::shapes::Activation;
 
-/// A configuration; all methods say "not there" where there is none.
+/// A configuration; without one, all methods say "not there".
 pub(super) enum Facts<'a> {
     Timm(TimmConfig<'a>),
     Transformers(TransformersConfig<'a>),

@@ -96,7 +96,7 @@ impl Checkpoint {
         self.by_name.get(name).map(|&i| &self.tensors[i])
     }
 
-    /// The header's `__metadata__`; empty where there is none. Of shards, all that they have: the first counts where
+    /// The header's `__metadata__`; empty without any. Of shards, all that they have: the first counts where
     /// they differ.
     pub fn metadata(&self) -> &BTreeMap<String, String> {
         &self.metadata

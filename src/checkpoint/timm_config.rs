@@ -75,7 +75,7 @@ impl<'a> TimmConfig<'a> {
         self.root.get("pretrained_cfg").and_then(|c| c.get(key)).or_else(|| self.root.get(key)).filter(|v| !v.is_null())
     }
 
-    /// The architecture's name without the tag; "" where there is none.
+    /// The architecture's name without the tag; "" without one.
     pub(super) fn architecture(&self) -> &'a str {
         let name = self.input("architecture").and_then(Value::as_str).unwrap_or("");
         name.split('.').next().unwrap_or(name)
@@ -228,7 +228,7 @@ impl<'a> TimmConfig<'a> {
     }
 }
 
-/// timm's convention of 64 dimensions a head, and its exceptions among the large models.
+/// timm's convention of 64 dimensions per head, and its exceptions among the large models.
 pub(super) fn usual_heads(dim: usize) -> Option<usize> {
     if WIDTHS_OF_16_HEADS.contains(&dim) { Some(16) } else { dim.is_multiple_of(64).then_some(dim / 64) }
 }

@@ -9,7 +9,7 @@ use crate::data::preprocess::Preprocess;
 use crate::error::{Error, Result};
 use crate::shapes::Activation;
 
-/// A view of both files; all methods say "not there" where there is none.
+/// A view of both files; without one, all methods say "not there".
 pub(super) struct TransformersConfig<'a> {
     checkpoint: &'a Checkpoint,
     root: &'a Value,

@@ -28,7 +28,7 @@ pub(super) struct BenchArgs {
     precision: PrecisionArgs,
     #[command(flatten)]
     run: RunArgs,
-    /// Seconds a workload, after its warm-up; three repeats are timed whatever they take [default: 5; with --tuning 10]
+    /// Seconds per workload, after its warm-up; three repeats are timed whatever they take [default: 5; with --tuning 10]
     #[arg(long, value_name = "S")]
     seconds: Option<f64>,
     /// Repeats before the timed ones

@@ -19,7 +19,7 @@ use crate::train::data_args::DataArgs;
 /// Flags of `corrupt`.
 #[derive(Args, Debug)]
 pub(super) struct CorruptArgs {
-    /// One image, or a folder with a folder a class
+    /// One image, or a folder with one folder per class
     #[arg(long, value_name = "PATH")]
     data: PathBuf,
     /// Folder to write: for one image a page with all its corruptions; for a data set KIND/SEVERITY/CLASS/FILE.png
@@ -105,7 +105,7 @@ fn copies(
     dataset.items.par_iter().map(one).collect()
 }
 
-/// A file an image, and a page that has them in a table.
+/// One file per image, and a page that has them in a table.
 fn page(image: &RgbImage, preprocess: &Preprocess, corruptions: &[Corruption], out: &Path) -> Result<PathBuf> {
     let image = preprocess.crop(image);
     save(&image, &out.join("clean.png"))?;

@@ -36,7 +36,7 @@ pub(super) fn copied_from(copy: &TestResult) -> &str {
     suffix.and_then(|suffix| copy.name.strip_suffix(suffix.as_str())).unwrap_or(&copy.name)
 }
 
-/// For each set with copies: a row a kind, a column a model, each the mean over severities.
+/// For each set with copies: one row per kind, one column per model, each the mean over severities.
 pub(super) fn model_tables(models: &[(String, Vec<&TestResult>)]) -> String {
     let mut sets: Vec<&str> = Vec::new();
     for copy in models.iter().flat_map(|(_, results)| results).filter(|r| r.corruption.is_some()) {
@@ -70,7 +70,7 @@ pub(super) fn model_tables(models: &[(String, Vec<&TestResult>)]) -> String {
     sets.iter().map(text).collect()
 }
 
-/// A row a kind, a column a severity, and the means.
+/// One row per kind, one column per severity, and the means.
 pub(super) fn severity_table(set: &str, clean: &Evaluation, copies: &Copies) -> String {
     let all = || copies.iter().map(|(corruption, e)| (*corruption, e.top1));
     let mut rows = Vec::new();

@@ -47,7 +47,7 @@ pub(super) fn run(args: DevicesArgs) -> Result<()> {
         text += &format!("{}: {} ({:?}, {:?})\n", a.index, info.name, info.backend, info.device_type);
         text += &format!("   driver    {} {}\n", info.driver, info.driver_info);
         text += &format!(
-            "   limits    buffer {}, binding {}, workgroup memory {}, {} invocations a workgroup\n",
+            "   limits    buffer {}, binding {}, workgroup memory {}, {} invocations per workgroup\n",
             mib(limits.max_buffer_size),
             mib(limits.max_storage_buffer_binding_size),
             mib(u64::from(limits.max_compute_workgroup_storage_size)),

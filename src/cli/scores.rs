@@ -49,7 +49,7 @@ pub(super) fn write_confusion(path: &Path, classes: &[String], results: &[(&str,
     atomic_write(path, &csv.into_inner().expect("writing to memory"))
 }
 
-/// A row a data set; with a temperature, loss and calibration error at it as well.
+/// One row per data set; with a temperature, loss and calibration error at it as well.
 pub(super) fn table_of(results: &[(&str, Evaluation)]) -> String {
     let mut header = vec!["data", "images", "top-1 %", "top-5 %", "loss", "ECE", "Brier"];
     if results.iter().any(|(_, e)| e.calibrated.is_some()) {

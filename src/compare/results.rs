@@ -135,7 +135,7 @@ pub struct PointResults {
     pub select: Option<Score>,
     /// 1 for the best.
     pub rank: Option<usize>,
-    /// Mean ID and OOD accuracy over all its runs. No choice goes by them.
+    /// Mean ID and OOD accuracy over all its runs. No choice depends on them.
     pub accuracy: Option<(f64, f64)>,
     /// The first error among its runs.
     pub error: Option<String>,

@@ -63,7 +63,7 @@ pub(super) struct Comparison<'a> {
     pub(super) events: &'a mut dyn FnMut(Event),
     index: usize,
     total: usize,
-    /// Training steps that are left, and seconds a step so far.
+    /// Training steps that are left, and seconds per step so far.
     steps_left: u64,
     timed: (f64, u64),
     steps: HashMap<(usize, usize, usize), u64>,

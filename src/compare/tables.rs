@@ -142,7 +142,7 @@ fn gain(e: Option<Estimate>) -> String {
     e.map_or("-".into(), signed)
 }
 
-/// A header, and a row a method: its choice, each test set, the means, the paired differences, effective robustness, time, memory
+/// A header, and one row per method: its choice, each test set, the means, the paired differences, effective robustness, time, memory
 /// and runs (to tune + to report).
 pub fn accuracies(data: &DataResults) -> (Vec<&str>, Vec<Vec<String>>) {
     let mut header = vec!["method", "chosen"];

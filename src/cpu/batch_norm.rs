@@ -1,4 +1,4 @@
-//! Batch norm over the rows of a matrix (Ioffe & Szegedy 2015, algorithms 1 and 2): a row a pixel, a column a channel.
+//! Batch norm over the rows of a matrix (Ioffe & Szegedy 2015, algorithms 1 and 2): one row per pixel, one column per channel.
 //!
 //! ```text
 //! x̂ = (inp − mean) · rstd,   out = x̂ · weight + bias,   rstd = 1 / √(var + eps), var biased

@@ -14,7 +14,7 @@ const READ: &str = "png, jpg, webp, bmp, gif, tif, pnm";
 pub struct Item {
     /// The image file.
     pub path: PathBuf,
-    /// Index into [`Dataset::classes`]; 0 where there are none.
+    /// Index into [`Dataset::classes`]; 0 if there are none.
     pub label: u32,
 }
 

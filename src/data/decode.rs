@@ -124,7 +124,7 @@ fn to_rgb(image: DynamicImage) -> Result<RgbImage, String> {
         }
         eight_bit => return Ok(eight_bit.into_rgb8()),
     };
-    Ok(RgbImage::from_raw(width, height, pixels).expect("three bytes a pixel were written"))
+    Ok(RgbImage::from_raw(width, height, pixels).expect("three bytes per pixel were written"))
 }
 
 pub(super) fn exif_orientation(exif: Option<&[u8]>) -> Option<Orientation> {

@@ -145,7 +145,7 @@ impl Rest {
 /// How a [`Loader`] goes through its data set.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LoaderConfig {
-    /// Images a batch.
+    /// Images per batch.
     pub batch_size: usize,
     /// A fresh order every epoch, from the seed and the epoch; otherwise the data set's own order.
     pub shuffle: bool,
@@ -225,7 +225,7 @@ impl Loader {
         self.batches.next().expect("a loader is endless")
     }
 
-    /// Batches an epoch, the last partial one included where it is kept.
+    /// Batches per epoch, the last partial one included where it is kept.
     pub fn batches_per_epoch(&self) -> u64 {
         self.batches_per_epoch
     }

@@ -106,7 +106,7 @@ impl Preprocess {
         let (width, height) = image.dimensions();
         let [(x, left), (y, top)] = self.resized(width, height).map(|resized| self.center_crop(resized));
 
-        // Only what the crop keeps is computed: less work, and an image a pixel high takes no gigabytes.
+        // Only what the crop keeps is computed: less work, and an image of one pixel's height takes no gigabytes.
         let order = if self.floors() { Order::Across } else { Order::Pillow };
         let kept = resize_window(image, x, y, self.interpolation, order);
         if x.len == self.image_size && y.len == self.image_size {

@@ -104,7 +104,7 @@ pub(crate) fn resize_window(
         y_taps.rebase(y_used.start);
         Pixels { data: &between, width: x.len }.down(&y_taps, 0..x.len)
     };
-    RgbImage::from_raw(x.len as u32, y.len as u32, pixels).expect("resize: three bytes a pixel were written")
+    RgbImage::from_raw(x.len as u32, y.len as u32, pixels).expect("resize: three bytes per pixel were written")
 }
 
 /// For each wanted pixel of one axis, the first source pixel that it is made of and the weights from there on.
@@ -157,7 +157,7 @@ fn clip(sum: i32) -> u8 {
 }
 
 impl Pixels<'_> {
-    /// Convolves each of `rows`: `rows.len()` rows of a pixel a tap.
+    /// Convolves each of `rows`: `rows.len()` rows of one pixel per tap.
     fn across(&self, taps: &Taps, rows: std::ops::Range<usize>) -> Vec<u8> {
         let mut out = Vec::with_capacity(rows.len() * taps.taps.len() * 3);
         for row in self.data.chunks_exact(self.width * 3).skip(rows.start).take(rows.len()) {
@@ -174,7 +174,7 @@ impl Pixels<'_> {
         out
     }
 
-    /// Convolves each of `columns`: a row a tap, `columns.len()` pixels wide.
+    /// Convolves each of `columns`: one row per tap, `columns.len()` pixels wide.
     fn down(&self, taps: &Taps, columns: std::ops::Range<usize>) -> Vec<u8> {
         let mut out = Vec::with_capacity(taps.taps.len() * columns.len() * 3);
         let mut sums = vec![HALF; columns.len() * 3];

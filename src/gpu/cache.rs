@@ -21,7 +21,7 @@ struct Stored {
     choices: Choices,
 }
 
-/// The folder for all this: `TPGM_CACHE_DIR`, else `tpgm` in the user's cache folder. None where there is none.
+/// The folder for all this: `TPGM_CACHE_DIR`, else `tpgm` in the user's cache folder. None without one.
 pub fn cache_dir() -> Option<PathBuf> {
     match std::env::var_os("TPGM_CACHE_DIR") {
         Some(dir) if !dir.is_empty() => Some(dir.into()),

@@ -229,7 +229,7 @@ impl Stopwatch<'_> {
 mod tests {
     use super::*;
 
-    /// Runs a step of 100 dispatches of `own` work each, again and again, on a device that does `rate(t)` a second after `t`
+    /// Runs a step of 100 dispatches of `own` work each, again and again, on a device that does `rate(t)` per second after `t`
     /// seconds of work; a measurement arrives one submission late. Seconds of the longest submission from the `after`th step
     /// on, and submissions of the last step.
     fn drive(own: u64, after: usize, rate: impl Fn(f64) -> f64) -> (f64, usize) {

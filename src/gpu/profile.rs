@@ -14,7 +14,7 @@ pub struct Timing {
     pub ms: f64,
 }
 
-/// Two timestamps a step, and WebGPU's limit of 4,096 queries a set.
+/// Two timestamps per step, and WebGPU's limit of 4,096 queries per set.
 const STEPS_A_SET: usize = 2048;
 
 /// Runs `program` once after zeroing `clear`, with timestamps around every step.

@@ -253,7 +253,7 @@ impl Gpu {
         *self.forced.lock().unwrap_or_else(|e| e.into_inner())
     }
 
-    /// Goes by these choices and no others.
+    /// Uses these choices and no others.
     pub fn replace_variants(&self, choices: Choices) {
         *self.choices.lock().unwrap_or_else(|e| e.into_inner()) = choices;
     }

@@ -31,7 +31,7 @@ impl Soup for ModelStock {
         let origin = of.origin.expect("it asks for an anchor");
         if of.count < 2 {
             return Err(Error::Usage(
-                "--kind model-stock needs two models or more: it goes by angles between them".into(),
+                "--kind model-stock needs two models or more: it uses the angles between them".into(),
             ));
         }
         let (layout, buffers) = (origin.model.layout(), origin.model.buffers());

@@ -117,7 +117,7 @@ impl Split {
         r.kernel_with(&SHADER, entry, &constants, &tail(self.elem))
     }
 
-    /// Runs an entry whose lanes walk down columns, `chunk` rows a workgroup.
+    /// Runs an entry whose lanes walk down columns, `chunk` rows per workgroup.
     fn columns(
         self,
         r: &mut Recorder,
@@ -133,7 +133,7 @@ impl Split {
         Ok(())
     }
 
-    /// Runs an entry with a workgroup a channel.
+    /// Runs an entry with one workgroup per channel.
     fn channels(self, r: &mut Recorder, entry: &str, views: &[(&str, &View)]) -> Result<()> {
         let kernel = self.kernel(r, entry, &[])?;
         r.push(&kernel, views, &self.params(self.chunk(), 1), fold(self.dims.cols));

@@ -248,7 +248,7 @@ pub fn scratch_len(dims: Dims) -> usize {
     let simple = dims.out_pixels().div_ceil(CHUNK) * dims.weight_len();
     let split = layout.product(Pass::BackwardWeight).largest_split();
     let packed = if dims.groups == 1 { layout.packed_len() * split } else { 0 };
-    // Only images are padded to four channels: other odd numbers of them take the kernel that goes by single ones.
+    // Only images are padded to four channels: other odd numbers of them take the kernel that reads single ones.
     let fours = dims.out_channels.is_multiple_of(4) && (dims.in_channels.is_multiple_of(4) || dims.in_channels == 3);
     align(if dims.groups == 1 && fours { packed } else { packed.max(simple) })
 }

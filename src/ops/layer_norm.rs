@@ -44,7 +44,7 @@ pub fn variants() -> Vec<Variants> {
     vec![Variants::of(&SHADER).append(Elem::ALL.map(tail)).with("ACCUMULATE", FLAG)]
 }
 
-/// The entry point and grid: a lane a row on a CPU, a workgroup a row on a GPU.
+/// The entry point and grid: one lane per row on a CPU, one workgroup per row on a GPU.
 fn variant(r: &Recorder, entry: &str, rows: usize) -> (String, [u32; 3]) {
     if r.for_cpu { (entry.to_string(), fold(rows.div_ceil(WG))) } else { (format!("{entry}_rows"), fold(rows)) }
 }

@@ -38,7 +38,7 @@ pub struct Mars {
     pub(super) tensor_table: View,
     pub(super) partials: View,
     pub(super) norms: View,
-    /// State of the radii, [`RADIUS_WORDS`] words a tensor: what a run must save to resume.
+    /// State of the radii, [`RADIUS_WORDS`] words per tensor: what a run must save to resume.
     pub radii: View,
 }
 

@@ -76,7 +76,7 @@ pub struct Recorder<'a> {
     pub gpu: &'a Gpu,
     /// What was recorded so far.
     pub program: Program,
-    /// Whether to record the kernel variants meant for CPU adapters, or those for GPUs. [`Recorder::new`] goes by the
+    /// Whether to record the kernel variants meant for CPU adapters, or those for GPUs. [`Recorder::new`] follows the
     /// adapter; the kernel suite runs both everywhere.
     pub for_cpu: bool,
     /// Reduce by subgroup operations instead of through workgroup memory; the adapter must have subgroups.
@@ -241,7 +241,7 @@ impl<'a> Recorder<'a> {
         }
     }
 
-    /// Cuts `count` rows of `flops` each into runs of at most [`Recorder::max_flops`]. Tensors with these strides a row, of
+    /// Cuts `count` rows of `flops` each into runs of at most [`Recorder::max_flops`]. Tensors with these strides per row, of
     /// words or of halves, can be cut there: a view starts at a multiple of 4·[`ALIGN`] bytes.
     fn parts(&self, count: usize, flops: u64, element: Element, strides: &[usize]) -> Vec<Range<usize>> {
         // Both are powers of two at most 4·ALIGN, so the largest is a multiple of the others.

@@ -18,7 +18,7 @@ static SHADER: Shader = shader!("spd", REDUCE, FOLD, ROWS);
 /// Words of a tensor's state.
 const PULL_WORDS: usize = 3;
 
-/// The tables of [`Mars`] with a row a tensor, and the state of each.
+/// The tables of [`Mars`] with one row per tensor, and the state of each.
 #[derive(Debug)]
 pub struct Spd {
     mars: Mars,

@@ -90,7 +90,7 @@ fn accuracy(id: &str, run: &Run) -> Chart {
             sets.push((&e.set, e.kind));
         }
     }
-    // Where kinds are known, two means say it; a line a set would be a tangle.
+    // Where kinds are known, two means say it; one line per set would be a tangle.
     if sets.iter().all(|(_, kind)| kind.is_some()) {
         for (kind, label, color) in [(Distribution::Id, "ID", 0), (Distribution::Ood, "OOD", 1)] {
             let names: Vec<&str> = sets.iter().filter(|s| s.1 == Some(kind)).map(|s| s.0).collect();

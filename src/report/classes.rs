@@ -10,7 +10,7 @@ use super::text::escape;
 const ALL: usize = 100;
 const SOME: usize = 30;
 
-/// A row a class: a bar and a share for each kind of test set; empty without test sets.
+/// One row per class: a bar and a share for each kind of test set; empty without test sets.
 pub(super) fn table(sets: &[&TestSet], classes: &[String]) -> String {
     let groups = by_kind(sets);
     // The share of right images over all sets of a kind: each image counts once.

@@ -68,7 +68,7 @@ fn mean_of(data: &DataResults, id: bool) -> String {
     }
 }
 
-/// A method a row: accuracies, differences, costs; the best of each accuracy in bold.
+/// One method per row: accuracies, differences, costs; the best of each accuracy in bold.
 pub(super) fn main(results: &Results, data: &DataResults) -> String {
     let mut out = String::new();
     let reference = escape(&results.reference);
@@ -121,7 +121,7 @@ pub(super) fn main(results: &Results, data: &DataResults) -> String {
     out + "</tbody></table></div>\n"
 }
 
-/// A method a row, a test set a column; the best of each in bold.
+/// One method per row, one test set per column; the best of each in bold.
 pub(super) fn by_set(results: &Results, data: &DataResults) -> String {
     let mut out = String::new();
     open(&mut out, "Results by test set", "Top-1 accuracy in % by test set, mean over seeds ± half the 95 % interval.");
@@ -182,7 +182,7 @@ pub(super) fn grids(results: &Results, data: &DataResults) -> String {
         let _ = write!(
             out,
             "<details><summary>{}: {}</summary><div class=\"scroll\" tabindex=\"0\"><table><caption><span>Means over the tuning \
-             seeds; the choice goes by the first two columns. What its models come to on the test sets is shown for the \
+             seeds; the first two columns decide the choice. What its models come to on the test sets is shown for the \
              reader alone.</span></caption><thead><tr><th scope=\"col\" class=\"name\">Point</th><th scope=\"col\">Rank</th>\
              <th scope=\"col\">{} top-1 %</th><th scope=\"col\">loss</th><th scope=\"col\">ID %</th><th scope=\"col\">OOD \
              %</th></tr></thead><tbody>",

@@ -25,7 +25,7 @@ fn short(name: &str) -> String {
     name.chars().take(NAME - 1).collect::<String>().trim_end().to_string() + "…"
 }
 
-/// The heat map of one test set as a `<figure>`: a row a class, a column a predicted class, shares of the row.
+/// The heat map of one test set as a `<figure>`: one row per class, one column per predicted class, shares of the row.
 pub(super) fn figure(id: &str, set: &TestSet, classes: &[String]) -> String {
     let names: Vec<String> = classes.iter().map(|c| short(c)).collect();
     let longest = names.iter().map(|n| n.chars().count()).max().unwrap_or(0) as f64;
@@ -45,8 +45,8 @@ pub(super) fn figure(id: &str, set: &TestSet, classes: &[String]) -> String {
     let title = escape(&set.name);
     let mut out = format!(
         "<figure><figcaption><b>{title}</b></figcaption><svg viewBox=\"0 0 {WIDTH} {height:.0}\" role=\"img\" \
-         aria-labelledby=\"{id}-t {id}-d\"><title id=\"{id}-t\">Confusion matrix on {title}</title><desc id=\"{id}-d\">A row \
-         a class, a column a predicted class, in % of the row. {}</desc>",
+         aria-labelledby=\"{id}-t {id}-d\"><title id=\"{id}-t\">Confusion matrix on {title}</title><desc id=\"{id}-d\">One row \
+         per class, one column per predicted class, in % of the row. {}</desc>",
         escape(&worst)
     );
     for (i, name) in names.iter().enumerate() {

@@ -41,7 +41,7 @@ pub(super) fn table(splits: &[Split]) -> String {
 pub(super) const NOT_APART: &str = "<p class=\"warn\">Radii and choices share the validation images: what radii were fitted to \
      also judges them. A <code>select</code> split keeps the two apart.</p>\n";
 
-/// A line a pair of splits that share images, or one that says that none do.
+/// One line per pair of splits that share images, or one that says that none do.
 pub(super) fn leaks(sentences: &[String]) -> String {
     if sentences.is_empty() {
         return "<p>No image, by content, is in two of train, val, select and the test sets.</p>\n".into();

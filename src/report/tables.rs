@@ -283,7 +283,7 @@ fn bar(scale: &Scale, value: f64, behind: Option<f64>) -> String {
     )
 }
 
-/// A row a tensor with its radius and drift, grouped by block; empty where neither is known.
+/// One row per tensor with its radius and drift, grouped by block; empty where neither is known.
 pub(super) fn layers(tensors: &[Tensor]) -> String {
     if tensors.is_empty() {
         return String::new();
@@ -359,7 +359,7 @@ pub(super) fn config(run: &Run) -> String {
     )
 }
 
-/// The flags in which the runs differ; empty where there are none.
+/// The flags in which the runs differ; empty if there are none.
 pub(super) fn differences(runs: &[Run]) -> String {
     let settings: Vec<Vec<(String, String)>> = runs.iter().map(Run::settings).collect();
     let mut keys: Vec<&str> = Vec::new();

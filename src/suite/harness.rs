@@ -164,7 +164,7 @@ impl Launch {
         [natural, Launch { for_cpu: !natural.for_cpu, ..natural }].into_iter().flat_map(Launch::words).collect()
     }
 
-    /// This launch, and where it goes by words of 64 bits the same without.
+    /// This launch, and, if it uses words of 64 bits, the same without them.
     pub fn words(self) -> Vec<Launch> {
         std::iter::once(self).chain(self.wide_tables().then_some(Launch { wide_words: false, ..self })).collect()
     }

@@ -19,10 +19,10 @@ const RANGE: (f64, f64) = (0.05, 20.0);
 pub struct Bin {
     /// How many.
     pub images: usize,
-    /// Their mean confidence; 0 where there are none.
+    /// Their mean confidence; 0 if there are none.
     #[serde(deserialize_with = "or_nan")]
     pub confidence: f64,
-    /// The share of them that is right; 0 where there are none.
+    /// The share of them that is right; 0 if there are none.
     #[serde(deserialize_with = "or_nan")]
     pub accuracy: f64,
 }

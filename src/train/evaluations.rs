@@ -1,7 +1,7 @@
 //! `evaluations.jsonl`: what a run's final evaluations came to in full, class by class and bin by bin, which would swell
 //! `metrics.jsonl`.
 //!
-//! The first line names the classes, `{"classes": [...]}`; then a line an evaluation.
+//! The first line names the classes, `{"classes": [...]}`; then one line per evaluation.
 
 use std::path::PathBuf;
 

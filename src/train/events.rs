@@ -17,7 +17,7 @@ pub enum Event {
     Warning(String),
     /// What the run takes on the device, before it is allocated; the last of them is what was.
     Planned(Memory),
-    /// Steps done, of how many, the latest loss, and images a second since the start.
+    /// Steps done, of how many, the latest loss, and images per second since the start.
     Progress {
         /// Steps taken.
         step: u64,
@@ -25,7 +25,7 @@ pub enum Event {
         steps: u64,
         /// Loss of the latest step that has been read back.
         loss: f32,
-        /// Training images a second, evaluations left out; NaN while the first batches are under way.
+        /// Training images per second, evaluations left out; NaN while the first batches are under way.
         rate: f64,
     },
     /// Images that were looked at before the run begins, and how many there are.

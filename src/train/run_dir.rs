@@ -102,7 +102,7 @@ impl RunLog {
         Ok(log)
     }
 
-    /// A line a training step.
+    /// One line per training step.
     pub fn steps(
         &mut self,
         records: &[StepRecord],

@@ -10,9 +10,9 @@ use serde::{Deserialize, Serialize};
 pub enum LrSchedule {
     /// It does not.
     Constant,
-    /// Half a cosine to zero, a value a step.
+    /// Half a cosine to zero, one value per step.
     Cosine,
-    /// The same, a value an epoch: the paper's ResNet recipe.
+    /// The same, one value per epoch: the paper's ResNet recipe.
     CosineEpoch,
     /// A straight line to zero.
     Linear,

@@ -55,7 +55,7 @@ impl Source {
     }
 
     /// Makes the model's outputs the classes of `train`, or those of the class map `file`: as they are if the checkpoint has just
-    /// these classes, else with a new head, which the notes of [`Recognised`] say aloud.
+    /// these classes, else with a new head, which a note of [`Recognised`] reports.
     ///
     /// # Errors
     /// As [`ClassMap::for_training`]; [`Error::Checkpoint`] where the head of `--head` has other classes.

@@ -1,4 +1,4 @@
-//! Images a second, of batches that the adapter is done with: the host runs ahead of it.
+//! Images per second, of batches that the adapter is done with: the host runs ahead of it.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -21,7 +21,7 @@ impl Throughput {
         Throughput { started: Instant::now(), paused: Duration::ZERO, ahead: VecDeque::new(), done: 0 }
     }
 
-    /// Counts a batch of `images` that was just submitted. Returns images a second since the start; NaN as long as no batch
+    /// Counts a batch of `images` that was just submitted. Returns images per second since the start; NaN as long as no batch
     /// is sure to be done.
     pub(super) fn submitted(&mut self, images: usize) -> f64 {
         self.ahead.push_back(images);

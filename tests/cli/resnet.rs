@@ -84,7 +84,7 @@ fn what_a_resnet_can_not_be_trained_on_is_said_before_the_run() {
     space.fails(1, "project --pretrained vit.safetensors --finetuned m.safetensors --val val --out c", &["inspect"]);
 
     space.fails(2, &format!("{INIT} --widths 8 --out x"), &["--depths", "--widths"]);
-    space.fails(2, &format!("{INIT} --block bottleneck --widths 8 10 --out x"), &["multiples of 4"]);
+    space.fails(2, &format!("{INIT} --block bottleneck --widths 8 10 --out x"), &["multiple of 4"]);
     space.fails(2, &format!("{INIT} --image-size 4 --out x"), &["--image-size 4", "stride of 8"]);
 }
 

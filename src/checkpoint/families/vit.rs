@@ -26,7 +26,7 @@ pub(super) struct Dialect<'a> {
     pub(super) table: &'static Table,
     /// The configuration beside it.
     pub(super) facts: Facts<'a>,
-    /// Where nobody says otherwise. Said aloud where `eps_noted`.
+    /// If nobody says otherwise. A note reports it if `eps_noted`.
     pub(super) eps: f32,
     pub(super) eps_noted: bool,
     /// The activation that all of the family have, and whose convention that is; none where some have one, some another.

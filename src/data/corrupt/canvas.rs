@@ -118,7 +118,7 @@ impl Canvas {
     /// Clipped, and rounded to the nearest level.
     pub(super) fn to_rgb(&self) -> RgbImage {
         let bytes = self.data.iter().map(|v| (v.clamp(0.0, 1.0) * 255.0).round() as u8).collect();
-        RgbImage::from_raw(self.width as u32, self.height as u32, bytes).expect("three bytes a pixel")
+        RgbImage::from_raw(self.width as u32, self.height as u32, bytes).expect("three bytes per pixel")
     }
 
     /// Values as an 8-bit image would keep them.

@@ -32,7 +32,7 @@ struct Bench {
     seconds: f64,
 }
 
-/// Images a batch, pixels a side, classes.
+/// Images per batch, pixels per side, classes.
 #[derive(Clone, Copy)]
 struct Batch(usize, usize, usize);
 
