@@ -142,7 +142,7 @@ pub(super) fn run(args: DemoArgs) -> Result<()> {
     let images = rows[0].1.first().map_or(0, |r| r.evaluation.images);
     print(&format!(
         "\n{}\nfine-tuned on google's training images (ID); seen and unseen are means over the other styles (OOD), by \
-         whether the\npre-trained model had met the style. {images} test images a style: a standard error near 3 \
+         whether the\npre-trained model had met the style. {images} test images per style: a standard error near 3 \
          points.\n{}\n",
         result_table(&rows, &means()),
         page.display()

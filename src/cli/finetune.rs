@@ -201,5 +201,6 @@ pub(super) fn run(args: FinetuneArgs) -> Result<()> {
     let means: Vec<Mean> = if groups.is_empty() { Vec::new() } else { vec![("OOD mean", groups)] };
     print(&result_table(&rows, &means))?;
     print(&model_tables(&rows))?;
+    note!("next: tpgm predict --model {} --data IMAGES", out.join("best.safetensors").display());
     print(&format!("{} steps in {:.0} s; {}\n", summary.steps, summary.seconds, out.join("report.html").display()))
 }

@@ -46,7 +46,10 @@ fn quiet_leaves_warnings_and_errors() {
     let space = Space::new();
     let (out, err) = space.run(&with(TRAIN, "--quiet --out run"));
     assert!(out.contains("top-1") && err.lines().all(|line| line.starts_with("warning: ")), "{err}");
-    assert!(!space.run(&with(TRAIN, "--out loud")).1.is_empty());
+    // The last note is the next command.
+    let (_, err) = space.run(&with(TRAIN, "--out loud"));
+    let next = err.lines().last().unwrap().strip_prefix("next: tpgm ").unwrap().replace("IMAGES", "test");
+    assert!(space.ok(&next).contains("blue"), "{next}");
     space.fails(1, "--quiet inspect nowhere.safetensors", &["nowhere.safetensors"]);
     assert_eq!(space.run("eval --quiet --model m.safetensors --data t=test").1, "");
 }
