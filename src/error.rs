@@ -174,7 +174,7 @@ impl Error {
         Self::Helped { error, help }
     }
 
-    /// The situation that a setting mends, where there is one.
+    /// The situation that a setting mends, if there is one.
     pub fn help(&self) -> Option<&Help> {
         match self {
             Self::Helped { help, .. } => Some(help),

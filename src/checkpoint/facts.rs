@@ -118,7 +118,7 @@ impl<'a> Facts<'a> {
         }
     }
 
-    /// Class names, where there is one for each of `outputs`.
+    /// Class names, if there is one for each of `outputs`.
     pub(super) fn classes(&self, outputs: usize) -> Option<Vec<String>> {
         match self {
             Self::Timm(config) => config.classes(outputs),

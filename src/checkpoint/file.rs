@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 const MODEL: [&str; 2] = ["model.safetensors", "model.safetensors.index.json"];
 
 /// A checkpoint that was found whole: a safetensors file, or the shards of one with their index; with the
-/// `config.json` beside it where there is one.
+/// `config.json` beside it if there is one.
 #[derive(Debug)]
 pub struct Checkpoint {
     path: PathBuf,

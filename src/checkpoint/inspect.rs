@@ -33,7 +33,7 @@ pub struct Description {
     pub family: &'static str,
     /// Shapes, heads, activation, eps, pooling.
     pub config: ModelConfig,
-    /// Length of the sequence, where there is one.
+    /// Length of the sequence, if there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tokens: Option<usize>,
     /// Number of the model's values.

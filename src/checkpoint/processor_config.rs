@@ -89,7 +89,7 @@ impl ProcessorConfig {
         }
     }
 
-    /// Height and width of the crop, where there is one.
+    /// Height and width of the crop, if there is one.
     fn crop(&self) -> Option<usize> {
         let value = self.entry("crop_size").filter(|_| self.flag("do_center_crop", true))?;
         side(value)

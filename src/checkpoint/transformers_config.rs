@@ -97,7 +97,7 @@ impl<'a> TransformersConfig<'a> {
         self.processor.as_ref().map(|processor| processor.preprocess(usual, notes)).transpose()
     }
 
-    /// Class names, where there is one for each of `outputs`; `LABEL_3` is no name.
+    /// Class names, if there is one for each of `outputs`; `LABEL_3` is no name.
     pub(super) fn classes(&self, outputs: usize) -> Option<Vec<String>> {
         let by_id = self.root.get("id2label")?.as_object()?;
         let name = |i: usize| by_id.get(&i.to_string())?.as_str().map(str::to_string);

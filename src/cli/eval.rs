@@ -68,7 +68,7 @@ pub(super) fn run(args: EvalArgs) -> Result<()> {
     source.classes()?;
     let files = &args.images.files;
     let preprocess = args.model_args.preprocess(&source.recognised.preprocess)?;
-    // The last set is the one to fit on, where there is one.
+    // The last set is the one to fit on, if there is one.
     let data: Vec<String> = args.data.iter().chain(&args.calibrate).cloned().collect();
     let named = named_paths(&data)?;
     let mut opened = named.iter().map(|(_, path)| files.open(path)).collect::<Result<Vec<Dataset>>>()?;

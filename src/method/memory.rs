@@ -14,7 +14,7 @@ use crate::model::Model;
 pub struct Memory {
     /// Images that pass through at once.
     pub micro_batch: usize,
-    /// The weights, their copy in f16 where there is one, and the running statistics.
+    /// The weights, their copy in f16 if there is one, and the running statistics.
     pub weights: u64,
     /// The gradient of the weights.
     pub gradient: u64,

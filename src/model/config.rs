@@ -10,7 +10,7 @@ use crate::shapes::{Activation, Prefix};
 pub enum Pool {
     /// The class token.
     Cls,
-    /// The mean over the patch tokens (the class token, where there is one, is left out, as in timm's `avg`).
+    /// The mean over the patch tokens (the class token, if there is one, is left out, as in timm's `avg`).
     Mean,
     /// Attention of one learned query over all tokens, and an MLP behind it: SigLIP's.
     Attention,

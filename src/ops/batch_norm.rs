@@ -163,7 +163,7 @@ fn check_all(op: &str, matrices: &[(&str, &View)], columns: &[(&str, &View)], di
     }
 }
 
-/// `out = x̂·weight + bias`, plus `shortcut` where there is one, then with `relu` what is negative becomes zero. Assigns
+/// `out = x̂·weight + bias`, plus `shortcut` if there is one, then with `relu` what is negative becomes zero. Assigns
 /// `stats.mean` and `stats.rstd`, and in train mode moves the running statistics. Matrices are `[rows, cols]`, all f32
 /// or all f16; the rest is `[cols]`, f32.
 pub fn forward(

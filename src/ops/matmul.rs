@@ -229,7 +229,7 @@ pub fn forward_gelu(
 }
 
 /// A branch's last linear layer and the residual: `out = residual + gamma·branch` with `branch` as [`forward`]'s `out`, all
-/// `[m, n]`. `gamma` (`[n]`) is the layer scale, where there is one; only then is `branch` sure to be written.
+/// `[m, n]`. `gamma` (`[n]`) is the layer scale, if there is one; only then is `branch` sure to be written.
 pub fn forward_residual(
     r: &mut Recorder,
     out: &View,

@@ -34,7 +34,7 @@ fn run(r: &mut Recorder, entry: &str, views: &[(&str, &View)], rows: usize, cols
     r.push_spread((&SHADER, entry, &[], &elem.alias()), views, rows * cols, elem.width, params)
 }
 
-/// `out = inp + gamma·branch`, all `[rows, cols]`; `gamma` (`[cols]`) is the layer scale, where there is one.
+/// `out = inp + gamma·branch`, all `[rows, cols]`; `gamma` (`[cols]`) is the layer scale, if there is one.
 pub fn forward(
     r: &mut Recorder,
     out: &View,

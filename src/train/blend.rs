@@ -121,7 +121,7 @@ pub struct WiseResult {
     pub notes: Vec<String>,
 }
 
-/// Writes the model between `pretrained` and `finetuned` to `out`: at `alphas[0]` where there is one α, else at the one that
+/// Writes the model between `pretrained` and `finetuned` to `out`: at `alphas[0]` if there is one α, else at the one that
 /// is most accurate on the `held_out` images.
 ///
 /// # Errors

@@ -21,7 +21,7 @@ pub struct Progress {
     pub steps: u64,
     /// Validation batches that the method has learned from.
     pub taken: u64,
-    /// Top-1 accuracy and loss of the best evaluation so far, where there is one.
+    /// Top-1 accuracy and loss of the best evaluation so far, if there is one.
     pub best: Option<(f64, f64)>,
     /// Fine-tuning steps taken when it was found.
     pub best_steps: u64,

@@ -126,7 +126,7 @@ pub(super) fn first<T, const N: usize>(
     Some(value)
 }
 
-/// Class names: our own metadata's, else the configuration's, where there is one for each of `outputs`.
+/// Class names: our own metadata's, else the configuration's, if there is one for each of `outputs`.
 pub(super) fn class_names(
     own: Option<Vec<String>>,
     facts: &Facts,
