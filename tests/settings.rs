@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 use toml::{Table, Value};
 use tpgm::compare::CompareConfig;
-use tpgm::compare::config::EntryKind;
+use tpgm::compare::spec::EntryKind;
 use tpgm::error::Result;
 use tpgm::train::resolve::keys_of;
 use tpgm::train::{FileSettings, Flags, TrainConfig};

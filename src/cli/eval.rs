@@ -12,13 +12,12 @@ use crate::cli::{RunArgs, look_at, print, print_json, say_summaries, scores};
 use crate::data::loader::CACHE_BYTES;
 use crate::data::{Dataset, ImageCache, corrupt};
 use crate::error::Result;
-use crate::train::data_args::EvalDataArgs;
+use crate::train::data_args::{EvalDataArgs, named_paths};
 use crate::train::evaluate::{Evaluation, Predictor, Sound, evaluate_to_fit};
 use crate::train::help;
 use crate::train::memory_args::PrecisionArgs;
 use crate::train::model_args::ModelArgs;
 use crate::train::source::Source;
-use crate::train::splits::named_paths;
 use crate::train::subset::{self, classes_with_images, evaluate_among};
 
 /// Flags of `eval`.

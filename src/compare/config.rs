@@ -8,8 +8,8 @@ use toml::{Table, Value};
 
 use crate::compare::entries::{soup_kind, train_kind, wise_kind};
 use crate::compare::outcome::copies;
+use crate::compare::spec::{EntryKind, refuse, repeated};
 use crate::error::{Error, Result};
-use crate::method::soups::Soup;
 use crate::train::TrainConfig;
 use crate::train::lines::{Lines, Section, syntax};
 use crate::train::records::Weights;
@@ -74,51 +74,6 @@ pub struct Entry {
     pub name: String,
     /// What it does.
     pub kind: EntryKind,
-}
-
-/// What an entry does.
-#[derive(Clone, Debug)]
-pub enum EntryKind {
-    /// Trains at each point of a grid, one without a grid. Configurations are by data set, then by point; the seed is 0.
-    Train(Vec<Point>, Vec<Vec<TrainConfig>>),
-    /// WiSE-FT: α chosen on the selection images.
-    Wise {
-        /// Index of the entry whose models are interpolated.
-        from: usize,
-        /// The values of α.
-        alphas: Vec<f32>,
-    },
-    /// A soup.
-    Soup {
-        /// Index of the entry whose models are averaged.
-        from: usize,
-        /// How they are averaged.
-        soup: &'static dyn Soup,
-        /// What its ingredients are.
-        over: Over,
-        /// With ingredients over the grid: a soup for every seed, not only for the grid's.
-        every_seed: bool,
-    },
-}
-
-/// Ingredients of a soup.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Over {
-    /// All grid points of one seed.
-    Grid,
-    /// The chosen grid point with all seeds.
-    Seeds,
-}
-
-/// A point of a grid.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Point {
-    /// As in tables: `lr 0.01, radius 2`; empty where there is no grid.
-    pub label: String,
-    /// As a folder's name: `lr-0.01_radius-2`.
-    pub folder: String,
-    pub(super) values: Table,
 }
 
 impl CompareConfig {
@@ -241,15 +196,6 @@ impl CompareConfig {
     }
 }
 
-pub(super) fn repeated<T: PartialEq>(mut values: impl Iterator<Item = T> + Clone) -> Option<T> {
-    while let Some(value) = values.next() {
-        if values.clone().any(|other| other == value) {
-            return Some(value);
-        }
-    }
-    None
-}
-
 /// Sentences about values that change no run: of an entry, in its own runs; of `[common]` or `[[data]]`, in any.
 fn without_effect(methods: &[Entry], parsed: &File) -> Vec<String> {
     let runs = |i: usize| match &methods[i].kind {
@@ -297,20 +243,6 @@ fn names(lines: &Lines, kind: &str, tables: &[Table]) -> Result<Vec<String>> {
         names.push(name.into());
     }
     Ok(names)
-}
-
-pub(super) fn refuse(lines: &Lines, place: Section, table: &Table, keys: &[&str]) -> Result<()> {
-    match keys.iter().find(|key| table.contains_key(**key)) {
-        Some(key) => {
-            let what = match *key {
-                "seed" => "seed: seeds are given once, by the file's own seeds = [...]".to_string(),
-                "method" => "method: methods are given by [[method]]".into(),
-                key => format!("{key}: belongs to [common] or [[data]], so that all methods see the same data"),
-            };
-            Err(lines.error(place, Some(key), what))
-        }
-        None => Ok(()),
-    }
 }
 
 /// A data set must say which of its test sets are in-distribution, and have one that is not. Returns the corrupted copies of

@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use toml::{Table, Value};
 
-use crate::compare::config::{EntryKind, Over, Point, refuse, repeated};
+use crate::compare::spec::{EntryKind, Over, Point, refuse, repeated};
 use crate::error::Result;
 use crate::method::soups::{SOUPS, named};
 use crate::method::wise;

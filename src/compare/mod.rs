@@ -14,6 +14,7 @@ pub mod post;
 pub mod results;
 pub mod run;
 pub mod select;
+pub mod spec;
 pub mod stats;
 pub mod tables;
 

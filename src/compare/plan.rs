@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use crate::compare::config::{CompareConfig, EntryKind, Over};
+use crate::compare::config::CompareConfig;
+use crate::compare::spec::{EntryKind, Over};
 use crate::error::Result;
 use crate::train::TrainConfig;
 use crate::train::splits::Splits;

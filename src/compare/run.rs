@@ -4,13 +4,14 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::time::Instant;
 
-use crate::compare::config::{CompareConfig, EntryKind, Over, Point};
+use crate::compare::config::CompareConfig;
 use crate::compare::event::{End, Event};
 use crate::compare::outcome::{Outcome, RUN, Standing, Took, finish, standing};
 use crate::compare::plan::{Cost, TrainRun};
 use crate::compare::post::Images;
 use crate::compare::results::{DataUse, Results};
 use crate::compare::select::{Score, choose};
+use crate::compare::spec::{EntryKind, Over, Point};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::train::help::told;

@@ -13,12 +13,11 @@ use crate::flag::in_range;
 use crate::method::{BatchNorm, LossScaling, MethodArgs, Settings};
 use crate::model::Precision;
 use crate::train::corrupted::corruptions;
-use crate::train::data_args::{SplitArgs, path};
+use crate::train::data_args::{SplitArgs, named_paths, path};
 use crate::train::interval::Interval;
 use crate::train::memory_args::MemoryArgs;
 use crate::train::model_args::ModelArgs;
 use crate::train::optim_args::OptimArgs;
-use crate::train::splits::named_paths;
 
 /// A run's settings, all of them decided: [`super::resolve::resolve`] makes it of what the user gave.
 #[derive(Args, Clone, Debug, PartialEq, Serialize, Deserialize)]

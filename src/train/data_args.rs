@@ -149,3 +149,19 @@ pub struct SplitArgs {
 pub(super) fn path(text: &str) -> Result<PathBuf, Infallible> {
     Ok(text.into())
 }
+
+/// `NAME=PATH` arguments taken apart; names are not repeated.
+pub fn named_paths(arguments: &[String]) -> Result<Vec<(&str, &Path)>> {
+    let mut named: Vec<(&str, &Path)> = Vec::new();
+    for argument in arguments {
+        let (name, path) =
+            argument.split_once('=').filter(|(n, p)| !n.is_empty() && !p.is_empty()).ok_or_else(|| {
+                Error::Usage(format!("'{argument}': a data set is given as NAME=PATH, such as sketch=data/sketch"))
+            })?;
+        if named.iter().any(|(other, _)| *other == name) {
+            return Err(Error::Usage(format!("two data sets are called {name}")));
+        }
+        named.push((name, Path::new(path)));
+    }
+    Ok(named)
+}
