@@ -138,7 +138,10 @@ impl FinetuneArgs {
     fn file(&self, dir: &Path) -> Result<Option<FileSettings>> {
         let own = dir.join("config.toml");
         let own = (self.resume.is_some() && own.exists()).then_some(own);
-        self.config.as_ref().or(own.as_ref()).map(|file| FileSettings::read(file)).transpose()
+        match (&self.config, own) {
+            (Some(file), _) => FileSettings::read(file).map(Some),
+            (None, own) => own.map(|file| FileSettings::of_run(&file)).transpose(),
+        }
     }
 }
 

@@ -46,7 +46,7 @@ pub enum Over {
 /// A point of a grid.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Point {
-    /// As in tables: `lr 0.01, radius 2`; empty where there is no grid.
+    /// As in tables: `lr 0.01, radius 2`; empty without a grid.
     pub label: String,
     /// As a folder's name: `lr-0.01_radius-2`.
     pub folder: String,

@@ -136,6 +136,22 @@ impl FileSettings {
     }
 }
 
+impl FileSettings {
+    /// Reads the `config.toml` of a run that goes on: what its version did without a flag for it counts as given.
+    ///
+    /// # Errors
+    /// As [`FileSettings::read`].
+    pub fn of_run(file: &Path) -> Result<FileSettings> {
+        let mut settings = Self::read(file)?;
+        let text = std::fs::read_to_string(file).map_err(|e| Error::io(file, "cannot read", e))?;
+        let all: Table = text.parse().expect("read before");
+        for (key, earlier) in EARLIER.iter().filter(|(key, _)| !all.contains_key(*key)) {
+            settings.given.insert(key.to_string(), earlier(&all));
+        }
+        Ok(settings)
+    }
+}
+
 /// The values that `config.toml` would have for `given`, which has been checked key by key.
 fn written(given: &Table) -> Table {
     filled(given).map(|config| config.values().into_iter().collect()).unwrap_or_default()
