@@ -236,9 +236,48 @@ pub fn quote(text: &str) -> String {
     out
 }
 
+/// `text`, which may quote a hostile file, as long as a message may be: each word over 200 characters that is no path, and the whole
+/// over 4,000, keep their beginning and their end. Readers that quote through [`quote`] are shorter already; libraries' errors are
+/// not.
+pub fn shortened(text: &str) -> Cow<'_, str> {
+    const WORD: usize = 200;
+    const WHOLE: usize = 4000;
+    let cut = |text: &str, most: usize| -> String {
+        let count = text.chars().count();
+        let (head, tail) = (most * 2 / 3, most / 3);
+        match count > most {
+            true => text.chars().take(head).chain("...".chars()).chain(text.chars().skip(count - tail)).collect(),
+            false => text.into(),
+        }
+    };
+    if text.len() <= WORD {
+        return Cow::Borrowed(text);
+    }
+    let most = |word: &str| if word.contains(['/', '\\']) { WHOLE } else { WORD };
+    let words: Vec<String> = text.split(' ').map(|word| cut(word, most(word))).collect();
+    Cow::Owned(cut(&words.join(" "), WHOLE))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_message_quotes_has_an_end() {
+        let long = "x".repeat(3_000_000);
+        let text = format!("c.toml: line 1: unknown field `{long}`, expected a flag");
+        let short = shortened(&text);
+        assert!(short.len() < 300 && short.starts_with("c.toml: line 1: unknown field `xxx"), "{short}");
+        assert!(short.ends_with("xxx`, expected a flag"), "{short}");
+        let words = "word ".repeat(100_000);
+        assert!(shortened(&words).chars().count() < 4010);
+        let usual = "a path/to/a/file that is as long as a sentence may be".repeat(10);
+        assert_eq!(shortened(&usual), usual);
+        let path = format!("{}: cannot read", "/folder".repeat(60));
+        assert_eq!(shortened(&path), path);
+        let wide = "é".repeat(250);
+        assert_eq!(shortened(&wide).chars().count(), 133 + 3 + 66);
+    }
 
     #[test]
     fn help_changes_neither_text_nor_exit_code() {

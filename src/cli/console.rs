@@ -5,7 +5,7 @@ use std::fmt::Display;
 use std::io::Write;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::error::escaped;
+use crate::error::{escaped, shortened};
 
 /// [`say`] with a format.
 macro_rules! note {
@@ -41,5 +41,5 @@ pub(super) fn say(text: impl Display) {
 /// Says this, whatever was asked for: an error, or the end of a run.
 pub fn always(text: impl Display) {
     // One line, and no more of the names in it than a terminal shows.
-    let _ = writeln!(std::io::stderr().lock(), "{}", escaped(&text.to_string()));
+    let _ = writeln!(std::io::stderr().lock(), "{}", escaped(&shortened(&text.to_string())));
 }

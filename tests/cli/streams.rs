@@ -99,3 +99,35 @@ fn sizes_of_a_new_model_are_bounded() {
         space.fails(2, &line, &[flag]);
     }
 }
+
+#[test]
+fn a_line_without_an_end_is_not_quoted_whole() {
+    let space = Space::new();
+    let long = "x".repeat(1_000_000);
+    let files = [
+        ("value.toml", format!("lr = \"{long}\"\n")),
+        ("key.toml", format!("{long} = 3\n")),
+        ("word.toml", format!("method = \"{long}\"\n")),
+        ("list.toml", format!("augment = [\"{long}\"]\n")),
+        ("time.toml", format!("save-every = \"{long}\"\n")),
+        ("no.toml", format!("{long}\n")),
+        ("list.txt", format!("{long}\n")),
+        ("labels.csv", format!("path,label\n{long}\n")),
+        ("map.txt", format!("{long}\n{long}\n")),
+        ("compare.toml", format!("seeds = [\"{long}\"]\n")),
+    ];
+    for (file, text) in files {
+        space.write(file, text);
+        let train = "finetune --model m.safetensors --train train --out o";
+        let line = match file.rsplit_once('.').unwrap() {
+            ("compare", _) => format!("compare {file} --dry-run"),
+            ("map", _) => format!("{train} --class-map {file}"),
+            (_, "toml") => format!("{train} --config {file}"),
+            _ => format!("eval --model m.safetensors --data a={file}"),
+        };
+        let output = space.command(&line).output().unwrap();
+        let (code, error) = (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned());
+        assert!(matches!(code, Some(1 | 2)), "{line}: {code:?}");
+        assert!(error.len() < 1500 && error.contains("error: "), "{line}: {} bytes: {:.300}", error.len(), error);
+    }
+}
