@@ -10,7 +10,7 @@ use crate::error::{Error, Help, Setting};
 pub fn told(error: &Error) -> String {
     let Some(help) = error.help() else { return error.to_string() };
     let advice = match help {
-        Help::BatchTooLarge => "use a smaller --batch-size, or --micro-batch to split it",
+        Help::BatchTooLarge => "use a smaller --batch-size, or in training --micro-batch to split it",
         Help::BindingTooLarge => "use a smaller --batch-size or --image-size, or another adapter (--adapter)",
         Help::ModelTooLarge => "use a smaller model or another adapter (--adapter)",
         Help::TensorTooLarge => "choose another adapter (--adapter)",
@@ -77,7 +77,7 @@ mod tests {
     fn facts_come_with_the_flag_that_helps() {
         let error = |help| told(&Error::Limit("out of memory".into()).with_help(help));
         assert_eq!(told(&Error::Limit("out of memory".into())), "out of memory");
-        let batch = "out of memory: use a smaller --batch-size, or --micro-batch to split it";
+        let batch = "out of memory: use a smaller --batch-size, or in training --micro-batch to split it";
         assert_eq!(error(Help::BatchTooLarge), batch);
         assert_eq!(error(Help::ImagesTooSmall { at_least: 32 }), "out of memory: use --image-size 32 or more");
         assert_eq!(error(Help::Setting(Setting::Heads)), "--heads: out of memory");
