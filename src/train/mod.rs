@@ -26,6 +26,7 @@ pub mod memory_args;
 pub mod model_args;
 pub mod optim_args;
 pub mod project;
+mod recipe;
 pub mod records;
 pub mod resolve;
 mod run;

@@ -9,7 +9,8 @@ use crate::flag::{in_range, positive, word};
 use crate::method::{BatchNorm, Optimizer};
 use crate::ops::adamw::AdamW;
 use crate::ops::sgd::Sgd;
-use crate::train::schedule::LrSchedule;
+use crate::train::recipe::Recipe;
+use crate::train::schedule::{LrSchedule, Warmup};
 
 /// Which optimiser updates the weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,10 +22,14 @@ pub enum OptimizerName {
     AdamW,
 }
 
-/// How the weights are trained. Some defaults follow the method and the optimiser: see [`super::resolve`].
+/// How the weights are trained. Some defaults follow the model, the method and the optimiser: see [`super::resolve`].
 #[derive(Args, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct OptimArgs {
+    /// Where defaults come from: auto (the model's family and size), paper-vit (TPGM's paper: AdamW, radii once, after
+    /// fine-tuning) or paper-resnet (SGD without warm-up and clipping, a radius step beside each step)
+    #[arg(long, value_name = "RECIPE", default_value = "auto", value_parser = word::<Recipe>)]
+    pub recipe: Recipe,
     /// Passes over the training images
     #[arg(long, value_name = "N", default_value = "10", conflicts_with = "steps")]
     pub epochs: Option<u64>,
@@ -34,11 +39,11 @@ pub struct OptimArgs {
     /// Images of a step
     #[arg(long, value_name = "N", default_value_t = 64)]
     pub batch_size: usize,
-    /// sgd or adamw; adamw with --method spd
-    #[arg(long, default_value = "sgd", value_parser = word::<OptimizerName>)]
+    /// sgd or adamw [default: adamw for ViTs of at least 3 million parameters and with --method spd, else sgd]
+    #[arg(long, default_value = "sgd", hide_default_value = true, value_parser = word::<OptimizerName>)]
     pub optimizer: OptimizerName,
-    /// Learning rate; 0.0001 with adamw
-    #[arg(long, default_value_t = 1e-2)]
+    /// Learning rate [default: 0.01 with sgd; with adamw 0.0001, 0.001 below 3 million parameters, 0.00003 from 150 million on]
+    #[arg(long, alias = "learning-rate", default_value_t = 1e-2, hide_default_value = true)]
     pub lr: f64,
     /// Momentum of sgd
     #[arg(long, default_value_t = 0.9)]
@@ -54,11 +59,11 @@ pub struct OptimArgs {
     /// constant, cosine, cosine-epoch or linear
     #[arg(long, default_value = "cosine", value_parser = word::<LrSchedule>)]
     pub lr_schedule: LrSchedule,
-    /// Steps over which the learning rate rises
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    pub warmup_steps: u64,
-    /// Clip the global gradient norm to this; 0 for not at all
-    #[arg(long, value_name = "NORM", default_value_t = 0.0)]
+    /// Steps over which the learning rate rises, or a share of the steps; 0 with a recipe of the paper
+    #[arg(long, value_name = "N|SHARE%", default_value = "10%")]
+    pub warmup_steps: Warmup,
+    /// Clip the global gradient norm to this; 0 for not at all, as with a recipe of the paper
+    #[arg(long, value_name = "NORM", default_value_t = 1.0)]
     pub clip_norm: f32,
     /// Label smoothing of the training loss
     #[arg(long, value_name = "SHARE", default_value_t = 0.0)]

@@ -21,7 +21,7 @@ use crate::train::help;
 use crate::train::memory_args::MemoryArgs;
 use crate::train::model_args::ModelArgs;
 use crate::train::run_dir::RunLog;
-use crate::train::schedule::{LearningRate, LrSchedule};
+use crate::train::schedule::{LearningRate, LrSchedule, Warmup};
 use crate::train::source::Source;
 use crate::train::steps::Steps;
 use crate::train::subset;
@@ -191,7 +191,7 @@ pub fn project(gpu: &Gpu, config: &ProjectConfig, events: &mut dyn FnMut(Event))
         ))
     };
     let lr =
-        LearningRate { stages: Vec::new(), schedule: LrSchedule::Constant, warmup_steps: 0, steps: 0, epoch_steps: 1 };
+        LearningRate { stages: Vec::new(), schedule: LrSchedule::Constant, warmup: Warmup::Steps(0), steps: 0, epoch_steps: 1 };
     let mut steps = Steps::new((learner, active), (Vec::new(), lr), log, events, &spoilt);
     let mut throughput = Throughput::start();
     while steps.rest(&mut || loader.next(), &mut throughput)? {}

@@ -1,5 +1,5 @@
 //! How a run's settings are decided. The defaults of the flags are the lowest level; above them lie the defaults that follow the
-//! method and the optimiser, then a file, then the command line. Each level is a TOML table, and one function lays one table over
+//! recipe, the model, the method and the optimiser, then a file, then the command line. Each level is a TOML table, and one function lays one table over
 //! another, for `finetune` and `compare` alike.
 
 use std::sync::LazyLock;
@@ -13,6 +13,7 @@ use crate::error::{Error, Result};
 use crate::train::config::TrainConfig;
 use crate::train::lines::{Lines, Section};
 use crate::train::optim_args::OptimizerName;
+use crate::train::recipe::{Known, rate};
 
 /// Two ways to give one setting, the length of a run.
 const LENGTH: [&str; 2] = ["epochs", "steps"];
@@ -78,19 +79,20 @@ pub fn check(lines: &Lines, place: Section, level: &Table) -> Result<()> {
     }
 }
 
-/// The defaults that follow something else that was given.
+/// The defaults that follow something else: the recipe and the model, the method, the optimiser.
 fn following(given: &Table) -> Result<Table, toml::de::Error> {
     let c = typed(given)?;
-    let method = c.method.name;
-    let adamw = typed(&merge(method.defaults(c.optim.lr), given))?.optim.optimizer == OptimizerName::AdamW;
-    let lr = if adamw && !given.contains_key("lr") { 1e-4 } else { c.optim.lr };
-    let mut out = Table::new();
+    let (method, model) = (c.method.name, Known::of(&c));
+    let mut out = c.optim.recipe.defaults(model.as_ref());
+    let optimizer = typed(&merge(merge(out.clone(), &method.defaults(c.optim.lr)), given))?.optim.optimizer;
+    let lr = if given.contains_key("lr") { c.optim.lr } else { rate(optimizer, model.as_ref()) };
+    out.insert("lr".into(), lr.into());
+    let adamw = optimizer == OptimizerName::AdamW;
     if adamw {
-        out = toml::toml! {
+        out.extend(toml::toml! {
             momentum = 0.0
             weight-decay = 0.05
-        };
-        out.insert("lr".into(), lr.into());
+        });
     }
     if adamw || c.optim.momentum == 0.0 {
         out.insert("nesterov".into(), false.into());
@@ -99,6 +101,8 @@ fn following(given: &Table) -> Result<Table, toml::de::Error> {
         out.insert("bn".into(), "frozen".into());
     }
     out.extend(i64::try_from(c.optim.batch_size).map(|batch| ("micro-batch".to_string(), batch.into())));
+    // The methods' own defaults follow the schedule that a recipe gives.
+    let c = typed(&merge(out.clone(), given))?;
     out.extend(c.method.following(lr, c.optim.batch_size));
     Ok(out)
 }

@@ -156,7 +156,7 @@ fn run(
     let lr = LearningRate {
         stages: stages.iter().map(|stage| (stage.since, stage.lr.unwrap_or(config.optim.lr))).collect(),
         schedule: config.optim.lr_schedule,
-        warmup_steps: config.optim.warmup_steps,
+        warmup: config.optim.warmup_steps,
         steps,
         epoch_steps,
     };

@@ -172,7 +172,7 @@ fn a_config_makes_the_same_run_again_and_flags_win_over_it() {
     // What the file gives is the same run as what flags give, whatever else the flags say.
     space.write("given.toml", "weight-decay = 0.1\nmomentum = 0.5\n");
     space.ok(&with(TRAIN, "--config given.toml --method tpgm --optimizer sgd --out file"));
-    space.ok(&with(TRAIN, "--weight-decay 0.1 --momentum 0.5 --out flags"));
+    space.ok(&with(TRAIN, "--optimizer sgd --weight-decay 0.1 --momentum 0.5 --out flags"));
     assert_same_run(&space, "file", "flags");
 }
 

@@ -1,0 +1,83 @@
+//! Recipes: what a run's defaults follow besides its method. Equal for every method, so that comparisons are fair;
+//! docs/finetuning.md has the measurements behind them.
+
+use serde::{Deserialize, Serialize};
+use toml::Table;
+
+use crate::checkpoint::{self, Checkpoint};
+use crate::model::{Model, ModelConfig};
+use crate::train::config::TrainConfig;
+use crate::train::optim_args::OptimizerName;
+
+/// Where the defaults of the optimisation come from. A value that the user gives is never changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Recipe {
+    /// The model's family and size.
+    Auto,
+    /// The paper's for ViTs: AdamW, and the radii are learned once, after fine-tuning.
+    PaperVit,
+    /// The paper's for ResNets: SGD, a cosine per epoch, and a radius step beside each step.
+    PaperResnet,
+}
+
+/// Parameters below which a model is tiny: the ViTs that were measured have 0.5 and 22 million.
+const TINY: usize = 3_000_000;
+/// Parameters from which a model is large. Nothing of that size was measured: its rate is the field's convention.
+const LARGE: usize = 150_000_000;
+
+impl Recipe {
+    /// Its defaults, below those of the method.
+    pub(super) fn defaults(self, model: Option<&Known>) -> Table {
+        match self {
+            Recipe::Auto => Table::from_iter(model.map(|model| ("optimizer".to_string(), model.optimizer().into()))),
+            Recipe::PaperVit => toml::toml! {
+                optimizer = "adamw"
+                warmup-steps = 0
+                clip-norm = 0.0
+                schedule = "post"
+            },
+            Recipe::PaperResnet => toml::toml! {
+                optimizer = "sgd"
+                lr-schedule = "cosine-epoch"
+                warmup-steps = 0
+                clip-norm = 0.0
+                schedule = "every-step"
+            },
+        }
+    }
+}
+
+/// What defaults follow of a model.
+pub(super) struct Known {
+    config: ModelConfig,
+    parameters: usize,
+}
+
+impl Known {
+    /// Of the model that a run starts from; none if it can't be read, which the run itself reports.
+    pub(super) fn of(config: &TrainConfig) -> Option<Known> {
+        let checkpoint = Checkpoint::open(&config.model).ok()?;
+        let config = checkpoint::recognise(&checkpoint, &config.model_args.overrides()).ok()?.config;
+        let parameters = Model::new(config.clone()).layout().params.iter().map(|param| param.len).sum();
+        Some(Known { config, parameters })
+    }
+
+    /// Transformers are trained with AdamW, unless they are tiny; networks with batch norm with SGD.
+    fn optimizer(&self) -> &'static str {
+        match self.config {
+            ModelConfig::Vit(_) if self.parameters >= TINY => "adamw",
+            ModelConfig::Vit(_) | ModelConfig::ResNet(_) => "sgd",
+        }
+    }
+}
+
+/// The learning rate of an optimiser for a model.
+pub(super) fn rate(optimizer: OptimizerName, model: Option<&Known>) -> f64 {
+    match (optimizer, model.map(|model| model.parameters)) {
+        (OptimizerName::Sgd, _) => 1e-2,
+        (OptimizerName::AdamW, Some(..TINY)) => 1e-3,
+        (OptimizerName::AdamW, Some(LARGE..)) => 3e-5,
+        (OptimizerName::AdamW, _) => 1e-4,
+    }
+}
