@@ -9,7 +9,7 @@ use crate::cli::console::{self, note, warning};
 use crate::cli::progress::Count;
 use crate::cli::table::{percent, table};
 use crate::cli::{RunArgs, print, print_json};
-use crate::compare::event::End;
+use crate::compare::event::{End, Work};
 use crate::compare::plan::planned;
 use crate::compare::tables::{self, time};
 use crate::compare::{CompareConfig, Event, compare};
@@ -46,13 +46,20 @@ pub(super) fn run(args: CompareArgs) -> Result<ExitCode> {
     let any_half = config.train_configs().any(|c| c.memory.precision() == Precision::F16);
     let gpu = args.run.open(if any_half { Precision::F16 } else { Precision::F32 })?;
     note!("on {} ({:?}), into {}", gpu.info.name, gpu.info.backend, config.out.display());
-    let mut checked = Count::new("images");
+    let (mut count, mut of_what) = (Count::new("images"), None);
     let results = compare(&gpu, &config, args.run.tunes(), &mut |event| match event {
-        Event::Checked { done, of } => checked.show(done, of, "looked at"),
-        Event::Warning(text) => checked.beside(|| warning!("{text}")),
-        event => checked.beside(|| note!("{}", said(&event))),
+        Event::Checked { done, of } => count.show(done, of, "looked at"),
+        Event::Running { name, what, done, of } => {
+            if of_what != Some(what) {
+                of_what = Some(what);
+                count = Count::new(if what == Work::Steps { "steps" } else { "images" });
+            }
+            count.show(done, of, &name);
+        }
+        Event::Warning(text) => count.beside(|| warning!("{text}")),
+        event => count.beside(|| note!("{}", said(&event))),
     })?;
-    drop(checked);
+    drop(count);
     tables::write(&results, &config.out)?;
     let page = config.out.join("report.html");
     crate::report::write_comparison(&results, &page)?;
@@ -64,6 +71,9 @@ pub(super) fn run(args: CompareArgs) -> Result<ExitCode> {
             print(&format!("\n{}, {}\n{}", data.name, tables::CAPTION, table(&header, &rows)))?;
         }
         print(&format!("{}\n", page.display()))?;
+    }
+    for data in &results.data {
+        data.advice.iter().for_each(|what| warning!("{}: {what}", data.name));
     }
     let failed = results.failures.len();
     if failed > 0 {
@@ -100,7 +110,7 @@ fn dry_run(config: &CompareConfig, json: bool) -> Result<()> {
 fn said(event: &Event) -> String {
     match event {
         Event::Note(text) | Event::Warning(text) => text.clone(),
-        Event::Checked { .. } => String::new(),
+        Event::Checked { .. } | Event::Running { .. } => String::new(),
         Event::Done { index, total, name, end, left } => {
             let end = match end {
                 End::Skipped => "was there already".into(),

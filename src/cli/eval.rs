@@ -7,13 +7,14 @@ use serde_json::{Value, json};
 
 use crate::cli::console::note;
 use crate::cli::corrupted::{Copies, json_rows, severity_table};
+use crate::cli::progress::Count;
 use crate::cli::table::{percent, table};
 use crate::cli::{RunArgs, look_at, print, print_json, say_summaries, scores};
 use crate::data::loader::CACHE_BYTES;
 use crate::data::{Dataset, ImageCache, corrupt};
 use crate::error::Result;
 use crate::train::data_args::{EvalDataArgs, named_paths};
-use crate::train::evaluate::{Evaluation, Predictor, Sound, evaluate_to_fit};
+use crate::train::evaluate::{Evaluation, Predictor, Sound, Watched, evaluate_to_fit};
 use crate::train::help;
 use crate::train::memory_args::PrecisionArgs;
 use crate::train::model_args::ModelArgs;
@@ -87,11 +88,14 @@ pub(super) fn run(args: EvalArgs) -> Result<()> {
     let most = sets.iter().map(|(_, images)| images.items.len()).max().unwrap_or(1);
     let batch = args.images.batch_size.min(most);
     let mut model = Predictor::new_in(&gpu, source.model(), &source.snapshot(), batch, precision)?;
+    let mut count = Count::new("images");
     let temperature = match to_fit {
         Some((name, images)) => {
             let mut sound = Sound::new(&mut model, &images);
             let cache = ImageCache::new(images.clone(), 0);
-            let (_, logits) = evaluate_to_fit(&mut sound, &cache, &preprocess, classes.len())?;
+            let mut tell = |done, of| count.show(done, of, &format!("evaluated on {name}"));
+            let mut watched = Watched::new(&mut sound, &images, &mut tell);
+            let (_, logits) = evaluate_to_fit(&mut watched, &cache, &preprocess, classes.len())?;
             Some((name, scores::temperature(&logits, name)?))
         }
         None => None,
@@ -101,17 +105,20 @@ pub(super) fn run(args: EvalArgs) -> Result<()> {
     let mut corrupted: Vec<Copies> = Vec::new();
     for (name, dataset) in &sets {
         if let Some(note) = subset::note(name, dataset, &map, args.subset) {
-            note!("{note}");
+            count.beside(|| note!("{note}"));
         }
         // What is decoded is kept for the copies.
         let images = ImageCache::new(dataset.clone(), if corruptions.is_empty() { 0 } else { CACHE_BYTES });
         let mut among = |images: &_| {
             let mut sound = Sound::new(&mut model, dataset);
-            evaluate_among(&mut sound, images, &preprocess, classes.len(), args.subset, at)
+            let mut tell = |done, of| count.show(done, of, &format!("evaluated on {name}"));
+            let mut watched = Watched::new(&mut sound, dataset, &mut tell);
+            evaluate_among(&mut watched, images, &preprocess, classes.len(), args.subset, at)
         };
         results.push((name, among(&images)?));
         corrupted.push(corruptions.iter().map(|c| Ok((*c, among(&images.corrupted(*c))?))).collect::<Result<_>>()?);
     }
+    drop(count);
     if let Some(path) = &args.confusion {
         scores::write_confusion(path, &classes, &results)?;
     }

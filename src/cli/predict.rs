@@ -8,6 +8,7 @@ use serde_json::json;
 
 use crate::checkpoint::write_safetensors;
 use crate::cli::console::note;
+use crate::cli::progress::Count;
 use crate::cli::{RunArgs, look_at, print, print_json, say_summaries};
 use crate::data::{Dataset, eval_batches};
 use crate::error::{Error, Result, escaped, shown};
@@ -78,10 +79,15 @@ pub(super) fn run(args: PredictArgs) -> Result<()> {
     let mut model = Predictor::new_in(&gpu, source.model(), &source.snapshot(), batch, precision)?;
     let mut logits = Vec::with_capacity(images.items.len() * classes.len());
     let mut sound = Sound::new(&mut model, &images);
+    let mut count = Count::new("images");
+    let mut done = 0;
     for batch in eval_batches(&images, &preprocess, sound.capacity())? {
         let batch = batch?;
         logits.extend(sound.logits(&batch.images, batch.len())?);
+        done += batch.len();
+        count.show(done, images.items.len(), "predicted");
     }
+    drop(count);
     if let Some(path) = &args.logits {
         let shape = vec![images.items.len(), classes.len()];
         write_safetensors(path, &[("logits".to_string(), shape, logits.as_slice())], &BTreeMap::new())?;

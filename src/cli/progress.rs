@@ -3,10 +3,12 @@
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::cli::console::{self, is_quiet, note};
 use crate::cli::table::percent;
+use crate::compare::tables::time;
+use crate::error::escaped;
 use crate::train::Event;
 
 /// Time between two plain lines about steps.
@@ -15,36 +17,65 @@ const QUIET: Duration = Duration::from_secs(5);
 /// A bar of `unit`, where stderr is a terminal.
 fn bar(unit: &str) -> Option<ProgressBar> {
     (std::io::stderr().is_terminal() && !is_quiet()).then(|| {
-        let style = format!("{{prefix}}{{bar:30}} {{pos}}/{{len}} {unit}  {{msg}}  {{eta}} left");
+        let style = format!("{{prefix}}{{bar:30}} {{pos}}/{{len}} {unit}  {{msg}}");
         let style = ProgressStyle::with_template(&style).expect("a valid template");
         ProgressBar::new(0).with_style(style)
     })
+}
+
+/// How long the rest takes, at the mean pace since the first thing was done: what that one took, with all preparations, says
+/// little about the others, and what comes in between (evaluations, saving) comes again.
+#[derive(Debug, Default)]
+struct Eta {
+    first: Option<(Instant, u64)>,
+}
+
+impl Eta {
+    /// In words, once `done` of `of` things are done.
+    fn left(&mut self, done: u64, of: u64) -> Option<String> {
+        let (since, first) = *self.first.get_or_insert((Instant::now(), done));
+        let passed = done.checked_sub(first).filter(|passed| *passed > 0 && of > done)?;
+        Some(format!("{} left", time(since.elapsed().as_secs_f64() / passed as f64 * (of - done) as f64)))
+    }
+}
+
+/// Words that are there, with commas.
+fn joined(parts: [Option<String>; 3]) -> String {
+    parts.into_iter().flatten().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(", ")
 }
 
 /// Shows how many of a known number of things are done.
 pub(super) struct Count {
     bar: Option<ProgressBar>,
     unit: &'static str,
+    done: usize,
     last: Instant,
+    eta: Eta,
 }
 
 impl Count {
     /// Of `unit`, in the plural.
     pub(super) fn new(unit: &'static str) -> Count {
-        Count { bar: bar(unit), unit, last: Instant::now() }
+        Count { bar: bar(unit), unit, done: 0, last: Instant::now(), eta: Eta::default() }
     }
 
-    /// So many of so many are done, and `what` is next.
+    /// So many of so many are done, of what `what` names. One that begins anew counts anew.
     pub(super) fn show(&mut self, done: usize, of: usize, what: &str) {
+        if self.done > done {
+            self.eta = Eta::default();
+        }
+        self.done = done;
+        let left = self.eta.left(done as u64, of as u64);
+        let text = joined([Some(what.to_string()), left, None]);
         match &self.bar {
             Some(bar) => {
                 bar.set_length(of as u64);
                 bar.set_position(done as u64);
-                bar.set_message(what.to_string());
+                bar.set_message(escaped(&text).into_owned());
             }
             None if self.last.elapsed() > QUIET => {
                 self.last = Instant::now();
-                note!("{done}/{of} {}: {what}", self.unit);
+                note!("{done}/{of} {}: {text}", self.unit);
             }
             None => {}
         }
@@ -72,15 +103,16 @@ pub(super) struct Progress {
     bar: Option<ProgressBar>,
     prefix: String,
     last: Instant,
-    /// The look at all images, while it goes on.
-    checked: Option<Count>,
+    eta: Eta,
+    /// What comes between two steps, while it goes on: a look at all images, an evaluation.
+    count: Option<Count>,
 }
 
 impl Progress {
     /// `prefix` begins every line, to tell runs apart.
     pub(super) fn new(prefix: &str) -> Progress {
         let bar = bar("steps").inspect(|bar| bar.set_prefix(prefix.to_string()));
-        Progress { bar, prefix: prefix.to_string(), last: Instant::now(), checked: None }
+        Progress { bar, prefix: prefix.to_string(), last: Instant::now(), eta: Eta::default(), count: None }
     }
 
     fn line(&self, text: &str) {
@@ -88,9 +120,33 @@ impl Progress {
     }
 
     fn say(&self, say: impl FnOnce()) {
-        match &self.bar {
+        let say = || match &self.bar {
             Some(bar) => bar.suspend(say),
             None => say(),
+        };
+        match &self.count {
+            Some(count) => count.beside(say),
+            None => say(),
+        }
+    }
+
+    /// Images of something that comes between two steps.
+    fn between(&mut self, done: usize, of: usize, what: &str) {
+        let bar = &self.bar;
+        let count = self.count.get_or_insert_with(|| {
+            // One bar at a time: that of the steps comes back with the next step.
+            bar.iter().for_each(|bar| bar.set_draw_target(ProgressDrawTarget::hidden()));
+            Count::new("images")
+        });
+        count.show(done, of, what);
+        if done == of {
+            self.end_count();
+        }
+    }
+
+    fn end_count(&mut self) {
+        if self.count.take().is_some() {
+            self.bar.iter().for_each(|bar| bar.set_draw_target(ProgressDrawTarget::stderr()));
         }
     }
 
@@ -98,22 +154,20 @@ impl Progress {
         match event {
             Event::Note(text) => self.line(&text),
             Event::Planned(_) => {}
-            Event::Checked { done, of } => {
-                let count = self.checked.get_or_insert_with(|| Count::new("images"));
-                count.show(done, of, "looked at");
-                if done == of {
-                    self.checked = None;
-                }
+            Event::Checked { done, of } => self.between(done, of, "looked at"),
+            Event::Evaluating { name, done, of } => self.between(done, of, &format!("evaluated on {name}")),
+            Event::Warning(text) | Event::Advice(text) => {
+                self.say(|| console::always(format_args!("{}warning: {text}", self.prefix)))
             }
-            Event::Warning(text) => self.say(|| console::always(format_args!("{}warning: {text}", self.prefix))),
             Event::Evaluated(r) => {
                 let (top1, loss) = (percent(r.evaluation.top1), r.evaluation.loss);
                 self.line(&format!("{} on {}: top-1 {top1} %, loss {loss:.4}", r.model, r.name));
             }
             Event::Progress { step, steps, loss, rate } => {
+                self.end_count();
                 let loss = (!loss.is_nan()).then(|| format!("loss {loss:.4}"));
                 let rate = (!rate.is_nan()).then(|| format!("{rate:.1} images/s"));
-                let text = loss.into_iter().chain(rate).collect::<Vec<_>>().join(", ");
+                let text = joined([loss, rate, self.eta.left(step, steps)]);
                 match &self.bar {
                     Some(bar) => {
                         bar.set_length(steps);

@@ -65,19 +65,22 @@ pub(super) fn run(args: SoupArgs) -> Result<()> {
         }
     }
     let mut count = Count::new("images");
-    let mut progress = |done, of| count.show(done, of, "looked at");
-    let held_out = args.val.map(|val| HeldOut::open(&val, args.images, &mut progress)).transpose()?;
+    let mut looked_at = |done, of| count.show(done, of, "looked at");
+    let held_out = args.val.map(|val| HeldOut::open(&val, args.images, &mut looked_at)).transpose()?;
     drop(count);
+    let mut count = Count::new("images");
+    let mut evaluated = |done, of| count.show(done, of, "evaluated");
     let gpu = args.run.open(Precision::F32)?;
     let (accuracies, mixed, notes) = soup_file(
         &gpu,
         soup,
-        &args.models,
-        args.pretrained.as_deref(),
+        (&args.models, args.pretrained.as_deref()),
         held_out.as_ref(),
         &args.model_args,
         &args.out,
+        &mut evaluated,
     )?;
+    drop(count);
     notes.iter().for_each(|n| note!("{n}"));
     if args.json {
         return print_json(&json!({

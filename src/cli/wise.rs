@@ -62,12 +62,15 @@ pub(super) fn run(args: WiseArgs) -> Result<()> {
         return Err(Error::Usage(format!("--alpha {alpha}: it must be 0 to 1")));
     }
     let mut count = Count::new("images");
-    let mut progress = |done, of| count.show(done, of, "looked at");
-    let held_out = args.val.map(|val| HeldOut::open(&val, args.images, &mut progress)).transpose()?;
+    let mut looked_at = |done, of| count.show(done, of, "looked at");
+    let held_out = args.val.map(|val| HeldOut::open(&val, args.images, &mut looked_at)).transpose()?;
     drop(count);
+    let mut count = Count::new("images");
+    let mut evaluated = |done, of| count.show(done, of, "evaluated");
     let gpu = args.run.open(Precision::F32)?;
-    let result =
-        wise_file(&gpu, &args.pretrained, &args.finetuned, &alphas, held_out.as_ref(), &args.model_args, &args.out)?;
+    let (files, held_out) = ([args.pretrained.as_path(), &args.finetuned], held_out.as_ref());
+    let result = wise_file(&gpu, files, &alphas, held_out, &args.model_args, &args.out, &mut evaluated)?;
+    drop(count);
     result.notes.iter().for_each(|n| note!("{n}"));
     for name in &result.kept {
         note!("{name} has no pre-trained counterpart: it stays as it was fine-tuned");

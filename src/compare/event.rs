@@ -14,6 +14,17 @@ pub enum Event {
         /// Images in all.
         of: usize,
     },
+    /// How far a run has come: steps done and steps in all, or what else it does and how many images of how many are done.
+    Running {
+        /// Data set, method, grid point and seed.
+        name: String,
+        /// What is counted.
+        what: Work,
+        /// Done.
+        done: usize,
+        /// In all.
+        of: usize,
+    },
     /// A run has ended.
     Done {
         /// Its number, from 1.
@@ -27,6 +38,15 @@ pub enum Event {
         /// Seconds that the rest will take, as far as can be told.
         left: Option<f64>,
     },
+}
+
+/// What a run is at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Work {
+    /// Its steps.
+    Steps,
+    /// Images of an evaluation.
+    Images,
 }
 
 /// How a run ended.

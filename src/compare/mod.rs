@@ -4,6 +4,7 @@
 //! those that were stopped; `blends` and [`post`] make the entries that train nothing; [`select`] chooses grid points; [`stats`] and
 //! [`results`] turn it all into the numbers that `report::compare` shows.
 
+mod advice;
 mod blends;
 pub mod config;
 mod entries;

@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::train::TrainConfig;
 use crate::train::corrupted::copy_name;
 use crate::train::json_lines::or_nan;
-use crate::train::records::{EvaluationLine, Metric, Weights};
+use crate::train::records::{EvaluationLine, Metric, Weights, from_bits};
 
 /// Written beside a run when it has finished.
 pub const RUN: &str = "run.json";
@@ -59,6 +59,8 @@ pub struct Outcome {
     pub dir: PathBuf,
     /// On the selection images.
     pub select: Score,
+    /// Which of the selection images are right; empty where an earlier version did not write it.
+    pub right: Vec<bool>,
     /// On the test sets, in the order of the configuration.
     pub sets: Vec<SetFigures>,
     /// What training it took; none for a model that was not trained.
@@ -181,7 +183,8 @@ fn finished(dir: &Path, config: &TrainConfig, weights: Weights) -> Result<Option
     let wanted = step.unwrap_or(took.steps);
     let line = evals.iter().rev().find(|e| !e.is_final && e.set == select && e.step == wanted);
     let score = line.and_then(|e| Some(Score { top1: e.top1?, loss: e.loss? }));
-    Ok(score.map(|select| Outcome { dir: dir.into(), select, sets, took: Some(took) }))
+    let right = line.and_then(|e| from_bits(e.right.as_ref()?, usize::try_from(e.images?).ok()?)).unwrap_or_default();
+    Ok(score.map(|select| Outcome { dir: dir.into(), select, right, sets, took: Some(took) }))
 }
 
 /// Says that the run in `dir` has finished.
@@ -214,7 +217,8 @@ mod tests {
             set("b", false, 0.4),
             set("c", false, 0.9),
         ];
-        let outcome = Outcome { dir: PathBuf::new(), select: Score { top1: 0.0, loss: 0.0 }, sets, took: None };
+        let select = Score { top1: 0.0, loss: 0.0 };
+        let outcome = Outcome { dir: PathBuf::new(), select, right: Vec::new(), sets, took: None };
         assert!((outcome.id() - 0.8).abs() < 1e-12);
         assert!((outcome.ood(&[]) - 0.5).abs() < 1e-12);
         assert!((outcome.ood(&[vec!["a".into(), "b".into()]]) - 0.6).abs() < 1e-12);

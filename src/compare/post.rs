@@ -23,6 +23,7 @@ use crate::train::corrupted::{Test, with_copies};
 use crate::train::evaluate::{Predictor, evaluate};
 use crate::train::heads::align;
 use crate::train::help;
+use crate::train::records::{bits, from_bits};
 use crate::train::source::Source;
 use crate::train::splits::Splits;
 use crate::train::subset::evaluate_among;
@@ -65,6 +66,12 @@ impl Images {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Blend {
     select: Score,
+    /// Which selection images are right.
+    #[serde(default)]
+    right: String,
+    /// How many there are.
+    #[serde(default)]
+    images: usize,
     sets: Vec<SetFigures>,
 }
 
@@ -126,8 +133,10 @@ impl PostRun<'_> {
                 serde_json::from_slice(&text).expect("what was just written")
             }
         };
-        let outcome =
-            |blend: Blend| Outcome { dir: self.dir.clone(), select: blend.select, sets: blend.sets, took: None };
+        let outcome = |Blend { select, right, images, sets }: Blend| {
+            let right = from_bits(&right, images).unwrap_or_default();
+            Outcome { dir: self.dir.clone(), select, right, sets, took: None }
+        };
         let outcomes = file.blends.into_iter().map(outcome).collect();
         Ok(Blends { outcomes, kept: file.kept, seconds: file.seconds, skipped })
     }
@@ -187,7 +196,7 @@ impl PostRun<'_> {
                 let mut models = Models::open(paths, Overrides { head: None, ..overrides.clone() })?;
                 align(&images.pretrained, &mut models.first)?;
                 let mut judge = Judge::new(gpu, &models.first, self.config, images)?;
-                let mut evaluate = |values: &Snapshot| Ok(judge.select(values)?.top1);
+                let mut evaluate = |values: &Snapshot| Ok(judge.select(values)?.0.top1);
                 let mixed = models.mix(*soup, Some(&images.pretrained), accuracies, &mut evaluate)?;
                 kept = mixed.kept;
                 blends.push(judge.judge(&mixed.values)?);
@@ -222,14 +231,15 @@ impl<'g, 'i> Judge<'g, 'i> {
         })
     }
 
-    fn select(&mut self, values: &Snapshot) -> Result<Score> {
+    /// The score on the selection images, and which are right.
+    fn select(&mut self, values: &Snapshot) -> Result<(Score, Vec<bool>)> {
         self.model.load(values);
         let e = evaluate(&mut self.model, &self.images.select, &self.preprocess, self.classes)?;
-        Ok(Score { top1: e.top1, loss: e.loss })
+        Ok((Score { top1: e.top1, loss: e.loss }, e.right))
     }
 
     fn judge(&mut self, values: &Snapshot) -> Result<Blend> {
-        let select = self.select(values)?;
+        let (select, right) = self.select(values)?;
         let mut sets = Vec::new();
         for (name, id, images) in &self.images.tests {
             let (preprocess, classes) = (&self.preprocess, self.classes);
@@ -237,6 +247,6 @@ impl<'g, 'i> Judge<'g, 'i> {
             let (name, images, id) = (name.clone(), e.images as u64, id.unwrap_or(false));
             sets.push(SetFigures { name, id, images, top1: e.top1, top5: e.top5, loss: e.loss, ece: e.ece });
         }
-        Ok(Blend { select, sets })
+        Ok(Blend { select, right: bits(&right), images: right.len(), sets })
     }
 }

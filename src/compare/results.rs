@@ -4,12 +4,14 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
+use crate::compare::advice;
 use crate::compare::config::CompareConfig;
 use crate::compare::outcome::{Outcome, SetFigures};
 use crate::compare::plan::Cost;
 use crate::compare::run::EntryRuns;
 use crate::compare::select::{self, Score};
 use crate::compare::stats::{Estimate, LogitFit, estimate, paired};
+use crate::data::Dataset;
 use crate::train::TrainConfig;
 use crate::train::records::Weights;
 use crate::train::splits::Splits;
@@ -50,6 +52,8 @@ pub struct DataResults {
     pub baseline: Option<LogitFit>,
     /// By method; the pre-trained model first where it has a head for these classes.
     pub entries: Vec<EntryResults>,
+    /// What to know before anything is read from these figures, one sentence each.
+    pub advice: Vec<String>,
 }
 
 /// A test set.
@@ -78,6 +82,8 @@ pub struct DataUse {
     pub tests: Vec<(String, PathBuf, usize, bool)>,
     /// The same image in two splits that should share none, one sentence each.
     pub leaks: Vec<String>,
+    /// Top-1 accuracy on the ID test sets of always answering with one class, the most frequent of each.
+    pub chance: f64,
 }
 
 impl DataUse {
@@ -95,8 +101,20 @@ impl DataUse {
             select: config.splits.select.clone().zip(splits.select.as_ref().map(|s| s.items.len())),
             tests: paths.iter().enumerate().map(test).collect(),
             leaks,
+            chance: chance(splits),
         }
     }
+}
+
+/// Mean over the ID test sets of the share of the most frequent class.
+fn chance(splits: &Splits) -> f64 {
+    let largest = |images: &Dataset| {
+        let mut counts = vec![0usize; images.classes.len()];
+        images.items.iter().for_each(|item| counts[item.label as usize] += 1);
+        counts.into_iter().max().unwrap_or(0) as f64 / images.items.len().max(1) as f64
+    };
+    let of: Vec<f64> = splits.tests.iter().filter(|t| t.id == Some(true)).map(|t| largest(&t.images)).collect();
+    of.iter().sum::<f64>() / of.len().max(1) as f64
 }
 
 /// One method on one data set.
@@ -287,7 +305,9 @@ fn of_data(
             memory,
         });
     }
-    DataResults { name, uses, groups, sets, baseline, entries }
+    let undecided = runs.iter().filter_map(|entry| advice::undecided(entry, config.tuning_seeds()));
+    let advice = advice::at_chance(&entries, uses.chance, &sets).into_iter().chain(undecided).collect();
+    DataResults { name, uses, groups, sets, baseline, entries, advice }
 }
 
 /// Mean seconds and largest plan of the reported runs; the time of a resumed run is not known.

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use crate::compare::config::CompareConfig;
-use crate::compare::event::{End, Event};
+use crate::compare::event::{End, Event, Work};
 use crate::compare::outcome::{Outcome, RUN, Standing, Took, finish, standing};
 use crate::compare::plan::{Cost, TrainRun};
 use crate::compare::post::Images;
@@ -218,7 +218,7 @@ impl Comparison<'_> {
         let steps = self.steps.get(&(run.data, run.entry, run.point)).copied().unwrap_or(0);
         self.steps_left = self.steps_left.saturating_sub(steps);
         let started = Instant::now();
-        match self.train_or_skip(run) {
+        match self.train_or_skip(run, &name) {
             Ok((outcome, None)) => {
                 self.done(name, End::Skipped);
                 Ok(outcome)
@@ -244,7 +244,7 @@ impl Comparison<'_> {
     }
 
     /// The run's outcome, and whether it was resumed; nothing where it was there.
-    fn train_or_skip(&self, run: &TrainRun) -> Result<(Outcome, Option<bool>)> {
+    fn train_or_skip(&mut self, run: &TrainRun, name: &str) -> Result<(Outcome, Option<bool>)> {
         let weights = self.config.weights;
         let resume = match standing(&run.dir, &run.config, weights)? {
             Standing::Finished(outcome) => return Ok((outcome, None)),
@@ -261,9 +261,16 @@ impl Comparison<'_> {
         let best = weights == Weights::Best;
         let start = Start { resume, best, tune: self.tune, stoppable: true, ..Start::default() };
         let mut memory = 0;
+        let events = &mut self.events;
         let summary = train::train(self.gpu, &run.config, &run.dir, start, &mut |event| {
-            if let train::Event::Planned(plan) = event {
-                memory = plan.total();
+            let mut tell = |what, done, of| events(Event::Running { name: name.into(), what, done, of });
+            match event {
+                train::Event::Planned(plan) => memory = plan.total(),
+                train::Event::Progress { step, steps, .. } => tell(Work::Steps, step as usize, steps as usize),
+                train::Event::Evaluating { done, of, .. } => tell(Work::Images, done, of),
+                train::Event::Advice(what) => events(Event::Warning(format!("{name}: {what}"))),
+                // About the images and the model: said before the first run.
+                _ => {}
             }
         })?;
         let took = Took {

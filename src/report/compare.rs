@@ -63,7 +63,8 @@ fn opening(results: &Results) -> String {
 
 fn section(id: &str, results: &Results, data: &DataResults, depths: &[Depth]) -> String {
     let h = if results.data.len() > 1 { "h3" } else { "h2" };
-    let mut out = verdict(results, data);
+    let mut out: String = data.advice.iter().map(|what| format!("<p class=\"warn\">{}</p>\n", escape(what))).collect();
+    out += &verdict(results, data);
     out += &tables::main(results, data);
     let _ = writeln!(out, "<{h}>In against out of distribution</{h}>");
     out += &format!("<div class=\"charts\">{}{}</div>\n", scatters(id, data), forests(id, results, data));

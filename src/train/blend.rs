@@ -11,7 +11,7 @@ use crate::gpu::Gpu;
 use crate::method::soups::{Ingredients, Mixed, Origin, Soup};
 use crate::method::{Snapshot, best, wise};
 use crate::train::data_args::{Checked, EvalDataArgs};
-use crate::train::evaluate::{Evaluation, Predictor, evaluate};
+use crate::train::evaluate::{Evaluation, Predictor, Watched, evaluate};
 use crate::train::heads::align;
 use crate::train::help;
 use crate::train::model_args::ModelArgs;
@@ -40,13 +40,14 @@ impl HeldOut {
         Ok(HeldOut { images, checked, data })
     }
 
-    /// Gives the accuracy of `source`'s model with any values.
+    /// Gives the accuracy of `source`'s model with any values; `progress` follows each evaluation.
     fn evaluator<'g>(
         &self,
         gpu: &'g Gpu,
         source: &Source,
         args: &ModelArgs,
         notes: &mut Vec<String>,
+        progress: &'g mut dyn FnMut(usize, usize),
     ) -> Result<impl FnMut(&Snapshot) -> Result<Evaluation> + use<'g>> {
         let classes = source.class_map(self.data.files.map()?.as_ref(), &[&self.images])?;
         let preprocess = args.preprocess(&source.recognised.preprocess)?;
@@ -60,7 +61,8 @@ impl HeldOut {
         let images: Arc<ImageCache> = ImageCache::new(images, CACHE_BYTES);
         Ok(move |values: &Snapshot| {
             model.load(values);
-            evaluate(&mut model, &images, &preprocess, classes.len())
+            let mut watched = Watched::new(&mut model, images.dataset(), progress);
+            evaluate(&mut watched, &images, &preprocess, classes.len())
         })
     }
 }
@@ -122,18 +124,18 @@ pub struct WiseResult {
 }
 
 /// Writes the model between `pretrained` and `finetuned` to `out`: at `alphas[0]` if there is one α, else at the one that
-/// is most accurate on the `held_out` images.
+/// is most accurate on the `held_out` images, whose evaluations `progress` follows.
 ///
 /// # Errors
 /// Where the checkpoints are not of the same model, the images can't be used, or several α come without images.
 pub fn wise_file(
     gpu: &Gpu,
-    pretrained: &Path,
-    finetuned: &Path,
+    [pretrained, finetuned]: [&Path; 2],
     alphas: &[f32],
     held_out: Option<&HeldOut>,
     args: &ModelArgs,
     out: &Path,
+    progress: &mut dyn FnMut(usize, usize),
 ) -> Result<WiseResult> {
     let overrides = args.overrides();
     // What was fine-tuned has its head.
@@ -143,7 +145,7 @@ pub fn wise_file(
     let (mut tried, mut notes) = (Vec::new(), assumed(&tuned, held_out)?);
     notes.extend(note);
     if let Some(held_out) = held_out {
-        let mut evaluate = held_out.evaluator(gpu, &tuned, args, &mut notes)?;
+        let mut evaluate = held_out.evaluator(gpu, &tuned, args, &mut notes, progress)?;
         for &alpha in alphas {
             tried.push((alpha, evaluate(&wise::snapshot(&anchor, &values, alpha))?));
         }
@@ -224,27 +226,27 @@ impl Models<'_> {
     }
 }
 
-/// Writes the `soup` of `models` to `out`. Returns their accuracies on the `held_out` images, if it asks for these, and what is in
-/// it.
+/// Writes the `soup` of `models`, near `pretrained` if it asks for an anchor, to `out`. Returns their accuracies on the `held_out`
+/// images, if it asks for these, and what is in it; `progress` follows the evaluations.
 ///
 /// # Errors
 /// As [`Models::open`] and [`Models::mix`], or where the images can't be used.
 pub fn soup_file(
     gpu: &Gpu,
     soup: &dyn Soup,
-    models: &[PathBuf],
-    pretrained: Option<&Path>,
+    (models, pretrained): (&[PathBuf], Option<&Path>),
     held_out: Option<&HeldOut>,
     args: &ModelArgs,
     out: &Path,
+    progress: &mut dyn FnMut(usize, usize),
 ) -> Result<(Vec<f64>, Mixed, Vec<String>)> {
     let models = Models::open(models, args.overrides())?;
     let mut notes = assumed(&models.first, held_out)?;
     notes.extend(models.notes.clone());
     let pretrained = pretrained.map(|path| Source::open(path, &args.overrides())).transpose()?;
-    let evaluator = held_out.map(|held_out| held_out.evaluator(gpu, &models.first, args, &mut notes)).transpose()?;
+    let evaluator = held_out.map(|held_out| held_out.evaluator(gpu, &models.first, args, &mut notes, progress));
     let mut accuracies = Vec::new();
-    let mixed = match evaluator {
+    let mixed = match evaluator.transpose()? {
         Some(mut evaluate) => {
             for i in 0..models.paths.len() {
                 accuracies.push(evaluate(&models.load(i)?)?.top1);

@@ -156,8 +156,11 @@ pub struct Temperature {
 impl Temperature {
     /// Why the figures at this temperature say little, where it was fitted on `set`.
     pub fn doubt(&self, set: &str) -> Option<String> {
-        let what = if self.value < 1.0 { "hardly a mistake" } else { "hardly a right answer" };
-        self.at_bound.then(|| format!("the end of its range, since {set} has {what}; take a larger or harder set"))
+        let what = match self.value < 1.0 {
+            true => "hardly a mistake; a larger or harder set tells more",
+            false => "hardly a right answer: there is no confidence to mend",
+        };
+        self.at_bound.then(|| format!("the end of its range, since {set} has {what}"))
     }
 
     /// The temperature with the least mean negative log-likelihood on `logits`, in f64: Newton's method in 1/T, in which

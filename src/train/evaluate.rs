@@ -69,6 +69,34 @@ impl Classifier for Sound<'_> {
     }
 }
 
+/// A classifier that tells how far an evaluation has come.
+pub struct Watched<'a> {
+    model: &'a mut dyn Classifier,
+    done: usize,
+    of: usize,
+    tell: &'a mut dyn FnMut(usize, usize),
+}
+
+impl<'a> Watched<'a> {
+    /// Calls `tell` with the images done and those there are, after each batch of one pass over `images`.
+    pub fn new(model: &'a mut dyn Classifier, images: &Dataset, tell: &'a mut dyn FnMut(usize, usize)) -> Watched<'a> {
+        Watched { model, done: 0, of: images.items.len(), tell }
+    }
+}
+
+impl Classifier for Watched<'_> {
+    fn capacity(&self) -> usize {
+        self.model.capacity()
+    }
+
+    fn logits(&mut self, images: &[f32], batch: usize) -> Result<Vec<f32>> {
+        let logits = self.model.logits(images, batch)?;
+        self.done += batch;
+        (self.tell)(self.done, self.of);
+        Ok(logits)
+    }
+}
+
 /// A model that only predicts: no gradient, and blocks that share their activations.
 #[derive(Debug)]
 pub struct Predictor<'g> {
@@ -170,6 +198,9 @@ pub struct Evaluation {
     /// The probabilities' figures at the temperature that was fitted elsewhere, where one was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub calibrated: Option<Calibration>,
+    /// Which images are right, in their order; not part of the JSON.
+    #[serde(skip)]
+    pub right: Vec<bool>,
 }
 
 /// Adds up an [`Evaluation`] image by image.
@@ -181,6 +212,7 @@ pub struct Tally {
     confusion: BTreeMap<(u32, u32), u32>,
     plain: calibration::Tally,
     calibrated: Option<calibration::Tally>,
+    right: Vec<bool>,
 }
 
 impl Tally {
@@ -193,6 +225,7 @@ impl Tally {
             confusion: BTreeMap::new(),
             plain: calibration::Tally::new(1.0),
             calibrated: temperature.map(calibration::Tally::new),
+            right: Vec::new(),
         }
     }
 
@@ -204,6 +237,7 @@ impl Tally {
         let ahead = if own.is_nan() { logits.len() } else { ahead };
         let right = ahead == 0;
         self.top1 += usize::from(right);
+        self.right.push(right);
         self.top5 += usize::from(ahead < 5);
         self.per_class[label].0 += 1;
         self.per_class[label].1 += usize::from(right);
@@ -231,6 +265,7 @@ impl Tally {
             bins,
             confusion: self.confusion.into_iter().map(|((label, predicted), n)| (label, predicted, n)).collect(),
             calibrated: self.calibrated.map(|tally| tally.finish()),
+            right: self.right,
         }
     }
 }

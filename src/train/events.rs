@@ -15,6 +15,8 @@ pub enum Event {
     Note(String),
     /// Something that may spoil the result, one sentence.
     Warning(String),
+    /// What the run's figures tell about its settings, and what to try, one sentence.
+    Advice(String),
     /// What the run takes on the device, before it is allocated; the last of them is what was.
     Planned(Memory),
     /// Steps done, of how many, the latest loss, and images per second since the start.
@@ -30,6 +32,15 @@ pub enum Event {
     },
     /// Images that were looked at before the run begins, and how many there are.
     Checked {
+        /// Images done.
+        done: usize,
+        /// Images in all.
+        of: usize,
+    },
+    /// Images of an evaluation that are done, and how many there are.
+    Evaluating {
+        /// The data set's name.
+        name: String,
         /// Images done.
         done: usize,
         /// Images in all.

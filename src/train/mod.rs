@@ -2,6 +2,7 @@
 //! the loop that ties a learner and a method together.
 
 pub mod adapter;
+pub mod advice;
 pub mod blend;
 pub mod calibration;
 pub mod config;

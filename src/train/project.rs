@@ -190,9 +190,14 @@ pub fn project(gpu: &Gpu, config: &ProjectConfig, events: &mut dyn FnMut(Event))
             "{what} is not a finite number: {out} was not written; are both checkpoints of the same model?"
         ))
     };
-    let lr =
-        LearningRate { stages: Vec::new(), schedule: LrSchedule::Constant, warmup: Warmup::Steps(0), steps: 0, epoch_steps: 1 };
-    let mut steps = Steps::new((learner, active), (Vec::new(), lr), log, events, &spoilt);
+    let lr = LearningRate {
+        stages: Vec::new(),
+        schedule: LrSchedule::Constant,
+        warmup: Warmup::Steps(0),
+        steps: 0,
+        epoch_steps: 1,
+    };
+    let mut steps = Steps::new((learner, active), (Vec::new(), lr), log, events, &spoilt, None);
     let mut throughput = Throughput::start();
     while steps.rest(&mut || loader.next(), &mut throughput)? {}
     finetuned.save(&config.out, &steps.learner.snapshot()?)

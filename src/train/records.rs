@@ -142,6 +142,9 @@ pub struct EvaluationLine {
     /// The probabilities' figures at that temperature.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub calibrated: Option<Calibrated>,
+    /// Which images were right, of those that choices are made on: see [`bits`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub right: Option<String>,
     /// Whether this belongs to the evaluation at the end of the run.
     #[serde(default, rename = "final", skip_serializing_if = "std::ops::Not::not")]
     pub is_final: bool,
@@ -163,6 +166,19 @@ pub struct EvaluationLine {
     /// The number of classes that answers were held to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subset: Option<u64>,
+}
+
+/// Truth values as text: a hexadecimal digit for four of them, the first in its highest bit.
+pub fn bits(values: &[bool]) -> String {
+    let digit = |four: &[bool]| four.iter().enumerate().map(|(i, set)| u32::from(*set) << (3 - i)).sum();
+    values.chunks(4).filter_map(|four| char::from_digit(digit(four), 16)).collect()
+}
+
+/// The first `count` values of [`bits`]; none where these are not in `text`.
+pub fn from_bits(text: &str, count: usize) -> Option<Vec<bool>> {
+    let digits: Vec<u32> = text.chars().map(|digit| digit.to_digit(16)).collect::<Option<_>>()?;
+    let all = digits.len() == count.div_ceil(4);
+    all.then(|| (0..count).map(|i| digits[i / 4] >> (3 - i % 4) & 1 == 1).collect())
 }
 
 /// What changes with the temperature.
@@ -304,6 +320,17 @@ impl FullLine {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn bits_are_read_as_they_are_written() {
+        let values = [true, false, false, true, true, false];
+        assert_eq!(bits(&values), "98");
+        assert_eq!(from_bits("98", 6).as_deref(), Some(values.as_slice()));
+        assert_eq!((bits(&[]), from_bits("", 0)), (String::new(), Some(Vec::new())));
+        for (text, count) in [("9", 6), ("988", 6), ("9g", 6)] {
+            assert_eq!(from_bits(text, count), None);
+        }
+    }
 
     #[test]
     fn what_is_not_a_number_is_read_as_written() {

@@ -10,13 +10,14 @@ use crate::error::Result;
 use crate::method::active::Finished;
 use crate::method::{Anchor, Held, Saved, Snapshot};
 use crate::stop;
+use crate::train::advice::{Course, HeldOut, advice, temperature_harms};
 use crate::train::calibration::{Logits, Temperature};
 use crate::train::config::TrainConfig;
 use crate::train::corrupted::{self, Test};
-use crate::train::evaluate::{Evaluation, evaluate, evaluate_to_fit};
+use crate::train::evaluate::{Evaluation, Watched, evaluate, evaluate_to_fit};
 use crate::train::evaluations::EvaluationLog;
 use crate::train::events::{Event, Start, Summary, TestResult};
-use crate::train::records::{Calibrated, Distribution, DriftRow, EvaluationLine, Metric, Weights, WiseLine};
+use crate::train::records::{Calibrated, Distribution, DriftRow, EvaluationLine, Metric, Weights, WiseLine, bits};
 use crate::train::run_dir;
 use crate::train::source::Source;
 use crate::train::splits::Splits;
@@ -100,6 +101,7 @@ impl Training<'_, '_> {
         let (evaluation, logits) = self.log_evaluation(select_name, &select, steps)?;
         self.note_best(&evaluation, &values)?;
         (summary.seconds, summary.steps) = (started.elapsed().as_secs_f64(), steps);
+        self.advise(select_name, &evaluation);
 
         self.save_state(&saved)?;
         drop(saved);
@@ -116,7 +118,7 @@ impl Training<'_, '_> {
                 None => Source::open(&self.out.join("best.safetensors"), &config.model_args.overrides())?.snapshot(),
             };
             self.steps.learner.load(&values);
-            let (_, logits) = evaluate_to_fit(&mut self.steps.learner, &select, self.preprocess, self.classes)?;
+            let (_, logits) = self.evaluated(select_name, &select)?;
             let temperature = Temperature::fit(&logits);
             (self.steps.events)(Event::of_temperature(temperature, select_name, Weights::Best));
             self.test(&tests, Weights::Best, self.progress.best_steps, temperature, &mut summary)?;
@@ -173,7 +175,9 @@ impl Training<'_, '_> {
         let is_own = average.is_none();
         let mut judge = |values: &Snapshot, what: &str| {
             learner.load(values);
-            let e = evaluate(learner, select, self.preprocess, self.classes)?;
+            let mut tell = |done, of| events(Event::Evaluating { name: name.into(), done, of });
+            let mut watched = Watched::new(learner, select.dataset(), &mut tell);
+            let e = evaluate(&mut watched, select, self.preprocess, self.classes)?;
             let (top1, loss) = (100.0 * e.top1, e.loss);
             events(Event::Note(format!("{what}: {name} top-1 {top1:.1} %, loss {loss:.4}")));
             Ok((e.top1, e.loss))
@@ -215,8 +219,28 @@ impl Training<'_, '_> {
         Loader::with_cache(images.clone(), self.preprocess, config).map(Some)
     }
 
+    /// Figures of the learner's weights on the split `name`, and the logits.
+    fn evaluated(&mut self, name: &str, images: &Arc<ImageCache>) -> Result<(Evaluation, Logits)> {
+        let Steps { learner, events, .. } = &mut self.steps;
+        let mut tell = |done, of| events(Event::Evaluating { name: name.into(), done, of });
+        let mut watched = Watched::new(learner, images.dataset(), &mut tell);
+        evaluate_to_fit(&mut watched, images, self.preprocess, self.classes)
+    }
+
+    /// Says what the run's figures tell about its settings.
+    fn advise(&mut self, name: &str, evaluation: &Evaluation) {
+        let course = Course {
+            losses: self.steps.losses(),
+            classes: self.classes,
+            settings: &self.config.optim,
+            steps: self.steps.lr.steps,
+            held_out: Some(HeldOut { name, top1: evaluation.top1, per_class: &evaluation.per_class }),
+        };
+        advice(&course).into_iter().for_each(|what| (self.steps.events)(Event::Advice(what)));
+    }
+
     fn log_evaluation(&mut self, name: &str, images: &Arc<ImageCache>, steps: u64) -> Result<(Evaluation, Logits)> {
-        let (evaluation, logits) = evaluate_to_fit(&mut self.steps.learner, images, self.preprocess, self.classes)?;
+        let (evaluation, logits) = self.evaluated(name, images)?;
         let result = TestResult {
             name: name.into(),
             model: Weights::Last,
@@ -245,6 +269,7 @@ impl Training<'_, '_> {
             brier: Some(e.brier),
             temperature: e.calibrated.as_ref().map(|c| c.temperature),
             calibrated: e.calibrated.as_ref().map(|c| Calibrated { loss: c.loss, ece: c.ece, brier: c.brier }),
+            right: (!is_final).then(|| bits(&e.right)),
             is_final,
             model: is_final.then_some(result.model),
             baseline: is_final && result.model == Weights::Pretrained,
@@ -278,8 +303,10 @@ impl Training<'_, '_> {
         let temperature = temperature.map(|t| t.value);
         for (name, id, images) in tests {
             let among = self.config.splits.subset;
-            let evaluation =
-                evaluate_among(&mut self.steps.learner, images, self.preprocess, self.classes, among, temperature)?;
+            let Steps { learner, events, .. } = &mut self.steps;
+            let mut tell = |done, of| events(Event::Evaluating { name: name.clone(), done, of });
+            let mut watched = Watched::new(learner, images.dataset(), &mut tell);
+            let evaluation = evaluate_among(&mut watched, images, self.preprocess, self.classes, among, temperature)?;
             let (corruption, subset) = (images.corruption(), among.then(|| classes_with_images(images.dataset())));
             let result = TestResult { name: name.clone(), model, id: *id, corruption, subset, evaluation };
             self.steps.log.metric(&self.line(&result, steps, true))?;
@@ -287,6 +314,14 @@ impl Training<'_, '_> {
             (self.steps.events)(Event::Evaluated(result.clone()));
             summary.tests.push(result);
         }
+        let ood = summary.tests.iter().filter(|r| r.model == model && r.id == Some(false));
+        let errors = ood.filter_map(|r| {
+            let calibrated = r.evaluation.calibrated.as_ref()?;
+            Some((r.name.as_str(), r.evaluation.ece, calibrated.ece))
+        });
+        let fitted = if self.config.splits.select.is_some() { "select" } else { "val" };
+        let harm = temperature.and_then(|t| temperature_harms(fitted, t, &errors.collect::<Vec<_>>()));
+        harm.into_iter().for_each(|what| (self.steps.events)(Event::Advice(what)));
         Ok(())
     }
 

@@ -6,7 +6,9 @@ use crate::data::Batch;
 use crate::error::{Error, Result};
 use crate::method::active::Batches;
 use crate::method::{Active, At, Held, Learner, Stage, StepRecord};
+use crate::train::advice::{Course, early};
 use crate::train::events::Event;
+use crate::train::optim_args::OptimArgs;
 use crate::train::run_dir::RunLog;
 use crate::train::schedule::LearningRate;
 use crate::train::throughput::Throughput;
@@ -23,8 +25,19 @@ pub(super) struct Steps<'a, 'g> {
     pub(super) spoilt: &'a dyn Fn(&Learner, &str) -> Error,
     /// Steps whose line in the log waits for the radius loss that belongs into it.
     waiting: VecDeque<StepRecord>,
-    losses: BTreeMap<u64, f32>,
+    /// Radius losses by step, until the line of their step is written.
+    radius_losses: BTreeMap<u64, f32>,
     latest: f32,
+    /// Training losses of the steps of this process, and what advice about them goes by.
+    losses: Vec<f32>,
+    watched: Option<Watch<'a>>,
+}
+
+/// What the first steps of a run are judged by.
+#[derive(Clone, Copy)]
+pub(super) struct Watch<'a> {
+    pub(super) settings: &'a OptimArgs,
+    pub(super) classes: usize,
 }
 
 impl<'a, 'g> Steps<'a, 'g> {
@@ -35,9 +48,11 @@ impl<'a, 'g> Steps<'a, 'g> {
         log: RunLog,
         events: &'a mut dyn FnMut(Event),
         spoilt: &'a dyn Fn(&Learner, &str) -> Error,
+        watched: Option<Watch<'a>>,
     ) -> Steps<'a, 'g> {
-        let (waiting, losses, latest) = (VecDeque::new(), BTreeMap::new(), f32::NAN);
-        Steps { learner, active, stages, lr, log, events, spoilt, waiting, losses, latest }
+        let (waiting, radius_losses, latest) = (VecDeque::new(), BTreeMap::new(), f32::NAN);
+        let losses = Vec::new();
+        Steps { learner, active, stages, lr, log, events, spoilt, waiting, radius_losses, latest, losses, watched }
     }
 
     /// Goes into the stage of the next step, if it `is_new` or begins with that step.
@@ -90,7 +105,7 @@ impl<'a, 'g> Steps<'a, 'g> {
         for (at, loss) in learned.iter().filter_map(|l| Some((l.at, l.loss?))) {
             let when = match at {
                 At::Step(step) => {
-                    self.losses.insert(step, loss);
+                    self.radius_losses.insert(step, loss);
                     format!("step {step}")
                 }
                 At::Iteration(iteration) => {
@@ -106,15 +121,34 @@ impl<'a, 'g> Steps<'a, 'g> {
         let records: Vec<StepRecord> = self.waiting.drain(..count).collect();
         let Some(last) = records.last() else { return Ok(()) };
         self.latest = last.loss;
-        let losses = std::mem::take(&mut self.losses);
+        let losses = std::mem::take(&mut self.radius_losses);
         self.log.steps(&records, self.lr.epoch_steps, |s| self.lr.at(s), |s| losses.get(&s).copied())?;
-        self.losses = { losses }.split_off(&(last.step + 1));
+        self.radius_losses = { losses }.split_off(&(last.step + 1));
+        self.watch(&records);
         match records.iter().find(|r| r.is_bad()) {
             Some(bad) => {
                 let what = if bad.loss.is_finite() { "gradient" } else { "loss" };
                 Err((self.spoilt)(&self.learner, &format!("the {what} of step {}", bad.step)))
             }
             None => Ok(()),
+        }
+    }
+
+    /// Training losses of the steps that this process has taken and read back.
+    pub(super) fn losses(&self) -> &[f32] {
+        &self.losses
+    }
+
+    /// Keeps the losses, and says once if the first of them tell of a bad start.
+    fn watch(&mut self, records: &[StepRecord]) {
+        let Some(Watch { settings, classes }) = self.watched else { return };
+        for record in records {
+            self.losses.push(record.loss);
+            let course = Course { losses: &self.losses, classes, settings, steps: self.lr.steps, held_out: None };
+            // Steps after a resume are not the first.
+            if let Some(what) = early(&course).filter(|_| record.step + 1 == self.losses.len() as u64) {
+                (self.events)(Event::Advice(what));
+            }
         }
     }
 }

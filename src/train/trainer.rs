@@ -26,7 +26,7 @@ use crate::train::schedule::LearningRate;
 use crate::train::source::Source;
 use crate::train::splits::{SUMMARIES, Splits};
 use crate::train::state::{self, Identity, Progress};
-use crate::train::steps::Steps;
+use crate::train::steps::{Steps, Watch};
 use crate::train::tuning;
 
 /// Fine-tunes as `config` says and writes the run directory `out`.
@@ -210,9 +210,10 @@ fn run(
         };
         Error::Train(format!("{what} is not a finite number; {kept}: try a lower --lr, --warmup-steps or --clip-norm"))
     };
-    let mut steps = Steps::new((learner, active), (stages, lr), log, events, &spoilt);
-    steps.enter_stage(true)?;
     let (preprocess, classes) = (&preprocess, source.recognised.config.classes());
+    let watched = Some(Watch { settings: &config.optim, classes });
+    let mut steps = Steps::new((learner, active), (stages, lr), log, events, &spoilt, watched);
+    steps.enter_stage(true)?;
     let (source, best) = (&source, None);
     let (identity, saved) = (Identity { setup, inputs }, (Instant::now(), 0));
     let mut run = Training {
