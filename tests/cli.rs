@@ -14,6 +14,8 @@ use tempfile::TempDir;
 
 mod common;
 
+#[path = "cli/advice.rs"]
+mod advice;
 #[path = "cli/bad_data.rs"]
 mod bad_data;
 #[path = "cli/bad_models.rs"]

@@ -341,3 +341,88 @@ fn a_difference_names_the_setting_with_both_values() {
     assert_eq!(other.difference(&run.to_toml()).unwrap(), "method was \"tpgm\", is now \"spd\"");
     assert!(difference("= no").contains("can't be read"));
 }
+
+/// A ViT of timm's names and this width and depth, with no bytes on the disk behind its weights.
+fn sparse_vit(dir: &TempDir, name: &str, dim: usize, depth: usize) -> PathBuf {
+    let mut shapes: Vec<(String, Vec<usize>)> = vec![
+        ("cls_token".into(), vec![1, 1, dim]),
+        ("pos_embed".into(), vec![1, 197, dim]),
+        ("patch_embed.proj.weight".into(), vec![dim, 3, 16, 16]),
+        ("patch_embed.proj.bias".into(), vec![dim]),
+        ("head.weight".into(), vec![10, dim]),
+        ("head.bias".into(), vec![10]),
+    ];
+    let mut pair = |name: String, out: usize, inp: Option<usize>| {
+        shapes.push((format!("{name}.weight"), std::iter::once(out).chain(inp).collect()));
+        shapes.push((format!("{name}.bias"), vec![out]));
+    };
+    pair("norm".into(), dim, None);
+    for i in 0..depth {
+        let linears =
+            [("attn.qkv", 3 * dim, dim), ("attn.proj", dim, dim), ("mlp.fc1", 4 * dim, dim), ("mlp.fc2", dim, 4 * dim)];
+        ["norm1", "norm2"].iter().for_each(|norm| pair(format!("blocks.{i}.{norm}"), dim, None));
+        linears.iter().for_each(|(name, out, inp)| pair(format!("blocks.{i}.{name}"), *out, Some(*inp)));
+    }
+    let (mut at, mut header) = (0, serde_json::Map::new());
+    for (name, shape) in shapes {
+        let end = at + 4 * shape.iter().product::<usize>();
+        header.insert(name, serde_json::json!({"dtype": "F32", "shape": shape, "data_offsets": [at, end]}));
+        at = end;
+    }
+    let header = serde_json::to_vec(&header).unwrap();
+    let path = dir.path().join(name);
+    fs::write(&path, [&(header.len() as u64).to_le_bytes(), header.as_slice()].concat()).unwrap();
+    let file = fs::OpenOptions::new().append(true).open(&path).unwrap();
+    file.set_len((8 + header.len() + at) as u64).unwrap();
+    path
+}
+
+#[test]
+fn defaults_follow_the_models_family_and_size() {
+    let dir = tempfile::tempdir().unwrap();
+    let assets = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets");
+    let models = [
+        (sparse_vit(&dir, "small.safetensors", 384, 12), "adamw", 1e-4),
+        (sparse_vit(&dir, "large.safetensors", 1024, 24), "adamw", 3e-5),
+        (assets.join("vit-emoji.safetensors"), "sgd", 1e-2),
+        (assets.join("resnet-emoji.safetensors"), "sgd", 1e-2),
+    ];
+    for (model, optimizer, lr) in &models {
+        let base = format!("--model {} --train t", model.display());
+        let of = |more: &str| values(&flags(&format!("{base} {more}")).unwrap());
+        let decided = |table: &Table| {
+            let value = |key: &str| table[key].to_string().replace('"', "");
+            (value("optimizer"), table["lr"].as_float().unwrap(), value("warmup-steps"), value("clip-norm"))
+        };
+        let wanted = (optimizer.to_string(), *lr, "10%".to_string(), "1.0".to_string());
+        // Equal for every method that does not name an optimiser of its own.
+        for method in ["vanilla", "tpgm", "ftp", "linear-probe", "l2-sp", "wise"] {
+            assert_eq!(decided(&of(&format!("--method {method}"))), wanted, "{base} {method}");
+        }
+        assert_eq!(of("")["weight-decay"].as_float(), Some(if *optimizer == "adamw" { 0.05 } else { 5e-4 }));
+        // What the user types stays, and what follows follows it.
+        let own = of("--optimizer adamw --warmup-steps 3 --clip-norm 0");
+        let rate = if *optimizer == "adamw" { *lr } else { 1e-3 };
+        assert_eq!(decided(&own), ("adamw".into(), rate, "3".into(), "0.0".into()), "{base}");
+        assert_eq!(decided(&of("--optimizer sgd")).1, 1e-2);
+        assert_eq!(decided(&of("--lr 0.7")).1, 0.7);
+        assert_eq!(of("--method spd")["optimizer"].as_str(), Some("adamw"));
+        // The paper's recipes, whatever the model is.
+        let paper = of("--recipe paper-vit");
+        let rate = if *optimizer == "adamw" { *lr } else { 1e-3 };
+        assert_eq!(decided(&paper), ("adamw".into(), rate, "0".into(), "0.0".into()));
+        let post = (paper["schedule"].as_str(), paper["norm"].as_str(), paper["max-iters"].as_integer());
+        assert_eq!(post, (Some("post"), Some("l2"), Some(200)));
+        let paper = of("--recipe paper-resnet --clip-norm 2");
+        assert_eq!(decided(&paper), ("sgd".into(), 1e-2, "0".into(), "2.0".into()));
+        assert_eq!(paper["lr-schedule"].as_str(), Some("cosine-epoch"));
+        assert_eq!((paper["schedule"].as_str(), paper["norm"].as_str()), (Some("every-step"), Some("mars")));
+    }
+    // Another model takes its own defaults from a file that another one's run wrote; a value that was typed stays.
+    let [small, .., resnet] = &models;
+    let run = flags(&format!("--model {} --train t --clip-norm 3", small.0.display())).unwrap();
+    let other = with_file(&run.to_toml(), &format!("--model {}", resnet.0.display())).unwrap();
+    assert_eq!((other.optim.lr, other.optim.clip_norm, other.optim.momentum), (1e-2, 3.0, 0.9));
+    // A model that can't be read is the run's to report.
+    assert_eq!(flags("--model nowhere --train t").unwrap().optim.lr, 1e-2);
+}

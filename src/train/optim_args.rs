@@ -9,7 +9,6 @@ use crate::flag::{in_range, positive, word};
 use crate::method::{BatchNorm, Optimizer};
 use crate::ops::adamw::AdamW;
 use crate::ops::sgd::Sgd;
-use crate::train::recipe::Recipe;
 use crate::train::schedule::{LrSchedule, Warmup};
 
 /// Which optimiser updates the weights.
@@ -20,6 +19,18 @@ pub enum OptimizerName {
     Sgd,
     /// Adam with decoupled weight decay.
     AdamW,
+}
+
+/// Where the defaults of the optimisation come from. A value that the user gives is never changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Recipe {
+    /// The model's family and size.
+    Auto,
+    /// The paper's for ViTs: AdamW, and the radii are learned once, after fine-tuning.
+    PaperVit,
+    /// The paper's for ResNets: SGD, a cosine per epoch, and a radius step beside each step.
+    PaperResnet,
 }
 
 /// How the weights are trained. Some defaults follow the model, the method and the optimiser: see [`super::resolve`].

@@ -1,25 +1,12 @@
 //! Recipes: what a run's defaults follow besides its method. Equal for every method, so that comparisons are fair;
 //! docs/finetuning.md has the measurements behind them.
 
-use serde::{Deserialize, Serialize};
 use toml::Table;
 
 use crate::checkpoint::{self, Checkpoint};
 use crate::model::{Model, ModelConfig};
 use crate::train::config::TrainConfig;
-use crate::train::optim_args::OptimizerName;
-
-/// Where the defaults of the optimisation come from. A value that the user gives is never changed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Recipe {
-    /// The model's family and size.
-    Auto,
-    /// The paper's for ViTs: AdamW, and the radii are learned once, after fine-tuning.
-    PaperVit,
-    /// The paper's for ResNets: SGD, a cosine per epoch, and a radius step beside each step.
-    PaperResnet,
-}
+use crate::train::optim_args::{OptimizerName, Recipe};
 
 /// Parameters below which a model is tiny: the ViTs that were measured have 0.5 and 22 million.
 const TINY: usize = 3_000_000;

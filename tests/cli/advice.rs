@@ -1,0 +1,49 @@
+//! What a run says of itself at its end, on the command line.
+
+use crate::{Space, TRAIN, with};
+
+#[test]
+fn a_run_that_learned_nothing_says_so_and_what_to_try() {
+    let space = Space::new();
+    // Steps that move nothing.
+    let flags = "--epochs 4 --lr 1e-12 --optimizer sgd --method vanilla --test t=test --out run";
+    let (_, err) = space.run(&with(TRAIN, flags));
+    let line =
+        err.lines().find(|line| line.contains("warning: nothing was learned")).unwrap_or_else(|| panic!("{err}"));
+    assert!(line.contains("% of val are right") && line.contains("--optimizer adamw"), "{line}");
+    assert!(!err.contains("take a larger or harder set"), "{err}");
+}
+
+#[test]
+fn a_run_that_is_too_short_says_so() {
+    let space = Space::new();
+    let flags = "--epochs 12 --lr 0.02 --optimizer sgd --momentum 0 --lr-schedule constant --method vanilla --test t=test --out run";
+    let (_, err) = space.run(&with(TRAIN, flags));
+    assert!(err.contains("warning: the training loss still falls") && err.contains("try --epochs 24"), "{err}");
+}
+
+#[test]
+fn a_comparison_names_entries_at_chance_and_choices_that_chance_made() {
+    let space = Space::new();
+    space.write(
+        "compare.toml",
+        "seeds = [0]\nout = \"compared\"\n[common]\nmodel = \"m.safetensors\"\nepochs = 2\nbatch-size = 6\naugment = \"none\"\n[[data]]\nname = \
+         \"dots\"\ntrain = \"train\"\nval = \"val\"\ntest = [\"id=test\", \"ood=val\"]\nid = [\"id\"]\n[[method]]\nname = \"vanilla\"\noptimizer = \
+         \"sgd\"\ngrid.lr = [1e-11, 1e-12]\n",
+    );
+    let (out, err) = space.run("compare compare.toml");
+    assert!(out.contains("vanilla"), "{out}");
+    let warned = |part: &str| err.lines().any(|line| line.starts_with("warning: dots: ") && line.contains(part));
+    assert!(warned("at chance in distribution") && warned("can't tell lr 1e-11 from 1 of 1 other points"), "{err}");
+    let page = space.text("compared/report.html");
+    assert!(
+        page.contains("at chance in distribution") && page.contains("selection images can&#39;t tell"),
+        "{page:.2000}"
+    );
+    let results: serde_json::Value = serde_json::from_str(&space.text("compared/results.json")).unwrap();
+    let advice = &results["data"][0]["advice"];
+    assert_eq!(advice.as_array().map(Vec::len), Some(2), "{advice}");
+    // What is there is read again.
+    let (_, again) = space.run("compare compare.toml");
+    assert!(again.contains("was there already") && again.contains("can't tell lr 1e-11"), "{again}");
+}
