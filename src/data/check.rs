@@ -11,21 +11,9 @@ use sha2::{Digest, Sha256};
 use super::check_cache::{self, Cache, Stamp};
 use super::dataset::Dataset;
 use super::decode::decode_bytes;
+use super::look::Look;
 use super::read;
 use crate::error::{Error, Help, Result, quote, shown};
-
-/// What a whole image is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Look {
-    /// SHA-256 of the file.
-    pub bytes: [u8; 32],
-    /// SHA-256 of its width and its pixels, upright 8-bit RGB: what a model is given.
-    pub pixels: [u8; 32],
-    /// Width and height, upright, in pixels.
-    pub size: [u32; 2],
-    /// Whether the file has 16 bits per value, of which the upper 8 are used.
-    pub sixteen: bool,
-}
 
 /// An image that can't be read, and why: one line without the path.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use sha2::{Digest, Sha256};
 
-use super::check::Look;
+use super::look::Look;
 use crate::atomic::atomic_write;
 use crate::error::Result;
 

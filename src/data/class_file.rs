@@ -6,9 +6,24 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use super::class_map::Class;
 use super::read::text_file;
 use crate::error::{Error, Result, quote};
+
+/// One output of a model.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Class {
+    /// What data sets call it: a folder, or a label of a list.
+    pub id: String,
+    /// What people call it.
+    pub name: String,
+}
+
+impl Class {
+    /// Called by its id.
+    pub(super) fn named(id: &str) -> Class {
+        Class { id: id.into(), name: id.into() }
+    }
+}
 
 /// The classes of a text file with `n01440764 tench, Tinca tinca` in each line, the outputs in the lines' order (ImageNet's
 /// `LOC_synset_mapping.txt`), or of a JSON file `{"0": ["n01440764", "tench"], …}` (Keras' `imagenet_class_index.json`).

@@ -11,24 +11,10 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use super::class_file;
-use super::dataset::{Dataset, Item, name_some};
+use super::class_file::{self, Class};
+use super::dataset::{Dataset, name_some};
+use super::item::Item;
 use crate::error::{Error, Help, Result};
-
-/// One output of a model.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Class {
-    /// What data sets call it: a folder, or a label of a list.
-    pub id: String,
-    /// What people call it.
-    pub name: String,
-}
-
-impl Class {
-    fn named(id: &str) -> Class {
-        Class { id: id.into(), name: id.into() }
-    }
-}
 
 /// What a model says of its outputs.
 #[derive(Clone, Copy, Debug)]

@@ -1,22 +1,14 @@
 //! Which images there are, and which class each has.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+use super::item::Item;
 use super::parse;
 use super::walk::{self, LeftOut, is_image};
 use crate::error::{Error, Result};
 
 /// What is read, for messages.
 const READ: &str = "png, jpg, webp, bmp, gif, tif, pnm";
-
-/// One image.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Item {
-    /// The image file.
-    pub path: PathBuf,
-    /// Index into [`Dataset::classes`]; 0 if there are none.
-    pub label: u32,
-}
 
 /// A list of images with their classes; no pixel is read yet.
 #[derive(Clone, Debug, PartialEq, Eq)]

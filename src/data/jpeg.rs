@@ -11,7 +11,7 @@ use image::RgbImage;
 use image::metadata::Orientation;
 use libjpeg_turbo_rs::{ColorSpace, DecodeLimits, Decoder, Encoder, PixelFormat, Subsampling};
 
-use super::decode::{check_size, exif_orientation, one_line, xmp_orientation};
+use super::header::{check_size, exif_orientation, one_line, xmp_orientation};
 
 /// More scans than any encoder writes; each costs a pass over the whole image.
 const MAX_SCANS: usize = 1000;

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use super::dataset::Item;
+use super::item::Item;
 use super::read;
 use crate::error::{Error, Help, Result, quote, shown};
 

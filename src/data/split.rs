@@ -7,7 +7,8 @@ use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
 use super::check::Looks;
-use super::dataset::{Dataset, Item};
+use super::dataset::Dataset;
+use super::item::Item;
 
 /// Divides `dataset` into what is left and a share of it, from (0, 1): from each class that share of its images, rounded, but at
 /// least one image to each side where the class has two. Which images they are, the seed decides. Files of the same pixels stay

@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::check::{Broken, Looks};
-use super::dataset::{Dataset, Item};
+use super::dataset::Dataset;
+use super::item::Item;
 use super::walk::LeftOut;
 use crate::error::shown;
 
