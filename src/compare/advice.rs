@@ -1,19 +1,13 @@
 //! Advice about a comparison: what its own figures say about how far they can be trusted. Each rule is one function.
 
-use crate::compare::results::{EntryResults, SetInfo};
-use crate::compare::run::{EntryRuns, PointRuns};
+use crate::compare::entry_runs::{EntryRuns, PointRuns};
 
-/// One sentence about the entries that are no better than guessing in distribution, if there are any. `chance` is the accuracy of
-/// always answering with one class.
-pub(super) fn at_chance(entries: &[EntryResults], chance: f64, sets: &[SetInfo]) -> Option<String> {
-    let images: u64 = sets.iter().filter(|set| set.id).map(|set| set.images).sum();
+/// One sentence about the entries that are no better than guessing in distribution, if there are any. `entries` are those that were
+/// trained, by name, with their mean accuracy; `chance` is that of always answering with one class, on `images` images.
+pub(super) fn at_chance(entries: &[(&str, f64)], chance: f64, images: u64) -> Option<String> {
     let error = (chance * (1.0 - chance) / images.max(1) as f64).sqrt();
-    let guesses = |entry: &&EntryResults| {
-        // The pre-trained model has not been asked to learn these classes.
-        let trained = entry.kind != "pretrained";
-        trained && chance < 1.0 && entry.summary.as_ref().is_some_and(|s| s.id.mean <= chance + 2.0 * error)
-    };
-    let names: Vec<&str> = entries.iter().filter(guesses).map(|entry| entry.name.as_str()).collect();
+    let guesses = |(_, mean): &&(&str, f64)| chance < 1.0 && *mean <= chance + 2.0 * error;
+    let names: Vec<&str> = entries.iter().filter(guesses).map(|(name, _)| *name).collect();
     (!names.is_empty()).then(|| {
         format!(
             "at chance in distribution ({:.1} % for always answering with one class): {}; differences to and from them say nothing \
@@ -95,6 +89,15 @@ mod tests {
             ingredients: 1,
             note,
         }
+    }
+
+    #[test]
+    fn entries_at_chance_are_named() {
+        let entries = [("vanilla", 0.04), ("tpgm", 0.67), ("ftp", 0.05)];
+        let text = at_chance(&entries, 1.0 / 26.0, 208).unwrap();
+        assert!(text.starts_with("at chance in distribution (3.8 %") && text.contains(": vanilla, ftp; "), "{text}");
+        assert_eq!(at_chance(&entries[1..2], 1.0 / 26.0, 208), None);
+        assert_eq!(at_chance(&entries, 1.0, 208), None, "one class is no guess");
     }
 
     #[test]

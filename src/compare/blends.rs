@@ -3,11 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use crate::compare::config::PRETRAINED;
+use crate::compare::entry_runs::{EntryRuns, PointRuns};
 use crate::compare::event::{End, Event};
 use crate::compare::outcome::Outcome;
 use crate::compare::plan::Cost;
 use crate::compare::post::{Images, Ingredients, PostRun};
-use crate::compare::run::{Comparison, EntryRuns, PointRuns};
+use crate::compare::run::Comparison;
 use crate::compare::select::choose;
 use crate::compare::spec::{EntryKind, Over};
 use crate::method::soups::Soup;

@@ -8,6 +8,7 @@ mod advice;
 mod blends;
 pub mod config;
 mod entries;
+pub mod entry_runs;
 pub mod event;
 pub mod outcome;
 pub mod plan;

@@ -6,9 +6,9 @@ use serde::Serialize;
 
 use crate::compare::advice;
 use crate::compare::config::CompareConfig;
+use crate::compare::entry_runs::EntryRuns;
 use crate::compare::outcome::{Outcome, SetFigures};
 use crate::compare::plan::Cost;
-use crate::compare::run::EntryRuns;
 use crate::compare::select::{self, Score};
 use crate::compare::stats::{Estimate, LogitFit, estimate, paired};
 use crate::data::Dataset;
@@ -306,7 +306,12 @@ fn of_data(
         });
     }
     let undecided = runs.iter().filter_map(|entry| advice::undecided(entry, config.tuning_seeds()));
-    let advice = advice::at_chance(&entries, uses.chance, &sets).into_iter().chain(undecided).collect();
+    // The pre-trained model has not been asked to learn these classes.
+    let trained = entries.iter().filter(|entry| entry.kind != "pretrained");
+    let means: Vec<(&str, f64)> =
+        trained.filter_map(|entry| Some((entry.name.as_str(), entry.summary.as_ref()?.id.mean))).collect();
+    let images = sets.iter().filter(|set| set.id).map(|set| set.images).sum();
+    let advice = advice::at_chance(&means, uses.chance, images).into_iter().chain(undecided).collect();
     DataResults { name, uses, groups, sets, baseline, entries, advice }
 }
 

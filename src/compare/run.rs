@@ -5,12 +5,13 @@ use std::path::Path;
 use std::time::Instant;
 
 use crate::compare::config::CompareConfig;
+use crate::compare::entry_runs::{EntryRuns, PointRuns};
 use crate::compare::event::{End, Event, Work};
 use crate::compare::outcome::{Outcome, RUN, Standing, Took, finish, standing};
-use crate::compare::plan::{Cost, TrainRun};
+use crate::compare::plan::TrainRun;
 use crate::compare::post::Images;
 use crate::compare::results::{DataUse, Results};
-use crate::compare::select::{Score, choose};
+use crate::compare::select::choose;
 use crate::compare::spec::{EntryKind, Over, Point};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
@@ -18,43 +19,6 @@ use crate::train::help::told;
 use crate::train::leaks::Leaks;
 use crate::train::records::Weights;
 use crate::train::{self, Start};
-
-/// The runs of a grid point: seed (none for one model for all seeds), and outcome or error.
-#[derive(Debug)]
-pub struct PointRuns {
-    /// The point; empty where there is no grid.
-    pub label: String,
-    /// Its runs.
-    pub runs: Vec<(Option<u64>, Result<Outcome, String>)>,
-}
-
-/// Everything about a method on a data set.
-#[derive(Debug)]
-pub struct EntryRuns {
-    /// Its name.
-    pub name: String,
-    /// `pretrained`, `trained`, `wise` or `soup`.
-    pub kind: &'static str,
-    /// What it is made of, where it trains nothing: the name of an entry.
-    pub from: Option<String>,
-    /// Its grid, or the values of α.
-    pub points: Vec<PointRuns>,
-    /// The point that is reported, where one could be chosen.
-    pub chosen: Option<usize>,
-    /// What it cost.
-    pub cost: Cost,
-    /// Runs whose time went into one model.
-    pub ingredients: usize,
-    /// One sentence about what it is, where its name does not say; a soup's ingredients.
-    pub note: String,
-}
-
-impl EntryRuns {
-    /// The scores on the selection images that the choice goes by: those of the tuning seeds.
-    pub(super) fn scores(points: &[PointRuns], seeds: &[u64]) -> Vec<Vec<Option<Score>>> {
-        points.iter().map(|p| seeds.iter().map(|seed| Some(p.of(*seed)?.select)).collect()).collect()
-    }
-}
 
 /// A comparison on its way.
 pub(super) struct Comparison<'a> {
@@ -286,13 +250,6 @@ impl Comparison<'_> {
             Standing::Finished(outcome) => Ok((outcome, Some(resume))),
             _ => Err(Error::data(&run.dir, "the run has ended without the evaluations of all its test sets")),
         }
-    }
-}
-
-impl PointRuns {
-    /// The outcome with `seed`.
-    pub fn of(&self, seed: u64) -> Option<&Outcome> {
-        self.runs.iter().find(|(s, _)| s.is_none_or(|s| s == seed)).and_then(|(_, outcome)| outcome.as_ref().ok())
     }
 }
 
