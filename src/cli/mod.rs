@@ -9,6 +9,7 @@ mod corrupt;
 mod corrupted;
 mod demo;
 mod devices;
+mod embed;
 mod eval;
 mod finetune;
 mod init;
@@ -66,6 +67,8 @@ enum Command {
     Init(init::InitArgs),
     /// Predict the classes of images
     Predict(predict::PredictArgs),
+    /// Write the features that a model has of images
+    Embed(embed::EmbedArgs),
     /// Accuracy, loss and calibration on data sets
     Eval(eval::EvalArgs),
     /// Write corrupted copies of a data set, or a page of all corruptions of one image
@@ -228,6 +231,7 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         Command::Inspect(args) => inspect::run(*args),
         Command::Init(args) => init::run(args),
         Command::Predict(args) => predict::run(args),
+        Command::Embed(args) => embed::run(args),
         Command::Eval(args) => eval::run(args),
         Command::Corrupt(args) => corrupt::run(args),
         Command::Finetune(args) => finetune::run(*args),

@@ -52,4 +52,4 @@ pub use preprocess::{CropMode, Preprocess};
 pub use resize::{Interpolation, resize};
 pub use split::split_off;
 pub use summary::Summary;
-pub use walk::LeftOut;
+pub use walk::{LeftOut, is_image};

@@ -65,7 +65,7 @@ impl fmt::Display for LeftOut {
 }
 
 /// Whether a file's name says that it is an image, whatever the case of its extension.
-pub(super) fn is_image(path: &Path) -> bool {
+pub fn is_image(path: &Path) -> bool {
     extension(path).is_some_and(|extension| IMAGES.contains(&extension.as_str()))
 }
 

@@ -36,6 +36,15 @@ impl Source {
         Ok(Source { checkpoint, recognised, weights, stats })
     }
 
+    /// The same without a head: what comes out is the features that would enter it.
+    pub fn without_head(mut self) -> Source {
+        let Recognised { config, classes, .. } = &mut self.recognised;
+        self.weights.retain(|(name, ..)| !config.is_head(name));
+        config.set_classes(0);
+        *classes = None;
+        self
+    }
+
     /// The model.
     pub fn model(&self) -> Model {
         Model::new(self.recognised.config.clone())
@@ -94,7 +103,9 @@ impl Source {
     /// As [`ClassMap::of_model`]; [`Error::Checkpoint`] where it has no head.
     pub fn class_map(&self, file: Option<&ClassMap>, sets: &[&Dataset]) -> Result<ClassMap> {
         if self.recognised.config.classes() == 0 {
-            return Err(self.checkpoint.error("this model has no head: fine-tune it first (tpgm finetune)"));
+            return Err(self
+                .checkpoint
+                .error("this model has no head: fine-tune it (tpgm finetune), or take its features (tpgm embed)"));
         }
         ClassMap::of_model(self.outputs(), file, sets)
     }

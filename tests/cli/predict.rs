@@ -224,3 +224,55 @@ fn eval_fits_a_temperature_on_one_set_and_judges_the_others_at_it() {
     assert!(text.contains("ECE at T") && text.contains("temperature T = ") && text.contains("fitted on v"), "{text}");
     space.fails(2, "eval --model m.safetensors --data t=test --calibrate t=val", &["two data sets are called t"]);
 }
+
+#[test]
+fn embedded_features_are_those_that_enter_the_head() {
+    let space = Space::new();
+    let line = "embed --model m.safetensors --data test --out f.safetensors";
+    assert!(space.ok(line).contains("of each of 12 images"));
+    let (tensors, model) = (space.tensors("f.safetensors"), space.tensors("m.safetensors"));
+    assert_eq!(tensors.keys().collect::<Vec<_>>(), ["features", "labels"]);
+    let (shape, features) = &tensors["features"];
+    let (head, bias) = (&model["head.weight"], &model["head.bias"].1);
+    let width = head.0[1];
+    assert_eq!(shape, &[12, width]);
+    space.ok(&format!("{PREDICT} --data test --logits l.safetensors"));
+    for (row, wanted) in features.chunks(width).zip(logits(&space, "l.safetensors", 12)) {
+        let outputs = head
+            .1
+            .chunks(width)
+            .zip(bias)
+            .map(|(weights, bias)| bias + weights.iter().zip(row).map(|(w, x)| w * x).sum::<f32>());
+        assert!(close(&outputs.collect::<Vec<_>>(), &wanted), "{wanted:?}");
+    }
+    let bytes = space.bytes("f.safetensors");
+    let (_, header) = safetensors::SafeTensors::read_metadata(&bytes).unwrap();
+    let metadata = header.metadata().clone().unwrap();
+    let list = |key: &str| serde_json::from_str::<Vec<String>>(&metadata[key]).unwrap();
+    assert_eq!(list("classes"), CLASSES.map(|(class, _)| class));
+    assert_eq!(list("paths")[4..6], [format!("test/{}/0.png", CLASSES[1].0), format!("test/{}/1.png", CLASSES[1].0)]);
+    let view = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let labels: Vec<u32> =
+        view.tensor("labels").unwrap().data().chunks(4).map(|b| u32::from_le_bytes(b.try_into().unwrap())).collect();
+    assert_eq!(labels, [0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2]);
+
+    // A folder without folders has no labels, and a tower without a head has features all the same.
+    let flat = format!("test/{}", CLASSES[2].0);
+    let json = space.json(&format!("embed --model m.safetensors --data {flat} --out flat.safetensors"));
+    assert_eq!((json["images"].as_u64(), json["features"].as_u64()), (Some(4), Some(width as u64)));
+    let part = space.tensors("flat.safetensors");
+    assert_eq!(part.keys().collect::<Vec<_>>(), ["features"]);
+    assert!(close(&part["features"].1, &features[8 * width..]));
+    let tower: Vec<_> = model.iter().filter(|(name, _)| !name.starts_with("head.")).collect();
+    let bytes: Vec<Vec<u8>> =
+        tower.iter().map(|(_, (_, values))| values.iter().flat_map(|v| v.to_le_bytes()).collect()).collect();
+    let views = tower.iter().zip(&bytes).map(|((name, (shape, _)), bytes)| {
+        (name.as_str(), safetensors::tensor::TensorView::new(safetensors::Dtype::F32, shape.clone(), bytes).unwrap())
+    });
+    safetensors::serialize_to_file(views.collect::<Vec<_>>(), None, &space.path("tower.safetensors")).unwrap();
+    space.ok("embed --model tower.safetensors --data test --out t.safetensors");
+    assert!(close(&space.tensors("t.safetensors")["features"].1, features));
+    space.fails(1, "predict --model tower.safetensors --data test --logits x", &["no head", "tpgm embed"]);
+    space.fails(1, "embed --model m.safetensors --data nowhere --out x", &["nowhere"]);
+    space.no_stray_files();
+}

@@ -1,0 +1,97 @@
+//! `tpgm embed`
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use serde_json::json;
+
+use crate::checkpoint::{Values, write_safetensors};
+use crate::cli::console::note;
+use crate::cli::progress::Count;
+use crate::cli::{RunArgs, look_at, print, print_json, say_summaries};
+use crate::data::{Dataset, eval_batches};
+use crate::error::Result;
+use crate::train::data_args::EvalDataArgs;
+use crate::train::evaluate::{Classifier, Predictor, Sound};
+use crate::train::help;
+use crate::train::memory_args::PrecisionArgs;
+use crate::train::model_args::ModelArgs;
+use crate::train::source::Source;
+
+/// Flags of `embed`.
+#[derive(Args, Debug)]
+pub(super) struct EmbedArgs {
+    /// A .safetensors file, or a folder with model.safetensors or its shards; with a head or without
+    #[arg(long, value_name = "MODEL")]
+    model: PathBuf,
+    /// An image, a folder of images, one folder per class, a list file or a CSV
+    #[arg(long, value_name = "PATH")]
+    data: PathBuf,
+    /// The safetensors file to write: features [N,F], and labels [N] if the images have any; rows in sorted path order, paths and
+    /// classes in the metadata
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+    #[command(flatten)]
+    images: EvalDataArgs,
+    #[command(flatten)]
+    precision: PrecisionArgs,
+    #[command(flatten)]
+    model_args: ModelArgs,
+    #[command(flatten)]
+    run: RunArgs,
+    /// One JSON document on stdout
+    #[arg(long)]
+    json: bool,
+}
+
+/// The images at `path`, with classes where it has any: a list, a CSV, a folder of folders.
+fn open(path: &Path, root: Option<&Path>, labelled: impl FnOnce() -> Result<Dataset>) -> Result<Dataset> {
+    let has_folders = || path.read_dir().is_ok_and(|entries| entries.flatten().any(|entry| entry.path().is_dir()));
+    let plain = if path.is_dir() { !has_folders() } else { crate::data::is_image(path) };
+    if plain { Dataset::unlabelled(path, root) } else { labelled() }
+}
+
+pub(super) fn run(args: EmbedArgs) -> Result<()> {
+    args.images.validate()?;
+    let source = Source::open(&args.model, &args.model_args.overrides())?.without_head();
+    source.recognised.notes.iter().for_each(|n| note!("{}", help::note(n)));
+    let files = &args.images.files;
+    let preprocess = args.model_args.preprocess(&source.recognised.preprocess)?;
+    let mut sets = [open(&args.data, files.root.as_deref(), || files.open(&args.data))?];
+    let checked = look_at(&mut sets, files)?;
+    let [mut images] = sets;
+    images.items.sort_by(|a, b| a.path.cmp(&b.path));
+    say_summaries([("data", &images)].into_iter(), &images.classes, &checked);
+    let precision = args.precision.precision;
+    let gpu = args.run.open(precision)?;
+    let (count, width) = (images.items.len(), source.recognised.config.width());
+    let mut model =
+        Predictor::new_in(&gpu, source.model(), &source.snapshot(), args.images.batch_size.min(count), precision)?;
+    let mut features = Vec::with_capacity(count * width);
+    let mut sound = Sound::new(&mut model, &images);
+    let (mut progress, mut done) = (Count::new("images"), 0);
+    for batch in eval_batches(&images, &preprocess, sound.capacity())? {
+        let batch = batch?;
+        features.extend(sound.logits(&batch.images, batch.len())?);
+        done += batch.len();
+        progress.show(done, count, "embedded");
+    }
+    drop(progress);
+    let labels: Vec<u32> = images.items.iter().map(|item| item.label).collect();
+    let mut tensors = vec![("features".to_string(), vec![count, width], Values::F32(&features))];
+    let mut metadata = BTreeMap::new();
+    let paths: Vec<&Path> = images.items.iter().map(|item| item.path.as_path()).collect();
+    metadata.insert("paths".to_string(), json!(paths).to_string());
+    if !images.classes.is_empty() {
+        tensors.push(("labels".to_string(), vec![count], Values::U32(&labels)));
+        metadata.insert("classes".to_string(), json!(images.classes).to_string());
+    }
+    write_safetensors(&args.out, &tensors, &metadata)?;
+    if args.json {
+        return print_json(&json!({
+            "out": args.out, "images": count, "features": width, "classes": images.classes, "family": source.recognised.family,
+        }));
+    }
+    print(&format!("{}: {width} features of each of {count} images\n", args.out.display()))
+}
