@@ -10,10 +10,10 @@ use crate::checkpoint::{Values, write_safetensors};
 use crate::cli::console::note;
 use crate::cli::progress::Count;
 use crate::cli::{RunArgs, look_at, print, print_json, say_summaries};
-use crate::data::{Dataset, eval_batches};
+use crate::data::Dataset;
 use crate::error::Result;
 use crate::train::data_args::EvalDataArgs;
-use crate::train::evaluate::{Classifier, Predictor, Sound};
+use crate::train::evaluate::{Predictor, Sound, Watched, features};
 use crate::train::help;
 use crate::train::memory_args::PrecisionArgs;
 use crate::train::model_args::ModelArgs;
@@ -68,15 +68,10 @@ pub(super) fn run(args: EmbedArgs) -> Result<()> {
     let (count, width) = (images.items.len(), source.recognised.config.width());
     let mut model =
         Predictor::new_in(&gpu, source.model(), &source.snapshot(), args.images.batch_size.min(count), precision)?;
-    let mut features = Vec::with_capacity(count * width);
     let mut sound = Sound::new(&mut model, &images);
-    let (mut progress, mut done) = (Count::new("images"), 0);
-    for batch in eval_batches(&images, &preprocess, sound.capacity())? {
-        let batch = batch?;
-        features.extend(sound.logits(&batch.images, batch.len())?);
-        done += batch.len();
-        progress.show(done, count, "embedded");
-    }
+    let mut progress = Count::new("images");
+    let mut tell = |done, of| progress.show(done, of, "embedded");
+    let features = features(&mut Watched::new(&mut sound, &images, &mut tell), &images, &preprocess)?;
     drop(progress);
     let labels: Vec<u32> = images.items.iter().map(|item| item.label).collect();
     let mut tensors = vec![("features".to_string(), vec![count, width], Values::F32(&features))];

@@ -1,6 +1,6 @@
 //! `tpgm eval`
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde_json::{Value, json};
@@ -12,10 +12,11 @@ use crate::cli::table::{percent, table};
 use crate::cli::{RunArgs, look_at, print, print_json, say_summaries, scores};
 use crate::data::loader::CACHE_BYTES;
 use crate::data::{Dataset, ImageCache, corrupt};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::train::data_args::{EvalDataArgs, named_paths};
-use crate::train::evaluate::{Evaluation, Predictor, Sound, Watched, evaluate_to_fit};
+use crate::train::evaluate::{Classifier, Evaluation, Predictor, Sound, Watched, evaluate_to_fit, features};
 use crate::train::help;
+use crate::train::knn::{ByNeighbours, Neighbours};
 use crate::train::memory_args::PrecisionArgs;
 use crate::train::model_args::ModelArgs;
 use crate::train::source::Source;
@@ -36,6 +37,13 @@ pub(super) struct EvalArgs {
     /// Decides what is random in --corrupt
     #[arg(long, value_name = "SEED", default_value_t = 0)]
     corrupt_seed: u64,
+    /// Answer by the votes of the K nearest of --train's images instead of the model's head (20 is usual): what its features tell
+    /// without any training
+    #[arg(long, value_name = "K", requires = "train")]
+    knn: Option<usize>,
+    /// With --knn: the labelled images that vote
+    #[arg(long, value_name = "PATH", requires = "knn")]
+    train: Option<PathBuf>,
     /// On each data set, let the model answer only with classes that the set has images of (ImageNet-A, -R)
     #[arg(long)]
     subset: bool,
@@ -64,16 +72,28 @@ pub(super) struct EvalArgs {
 pub(super) fn run(args: EvalArgs) -> Result<()> {
     args.images.validate()?;
     let corruptions = corrupt::parse(&args.corrupt, args.corrupt_seed)?;
-    let source = Source::open(&args.model, &args.model_args.overrides())?;
-    source.classes()?;
+    if args.knn == Some(0) {
+        return Err(Error::Usage("--knn must be greater than 0".into()));
+    }
+    let mut source = Source::open(&args.model, &args.model_args.overrides())?;
+    match args.knn {
+        Some(_) => source = source.without_head(),
+        None => drop(source.classes()?),
+    }
     let files = &args.images.files;
     let preprocess = args.model_args.preprocess(&source.recognised.preprocess)?;
     // The last set is the one to fit on, if there is one.
     let data: Vec<String> = args.data.iter().chain(&args.calibrate).cloned().collect();
     let named = named_paths(&data)?;
+    let voters = args.train.as_deref().map(|path| ("train", path));
+    let named: Vec<(&str, &Path)> = named.into_iter().chain(voters).collect();
     let mut opened = named.iter().map(|(_, path)| files.open(path)).collect::<Result<Vec<Dataset>>>()?;
     let checked = look_at(&mut opened, files)?;
-    let map = source.class_map(files.map()?.as_ref(), &opened.iter().collect::<Vec<_>>())?;
+    let file = files.map()?;
+    let map = match args.knn {
+        Some(_) => source.voted_classes(opened.last().expect("clap wants it"), file.as_ref())?,
+        None => source.class_map(file.as_ref(), &opened.iter().collect::<Vec<_>>())?,
+    };
     source.recognised.notes.iter().for_each(|n| note!("{}", help::note(n)));
     note!("{map}");
     let classes = map.names();
@@ -81,17 +101,38 @@ pub(super) fn run(args: EvalArgs) -> Result<()> {
     let mut sets: Vec<(&str, Dataset)> =
         pairs.map(|((name, _), images)| Ok((*name, map.label(images)?))).collect::<Result<_>>()?;
     say_summaries(sets.iter().map(|(name, set)| (*name, set)), &classes, &checked);
+    let voters = args.knn.and_then(|_| sets.pop());
     let to_fit = args.calibrate.as_ref().and_then(|_| sets.pop());
     to_fit.iter().for_each(|to_fit| scores::warn_of_leaks(to_fit, &sets, &checked.looks));
     let precision = args.precision.precision;
     let gpu = args.run.open(precision)?;
     let most = sets.iter().map(|(_, images)| images.items.len()).max().unwrap_or(1);
     let batch = args.images.batch_size.min(most);
-    let mut model = Predictor::new_in(&gpu, source.model(), &source.snapshot(), batch, precision)?;
+    let mut predictor = Predictor::new_in(&gpu, source.model(), &source.snapshot(), batch, precision)?;
     let mut count = Count::new("images");
+    let neighbours = match (args.knn, &voters) {
+        (Some(k), Some((name, images))) => {
+            scores::warn_of_leaks(&(*name, images.clone()), &sets, &checked.looks);
+            let mut tell = |done, of| count.show(done, of, &format!("features of {name}"));
+            let mut sound = Sound::new(&mut predictor, images);
+            let mut watched = Watched::new(&mut sound, images, &mut tell);
+            let features = features(&mut watched, images, &preprocess)?;
+            let labels = images.items.iter().map(|item| item.label).collect();
+            Some(Neighbours::new(features, labels, source.recognised.config.width(), classes.len(), k))
+        }
+        _ => None,
+    };
+    let mut by_votes;
+    let model: &mut dyn Classifier = match &neighbours {
+        Some(neighbours) => {
+            by_votes = ByNeighbours { tower: &mut predictor, neighbours };
+            &mut by_votes
+        }
+        None => &mut predictor,
+    };
     let temperature = match to_fit {
         Some((name, images)) => {
-            let mut sound = Sound::new(&mut model, &images);
+            let mut sound = Sound::new(model, &images);
             let cache = ImageCache::new(images.clone(), 0);
             let mut tell = |done, of| count.show(done, of, &format!("evaluated on {name}"));
             let mut watched = Watched::new(&mut sound, &images, &mut tell);
@@ -110,7 +151,7 @@ pub(super) fn run(args: EvalArgs) -> Result<()> {
         // What is decoded is kept for the copies.
         let images = ImageCache::new(dataset.clone(), if corruptions.is_empty() { 0 } else { CACHE_BYTES });
         let mut among = |images: &_| {
-            let mut sound = Sound::new(&mut model, dataset);
+            let mut sound = Sound::new(model, dataset);
             let mut tell = |done, of| count.show(done, of, &format!("evaluated on {name}"));
             let mut watched = Watched::new(&mut sound, dataset, &mut tell);
             evaluate_among(&mut watched, images, &preprocess, classes.len(), args.subset, at)

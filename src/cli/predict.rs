@@ -10,10 +10,10 @@ use crate::checkpoint::write_safetensors;
 use crate::cli::console::note;
 use crate::cli::progress::Count;
 use crate::cli::{RunArgs, look_at, print, print_json, say_summaries};
-use crate::data::{Dataset, eval_batches};
+use crate::data::Dataset;
 use crate::error::{Error, Result, escaped, shown};
 use crate::train::data_args::EvalDataArgs;
-use crate::train::evaluate::{Classifier, Predictor, Sound};
+use crate::train::evaluate::{Predictor, Sound, Watched, features};
 use crate::train::help;
 use crate::train::memory_args::PrecisionArgs;
 use crate::train::model_args::ModelArgs;
@@ -77,16 +77,10 @@ pub(super) fn run(args: PredictArgs) -> Result<()> {
     let gpu = args.run.open(precision)?;
     let batch = args.images.batch_size.min(images.items.len());
     let mut model = Predictor::new_in(&gpu, source.model(), &source.snapshot(), batch, precision)?;
-    let mut logits = Vec::with_capacity(images.items.len() * classes.len());
     let mut sound = Sound::new(&mut model, &images);
     let mut count = Count::new("images");
-    let mut done = 0;
-    for batch in eval_batches(&images, &preprocess, sound.capacity())? {
-        let batch = batch?;
-        logits.extend(sound.logits(&batch.images, batch.len())?);
-        done += batch.len();
-        count.show(done, images.items.len(), "predicted");
-    }
+    let mut tell = |done, of| count.show(done, of, "predicted");
+    let logits = features(&mut Watched::new(&mut sound, &images, &mut tell), &images, &preprocess)?;
     drop(count);
     if let Some(path) = &args.logits {
         let shape = vec![images.items.len(), classes.len()];

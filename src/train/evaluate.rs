@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::data::{Dataset, EvalBatches, ImageCache, Preprocess};
+use crate::data::{Dataset, EvalBatches, ImageCache, Preprocess, eval_batches};
 use crate::error::{Error, Result};
 use crate::gpu::{Gpu, Program, View};
 use crate::method::{Learner, Snapshot};
@@ -274,6 +274,17 @@ impl Tally {
 fn argmax(logits: &[f32]) -> Option<usize> {
     let numbers = logits.iter().enumerate().filter(|(_, l)| !l.is_nan());
     numbers.reduce(|best, next| if next.1 > best.1 { next } else { best }).map(|(class, _)| class)
+}
+
+/// What `model` gives for each of `images`, in their order: `[images, outputs]`.
+pub fn features(model: &mut dyn Classifier, images: &Dataset, preprocess: &Preprocess) -> Result<Vec<f32>> {
+    let mut out = Vec::new();
+    for batch in eval_batches(images, preprocess, model.capacity())? {
+        stop::check()?;
+        let batch = batch?;
+        out.extend(model.logits(&batch.images, batch.len())?);
+    }
+    Ok(out)
 }
 
 /// Passes the logits `[classes]` and the label of every image to `each`.

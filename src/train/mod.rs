@@ -20,6 +20,7 @@ pub mod help;
 pub mod inputs;
 pub mod interval;
 pub mod json_lines;
+pub mod knn;
 pub mod leaks;
 pub mod lines;
 mod lock;

@@ -110,6 +110,20 @@ impl Source {
         ClassMap::of_model(self.outputs(), file, sets)
     }
 
+    /// The classes that the images of `train` vote for, whatever the model's outputs are.
+    ///
+    /// # Errors
+    /// As [`ClassMap::for_training`].
+    pub fn voted_classes(&self, train: &Dataset, file: Option<&ClassMap>) -> Result<ClassMap> {
+        match file {
+            Some(_) => {
+                let outputs = Outputs { model: self.checkpoint.path(), count: 0, names: None };
+                Ok(ClassMap::for_training(outputs, file, train)?.0)
+            }
+            None => ClassMap::of_ids(train),
+        }
+    }
+
     /// Saves `values` under this checkpoint's names, types and metadata.
     pub fn save(&self, path: &Path, values: &Snapshot) -> Result<()> {
         let model = self.model();

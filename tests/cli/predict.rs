@@ -225,19 +225,31 @@ fn eval_fits_a_temperature_on_one_set_and_judges_the_others_at_it() {
     space.fails(2, "eval --model m.safetensors --data t=test --calibrate t=val", &["two data sets are called t"]);
 }
 
+/// The features of a file that `embed` wrote, with their shape, and its labels if it has any.
+fn features(space: &Space, name: &str) -> (Vec<usize>, Vec<f32>, Option<Vec<u32>>) {
+    let bytes = space.bytes(name);
+    let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    assert!(file.names().iter().all(|name| ["features", "labels"].contains(name)), "{:?}", file.names());
+    let words = |name: &str| -> Option<Vec<[u8; 4]>> {
+        Some(file.tensor(name).ok()?.data().chunks(4).map(|word| word.try_into().unwrap()).collect())
+    };
+    let values = words("features").unwrap().into_iter().map(f32::from_le_bytes).collect();
+    let labels = words("labels").map(|words| words.into_iter().map(u32::from_le_bytes).collect());
+    (file.tensor("features").unwrap().shape().to_vec(), values, labels)
+}
+
 #[test]
 fn embedded_features_are_those_that_enter_the_head() {
     let space = Space::new();
     let line = "embed --model m.safetensors --data test --out f.safetensors";
     assert!(space.ok(line).contains("of each of 12 images"));
-    let (tensors, model) = (space.tensors("f.safetensors"), space.tensors("m.safetensors"));
-    assert_eq!(tensors.keys().collect::<Vec<_>>(), ["features", "labels"]);
-    let (shape, features) = &tensors["features"];
+    let ((shape, own, labels), model) = (features(&space, "f.safetensors"), space.tensors("m.safetensors"));
+    assert_eq!(labels.unwrap(), [0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2]);
     let (head, bias) = (&model["head.weight"], &model["head.bias"].1);
     let width = head.0[1];
-    assert_eq!(shape, &[12, width]);
+    assert_eq!(shape, [12, width]);
     space.ok(&format!("{PREDICT} --data test --logits l.safetensors"));
-    for (row, wanted) in features.chunks(width).zip(logits(&space, "l.safetensors", 12)) {
+    for (row, wanted) in own.chunks(width).zip(logits(&space, "l.safetensors", 12)) {
         let outputs = head
             .1
             .chunks(width)
@@ -251,18 +263,13 @@ fn embedded_features_are_those_that_enter_the_head() {
     let list = |key: &str| serde_json::from_str::<Vec<String>>(&metadata[key]).unwrap();
     assert_eq!(list("classes"), CLASSES.map(|(class, _)| class));
     assert_eq!(list("paths")[4..6], [format!("test/{}/0.png", CLASSES[1].0), format!("test/{}/1.png", CLASSES[1].0)]);
-    let view = safetensors::SafeTensors::deserialize(&bytes).unwrap();
-    let labels: Vec<u32> =
-        view.tensor("labels").unwrap().data().chunks(4).map(|b| u32::from_le_bytes(b.try_into().unwrap())).collect();
-    assert_eq!(labels, [0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2]);
 
     // A folder without folders has no labels, and a tower without a head has features all the same.
     let flat = format!("test/{}", CLASSES[2].0);
     let json = space.json(&format!("embed --model m.safetensors --data {flat} --out flat.safetensors"));
     assert_eq!((json["images"].as_u64(), json["features"].as_u64()), (Some(4), Some(width as u64)));
-    let part = space.tensors("flat.safetensors");
-    assert_eq!(part.keys().collect::<Vec<_>>(), ["features"]);
-    assert!(close(&part["features"].1, &features[8 * width..]));
+    let (_, part, labels) = features(&space, "flat.safetensors");
+    assert!(close(&part, &own[8 * width..]) && labels.is_none());
     let tower: Vec<_> = model.iter().filter(|(name, _)| !name.starts_with("head.")).collect();
     let bytes: Vec<Vec<u8>> =
         tower.iter().map(|(_, (_, values))| values.iter().flat_map(|v| v.to_le_bytes()).collect()).collect();
@@ -271,8 +278,41 @@ fn embedded_features_are_those_that_enter_the_head() {
     });
     safetensors::serialize_to_file(views.collect::<Vec<_>>(), None, &space.path("tower.safetensors")).unwrap();
     space.ok("embed --model tower.safetensors --data test --out t.safetensors");
-    assert!(close(&space.tensors("t.safetensors")["features"].1, features));
+    assert!(close(&features(&space, "t.safetensors").1, &own));
     space.fails(1, "predict --model tower.safetensors --data test --logits x", &["no head", "tpgm embed"]);
     space.fails(1, "embed --model m.safetensors --data nowhere --out x", &["nowhere"]);
     space.no_stray_files();
+}
+
+/// What the `k` most similar of `train` vote for, worked out in f64.
+fn voted(train: &[(usize, Vec<f32>)], row: &[f32], k: usize) -> usize {
+    let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>();
+    let similar = |other: &[f32]| dot(row, other) / (dot(row, row) * dot(other, other)).sqrt();
+    let mut all: Vec<(f64, usize)> = train.iter().map(|(label, other)| (similar(other), *label)).collect();
+    all.sort_by(|a, b| b.0.total_cmp(&a.0));
+    let mut votes = [0.0; 3];
+    all[..k].iter().for_each(|(similarity, label)| votes[*label] += (similarity / 0.07).exp());
+    (0..3).max_by(|a, b| f64::total_cmp(&votes[*a], &votes[*b])).unwrap()
+}
+
+#[test]
+fn neighbours_vote_for_the_classes_of_training_images() {
+    let space = Space::new();
+    let rows = |set: &str| {
+        space.ok(&format!("embed --model m.safetensors --data {set} --out {set}.safetensors"));
+        let (shape, values, _) = features(&space, &format!("{set}.safetensors"));
+        let each = shape[0] / 3;
+        values.chunks(shape[1]).enumerate().map(|(i, row)| (i / each, row.to_vec())).collect::<Vec<_>>()
+    };
+    let (train, test) = (rows("train"), rows("test"));
+    for k in [1, 5, 18] {
+        let right = test.iter().filter(|(label, row)| voted(&train, row, k) == *label).count();
+        let knn = format!("eval --model m.safetensors --data t=test --train train --knn {k}");
+        let json = space.json(&knn);
+        assert_eq!(json[0]["top1"].as_f64().unwrap(), right as f64 / 12.0, "k = {k}");
+        assert!(json[0]["loss"].as_f64().unwrap().is_finite());
+    }
+    assert_eq!(space.json("eval --model m.safetensors --data t=train --train train --knn 1")[0]["top1"], 1.0);
+    space.fails(2, "eval --model m.safetensors --data t=test --knn 5", &["--train"]);
+    space.fails(2, "eval --model m.safetensors --data t=test --train train --knn 0", &["--knn must be greater than 0"]);
 }
