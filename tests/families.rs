@@ -6,6 +6,8 @@ mod common;
 
 #[path = "families/gated.rs"]
 mod gated;
+#[path = "families/keys.rs"]
+mod keys;
 #[path = "families/projected.rs"]
 mod projected;
 #[path = "families/resized.rs"]

@@ -2,8 +2,9 @@
 
 use super::Note;
 use super::file::Checkpoint;
+use super::known::Keys;
 use super::open_clip_config::OpenClipConfig;
-use super::timm_config::TimmConfig;
+use super::timm_config::{Class, TimmConfig};
 use super::transformers_config::TransformersConfig;
 use crate::data::preprocess::Preprocess;
 use crate::error::Result;
@@ -12,40 +13,71 @@ use crate::shapes::Activation;
 
 /// A configuration; without one, all methods say "not there".
 pub(super) enum Facts<'a> {
-    Timm(TimmConfig<'a>),
+    Timm(TimmConfig),
     Transformers(TransformersConfig<'a>),
     OpenClip(OpenClipConfig),
+    /// OpenCLIP's, of a tower that timm has.
+    Trunk(OpenClipConfig, TimmConfig),
 }
 
 impl<'a> Facts<'a> {
-    /// Of a timm model.
-    pub(super) fn timm(checkpoint: &'a Checkpoint) -> Self {
-        Self::Timm(TimmConfig::of(checkpoint))
+    /// Of a timm model, alone or in OpenCLIP, which must be one of `classes`.
+    pub(super) fn timm(checkpoint: &'a Checkpoint, classes: &[Class]) -> Result<Self> {
+        let Some(clip) = OpenClipConfig::of(checkpoint)? else {
+            let config = TimmConfig::of(checkpoint);
+            config.check(classes)?;
+            return Ok(Self::Timm(config));
+        };
+        clip.check()?;
+        let Some(trunk) = clip.trunk()? else {
+            return Err(checkpoint.error("has timm's tensors, but its vision_cfg has no timm_model_name"));
+        };
+        trunk.check(classes)?;
+        Ok(Self::Trunk(clip, trunk))
     }
 
-    /// Of a model of transformers.
-    pub(super) fn transformers(checkpoint: &'a Checkpoint) -> Result<Self> {
-        Ok(Self::Transformers(TransformersConfig::of(checkpoint)?))
+    /// Of a model of transformers: one of `types`, with these keys.
+    pub(super) fn transformers(checkpoint: &'a Checkpoint, types: &[&str], keys: &Keys) -> Result<Self> {
+        let config = TransformersConfig::of(checkpoint)?;
+        config.check(types, keys)?;
+        Ok(Self::Transformers(config))
     }
 
     /// Of an OpenAI or OpenCLIP model, whose repositories on the hub have one configuration or the other.
-    pub(super) fn open_clip(checkpoint: &'a Checkpoint) -> Result<Self> {
+    pub(super) fn open_clip(checkpoint: &'a Checkpoint, types: &[&str], keys: &Keys) -> Result<Self> {
         match OpenClipConfig::of(checkpoint)? {
-            Some(config) => Ok(Self::OpenClip(config)),
-            None => Self::transformers(checkpoint),
+            Some(config) => {
+                config.check()?;
+                if config.trunk()?.is_some() {
+                    return Err(
+                        checkpoint.error("has OpenCLIP's own tensors, but its vision_cfg has a timm_model_name")
+                    );
+                }
+                Ok(Self::OpenClip(config))
+            }
+            None => Self::transformers(checkpoint, types, keys),
         }
     }
 
     /// The file's name.
     pub(super) fn file(&self) -> &'static str {
-        if matches!(self, Self::OpenClip(_)) { "open_clip_config.json" } else { "config.json" }
+        if matches!(self, Self::OpenClip(_) | Self::Trunk(..)) { "open_clip_config.json" } else { "config.json" }
+    }
+
+    /// Whether there is a configuration.
+    pub(super) fn written(&self) -> bool {
+        match self {
+            Self::Timm(config) => config.root.is_object(),
+            Self::Transformers(config) => config.written(),
+            Self::OpenClip(_) | Self::Trunk(..) => true,
+        }
     }
 
     /// The name of the file that says how the input is made.
     pub(super) fn preprocess_file(&self) -> &str {
         match self {
             Self::Transformers(config) => config.preprocess_file(),
-            Self::Timm(_) | Self::OpenClip(_) => self.file(),
+            Self::Timm(_) | Self::OpenClip(_) | Self::Trunk(..) => self.file(),
         }
     }
 
@@ -53,14 +85,14 @@ impl<'a> Facts<'a> {
     pub(super) fn processed_size(&self) -> Option<usize> {
         match self {
             Self::Transformers(config) => config.crop_size(),
-            Self::Timm(_) | Self::OpenClip(_) => None,
+            Self::Timm(_) | Self::OpenClip(_) | Self::Trunk(..) => None,
         }
     }
 
     /// Heads, and where that is written.
     pub(super) fn heads(&self) -> Result<Option<(usize, String)>> {
         match self {
-            Self::Timm(config) => config.heads(),
+            Self::Timm(config) | Self::Trunk(_, config) => config.heads(),
             Self::Transformers(config) => config.heads(),
             Self::OpenClip(config) => Ok(config.heads()),
         }
@@ -69,9 +101,9 @@ impl<'a> Facts<'a> {
     /// The activation, where it is written or follows from what is.
     pub(super) fn activation(&self) -> Result<Option<Activation>> {
         match self {
-            Self::Timm(config) => config.activation(),
+            Self::Timm(config) | Self::Trunk(_, config) => config.activation(),
             Self::Transformers(config) => config.activation(),
-            Self::OpenClip(config) => Ok(config.activation()),
+            Self::OpenClip(config) => config.activation(),
         }
     }
 
@@ -79,7 +111,7 @@ impl<'a> Facts<'a> {
     /// `hidden_act` says.
     pub(super) fn check_gate(&self) -> Result<()> {
         match self {
-            Self::Timm(config) => config.check_gate(),
+            Self::Timm(config) | Self::Trunk(_, config) => config.check_gate(),
             Self::Transformers(_) | Self::OpenClip(_) => Ok(()),
         }
     }
@@ -87,17 +119,24 @@ impl<'a> Facts<'a> {
     /// Layer norm's epsilon.
     pub(super) fn eps(&self) -> Result<Option<f32>> {
         match self {
+            Self::Timm(config) | Self::Trunk(_, config) => config.eps(),
             Self::Transformers(config) => config.eps(),
-            Self::Timm(_) | Self::OpenClip(_) => Ok(None),
+            Self::OpenClip(config) => config.eps(),
         }
     }
 
     /// The pooling, where it is written.
     pub(super) fn pool(&self) -> Result<Option<Pool>> {
         match self {
-            Self::Timm(config) => config.pool(),
-            Self::Transformers(_) | Self::OpenClip(_) => Ok(None),
+            Self::Timm(config) | Self::Trunk(_, config) => config.pool(),
+            Self::OpenClip(config) => Ok(config.pool()),
+            Self::Transformers(_) => Ok(None),
         }
+    }
+
+    /// Whether the last norm stands behind the pooling under the name that it has before it.
+    pub(super) fn norm_after_pool(&self) -> bool {
+        matches!(self, Self::OpenClip(config) if config.norm_after_pool())
     }
 
     /// Height and width of the input.
@@ -105,7 +144,7 @@ impl<'a> Facts<'a> {
         match self {
             Self::Timm(config) => config.input_size(),
             Self::Transformers(config) => config.input_size(),
-            Self::OpenClip(_) => None,
+            Self::OpenClip(_) | Self::Trunk(..) => None,
         }
     }
 
@@ -114,7 +153,7 @@ impl<'a> Facts<'a> {
         match self {
             Self::Timm(config) => config.preprocess(usual, notes),
             Self::Transformers(config) => config.preprocess(usual, notes),
-            Self::OpenClip(config) => config.preprocess(usual),
+            Self::OpenClip(config) | Self::Trunk(config, _) => config.preprocess(usual.image_size),
         }
     }
 
@@ -123,7 +162,7 @@ impl<'a> Facts<'a> {
         match self {
             Self::Timm(config) => config.classes(outputs),
             Self::Transformers(config) => config.classes(outputs),
-            Self::OpenClip(_) => None,
+            Self::OpenClip(_) | Self::Trunk(..) => None,
         }
     }
 }

@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::Note;
 use super::json::{parse, quote, read_bytes};
+use super::known::Keys;
 use crate::data::preprocess::{CropMode, Preprocess, crop_share};
 use crate::data::resize::Interpolation;
 use crate::error::{Error, Result};
@@ -14,6 +15,47 @@ use crate::error::{Error, Result};
 const CONVNEXT_SHARE: f64 = 0.875;
 /// From this size on ConvNeXt's processor resizes both sides and crops nothing.
 const CONVNEXT_WHOLE: usize = 384;
+
+/// The keys of transformers' image processors. Images are made RGB in any case.
+const KEYS: Keys = Keys {
+    followed: &[
+        "crop_pct",
+        "crop_size",
+        "do_center_crop",
+        "do_normalize",
+        "do_rescale",
+        "do_resize",
+        "feature_extractor_type",
+        "image_mean",
+        "image_processor_type",
+        "image_std",
+        "resample",
+        "rescale_factor",
+        "size",
+    ],
+    idle: &[
+        "_name_or_path",
+        "_valid_processor_keys",
+        "data_format",
+        "default_to_square",
+        "device",
+        "disable_grouping",
+        "do_convert_rgb",
+        "image_seq_length",
+        "input_data_format",
+        "processor_class",
+        "return_tensors",
+        "transformers_version",
+        "use_fast",
+    ],
+    only: &[
+        ("do_flip_channel_order", &["false"]),
+        ("do_pad", &["false"]),
+        ("do_reduce_labels", &["false"]),
+        ("offset", &["false"]),
+        ("reduce_labels", &["false"]),
+    ],
+};
 
 /// How large an image is made.
 #[derive(Clone, Copy)]
@@ -45,6 +87,15 @@ impl ProcessorConfig {
             }
         }
         Ok(None)
+    }
+
+    /// Checks that every key is understood.
+    ///
+    /// # Errors
+    /// Names the first key that is not, and its value.
+    pub(super) fn check(&self) -> Result<()> {
+        let fault = self.root.as_object().and_then(|entries| KEYS.fault_in("", entries));
+        fault.map_or(Ok(()), |fault| Err(self.wrong(fault)))
     }
 
     fn wrong(&self, what: impl Into<String>) -> Error {
@@ -109,7 +160,7 @@ impl ProcessorConfig {
             let missing = missing.join(", ");
             notes.push(format!("{file} does not give {missing}: the family's usual one was assumed").into());
         }
-        let (crop_mode, crop_pct) = self.geometry(&usual, notes);
+        let (crop_mode, crop_pct) = self.geometry(&usual, notes)?;
         let (mean, std) = self.statistics(&usual)?;
         let interpolation = match self.entry("resample").map(|code| (code, code.as_u64())) {
             None => usual.interpolation,
@@ -117,10 +168,8 @@ impl ProcessorConfig {
             Some((_, Some(2))) => Interpolation::Bilinear,
             Some((_, Some(3))) => Interpolation::Bicubic,
             Some((other, _)) => {
-                let other = quote(&other.to_string());
-                let what = format!("resample {other} of {file} is not supported: the family's usual one is used");
-                notes.push(what.into());
-                usual.interpolation
+                let what = "not supported, only 1, 2 and 3 (Lanczos, bilinear and bicubic)";
+                return Err(self.wrong(format!("resample is {}: {what}", quote(&other.to_string()))));
             }
         };
         let out = Preprocess { crop_pct, crop_mode, interpolation, mean, std, ..usual };
@@ -129,21 +178,21 @@ impl ProcessorConfig {
     }
 
     /// The way to a square, and the share that the crop keeps.
-    fn geometry(&self, usual: &Preprocess, notes: &mut Vec<Note>) -> (CropMode, f64) {
+    fn geometry(&self, usual: &Preprocess, notes: &mut Vec<Note>) -> Result<(CropMode, f64)> {
         let file = self.file();
         if !self.flag("do_resize", true) {
             let what = format!("do_resize is false in {file}: images are resized to the model's size all the same");
             notes.push(what.into());
         }
         let as_usual = (usual.crop_mode, usual.crop_pct);
-        match (self.size(), self.crop()) {
-            (None, _) => {
-                if let Some(size) = self.entry("size") {
+        Ok(match (self.size(), self.crop()) {
+            (None, _) => match self.entry("size") {
+                Some(size) => {
                     let size = quote(&size.to_string());
-                    notes.push(format!("size {size} of {file} is not supported: images are resized as usual").into());
+                    return Err(self.wrong(format!("size is {size}: not supported, only squares and shortest_edge")));
                 }
-                as_usual
-            }
+                None => as_usual,
+            },
             (Some(Size::Shortest(size)), _) if self.convnext() => match size {
                 CONVNEXT_WHOLE.. => (CropMode::SquashFloor, 1.0),
                 _ => {
@@ -159,7 +208,7 @@ impl ProcessorConfig {
             }
             (Some(Size::Square(size)), Some(crop)) => (CropMode::SquashFloor, crop_share(crop, size)),
             (Some(Size::Square(_)), None) => (CropMode::SquashFloor, 1.0),
-        }
+        })
     }
 
     /// Mean and std where white is 1, whatever the processor scales levels by.

@@ -1,211 +1,221 @@
 //! timm's `config.json`: `architecture`, `model_args` (what differs from the architecture's defaults) and
-//! `pretrained_cfg` (how the input is made). Older files have the latter's entries at the top.
+//! `pretrained_cfg` (how the input is made, `timm_input.rs`). Older files have the latter's entries at the top.
 
-use serde_json::Value;
+use std::path::PathBuf;
 
-use super::Note;
+use serde_json::{Map, Value};
+
 use super::file::Checkpoint;
-use crate::data::preprocess::{CropMode, Preprocess};
-use crate::data::resize::Interpolation;
+use super::json::quote;
+use super::known::{Keys, same};
+use super::timm_table::{self, Architecture, RELEASE};
 use crate::error::{Error, Result};
 use crate::model::config::Pool;
 use crate::shapes::Activation;
 
-/// Heads by a part of the architecture's name, the first that is found. A width in `model_args` does not change them.
-const HEADS: [(&str, usize); 23] = [
-    ("test_vit3", 3),
-    ("test_vit4", 3),
-    ("test_vit", 2),
-    ("_base_patch16_gap_", 16),
-    ("_giant_patch14_dinov2", 24),
-    ("_plus_", 14),
-    ("_tiny_", 3),
-    ("_xsmall_", 4),
-    ("wee_", 4),
-    ("little_", 5),
-    ("_small", 6),
-    ("_medium_", 8),
-    ("_betwixt_", 10),
-    ("_base", 12),
-    ("_so150m2_", 13),
-    ("_so150m_", 14),
-    ("_large", 16),
-    ("_so400m_", 16),
-    ("_huge_", 16),
-    ("_giantopt_", 16),
-    ("_giant_", 16),
-    ("_gigantic_", 16),
-    ("_intern300m_", 16),
-];
+/// A class of timm's that a family computes.
+pub(super) struct Class {
+    /// Its name in Python.
+    pub(super) name: &'static str,
+    /// Its arguments. Their defaults are computed whatever stands here.
+    pub(super) keys: Keys,
+}
 
 /// Widths that timm's models have with 16 heads only: so400m, huge, giant, gigantic.
 const WIDTHS_OF_16_HEADS: [usize; 4] = [1152, 1280, 1408, 1664];
 
-/// Architectures that have GELU in its tanh form without saying so in `model_args`.
-const TANH: [&str; 4] = [
-    "vit_base_patch32_siglip_gap_256",
-    "vit_large_patch16_siglip_gap_512",
-    "vit_giantopt_patch16_siglip_gap_",
-    "vit_so400m_patch16_siglip_gap_",
-];
-
-/// A view of the file; all methods say "not there" where there is no file.
-pub(super) struct TimmConfig<'a> {
-    checkpoint: &'a Checkpoint,
-    root: &'a Value,
+/// A view of the file; all methods say "not there" if there is no file.
+pub(super) struct TimmConfig {
+    path: PathBuf,
+    pub(super) root: Value,
+    /// What stands before a key of `model_args` in messages.
+    place: &'static str,
+    /// The architecture's name without the tag; "" without one.
+    name: String,
+    built: Option<Architecture>,
 }
 
-impl<'a> TimmConfig<'a> {
-    pub(super) fn of(checkpoint: &'a Checkpoint) -> Self {
-        Self { checkpoint, root: checkpoint.config().unwrap_or(&Value::Null) }
+impl TimmConfig {
+    pub(super) fn of(checkpoint: &Checkpoint) -> Self {
+        let root = checkpoint.config().cloned().unwrap_or(Value::Null);
+        Self::new(checkpoint.config_path().unwrap_or(checkpoint.path()).into(), root, "model_args.")
     }
 
-    /// An error about `config.json`.
-    fn error(&self, what: impl Into<String>) -> Error {
-        Error::checkpoint(self.checkpoint.config_path().unwrap_or(self.checkpoint.path()), what)
+    /// A configuration in timm's form that stands in another one, which is the file at `path`.
+    pub(super) fn new(path: PathBuf, root: Value, place: &'static str) -> Self {
+        let mut config = Self { path, root, place, name: String::new(), built: None };
+        let name = config.input("architecture").and_then(Value::as_str).unwrap_or("");
+        config.name = name.split('.').next().unwrap_or(name).to_string();
+        config.built = timm_table::architecture(&config.name);
+        config
+    }
+
+    /// An error about the file.
+    pub(super) fn error(&self, what: impl Into<String>) -> Error {
+        Error::checkpoint(&self.path, what)
     }
 
     /// An entry of `model_args` that is not null.
-    fn arg(&self, key: &str) -> Option<&'a Value> {
+    fn arg(&self, key: &str) -> Option<&Value> {
         self.root.get("model_args")?.get(key).filter(|v| !v.is_null())
     }
 
     /// An entry of `pretrained_cfg`, or of the top in older files.
-    fn input(&self, key: &str) -> Option<&'a Value> {
+    pub(super) fn input(&self, key: &str) -> Option<&Value> {
         self.root.get("pretrained_cfg").and_then(|c| c.get(key)).or_else(|| self.root.get(key)).filter(|v| !v.is_null())
     }
 
-    /// The architecture's name without the tag; "" without one.
-    pub(super) fn architecture(&self) -> &'a str {
-        let name = self.input("architecture").and_then(Value::as_str).unwrap_or("");
-        name.split('.').next().unwrap_or(name)
+    /// The class that the architecture builds; none if nothing names one.
+    ///
+    /// # Errors
+    /// Where the architecture is none of timm's.
+    pub(super) fn class(&self) -> Result<Option<&str>> {
+        match &self.built {
+            Some(built) => Ok(Some(&built.class)),
+            None if self.name.is_empty() => Ok(None),
+            None => Err(self.error(format!(
+                "architecture {} is none of timm {RELEASE}'s, so what it computes can't be told; without the \
+                 configuration beside the file, flags say what the tensors do not",
+                quote(&self.name)
+            ))),
+        }
     }
 
-    /// What makes the same tensors another computation.
-    pub(super) fn check_blocks(&self) -> Result<()> {
-        let odd = match self.arg("block_fn").and_then(Value::as_str) {
-            Some(block) if block != "Block" => Some(format!("block_fn {block}")),
-            _ if self.architecture().contains("_rpn_") => Some(format!("architecture {}", self.architecture())),
-            _ => None,
+    /// An error for an architecture that none of `classes` computes.
+    pub(super) fn other(&self, class: &str) -> Error {
+        self.error(format!("architecture {} is timm's {class}: not supported yet", self.name))
+    }
+
+    /// Checks that the model is one of `classes`, with arguments that it computes. Without an architecture it is the first of
+    /// them.
+    ///
+    /// # Errors
+    /// Where it is not: the message names the argument and its value.
+    pub(super) fn check(&self, classes: &[Class]) -> Result<()> {
+        let name = self.class()?;
+        let Some(class) = classes.iter().find(|class| name.is_none_or(|name| name == class.name)) else {
+            return match name {
+                Some(name) if !classes.is_empty() => Err(self.other(name)),
+                _ => Ok(()),
+            };
         };
-        match odd {
-            Some(odd) => Err(self.error(format!("{odd} is not supported yet, only pre-norm blocks are"))),
+        let defaults = timm_table::defaults(class.name).unwrap_or_default();
+        let written = match self.root.get("model_args") {
+            None | Some(Value::Null) => &Map::new(),
+            Some(Value::Object(written)) => written,
+            Some(other) => {
+                return Err(self.error(format!("model_args is {}, expected an object", quote(&other.to_string()))));
+            }
+        };
+        let fault = |place: &str, key: &str, value: &Value| match defaults.get(key) {
+            Some(usual) if same(usual, value) => None,
+            Some(_) if !class.keys.lists(key) => {
+                Some(format!("{place}{key} is {}: not supported yet", quote(&value.to_string())))
+            }
+            _ => class.keys.fault(place, key, value),
+        };
+        if let Some(fault) = written.iter().find_map(|(key, value)| fault(self.place, key, value)) {
+            return Err(self.error(fault));
+        }
+        let built = self.built.iter().flat_map(|built| &built.args).filter(|(key, _)| self.arg(key).is_none());
+        match built.into_iter().find_map(|(key, value)| fault("", key, value)) {
+            Some(fault) => Err(self.error(format!("architecture {}: {fault}", self.name))),
             None => Ok(()),
         }
+    }
+
+    /// An argument of the model: from `model_args`, the architecture, or the class's default; and where it is written. Null is
+    /// no value.
+    pub(super) fn value(&self, key: &str) -> Option<(Value, String)> {
+        if let Some(value) = self.arg(key) {
+            return Some((value.clone(), format!("{}{key}", self.place)));
+        }
+        let built = self.built.as_ref()?;
+        let usual = || timm_table::defaults(&built.class)?.remove(key);
+        let value = built.args.get(key).cloned().or_else(usual).filter(|v| !v.is_null())?;
+        Some((value, format!("architecture {}", self.name)))
     }
 
     /// Heads, and where that is written.
     pub(super) fn heads(&self) -> Result<Option<(usize, String)>> {
-        if let Some(value) = self.arg("num_heads") {
-            return match value.as_u64().and_then(|n| usize::try_from(n).ok()) {
-                Some(heads) => Ok(Some((heads, "model_args.num_heads".into()))),
-                None => Err(self.error(format!("model_args.num_heads is {value}, expected a whole number"))),
-            };
+        let Some((value, place)) = self.value("num_heads") else { return Ok(None) };
+        match value.as_u64().and_then(|n| usize::try_from(n).ok()) {
+            Some(heads) => Ok(Some((heads, place))),
+            None => Err(self.error(format!("{place} is {}, expected a whole number", quote(&value.to_string())))),
         }
-        let name = self.architecture();
-        if !["vit_", "deit", "flexivit_", "eva_", "test_vit"].iter().any(|start| name.starts_with(start)) {
-            return Ok(None);
-        }
-        let known = HEADS.iter().find(|(part, _)| name.contains(part));
-        Ok(known.map(|&(_, heads)| (heads, format!("architecture {name}"))))
     }
 
-    /// The activation, where it is written or is not the usual one.
+    /// The activation, where it is written or follows from the architecture.
     pub(super) fn activation(&self) -> Result<Option<Activation>> {
-        if let Some(value) = self.arg("act_layer") {
-            return match value.as_str() {
-                Some("gelu") => Ok(Some(Activation::Gelu)),
-                Some("gelu_tanh") => Ok(Some(Activation::GeluTanh)),
-                Some("quick_gelu") => Ok(Some(Activation::QuickGelu)),
-                _ => {
-                    Err(self.error(format!("model_args.act_layer is {value}, supported: gelu, gelu_tanh, quick_gelu")))
-                }
-            };
+        let Some((value, place)) = self.value("act_layer") else {
+            return Ok(self.built.is_some().then_some(Activation::Gelu));
+        };
+        match value.as_str() {
+            Some("gelu" | "GELU") => Ok(Some(Activation::Gelu)),
+            Some("gelu_tanh") => Ok(Some(Activation::GeluTanh)),
+            Some("quick_gelu") => Ok(Some(Activation::QuickGelu)),
+            _ => {
+                let value = quote(&value.to_string());
+                Err(self.error(format!("act_layer is {value} ({place}), supported: gelu, gelu_tanh, quick_gelu")))
+            }
         }
-        let name = self.architecture();
-        Ok(match name {
-            _ if name.contains("quickgelu") => Some(Activation::QuickGelu),
-            _ if TANH.iter().any(|t| name.starts_with(t)) => Some(Activation::GeluTanh),
-            "" => None,
-            _ => Some(Activation::Gelu),
-        })
     }
 
     /// An error where gated MLPs have another activation than SiLU.
     pub(super) fn check_gate(&self) -> Result<()> {
-        match self.arg("act_layer").filter(|act| !["silu", "swish"].iter().any(|silu| **act == *silu)) {
-            Some(act) => Err(self.error(format!("model_args.act_layer is {act}, gated MLPs are supported with silu"))),
+        let silu = ["silu", "swish", "SiLU"];
+        match self.value("act_layer").filter(|(act, _)| !silu.iter().any(|silu| *act == *silu)) {
+            Some((act, place)) => {
+                let act = quote(&act.to_string());
+                Err(self.error(format!("act_layer is {act} ({place}), gated MLPs are supported with silu")))
+            }
             None => Ok(()),
         }
     }
 
+    /// Layer norm's epsilon: timm's own layer has 1e-6.
+    pub(super) fn eps(&self) -> Result<Option<f32>> {
+        let Some((value, place)) = self.value("norm_layer") else { return Ok(self.built.is_some().then_some(1e-6)) };
+        let name = value.as_str().unwrap_or("");
+        let eps = match name.to_ascii_lowercase().strip_prefix("layernorm") {
+            Some("") => Some(1e-6),
+            Some(args) => args.strip_prefix("(eps=").and_then(|rest| rest.strip_suffix(')')?.parse().ok()),
+            None => None,
+        };
+        let wrong = || self.error(format!("norm_layer is {} ({place}): not supported yet", quote(&value.to_string())));
+        eps.map(Some).ok_or_else(wrong)
+    }
+
     /// The pooling, where it is written.
     pub(super) fn pool(&self) -> Result<Option<Pool>> {
-        match self.arg("global_pool").or_else(|| self.input("global_pool")).and_then(Value::as_str) {
+        // At the top stands the pooling of the model that was saved, which may have been changed since it was built.
+        let (value, place) = match (self.arg("global_pool"), self.input("global_pool")) {
+            (Some(arg), Some(top)) if arg != top => {
+                let [arg, top] = [arg, top].map(|v| quote(&v.to_string()));
+                return Err(
+                    self.error(format!("global_pool is {top}, {}global_pool is {arg}: keep one of them", self.place))
+                );
+            }
+            (None, Some(top)) => (top.clone(), String::from("global_pool")),
+            _ => match self.value("global_pool") {
+                Some(known) => known,
+                None => return Ok(None),
+            },
+        };
+        match value.as_str() {
             Some("token") => Ok(Some(Pool::Cls)),
             Some("avg") => Ok(Some(Pool::Mean)),
             Some("map") => Ok(Some(Pool::Attention)),
-            None | Some("") => Ok(None),
-            Some(other) => {
-                Err(self.error(format!("global_pool {other} is not supported yet, only token, avg and map are")))
+            _ => {
+                let value = quote(&value.to_string());
+                Err(self.error(format!("global_pool is {value} ({place}): not supported yet, only token, avg and map")))
             }
         }
-    }
-
-    /// The input, where anything is written about it; what is not is as in `usual`.
-    pub(super) fn preprocess(&self, usual: Preprocess, notes: &mut Vec<Note>) -> Result<Option<Preprocess>> {
-        let keys = ["mean", "std", "interpolation", "crop_pct", "crop_mode"];
-        if keys.iter().all(|key| self.input(key).is_none()) {
-            return Ok(None);
-        }
-        let mut out = usual;
-        let missing: Vec<&str> = keys[..4].iter().copied().filter(|key| self.input(key).is_none()).collect();
-        if !missing.is_empty() {
-            let missing = missing.join(", ");
-            notes.push(format!("config.json does not give {missing}: the family's usual one was assumed").into());
-        }
-        if let Some(mean) = self.triple("mean")? {
-            out.mean = mean;
-        }
-        if let Some(std) = self.triple("std")? {
-            out.std = std;
-        }
-        if let Some(value) = self.input("crop_pct") {
-            let wrong = || self.error(format!("crop_pct is {value}, expected a number"));
-            out.crop_pct = value.as_f64().ok_or_else(wrong)?;
-        }
-        match self.input("crop_mode").and_then(Value::as_str) {
-            None | Some("center") => {}
-            Some("squash") => out.crop_mode = CropMode::Squash,
-            Some("border") => out.crop_mode = CropMode::Border,
-            Some(other) => {
-                notes.push(format!("crop_mode {other} of config.json is not supported: center is used").into());
-            }
-        }
-        match self.input("interpolation").and_then(Value::as_str) {
-            None => {}
-            Some("bicubic") => out.interpolation = Interpolation::Bicubic,
-            Some("bilinear") => out.interpolation = Interpolation::Bilinear,
-            Some("lanczos") => out.interpolation = Interpolation::Lanczos,
-            Some(other) => {
-                let what =
-                    format!("interpolation {other} of config.json is not supported: the family's usual one is used");
-                notes.push(what.into());
-            }
-        }
-        out.validate().map_err(|e| self.error(e.to_string()))?;
-        Ok(Some(out))
-    }
-
-    /// Height and width of the input that the file was written for, `[C, H, W]` in `input_size`.
-    pub(super) fn input_size(&self) -> Option<[u64; 2]> {
-        let size = self.input("input_size")?.as_array()?;
-        Some([size.get(1)?.as_u64()?, size.get(2)?.as_u64()?])
     }
 
     /// Class names, where the file has one for each of `classes` outputs.
     pub(super) fn classes(&self, classes: usize) -> Option<Vec<String>> {
-        let list = ["label_names", "id2label"].iter().find_map(|key| self.input(key))?;
+        let list = ["label_names", "labels", "id2label"].iter().find_map(|key| self.input(key))?;
         let name = |v: &Value| v.as_str().map(str::to_string);
         let names: Vec<String> = match list {
             Value::Array(names) => names.iter().map(name).collect::<Option<_>>()?,
@@ -216,31 +226,9 @@ impl<'a> TimmConfig<'a> {
         };
         (names.len() == classes).then_some(names)
     }
-
-    fn triple(&self, key: &str) -> Result<Option<[f32; 3]>> {
-        let Some(value) = self.input(key) else { return Ok(None) };
-        let numbers: Option<Vec<f32>> =
-            value.as_array().and_then(|list| list.iter().map(|v| v.as_f64().map(|x| x as f32)).collect());
-        match numbers.and_then(|n| <[f32; 3]>::try_from(n).ok()) {
-            Some(numbers) => Ok(Some(numbers)),
-            None => Err(self.error(format!("{key} is {value}, expected three numbers"))),
-        }
-    }
 }
 
 /// timm's convention of 64 dimensions per head, and its exceptions among the large models.
 pub(super) fn usual_heads(dim: usize) -> Option<usize> {
     if WIDTHS_OF_16_HEADS.contains(&dim) { Some(16) } else { dim.is_multiple_of(64).then_some(dim / 64) }
-}
-
-/// What timm's ViTs are trained on where nothing says otherwise.
-pub(super) fn timm_vit_preprocess(image_size: usize) -> Preprocess {
-    Preprocess {
-        image_size,
-        crop_pct: 0.9,
-        crop_mode: CropMode::Center,
-        interpolation: Interpolation::Bicubic,
-        mean: [0.5; 3],
-        std: [0.5; 3],
-    }
 }

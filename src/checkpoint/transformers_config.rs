@@ -4,10 +4,92 @@ use serde_json::Value;
 
 use super::Note;
 use super::file::Checkpoint;
+use super::json::quote;
+use super::known::Keys;
 use super::processor_config::ProcessorConfig;
 use crate::data::preprocess::Preprocess;
 use crate::error::{Error, Result};
 use crate::shapes::Activation;
+
+/// What every configuration of transformers may have besides, without effect on an image tower.
+const COMMON: Keys = Keys {
+    followed: &["id2label", "model_type", "vision_config"],
+    idle: &[
+        "_attn_implementation",
+        "_attn_implementation_autoset",
+        "_commit_hash",
+        "_name_or_path",
+        "_num_labels",
+        "add_cross_attention",
+        "architectures",
+        "attn_implementation",
+        "bad_words_ids",
+        "begin_suppress_tokens",
+        "bos_token_id",
+        "chunk_size_feed_forward",
+        "cross_attention_hidden_size",
+        "decoder_start_token_id",
+        "diversity_penalty",
+        "do_sample",
+        "dtype",
+        "early_stopping",
+        "encoder_no_repeat_ngram_size",
+        "eos_token_id",
+        "experts_implementation",
+        "exponential_decay_length_penalty",
+        "finetuning_task",
+        "forced_bos_token_id",
+        "forced_eos_token_id",
+        "gradient_checkpointing",
+        "initializer_factor",
+        "initializer_range",
+        "is_decoder",
+        "is_encoder_decoder",
+        "label2id",
+        "length_penalty",
+        "max_length",
+        "min_length",
+        "no_repeat_ngram_size",
+        "num_beam_groups",
+        "num_beams",
+        "num_labels",
+        "num_return_sequences",
+        "output_attentions",
+        "output_hidden_states",
+        "output_scores",
+        "pad_token_id",
+        "prefix",
+        "problem_type",
+        "remove_invalid_values",
+        "repetition_penalty",
+        "return_dict",
+        "return_dict_in_generate",
+        "sep_token_id",
+        "suppress_tokens",
+        "task_specific_params",
+        "temperature",
+        "tf_legacy_loss",
+        "tie_encoder_decoder",
+        "tie_word_embeddings",
+        "tokenizer_class",
+        "top_k",
+        "top_p",
+        "torch_dtype",
+        "torchscript",
+        "transformers_version",
+        "typical_p",
+        "use_bfloat16",
+        "use_cache",
+    ],
+    only: &[("pruned_heads", &["{}"])],
+};
+
+/// What a model of texts and images has around its image tower.
+const WHOLE: Keys = Keys {
+    followed: &["projection_dim"],
+    idle: &["logit_scale_init_value", "text_config", "text_config_dict"],
+    only: &[],
+};
 
 /// A view of both files; without one, all methods say "not there".
 pub(super) struct TransformersConfig<'a> {
@@ -26,6 +108,11 @@ impl<'a> TransformersConfig<'a> {
 
     fn error(&self, what: impl Into<String>) -> Error {
         Error::checkpoint(self.checkpoint.config_path().unwrap_or(self.checkpoint.path()), what)
+    }
+
+    /// Whether there is a `config.json`.
+    pub(super) fn written(&self) -> bool {
+        self.root.is_object()
     }
 
     /// An entry about the image tower that is not null.
@@ -74,11 +161,36 @@ impl<'a> TransformersConfig<'a> {
         }
     }
 
-    /// An error where a flag that makes the same tensors another computation is set.
-    pub(super) fn refuse(&self, flags: &[&str]) -> Result<()> {
-        match flags.iter().find(|flag| self.entry(flag).and_then(Value::as_bool) == Some(true)) {
-            Some(flag) => Err(self.error(format!("{flag} is set: not supported"))),
-            None => Ok(()),
+    /// Checks that the tower is of one of `types` (none: of any), and that every key is understood.
+    ///
+    /// # Errors
+    /// Names the first key that is not, and its value.
+    pub(super) fn check(&self, types: &[&str], keys: &Keys) -> Result<()> {
+        let Some(root) = self.root.as_object() else { return Ok(()) };
+        let tower = root.get("vision_config").and_then(Value::as_object);
+        for entries in tower.into_iter().chain([root]) {
+            let own_type = entries.get("model_type").and_then(Value::as_str);
+            if let Some(other) = own_type.filter(|own| !types.contains(own)) {
+                let types = types.join(", ");
+                return Err(self.error(format!("model_type is {}: not supported here, only {types}", quote(other))));
+            }
+        }
+        let rules = |keys| {
+            move |key: &str, place: &str, value: &Value| -> Option<String> {
+                let keys: &Keys = keys;
+                if COMMON.lists(key) { COMMON.fault(place, key, value) } else { keys.fault(place, key, value) }
+            }
+        };
+        let fault = match tower {
+            None => root.iter().find_map(|(key, value)| rules(keys)(key, "", value)),
+            Some(tower) => tower
+                .iter()
+                .find_map(|(key, value)| rules(keys)(key, "vision_config.", value))
+                .or_else(|| root.iter().find_map(|(key, value)| rules(&WHOLE)(key, "", value))),
+        };
+        match fault {
+            Some(fault) => Err(self.error(fault)),
+            None => self.processor.as_ref().map_or(Ok(()), ProcessorConfig::check),
         }
     }
 

@@ -133,11 +133,18 @@ fn heads_come_from_the_flag_then_our_metadata_then_the_config() {
         ("vit_base_patch16_gap_224", 16),
         ("vit_medium_patch16_gap_240", 8),
         ("test_vit2", 2),
-        ("test_vit3", 3),
-        ("somebody's own", 3),
+        ("vit_tiny_patch16_224_in21k", 3),
     ] {
         let config = serde_json::json!({ "architecture": architecture }).to_string();
         assert_eq!(heads(&model, Some(&config), none()).unwrap(), expected, "{architecture}");
+    }
+    for other in ["somebody's own", "vit_x.y"] {
+        let config = serde_json::json!({ "architecture": other }).to_string();
+        let own = other.split('.').next().unwrap();
+        assert_error(
+            heads(&model, Some(&config), none()),
+            &[&format!("config.json: architecture {own} is none of timm")],
+        );
     }
     let giant = r#"{"architecture": "vit_betwixt_patch16_gap_256"}"#;
     assert_error(heads(&model, Some(giant), none()), &["10 heads (architecture vit_betwixt", "--heads"]);
@@ -165,7 +172,7 @@ fn heads_come_from_the_flag_then_our_metadata_then_the_config() {
 #[test]
 fn timms_config_gives_preprocessing_pooling_activation_and_classes() {
     let model = Model::vit(&tiny());
-    let config = r#"{"architecture": "vit_x", "global_pool": "avg", "label_names": ["ant", "bee", "cat"],
+    let config = r#"{"architecture": "vit_tiny_patch16_224", "global_pool": "avg", "label_names": ["ant", "bee", "cat"],
         "model_args": {"act_layer": "gelu_tanh", "num_heads": 2},
         "pretrained_cfg": {"input_size": [3, 8, 8], "interpolation": "bilinear", "crop_pct": 0.95,
             "crop_mode": "squash", "mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6]}}"#;
@@ -182,14 +189,18 @@ fn timms_config_gives_preprocessing_pooling_activation_and_classes() {
     assert_eq!(overridden, ModelConfig::from(VitConfig { activation: Activation::QuickGelu, heads: 4, ..tiny() }));
 
     // An older layout, and one that leaves things out.
-    let flat = r#"{"architecture": "vit_tiny_x", "mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6], "crop_pct": 1.0,
+    let flat = r#"{"architecture": "vit_tiny_patch16_224", "mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6], "crop_pct": 1.0,
         "interpolation": "bicubic", "id2label": {"0": "ant", "2": "cat", "1": "bee"}, "model_args": {"num_heads": 1}}"#;
     let recognised = model.recognise(Some(flat), &Overrides::default()).unwrap();
     assert_eq!((recognised.preprocess.mean, recognised.preprocess.crop_pct), ([0.1, 0.2, 0.3], 1.0));
     assert_eq!(recognised.classes, Some(names(&["ant", "bee", "cat"])));
-    let odd = r#"{"pretrained_cfg": {"mean": [0, 0, 0], "crop_mode": "stretch", "input_size": [3, 12, 12]}}"#;
-    let notes = model.recognise(Some(odd), &Overrides::default()).unwrap().notes;
-    for what in ["crop_mode stretch", "does not give std, interpolation, crop_pct", "config.json says 12 pixels"] {
+    let odd = r#"{"pretrained_cfg": {"mean": [0, 0, 0], "crop_mode": "border", "input_size": [3, 12, 12]}}"#;
+    let recognised = model.recognise(Some(odd), &Overrides::default()).unwrap();
+    let p = &recognised.preprocess;
+    assert_eq!((p.mean, p.std, p.crop_pct, p.crop_mode), ([0.0; 3], [0.229, 0.224, 0.225], 0.875, CropMode::Border));
+    let notes = recognised.notes;
+    let timm = "std [0.229, 0.224, 0.225], interpolation bicubic, crop_pct 0.875";
+    for what in [timm, "config.json says 12 pixels"] {
         assert!(notes.iter().any(|note| note.what.contains(what)), "{what}: {notes:?}");
     }
 
@@ -198,10 +209,16 @@ fn timms_config_gives_preprocessing_pooling_activation_and_classes() {
         (r#"{"std": [0, 1, 1]}"#, &["std [0.0, 1.0, 1.0]", "above 0"]),
         (r#"{"crop_pct": "0.9"}"#, &["crop_pct is \"0.9\""]),
         (r#"{"crop_pct": 0}"#, &["crop pct 0", "above 0"]),
-        (r#"{"global_pool": "avgmax"}"#, &["global_pool avgmax is not supported"]),
+        (r#"{"global_pool": "avgmax"}"#, &["global_pool is \"avgmax\"", "only token, avg and map"]),
         (r#"{"model_args": {"act_layer": "silu"}}"#, &["act_layer is \"silu\""]),
-        (r#"{"model_args": {"block_fn": "ResPostBlock"}}"#, &["block_fn ResPostBlock is not supported"]),
-        (r#"{"architecture": "vit_base_patch16_rpn_224"}"#, &["vit_base_patch16_rpn_224 is not supported"]),
+        (
+            r#"{"model_args": {"block_fn": "ResPostBlock"}}"#,
+            &["model_args.block_fn is \"ResPostBlock\": not supported"],
+        ),
+        (
+            r#"{"architecture": "vit_base_patch16_rpn_224"}"#,
+            &["vit_base_patch16_rpn_224", "block_fn is \"ResPostBlock\""],
+        ),
     ] {
         assert_error(model.recognise(Some(config), &Overrides::default()), &[parts, &["config.json: "]].concat());
     }

@@ -1,5 +1,6 @@
 //! What each family of models expects of its input, where no file beside the checkpoint says it.
 
+pub(super) use crate::checkpoint::open_clip_config::clip;
 use crate::data::preprocess::{CropMode, Preprocess};
 use crate::data::resize::Interpolation;
 
@@ -8,10 +9,6 @@ pub(super) type Normalisation = ([f32; 3], [f32; 3]);
 
 /// ImageNet's training images.
 pub(super) const IMAGENET: Normalisation = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]);
-
-/// CLIP's training images.
-pub(super) const CLIP: Normalisation =
-    ([0.481_454_66, 0.457_827_5, 0.408_210_73], [0.268_629_54, 0.261_302_6, 0.275_777_1]);
 
 /// From -1 to 1.
 const HALF: Normalisation = ([0.5; 3], [0.5; 3]);
@@ -35,11 +32,6 @@ pub(super) fn imagenet(image_size: usize) -> Preprocess {
 /// As transformers prepares images that are squeezed to a square.
 pub(super) fn squash(image_size: usize, interpolation: Interpolation) -> Preprocess {
     input(image_size, 1.0, CropMode::SquashFloor, interpolation, HALF)
-}
-
-/// As OpenAI and OpenCLIP prepare images.
-pub(super) fn clip(image_size: usize) -> Preprocess {
-    input(image_size, 1.0, CropMode::Center, Interpolation::Bicubic, CLIP)
 }
 
 /// As timm prepares images for SigLIP.

@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::file::Checkpoint;
+use super::open_clip_config::OpenClipConfig;
+use super::timm_config::{Class, TimmConfig};
 use super::{Overrides, Recognised};
 use crate::error::{Help, Result, Setting};
 
@@ -34,6 +36,8 @@ pub(super) struct Family {
     enough: usize,
     /// Its own prefixes, of which a file has one before the anchors; what stands beside them has none.
     bases: &'static [&'static str],
+    /// What it computes of timm's; nothing if its names are not timm's.
+    timm: &'static [Class],
     /// Reads a checkpoint whose names begin with the given prefix.
     read: fn(&Checkpoint, Prefixes, &Overrides) -> Result<Recognised>,
 }
@@ -66,6 +70,17 @@ pub(super) fn recognise(checkpoint: &Checkpoint, overrides: &Overrides) -> Resul
     if let Some(slug) = asked.filter(|slug| FAMILIES.iter().all(|f| f.slug != *slug)) {
         let slugs: Vec<&str> = FAMILIES.iter().map(|f| f.slug).collect();
         return Err(misfit(Setting::Family, format!("{slug} is no family: there are {}", slugs.join(", "))));
+    }
+    // A network that nobody here computes is called by its name, whichever tensor would be missing first.
+    let timm = match OpenClipConfig::of(checkpoint)? {
+        Some(clip) => clip.trunk()?,
+        None => Some(TimmConfig::of(checkpoint)),
+    };
+    if let Some(timm) = timm.filter(|_| asked.is_none())
+        && let Some(class) = timm.class()?
+        && !FAMILIES.iter().any(|family| family.timm.iter().any(|own| own.name == class))
+    {
+        return Err(timm.other(class));
     }
     for family in FAMILIES.iter().filter(|f| asked.is_none_or(|slug| slug == f.slug)) {
         let prefixes = prefixes(checkpoint, family);

@@ -2,6 +2,7 @@
 
 use super::inputs;
 use super::names::Table;
+use super::transformers::{CLIP_KEYS, CLIP_TYPES};
 use super::vit::{self, Dialect};
 use super::{Family, Prefixes};
 use crate::checkpoint::facts::Facts;
@@ -24,37 +25,47 @@ pub(super) const FAMILY: Family = Family {
     // The text tower has blocks and positions of the same names.
     enough: 4,
     bases: &["visual.", ""],
+    timm: &[],
     read,
 };
 
-const NAMES: &Table = &[
-    ("cls_token", "class_embedding"),
-    ("pos_embed", "positional_embedding"),
-    ("patch_embed.proj.weight", "conv1.weight"),
-    ("norm_pre.*", "ln_pre.*"),
-    ("blocks.#.norm1.*", "transformer.resblocks.#.ln_1.*"),
-    ("blocks.#.attn.qkv.weight", "transformer.resblocks.#.attn.in_proj_weight"),
-    ("blocks.#.attn.qkv.bias", "transformer.resblocks.#.attn.in_proj_bias"),
-    ("blocks.#.attn.proj.*", "transformer.resblocks.#.attn.out_proj.*"),
-    ("blocks.#.ls1.gamma", "transformer.resblocks.#.ls_1.gamma"),
-    ("blocks.#.norm2.*", "transformer.resblocks.#.ln_2.*"),
-    ("blocks.#.mlp.fc1.*", "transformer.resblocks.#.mlp.c_fc.*"),
-    ("blocks.#.mlp.fc2.*", "transformer.resblocks.#.mlp.c_proj.*"),
-    ("blocks.#.ls2.gamma", "transformer.resblocks.#.ls_2.gamma"),
-    ("norm.*", "ln_post.*"),
-    ("proj", "proj"),
-    ("head.*", "^head.*"),
-];
+/// CLIP's names; the last norm stands before the pooling or behind it.
+macro_rules! names {
+    ($norm:literal) => {
+        &[
+            ("cls_token", "class_embedding"),
+            ("pos_embed", "positional_embedding"),
+            ("patch_embed.proj.weight", "conv1.weight"),
+            ("norm_pre.*", "ln_pre.*"),
+            ("blocks.#.norm1.*", "transformer.resblocks.#.ln_1.*"),
+            ("blocks.#.attn.qkv.weight", "transformer.resblocks.#.attn.in_proj_weight"),
+            ("blocks.#.attn.qkv.bias", "transformer.resblocks.#.attn.in_proj_bias"),
+            ("blocks.#.attn.proj.*", "transformer.resblocks.#.attn.out_proj.*"),
+            ("blocks.#.ls1.gamma", "transformer.resblocks.#.ls_1.gamma"),
+            ("blocks.#.norm2.*", "transformer.resblocks.#.ln_2.*"),
+            ("blocks.#.mlp.fc1.*", "transformer.resblocks.#.mlp.c_fc.*"),
+            ("blocks.#.mlp.fc2.*", "transformer.resblocks.#.mlp.c_proj.*"),
+            ("blocks.#.ls2.gamma", "transformer.resblocks.#.ls_2.gamma"),
+            ($norm, "ln_post.*"),
+            ("proj", "proj"),
+            ("head.*", "^head.*"),
+        ]
+    };
+}
+
+const NAMES: &Table = names!("norm.*");
+const NORM_AFTER_POOL: &Table = names!("fc_norm.*");
 
 /// What stands in the archives that OpenAI released, and in no other CLIP: all of these have QuickGELU.
 const OPENAI: [&str; 3] = ["input_resolution", "context_length", "vocab_size"];
 
 fn read(checkpoint: &Checkpoint, prefixes: Prefixes, overrides: &Overrides) -> Result<Recognised> {
     let openai = OPENAI.iter().all(|name| checkpoint.tensor(&format!("{}{name}", prefixes.outer)).is_some());
+    let facts = Facts::open_clip(checkpoint, CLIP_TYPES, &CLIP_KEYS)?;
     let dialect = Dialect {
         name: FAMILY.name,
-        table: NAMES,
-        facts: Facts::open_clip(checkpoint)?,
+        table: if facts.norm_after_pool() { NORM_AFTER_POOL } else { NAMES },
+        facts,
         eps: 1e-5,
         eps_noted: false,
         activation: None,

@@ -2,15 +2,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::inputs::{CLIP, IMAGENET};
+use super::inputs::{self, IMAGENET};
 use super::names::Table;
 use super::resnet_pool::{attention, grid, resize};
-use super::tensors::{ASSUMED, Tensors, class_names, first, misfit, preprocessing_assumed};
+use super::tensors::{ASSUMED, Tensors, class_names, first, misfit, of_tower, preprocessing_assumed};
 use super::{Family, Prefixes};
 use crate::checkpoint::facts::Facts;
 use crate::checkpoint::file::Checkpoint;
+use crate::checkpoint::known::Keys;
 use crate::checkpoint::metadata;
-use crate::checkpoint::transformers_config::TransformersConfig;
+use crate::checkpoint::open_clip_config::OpenClipConfig;
+use crate::checkpoint::timm_config::Class;
 use crate::checkpoint::zero_shot::ZeroShot;
 use crate::checkpoint::{Note, OVERRIDE, Overrides, Recognised};
 use crate::data::preprocess::{CropMode, Preprocess};
@@ -33,6 +35,7 @@ pub(super) const FAMILY: Family = Family {
     ],
     enough: 4,
     bases: &["visual.", ""],
+    timm: CLASSES,
     read: read_plain,
 };
 
@@ -48,6 +51,7 @@ pub(super) const TRANSFORMERS: Family = Family {
     ],
     enough: 3,
     bases: &["resnet.", ""],
+    timm: &[],
     read: read_transformers,
 };
 
@@ -61,6 +65,47 @@ const NAMES: &Table = &[
     ("fc.*", "^classifier.1.*"),
 ];
 
+/// What timm's ResNets are built from. The tensors tell widths, depths and the stem.
+const CLASSES: &[Class] = &[Class {
+    name: "ResNet",
+    keys: Keys {
+        followed: &[
+            "avg_down",
+            "base_width",
+            "block",
+            "cardinality",
+            "channels",
+            "global_pool",
+            "in_chans",
+            "layers",
+            "num_classes",
+            "stem_type",
+            "stem_width",
+        ],
+        idle: &["drop_block_rate", "drop_path_rate", "drop_rate", "zero_init_last"],
+        only: &[
+            ("act_layer", &["\"relu\""]),
+            ("norm_layer", &["\"batchnorm\"", "\"batchnorm2d\""]),
+            ("block_args", &["{}"]),
+            ("pruned", &["false"]),
+        ],
+    },
+}];
+
+/// What transformers' ResNets are built from.
+const TRANSFORMERS_KEYS: Keys = Keys {
+    followed: &["depths", "embedding_size", "hidden_sizes", "image_size", "layer_type", "num_channels"],
+    idle: &["out_features", "out_indices", "stage_names"],
+    only: &[
+        ("downsample_in_bottleneck", &["false"]),
+        ("downsample_in_first_stage", &["false"]),
+        ("hidden_act", &["\"relu\""]),
+    ],
+};
+
+/// No keys: of models that have no configuration in that form.
+const NONE: Keys = Keys { followed: &[], idle: &[], only: &[] };
+
 /// Where all of torchvision's and timm's ResNets were trained, unless their files say otherwise.
 const IMAGE_SIZE: usize = 224;
 
@@ -73,19 +118,15 @@ fn read_plain(checkpoint: &Checkpoint, prefixes: Prefixes, overrides: &Overrides
         }
     }
     // CLIP's have OpenCLIP's configuration beside them, if any.
-    let facts = match Facts::open_clip(checkpoint)? {
-        open_clip @ Facts::OpenClip(_) if tensors.has("attnpool.c_proj.weight") => open_clip,
-        _ => Facts::timm(checkpoint),
+    let facts = match OpenClipConfig::of(checkpoint)? {
+        Some(_) if tensors.has("attnpool.c_proj.weight") => Facts::open_clip(checkpoint, &[], &NONE)?,
+        _ => Facts::timm(checkpoint, CLASSES)?,
     };
     read(checkpoint, tensors, prefixes, overrides, facts)
 }
 
 fn read_transformers(checkpoint: &Checkpoint, prefixes: Prefixes, overrides: &Overrides) -> Result<Recognised> {
-    let config = TransformersConfig::of(checkpoint)?;
-    config.refuse(&["downsample_in_bottleneck"])?;
-    if let Some(act) = config.entry("hidden_act").filter(|act| **act != "relu") {
-        return Err(checkpoint.error(format!("hidden_act is {act} (config.json), only relu is supported")));
-    }
+    let facts = Facts::transformers(checkpoint, &["resnet"], &TRANSFORMERS_KEYS)?;
     let tensors = Tensors::new(checkpoint, prefixes, NAMES);
     let inside = |name: &&&str| ["embedder.", "encoder."].iter().any(|part| name.starts_with(part));
     if let Some(name) = tensors.unnamed.keys().find(inside) {
@@ -93,11 +134,7 @@ fn read_transformers(checkpoint: &Checkpoint, prefixes: Prefixes, overrides: &Ov
             tensors.error(tensors.unnamed[name], "belongs to a part that a ResNet does not have: not supported")
         );
     }
-    let first_is_strided = config.entry("downsample_in_first_stage").and_then(|v| v.as_bool()) == Some(true);
-    if first_is_strided {
-        return Err(checkpoint.error("downsample_in_first_stage is set (config.json): not supported"));
-    }
-    read(checkpoint, tensors, prefixes, overrides, Facts::Transformers(config))
+    read(checkpoint, tensors, prefixes, overrides, facts)
 }
 
 fn read(
@@ -127,6 +164,11 @@ fn read(
         sources.insert("eps", "every ResNet's".into());
         1e-5
     });
+    if !facts.written() && own.eps.is_none() {
+        let what = "no configuration names its architecture: a plain ResNet was assumed, with ReLU, without anti-aliasing, \
+                    and with the usual strides and stem";
+        notes.push(what.into());
+    }
     let mut config = config(&tensors, eps)?;
     let grid = if has_attention {
         let written = match own.heads {
@@ -245,7 +287,7 @@ fn usual(config: &ResNetConfig) -> Preprocess {
     let (crop_pct, interpolation, (mean, std)) = match config.stem {
         Stem::Conv | Stem::Small => (0.875, Interpolation::Bilinear, IMAGENET),
         Stem::Deep => (0.875, Interpolation::Bicubic, IMAGENET),
-        Stem::Clip => (1.0, Interpolation::Bicubic, CLIP),
+        Stem::Clip => return inputs::clip(config.image_size),
     };
     Preprocess { image_size: config.image_size, crop_pct, crop_mode: CropMode::Center, interpolation, mean, std }
 }
@@ -367,7 +409,7 @@ fn leftover(
     let head = format!("{}.", config.head());
     let parts = ["conv1.", "conv2.", "conv3.", "bn1.", "bn2.", "bn3.", "layer", "attnpool.", &head];
     for (name, info) in &tensors.by_name {
-        let inside = parts.iter().any(|part| name.starts_with(part));
+        let inside = of_tower(name) || parts.iter().any(|part| name.starts_with(part));
         if !inside || used.contains(info.name.as_str()) {
             continue;
         }

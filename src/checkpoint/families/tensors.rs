@@ -99,6 +99,35 @@ impl<'a> Tensors<'a> {
     }
 }
 
+/// Whether a name without the tower's prefix is, by its first part, one of a tower's block, stem, norm or tokens. What training
+/// puts beside a tower (a decoder, a predictor, another head) is not.
+pub(super) fn of_tower(name: &str) -> bool {
+    const PARTS: [&str; 17] = [
+        "attn",
+        "block",
+        "bn",
+        "conv",
+        "downsample",
+        "embed",
+        "encoder",
+        "layer",
+        "ln_",
+        "norm",
+        "pool",
+        "pos",
+        "rel_",
+        "rope",
+        "stem",
+        "token",
+        "transformer",
+    ];
+    const BESIDE: [&str; 9] =
+        ["classifier", "decoder", "fc", "head", "mask_token", "momentum", "predictor", "pre_logits", "projector"];
+    let first = name.split('.').next().unwrap_or(name);
+    let first = if BESIDE.iter().any(|beside| first.starts_with(beside)) { "" } else { first };
+    PARTS.iter().any(|part| first.contains(part))
+}
+
 /// What [`crate::checkpoint::Recognised::sources`] says where no file and no override tells.
 pub(super) const ASSUMED: &str = "assumed";
 

@@ -8,7 +8,9 @@ use super::vit::{self, Dialect};
 use super::{Family, Prefixes};
 use crate::checkpoint::facts::Facts;
 use crate::checkpoint::file::Checkpoint;
-use crate::checkpoint::timm_config::{TimmConfig, timm_vit_preprocess};
+use crate::checkpoint::known::Keys;
+use crate::checkpoint::timm_config::Class;
+use crate::checkpoint::timm_input::timm_vit_preprocess;
 use crate::checkpoint::zero_shot::ZeroShot;
 use crate::checkpoint::{Overrides, Recognised};
 use crate::data::preprocess::Preprocess;
@@ -28,8 +30,51 @@ pub(super) const FAMILY: Family = Family {
     ],
     enough: 3,
     bases: &[""],
+    timm: CLASSES,
     read,
 };
+
+/// What timm's vision transformers are built from. The tensors tell most of it.
+const KEYS: Keys = Keys {
+    followed: &[
+        "act_layer",
+        "class_token",
+        "depth",
+        "embed_dim",
+        "fc_norm",
+        "global_pool",
+        "img_size",
+        "in_chans",
+        "init_values",
+        "mlp_ratio",
+        "no_embed_class",
+        "norm_layer",
+        "num_classes",
+        "num_heads",
+        "patch_size",
+        "pre_norm",
+        "qkv_bias",
+        "reg_tokens",
+    ],
+    idle: &[
+        "attn_drop_rate",
+        "drop_path_rate",
+        "drop_rate",
+        "dynamic_img_pad",
+        "dynamic_img_size",
+        "fix_init",
+        "patch_drop_rate",
+        "pos_drop_rate",
+        "proj_drop_rate",
+        "strict_img_size",
+        "weight_init",
+    ],
+    only: &[("mlp_layer", &["\"Mlp\"", "\"GluMlp(act_layer=SiLU, gate_last=False)\""])],
+};
+
+/// The classes that these networks are in timm.
+const CLASSES: &[Class] =
+    &[Class { name: "VisionTransformer", keys: KEYS }, Class { name: "VisionTransformerDistilled", keys: KEYS }];
 
 /// Parts of names that stand for a computation we don't have, and what it is called.
 const UNSUPPORTED: [(&str, &str); 9] = [
@@ -56,8 +101,7 @@ const DINOV2: &Table = &[
 ];
 
 fn read(checkpoint: &Checkpoint, prefixes: Prefixes, overrides: &Overrides) -> Result<Recognised> {
-    let timm = TimmConfig::of(checkpoint);
-    timm.check_blocks()?;
+    let facts = Facts::timm(checkpoint, CLASSES)?;
     let tensors = Tensors::new(checkpoint, prefixes, &[]);
     let original = tensors.has("register_tokens") || tensors.any(".mlp.w12.weight");
     let clip = tensors.has("norm_pre.weight");
@@ -90,7 +134,7 @@ fn read(checkpoint: &Checkpoint, prefixes: Prefixes, overrides: &Overrides) -> R
             (false, true) => DINOV2,
             (false, false) => &[],
         },
-        facts: Facts::timm(checkpoint),
+        facts,
         eps: if clip { 1e-5 } else { 1e-6 },
         eps_noted: false,
         activation,

@@ -7,6 +7,7 @@ use super::vit::{self, Dialect};
 use super::{Family, Prefixes};
 use crate::checkpoint::facts::Facts;
 use crate::checkpoint::file::Checkpoint;
+use crate::checkpoint::known::Keys;
 use crate::checkpoint::transformers_config::TransformersConfig;
 use crate::checkpoint::{Overrides, Recognised};
 use crate::data::preprocess::{CropMode, Preprocess};
@@ -26,6 +27,7 @@ pub(super) const VIT: Family = Family {
     ],
     enough: 3,
     bases: &["vit.", ""],
+    timm: &[],
     read: read_vit,
 };
 
@@ -41,6 +43,7 @@ pub(super) const DINOV2: Family = Family {
     ],
     enough: 3,
     bases: &["dinov2.", "dinov2_with_registers.", ""],
+    timm: &[],
     read: read_dinov2,
 };
 
@@ -56,6 +59,7 @@ pub(super) const CLIP_VISION: Family = Family {
     ],
     enough: 3,
     bases: &["vision_model.", ""],
+    timm: &[],
     read: read_clip,
 };
 
@@ -71,6 +75,7 @@ pub(super) const SIGLIP_VISION: Family = Family {
     ],
     enough: 3,
     bases: &["vision_model.", ""],
+    timm: &[],
     read: read_siglip,
 };
 
@@ -142,6 +147,87 @@ const CLIP_NAMES: &Table = &[
     ("head.bias", "^head.bias"),
 ];
 
+const VIT_KEYS: Keys = Keys {
+    followed: &[
+        "hidden_act",
+        "hidden_size",
+        "image_size",
+        "intermediate_size",
+        "layer_norm_eps",
+        "num_attention_heads",
+        "num_channels",
+        "num_hidden_layers",
+        "patch_size",
+        "qkv_bias",
+    ],
+    // What is behind the pooler and the decoder, which do not enter a classifier.
+    idle: &[
+        "attention_probs_dropout_prob",
+        "decoder_hidden_size",
+        "decoder_intermediate_size",
+        "decoder_num_attention_heads",
+        "decoder_num_hidden_layers",
+        "encoder_stride",
+        "hidden_dropout_prob",
+        "mask_ratio",
+        "norm_pix_loss",
+        "pooler_act",
+        "pooler_output_size",
+    ],
+    only: &[],
+};
+
+const DINOV2_KEYS: Keys = Keys {
+    followed: &[
+        "hidden_act",
+        "hidden_size",
+        "image_size",
+        "layer_norm_eps",
+        "layerscale_value",
+        "mlp_ratio",
+        "num_attention_heads",
+        "num_channels",
+        "num_hidden_layers",
+        "num_register_tokens",
+        "patch_size",
+        "qkv_bias",
+        "use_swiglu_ffn",
+    ],
+    // Of the backbone, which returns what is between the blocks.
+    idle: &[
+        "apply_layernorm",
+        "attention_probs_dropout_prob",
+        "drop_path_rate",
+        "hidden_dropout_prob",
+        "out_features",
+        "out_indices",
+        "reshape_hidden_states",
+        "stage_names",
+        "use_mask_token",
+    ],
+    only: &[("interpolate_antialias", &["false"])],
+};
+
+pub(super) const CLIP_TYPES: &[&str] = &["clip", "clip_vision_model"];
+
+/// The image towers of CLIP and of SigLIP.
+pub(super) const CLIP_KEYS: Keys = Keys {
+    followed: &[
+        "hidden_act",
+        "hidden_size",
+        "image_size",
+        "intermediate_size",
+        "layer_norm_eps",
+        "num_attention_heads",
+        "num_channels",
+        "num_hidden_layers",
+        "patch_size",
+        "projection_dim",
+    ],
+    idle: &["attention_dropout", "dropout"],
+    only: &[("vision_use_head", &["true"])],
+};
+
 const UNSUPPORTED: &[(&str, &str)] = &[("mlp.weights_in.", "SwiGLU"), ("mlp.weights_out.", "SwiGLU")];
 
 fn head_names(prefixes: Prefixes, head: &str) -> [String; 2] {
@@ -152,7 +238,7 @@ fn read_vit(checkpoint: &Checkpoint, prefixes: Prefixes, overrides: &Overrides) 
     let dialect = Dialect {
         name: VIT.name,
         table: VIT_NAMES,
-        facts: Facts::transformers(checkpoint)?,
+        facts: Facts::transformers(checkpoint, &["vit", "vit_mae"], &VIT_KEYS)?,
         eps: 1e-12,
         eps_noted: true,
         activation: Some((Activation::Gelu, "transformers' ViTs")),
@@ -180,7 +266,7 @@ fn read_dinov2(checkpoint: &Checkpoint, prefixes: Prefixes, overrides: &Override
     let dialect = Dialect {
         name: DINOV2.name,
         table: if gated { DINOV2_GATED } else { DINOV2_NAMES },
-        facts: Facts::transformers(checkpoint)?,
+        facts: Facts::transformers(checkpoint, &["dinov2", "dinov2_with_registers"], &DINOV2_KEYS)?,
         eps: 1e-6,
         eps_noted: true,
         activation: Some((Activation::Gelu, "transformers' DINOv2 models")),
@@ -213,7 +299,7 @@ fn read_clip(checkpoint: &Checkpoint, prefixes: Prefixes, overrides: &Overrides)
     let dialect = Dialect {
         name: CLIP_VISION.name,
         table: CLIP_NAMES,
-        facts: Facts::transformers(checkpoint)?,
+        facts: Facts::transformers(checkpoint, CLIP_TYPES, &CLIP_KEYS)?,
         eps: 1e-5,
         eps_noted: true,
         activation: None,
@@ -236,7 +322,7 @@ fn read_siglip(checkpoint: &Checkpoint, prefixes: Prefixes, overrides: &Override
     let dialect = Dialect {
         name: SIGLIP_VISION.name,
         table: CLIP_NAMES,
-        facts: Facts::transformers(checkpoint)?,
+        facts: Facts::transformers(checkpoint, &["siglip", "siglip_vision_model"], &CLIP_KEYS)?,
         eps: 1e-6,
         eps_noted: true,
         activation: Some((Activation::GeluTanh, "transformers' SigLIP models")),

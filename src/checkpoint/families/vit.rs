@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::Prefixes;
 use super::names::Table;
-use super::tensors::{ASSUMED, Tensors, class_names, first, misfit, preprocessing_assumed};
+use super::tensors::{ASSUMED, Tensors, class_names, first, misfit, of_tower, preprocessing_assumed};
 use crate::checkpoint::facts::Facts;
 use crate::checkpoint::file::Checkpoint;
 use crate::checkpoint::metadata;
@@ -61,6 +61,11 @@ pub(super) fn read(
 
     let reader = Reader { tensors: &tensors, dialect: &dialect, own: &own, overrides };
     let mut config = reader.config(&mut notes, &mut sources)?;
+    if !dialect.facts.written() && own.heads.is_none() {
+        let what = "no configuration names its architecture: a plain vision transformer was assumed, its blocks one after \
+                    the other with their norms before them";
+        notes.push(what.into());
+    }
     let mut names = tensors.names_of(config.parameters())?;
     let mut ignored = ignored(&tensors, &names, &dialect, &mut notes)?;
     let initialised = new_fc_norm(&tensors, overrides, &mut config, &mut names, &mut ignored, &mut notes)?;
@@ -346,14 +351,14 @@ fn ignored(
     };
     for (name, info) in &tensors.by_name {
         let dropped = name.starts_with("norm.") && tensors.has("fc_norm.weight");
-        if PARTS.iter().any(|part| name.starts_with(part)) && !used.contains(info.name.as_str()) && !dropped {
+        let inside = of_tower(name) || PARTS.iter().any(|part| name.starts_with(part));
+        if inside && !used.contains(info.name.as_str()) && !dropped {
             return Err(foreign(info));
         }
     }
     if !dialect.table.is_empty() {
         // Beside the families' own parts an unwrapped file has whatever else the model is made of.
-        let parts = ["encoder.", "embeddings.", "transformer."];
-        let inside = |name: &str| parts.iter().chain(&PARTS).any(|part| name.starts_with(part));
+        let inside = |name: &str| of_tower(name) || PARTS.iter().any(|part| name.starts_with(part));
         for (name, info) in &tensors.unnamed {
             if dialect.unneeded.iter().any(|part| name.starts_with(part)) {
                 notes.push(format!("{} is left out: the features do not depend on it", info.name).into());
