@@ -1,8 +1,8 @@
 // A run of tokens to one feature vector, and its backward.
 //
-//   out[b] = 1/n · Σ_t inp[b, first + t]      over t < n = count tokens: the class token, or all patches
+//   out[b, column..][..D] = 1/n · Σ_t inp[b, first + t]      over t < n = count tokens: the class token, or all patches
 //
-//   inp, dinp [B, T, D]      out, dout [B, D]
+//   inp, dinp [B, T, D]      out, dout [B, STRIDE], of which the columns outside of column..column + D are left alone
 //
 //   entry      grid                            writes
 //   forward    fold(⌈B·D/WG⌉)                  out =
@@ -11,7 +11,7 @@
 // The host appends `alias stored = f32;` or f16, what inp and dinp hold, and `alias pooled = f32;` or f16, what out and dout do.
 // Sums are f32.
 
-struct Params { batch: u32, tokens: u32, dim: u32, first: u32, count: u32 }
+struct Params { batch: u32, tokens: u32, dim: u32, first: u32, count: u32, stride: u32, column: u32 }
 var<immediate> p: Params;
 
 override WG: u32 = 64u;
@@ -32,7 +32,7 @@ fn forward(
     let start = ((i / p.dim) * p.tokens + p.first) * p.dim + i % p.dim;
     var sum = 0.0;
     for (var t = 0u; t < p.count; t++) { sum += f32(inp[start + t * p.dim]); }
-    out[i] = pooled(sum / f32(p.count));
+    out[(i / p.dim) * p.stride + p.column + i % p.dim] = pooled(sum / f32(p.count));
 }
 
 @group(0) @binding(0) var<storage, read> dout: array<pooled>;
@@ -47,7 +47,7 @@ fn backward(
     let start = fold_index(group, groups) * WG * PER_LANE + lane;
     for (var i = start; i < min(start + WG * PER_LANE, p.batch * p.tokens * p.dim); i += WG) {
         let t = (i / p.dim) % p.tokens;
-        let g = f32(dout[i / (p.dim * p.tokens) * p.dim + i % p.dim]) / f32(p.count);
+        let g = f32(dout[i / (p.dim * p.tokens) * p.stride + p.column + i % p.dim]) / f32(p.count);
         var own = select(0.0, g, t >= p.first && t < p.first + p.count);
         if ACCUMULATE { own += f32(dinp[i]); }
         dinp[i] = stored(own);

@@ -359,7 +359,15 @@ fn avg_pool(b: &Bench, backward: bool) -> Result<Alone> {
 /// The mean over what leaves ResNet-18's first stage.
 fn pool(b: &Bench) -> Result<Alone> {
     let tokens = PIXELS / BATCH;
-    let dims = ops::pool::Dims { batch: BATCH, tokens, dim: CHANNELS_OUT, first: 0, count: tokens };
+    let dims = ops::pool::Dims {
+        batch: BATCH,
+        tokens,
+        dim: CHANNELS_OUT,
+        first: 0,
+        count: tokens,
+        stride: CHANNELS_OUT,
+        column: 0,
+    };
     let [inp, out] = [tensor(b.gpu, PIXELS * CHANNELS_OUT)?, tensor(b.gpu, BATCH * CHANNELS_OUT)?];
     let program = record(b, 1, |r| ops::pool::forward(r, &out, &inp, dims))?;
     Ok(Alone { shape: format!("{PIXELS} × {CHANNELS_OUT}"), work: bytes(PIXELS * CHANNELS_OUT), program })

@@ -5,6 +5,7 @@ use super::file::Checkpoint;
 use super::known::Keys;
 use super::open_clip_config::OpenClipConfig;
 use super::timm_config::{Class, TimmConfig};
+use super::torchvision_table::Weights;
 use super::transformers_config::TransformersConfig;
 use crate::data::preprocess::Preprocess;
 use crate::error::Result;
@@ -18,6 +19,8 @@ pub(super) enum Facts<'a> {
     OpenClip(OpenClipConfig),
     /// OpenCLIP's, of a tower that timm has.
     Trunk(OpenClipConfig, TimmConfig),
+    /// torchvision's own file, known by its name; nothing if it has another.
+    Torchvision(Option<Weights>),
 }
 
 impl<'a> Facts<'a> {
@@ -34,6 +37,11 @@ impl<'a> Facts<'a> {
         };
         trunk.check(classes)?;
         Ok(Self::Trunk(clip, trunk))
+    }
+
+    /// Of a model of torchvision, which has no configuration.
+    pub(super) fn torchvision(checkpoint: &Checkpoint) -> Self {
+        Self::Torchvision(Weights::of(checkpoint.path()))
     }
 
     /// Of a model of transformers: one of `types`, with these keys.
@@ -61,7 +69,11 @@ impl<'a> Facts<'a> {
 
     /// The file's name.
     pub(super) fn file(&self) -> &'static str {
-        if matches!(self, Self::OpenClip(_) | Self::Trunk(..)) { "open_clip_config.json" } else { "config.json" }
+        match self {
+            Self::OpenClip(_) | Self::Trunk(..) => "open_clip_config.json",
+            Self::Torchvision(_) => "the file's name",
+            Self::Timm(_) | Self::Transformers(_) => "config.json",
+        }
     }
 
     /// Whether there is a configuration.
@@ -70,6 +82,7 @@ impl<'a> Facts<'a> {
             Self::Timm(config) => config.root.is_object(),
             Self::Transformers(config) => config.written(),
             Self::OpenClip(_) | Self::Trunk(..) => true,
+            Self::Torchvision(weights) => weights.is_some(),
         }
     }
 
@@ -77,7 +90,7 @@ impl<'a> Facts<'a> {
     pub(super) fn preprocess_file(&self) -> &str {
         match self {
             Self::Transformers(config) => config.preprocess_file(),
-            Self::Timm(_) | Self::OpenClip(_) | Self::Trunk(..) => self.file(),
+            Self::Timm(_) | Self::OpenClip(_) | Self::Trunk(..) | Self::Torchvision(_) => self.file(),
         }
     }
 
@@ -85,7 +98,7 @@ impl<'a> Facts<'a> {
     pub(super) fn processed_size(&self) -> Option<usize> {
         match self {
             Self::Transformers(config) => config.crop_size(),
-            Self::Timm(_) | Self::OpenClip(_) | Self::Trunk(..) => None,
+            Self::Timm(_) | Self::OpenClip(_) | Self::Trunk(..) | Self::Torchvision(_) => None,
         }
     }
 
@@ -95,6 +108,7 @@ impl<'a> Facts<'a> {
             Self::Timm(config) | Self::Trunk(_, config) => config.heads(),
             Self::Transformers(config) => config.heads(),
             Self::OpenClip(config) => Ok(config.heads()),
+            Self::Torchvision(_) => Ok(None),
         }
     }
 
@@ -104,6 +118,7 @@ impl<'a> Facts<'a> {
             Self::Timm(config) | Self::Trunk(_, config) => config.activation(),
             Self::Transformers(config) => config.activation(),
             Self::OpenClip(config) => config.activation(),
+            Self::Torchvision(_) => Ok(None),
         }
     }
 
@@ -112,7 +127,7 @@ impl<'a> Facts<'a> {
     pub(super) fn check_gate(&self) -> Result<()> {
         match self {
             Self::Timm(config) | Self::Trunk(_, config) => config.check_gate(),
-            Self::Transformers(_) | Self::OpenClip(_) => Ok(()),
+            Self::Transformers(_) | Self::OpenClip(_) | Self::Torchvision(_) => Ok(()),
         }
     }
 
@@ -122,6 +137,7 @@ impl<'a> Facts<'a> {
             Self::Timm(config) | Self::Trunk(_, config) => config.eps(),
             Self::Transformers(config) => config.eps(),
             Self::OpenClip(config) => config.eps(),
+            Self::Torchvision(_) => Ok(None),
         }
     }
 
@@ -130,7 +146,7 @@ impl<'a> Facts<'a> {
         match self {
             Self::Timm(config) | Self::Trunk(_, config) => config.pool(),
             Self::OpenClip(config) => Ok(config.pool()),
-            Self::Transformers(_) => Ok(None),
+            Self::Transformers(_) | Self::Torchvision(_) => Ok(None),
         }
     }
 
@@ -145,6 +161,7 @@ impl<'a> Facts<'a> {
             Self::Timm(config) => config.input_size(),
             Self::Transformers(config) => config.input_size(),
             Self::OpenClip(_) | Self::Trunk(..) => None,
+            Self::Torchvision(weights) => weights.as_ref().map(|weights| [weights.preprocess().image_size as u64; 2]),
         }
     }
 
@@ -154,6 +171,10 @@ impl<'a> Facts<'a> {
             Self::Timm(config) => config.preprocess(usual, notes),
             Self::Transformers(config) => config.preprocess(usual, notes),
             Self::OpenClip(config) | Self::Trunk(config, _) => config.preprocess(usual.image_size),
+            Self::Torchvision(weights) => {
+                let own = weights.as_ref().map(Weights::preprocess);
+                Ok(own.map(|own| Preprocess { image_size: usual.image_size, ..own }))
+            }
         }
     }
 
@@ -162,7 +183,7 @@ impl<'a> Facts<'a> {
         match self {
             Self::Timm(config) => config.classes(outputs),
             Self::Transformers(config) => config.classes(outputs),
-            Self::OpenClip(_) | Self::Trunk(..) => None,
+            Self::OpenClip(_) | Self::Trunk(..) | Self::Torchvision(_) => None,
         }
     }
 }

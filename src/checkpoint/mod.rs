@@ -41,6 +41,7 @@ mod shards;
 mod timm_config;
 mod timm_input;
 mod timm_table;
+mod torchvision_table;
 mod transformers_config;
 mod write;
 mod zero_shot;

@@ -108,6 +108,8 @@ impl TimmConfig {
             }
         };
         let fault = |place: &str, key: &str, value: &Value| match defaults.get(key) {
+            // timm leaves out what is null.
+            _ if value.is_null() => None,
             Some(usual) if same(usual, value) => None,
             Some(_) if !class.keys.lists(key) => {
                 Some(format!("{place}{key} is {}: not supported yet", quote(&value.to_string())))

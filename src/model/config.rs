@@ -12,6 +12,8 @@ pub enum Pool {
     Cls,
     /// The mean over the patch tokens (the class token, if there is one, is left out, as in timm's `avg`).
     Mean,
+    /// The class token and, beside it, the mean over the patch tokens: transformers' classifier on DINOv2.
+    ClsMean,
     /// Attention of one learned query over all tokens, and an MLP behind it: SigLIP's.
     Attention,
 }
@@ -65,6 +67,8 @@ pub struct VitParts {
     /// Whether query, key and value have tensors of their own (`attn.q`, `attn.k`, `attn.v`). They lie beside each other, so
     /// that one product serves all three: `dim` is a multiple of 64.
     pub split_qkv: bool,
+    /// Whether no norm stands behind the blocks, as in transformers' classifier on CLIP.
+    pub no_norm: bool,
     /// Whether class token and positions are stored as `[dim]` and `[tokens, dim]`.
     pub flat: bool,
     /// Behind the pooling.
@@ -143,6 +147,7 @@ impl VitConfig {
 
     /// Length of the feature vector that enters the head.
     pub fn features(&self) -> usize {
-        self.parts.projection.map_or(self.dim, |p| p.features)
+        let pooled = if self.pool == Pool::ClsMean { 2 * self.dim } else { self.dim };
+        self.parts.projection.map_or(pooled, |p| p.features)
     }
 }

@@ -88,16 +88,21 @@ impl VitConfig {
     /// Tokens to logits, or to features if there is no head.
     fn tail(&self, t: &mut Tape, x: Act) -> Act {
         let prefix = self.prefix().tokens();
-        let (first, count) = if self.pool == Pool::Mean { (prefix, self.tokens() - prefix) } else { (0, 1) };
+        let (class, patches) = ((0, 1), (prefix, self.tokens() - prefix));
+        let runs = match self.pool {
+            Pool::Cls | Pool::Attention => vec![class],
+            Pool::Mean => vec![patches],
+            Pool::ClsMean => vec![class, patches],
+        };
         let (features, second) = if self.fc_norm {
-            let pooled = t.pool(x, "pooled", first, count, WIDE);
+            let pooled = t.pool_runs(x, "pooled", &runs, WIDE);
             (t.layer_norm(pooled, "fc_norm", self.eps, WIDE), None)
         } else {
-            let x = t.layer_norm(x, "norm", self.eps, WIDE);
+            let x = if self.parts.no_norm { x } else { t.layer_norm(x, "norm", self.eps, WIDE) };
             let pooled = match self.parts.attention_pool {
                 Some(pool) => t.within("attn_pool", |t| self.attention_pool(t, x, pool)),
                 // In reverse it is the first that assigns.
-                None => t.aside(|t| t.pool(x, "pooled", first, count, WIDE)),
+                None => t.aside(|t| t.pool_runs(x, "pooled", &runs, WIDE)),
             };
             let second = self.parts.distilled.then(|| t.pool(x, "pooled distillation token", 1, 1, WIDE));
             t.recall();

@@ -25,6 +25,10 @@ pub struct Dims {
     pub first: usize,
     /// How many are pooled from there on.
     pub count: usize,
+    /// Columns of what they are pooled to, of which `dim` from `column` on are written.
+    pub stride: usize,
+    /// Of those, the first that is written.
+    pub column: usize,
 }
 
 #[repr(C)]
@@ -35,17 +39,22 @@ struct Params {
     dim: u32,
     first: u32,
     count: u32,
+    stride: u32,
+    column: u32,
 }
 
 impl Dims {
     fn params(self) -> Params {
         assert!(self.count > 0 && self.first + self.count <= self.tokens, "pool: {self:?}");
+        assert!(self.column + self.dim <= self.stride, "pool: {self:?}");
         Params {
             batch: self.batch as u32,
             tokens: self.tokens as u32,
             dim: self.dim as u32,
             first: self.first as u32,
             count: self.count as u32,
+            stride: self.stride as u32,
+            column: self.column as u32,
         }
     }
 }
@@ -66,19 +75,19 @@ fn kernel(r: &Recorder, entry: &str, constants: &[(&str, f64)], tokens: &View, p
     r.kernel_with(&SHADER, entry, constants, &tail(tokens.element, pooled.element))
 }
 
-/// `out` `[batch, dim] = ` one vector for each image of `inp` `[batch, tokens, dim]`; each f32 or f16.
+/// `out` `[batch, stride] = ` one vector for each image of `inp` `[batch, tokens, dim]`, from `column` on; each f32 or f16.
 pub fn forward(r: &mut Recorder, out: &View, inp: &View, dims: Dims) -> Result<()> {
-    check("pool", "out", out, dims.batch * dims.dim);
+    check("pool", "out", out, dims.batch * dims.stride);
     check("pool", "inp", inp, dims.batch * dims.tokens * dims.dim);
     let kernel = kernel(r, "forward", &[], inp, out)?;
-    r.push(&kernel, &[("out", out), ("inp", inp)], &dims.params(), fold(out.len.div_ceil(WG)));
+    r.push(&kernel, &[("out", out), ("inp", inp)], &dims.params(), fold((dims.batch * dims.dim).div_ceil(WG)));
     Ok(())
 }
 
 /// `dinp = ` the gradient of every token; with `accumulate` it is added, for tokens that are pooled more than once.
 pub fn backward(r: &mut Recorder, dinp: &View, dout: &View, dims: Dims, accumulate: bool) -> Result<()> {
     check("pool::backward", "dinp", dinp, dims.batch * dims.tokens * dims.dim);
-    check("pool::backward", "dout", dout, dims.batch * dims.dim);
+    check("pool::backward", "dout", dout, dims.batch * dims.stride);
     let kernel = kernel(r, "backward", &[("ACCUMULATE", flag(accumulate))], dinp, dout)?;
     r.push(&kernel, &[("dinp", dinp), ("dout", dout)], &dims.params(), elementwise(dinp.len));
     Ok(())

@@ -136,25 +136,43 @@ fn pool(p: &mut Plan) -> Result<()> {
     {
         let shapes = [(1, 2, 1), (3, 5, 65), (2, 197, 63), (65, 3, 3), (2, 4, 768), (1, 65, 197)];
         for (_, (batch, tokens, dim)) in p.pick(&shapes, &[1]) {
-            for (_, (first, count)) in p.pick(&[(0, 1), (1, tokens - 1), (0, tokens), (1, 1)], &[1]) {
+            // The last two stand beside other columns.
+            let runs = [(0, 1, dim, 0), (1, tokens - 1, dim, 0), (0, tokens, dim, 0), (1, 1, dim, 0)];
+            let beside = [(0, 1, 2 * dim, 0), (1, tokens - 1, 2 * dim + 1, dim)];
+            for (_, (first, count, stride, column)) in p.pick(&[&runs[..], &beside].concat(), &[1, 5]) {
                 p.add(move |s| {
                     let mut random = Random::new((batch * tokens * dim) as u64);
-                    let dims = ops::pool::Dims { batch, tokens, dim, first, count };
+                    let dims = ops::pool::Dims { batch, tokens, dim, first, count, stride, column };
                     let inp = rounded(random.vec(batch * tokens * dim), tokens_in);
-                    let dout = rounded(random.vec(batch * dim), pooled);
+                    let dout = rounded(random.vec(batch * stride), pooled);
+                    let kept = rounded(random.vec(batch * stride), pooled);
                     let before = rounded(random.vec(batch * tokens * dim), tokens_in);
                     let run = first..first + count;
                     let (mut want, mut want_grad) = (vec![0.0; batch * dim], vec![0.0; batch * tokens * dim]);
                     cpu::pool::forward(&mut want, &wide(&inp), run.clone(), batch, tokens, dim);
-                    cpu::pool::backward(&mut want_grad, &wide(&dout), run.clone(), batch, tokens, dim);
+                    let mut want_out = wide(&kept);
+                    for (row, own) in want_out.chunks_mut(stride).zip(want.chunks(dim)) {
+                        row[column..column + dim].copy_from_slice(own);
+                    }
+                    let own = wide(&dout)
+                        .chunks(stride)
+                        .flat_map(|row| row[column..column + dim].to_vec())
+                        .collect::<Vec<_>>();
+                    cpu::pool::backward(&mut want_grad, &own, run.clone(), batch, tokens, dim);
                     let mut want_added = wide(&before);
-                    cpu::pool::backward(&mut want_added, &wide(&dout), run.clone(), batch, tokens, dim);
+                    cpu::pool::backward(&mut want_added, &own, run.clone(), batch, tokens, dim);
                     let kinds = [tokens_in, pooled].map(Element::scalar).join(" to ");
-                    let name = format!("{kinds}, tokens {run:?}, {batch}×{tokens}×{dim}, {}", launch.suffix());
+                    let name = format!(
+                        "{kinds}, tokens {run:?}, {batch}×{tokens}×{dim} to {column} of {stride}, {}",
+                        launch.suffix()
+                    );
                     let mut c = Case::new(s.gpu, name, 0)?;
                     let [inp, added] = [c.input_as("inp", tokens_in, &inp)?, c.input_as("before", tokens_in, &before)?];
                     let dout = c.input_as("dout", pooled, &dout)?;
-                    let out = c.output_as("out", pooled, want.len())?;
+                    let out = match stride == dim {
+                        true => c.output_as("out", pooled, want_out.len())?,
+                        false => c.input_as("out", pooled, &kept)?,
+                    };
                     let dinp = c.output_as("dinp", tokens_in, want_grad.len())?;
                     let (eps, eps_pooled) = (stored_eps(tokens_in), stored_eps(pooled));
                     c.run(launch, |r| {
@@ -163,7 +181,7 @@ fn pool(p: &mut Plan) -> Result<()> {
                         ops::pool::backward(r, &added, &dout, dims, true)
                     })?;
                     // A mean over tokens; backward is one division, good to 2.5 units in the last place, and a sum.
-                    c.expect("pool::forward", &out, &want, eps_pooled + sum_tolerance(tokens, 4.0));
+                    c.expect("pool::forward", &out, &want_out, eps_pooled + sum_tolerance(tokens, 4.0));
                     c.expect("pool::backward", &dinp, &want_grad, eps + 3.0 * EPS);
                     c.expect("pool::backward", &added, &want_added, eps + 4.0 * EPS);
                     s.finish(c)

@@ -329,7 +329,6 @@ fn no_tensor_of_a_tower_is_left_out() {
         ("timm_vit", "stem.conv.weight"),
         ("timm_vit", "pos_embed_window"),
         ("timm_vit", "rope.freqs"),
-        ("timm_vit", "attn_pool.extra"),
         ("timm_vit", "register_tokens"),
         ("hf_vit", "vit.encoder.layer.1.lambda"),
         ("hf_vit", "vit.layernorm2.weight"),

@@ -34,6 +34,13 @@ pub(super) fn squash(image_size: usize, interpolation: Interpolation) -> Preproc
     input(image_size, 1.0, CropMode::SquashFloor, interpolation, HALF)
 }
 
+/// As torchvision prepares images for its vision transformers: those of 224 pixels were mostly trained from the start, those of
+/// more were fine-tuned (SWAG).
+pub(super) fn torchvision_vit(image_size: usize) -> Preprocess {
+    let (share, by) = if image_size <= 224 { (0.875, Interpolation::Bilinear) } else { (1.0, Interpolation::Bicubic) };
+    input(image_size, share, CropMode::Center, by, IMAGENET)
+}
+
 /// As timm prepares images for SigLIP.
 pub(super) fn siglip(image_size: usize) -> Preprocess {
     input(image_size, 1.0, CropMode::Squash, Interpolation::Bicubic, HALF)

@@ -15,6 +15,7 @@ mod resnet;
 mod resnet_pool;
 mod tensors;
 mod timm_vit;
+mod torchvision;
 mod transformers;
 mod vit;
 mod vit_facts;
@@ -54,7 +55,9 @@ pub(super) struct Prefixes<'a> {
 const FAMILIES: &[Family] = &[
     timm_vit::FAMILY,
     transformers::VIT,
+    transformers::VIT_5,
     transformers::DINOV2,
+    torchvision::VIT,
     open_clip::FAMILY,
     transformers::CLIP_VISION,
     transformers::SIGLIP_VISION,
@@ -68,7 +71,8 @@ const WRAPPERS: [&str; 7] = ["module", "model", "_orig_mod", "timm_model", "base
 pub(super) fn recognise(checkpoint: &Checkpoint, overrides: &Overrides) -> Result<Recognised> {
     let asked = overrides.family.as_deref();
     if let Some(slug) = asked.filter(|slug| FAMILIES.iter().all(|f| f.slug != *slug)) {
-        let slugs: Vec<&str> = FAMILIES.iter().map(|f| f.slug).collect();
+        let mut slugs: Vec<&str> = FAMILIES.iter().map(|f| f.slug).collect();
+        slugs.dedup();
         return Err(misfit(Setting::Family, format!("{slug} is no family: there are {}", slugs.join(", "))));
     }
     // A network that nobody here computes is called by its name, whichever tensor would be missing first.

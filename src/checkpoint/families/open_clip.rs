@@ -75,6 +75,7 @@ fn read(checkpoint: &Checkpoint, prefixes: Prefixes, overrides: &Overrides) -> R
         whose: "CLIP",
         unsupported: &[("attn_pool.", "attention pooling (CoCa)"), ("patchnorm", "a norm of patches")],
         unneeded: &[],
+        classifier: None,
         head_names: ["weight", "bias"].map(|what| format!("{}head.{what}", prefixes.outer)),
         antialias: true,
     };

@@ -120,6 +120,7 @@ fn read_plain(checkpoint: &Checkpoint, prefixes: Prefixes, overrides: &Overrides
     // CLIP's have OpenCLIP's configuration beside them, if any.
     let facts = match OpenClipConfig::of(checkpoint)? {
         Some(_) if tensors.has("attnpool.c_proj.weight") => Facts::open_clip(checkpoint, &[], &NONE)?,
+        None if checkpoint.config().is_none() => Facts::torchvision(checkpoint),
         _ => Facts::timm(checkpoint, CLASSES)?,
     };
     read(checkpoint, tensors, prefixes, overrides, facts)
@@ -196,7 +197,7 @@ fn read(
         (overrides.image_size, OVERRIDE),
         (own.preprocess.as_ref().map(|p| p.image_size).filter(fits), "metadata tpgm.preprocess"),
         (facts.processed_size().filter(fits), facts.preprocess_file()),
-        (written.filter(fits), "config.json"),
+        (written.filter(fits), facts.file()),
         (grid.map(|_| own_size), "tensor shapes"),
     ];
     let image_size = first(said, &mut sources, "image_size").unwrap_or_else(|| {

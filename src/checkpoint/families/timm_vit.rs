@@ -29,7 +29,7 @@ pub(super) const FAMILY: Family = Family {
         "blocks.0.mlp.fc1.weight",
     ],
     enough: 3,
-    bases: &[""],
+    bases: &["trunk.", ""],
     timm: CLASSES,
     read,
 };
@@ -92,6 +92,9 @@ const UNSUPPORTED: [(&str, &str); 9] = [
 /// A CLIP model's head as its projection, with a classifier behind it.
 const PROJECTED: &Table = &[("proj.*", "head.*"), ("head.*", "classifier.*"), ("*", "*")];
 
+/// A tower of OpenCLIP's that timm has, with OpenCLIP's own projection behind it.
+const TRUNK: &Table = &[("proj.*", "^head.proj.*"), ("*", "*")];
+
 /// DINOv2's own names, where they are not timm's. Its registers follow the class token, which has a position.
 const DINOV2: &Table = &[
     ("reg_token", "register_tokens"),
@@ -127,11 +130,17 @@ fn read(checkpoint: &Checkpoint, prefixes: Prefixes, overrides: &Overrides) -> R
         let name = if tensors.has("dist_token") { "distilled DeiT" } else { FAMILY.name };
         (name, known("timm's ViTs"), timm_input)
     };
+    let trunk = prefixes.prefix != prefixes.outer
+        && checkpoint.tensor(&format!("{}head.proj.weight", prefixes.outer)).is_some();
+    if let Some(info) = checkpoint.tensor(&format!("{}head.mlp.fc1.weight", prefixes.outer)) {
+        return Err(tensors.error(info, "means an MLP as projection (OpenCLIP): not supported yet"));
+    }
     let dialect = Dialect {
         name,
         table: match (projected, original) {
             (true, _) => PROJECTED,
             (false, true) => DINOV2,
+            (false, false) if trunk => TRUNK,
             (false, false) => &[],
         },
         facts,
@@ -143,6 +152,7 @@ fn read(checkpoint: &Checkpoint, prefixes: Prefixes, overrides: &Overrides) -> R
         whose: "timm",
         unsupported: &UNSUPPORTED,
         unneeded: &[],
+        classifier: None,
         head_names: ["weight", "bias"].map(|what| format!("{}{head}.{what}", prefixes.prefix)),
         antialias: true,
     };

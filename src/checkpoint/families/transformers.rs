@@ -3,7 +3,7 @@
 
 use super::inputs;
 use super::names::Table;
-use super::vit::{self, Dialect};
+use super::vit::{self, Classifier, Dialect};
 use super::{Family, Prefixes};
 use crate::checkpoint::facts::Facts;
 use crate::checkpoint::file::Checkpoint;
@@ -13,6 +13,7 @@ use crate::checkpoint::{Overrides, Recognised};
 use crate::data::preprocess::{CropMode, Preprocess};
 use crate::data::resize::Interpolation;
 use crate::error::Result;
+use crate::model::config::Pool;
 use crate::shapes::Activation;
 
 pub(super) const VIT: Family = Family {
@@ -26,10 +27,24 @@ pub(super) const VIT: Family = Family {
         "encoder.layer.0.intermediate.dense.weight",
     ],
     enough: 3,
-    bases: &["vit.", ""],
+    bases: VIT_BASES,
     timm: &[],
     read: read_vit,
 };
+
+/// As version 5 has them in memory. What it saves has the names above.
+pub(super) const VIT_5: Family = Family {
+    layout: "vit.embeddings.*, vit.layers.N.attention.q_proj, classifier",
+    anchors: &[
+        "embeddings.patch_embeddings.projection.weight",
+        "layers.0.attention.q_proj.weight",
+        "layers.0.layernorm_before.weight",
+        "layers.0.mlp.fc1.weight",
+    ],
+    ..VIT
+};
+
+const VIT_BASES: &[&str] = &["vit.", "deit.", "ijepa.", ""];
 
 pub(super) const DINOV2: Family = Family {
     slug: "hf-dinov2",
@@ -79,48 +94,113 @@ pub(super) const SIGLIP_VISION: Family = Family {
     read: read_siglip,
 };
 
-const VIT_NAMES: &Table = &[
-    ("cls_token", "embeddings.cls_token"),
-    ("pos_embed", "embeddings.position_embeddings"),
-    ("patch_embed.proj.*", "embeddings.patch_embeddings.projection.*"),
-    ("blocks.#.norm1.*", "encoder.layer.#.layernorm_before.*"),
-    ("blocks.#.attn.q.*", "encoder.layer.#.attention.attention.query.*"),
-    ("blocks.#.attn.k.*", "encoder.layer.#.attention.attention.key.*"),
-    ("blocks.#.attn.v.*", "encoder.layer.#.attention.attention.value.*"),
-    ("blocks.#.attn.proj.*", "encoder.layer.#.attention.output.dense.*"),
-    ("blocks.#.norm2.*", "encoder.layer.#.layernorm_after.*"),
-    ("blocks.#.mlp.fc1.*", "encoder.layer.#.intermediate.dense.*"),
-    ("blocks.#.mlp.fc2.*", "encoder.layer.#.output.dense.*"),
-    ("norm.*", "layernorm.*"),
-    ("head.*", "^classifier.*"),
+/// ViT's names: what the distillation token is to us, the classifier, what stands before the embeddings, and the layers'.
+macro_rules! vit_names {
+    ($token:literal, $head:literal, $base:literal, $layer:literal, [$q:literal, $k:literal, $v:literal, $o:literal],
+     [$fc1:literal, $fc2:literal]) => {
+        &[
+            ("cls_token", concat!($base, "embeddings.cls_token")),
+            ($token, concat!($base, "embeddings.distillation_token")),
+            ("pos_embed", concat!($base, "embeddings.position_embeddings")),
+            ("patch_embed.proj.*", concat!($base, "embeddings.patch_embeddings.projection.*")),
+            ("blocks.#.norm1.*", concat!($layer, "layernorm_before.*")),
+            ("blocks.#.attn.q.*", concat!($layer, $q, ".*")),
+            ("blocks.#.attn.k.*", concat!($layer, $k, ".*")),
+            ("blocks.#.attn.v.*", concat!($layer, $v, ".*")),
+            ("blocks.#.attn.proj.*", concat!($layer, $o, ".*")),
+            ("blocks.#.norm2.*", concat!($layer, "layernorm_after.*")),
+            ("blocks.#.mlp.fc1.*", concat!($layer, $fc1, ".*")),
+            ("blocks.#.mlp.fc2.*", concat!($layer, $fc2, ".*")),
+            ("norm.*", concat!($base, "layernorm.*")),
+            ("head.*", $head),
+            ("head_dist.*", "^distillation_classifier.*"),
+        ]
+    };
+}
+
+/// Of version 4, which version 5 saves, too.
+macro_rules! vit_4 {
+    ($token:literal, $head:literal, $base:literal) => {
+        vit_names!(
+            $token,
+            $head,
+            $base,
+            "encoder.layer.#.",
+            [
+                "attention.attention.query",
+                "attention.attention.key",
+                "attention.attention.value",
+                "attention.output.dense"
+            ],
+            ["intermediate.dense", "output.dense"]
+        )
+    };
+}
+
+macro_rules! vit_5 {
+    ($token:literal, $head:literal) => {
+        vit_names!(
+            $token,
+            $head,
+            "",
+            "layers.#.",
+            ["attention.q_proj", "attention.k_proj", "attention.v_proj", "attention.o_proj"],
+            ["mlp.fc1", "mlp.fc2"]
+        )
+    };
+}
+
+/// By version, and whether there are two heads. With one head the distillation token is as good as a register.
+const VIT_NAMES: [[&Table; 2]; 2] = [
+    [vit_4!("reg_token", "^classifier.*", ""), vit_4!("dist_token", "^cls_classifier.*", "")],
+    [vit_5!("reg_token", "^classifier.*"), vit_5!("dist_token", "^cls_classifier.*")],
 ];
 
-/// DINOv2's names, with those of the MLP's two layers, which depend on whether it is gated.
+/// ViT-MSN as version 5 saves it: `vit.` stands before what is not a layer, and not before the layers.
+const MSN_NAMES: &Table = vit_4!("reg_token", "^classifier.*", "vit.");
+
+/// DINOv2's names: the attention's four layers, and the MLP's two, which depend on whether it is gated.
 macro_rules! dinov2_names {
-    ($fc1:literal, $fc2:literal) => {
+    ($q:literal, $k:literal, $v:literal, $o:literal, $fc1:literal, $fc2:literal) => {
         &[
             ("cls_token", "embeddings.cls_token"),
             ("reg_token", "embeddings.register_tokens"),
             ("pos_embed", "embeddings.position_embeddings"),
             ("patch_embed.proj.*", "embeddings.patch_embeddings.projection.*"),
             ("blocks.#.norm1.*", "encoder.layer.#.norm1.*"),
-            ("blocks.#.attn.q.*", "encoder.layer.#.attention.attention.query.*"),
-            ("blocks.#.attn.k.*", "encoder.layer.#.attention.attention.key.*"),
-            ("blocks.#.attn.v.*", "encoder.layer.#.attention.attention.value.*"),
-            ("blocks.#.attn.proj.*", "encoder.layer.#.attention.output.dense.*"),
+            ("blocks.#.attn.q.*", concat!("encoder.layer.#.attention.", $q, ".*")),
+            ("blocks.#.attn.k.*", concat!("encoder.layer.#.attention.", $k, ".*")),
+            ("blocks.#.attn.v.*", concat!("encoder.layer.#.attention.", $v, ".*")),
+            ("blocks.#.attn.proj.*", concat!("encoder.layer.#.attention.", $o, ".*")),
             ("blocks.#.ls1.gamma", "encoder.layer.#.layer_scale1.lambda1"),
             ("blocks.#.norm2.*", "encoder.layer.#.norm2.*"),
             ("blocks.#.mlp.fc1.*", concat!("encoder.layer.#.mlp.", $fc1, ".*")),
             ("blocks.#.mlp.fc2.*", concat!("encoder.layer.#.mlp.", $fc2, ".*")),
             ("blocks.#.ls2.gamma", "encoder.layer.#.layer_scale2.lambda1"),
             ("norm.*", "layernorm.*"),
+            ("head.*", "^classifier.*"),
             ("head.*", "^head.*"),
         ]
     };
 }
 
-const DINOV2_NAMES: &Table = dinov2_names!("fc1", "fc2");
-const DINOV2_GATED: &Table = dinov2_names!("weights_in", "weights_out");
+macro_rules! dinov2_4 {
+    ($fc1:literal, $fc2:literal) => {
+        dinov2_names!("attention.query", "attention.key", "attention.value", "output.dense", $fc1, $fc2)
+    };
+}
+
+macro_rules! dinov2_5 {
+    ($fc1:literal, $fc2:literal) => {
+        dinov2_names!("q_proj", "k_proj", "v_proj", "o_proj", $fc1, $fc2)
+    };
+}
+
+/// By version, and whether the MLPs are gated.
+const DINOV2_NAMES: [[&Table; 2]; 2] = [
+    [dinov2_4!("fc1", "fc2"), dinov2_4!("weights_in", "weights_out")],
+    [dinov2_5!("fc1", "fc2"), dinov2_5!("weights_in", "weights_out")],
+];
 
 const CLIP_NAMES: &Table = &[
     ("cls_token", "embeddings.class_embedding"),
@@ -143,9 +223,13 @@ const CLIP_NAMES: &Table = &[
     ("attn_pool.norm.*", "head.layernorm.*"),
     ("attn_pool.mlp.*", "head.mlp.*"),
     ("proj.weight", "^visual_projection.weight"),
+    ("head.*", "^classifier.*"),
     ("head.weight", "^head.weight"),
     ("head.bias", "^head.bias"),
 ];
+
+/// Those whose blocks are ViT's.
+const VIT_TYPES: &[&str] = &["vit", "deit", "ijepa", "vit_mae", "vit_msn"];
 
 const VIT_KEYS: Keys = Keys {
     followed: &[
@@ -235,10 +319,15 @@ fn head_names(prefixes: Prefixes, head: &str) -> [String; 2] {
 }
 
 fn read_vit(checkpoint: &Checkpoint, prefixes: Prefixes, overrides: &Overrides) -> Result<Recognised> {
+    let has = |prefix: &str, name: &str| checkpoint.tensor(&format!("{prefix}{name}")).is_some();
+    let in_memory = has(prefixes.prefix, "layers.0.attention.q_proj.weight");
+    let two_heads = has(prefixes.outer, "cls_classifier.weight");
+    let msn = has(prefixes.prefix, "vit.embeddings.cls_token");
+    let head = if two_heads { "cls_classifier" } else { "classifier" };
     let dialect = Dialect {
         name: VIT.name,
-        table: VIT_NAMES,
-        facts: Facts::transformers(checkpoint, &["vit", "vit_mae"], &VIT_KEYS)?,
+        table: if msn { MSN_NAMES } else { VIT_NAMES[usize::from(in_memory)][usize::from(two_heads)] },
+        facts: Facts::transformers(checkpoint, VIT_TYPES, &VIT_KEYS)?,
         eps: 1e-12,
         eps_noted: true,
         activation: Some((Activation::Gelu, "transformers' ViTs")),
@@ -250,7 +339,8 @@ fn read_vit(checkpoint: &Checkpoint, prefixes: Prefixes, overrides: &Overrides) 
         whose: "transformers",
         unsupported: UNSUPPORTED,
         unneeded: &["pooler.", "embeddings.mask_token"],
-        head_names: head_names(prefixes, "classifier"),
+        classifier: None,
+        head_names: head_names(prefixes, head),
         antialias: true,
     };
     vit::read(checkpoint, prefixes, overrides, dialect)
@@ -262,10 +352,11 @@ fn read_dinov2(checkpoint: &Checkpoint, prefixes: Prefixes, overrides: &Override
     if !gated && config.entry("use_swiglu_ffn").and_then(|v| v.as_bool()) == Some(true) {
         return Err(checkpoint.error("use_swiglu_ffn is set (config.json), but no block has mlp.weights_in"));
     }
-    refuse_classifier(checkpoint, prefixes)?;
+    let in_memory = checkpoint.tensor(&format!("{}encoder.layer.0.attention.q_proj.weight", prefixes.prefix)).is_some();
+    let (classifier, head) = classifier(checkpoint, prefixes, Pool::ClsMean, &[]);
     let dialect = Dialect {
         name: DINOV2.name,
-        table: if gated { DINOV2_GATED } else { DINOV2_NAMES },
+        table: DINOV2_NAMES[usize::from(in_memory)][usize::from(gated)],
         facts: Facts::transformers(checkpoint, &["dinov2", "dinov2_with_registers"], &DINOV2_KEYS)?,
         eps: 1e-6,
         eps_noted: true,
@@ -275,27 +366,30 @@ fn read_dinov2(checkpoint: &Checkpoint, prefixes: Prefixes, overrides: &Override
         whose: "transformers",
         unsupported: &[],
         unneeded: &["embeddings.mask_token"],
-        head_names: head_names(prefixes, "head"),
+        classifier,
+        head_names: head_names(prefixes, head),
         // Its own way, since it resizes at every call.
         antialias: false,
     };
     vit::read(checkpoint, prefixes, overrides, dialect)
 }
 
-/// transformers' own classifiers of these towers read the mean of the tokens, or more, and not what the tower pools: ours are
-/// called otherwise.
-fn refuse_classifier(checkpoint: &Checkpoint, prefixes: Prefixes) -> Result<()> {
+/// transformers' own classifiers of these towers do not read what the tower pools. Ours do, and are called `head`.
+fn classifier(
+    checkpoint: &Checkpoint,
+    prefixes: Prefixes,
+    pool: Pool,
+    skips: &'static [&'static str],
+) -> (Option<Classifier>, &'static str) {
     match checkpoint.tensor(&format!("{}classifier.weight", prefixes.outer)) {
-        Some(info) => Err(checkpoint.error(format!(
-            "tensor {} classifies by the mean of the tokens: not supported, only the image tower is; remove it",
-            info.name
-        ))),
-        None => Ok(()),
+        Some(_) => (Some(Classifier { pool, skips }), "classifier"),
+        None => (None, "head"),
     }
 }
 
 fn read_clip(checkpoint: &Checkpoint, prefixes: Prefixes, overrides: &Overrides) -> Result<Recognised> {
-    refuse_classifier(checkpoint, prefixes)?;
+    // The mean of the patches, before the last norm.
+    let (classifier, head) = classifier(checkpoint, prefixes, Pool::Mean, &["norm."]);
     let dialect = Dialect {
         name: CLIP_VISION.name,
         table: CLIP_NAMES,
@@ -311,14 +405,16 @@ fn read_clip(checkpoint: &Checkpoint, prefixes: Prefixes, overrides: &Overrides)
         whose: "CLIP",
         unsupported: UNSUPPORTED,
         unneeded: &["embeddings.position_ids"],
-        head_names: head_names(prefixes, "head"),
+        classifier,
+        head_names: head_names(prefixes, head),
         antialias: true,
     };
     vit::read(checkpoint, prefixes, overrides, dialect)
 }
 
 fn read_siglip(checkpoint: &Checkpoint, prefixes: Prefixes, overrides: &Overrides) -> Result<Recognised> {
-    refuse_classifier(checkpoint, prefixes)?;
+    // The mean of the patches, in place of the attention pool.
+    let (classifier, head) = classifier(checkpoint, prefixes, Pool::Mean, &["attn_pool."]);
     let dialect = Dialect {
         name: SIGLIP_VISION.name,
         table: CLIP_NAMES,
@@ -334,7 +430,8 @@ fn read_siglip(checkpoint: &Checkpoint, prefixes: Prefixes, overrides: &Override
         whose: "SigLIP",
         unsupported: UNSUPPORTED,
         unneeded: &["embeddings.position_ids"],
-        head_names: head_names(prefixes, "head"),
+        classifier,
+        head_names: head_names(prefixes, head),
         antialias: true,
     };
     vit::read(checkpoint, prefixes, overrides, dialect)

@@ -41,10 +41,19 @@ pub(super) struct Dialect<'a> {
     pub(super) unsupported: &'static [(&'static str, &'static str)],
     /// Tensors within the family's prefix that the image features don't depend on.
     pub(super) unneeded: &'static [&'static str],
+    /// What the library's own classifier reads of the tower, if the file has it.
+    pub(super) classifier: Option<Classifier>,
     /// The head's weight and bias, in the file.
     pub(super) head_names: [String; 2],
     /// Whether its library resizes positions with a filter against aliasing, as timm does.
     pub(super) antialias: bool,
+}
+
+/// A classifier that reads other than what its tower pools.
+pub(super) struct Classifier {
+    pub(super) pool: Pool,
+    /// What it leaves out of the tower, by how the canonical names begin.
+    pub(super) skips: &'static [&'static str],
 }
 
 /// Reads a checkpoint of a family.
@@ -193,7 +202,9 @@ impl Reader<'_> {
             );
         }
         let class_token = tensors.has("cls_token");
-        let (distilled, attention_pool) = (tensors.has("dist_token"), self.attention_pool(dim)?);
+        let skips = |part| dialect.classifier.as_ref().is_some_and(|c| c.skips.contains(&part));
+        let attention_pool = if skips("attn_pool.") { None } else { self.attention_pool(dim)? };
+        let distilled = tensors.has("dist_token");
         let registers =
             if tensors.has("reg_token") { tensors.dims::<3>("reg_token", "[1, registers, dim]")?[1] } else { 0 };
         if !class_token && (distilled || registers > 0) {
@@ -228,13 +239,17 @@ impl Reader<'_> {
             None if fc_norm || !class_token => Pool::Mean,
             None => Pool::Cls,
         };
-        let written = dialect.facts.pool()?;
-        let said = [(overrides.pool, OVERRIDE), (own.pool, "metadata tpgm.pool"), (written, dialect.facts.file())];
+        let said = [
+            (overrides.pool, OVERRIDE),
+            (own.pool, "metadata tpgm.pool"),
+            (dialect.classifier.as_ref().map(|c| c.pool), "its classifier"),
+            (dialect.facts.pool()?, dialect.facts.file()),
+        ];
         let pool = first(said, sources, "pool").unwrap_or_else(|| {
             sources.insert("pool", "tensor names".into());
             by_tensors
         });
-        if pool == Pool::Cls && !class_token {
+        if matches!(pool, Pool::Cls | Pool::ClsMean) && !class_token {
             return Err(tensors
                 .checkpoint
                 .error("pools the class token, but has no tensor cls_token; use mean pooling"));
@@ -266,6 +281,7 @@ impl Reader<'_> {
             positions,
             norm_pre: tensors.has("norm_pre.weight") || tensors.has("norm_pre.bias"),
             split_qkv,
+            no_norm: skips("norm."),
             flat,
             projection: self.projection()?,
             attention_pool,
@@ -350,7 +366,9 @@ fn ignored(
         tensors.error(info, format!("belongs to a part that a {} does not have: not supported yet", dialect.name))
     };
     for (name, info) in &tensors.by_name {
-        let dropped = name.starts_with("norm.") && tensors.has("fc_norm.weight");
+        let skipped = |c: &Classifier| c.skips.iter().any(|part| name.starts_with(part));
+        let dropped = (name.starts_with("norm.") && tensors.has("fc_norm.weight"))
+            || dialect.classifier.as_ref().is_some_and(skipped);
         let inside = of_tower(name) || PARTS.iter().any(|part| name.starts_with(part));
         if inside && !used.contains(info.name.as_str()) && !dropped {
             return Err(foreign(info));

@@ -1,4 +1,4 @@
-//! The mean over a run of an image's tokens or pixels.
+//! The means over runs of an image's tokens or pixels.
 
 use crate::error::Result;
 use crate::gpu::buffer::Element;
@@ -10,15 +10,26 @@ use crate::ops::{Recorder, pool};
 struct Pool {
     inp: Act,
     out: Act,
-    dims: pool::Dims,
+    /// One for each run.
+    dims: Vec<pool::Dims>,
 }
 
 impl Tape {
     /// The mean over `count` tokens from `first` on, `[B, cols]`, which holds `element`.
     pub fn pool(&mut self, inp: Act, name: &str, first: usize, count: usize, element: Element) -> Act {
+        self.pool_runs(inp, name, &[(first, count)], element)
+    }
+
+    /// The means over several runs, each the first token and their number, beside each other: `[B, runs · cols]`.
+    pub fn pool_runs(&mut self, inp: Act, name: &str, runs: &[(usize, usize)], element: Element) -> Act {
         let shape: Shape = self.shape(inp);
-        let dims = pool::Dims { batch: shape.batch, tokens: shape.pixels(), dim: shape.cols, first, count };
-        let out = self.act(name, shape.pooled(shape.cols), element);
+        let (dim, stride) = (shape.cols, runs.len() * shape.cols);
+        let run = |(i, &(first, count)): (usize, &(usize, usize))| {
+            let (batch, tokens) = (shape.batch, shape.pixels());
+            pool::Dims { batch, tokens, dim, first, count, stride, column: i * dim }
+        };
+        let dims = runs.iter().enumerate().map(run).collect();
+        let out = self.act(name, shape.pooled(stride), element);
         self.push(Pool { inp, out, dims }, &[inp], &[], &[out]);
         out
     }
@@ -26,11 +37,15 @@ impl Tape {
 
 impl Layer for Pool {
     fn forward(&self, s: &Store, r: &mut Recorder) -> Result<()> {
-        pool::forward(r, &s.view(self.out), &s.view(self.inp), self.dims)
+        let (out, inp) = (s.view(self.out), s.view(self.inp));
+        self.dims.iter().try_for_each(|dims| pool::forward(r, &out, &inp, *dims))
     }
 
     fn backward(&self, s: &mut Store, r: &mut Recorder) -> Result<()> {
         let dout = s.gradient(self.out);
-        s.add(r, self.inp, |r, dinp, accumulate| pool::backward(r, dinp, &dout, self.dims, accumulate))
+        s.add(r, self.inp, |r, dinp, accumulate| {
+            let mut runs = self.dims.iter().enumerate();
+            runs.try_for_each(|(i, dims)| pool::backward(r, dinp, &dout, *dims, accumulate || i > 0))
+        })
     }
 }
