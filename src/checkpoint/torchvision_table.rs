@@ -4,7 +4,6 @@
 use std::path::Path;
 
 use serde::Deserialize;
-use serde::de::IgnoredAny;
 
 use crate::data::preprocess::{CropMode, Preprocess, crop_share};
 use crate::data::resize::Interpolation;
@@ -13,7 +12,7 @@ const TABLE: &str = include_str!("torchvision_table.jsonl");
 
 /// A file of torchvision's: its name without the ending, the architecture, and how its images are made.
 #[derive(Debug, Deserialize)]
-pub(super) struct Weights(String, IgnoredAny, usize, usize, Interpolation, [f32; 3], [f32; 3]);
+pub(super) struct Weights(String, String, usize, usize, Interpolation, [f32; 3], [f32; 3]);
 
 impl Weights {
     /// Those that a file holds by its name, whatever its ending.
@@ -21,6 +20,11 @@ impl Weights {
         let stem = path.file_stem()?.to_str()?;
         let rows = TABLE.lines().filter_map(|line| serde_json::from_str::<Weights>(line).ok());
         rows.into_iter().find(|row| row.0 == stem)
+    }
+
+    /// The architecture's name.
+    pub(super) fn architecture(&self) -> &str {
+        &self.1
     }
 
     /// The input.
@@ -38,6 +42,7 @@ mod tests {
     #[test]
     fn files_are_known_by_their_names() {
         assert!(TABLE.lines().all(|line| serde_json::from_str::<Weights>(line).is_ok()));
+        assert_eq!(Weights::of(Path::new("vit_b_16_swag-9ac1b537.safetensors")).unwrap().architecture(), "vit_b_16");
         let second = Weights::of(Path::new("models/resnet50-11ad3fa6.safetensors")).unwrap();
         let p = second.preprocess();
         assert_eq!((p.image_size, p.crop_pct, p.interpolation), (224, 224.0 / 232.0, Interpolation::Bilinear));

@@ -131,13 +131,18 @@ def result(tag, module, told, facts):
     return out | (dict(kind="differs", differs=wrong) if wrong else dict(kind="right"))
 
 
-def build_timm(tag, **kwargs):
-    import timm
+def on_meta(build):
+    """A model without content, or with, where it computes something while it is built."""
     try:
         with torch.device("meta"):
-            return timm.create_model(tag, pretrained=False, **kwargs)
-    except Exception:  # some build values that `meta` has not
-        return timm.create_model(tag, pretrained=False, **kwargs)
+            return build()
+    except Exception:
+        return build()
+
+
+def build_timm(tag):
+    import timm
+    return on_meta(lambda: timm.create_model(tag, pretrained=False))
 
 
 def survey_timm(folder, prefixes):
@@ -180,8 +185,8 @@ def survey_open_clip(folder, prefixes):
             model_cfg["quick_gelu"] = True
         keys = ("mean", "std", "interpolation", "resize_mode")
         preprocess = {key: published[key] for key in keys if published.get(key) is not None}
-        with torch.device("meta"):
-            visual = _build_vision_tower(model_cfg["embed_dim"], model_cfg["vision_cfg"], model_cfg.get("quick_gelu", False))
+        quick = model_cfg.get("quick_gelu", False)
+        visual = on_meta(lambda: _build_vision_tower(model_cfg["embed_dim"], model_cfg["vision_cfg"], quick))
         tensors = {f"visual.{key}": value for key, value in visual.state_dict().items()}
         write_sparse(tensors, folder / "open_clip_model.safetensors")
         config = dict(model_cfg=model_cfg, preprocess_cfg=preprocess)
@@ -197,9 +202,8 @@ def survey_torchvision(folder, prefixes):
         if prefixes and not name.startswith(tuple(prefixes)):
             continue
         for weights in models.get_model_weights(name):
-            with torch.device("meta"):
-                model = models.get_model(name, weights=None, **({"image_size": weights.transforms().crop_size[0]}
-                                                               if name.startswith("vit_") else {}))
+            size = dict(image_size=weights.transforms().crop_size[0]) if name.startswith("vit_") else {}
+            model = on_meta(lambda: models.get_model(name, weights=None, **size))
             path = folder / (weights.url.split("/")[-1].rsplit(".", 1)[0] + ".safetensors")
             write_sparse(model.state_dict(), path)
             t = weights.transforms()
@@ -218,6 +222,7 @@ def survey_torchvision(folder, prefixes):
 def reason(error):
     """A refusal without the names and numbers of the one file."""
     error = re.sub(r"^error: [^:]*: ", "", error)
+    error = error.split(": its")[0]
     error = re.sub(r"architecture \S+?:? (is timm's|\w+ is)", r"architecture … \1", error)
     return re.sub(r"\d+", "N", error)[:110]
 

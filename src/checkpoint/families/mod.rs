@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::file::Checkpoint;
 use super::open_clip_config::OpenClipConfig;
 use super::timm_config::{Class, TimmConfig};
+use super::torchvision_table::Weights;
 use super::{Overrides, Recognised};
 use crate::error::{Help, Result, Setting};
 
@@ -75,16 +76,8 @@ pub(super) fn recognise(checkpoint: &Checkpoint, overrides: &Overrides) -> Resul
         slugs.dedup();
         return Err(misfit(Setting::Family, format!("{slug} is no family: there are {}", slugs.join(", "))));
     }
-    // A network that nobody here computes is called by its name, whichever tensor would be missing first.
-    let timm = match OpenClipConfig::of(checkpoint)? {
-        Some(clip) => clip.trunk()?,
-        None => Some(TimmConfig::of(checkpoint)),
-    };
-    if let Some(timm) = timm.filter(|_| asked.is_none())
-        && let Some(class) = timm.class()?
-        && !FAMILIES.iter().any(|family| family.timm.iter().any(|own| own.name == class))
-    {
-        return Err(timm.other(class));
+    if asked.is_none() {
+        check_architecture(checkpoint)?;
     }
     for family in FAMILIES.iter().filter(|f| asked.is_none_or(|slug| slug == f.slug)) {
         let prefixes = prefixes(checkpoint, family);
@@ -110,7 +103,27 @@ pub(super) fn recognise(checkpoint: &Checkpoint, overrides: &Overrides) -> Resul
             let error = checkpoint.error(format!("is no {slug}: {}", unknown(checkpoint)));
             Err(error.with_help(Help::Setting(Setting::Family)))
         }
-        None => Err(checkpoint.error(unknown(checkpoint))),
+        None => match Weights::of(checkpoint.path()) {
+            Some(weights) => {
+                let name = weights.architecture();
+                Err(checkpoint.error(format!("is torchvision's {name}, by the file's name: not supported yet")))
+            }
+            None => Err(checkpoint.error(unknown(checkpoint))),
+        },
+    }
+}
+
+/// An error for an architecture that nobody here computes, by its name, whichever tensor would be missing first.
+fn check_architecture(checkpoint: &Checkpoint) -> Result<()> {
+    let timm = match OpenClipConfig::of(checkpoint)? {
+        Some(clip) => clip.trunk()?,
+        None => Some(TimmConfig::of(checkpoint)),
+    };
+    let Some(timm) = timm else { return Ok(()) };
+    let Some(class) = timm.class()? else { return Ok(()) };
+    match FAMILIES.iter().find(|family| family.timm.iter().any(|own| own.name == class)) {
+        Some(family) => timm.check(family.timm),
+        None => Err(timm.other(class)),
     }
 }
 
