@@ -341,5 +341,5 @@ families! {
     timm_vit timm_vit_bf16 timm_dino timm_mae deit_distilled deit3 timm_dinov2_reg4 timm_clip timm_siglip hf_vit hf_dinov2
     hf_dinov2_reg open_clip open_clip_gelu hf_clip hf_siglip hf_resnet timm_dinov2_giant hf_dinov2_giant
     torchvision_vit hf_vit_memory hf_deit hf_deit_teacher hf_msn hf_ijepa hf_dinov2_classifier hf_dinov2_reg_memory
-    hf_clip_classifier hf_siglip_classifier open_clip_mean open_clip_timm
+    hf_clip_classifier hf_siglip_classifier open_clip_mean open_clip_timm timm_leftover
 }

@@ -2,11 +2,10 @@
 
 use super::Note;
 use super::file::Checkpoint;
-use super::known::Keys;
 use super::open_clip_config::OpenClipConfig;
 use super::timm_config::{Class, TimmConfig};
 use super::torchvision_table::Weights;
-use super::transformers_config::TransformersConfig;
+use super::transformers_config::{Model, TransformersConfig};
 use crate::data::preprocess::Preprocess;
 use crate::error::Result;
 use crate::model::config::Pool;
@@ -44,15 +43,15 @@ impl<'a> Facts<'a> {
         Self::Torchvision(Weights::of(checkpoint.path()))
     }
 
-    /// Of a model of transformers: one of `types`, with these keys.
-    pub(super) fn transformers(checkpoint: &'a Checkpoint, types: &[&str], keys: &Keys) -> Result<Self> {
-        let config = TransformersConfig::of(checkpoint)?;
-        config.check(types, keys)?;
+    /// Of a model of transformers.
+    pub(super) fn transformers(checkpoint: &'a Checkpoint, model: &Model) -> Result<Self> {
+        let config = TransformersConfig::of(checkpoint, model.usual())?;
+        config.check(model.types, &model.keys)?;
         Ok(Self::Transformers(config))
     }
 
     /// Of an OpenAI or OpenCLIP model, whose repositories on the hub have one configuration or the other.
-    pub(super) fn open_clip(checkpoint: &'a Checkpoint, types: &[&str], keys: &Keys) -> Result<Self> {
+    pub(super) fn open_clip(checkpoint: &'a Checkpoint, model: &Model) -> Result<Self> {
         match OpenClipConfig::of(checkpoint)? {
             Some(config) => {
                 config.check()?;
@@ -63,7 +62,7 @@ impl<'a> Facts<'a> {
                 }
                 Ok(Self::OpenClip(config))
             }
-            None => Self::transformers(checkpoint, types, keys),
+            None => Self::transformers(checkpoint, model),
         }
     }
 
@@ -160,7 +159,7 @@ impl<'a> Facts<'a> {
         match self {
             Self::Timm(config) => config.input_size(),
             Self::Transformers(config) => config.input_size(),
-            Self::OpenClip(_) | Self::Trunk(..) => None,
+            Self::OpenClip(config) | Self::Trunk(config, _) => config.input_size(),
             Self::Torchvision(weights) => weights.as_ref().map(|weights| [weights.preprocess().image_size as u64; 2]),
         }
     }

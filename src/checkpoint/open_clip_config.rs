@@ -200,6 +200,14 @@ impl OpenClipConfig {
         Ok(Some(TimmConfig::new(self.path.clone(), root, "vision_cfg.timm_model_name ")))
     }
 
+    /// Height and width of the input.
+    pub(super) fn input_size(&self) -> Option<[u64; 2]> {
+        match self.vision("image_size")? {
+            Value::Array(pair) => Some([pair.first()?.as_u64()?, pair.get(1)?.as_u64()?]),
+            size => size.as_u64().map(|size| [size; 2]),
+        }
+    }
+
     /// Heads, and where that follows from. A list of `layers` is that of a ResNet, which is 32 times as wide in the end.
     pub(super) fn heads(&self) -> Option<(usize, String)> {
         let number = |key: &str| self.vision(key).and_then(Value::as_u64).and_then(|n| usize::try_from(n).ok());

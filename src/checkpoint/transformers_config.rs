@@ -1,6 +1,6 @@
 //! transformers' `config.json` (what the model is) and, beside it, its processor's (how its input is made).
 
-use serde_json::Value;
+use serde_json::{Map, Value, json};
 
 use super::Note;
 use super::file::Checkpoint;
@@ -86,24 +86,46 @@ const COMMON: Keys = Keys {
 
 /// What a model of texts and images has around its image tower.
 const WHOLE: Keys = Keys {
-    followed: &["projection_dim"],
+    followed: &["projection_dim", "vision_config_dict"],
     idle: &["logit_scale_init_value", "text_config", "text_config_dict"],
     only: &[],
 };
+
+/// What a family computes of transformers': its models' types, their keys, and what their classes take if nothing is written.
+pub(super) struct Model {
+    pub(super) types: &'static [&'static str],
+    pub(super) keys: Keys,
+    pub(super) heads: u32,
+    pub(super) activation: &'static str,
+    pub(super) eps: f64,
+}
+
+impl Model {
+    /// The defaults under their keys.
+    pub(super) fn usual(&self) -> Value {
+        json!({"num_attention_heads": self.heads, "hidden_act": self.activation, "layer_norm_eps": self.eps})
+    }
+}
+
+/// Where the image tower's entries stand in a whole model's, the first that has one: of an older form, and of the present one.
+const TOWERS: [&str; 2] = ["vision_config_dict", "vision_config"];
 
 /// A view of both files; without one, all methods say "not there".
 pub(super) struct TransformersConfig<'a> {
     checkpoint: &'a Checkpoint,
     root: &'a Value,
+    usual: Value,
     processor: Option<ProcessorConfig>,
 }
 
 impl<'a> TransformersConfig<'a> {
-    pub(super) fn of(checkpoint: &'a Checkpoint) -> Result<Self> {
+    /// Beside `checkpoint`, of a class that has `usual` for what is not written: transformers leaves out of a tower's
+    /// configuration what equals its class's default.
+    pub(super) fn of(checkpoint: &'a Checkpoint, usual: Value) -> Result<Self> {
         let root = checkpoint.config().unwrap_or(&Value::Null);
         // Beside a file of another name it may belong to something else, as config.json may.
         let processor = checkpoint.config_path().map(ProcessorConfig::beside).transpose()?.flatten();
-        Ok(Self { checkpoint, root, processor })
+        Ok(Self { checkpoint, root, usual, processor })
     }
 
     fn error(&self, what: impl Into<String>) -> Error {
@@ -116,9 +138,15 @@ impl<'a> TransformersConfig<'a> {
     }
 
     /// An entry about the image tower that is not null.
-    pub(super) fn entry(&self, key: &str) -> Option<&'a Value> {
-        let tower = self.root.get("vision_config").filter(|v| v.is_object()).unwrap_or(self.root);
-        tower.get(key).filter(|v| !v.is_null())
+    pub(super) fn entry(&self, key: &str) -> Option<&Value> {
+        let usual = || self.usual.get(key).filter(|_| self.root.is_object());
+        let known = |tower: &'a Value| tower.get(key).filter(|v| !v.is_null());
+        let towers = TOWERS.iter().filter_map(|name| self.root.get(name).filter(|v| v.is_object()));
+        let mut towers = towers.peekable();
+        match towers.peek() {
+            Some(_) => towers.find_map(known).or_else(usual),
+            None => known(self.root).or_else(usual),
+        }
     }
 
     /// Heads, and where that is written.
@@ -167,27 +195,22 @@ impl<'a> TransformersConfig<'a> {
     /// Names the first key that is not, and its value.
     pub(super) fn check(&self, types: &[&str], keys: &Keys) -> Result<()> {
         let Some(root) = self.root.as_object() else { return Ok(()) };
-        let tower = root.get("vision_config").and_then(Value::as_object);
-        for entries in tower.into_iter().chain([root]) {
+        let towers: Vec<_> = TOWERS.iter().filter_map(|name| Some((*name, root.get(*name)?.as_object()?))).collect();
+        for entries in towers.iter().map(|(_, entries)| *entries).chain([root]) {
             let own_type = entries.get("model_type").and_then(Value::as_str);
             if let Some(other) = own_type.filter(|own| !types.contains(own)) {
                 let types = types.join(", ");
                 return Err(self.error(format!("model_type is {}: not supported here, only {types}", quote(other))));
             }
         }
-        let rules = |keys| {
-            move |key: &str, place: &str, value: &Value| -> Option<String> {
-                let keys: &Keys = keys;
-                if COMMON.lists(key) { COMMON.fault(place, key, value) } else { keys.fault(place, key, value) }
-            }
+        let fault_in = |place: &str, entries: &Map<String, Value>, keys: &Keys| {
+            entries.iter().find_map(|(key, value)| match COMMON.lists(key) {
+                true => COMMON.fault(place, key, value),
+                false => keys.fault(place, key, value),
+            })
         };
-        let fault = match tower {
-            None => root.iter().find_map(|(key, value)| rules(keys)(key, "", value)),
-            Some(tower) => tower
-                .iter()
-                .find_map(|(key, value)| rules(keys)(key, "vision_config.", value))
-                .or_else(|| root.iter().find_map(|(key, value)| rules(&WHOLE)(key, "", value))),
-        };
+        let in_towers = towers.iter().find_map(|(name, entries)| fault_in(&format!("{name}."), entries, keys));
+        let fault = in_towers.or_else(|| fault_in("", root, if towers.is_empty() { keys } else { &WHOLE }));
         match fault {
             Some(fault) => Err(self.error(fault)),
             None => self.processor.as_ref().map_or(Ok(()), ProcessorConfig::check),

@@ -19,7 +19,7 @@ pub struct Dims {
     pub batch: usize,
     /// Height and width of an image.
     pub size: usize,
-    /// Height and width of a patch, which divides `size`.
+    /// Height and width of a patch. What is left over of `size` at the bottom and on the right is not read.
     pub patch: usize,
     /// Width of a token.
     pub dim: usize,

@@ -34,7 +34,7 @@ const PREFIXES: [(bool, usize, bool, bool); 6] = [
 fn patch_embed(p: &mut Plan) -> Result<()> {
     let formats = formats(p.gpu);
     for (launch, &element) in Launch::folded(p.gpu).into_iter().flat_map(|l| formats.iter().map(move |e| (l, e))) {
-        let shapes = [(1, 1, 1, 1), (2, 12, 4, 65), (3, 15, 5, 63), (1, 42, 3, 3), (2, 28, 14, 197)];
+        let shapes = [(1, 1, 1, 1), (2, 12, 4, 65), (3, 17, 5, 63), (1, 42, 3, 3), (2, 28, 14, 197)];
         for (_, (batch, size, patch, dim)) in p.pick(&shapes, &[1, 2]) {
             for (_, (class_token, registers, class_position, register_positions)) in p.pick(&PREFIXES, &[4]) {
                 let prefix = Prefix { class_token, registers, class_position, register_positions };

@@ -279,6 +279,14 @@ fn transformers_configurations() {
     };
     let tower = Family::new("hf_clip").golden.json("config");
     whole(json!({"model_type": "clip", "vision_config": tower, "text_config": {"odd": 1}})).unwrap();
+    // An older form, whose entries win; and what is not written is the class's default.
+    let older = json!({"model_type": "clip", "vision_config": tower, "vision_config_dict": {"hidden_act": "gelu"}});
+    assert_eq!(whole(older).unwrap().config.vit().unwrap().activation, Activation::Gelu);
+    let mut less = tower.clone();
+    less.as_object_mut().unwrap().retain(|key, _| key != "hidden_act" && key != "layer_norm_eps");
+    let usual = whole(json!({"model_type": "clip", "vision_config": less})).unwrap().config;
+    let usual = usual.vit().unwrap();
+    assert_eq!((usual.activation, usual.eps), (Activation::QuickGelu, 1e-5));
     let odd = whole(json!({"model_type": "clip", "vision_config": with(tower.clone(), "odd", &json!(1))}));
     assert_error(odd, &["config.json", "vision_config.odd is 1"]);
     assert_error(whole(json!({"model_type": "clip", "vision_config": tower, "odd": 2})), &["config.json: odd is 2"]);
@@ -335,7 +343,7 @@ fn no_tensor_of_a_tower_is_left_out() {
         ("hf_vit", "vit.embeddings.norm.weight"),
         ("hf_dinov2", "encoder.layer.0.attention.q_norm.weight"),
         ("hf_clip", "vision_model.encoder.layers.0.rope"),
-        ("hf_siglip", "vision_model.patch_norm.weight"),
+        ("hf_siglip", "patch_norm.weight"),
         ("open_clip", "visual.ln_post2.weight"),
         ("open_clip", "visual.transformer.resblocks.0.ln_3.weight"),
         ("hf_resnet", "resnet.embedder.norm2.weight"),

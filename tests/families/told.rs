@@ -3,6 +3,7 @@
 use std::fs;
 
 use tpgm::checkpoint::{Checkpoint, Overrides, Recognised, recognise, write_safetensors};
+use tpgm::data::resize::Interpolation;
 use tpgm::data::{Dataset, LeftOut};
 use tpgm::error::{Error, Result};
 use tpgm::model::config::{Pool, Positions};
@@ -92,6 +93,43 @@ fn openais_own_files_are_known() {
         let gelu = read(&Overrides { activation: Some(Activation::Gelu), ..heads.clone() }).unwrap();
         assert_eq!(gelu.config.vit().unwrap().activation, Activation::Gelu);
     }
+}
+
+/// torchvision has no configuration: the name of its own file tells how images are made.
+#[test]
+fn torchvisions_own_files_are_known_by_their_names() {
+    let family = Family::new("torchvision_vit");
+    let named = |name: &str| {
+        fs::copy(family.path("model.safetensors"), family.path(name)).unwrap();
+        recognise(&Checkpoint::open(family.path(name)).unwrap(), &Overrides::default()).unwrap()
+    };
+    let own = named("vit_b_16_swag-9ac1b537.safetensors");
+    assert_eq!((own.preprocess.crop_pct, own.preprocess.interpolation), (1.0, Interpolation::Bicubic));
+    assert!(own.notes.iter().all(|n| !n.what.contains("preprocessing assumed")), "{:?}", own.notes);
+    let other = named("vit.safetensors");
+    assert_eq!((other.preprocess.crop_pct, other.preprocess.interpolation), (0.875, Interpolation::Bilinear));
+    assert!(other.notes.iter().any(|n| n.what.contains("preprocessing assumed")), "{:?}", other.notes);
+    let resnet = |name: &str| {
+        let path = family.path(name);
+        fs::copy(common::fixture_path("resnet_basic"), &path).unwrap();
+        recognise(&Checkpoint::open(&path).unwrap(), &Overrides::default()).unwrap().preprocess.crop_pct
+    };
+    assert_eq!(resnet("resnet50-11ad3fa6.safetensors"), 224.0 / 232.0);
+    assert_eq!(resnet("resnet50-0676ba61.safetensors"), 0.875);
+    fs::write(family.path("densenet121-a639ec97.safetensors"), fs::read(common::fixture_path("pins")).unwrap())
+        .unwrap();
+    let error = Checkpoint::open(family.path("densenet121-a639ec97.safetensors"))
+        .and_then(|file| recognise(&file, &Overrides::default()));
+    assert_error(error, &["torchvision's densenet121", "not supported yet"]);
+
+    // The published files have an earlier release's names for the two layers of an MLP.
+    let bytes = fs::read(family.path("model.safetensors")).unwrap();
+    let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let earlier = |key: &str| key.replace("mlp.0.", "mlp.linear_1.").replace("mlp.3.", "mlp.linear_2.");
+    let tensors: Vec<_> = file.tensors().into_iter().map(|(key, view)| (earlier(&key), view)).collect();
+    fs::write(family.path("earlier.safetensors"), safetensors::serialize(tensors, None).unwrap()).unwrap();
+    let read = Source::open(&family.path("earlier.safetensors"), &Overrides::default()).unwrap();
+    assert_eq!(read.weights, family.open().weights);
 }
 
 #[test]

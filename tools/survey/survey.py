@@ -127,7 +127,7 @@ def result(tag, module, told, facts):
     out = dict(tag=tag, module=module)
     if "error" in told:
         return out | dict(kind="refused", error=told["error"])
-    wrong = compare(said_facts(told), facts)
+    wrong = compare(said_facts(told), facts())
     return out | (dict(kind="differs", differs=wrong) if wrong else dict(kind="right"))
 
 
@@ -155,15 +155,15 @@ def survey_timm(folder, prefixes):
         model = build_timm(tag)
         write_sparse(model.state_dict(), folder / "model.safetensors")
         save_config_for_hf(model, folder / "config.json")
-        yield result(tag, _model_to_module[tag.split(".")[0]], inspect(folder), timm_facts(model))
+        yield result(tag, _model_to_module[tag.split(".")[0]], inspect(folder), lambda: timm_facts(model))
 
 
 def open_clip_facts(visual, preprocess):
     facts = dict(mean=preprocess.mean, std=preprocess.std, crop_pct=1.0,
-                 interpolation=preprocess.interpolation,
+                 interpolation=preprocess.interpolation, image_size=torch.nn.modules.utils._pair(visual.image_size)[0],
                  crop_mode=dict(shortest="center", squash="squash", longest="longest")[preprocess.resize_mode])
     if hasattr(visual, "trunk"):
-        return timm_facts(visual.trunk) | facts | dict(image_size=None)
+        return timm_facts(visual.trunk) | facts
     if hasattr(visual, "transformer"):
         facts |= transformer_facts(visual.transformer.resblocks, lambda b: b.attn, lambda b: None)
         facts["activation"] = activation(visual.transformer.resblocks[0].mlp.gelu)
@@ -193,7 +193,7 @@ def survey_open_clip(folder, prefixes):
         (folder / "open_clip_config.json").write_text(json.dumps(config))
         told = inspect(folder / "open_clip_model.safetensors")
         module = model_cfg["vision_cfg"].get("timm_model_name") or type(visual).__name__
-        yield result(f"{name}/{tag}", module.split("_")[0], told, open_clip_facts(visual, PreprocessCfg(**preprocess)))
+        yield result(f"{name}/{tag}", module.split("_")[0], told, lambda: open_clip_facts(visual, PreprocessCfg(**preprocess)))
 
 
 def survey_torchvision(folder, prefixes):
@@ -216,7 +216,7 @@ def survey_torchvision(folder, prefixes):
             if "preprocess" in told:
                 told["preprocess"]["resized"] = int(t.crop_size[0] / told["preprocess"]["crop_pct"])
             path.unlink()
-            yield result(f"{name}.{weights.name}", type(model).__module__.split(".")[-1], told, facts)
+            yield result(f"{name}.{weights.name}", type(model).__module__.split(".")[-1], told, lambda: facts)
 
 
 def reason(error):

@@ -2,7 +2,7 @@
 
 use super::inputs;
 use super::names::Table;
-use super::transformers::{CLIP_KEYS, CLIP_TYPES};
+use super::transformers::CLIP_MODEL;
 use super::vit::{self, Dialect};
 use super::{Family, Prefixes};
 use crate::checkpoint::facts::Facts;
@@ -61,7 +61,7 @@ const OPENAI: [&str; 3] = ["input_resolution", "context_length", "vocab_size"];
 
 fn read(checkpoint: &Checkpoint, prefixes: Prefixes, overrides: &Overrides) -> Result<Recognised> {
     let openai = OPENAI.iter().all(|name| checkpoint.tensor(&format!("{}{name}", prefixes.outer)).is_some());
-    let facts = Facts::open_clip(checkpoint, CLIP_TYPES, &CLIP_KEYS)?;
+    let facts = Facts::open_clip(checkpoint, &CLIP_MODEL)?;
     let dialect = Dialect {
         name: FAMILY.name,
         table: if facts.norm_after_pool() { NORM_AFTER_POOL } else { NAMES },

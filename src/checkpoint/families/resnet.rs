@@ -6,6 +6,7 @@ use super::inputs::{self, IMAGENET};
 use super::names::Table;
 use super::resnet_pool::{attention, grid, resize};
 use super::tensors::{ASSUMED, Tensors, class_names, first, misfit, of_tower, preprocessing_assumed};
+use super::transformers::CLIP_MODEL;
 use super::{Family, Prefixes};
 use crate::checkpoint::facts::Facts;
 use crate::checkpoint::file::Checkpoint;
@@ -13,6 +14,7 @@ use crate::checkpoint::known::Keys;
 use crate::checkpoint::metadata;
 use crate::checkpoint::open_clip_config::OpenClipConfig;
 use crate::checkpoint::timm_config::Class;
+use crate::checkpoint::transformers_config::Model;
 use crate::checkpoint::zero_shot::ZeroShot;
 use crate::checkpoint::{Note, OVERRIDE, Overrides, Recognised};
 use crate::data::preprocess::{CropMode, Preprocess};
@@ -103,8 +105,8 @@ const TRANSFORMERS_KEYS: Keys = Keys {
     ],
 };
 
-/// No keys: of models that have no configuration in that form.
-const NONE: Keys = Keys { followed: &[], idle: &[], only: &[] };
+const TRANSFORMERS_MODEL: Model =
+    Model { types: &["resnet"], keys: TRANSFORMERS_KEYS, heads: 0, activation: "relu", eps: 1e-5 };
 
 /// Where all of torchvision's and timm's ResNets were trained, unless their files say otherwise.
 const IMAGE_SIZE: usize = 224;
@@ -119,7 +121,7 @@ fn read_plain(checkpoint: &Checkpoint, prefixes: Prefixes, overrides: &Overrides
     }
     // CLIP's have OpenCLIP's configuration beside them, if any.
     let facts = match OpenClipConfig::of(checkpoint)? {
-        Some(_) if tensors.has("attnpool.c_proj.weight") => Facts::open_clip(checkpoint, &[], &NONE)?,
+        Some(_) if tensors.has("attnpool.c_proj.weight") => Facts::open_clip(checkpoint, &CLIP_MODEL)?,
         None if checkpoint.config().is_none() => Facts::torchvision(checkpoint),
         _ => Facts::timm(checkpoint, CLASSES)?,
     };
@@ -127,7 +129,7 @@ fn read_plain(checkpoint: &Checkpoint, prefixes: Prefixes, overrides: &Overrides
 }
 
 fn read_transformers(checkpoint: &Checkpoint, prefixes: Prefixes, overrides: &Overrides) -> Result<Recognised> {
-    let facts = Facts::transformers(checkpoint, &["resnet"], &TRANSFORMERS_KEYS)?;
+    let facts = Facts::transformers(checkpoint, &TRANSFORMERS_MODEL)?;
     let tensors = Tensors::new(checkpoint, prefixes, NAMES);
     let inside = |name: &&&str| ["embedder.", "encoder."].iter().any(|part| name.starts_with(part));
     if let Some(name) = tensors.unnamed.keys().find(inside) {

@@ -8,7 +8,7 @@ use super::{Family, Prefixes};
 use crate::checkpoint::facts::Facts;
 use crate::checkpoint::file::Checkpoint;
 use crate::checkpoint::known::Keys;
-use crate::checkpoint::transformers_config::TransformersConfig;
+use crate::checkpoint::transformers_config::{Model, TransformersConfig};
 use crate::checkpoint::{Overrides, Recognised};
 use crate::data::preprocess::{CropMode, Preprocess};
 use crate::data::resize::Interpolation;
@@ -229,7 +229,27 @@ const CLIP_NAMES: &Table = &[
 ];
 
 /// Those whose blocks are ViT's.
-const VIT_TYPES: &[&str] = &["vit", "deit", "ijepa", "vit_mae", "vit_msn"];
+const VIT_MODEL: Model = Model {
+    types: &["vit", "deit", "ijepa", "vit_mae", "vit_msn"],
+    keys: VIT_KEYS,
+    heads: 12,
+    activation: "gelu",
+    eps: 1e-12,
+};
+
+const DINOV2_MODEL: Model =
+    Model { types: &["dinov2", "dinov2_with_registers"], keys: DINOV2_KEYS, heads: 12, activation: "gelu", eps: 1e-6 };
+
+pub(super) const CLIP_MODEL: Model =
+    Model { types: &["clip", "clip_vision_model"], keys: CLIP_KEYS, heads: 12, activation: "quick_gelu", eps: 1e-5 };
+
+const SIGLIP_MODEL: Model = Model {
+    types: &["siglip", "siglip_vision_model"],
+    keys: CLIP_KEYS,
+    heads: 12,
+    activation: "gelu_pytorch_tanh",
+    eps: 1e-6,
+};
 
 const VIT_KEYS: Keys = Keys {
     followed: &[
@@ -292,10 +312,8 @@ const DINOV2_KEYS: Keys = Keys {
     only: &[("interpolate_antialias", &["false"])],
 };
 
-pub(super) const CLIP_TYPES: &[&str] = &["clip", "clip_vision_model"];
-
 /// The image towers of CLIP and of SigLIP.
-pub(super) const CLIP_KEYS: Keys = Keys {
+const CLIP_KEYS: Keys = Keys {
     followed: &[
         "hidden_act",
         "hidden_size",
@@ -327,7 +345,7 @@ fn read_vit(checkpoint: &Checkpoint, prefixes: Prefixes, overrides: &Overrides) 
     let dialect = Dialect {
         name: VIT.name,
         table: if msn { MSN_NAMES } else { VIT_NAMES[usize::from(in_memory)][usize::from(two_heads)] },
-        facts: Facts::transformers(checkpoint, VIT_TYPES, &VIT_KEYS)?,
+        facts: Facts::transformers(checkpoint, &VIT_MODEL)?,
         eps: 1e-12,
         eps_noted: true,
         activation: Some((Activation::Gelu, "transformers' ViTs")),
@@ -347,7 +365,7 @@ fn read_vit(checkpoint: &Checkpoint, prefixes: Prefixes, overrides: &Overrides) 
 }
 
 fn read_dinov2(checkpoint: &Checkpoint, prefixes: Prefixes, overrides: &Overrides) -> Result<Recognised> {
-    let config = TransformersConfig::of(checkpoint)?;
+    let config = TransformersConfig::of(checkpoint, DINOV2_MODEL.usual())?;
     let gated = checkpoint.tensors().iter().any(|tensor| tensor.name.ends_with(".mlp.weights_in.weight"));
     if !gated && config.entry("use_swiglu_ffn").and_then(|v| v.as_bool()) == Some(true) {
         return Err(checkpoint.error("use_swiglu_ffn is set (config.json), but no block has mlp.weights_in"));
@@ -357,7 +375,7 @@ fn read_dinov2(checkpoint: &Checkpoint, prefixes: Prefixes, overrides: &Override
     let dialect = Dialect {
         name: DINOV2.name,
         table: DINOV2_NAMES[usize::from(in_memory)][usize::from(gated)],
-        facts: Facts::transformers(checkpoint, &["dinov2", "dinov2_with_registers"], &DINOV2_KEYS)?,
+        facts: Facts::transformers(checkpoint, &DINOV2_MODEL)?,
         eps: 1e-6,
         eps_noted: true,
         activation: Some((Activation::Gelu, "transformers' DINOv2 models")),
@@ -393,7 +411,7 @@ fn read_clip(checkpoint: &Checkpoint, prefixes: Prefixes, overrides: &Overrides)
     let dialect = Dialect {
         name: CLIP_VISION.name,
         table: CLIP_NAMES,
-        facts: Facts::transformers(checkpoint, CLIP_TYPES, &CLIP_KEYS)?,
+        facts: Facts::transformers(checkpoint, &CLIP_MODEL)?,
         eps: 1e-5,
         eps_noted: true,
         activation: None,
@@ -418,7 +436,7 @@ fn read_siglip(checkpoint: &Checkpoint, prefixes: Prefixes, overrides: &Override
     let dialect = Dialect {
         name: SIGLIP_VISION.name,
         table: CLIP_NAMES,
-        facts: Facts::transformers(checkpoint, &["siglip", "siglip_vision_model"], &CLIP_KEYS)?,
+        facts: Facts::transformers(checkpoint, &SIGLIP_MODEL)?,
         eps: 1e-6,
         eps_noted: true,
         activation: Some((Activation::GeluTanh, "transformers' SigLIP models")),

@@ -47,18 +47,16 @@ impl Reader<'_> {
                     tensors.error(info, format!("is for images of {height} x {width} by config.json: not square"))
                 );
             }
-            if width != size as u64 {
-                if width / patch_size as u64 == grid as u64 {
-                    return Err(tensors.checkpoint.error(format!(
-                        "its images of {width} pixels (config.json) are no multiple of the patch size {patch_size}: not \
-                         supported yet"
-                    )));
-                }
-                let what = format!("config.json says {width} pixels, the positions are for {size}: {size} is used");
-                notes.push(what.into());
+            if width / patch_size as u64 == grid as u64 {
+                return Ok((width as usize, positions));
             }
+            let file = self.dialect.facts.file();
+            let what = format!("{file} says {width} pixels, the positions are for {size}: {size} is used");
+            notes.push(what.into());
         }
-        Ok((size, positions))
+        // A patch's worth may be left over at the bottom and on the right, as the convolution leaves it.
+        let own = self.own.preprocess.as_ref().map(|p| p.image_size);
+        Ok((own.filter(|own| own / patch_size == grid).unwrap_or(size), positions))
     }
 
     /// Puts the image size that is asked for into `config`, and says what becomes of the positions.
@@ -74,6 +72,10 @@ impl Reader<'_> {
         };
         if size > MAX_SIZE {
             return Err(misfit(format!("an image size of {size} is more than {MAX_SIZE}")));
+        }
+        if self.overrides.image_size.is_none() && size / config.patch_size == config.grid() {
+            config.image_size = size;
+            return Ok(None);
         }
         if size < config.patch_size || !size.is_multiple_of(config.patch_size) {
             let patch = config.patch_size;
