@@ -14,9 +14,9 @@ use tpgm::error::Result;
 use tpgm::model::config::Pool;
 use tpgm::shapes::Activation;
 
-use super::Family;
-use super::common::fixture_path;
+use super::common::{fixture_path, relative};
 use super::told::assert_error;
+use super::{Family, LOGITS, predict};
 
 /// The configuration with one value changed, at a path of keys.
 fn with(mut config: Value, path: &str, value: &Value) -> Value {
@@ -377,6 +377,46 @@ fn no_tensor_of_a_tower_is_left_out() {
         fs::write(&path, safetensors::serialize(wrapped, None).unwrap()).unwrap();
         assert_error(read(&path), &[&format!("tensor module.{extra} ")]);
     }
+}
+
+/// A ResNet in OpenCLIP, with the projection that its family does not have.
+#[test]
+fn a_projection_behind_a_tower_is_not_left_out() {
+    let bytes = fs::read(fixture_path("resnet_basic")).unwrap();
+    let own = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let values = [0; 16];
+    let added = TensorView::new(Dtype::F32, vec![4], &values).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let write = |added: &[(&str, TensorView)]| {
+        let tower = own.tensors().into_iter().map(|(key, view)| (format!("visual.trunk.{key}"), view));
+        let all = tower.chain(added.iter().map(|(name, view)| (name.to_string(), view.clone())));
+        fs::write(dir.path().join("x.safetensors"), safetensors::serialize(all, None).unwrap()).unwrap();
+        read(&dir.path().join("x.safetensors"))
+    };
+    write(&[("text.head.weight", added.clone())]).unwrap();
+    let beside = write(&[("visual.head.proj.weight", added)]);
+    assert_error(beside, &["tensor visual.head.proj.weight", "behind the tower", "not supported yet"]);
+}
+
+/// The head of a tower of timm's is OpenCLIP's projection where a head for its features is given.
+#[test]
+fn a_head_behind_a_tower_of_open_clips_reads_its_projection() {
+    let family = Family::new("open_clip_timm");
+    let with_own = family.open().recognised.config;
+    assert_eq!(with_own.vit().unwrap().parts.projection.unwrap().features, 24);
+    let bytes = fs::read(family.path("model.safetensors")).unwrap();
+    let own = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let renamed = |key: String| key.replace("visual.head.proj.weight", "visual.trunk.head.weight");
+    let tensors: Vec<_> = own.tensors().into_iter().map(|(key, view)| (renamed(key), view)).collect();
+    fs::write(family.path("model.safetensors"), safetensors::serialize(tensors, None).unwrap()).unwrap();
+    let config = with(family.golden.json("config"), "model_cfg.vision_cfg.timm_proj", &json!(""));
+    fs::write(family.path("config.json"), with(config, "model_cfg.vision_cfg.timm_pool", &json!("avg")).to_string())
+        .unwrap();
+    let read = family.open();
+    assert_eq!(read.recognised.config.vit().unwrap().parts.projection.unwrap().features, 24);
+    let logits = predict(&read, &read.snapshot(), &family.golden.f32("images"));
+    let error = relative(&logits, &family.golden.f32("logits"));
+    assert!(error < LOGITS, "{error:e}");
 }
 
 #[test]

@@ -8,11 +8,13 @@ classification weight of torchvision.
     python tools/survey/survey.py torchvision > torchvision.jsonl
     python tools/survey/survey.py table timm.jsonl open_clip.jsonl torchvision.jsonl      # the table of docs/checkpoints.md
     python tools/survey/survey.py logits timm.jsonl [PREFIX ...] > logits.jsonl
+    python tools/survey/survey.py arguments > arguments.jsonl
 
 Nothing is downloaded. A model is made on PyTorch's `meta` device; its file has the real header, the right length and no content,
 and the library's own configuration stands beside it. `tpgm inspect` is right if it reads the file and says the same as the
 library's own module of heads, eps, activation, pooling and preprocessing. `logits` takes one right tag for each structure, with
-random weights and few blocks, and compares the logits of `tpgm predict` for three images with timm's.
+random weights and few blocks, and compares the logits of `tpgm predict` for three images with timm's. `arguments` changes one
+argument of a network after the other: each change is computed as timm computes it, or refused.
 """
 
 import collections
@@ -221,10 +223,12 @@ def survey_torchvision(folder, prefixes):
 
 def reason(error):
     """A refusal without the names and numbers of the one file."""
-    error = re.sub(r"^error: [^:]*: ", "", error)
-    error = error.split(": its")[0]
-    error = re.sub(r"architecture \S+?:? (is timm's|\w+ is)", r"architecture … \1", error)
-    return re.sub(r"\d+", "N", error)[:110]
+    error = re.sub(r"^error: [^:]*: ", "", error).split(": its")[0]
+    error = re.sub(r"^architecture \S+ is (timm's \w+).*", r"\1", error)
+    error = re.sub(r"^architecture \S+: ", "", error)
+    error = re.sub(r"^is torchvision's .*", "torchvision's, by the file's name", error)
+    error = re.sub(r"(\.|\b)\d+(\.|\b)", r"\1N\2", error)
+    return error.split(": not supported")[0][:110]
 
 
 def table(paths):
@@ -247,13 +251,13 @@ def table(paths):
             stated = reasons[module].most_common(4)
             more = sum(reasons[module].values()) - sum(n for _, n in stated)
             texts = [f"{n} {text}" for text, n in stated] + ([f"{more} others"] if more else [])
-            whole = len(reasons[module]) == 1 and not counts["right"] and "not supported yet" in stated[0][0]
+            whole = len(reasons[module]) == 1 and not counts["right"]
             if whole and sum(counts.values()) < 20:
                 rest += counts
                 continue
             print(f"| {module} | {sum(counts.values())} | {counts['right']} | {counts['differs']} | {'; '.join(texts) or '–'} |")
         if rest:
-            print(f"| others, whole | {sum(rest.values())} | 0 | 0 | each is refused by its class's name |")
+            print(f"| others, whole | {sum(rest.values())} | 0 | 0 | each is refused by its name |")
         for row in rows:
             if row["kind"] == "differs":
                 print(f"\n{row['tag']} differs: {'; '.join(row['differs'])}")
@@ -293,12 +297,15 @@ def logits(path, prefixes):
         tag = row["tag"]
         if row["kind"] != "right" or prefixes and not tag.startswith(tuple(prefixes)):
             continue
-        key = structure(build_timm(tag))
+        model = build_timm(tag)
+        key = structure(model)
         if key in seen:
             continue
         seen.add(key)
         # As many blocks as show a difference.
         few = dict(layers=[1, 2, 1, 1]) if "resne" in tag else dict(depth=2)
+        if not model.num_classes:
+            few["num_classes"] = 7
         print(json.dumps(compare_logits(tag, few)), flush=True)
 
 
@@ -335,15 +342,51 @@ def compare_logits(tag, kwargs):
     return dict(tag=tag, relative=((got - want).abs().max() / want.abs().max()).item())
 
 
+#: Other values than the defaults, for the arguments of a class; timm itself refuses some of them.
+ARGUMENTS = {
+    "test_vit": dict(
+        depth=2, change=dict(
+            patch_size=8, num_heads=4, mlp_ratio=2.0, qkv_bias=False, qk_norm=True, scale_attn_norm=True, scale_mlp_norm=True,
+            proj_bias=False, init_values=0.1, pos_embed=["none", ""], no_embed_class=True, reg_tokens=2, pre_norm=True,
+            final_norm=False, fc_norm=True, pool_include_prefix=True, dynamic_img_size=True, dynamic_img_pad=True,
+            drop_rate=0.1, pos_drop_rate=0.1, patch_drop_rate=0.1, proj_drop_rate=0.1, attn_drop_rate=0.1,
+            drop_path_rate=0.1, weight_init=["jax", "moco"], fix_init=True, norm_layer=["layernorm", "rmsnorm"],
+            act_layer=["gelu", "gelu_tanh", "quick_gelu", "relu", "silu"], attn_layer="diff", embed_norm_layer="layernorm",
+            global_pool=["avg", "max", "avgmax", "map", "prr"])),
+    "resnet50": dict(
+        layers=[1, 1, 1, 1], change=dict(
+            output_stride=[16, 8], cardinality=2, base_width=32, stem_width=32, stem_type=["deep", "deep_tiered"],
+            replace_stem_pool=True, block_reduce_first=2, down_kernel_size=3, avg_down=True, drop_path_rate=0.1,
+            act_layer=["relu", "silu", "gelu", "leaky_relu"], norm_layer=["batchnorm2d", "groupnorm"], drop_block_rate=0.1,
+            zero_init_last=False, global_pool=["max", "avgmax", "fast", "catavgmax"],
+            block_args=[dict(attn_layer="se"), dict(attn_layer="eca"), {}])),
+}
+
+
+def arguments():
+    for architecture, few in ARGUMENTS.items():
+        few = dict(few, num_classes=7)
+        for key, values in few.pop("change").items():
+            for value in values if isinstance(values, list) else [values]:
+                changed = {key: value}
+                try:
+                    line = compare_logits(architecture, few | changed)
+                except Exception as error:  # timm's own
+                    line = dict(tag=architecture, timm=repr(error)[:100])
+                print(json.dumps(line | dict(changed=changed)), flush=True)
+
+
 def main():
-    command, *arguments = sys.argv[1:]
+    command, *words = sys.argv[1:]
     if command == "table":
-        return table(arguments)
+        return table(words)
     if command == "logits":
-        return logits(arguments[0], arguments[1:])
+        return logits(words[0], words[1:])
+    if command == "arguments":
+        return arguments()
     survey = dict(timm=survey_timm, open_clip=survey_open_clip, torchvision=survey_torchvision)[command]
     with tempfile.TemporaryDirectory() as folder:
-        for line in survey(Path(folder), arguments):
+        for line in survey(Path(folder), words):
             print(json.dumps(line), flush=True)
 
 

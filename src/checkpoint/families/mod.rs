@@ -86,7 +86,8 @@ pub(super) fn recognise(checkpoint: &Checkpoint, overrides: &Overrides) -> Resul
             [prefix] => {
                 let base = family.bases.iter().find(|base| fits(prefix, base)).unwrap_or(&"");
                 let outer = prefix.strip_suffix(base).unwrap_or(prefix);
-                return (family.read)(checkpoint, Prefixes { prefix, outer }, overrides);
+                let recognised = (family.read)(checkpoint, Prefixes { prefix, outer }, overrides)?;
+                return projected(checkpoint, prefix, recognised);
             }
             several => {
                 let several: Vec<String> = several.iter().map(|p| format!("{p:?}")).collect();
@@ -110,6 +111,19 @@ pub(super) fn recognise(checkpoint: &Checkpoint, overrides: &Overrides) -> Resul
             }
             None => Err(checkpoint.error(unknown(checkpoint))),
         },
+    }
+}
+
+/// An error where OpenCLIP projects what leaves a tower of timm's, and the family does not.
+fn projected(checkpoint: &Checkpoint, prefix: &str, recognised: Recognised) -> Result<Recognised> {
+    let Some(outer) = prefix.strip_suffix("trunk.") else { return Ok(recognised) };
+    match recognised.ignored.iter().find(|name| name.strip_prefix(outer).is_some_and(|name| name.starts_with("head.")))
+    {
+        Some(name) => {
+            let what = "stands behind the tower (OpenCLIP), which is not supported yet for this family";
+            Err(checkpoint.error(format!("tensor {name} {what}")))
+        }
+        None => Ok(recognised),
     }
 }
 

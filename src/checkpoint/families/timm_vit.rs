@@ -109,8 +109,10 @@ fn read(checkpoint: &Checkpoint, prefixes: Prefixes, overrides: &Overrides) -> R
     let original = tensors.has("register_tokens") || tensors.any(".mlp.w12.weight");
     let clip = tensors.has("norm_pre.weight");
     let siglip = tensors.by_name.keys().any(|name| name.starts_with("attn_pool."));
-    let projected =
-        clip && (tensors.has("classifier.weight") || (tensors.has("head.weight") && behind(&tensors, overrides)?));
+    // OpenCLIP takes the head of a tower of timm's for its projection, unless it has one of its own.
+    let in_clip = clip || prefixes.prefix != prefixes.outer;
+    let has = |name: &str| tensors.has(name);
+    let projected = in_clip && (has("classifier.weight") || (has("head.weight") && behind(&tensors, overrides)?));
     let head = if projected { "classifier" } else { "head" };
     let known = |name| Some((Activation::Gelu, name));
     let timm_input: (fn(usize) -> Preprocess, _) =
