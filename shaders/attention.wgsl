@@ -12,10 +12,13 @@
 //   forward          [⌈N/32⌉, B·H, ⌈HD/256⌉]         out = , lse =                rows are queries
 //   backward_query   [⌈N/32⌉, B·H, ⌈HD/128⌉]         dqkv's q part = , delta =    rows are queries
 //   backward_key     [⌈N/32⌉, B·H, ⌈HD/64⌉]          dqkv's k and v parts =       rows are keys; after backward_query
+//   backward_scores  [⌈N/32⌉, H, ⌈N/64⌉]             dscores = (+= if `added`)    Σ_b dS; rows are queries; after backward_query
+//   backward_table   [⌈T·H/128⌉, 1, 1]               drelative +=                 T = (2G − 1)² + 3, lib/relative.wgsl
 //
 // The host appends `const HD = …u;` (the head's width) and what the bindings hold: `alias word`, f32 or f16, a vector of four if
 // HD is a multiple of 4; `const WIDTH`, its elements; `whole` and `packed` between a word and a vector. Sums, lse and delta
-// are f32.
+// are f32. And it appends `scored` and `scored_keys`, which make scores of products: times `scale`, and with a learned bias for
+// each offset if there is one (lib/relative.wgsl), which is added to s_ij. dscores [H, N, N]   drelative [T, H]
 //
 // A workgroup has 32 rows and walks over the columns 64 at a time: keys for a row of queries, queries for a row of keys.
 // Products of both go through workgroup memory as in lib/tile.wgsl: 4 × 4 scores for each thread, then 4 rows and 4 columns
@@ -24,7 +27,7 @@
 
 // quads: of a head, HD4. As a number that compilers do not know it keeps them from unrolling loops over products: Intel's then
 // has too many loads on their way, and spills.
-struct Params { tokens: u32, heads: u32, scale: f32, quads: u32 }
+struct Params { tokens: u32, heads: u32, scale: f32, quads: u32, batch: u32, grid: u32, added: u32 }
 var<immediate> p: Params;
 
 const THREADS = 128u;
@@ -224,7 +227,7 @@ fn forward(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index)
     var total = vec4f(); // of the thread's own columns
     for (var col = 0u; col < p.tokens; col += COLS) {
         var s = scores(at, 0u, 1u, col, thread);
-        s = s * p.scale;
+        s = scored(s, at, col);
         let cols = vec4u(col + at.x * 4u) + STEPS < vec4u(p.tokens);
         let lowest = vec4f(-3.0e38);
         s = mat4x4f(select(lowest, s[0], cols), select(lowest, s[1], cols), select(lowest, s[2], cols), select(lowest, s[3], cols));
@@ -348,7 +351,7 @@ fn backward_query(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation
     var dq = Sums();
     for (var col = 0u; col < p.tokens; col += COLS) {
         var s = scores(at, 0u, 1u, col, thread);
-        s = s * p.scale;
+        s = scored(s, at, col);
         let dp = gradients(at, false, col, thread);
         let ds = mat4x4f(
             exp(s[0] - l.x) * (dp[0] - dots.x), exp(s[1] - l.y) * (dp[1] - dots.y),
@@ -398,7 +401,7 @@ fn backward_key(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_i
     var dv = mat4x4f();
     for (var col = 0u; col < p.tokens; col += COLS) {
         var s = scores(at, 1u, 0u, col, thread);
-        s = s * p.scale;
+        s = scored_keys(s, at, col);
         let l = four_lse(at, col + at.x * 4u);
         s = inside(mat4x4f(exp(s[0] - l), exp(s[1] - l), exp(s[2] - l), exp(s[3] - l)), col, at);
         var ds = gradients(at, true, col, thread);
@@ -413,4 +416,65 @@ fn backward_key(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_i
     }
     store_rows_dqkv(at, 1u, 0u, dk);
     store_rows_dqkv(at, 2u, 0u, dv);
+}
+
+@group(0) @binding(4) var<storage, read_write> dscores: array<f32>;
+
+@compute @workgroup_size(THREADS)
+fn backward_scores(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) thread: u32) {
+    var at = Place(0u, group.y, group.x * ROWS, thread / 16u, thread % 16u, 0u);
+    let col = group.z * COLS;
+    var sum = mat4x4f();
+    for (at.b = 0u; at.b < p.batch; at.b++) {
+        let s = scored(scores(at, 0u, 1u, col, thread), at, col);
+        let dp = gradients(at, false, col, thread);
+        let first = at.row + at.y * 4u;
+        let l = four_lse(at, first);
+        let d = four_delta(at, first);
+        sum += mat4x4f(
+            exp(s[0] - l.x) * (dp[0] - d.x), exp(s[1] - l.y) * (dp[1] - d.y),
+            exp(s[2] - l.z) * (dp[2] - d.z), exp(s[3] - l.w) * (dp[3] - d.w));
+    }
+    for (var r = 0u; r < 4u; r++) {
+        let row = at.row + at.y * 4u + r;
+        if row >= p.tokens { return; }
+        for (var c = 0u; c < 4u; c++) {
+            let key = col + at.x * 4u + c;
+            if key >= p.tokens { break; }
+            let i = (at.h * p.tokens + row) * p.tokens + key;
+            dscores[i] = sum[r][c] + select(0.0, dscores[i], p.added == 1u);
+        }
+    }
+}
+
+@group(0) @binding(0) var<storage, read> saved_dscores: array<f32>;
+@group(0) @binding(1) var<storage, read_write> drelative: array<f32>;
+
+@compute @workgroup_size(THREADS)
+fn backward_table(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) thread: u32) {
+    let i = group.x * THREADS + thread;
+    let side = 2u * p.grid - 1u;
+    let index = i / p.heads;
+    if index >= side * side + 3u { return; }
+    let start = i % p.heads * p.tokens * p.tokens;
+    var sum = 0.0;
+    if index < side * side {
+        // Every query whose key at this offset is inside of the grid.
+        let dy = i32(index / side) - i32(p.grid) + 1;
+        let dx = i32(index % side) - i32(p.grid) + 1;
+        let end = vec2i(i32(p.grid)) + min(vec2i(dy, dx), vec2i(0));
+        for (var y = max(dy, 0); y < end.x; y++) {
+            for (var x = max(dx, 0); x < end.y; x++) {
+                let query = u32(y) * p.grid + u32(x) + 1u;
+                let key = u32(y - dy) * p.grid + u32(x - dx) + 1u;
+                sum += saved_dscores[start + query * p.tokens + key];
+            }
+        }
+    } else if index == side * side + 2u {
+        sum = saved_dscores[start];
+    } else {
+        let stride = select(p.tokens, 1u, index == side * side);
+        for (var t = 1u; t < p.tokens; t++) { sum += saved_dscores[start + t * stride]; }
+    }
+    drelative[i] += sum;
 }

@@ -17,7 +17,7 @@
 // size, and any number of them, share the matrices of each product out. A subgroup to which none is left computes the last one
 // once more, since matrices ask for uniform control flow, and its result is dropped.
 
-struct Params { tokens: u32, heads: u32, scale: f32, quads: u32 }
+struct Params { tokens: u32, heads: u32, scale: f32, quads: u32, batch: u32, grid: u32, added: u32 } // from quads on for others
 var<immediate> p: Params;
 
 // A head in slices of at most 64 elements, which matrices divide.

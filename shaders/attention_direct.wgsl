@@ -7,7 +7,8 @@
 //   backward_key     [⌈N/16⌉, B·H, 1]    dqkv's k and v parts =      a lane two keys; runs after backward_query
 //
 // The host appends `const HD4 = …u;` (a quarter of the head's width), and how four values lie in storage, f32 or f16
-// (`loaded4`, `stored4`; src/ops/words.rs).
+// (`loaded4`, `stored4`; src/ops/words.rs). And it appends `scored` and `scored_keys`, which add the learned bias of each offset to
+// scores (lib/relative.wgsl), or nothing.
 // Needs subgroups of at least 8 invocations.
 //
 // On these drivers any load inside a loop costs a scalar loop over the lanes, even one whose address they share. So each
@@ -15,7 +16,7 @@
 // loads. A lane's two queries (or keys, x and y) share loads and broadcasts: with one, forward took 1.4 times as long, backward 1.3.
 // Against attention.wgsl on lavapipe, 64 images of 65 tokens, 4 heads of 32: forward 10 times, backward 7 times faster.
 
-struct Params { tokens: u32, heads: u32, scale: f32, quads: u32 } // quads: for attention.wgsl
+struct Params { tokens: u32, heads: u32, scale: f32, quads: u32, batch: u32, grid: u32, added: u32 } // from quads on for others
 var<immediate> p: Params;
 
 alias Head = array<vec4f, HD4>;
@@ -118,8 +119,8 @@ fn forward(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index)
             y.low += y_part.low;
             y.high += y_part.high;
         }
-        x = inside(x, j, -3.0e38);
-        y = inside(y, j, -3.0e38);
+        x = inside(scored(x, row.x, j, h), j, -3.0e38);
+        y = inside(scored(y, row.y, j, h), j, -3.0e38);
         let x_shrink = weigh(&state_x, &x);
         let y_shrink = weigh(&state_y, &y);
         for (var i = 0u; i < HD4; i++) {
@@ -205,8 +206,8 @@ fn backward_query(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation
             add(&dp_x, dots(gx[i], v));
             add(&dp_y, dots(gy[i], v));
         }
-        let ds_x = score_gradients(inside(sx, j, -3.0e38), dp_x, lx, all_eight(dot_out.x));
-        let ds_y = score_gradients(inside(sy, j, -3.0e38), dp_y, ly, all_eight(dot_out.y));
+        let ds_x = score_gradients(inside(scored(sx, row.x, j, h), j, -3.0e38), dp_x, lx, all_eight(dot_out.x));
+        let ds_y = score_gradients(inside(scored(sy, row.y, j, h), j, -3.0e38), dp_y, ly, all_eight(dot_out.y));
         for (var i = 0u; i < HD4; i++) {
             dq_x[i] += weighted(ds_x, k[i]);
             dq_y[i] += weighted(ds_y, k[i]);
@@ -274,8 +275,8 @@ fn backward_key(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_i
             add(&dp_x, dots(vx[i], g[i]));
             add(&dp_y, dots(vy[i], g[i]));
         }
-        sx = inside(sx, j, -3.0e38);
-        sy = inside(sy, j, -3.0e38);
+        sx = inside(scored_keys(sx, row.x, j, h), j, -3.0e38);
+        sy = inside(scored_keys(sy, row.y, j, h), j, -3.0e38);
         let prob_x = Eight(exp(sx.low - l.low), exp(sx.high - l.high));
         let prob_y = Eight(exp(sy.low - l.low), exp(sy.high - l.high));
         let ds_x = score_gradients(sx, dp_x, l, dot_out);

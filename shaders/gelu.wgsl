@@ -10,7 +10,8 @@
 //   forward    fold(⌈len/(WG·PER_LANE)⌉)     out =
 //   backward   fold(⌈len/(WG·PER_LANE)⌉)     dinp =
 //
-// The host appends `const KIND = …u;` and `alias elem = vec4f;` or f32; len counts those. Several a lane, since a workgroup
+// The host appends `const KIND = …u;` and `alias elem = vec4f;` or f32; len counts those. `alias stored` is what all of these
+// tensors hold, elem or the f16 of that. Several a lane, since a workgroup
 // costs a CPU adapter about 0.3 µs. Behind or before a matrix product the epilogues of lib/epilogue_gelu*.wgsl do the same
 // without a pass of their own.
 
@@ -20,8 +21,8 @@ var<immediate> p: Params;
 override WG: u32 = 64u;
 override PER_LANE: u32 = 16u;
 
-@group(0) @binding(0) var<storage, read> inp: array<elem>;
-@group(0) @binding(1) var<storage, read_write> out: array<elem>;
+@group(0) @binding(0) var<storage, read> inp: array<stored>;
+@group(0) @binding(1) var<storage, read_write> out: array<stored>;
 
 @compute @workgroup_size(WG)
 fn forward(
@@ -30,11 +31,11 @@ fn forward(
     @builtin(local_invocation_index) lane: u32,
 ) {
     let first = fold_index(group, groups) * WG * PER_LANE + lane;
-    for (var i = first; i < min(first + WG * PER_LANE, p.len); i += WG) { out[i] = gelu(inp[i]); }
+    for (var i = first; i < min(first + WG * PER_LANE, p.len); i += WG) { out[i] = stored(gelu(elem(inp[i]))); }
 }
 
-@group(0) @binding(1) var<storage, read> dout: array<elem>;
-@group(0) @binding(2) var<storage, read_write> dinp: array<elem>;
+@group(0) @binding(1) var<storage, read> dout: array<stored>;
+@group(0) @binding(2) var<storage, read_write> dinp: array<stored>;
 
 @compute @workgroup_size(WG)
 fn backward(
@@ -43,5 +44,5 @@ fn backward(
     @builtin(local_invocation_index) lane: u32,
 ) {
     let first = fold_index(group, groups) * WG * PER_LANE + lane;
-    for (var i = first; i < min(first + WG * PER_LANE, p.len); i += WG) { dinp[i] = dout[i] * gelu_derivative(inp[i]); }
+    for (var i = first; i < min(first + WG * PER_LANE, p.len); i += WG) { dinp[i] = stored(elem(dout[i]) * gelu_derivative(elem(inp[i]))); }
 }

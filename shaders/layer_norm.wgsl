@@ -15,8 +15,8 @@
 // a row, so that neighbouring lanes read neighbouring addresses.
 //
 // The host appends `alias elem = vec4f;`, or f32 where columns are no multiple of 4, with their number WIDTH and `total`, the
-// sum of an elem's parts; `cols` counts elems. `alias stored` is what out and dout hold, elem or the f16 of that: the residual
-// stream (inp, dinp) and all sums are f32.
+// sum of an elem's parts; `cols` counts elems. `alias stored` is what out and dout hold, `alias taken` what inp and dinp hold:
+// elem or the f16 of that. The residual stream is f32, inner values of a block are f16 in half precision. All sums are f32.
 
 struct Params { rows: u32, cols: u32, eps: f32, chunk: u32 }
 var<immediate> p: Params;
@@ -26,7 +26,7 @@ override WG: u32 = 64u; // a power of two; 64 is one wave on AMD, two on NVIDIA
 
 fn width() -> f32 { return f32(p.cols * WIDTH); }
 
-@group(0) @binding(0) var<storage, read> inp: array<elem>;
+@group(0) @binding(0) var<storage, read> inp: array<taken>;
 @group(0) @binding(1) var<storage, read> weight: array<elem>;
 @group(0) @binding(2) var<storage, read> bias: array<elem>;
 @group(0) @binding(3) var<storage, read_write> out: array<stored>;
@@ -44,16 +44,16 @@ fn forward(
     let start = row * p.cols;
 
     var sum = elem();
-    for (var c = 0u; c < p.cols; c++) { sum += inp[start + c]; }
+    for (var c = 0u; c < p.cols; c++) { sum += elem(inp[start + c]); }
     let mu = total(sum) / width();
 
     // A second pass over the row, not E[x²] − E[x]²: that cancels for rows far from zero.
     var squares = elem();
-    for (var c = 0u; c < p.cols; c++) { let d = inp[start + c] - mu; squares += d * d; }
+    for (var c = 0u; c < p.cols; c++) { let d = elem(inp[start + c]) - mu; squares += d * d; }
     let r = 1.0 / sqrt(total(squares) / width() + p.eps);
 
     for (var c = 0u; c < p.cols; c++) {
-        out[start + c] = stored((inp[start + c] - mu) * r * weight[c] + bias[c]);
+        out[start + c] = stored((elem(inp[start + c]) - mu) * r * weight[c] + bias[c]);
     }
     mean[row] = mu;
     rstd[row] = r;
@@ -70,15 +70,15 @@ fn forward_rows(
     let start = row * p.cols;
 
     var sum = elem();
-    for (var c = lane; c < p.cols; c += WG) { sum += inp[start + c]; }
+    for (var c = lane; c < p.cols; c += WG) { sum += elem(inp[start + c]); }
     let mu = reduce_sum(total(sum), lane) / width();
 
     var squares = elem();
-    for (var c = lane; c < p.cols; c += WG) { let d = inp[start + c] - mu; squares += d * d; }
+    for (var c = lane; c < p.cols; c += WG) { let d = elem(inp[start + c]) - mu; squares += d * d; }
     let r = 1.0 / sqrt(reduce_sum(total(squares), lane) / width() + p.eps);
 
     for (var c = lane; c < p.cols; c += WG) {
-        out[start + c] = stored((inp[start + c] - mu) * r * weight[c] + bias[c]);
+        out[start + c] = stored((elem(inp[start + c]) - mu) * r * weight[c] + bias[c]);
     }
     if lane == 0u { mean[row] = mu; rstd[row] = r; }
 }
@@ -86,7 +86,7 @@ fn forward_rows(
 @group(0) @binding(2) var<storage, read> dout: array<stored>;
 @group(0) @binding(3) var<storage, read> saved_mean: array<f32>;
 @group(0) @binding(4) var<storage, read> saved_rstd: array<f32>;
-@group(0) @binding(5) var<storage, read_write> dinp: array<elem>;
+@group(0) @binding(5) var<storage, read_write> dinp: array<taken>;
 
 // dinp += rstd · (g − mean(g) − x̂ · mean(g · x̂)),   g = dout · weight
 @compute @workgroup_size(WG)
@@ -106,15 +106,15 @@ fn backward_input(
     for (var c = 0u; c < p.cols; c++) {
         let g = elem(dout[start + c]) * weight[c];
         sum_g += g;
-        sum_gx += g * (inp[start + c] - mu) * r;
+        sum_gx += g * (elem(inp[start + c]) - mu) * r;
     }
     let mean_g = total(sum_g) / width();
     let mean_gx = total(sum_gx) / width();
 
     for (var c = 0u; c < p.cols; c++) {
-        let x_hat = (inp[start + c] - mu) * r;
-        let before = select(elem(), dinp[start + c], ACCUMULATE);
-        dinp[start + c] = before + r * (elem(dout[start + c]) * weight[c] - mean_g - x_hat * mean_gx);
+        let x_hat = (elem(inp[start + c]) - mu) * r;
+        let before = select(elem(), elem(dinp[start + c]), ACCUMULATE);
+        dinp[start + c] = taken(before + r * (elem(dout[start + c]) * weight[c] - mean_g - x_hat * mean_gx));
     }
 }
 
@@ -135,15 +135,15 @@ fn backward_input_rows(
     for (var c = lane; c < p.cols; c += WG) {
         let g = elem(dout[start + c]) * weight[c];
         sum_g += g;
-        sum_gx += g * (inp[start + c] - mu) * r;
+        sum_gx += g * (elem(inp[start + c]) - mu) * r;
     }
     let mean_g = reduce_sum(total(sum_g), lane) / width();
     let mean_gx = reduce_sum(total(sum_gx), lane) / width();
 
     for (var c = lane; c < p.cols; c += WG) {
-        let x_hat = (inp[start + c] - mu) * r;
-        let before = select(elem(), dinp[start + c], ACCUMULATE);
-        dinp[start + c] = before + r * (elem(dout[start + c]) * weight[c] - mean_g - x_hat * mean_gx);
+        let x_hat = (elem(inp[start + c]) - mu) * r;
+        let before = select(elem(), elem(dinp[start + c]), ACCUMULATE);
+        dinp[start + c] = taken(before + r * (elem(dout[start + c]) * weight[c] - mean_g - x_hat * mean_gx));
     }
 }
 
@@ -159,7 +159,7 @@ fn backward_params(@builtin(global_invocation_id) id: vec3u, @builtin(workgroup_
     var db = elem();
     for (var row = first; row < min(first + p.chunk, p.rows); row++) {
         let g = elem(dout[row * p.cols + c]);
-        dw += g * (inp[row * p.cols + c] - saved_mean[row]) * saved_rstd[row];
+        dw += g * (elem(inp[row * p.cols + c]) - saved_mean[row]) * saved_rstd[row];
         db += g;
     }
     dweight[group.y * p.cols + c] = dw;

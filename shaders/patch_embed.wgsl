@@ -4,7 +4,8 @@
 //   patches[b·N + n, (ch·P + y)·P + x] = images[b, ch, (n / G)·P + y, (n mod G)·P + x]        N = G·G patches
 //   tokens[b, t] = content + position,   the prefix first: C = 1 or 0 class tokens, then R registers
 //     content    t < C: cls,   t < C + R: reg[t − C],   else embedded[b·N + t − C − R]
-//     position   pos has a row for the class token (CP = 1) or none, for the registers (RP = 1) or none, and for each patch
+//     position   pos has a row for the class token (CP = 1) or none, for the registers (RP = 1) or none, and for each patch;
+//                none at all if patch_pos is 0
 //
 //   images [B, 3, S, S]   patches [B·N, 3·P·P]   embedded, dembedded [B·N, D]   tokens, dtokens [B, C+R+N, D]
 //   pos, dpos [CP·C+RP·R+N, D]    cls [C, D]    reg [R, D]    dprefix [count, D], the gradient of `count` tokens from `first`
@@ -23,7 +24,7 @@
 struct Params {
     batch: u32, size: u32, patch_size: u32, dim: u32,
     cls_tokens: u32, registers: u32, cls_pos: u32, reg_pos: u32,
-    first: u32, count: u32,
+    first: u32, count: u32, patch_pos: u32,
 }
 var<immediate> p: Params;
 
@@ -93,7 +94,8 @@ fn assemble(
             if p.reg_pos == 1u { token += pos[(t - p.cls_tokens + p.cls_pos * p.cls_tokens) * p.dim + d]; }
         } else {
             let n = t - prefix();
-            token = embedded[(b * patch_count() + n) * p.dim + d] + pos[(n + prefix_pos()) * p.dim + d];
+            token = embedded[(b * patch_count() + n) * p.dim + d];
+            if p.patch_pos == 1u { token += pos[(n + prefix_pos()) * p.dim + d]; }
         }
         tokens[i] = token;
     }

@@ -4,10 +4,12 @@
 //   da = dout · b · σ(a) · (1 + a · (1 − σ(a))),   db = dout · a · σ(a)
 //
 //   inp, dinp   [rows, 2·cols]        out, dout   [rows, cols]
+//   gate, value, dgate, dvalue   [rows, cols]: a and b as two tensors
 //
-//   entry      grid                                 writes
-//   forward    fold(⌈rows·cols/(WG·PER_LANE)⌉)      out =
-//   backward   fold(⌈rows·cols/(WG·PER_LANE)⌉)      dinp =
+//   entry           grid                                 writes
+//   forward         fold(⌈rows·cols/(WG·PER_LANE)⌉)      out =
+//   backward        fold(⌈rows·cols/(WG·PER_LANE)⌉)      dinp =
+//   forward_pair, backward_pair: the same of two tensors; dgate = , dvalue =
 //
 // The host appends `alias elem = vec4f;`, or f32 where columns are no multiple of 4; `len` (rows·cols) and `cols` count elems.
 // `alias stored` is what the tensors hold, elem or the f16 of that. No epilogue of the product that makes inp: its workgroups
@@ -59,5 +61,40 @@ fn backward(
         let d = elem(dout[i]);
         dinp[at] = stored(d * b * s * (1.0 + a * (1.0 - s)));
         dinp[at + p.cols] = stored(d * a * s);
+    }
+}
+
+@group(0) @binding(0) var<storage, read> gate: array<stored>;
+@group(0) @binding(2) var<storage, read> value: array<stored>;
+
+@compute @workgroup_size(WG)
+fn forward_pair(
+    @builtin(workgroup_id) group: vec3u,
+    @builtin(num_workgroups) groups: vec3u,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let first = fold_index(group, groups) * WG * PER_LANE + lane;
+    for (var i = first; i < min(first + WG * PER_LANE, p.len); i += WG) {
+        let a = elem(gate[i]);
+        out[i] = stored(a * sigmoid(a) * elem(value[i]));
+    }
+}
+
+@group(0) @binding(3) var<storage, read_write> dgate: array<stored>;
+@group(0) @binding(4) var<storage, read_write> dvalue: array<stored>;
+
+@compute @workgroup_size(WG)
+fn backward_pair(
+    @builtin(workgroup_id) group: vec3u,
+    @builtin(num_workgroups) groups: vec3u,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let first = fold_index(group, groups) * WG * PER_LANE + lane;
+    for (var i = first; i < min(first + WG * PER_LANE, p.len); i += WG) {
+        let a = elem(gate[i]);
+        let s = sigmoid(a);
+        let d = elem(dout[i]);
+        dgate[i] = stored(d * elem(value[i]) * s * (1.0 + a * (1.0 - s)));
+        dvalue[i] = stored(d * a * s);
     }
 }

@@ -18,6 +18,12 @@ macro_rules! for_each_stem {
             };
             column_sum;
             layer_norm;
+            rms_norm {
+                golden: "in AIMv2, tests/families.rs"
+            };
+            rope {
+                golden: "in EVA-02, DINOv3 and others, tests/families.rs"
+            };
             gelu;
             hard_swish;
             swiglu;

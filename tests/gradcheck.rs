@@ -24,6 +24,8 @@ mod gate;
 mod network;
 #[path = "gradcheck/resnet.rs"]
 mod resnet;
+#[path = "gradcheck/rotary.rs"]
+mod rotary;
 
 /// Largest error of a gradient, as a share of the largest element of that gradient.
 const TOLERANCE: f64 = 1e-9;

@@ -175,10 +175,11 @@ fn a_long_dispatch_is_cut_into_parts_that_give_the_same_bits() {
 
     let dims = attention::Dims { batch: 3, tokens: 16, heads: 4, head_dim: 8 };
     let (len, stats) = (3 * 16 * 4 * 8, 3 * 16 * 4);
-    let attended = cut(len, &[stats, 3 * len], |r, out, v| attention::forward(r, out, &v[0], &v[1], dims).unwrap());
+    let attended =
+        cut(len, &[stats, 3 * len], |r, out, v| attention::forward(r, out, &v[0], &v[1], None, dims).unwrap());
     assert_cut("attention", attended);
     let gradient = cut(3 * len, &[stats, len, len, 3 * len, stats], |r, out, v| {
-        attention::backward(r, out, &v[0], &v[1], &v[2], &v[3], &v[4], dims).unwrap();
+        attention::backward(r, out, &v[0], &v[1], &v[2], &v[3], &v[4], None, dims).unwrap();
     });
     assert_cut("attention::backward", gradient);
 

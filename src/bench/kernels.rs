@@ -252,9 +252,9 @@ fn attend(b: &Bench, backward: bool) -> Result<Alone> {
         (tensors(b.gpu, 3 * ROWS * DIM)?, tensors(b.gpu, ROWS * DIM)?, tensors(b.gpu, ROWS * heads)?);
     let program = record(b, 1, |r| {
         if backward {
-            attention::backward(r, &dqkv, &delta, &dout, &out, &qkv, &lse, dims)
+            attention::backward(r, &dqkv, &delta, &dout, &out, &qkv, &lse, None, dims)
         } else {
-            attention::forward(r, &out, &lse, &qkv, dims)
+            attention::forward(r, &out, &lse, &qkv, None, dims)
         }
     })?;
     // Two products forward, four backward; the scores that backward computes anew are not counted.

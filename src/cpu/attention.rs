@@ -9,6 +9,9 @@
 //! dq_i = Σ_j ds_ij k_j / √head_dim           dk_j = Σ_i ds_ij q_i / √head_dim
 //! ```
 //!
+//! With relative positions (Bao et al. 2022, BEiT) a score has a learned bias for its head and the offset of its tokens on the grid,
+//! `s_ij = … + relative[r(i, j)]`, and `drelative[r] = Σ ds_ij` over the images and the pairs of this offset.
+//!
 //! for every image and head. With `D = heads · head_dim`, the last dimension of `qkv [batch, tokens, 3D]` holds
 //! q, k and v one after the other, each with its heads one after the other (timm's layout). Saved for backward:
 //! `out` and `lse`.
@@ -57,17 +60,62 @@ impl Head {
         (self.image * (self.dim / self.head_dim) + self.head) * self.tokens + token
     }
 
+    /// Where the bias of a pair of tokens stands in `relative`.
+    fn relative(&self, query: usize, key: usize) -> usize {
+        relative_index(query, key, (self.tokens - 1).isqrt()) * (self.dim / self.head_dim) + self.head
+    }
+
     /// `s_ij` for one query `i` and every key `j`.
-    fn scores<T: Float>(&self, qkv: &[T], query: usize) -> Vec<T> {
+    fn scores<T: Float>(&self, qkv: &[T], relative: Option<&[T]>, query: usize) -> Vec<T> {
         let scale = scale::<T>(self.head_dim);
         let score = |key: usize| {
             let mut sum = T::ZERO;
             for i in 0..self.head_dim {
                 sum += qkv[self.q(query, i)] * qkv[self.k(key, i)];
             }
-            sum * scale
+            sum * scale + relative.map_or(T::ZERO, |relative| relative[self.relative(query, key)])
         };
         (0..self.tokens).map(score).collect()
+    }
+
+    /// `p_ij` and `ds_ij` for one query `i` and every key `j`.
+    fn gradients<T: Float>(
+        &self,
+        dout: &[T],
+        out: &[T],
+        qkv: &[T],
+        lse: &[T],
+        relative: Option<&[T]>,
+        query: usize,
+    ) -> Vec<(T, T)> {
+        let mut delta = T::ZERO;
+        for i in 0..self.head_dim {
+            delta += dout[self.out(query, i)] * out[self.out(query, i)];
+        }
+        let gradient = |(key, score): (usize, T)| {
+            let p = (score - lse[self.lse(query)]).exp();
+            let mut dp = T::ZERO;
+            for i in 0..self.head_dim {
+                dp += dout[self.out(query, i)] * qkv[self.v(key, i)];
+            }
+            (p, p * (dp - delta))
+        };
+        self.scores(qkv, relative, query).into_iter().enumerate().map(gradient).collect()
+    }
+}
+
+/// The row of a table of relative positions for a class token and `grid²` patches: offsets from query to key row by row, then class token to
+/// patch, patch to class token, and the class token to itself.
+pub fn relative_index(query: usize, key: usize, grid: usize) -> usize {
+    let side = 2 * grid - 1;
+    match (query, key) {
+        (0, 0) => side * side + 2,
+        (0, _) => side * side,
+        (_, 0) => side * side + 1,
+        _ => {
+            let [(qy, qx), (ky, kx)] = [query, key].map(|t| ((t - 1) / grid, (t - 1) % grid));
+            (qy + grid - 1 - ky) * side + qx + grid - 1 - kx
+        }
     }
 }
 
@@ -86,13 +134,27 @@ pub fn forward<T: Float>(
     heads: usize,
     head_dim: usize,
 ) {
+    forward_relative(out, lse, qkv, None, batch, tokens, heads, head_dim);
+}
+
+/// The same with a bias for each offset of two tokens, `relative [offsets, heads]` ([`relative_index`]).
+pub fn forward_relative<T: Float>(
+    out: &mut [T],
+    lse: &mut [T],
+    qkv: &[T],
+    relative: Option<&[T]>,
+    batch: usize,
+    tokens: usize,
+    heads: usize,
+    head_dim: usize,
+) {
     let op = "attention::forward";
     check_len(op, "out", out.len(), batch * tokens * heads * head_dim);
     check_len(op, "lse", lse.len(), batch * heads * tokens);
     check_len(op, "qkv", qkv.len(), batch * tokens * 3 * heads * head_dim);
     for at in Head::all(batch, tokens, heads, head_dim) {
         for query in 0..tokens {
-            let scores = at.scores(qkv, query);
+            let scores = at.scores(qkv, relative, query);
             let mut largest = scores[0];
             for &s in &scores {
                 largest = largest.max(s);
@@ -128,33 +190,71 @@ pub fn backward<T: Float>(
     heads: usize,
     head_dim: usize,
 ) {
+    backward_relative(dqkv, &mut [], dout, out, qkv, lse, None, batch, tokens, heads, head_dim);
+}
+
+/// The same behind [`forward_relative`]; `drelative [offsets, heads]` is added to if `relative` is given.
+pub fn backward_relative<T: Float>(
+    dqkv: &mut [T],
+    drelative: &mut [T],
+    dout: &[T],
+    out: &[T],
+    qkv: &[T],
+    lse: &[T],
+    relative: Option<&[T]>,
+    batch: usize,
+    tokens: usize,
+    heads: usize,
+    head_dim: usize,
+) {
     let op = "attention::backward";
     check_len(op, "dqkv", dqkv.len(), batch * tokens * 3 * heads * head_dim);
     check_len(op, "dout", dout.len(), batch * tokens * heads * head_dim);
     check_len(op, "out", out.len(), batch * tokens * heads * head_dim);
     check_len(op, "qkv", qkv.len(), batch * tokens * 3 * heads * head_dim);
     check_len(op, "lse", lse.len(), batch * heads * tokens);
+    if relative.is_some() {
+        let mut scores = vec![T::ZERO; heads * tokens * tokens];
+        score_gradients(&mut scores, dout, out, qkv, lse, relative, batch, tokens, heads, head_dim);
+        for (i, ds) in scores.iter().enumerate() {
+            let (head, query, key) = (i / (tokens * tokens), i / tokens % tokens, i % tokens);
+            drelative[relative_index(query, key, (tokens - 1).isqrt()) * heads + head] += *ds;
+        }
+    }
     dqkv.fill(T::ZERO);
     let scale = scale::<T>(head_dim);
     for at in Head::all(batch, tokens, heads, head_dim) {
         for query in 0..tokens {
-            let scores = at.scores(qkv, query);
-            let mut delta = T::ZERO;
-            for i in 0..head_dim {
-                delta += dout[at.out(query, i)] * out[at.out(query, i)];
-            }
-            for key in 0..tokens {
-                let p = (scores[key] - lse[at.lse(query)]).exp();
-                let mut dp = T::ZERO;
-                for i in 0..head_dim {
-                    dp += dout[at.out(query, i)] * qkv[at.v(key, i)];
-                }
-                let ds = p * (dp - delta);
+            for (key, (p, ds)) in at.gradients(dout, out, qkv, lse, relative, query).into_iter().enumerate() {
                 for i in 0..head_dim {
                     dqkv[at.q(query, i)] += scale * ds * qkv[at.k(key, i)];
                     dqkv[at.k(key, i)] += scale * ds * qkv[at.q(query, i)];
                     dqkv[at.v(key, i)] += p * dout[at.out(query, i)];
                 }
+            }
+        }
+    }
+}
+
+/// Assigns `dscores [heads, tokens, tokens]`, the gradient of the scores summed up over the images; the rest as in [`backward_relative`].
+pub fn score_gradients<T: Float>(
+    dscores: &mut [T],
+    dout: &[T],
+    out: &[T],
+    qkv: &[T],
+    lse: &[T],
+    relative: Option<&[T]>,
+    batch: usize,
+    tokens: usize,
+    heads: usize,
+    head_dim: usize,
+) {
+    check_len("attention::score_gradients", "dscores", dscores.len(), heads * tokens * tokens);
+    dscores.fill(T::ZERO);
+    for at in Head::all(batch, tokens, heads, head_dim) {
+        for query in 0..tokens {
+            for (key, (_, ds)) in at.gradients(dout, out, qkv, lse, relative, query).into_iter().enumerate() {
+                dscores[(at.head * tokens + query) * tokens + key] += ds;
             }
         }
     }

@@ -58,6 +58,10 @@ pub trait Float:
     fn sqrt(self) -> Self;
     /// Hyperbolic tangent.
     fn tanh(self) -> Self;
+    /// Sine.
+    fn sin(self) -> Self;
+    /// Cosine.
+    fn cos(self) -> Self;
     /// Error function, `2/√π · ∫₀ˣ exp(−t²) dt`, within 1e-15 in `f64`.
     fn erf(self) -> Self;
     /// Absolute value.
@@ -90,6 +94,12 @@ macro_rules! impl_float {
             }
             fn tanh(self) -> Self {
                 <$t>::tanh(self)
+            }
+            fn sin(self) -> Self {
+                <$t>::sin(self)
+            }
+            fn cos(self) -> Self {
+                <$t>::cos(self)
             }
             fn erf(self) -> Self {
                 erf(f64::from(self)) as $t

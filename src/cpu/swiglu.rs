@@ -37,6 +37,29 @@ pub fn backward<T: Float>(dinp: &mut [T], dout: &[T], inp: &[T], rows: usize, co
     }
 }
 
+/// As [`forward`], with a and b as tensors of their own: `out`, `gate`, `value` `[rows, cols]`.
+pub fn forward_pair<T: Float>(out: &mut [T], gate: &[T], value: &[T]) {
+    check_len("swiglu::forward_pair", "gate", gate.len(), out.len());
+    check_len("swiglu::forward_pair", "value", value.len(), out.len());
+    for (out, (&a, &b)) in out.iter_mut().zip(gate.iter().zip(value)) {
+        *out = a * sigmoid(a) * b;
+    }
+}
+
+/// Assigns `dgate` and `dvalue`; `dout`, `gate` and `value` have their length.
+pub fn backward_pair<T: Float>(dgate: &mut [T], dvalue: &mut [T], dout: &[T], gate: &[T], value: &[T]) {
+    let op = "swiglu::backward_pair";
+    check_len(op, "dvalue", dvalue.len(), dgate.len());
+    check_len(op, "dout", dout.len(), dgate.len());
+    check_len(op, "gate", gate.len(), dgate.len());
+    check_len(op, "value", value.len(), dgate.len());
+    for i in 0..dout.len() {
+        let s = sigmoid(gate[i]);
+        dgate[i] = dout[i] * value[i] * s * (T::ONE + gate[i] * (T::ONE - s));
+        dvalue[i] = dout[i] * gate[i] * s;
+    }
+}
+
 fn sigmoid<T: Float>(x: T) -> T {
     T::ONE / (T::ONE + (-x).exp())
 }

@@ -53,6 +53,9 @@ pub(crate) const WORDS: &str = include_str!("../../shaders/lib/words.wgsl");
 /// The same for elements of eight values, whole.
 pub(crate) const ELEM_8: &str = include_str!("../../shaders/lib/elem_8.wgsl");
 
+/// A learned bias for each offset of two tokens, which is appended to attention shaders.
+pub(crate) const RELATIVE: &str = include_str!("../../shaders/lib/relative.wgsl");
+
 pub(crate) const REDUCE: &str = include_str!("../../shaders/lib/reduce.wgsl");
 const REDUCE_SUBGROUP: &str = include_str!("../../shaders/lib/reduce_subgroup.wgsl");
 pub(crate) const FOLD: &str = include_str!("../../shaders/lib/fold.wgsl");

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::error::Result;
 use crate::gpu::buffer::Element;
-use crate::gpu::shaders::{Shader, shader};
+use crate::gpu::shaders::{self, Shader, shader};
 use crate::gpu::tune::{Cooperative, Tile};
 use crate::gpu::{Gpu, Kernel, View};
 use crate::ops::elem::FORMATS;
@@ -22,6 +22,8 @@ static DIRECT: Shader = shader!("attention_direct");
 const DIRECT_ROWS: usize = 16;
 /// The same of `attention.wgsl`.
 const ROWS: usize = 32;
+/// Invocations of its workgroups.
+const THREADS: usize = 128;
 
 /// Shape of self-attention.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,8 +44,13 @@ struct Params {
     tokens: u32,
     heads: u32,
     scale: f32,
-    /// Quads of a head; `attention.wgsl` alone asks.
+    /// Quads of a head; `attention.wgsl` alone asks, as for what follows.
     quads: u32,
+    batch: u32,
+    /// Patches along a side, where there are relative positions.
+    grid: u32,
+    /// Whether scores' gradients are added.
+    added: u32,
 }
 
 impl Dims {
@@ -55,6 +62,28 @@ impl Dims {
     /// Rows of scores.
     pub(super) fn stats(self) -> usize {
         self.batch * self.tokens * self.heads
+    }
+
+    /// Patches along a side, if the tokens are a class token and a square grid of patches.
+    fn grid(self) -> usize {
+        (self.tokens - 1).isqrt()
+    }
+
+    /// Rows of a table of relative positions: one for each offset on the grid, and three for the class token.
+    pub fn offsets(self) -> usize {
+        (2 * self.grid()).saturating_sub(1).pow(2) + 3
+    }
+
+    /// Elements of the scores' gradients, summed up over the images.
+    pub fn scores(self) -> usize {
+        self.heads * self.tokens * self.tokens
+    }
+
+    fn check_relative(self, relative: Option<&View>) {
+        let Some(relative) = relative else { return };
+        let grid = self.grid();
+        assert_eq!(self.tokens, 1 + grid * grid, "attention: relative positions of a class token and a square grid");
+        check("attention", "relative", relative, self.offsets() * self.heads);
     }
 
     /// Runs of images that one dispatch takes, and the products that a lane forms for a pair of tokens.
@@ -71,7 +100,15 @@ impl Dims {
 
     fn params(self) -> Params {
         let scale = (1.0 / (self.head_dim as f64).sqrt()) as f32;
-        Params { tokens: self.tokens as u32, heads: self.heads as u32, scale, quads: self.head_dim.div_ceil(4) as u32 }
+        Params {
+            tokens: self.tokens as u32,
+            heads: self.heads as u32,
+            scale,
+            quads: self.head_dim.div_ceil(4) as u32,
+            batch: self.batch as u32,
+            grid: self.grid() as u32,
+            added: 0,
+        }
     }
 }
 
@@ -81,7 +118,14 @@ fn matrices(gpu: &Gpu, tile: Tile) -> Option<Cooperative> {
 }
 
 /// The kernel for this adapter, tile and head, and its grid.
-fn kernel(r: &Recorder, tile: Tile, entry: &str, element: Element, dims: Dims) -> Result<(Arc<Kernel>, [u32; 3])> {
+fn kernel(
+    r: &Recorder,
+    tile: Tile,
+    entry: &str,
+    element: Element,
+    relative: bool,
+    dims: Dims,
+) -> Result<(Arc<Kernel>, [u32; 3])> {
     let heads = (dims.batch * dims.heads) as u32;
     if let Some(matrices) = matrices(r.gpu, tile) {
         let ([rows, _], slices) = (block(entry, dims.head_dim), dims.head_dim.div_ceil(SLICE));
@@ -90,7 +134,7 @@ fn kernel(r: &Recorder, tile: Tile, entry: &str, element: Element, dims: Dims) -
         return Ok((r.kernel_with(&COOPERATIVE, entry, &[], &tail)?, grid));
     }
     if r.for_cpu && r.gpu.has_wide_subgroups() && dims.head_dim.is_multiple_of(4) {
-        let tail = direct_tail(dims.head_dim, element, r.wide_words);
+        let tail = direct_tail(dims.head_dim, element, r.wide_words, relative);
         let grid = [dims.tokens.div_ceil(DIRECT_ROWS) as u32, heads, 1];
         return Ok((r.kernel_with(&DIRECT, entry, &[], &tail)?, grid));
     }
@@ -101,11 +145,14 @@ fn kernel(r: &Recorder, tile: Tile, entry: &str, element: Element, dims: Dims) -
         _ => 64,
     };
     let grid = [dims.tokens.div_ceil(ROWS) as u32, heads, dims.head_dim.div_ceil(columns) as u32];
-    Ok((r.kernel_with(&SHADER, entry, &[], &tail(element, dims.head_dim))?, grid))
+    Ok((r.kernel_with(&SHADER, entry, &[], &tail(element, dims.head_dim, relative))?, grid))
 }
 
-/// The tile for this adapter: matrices where they were measured to be faster, which are for f16 alone.
-fn tile(r: &mut Recorder, pass: Pass, element: Element, dims: Dims) -> Tile {
+/// The tile for this adapter: matrices where they were measured to be faster, which are for f16 alone. They have no relative positions.
+fn tile(r: &mut Recorder, pass: Pass, element: Element, relative: bool, dims: Dims) -> Tile {
+    if relative {
+        return Tile::Tiled;
+    }
     let product = Product::Attention { pass, dims, element };
     let able = r.forced.is_some() || r.gpu.cooperative().is_some();
     if able && product.suits_matrices() && has_memory(r.gpu) { r.variant(product).tile } else { Tile::Tiled }
@@ -114,9 +161,10 @@ fn tile(r: &mut Recorder, pass: Pass, element: Element, dims: Dims) -> Tile {
 /// Every variant that this file records, with heads of every width at which something else is computed, and of those that models have.
 pub fn variants() -> Vec<Variants> {
     let widths = [1, 4, 10, 32, 64, 80, 96, 128, 130, 256, 300];
-    let plain = widths.into_iter().flat_map(|width| FORMATS.map(|element| tail(element, width)));
+    let formats = || FORMATS.into_iter().flat_map(|element| [false, true].map(|relative| (element, relative)));
+    let plain = widths.into_iter().flat_map(|width| formats().map(move |(e, relative)| tail(e, width, relative)));
     let direct = [4, 32, 64, WIDEST].into_iter().flat_map(|width| {
-        FORMATS.into_iter().flat_map(move |element| [false, true].map(|wide| direct_tail(width, element, wide)))
+        formats().flat_map(move |(e, relative)| [false, true].map(|wide| direct_tail(width, e, wide, relative)))
     });
     let cooperative = ["forward", "backward_query", "backward_key"].into_iter().flat_map(|entry| {
         let of_width =
@@ -131,20 +179,53 @@ pub fn variants() -> Vec<Variants> {
 }
 
 /// What is appended to `attention_direct.wgsl`.
-fn direct_tail(head_dim: usize, element: Element, wide: bool) -> String {
-    format!("const HD4 = {}u;\n", head_dim / 4) + &fours(element, element, wide)
+fn direct_tail(head_dim: usize, element: Element, wide: bool, relative: bool) -> String {
+    let scored = match relative {
+        false => {
+            "fn scored(s: Eight, query: u32, key: u32, h: u32) -> Eight { return s; }\n\
+             fn scored_keys(s: Eight, key: u32, query: u32, h: u32) -> Eight { return s; }\n"
+        }
+        true => {
+            "fn biases(h: u32, q: u32, k: u32, across: vec2u) -> vec4f {\n\
+             return vec4f(bias_of(h, q, k), bias_of(h, q + across.x, k + across.y), bias_of(h, q + 2u * across.x, k + 2u * across.y), \
+             bias_of(h, q + 3u * across.x, k + 3u * across.y));\n}\n\
+             fn scored(s: Eight, query: u32, key: u32, h: u32) -> Eight {\n\
+             return Eight(s.low + biases(h, query, key, vec2u(0u, 1u)), s.high + biases(h, query, key + 4u, vec2u(0u, 1u)));\n}\n\
+             fn scored_keys(s: Eight, key: u32, query: u32, h: u32) -> Eight {\n\
+             return Eight(s.low + biases(h, query, key, vec2u(1u, 0u)), s.high + biases(h, query + 4u, key, vec2u(1u, 0u)));\n}\n"
+        }
+    };
+    let lib = if relative { shaders::RELATIVE } else { "" };
+    format!("const HD4 = {}u;\n{scored}{lib}", head_dim / 4) + &fours(element, element, wide)
 }
 
 /// What is appended to `attention.wgsl` for tensors of `element` and heads of `head_dim`.
-fn tail(element: Element, head_dim: usize) -> String {
+fn tail(element: Element, head_dim: usize, relative: bool) -> String {
     let scalar = element.scalar();
     let (width, word, whole, packed) = match head_dim.is_multiple_of(4) {
         true => (4, format!("vec4<{scalar}>"), "vec4f(x)", "word(x)"),
         false => (1, scalar.to_string(), "vec4f(f32(x))", "word(x.x)"),
     };
+    let scored = match relative {
+        false => {
+            "fn scored(s: mat4x4f, at: Place, col: u32) -> mat4x4f { return s * p.scale; }\n\
+             fn scored_keys(s: mat4x4f, at: Place, col: u32) -> mat4x4f { return s * p.scale; }\n"
+        }
+        true => {
+            "fn biases(h: u32, q: u32, k: u32) -> vec4f {\n\
+             return vec4f(bias_of(h, q, k), bias_of(h, q, k + 1u), bias_of(h, q, k + 2u), bias_of(h, q, k + 3u));\n}\n\
+             fn block_of(h: u32, q: u32, k: u32) -> mat4x4f {\n\
+             return mat4x4f(biases(h, q, k), biases(h, q + 1u, k), biases(h, q + 2u, k), biases(h, q + 3u, k));\n}\n\
+             fn scored(s: mat4x4f, at: Place, col: u32) -> mat4x4f {\n\
+             return s * p.scale + block_of(at.h, at.row + at.y * 4u, col + at.x * 4u);\n}\n\
+             fn scored_keys(s: mat4x4f, at: Place, col: u32) -> mat4x4f {\n\
+             return s * p.scale + transpose(block_of(at.h, col + at.x * 4u, at.row + at.y * 4u));\n}\n"
+        }
+    };
+    let lib = if relative { shaders::RELATIVE } else { "" };
     format!(
         "const HD = {head_dim}u;\nconst WIDTH = {width}u;\nalias word = {word};\n\
-         fn whole(x: word) -> vec4f {{ return {whole}; }}\nfn packed(x: vec4f) -> word {{ return {packed}; }}\n"
+         fn whole(x: word) -> vec4f {{ return {whole}; }}\nfn packed(x: vec4f) -> word {{ return {packed}; }}\n{scored}{lib}"
     )
 }
 
@@ -193,23 +274,30 @@ fn cooperative_tail(entry: &str, head_dim: usize, matrices: Cooperative) -> Stri
 
 /// `out = softmax(q·kᵀ/√d)·v` per image and head; saves `lse` (`[batch, heads, tokens]`) for backward.
 /// `qkv` `[batch, tokens, 3·heads·head_dim]`, `out` a third of it; both f32, or both f16, as
-/// their gradients are.
-pub fn forward(r: &mut Recorder, out: &View, lse: &View, qkv: &View, dims: Dims) -> Result<()> {
+/// their gradients are. `relative`, if given, is added to the scores: a bias for each offset of two tokens and head
+/// (`[offsets, heads]`, [`Dims::offsets`]), where the tokens are a class token and a square grid of patches.
+pub fn forward(r: &mut Recorder, out: &View, lse: &View, qkv: &View, relative: Option<&View>, dims: Dims) -> Result<()> {
     check("attention", "out", out, dims.len());
     check("attention", "lse", lse, dims.stats());
     check("attention", "qkv", qkv, 3 * dims.len());
+    dims.check_relative(relative);
     let (len, stats) = (dims.len() / dims.batch, dims.stats() / dims.batch);
-    let tile = tile(r, Pass::Forward, qkv.element, dims);
+    let tile = tile(r, Pass::Forward, qkv.element, relative.is_some(), dims);
     for (part, dims) in dims.parts(r, qkv.element, 2) {
-        let (kernel, grid) = kernel(r, tile, "forward", qkv.element, dims)?;
+        let (kernel, grid) = kernel(r, tile, "forward", qkv.element, relative.is_some(), dims)?;
         let (out, lse, qkv) = (rows(out, &part, len), rows(lse, &part, stats), rows(qkv, &part, 3 * len));
-        r.push(&kernel, &[("out", &out), ("lse", &lse), ("qkv", &qkv)], &dims.params(), grid);
+        let views: Vec<_> = [("out", &out), ("lse", &lse), ("qkv", &qkv)].into_iter().chain(named(relative)).collect();
+        r.push(&kernel, &views, &dims.params(), grid);
         r.work(dims.flops(2));
     }
     Ok(())
 }
 
-/// `dqkv = ` the gradient of all three; `delta` (`[batch, heads, tokens]`) is scratch.
+fn named(relative: Option<&View>) -> Option<(&'static str, &View)> {
+    relative.map(|relative| ("relative", relative))
+}
+
+/// `dqkv = ` the gradient of all three; `delta` (`[batch, heads, tokens]`) is scratch. `relative` as in [`forward`].
 pub fn backward(
     r: &mut Recorder,
     dqkv: &View,
@@ -218,19 +306,21 @@ pub fn backward(
     out: &View,
     qkv: &View,
     lse: &View,
+    relative: Option<&View>,
     dims: Dims,
 ) -> Result<()> {
     for (name, view, len) in [("dqkv", dqkv, 3 * dims.len()), ("dout", dout, dims.len()), ("out", out, dims.len())] {
         check("attention::backward", name, view, len);
     }
     check("attention::backward", "delta", delta, dims.stats());
+    dims.check_relative(relative);
     let (len, stats) = (dims.len() / dims.batch, dims.stats() / dims.batch);
-    let tile = tile(r, Pass::BackwardInput, qkv.element, dims);
+    let tile = tile(r, Pass::BackwardInput, qkv.element, relative.is_some(), dims);
     for (part, dims) in dims.parts(r, qkv.element, 4) {
         let [dqkv, qkv] = [dqkv, qkv].map(|v| rows(v, &part, 3 * len));
         let [dout, out] = [dout, out].map(|v| rows(v, &part, len));
         let [delta, lse] = [delta, lse].map(|v| rows(v, &part, stats));
-        let (query, grid) = kernel(r, tile, "backward_query", qkv.element, dims)?;
+        let (query, grid) = kernel(r, tile, "backward_query", qkv.element, relative.is_some(), dims)?;
         let views = [
             ("dqkv", &dqkv),
             ("delta", &delta),
@@ -239,12 +329,53 @@ pub fn backward(
             ("qkv", &qkv),
             ("saved_lse", &lse),
         ];
-        r.push(&query, &views, &dims.params(), grid);
+        r.push(&query, &views.into_iter().chain(named(relative)).collect::<Vec<_>>(), &dims.params(), grid);
         r.work(dims.flops(3));
-        let (key, grid) = kernel(r, tile, "backward_key", qkv.element, dims)?;
+        let (key, grid) = kernel(r, tile, "backward_key", qkv.element, relative.is_some(), dims)?;
         let views = [("dqkv", &dqkv), ("saved_delta", &delta), ("dout", &dout), ("qkv", &qkv), ("saved_lse", &lse)];
-        r.push(&key, &views, &dims.params(), grid);
+        r.push(&key, &views.into_iter().chain(named(relative)).collect::<Vec<_>>(), &dims.params(), grid);
         r.work(dims.flops(4));
     }
+    Ok(())
+}
+
+/// `drelative += ` (`[offsets, heads]`) from `dout`, what forward read and saved, and the `delta` of [`backward`], which comes before;
+/// `dscores` (`[heads, tokens, tokens]`) is scratch.
+pub fn backward_relative(
+    r: &mut Recorder,
+    drelative: &View,
+    dscores: &View,
+    dout: &View,
+    qkv: &View,
+    lse: &View,
+    delta: &View,
+    relative: &View,
+    dims: Dims,
+) -> Result<()> {
+    let op = "attention::backward_relative";
+    check(op, "drelative", drelative, dims.offsets() * dims.heads);
+    check(op, "dscores", dscores, dims.scores());
+    dims.check_relative(Some(relative));
+    let (len, stats) = (dims.len() / dims.batch, dims.stats() / dims.batch);
+    let tail = tail(qkv.element, dims.head_dim, true);
+    for (part, own) in dims.parts(r, qkv.element, 2) {
+        let [qkv, dout] = [rows(qkv, &part, 3 * len), rows(dout, &part, len)];
+        let [delta, lse] = [delta, lse].map(|v| rows(v, &part, stats));
+        let kernel = r.kernel_with(&SHADER, "backward_scores", &[], &tail)?;
+        let views = [
+            ("dscores", dscores),
+            ("qkv", &qkv),
+            ("dout", &dout),
+            ("saved_lse", &lse),
+            ("saved_delta", &delta),
+            ("relative", relative),
+        ];
+        let grid = [dims.tokens.div_ceil(ROWS), dims.heads, dims.tokens.div_ceil(2 * ROWS)].map(|n| n as u32);
+        r.push(&kernel, &views, &Params { added: u32::from(part.start > 0), ..own.params() }, grid);
+        r.work(own.flops(2));
+    }
+    let kernel = r.kernel_with(&SHADER, "backward_table", &[], &tail)?;
+    let views = [("drelative", drelative), ("saved_dscores", dscores)];
+    r.push(&kernel, &views, &dims.params(), [drelative.len.div_ceil(THREADS) as u32, 1, 1]);
     Ok(())
 }

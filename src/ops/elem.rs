@@ -34,12 +34,17 @@ impl Elem {
 
     /// `elem`, and `stored`, what its activations hold.
     pub(super) fn tail(self) -> String {
-        let stored = match (self.width, self.stored) {
+        format!("{}{}", self.alias(), self.held("stored"))
+    }
+
+    /// The alias `name` for what these are stored as.
+    pub(super) fn held(self, name: &str) -> String {
+        let held = match (self.width, self.stored) {
             (4, Element::Word) => "vec4f".to_string(),
             (4, half) => format!("vec4<{}>", half.scalar()),
             (_, single) => single.scalar().to_string(),
         };
-        format!("{}alias stored = {stored};\n", self.alias())
+        format!("alias {name} = {held};\n")
     }
 
     /// `WIDTH`, and `total`, which adds up the parts of an `elem`.

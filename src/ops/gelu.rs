@@ -2,7 +2,6 @@
 
 use crate::error::Result;
 use crate::gpu::View;
-use crate::gpu::buffer::Element;
 use crate::gpu::shaders::{Shader, shader};
 use crate::ops::elem::Elem;
 use crate::ops::variants::{LANES, Variants};
@@ -26,29 +25,29 @@ pub(super) fn kind(activation: Activation) -> String {
 }
 
 fn tail(activation: Activation, elem: Elem) -> String {
-    kind(activation) + &elem.alias()
+    kind(activation) + &elem.tail()
 }
 
 /// Every variant that [`forward`] and [`backward`] record.
 pub fn variants() -> Vec<Variants> {
-    let tails = KINDS.into_iter().flat_map(|kind| Elem::WORDS.map(|elem| tail(kind, elem)));
+    let tails = KINDS.into_iter().flat_map(|kind| Elem::ALL.map(|elem| tail(kind, elem)));
     vec![Variants::of(&SHADER).append(tails).with("WG", LANES)]
 }
 
-fn run(r: &mut Recorder, entry: &str, views: &[(&str, &View)], len: usize, activation: Activation) -> Result<()> {
-    let elem = Elem::of(len, Element::Word);
-    r.push_spread((&SHADER, entry, &[], &tail(activation, elem)), views, len, elem.width, |len| Len { len })
+fn run(r: &mut Recorder, entry: &str, views: &[(&str, &View)], inp: &View, activation: Activation) -> Result<()> {
+    let elem = Elem::of(inp.len, inp.element);
+    r.push_spread((&SHADER, entry, &[], &tail(activation, elem)), views, inp.len, elem.width, |len| Len { len })
 }
 
-/// `out = gelu(inp)`, elementwise.
+/// `out = gelu(inp)`, elementwise; both f32 or both f16.
 pub fn forward(r: &mut Recorder, out: &View, inp: &View, activation: Activation) -> Result<()> {
     check("gelu", "out", out, inp.len);
-    run(r, "forward", &[("out", out), ("inp", inp)], inp.len, activation)
+    run(r, "forward", &[("out", out), ("inp", inp)], inp, activation)
 }
 
-/// `dinp = dout · gelu'(inp)`, elementwise.
+/// `dinp = dout · gelu'(inp)`, elementwise; all f32 or all f16.
 pub fn backward(r: &mut Recorder, dinp: &View, dout: &View, inp: &View, activation: Activation) -> Result<()> {
     check("gelu::backward", "dinp", dinp, inp.len);
     check("gelu::backward", "dout", dout, inp.len);
-    run(r, "backward", &[("dinp", dinp), ("dout", dout), ("inp", inp)], inp.len, activation)
+    run(r, "backward", &[("dinp", dinp), ("dout", dout), ("inp", inp)], inp, activation)
 }

@@ -40,6 +40,7 @@ struct Params {
     reg_pos: u32,
     first: u32,
     count: u32,
+    patch_pos: u32,
 }
 
 impl Dims {
@@ -67,6 +68,14 @@ impl Dims {
         self.params_of(0, 0)
     }
 
+    /// Whether the prefix has positions, too: without any, nothing has.
+    fn check_positions(self, op: &str, name: &str, pos: Option<&View>) {
+        match pos {
+            Some(pos) => check(op, name, pos, self.positions() * self.dim),
+            None => assert_eq!(self.prefix.positions(), 0, "{op}: {name} is not there, and the prefix has positions"),
+        }
+    }
+
     /// For the gradient of `count` tokens from `first`.
     fn params_of(self, first: usize, count: usize) -> Params {
         let Prefix { class_token, registers, class_position, register_positions } = self.prefix;
@@ -81,6 +90,7 @@ impl Dims {
             reg_pos: u32::from(register_positions),
             first: first as u32,
             count: count as u32,
+            patch_pos: 1,
         }
     }
 }
@@ -101,26 +111,27 @@ pub fn unfold(r: &mut Recorder, patches: &View, images: &View, dims: Dims) -> Re
 }
 
 /// `tokens` `[batch, T, dim] = ` class token (`[dim]`), registers (`[R, dim]`) and `embedded` `[batch·N, dim]`, plus `pos`
-/// (a row for each token that has a position).
+/// (a row for each token that has a position), if given.
 pub fn assemble(
     r: &mut Recorder,
     tokens: &View,
     embedded: &View,
-    pos: &View,
+    pos: Option<&View>,
     cls: Option<&View>,
     reg: Option<&View>,
     dims: Dims,
 ) -> Result<()> {
     check("patch_embed::assemble", "tokens", tokens, dims.batch * dims.tokens() * dims.dim);
     check("patch_embed::assemble", "embedded", embedded, dims.batch * dims.patches() * dims.dim);
-    check("patch_embed::assemble", "pos", pos, dims.positions() * dims.dim);
+    dims.check_positions("patch_embed::assemble", "pos", pos);
     assert_eq!(cls.is_some(), dims.prefix.class_token, "patch_embed::assemble: cls");
     assert_eq!(reg.map_or(0, |reg| reg.len), dims.prefix.registers * dims.dim, "patch_embed::assemble: reg");
     let kernel = r.kernel_with(&SHADER, "assemble", &[], &stored(Element::Word))?;
     // What is not there is never read: any buffer will do.
-    let (cls, reg) = (cls.unwrap_or(pos), reg.unwrap_or(pos));
-    let views = [("tokens", tokens), ("embedded", embedded), ("pos", pos), ("cls", cls), ("reg", reg)];
-    r.push(&kernel, &views, &dims.params(), elementwise(tokens.len));
+    let [rows, cls, reg] = [pos, cls, reg].map(|view| view.unwrap_or(embedded));
+    let views = [("tokens", tokens), ("embedded", embedded), ("pos", rows), ("cls", cls), ("reg", reg)];
+    let params = Params { patch_pos: u32::from(pos.is_some()), ..dims.params() };
+    r.push(&kernel, &views, &params, elementwise(tokens.len));
     Ok(())
 }
 
@@ -128,20 +139,22 @@ pub fn assemble(
 pub fn backward(
     r: &mut Recorder,
     dembedded: &View,
-    dpos: &View,
+    dpos: Option<&View>,
     dcls: Option<&View>,
     dreg: Option<&View>,
     dtokens: &View,
     dims: Dims,
 ) -> Result<()> {
     check("patch_embed::backward", "dembedded", dembedded, dims.batch * dims.patches() * dims.dim);
-    check("patch_embed::backward", "dpos", dpos, dims.positions() * dims.dim);
+    dims.check_positions("patch_embed::backward", "dpos", dpos);
     check("patch_embed::backward", "dtokens", dtokens, dims.batch * dims.tokens() * dims.dim);
     let embedded = r.kernel_with(&SHADER, "backward_embedded", &[], &stored(dembedded.element))?;
     let grid = elementwise(dembedded.len);
     r.push(&embedded, &[("dembedded", dembedded), ("dtokens", dtokens)], &dims.params(), grid);
-    let pos = r.kernel_with(&SHADER, "backward_pos", &[], &stored(Element::Word))?;
-    r.push(&pos, &[("dpos", dpos), ("dtokens", dtokens)], &dims.params(), fold(dpos.len.div_ceil(WG)));
+    if let Some(dpos) = dpos {
+        let pos = r.kernel_with(&SHADER, "backward_pos", &[], &stored(Element::Word))?;
+        r.push(&pos, &[("dpos", dpos), ("dtokens", dtokens)], &dims.params(), fold(dpos.len.div_ceil(WG)));
+    }
     let cls_tokens = usize::from(dims.prefix.class_token);
     for (name, own, first, count) in [("dcls", dcls, 0, cls_tokens), ("dreg", dreg, cls_tokens, dims.prefix.registers)]
     {

@@ -16,7 +16,7 @@ struct Params {
     cols: u32,
 }
 
-/// Every variant that [`forward`] and [`backward`] record.
+/// Every variant that this file records.
 pub fn variants() -> Vec<Variants> {
     vec![Variants::of(&SHADER).append(Elem::ALL.map(Elem::tail)).with("WG", LANES)]
 }
@@ -44,4 +44,27 @@ pub fn backward(r: &mut Recorder, dinp: &View, dout: &View, inp: &View, rows: us
     check("swiglu::backward", "dout", dout, rows * cols);
     check("swiglu::backward", "inp", inp, 2 * rows * cols);
     run(r, "backward", &[("dinp", dinp), ("dout", dout), ("inp", inp)], rows, cols)
+}
+
+/// As [`forward`], of a and b as tensors of their own, `gate` and `value` `[rows, cols]`.
+pub fn forward_pair(r: &mut Recorder, out: &View, gate: &View, value: &View, rows: usize, cols: usize) -> Result<()> {
+    let views = [("out", out), ("gate", gate), ("value", value)];
+    views.iter().for_each(|(name, view)| check("swiglu::forward_pair", name, view, rows * cols));
+    run(r, "forward_pair", &views, rows, cols)
+}
+
+/// `dgate = `, `dvalue = ` from `dout` and what [`forward_pair`] read; all `[rows, cols]`, f32 or f16.
+pub fn backward_pair(
+    r: &mut Recorder,
+    dgate: &View,
+    dvalue: &View,
+    dout: &View,
+    gate: &View,
+    value: &View,
+    rows: usize,
+    cols: usize,
+) -> Result<()> {
+    let views = [("dgate", dgate), ("dvalue", dvalue), ("dout", dout), ("gate", gate), ("value", value)];
+    views.iter().for_each(|(name, view)| check("swiglu::backward_pair", name, view, rows * cols));
+    run(r, "backward_pair", &views, rows, cols)
 }

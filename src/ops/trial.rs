@@ -52,8 +52,8 @@ pub fn compute(r: &mut Recorder, product: Product, Operands { inp, out, weight, 
             let Saved { qkv, attended, lse, delta } =
                 saved.as_ref().expect("attention has more operands than a product");
             match pass {
-                Pass::Forward => attention::forward(r, out, lse, inp, dims),
-                _ => attention::backward(r, inp, delta, out, attended, qkv, lse, dims),
+                Pass::Forward => attention::forward(r, out, lse, inp, None, dims),
+                _ => attention::backward(r, inp, delta, out, attended, qkv, lse, None, dims),
             }
         }
         Product::Linear { pass, rows: m, out: n, inp: k, .. } => match pass {
@@ -81,7 +81,7 @@ impl Saved {
         let product = Product::Attention { pass: Pass::Forward, dims, element };
         let mut r = Recorder::new(gpu, &saved.delta);
         r.forced = Some(product.reference(gpu));
-        attention::forward(&mut r, &saved.attended, &saved.lse, &saved.qkv, dims)?;
+        attention::forward(&mut r, &saved.attended, &saved.lse, &saved.qkv, None, dims)?;
         Program::run(gpu, &[], &[&r.program])?;
         Ok(saved)
     }

@@ -10,7 +10,17 @@ use crate::gpu::tune::Tile;
 use crate::ops::{self, attention::Dims, attention_pool};
 
 pub(super) const STEMS: &[Stem] = &[
-    stem("attention", attention, &["attention::forward", "attention::backward_query", "attention::backward_key"]),
+    stem(
+        "attention",
+        attention,
+        &[
+            "attention::forward",
+            "attention::backward_query",
+            "attention::backward_key",
+            "attention::backward_scores",
+            "attention::backward_table",
+        ],
+    ),
     stem(
         "attention_pool",
         attention_pool,
@@ -48,8 +58,14 @@ fn attention(p: &mut Plan) -> Result<()> {
     for (dims, launch) in launched(p, &shapes, &[3, 7, 10, 14]) {
         // At 6 a few keys take all of the probability, and scores reach ±50: exponentials that overflow if not shifted.
         for (_, scale) in p.pick(&[1.0, 6.0], &[1]) {
-            p.add(move |s| case(s, launch, dims, scale, Element::Word));
+            p.add(move |s| case(s, launch, dims, scale, Element::Word, false));
         }
+    }
+    // A class token and a square grid of patches, with a bias for each offset.
+    let relative =
+        [(1, 2, 1, 4), (2, 5, 2, 5), (3, 10, 3, 4), (1, 17, 2, 32), (2, 65, 1, 12), (1, 197, 2, 12), (2, 82, 1, 64)];
+    for (dims, launch) in launched(p, &relative, &[1, 3, 4]) {
+        p.add(move |s| case(s, launch, dims, 1.0, Element::Word, true));
     }
     if p.gpu.check_f16().is_err() {
         return Ok(());
@@ -74,7 +90,10 @@ fn attention(p: &mut Plan) -> Result<()> {
         }
     }
     for (dims, launch) in halves {
-        p.add(move |s| case(s, launch, dims, 2.0, Element::Half));
+        p.add(move |s| case(s, launch, dims, 2.0, Element::Half, false));
+    }
+    for (dims, launch) in launched(p, &relative, &[1, 4]) {
+        p.add(move |s| case(s, launch, dims, 1.0, Element::Half, true));
     }
     Ok(())
 }
@@ -97,7 +116,7 @@ fn launched(p: &Plan, shapes: &[(usize, usize, usize, usize)], quick: &[usize]) 
     })
 }
 
-fn case(s: &mut Suite, launch: Launch, dims: Dims, scale: f32, element: Element) -> Result<()> {
+fn case(s: &mut Suite, launch: Launch, dims: Dims, scale: f32, element: Element, relative: bool) -> Result<()> {
     let Dims { batch, tokens, heads, head_dim } = dims;
     let (dim, stats) = (heads * head_dim, batch * heads * tokens);
     let mut random = Random::new((tokens * dim) as u64);
@@ -109,12 +128,20 @@ fn case(s: &mut Suite, launch: Launch, dims: Dims, scale: f32, element: Element)
     let (qkv, dout) = (rounded(qkv, element), rounded(random.vec(batch * tokens * dim), element));
     let (qkv64, dout64) = (wide(&qkv), wide(&dout));
     let (mut want, mut want_lse) = (vec![0.0; batch * tokens * dim], vec![0.0; stats]);
-    cpu::attention::forward(&mut want, &mut want_lse, &qkv64, batch, tokens, heads, head_dim);
+    let table = relative.then(|| random.vec(dims.offsets() * heads));
+    let table64 = table.as_deref().map(wide);
+    let bias = table64.as_deref();
+    cpu::attention::forward_relative(&mut want, &mut want_lse, &qkv64, bias, batch, tokens, heads, head_dim);
     // Backward starts from the same rounded values as the reference.
     let (saved, lse32) = (rounded(narrow(&want), element), narrow(&want_lse));
     let mut want_grad = vec![0.0; qkv.len()];
     let (out64, lse64) = (wide(&saved), wide(&lse32));
-    cpu::attention::backward(&mut want_grad, &dout64, &out64, &qkv64, &lse64, batch, tokens, heads, head_dim);
+    let before = random.vec(table.as_ref().map_or(0, Vec::len));
+    let mut want_table = wide(&before);
+    let grads = (&mut want_grad, &mut want_table);
+    cpu::attention::backward_relative(
+        grads.0, grads.1, &dout64, &out64, &qkv64, &lse64, bias, batch, tokens, heads, head_dim,
+    );
     let mut want_delta = vec![0.0; stats];
     for (i, delta) in want_delta.iter_mut().enumerate() {
         let (image, head, token) = (i / (heads * tokens), i / tokens % heads, i % tokens);
@@ -123,15 +150,17 @@ fn case(s: &mut Suite, launch: Launch, dims: Dims, scale: f32, element: Element)
     }
 
     let (kind, suffix) = (prefix(element), launch.suffix());
-    let name = format!("{kind}{batch}×{tokens}, {heads} heads of {head_dim}, scale {scale}, {suffix}");
+    let biased = if relative { "relative, " } else { "" };
+    let name = format!("{kind}{biased}{batch}×{tokens}, {heads} heads of {head_dim}, scale {scale}, {suffix}");
     let mut c = Case::new(s.gpu, name, 0)?;
     let [qkv, dout] = [c.input_as("qkv", element, &qkv)?, c.input_as("dout", element, &dout)?];
     let (saved_out, saved_lse) = (c.input_as("saved out", element, &saved)?, c.input("saved lse", &lse32)?);
     let [out, dqkv] = [c.output_as("out", element, want.len())?, c.output_as("dqkv", element, want_grad.len())?];
     let [lse, delta] = [c.output("lse", stats)?, c.output("delta", stats)?];
+    let table = table.map(|table| c.input("relative", &table)).transpose()?;
     c.run(launch, |r| {
-        ops::attention::forward(r, &out, &lse, &qkv, dims)?;
-        ops::attention::backward(r, &dqkv, &delta, &dout, &saved_out, &qkv, &saved_lse, dims)
+        ops::attention::forward(r, &out, &lse, &qkv, table.as_ref(), dims)?;
+        ops::attention::backward(r, &dqkv, &delta, &dout, &saved_out, &qkv, &saved_lse, table.as_ref(), dims)
     })?;
 
     // Sums over keys (or queries) and over the head's width. A score is off by as many units of itself as its sum has
@@ -149,6 +178,34 @@ fn case(s: &mut Suite, launch: Launch, dims: Dims, scale: f32, element: Element)
     c.expect("attention::backward_query", &delta, &want_delta, sum_tolerance(head_dim, 4.0));
     c.expect_at("attention::backward_key", &dqkv, &parts(dim, dim), &want_grad, eps + 2.0 * tolerance);
     c.expect_at("attention::backward_key", &dqkv, &parts(2 * dim, dim), &want_grad, eps + 2.0 * tolerance);
+    if let Some(table) = table {
+        let mut want_scores = vec![0.0; dims.scores()];
+        cpu::attention::score_gradients(
+            &mut want_scores,
+            &dout64,
+            &out64,
+            &qkv64,
+            &lse64,
+            bias,
+            batch,
+            tokens,
+            heads,
+            head_dim,
+        );
+        let delta = c.input("saved delta", &narrow(&want_delta))?;
+        let (drelative, dscores) = (c.input("drelative", &before)?, c.output("dscores", dims.scores())?);
+        c.run(launch, |r| {
+            ops::attention::backward_relative(r, &drelative, &dscores, &dout, &qkv, &saved_lse, &delta, &table, dims)
+        })?;
+        let depth = batch * (tokens + head_dim);
+        c.expect("attention::backward_scores", &dscores, &want_scores, 2.0 * sum_tolerance(depth, 8.0) * sharp);
+        c.expect(
+            "attention::backward_table",
+            &drelative,
+            &want_table,
+            2.0 * sum_tolerance(depth * tokens, 8.0) * sharp,
+        );
+    }
     s.finish(c)
 }
 

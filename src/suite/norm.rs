@@ -3,7 +3,7 @@
 use super::formats::{formats, prefix, rounded, stored_eps};
 use super::harness::{Case, EPS, Launch, Random, narrow, sum_tolerance, wide};
 use super::{Plan, Stem, Suite, stem};
-use crate::cpu::{self, layer_norm};
+use crate::cpu::{self, layer_norm, rms_norm as reference};
 use crate::error::Result;
 use crate::gpu::buffer::Element;
 use crate::ops;
@@ -14,6 +14,7 @@ pub(super) const STEMS: &[Stem] = &[
         layer_norm,
         &["layer_norm::forward", "layer_norm::backward_input", "layer_norm::backward_params"],
     ),
+    stem("rms_norm", rms_norm, &["rms_norm::forward", "rms_norm::backward_input", "rms_norm::backward_params"]),
     stem("l2_normalize", l2_normalize, &["l2_normalize::forward", "l2_normalize::backward"]),
 ];
 
@@ -30,18 +31,24 @@ fn layer_norm(p: &mut Plan) -> Result<()> {
     for (launch, &element) in Launch::reductions(p.gpu).into_iter().flat_map(|l| formats.iter().map(move |e| (l, e))) {
         for (i, (rows, cols)) in p.pick(&shapes, &[3, 9]) {
             for (_, offset) in p.pick(&[0.0, 1e3], &[1]) {
-                p.add(move |s| case(s, launch, element, 200 + i as u64, [rows, cols], offset));
+                p.add(move |s| case(s, launch, [Element::Word, element], 200 + i as u64, [rows, cols], offset));
             }
+        }
+    }
+    // A norm inside a block reads f16, too; its offsets must be values that f16 tells apart.
+    for (launch, &element) in Launch::reductions(p.gpu).into_iter().flat_map(|l| formats.iter().map(move |e| (l, e))) {
+        for (i, (rows, cols)) in p.pick(&shapes, &[3, 9]).into_iter().filter(|_| formats.len() > 1) {
+            p.add(move |s| case(s, launch, [Element::Half, element], 300 + i as u64, [rows, cols], 0.0));
         }
     }
     Ok(())
 }
 
-/// The stream is f32; `element` is what the norm writes and what its gradient comes in.
+/// `from` is what the norm reads, f32 for the stream; `element` is what it writes and what its gradient comes in.
 fn case(
     s: &mut Suite,
     launch: Launch,
-    element: Element,
+    [from, element]: [Element; 2],
     seed: u64,
     [rows, cols]: [usize; 2],
     offset: f32,
@@ -50,12 +57,14 @@ fn case(
     // One column has no variance at all: a large eps keeps rstd, and with it the noise, near 1.
     let eps: f32 = if cols == 1 { 1.0 } else { 1e-6 };
     let dims = ops::layer_norm::Dims { rows, cols, eps };
-    let (x, weight, bias) = (rows_around(&mut random, offset, rows, cols), random.vec(cols), random.vec(cols));
+    let x = rounded(rows_around(&mut random, offset, rows, cols), from);
+    let (weight, bias) = (random.vec(cols), random.vec(cols));
     let dout = rounded(random.vec(rows * cols), element);
     let (x64, weight64, dout64) = (wide(&x), wide(&weight), wide(&dout));
-    let name = format!("{}rows {rows}, cols {cols}, offset {offset}, {}", prefix(element), launch.suffix());
+    let kind = if from == Element::Half { "from f16, " } else { "" };
+    let name = format!("{}{kind}rows {rows}, cols {cols}, offset {offset}, {}", prefix(element), launch.suffix());
     let mut c = Case::new(s.gpu, name, ops::scratch_len(rows, cols))?;
-    let [inp, weight, bias_view] = [c.input("inp", &x)?, c.input("weight", &weight)?, c.input("bias", &bias)?];
+    let [inp, weight, bias_view] = [c.input_as("inp", from, &x)?, c.input("weight", &weight)?, c.input("bias", &bias)?];
     let dout = c.input_as("dout", element, &dout)?;
 
     let out = c.output_as("out", element, rows * cols)?;
@@ -80,15 +89,18 @@ fn case(
         if cols == 1 && !accumulate {
             continue;
         }
-        let before = random.vec(rows * cols);
-        let dinp = if accumulate { c.input("dinp", &before)? } else { c.output("dinp", rows * cols)? };
+        let before = rounded(random.vec(rows * cols), from);
+        let dinp = match accumulate {
+            true => c.input_as("dinp", from, &before)?,
+            false => c.output_as("dinp", from, rows * cols)?,
+        };
         let mut want = if accumulate { wide(&before) } else { vec![0.0; rows * cols] };
         layer_norm::backward_input(&mut want, &dout64, &x64, &weight64, &mean64, &rstd64, rows, cols);
         c.run(launch, |r| {
             ops::layer_norm::backward_input(r, &dinp, &dout, &inp, &weight, &mean, &rstd, dims, accumulate)
         })?;
         // Two sums over cols, and three terms of about the same size that partly cancel.
-        c.expect("layer_norm::backward_input", &dinp, &want, sum_tolerance(cols, 12.0));
+        c.expect("layer_norm::backward_input", &dinp, &want, stored_eps(from) + sum_tolerance(cols, 12.0));
     }
 
     let (before_weight, before_bias) = (random.vec(cols), random.vec(cols));
@@ -99,6 +111,78 @@ fn case(
     // A sum over rows of a product of three.
     c.expect("layer_norm::backward_params", &dweight, &want_weight, sum_tolerance(rows, 4.0));
     c.expect("layer_norm::backward_params", &dbias, &want_bias, sum_tolerance(rows, 4.0) + EPS);
+    s.finish(c)
+}
+
+fn rms_norm(p: &mut Plan) -> Result<()> {
+    let shapes = [(1, 1), (1, 3), (3, 1), (1, 768), (63, 65), (65, 197), (197, 63), (130, 3), (9, 4), (67, 260)];
+    let formats = formats(p.gpu);
+    let mut cases = Vec::new();
+    for launch in Launch::reductions(p.gpu) {
+        for from in formats {
+            cases.extend(formats.iter().map(|to| (launch, [*from, *to])));
+        }
+    }
+    for (launch, elements) in cases {
+        for (i, (rows, cols)) in p.pick(&shapes, &[4, 9]) {
+            p.add(move |s| rms_case(s, launch, elements, 400 + i as u64, [rows, cols]));
+        }
+    }
+    Ok(())
+}
+
+/// What the norm reads, and what it writes and its gradient comes in, are of these two formats.
+fn rms_case(
+    s: &mut Suite,
+    launch: Launch,
+    [from, element]: [Element; 2],
+    seed: u64,
+    [rows, cols]: [usize; 2],
+) -> Result<()> {
+    let mut random = Random::new(seed);
+    let dims = ops::layer_norm::Dims { rows, cols, eps: 1e-5 };
+    let (x, weight) = (rounded(rows_around(&mut random, 0.5, rows, cols), from), random.vec(cols));
+    let dout = rounded(random.vec(rows * cols), element);
+    let (x64, weight64, dout64) = (wide(&x), wide(&weight), wide(&dout));
+    let kind = if from == Element::Half { "from f16, " } else { "" };
+    let name = format!("{}{kind}rows {rows}, cols {cols}, {}", prefix(element), launch.suffix());
+    let mut c = Case::new(s.gpu, name, ops::scratch_len(rows, cols))?;
+    let [inp, weight, dout] =
+        [c.input_as("inp", from, &x)?, c.input("weight", &weight)?, c.input_as("dout", element, &dout)?];
+
+    let (out, rstd) = (c.output_as("out", element, rows * cols)?, c.output("rstd", rows)?);
+    let (mut want, mut rstd64) = (vec![0.0; rows * cols], vec![0.0; rows]);
+    reference::forward(&mut want, &mut rstd64, &x64, &weight64, rows, cols, f64::from(dims.eps));
+    c.run(launch, |r| ops::rms_norm::forward(r, &out, &rstd, &inp, &weight, dims))?;
+    // A sum of squares, a root, a division and two products.
+    c.expect("rms_norm::forward", &out, &want, stored_eps(element) + sum_tolerance(cols, 8.0));
+    c.expect("rms_norm::forward", &rstd, &rstd64, sum_tolerance(cols, 8.0));
+
+    let rstd32 = narrow(&rstd64);
+    let (rstd64, rstd) = (wide(&rstd32), c.input("saved rstd", &rstd32)?);
+    for accumulate in [false, true] {
+        // One column: only eps keeps the gradient from being zero, and an error relative to that says nothing.
+        if cols == 1 && !accumulate {
+            continue;
+        }
+        let before = rounded(random.vec(rows * cols), from);
+        let dinp = match accumulate {
+            true => c.input_as("dinp", from, &before)?,
+            false => c.output_as("dinp", from, rows * cols)?,
+        };
+        let mut want = if accumulate { wide(&before) } else { vec![0.0; rows * cols] };
+        reference::backward_input(&mut want, &dout64, &x64, &weight64, &rstd64, rows, cols);
+        c.run(launch, |r| ops::rms_norm::backward_input(r, &dinp, &dout, &inp, &weight, &rstd, dims, accumulate))?;
+        // A sum over cols, and two terms of about the same size that partly cancel.
+        c.expect("rms_norm::backward_input", &dinp, &want, stored_eps(from) + sum_tolerance(cols, 12.0));
+    }
+
+    let before = random.vec(cols);
+    let (dweight, mut want) = (c.input("dweight", &before)?, wide(&before));
+    reference::backward_params(&mut want, &dout64, &x64, &rstd64, rows, cols);
+    c.run(launch, |r| ops::rms_norm::backward_params(r, &dweight, &dout, &inp, &rstd, dims))?;
+    // A sum over rows of a product of three.
+    c.expect("rms_norm::backward_params", &dweight, &want, sum_tolerance(rows, 4.0));
     s.finish(c)
 }
 

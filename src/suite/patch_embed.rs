@@ -93,8 +93,8 @@ fn case(s: &mut Suite, launch: Launch, element: Element, dims: Dims) -> Result<(
     let dpos = c.input("dpos", &before_pos)?;
     c.run(launch, |r| {
         op::unfold(r, &patches, &images, dims)?;
-        op::assemble(r, &out, &embedded, &pos, cls.as_ref(), reg.as_ref(), dims)?;
-        op::backward(r, &dembedded, &dpos, dcls.as_ref(), dreg.as_ref(), &dtokens, dims)
+        op::assemble(r, &out, &embedded, Some(&pos), cls.as_ref(), reg.as_ref(), dims)?;
+        op::backward(r, &dembedded, Some(&dpos), dcls.as_ref(), dreg.as_ref(), &dtokens, dims)
     })?;
     // Copies are exact but for storing; a position is one addition; its gradient is a sum over the batch.
     c.expect("patch_embed::unfold", &patches, &want_patches, stored_eps(element));

@@ -14,7 +14,7 @@ pub(super) const STEMS: &[Stem] = &[
     stem("gelu", gelu, &["gelu::forward", "gelu::backward"]),
     stem("relu", relu, &["relu::forward", "relu::backward"]),
     stem("hard_swish", hard_swish, &["hard_swish::forward", "hard_swish::backward_input"]),
-    stem("swiglu", swiglu, &["swiglu::forward", "swiglu::backward"]),
+    stem("swiglu", swiglu, &["swiglu::forward", "swiglu::backward", "swiglu::forward_pair", "swiglu::backward_pair"]),
     stem(
         "residual",
         residual,
@@ -113,7 +113,7 @@ impl Unary for Gelu {
     /// tanh's has 1 − t², which cancels next to a factor of up to 10.
     fn tolerance(self, element: Element) -> Option<[f64; 2]> {
         let slope = if self.0 == Activation::GeluTanh { 8.0 } else { 2.0 };
-        (element == Element::Word).then_some([16.0 * EPS, slope * 16.0 * EPS])
+        Some([stored_eps(element) + 16.0 * EPS, stored_eps(element) + slope * 16.0 * EPS])
     }
 }
 
@@ -201,6 +201,18 @@ fn hard_swish(p: &mut Plan) -> Result<()> {
     Ok(())
 }
 
+/// The two halves of each row of `2 * cols` values.
+fn halves<T: Copy>(values: &[T], cols: usize) -> (Vec<T>, Vec<T>) {
+    values.chunks(2 * cols).map(|row| (&row[..cols], &row[cols..])).fold(
+        (Vec::new(), Vec::new()),
+        |(mut a, mut b), row| {
+            a.extend(row.0);
+            b.extend(row.1);
+            (a, b)
+        },
+    )
+}
+
 fn swiglu(p: &mut Plan) -> Result<()> {
     let formats = formats(p.gpu);
     for (launch, &element) in Launch::all(p.gpu).into_iter().flat_map(|l| formats.iter().map(move |e| (l, e))) {
@@ -210,14 +222,15 @@ fn swiglu(p: &mut Plan) -> Result<()> {
                 let mut random = Random::new((rows * cols) as u64);
                 // Half of them where the gate bends, half out to ±30.
                 let spread = |(i, x): (usize, f32)| if i.is_multiple_of(2) { 3.0 * x } else { 30.0 * x };
-                let inp = rounded(random.vec(2 * rows * cols).into_iter().enumerate().map(spread).collect(), element);
+                let values =
+                    rounded(random.vec(2 * rows * cols).into_iter().enumerate().map(spread).collect(), element);
                 let dout = rounded(random.vec(rows * cols), element);
                 let (mut want, mut want_grad) = (vec![0.0; rows * cols], vec![0.0; 2 * rows * cols]);
-                cpu::swiglu::forward(&mut want, &wide(&inp), rows, cols);
-                cpu::swiglu::backward(&mut want_grad, &wide(&dout), &wide(&inp), rows, cols);
+                cpu::swiglu::forward(&mut want, &wide(&values), rows, cols);
+                cpu::swiglu::backward(&mut want_grad, &wide(&dout), &wide(&values), rows, cols);
                 let name = format!("{}rows {rows}, cols {cols}, {}", prefix(element), launch.suffix());
                 let mut c = Case::new(s.gpu, name, 0)?;
-                let [inp, dout] = [c.input_as("inp", element, &inp)?, c.input_as("dout", element, &dout)?];
+                let [inp, dout] = [c.input_as("inp", element, &values)?, c.input_as("dout", element, &dout)?];
                 let out = c.output_as("out", element, want.len())?;
                 let dinp = c.output_as("dinp", element, want_grad.len())?;
                 c.run(launch, |r| {
@@ -227,6 +240,20 @@ fn swiglu(p: &mut Plan) -> Result<()> {
                 // As QuickGELU: four operations around an exponential, and one more product; twice as many for the slope.
                 c.expect("swiglu::forward", &out, &want, stored_eps(element) + 20.0 * EPS);
                 c.expect("swiglu::backward", &dinp, &want_grad, stored_eps(element) + 40.0 * EPS);
+
+                let (gate, value) = halves(&values, cols);
+                let [gate, value] = [c.input_as("gate", element, &gate)?, c.input_as("value", element, &value)?];
+                let out = c.output_as("out", element, want.len())?;
+                let [dgate, dvalue] =
+                    [c.output_as("dgate", element, want.len())?, c.output_as("dvalue", element, want.len())?];
+                c.run(launch, |r| {
+                    ops::swiglu::forward_pair(r, &out, &gate, &value, rows, cols)?;
+                    ops::swiglu::backward_pair(r, &dgate, &dvalue, &dout, &gate, &value, rows, cols)
+                })?;
+                let (want_gate, want_value) = halves(&want_grad, cols);
+                c.expect("swiglu::forward_pair", &out, &want, stored_eps(element) + 20.0 * EPS);
+                c.expect("swiglu::backward_pair", &dgate, &want_gate, stored_eps(element) + 40.0 * EPS);
+                c.expect("swiglu::backward_pair", &dvalue, &want_value, stored_eps(element) + 40.0 * EPS);
                 s.finish(c)
             });
         }

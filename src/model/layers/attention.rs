@@ -3,7 +3,7 @@
 use crate::error::Result;
 use crate::gpu::buffer::Element;
 use crate::model::store::Store;
-use crate::model::tape::{Act, Layer, Shape, Tape};
+use crate::model::tape::{Act, Layer, ParamRef, Shape, Tape};
 use crate::ops::{Recorder, attention};
 
 #[derive(Debug)]
@@ -12,6 +12,8 @@ struct Attention {
     out: Act,
     /// The logarithm of the softmax's sum, `[B, H, N]`.
     lse: Act,
+    /// A bias for each offset and head, `[offsets, heads]`.
+    relative: Option<ParamRef>,
     shape: Shape,
     heads: usize,
 }
@@ -19,10 +21,17 @@ struct Attention {
 impl Tape {
     /// What the tokens attend to, `[B, N, D]`, from query, key and value `[B, N, 3D]`; `heads` divides `D`.
     pub fn attention(&mut self, qkv: Act, name: &str, heads: usize) -> Act {
+        self.relative_attention(qkv, name, heads, None)
+    }
+
+    /// The same with a bias of the scores for each offset of a query and a key, `[offsets, heads]`, among a class token and
+    /// a square grid of patches.
+    pub fn relative_attention(&mut self, qkv: Act, name: &str, heads: usize, relative: Option<ParamRef>) -> Act {
         let shape = self.shape(qkv).with_cols(self.shape(qkv).cols / 3);
         let out = self.act(name, shape, self.element_of(qkv));
         let lse = self.saved(&format!("{name}.lse"), shape.rows() * heads);
-        self.push(Attention { qkv, out, lse, shape, heads }, &[qkv], &[], &[out, lse]);
+        let params: Vec<ParamRef> = relative.into_iter().collect();
+        self.push(Attention { qkv, out, lse, relative, shape, heads }, &[qkv], &params, &[out, lse]);
         out
     }
 }
@@ -36,7 +45,8 @@ impl Attention {
 
 impl Layer for Attention {
     fn forward(&self, s: &Store, r: &mut Recorder) -> Result<()> {
-        attention::forward(r, &s.view(self.out), &s.view(self.lse), &s.view(self.qkv), self.dims())
+        let [out, lse, qkv] = [self.out, self.lse, self.qkv].map(|act| s.view(act));
+        attention::forward(r, &out, &lse, &qkv, s.maybe(self.relative).as_ref(), self.dims())
     }
 
     fn backward(&self, s: &mut Store, r: &mut Recorder) -> Result<()> {
@@ -44,7 +54,15 @@ impl Layer for Attention {
         let [out, qkv, lse] = [self.out, self.qkv, self.lse].map(|act| s.view(act));
         let label = format!("gradient of {}", s.label(self.lse));
         let delta = s.tensor(&label, Element::Word, lse.len);
-        s.assign(r, self.qkv, |r, dqkv| attention::backward(r, dqkv, &delta, &dout, &out, &qkv, &lse, self.dims()))
+        let (relative, dims) = (s.maybe(self.relative), self.dims());
+        let trained = self.relative.filter(|relative| s.trains(*relative));
+        // The table's gradient takes what the reverse of the queries leaves in delta.
+        let dqkv = s.share(self.qkv);
+        attention::backward(r, &dqkv, &delta, &dout, &out, &qkv, &lse, relative.as_ref(), dims)?;
+        s.settle(r, self.qkv, dqkv)?;
+        let (Some(trained), Some(relative)) = (trained, relative) else { return Ok(()) };
+        let dscores = s.tensor(&format!("{label}'s scores"), Element::Word, dims.scores());
+        attention::backward_relative(r, &s.dparam(trained), &dscores, &dout, &qkv, &lse, &delta, &relative, dims)
     }
 
     fn macs(&self) -> usize {

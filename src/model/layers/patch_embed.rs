@@ -16,7 +16,7 @@ pub struct EmbedParams {
     /// `[registers, dim]`
     pub registers: Option<ParamRef>,
     /// A row of `dim` for each token that has a position.
-    pub positions: ParamRef,
+    pub positions: Option<ParamRef>,
     /// `[dim, 3, patch, patch]`, and `[dim]`.
     pub projection: LinearParams,
     /// Which tokens come before the patches.
@@ -56,11 +56,84 @@ impl Tape {
         let embedded = self.act("patch embedding", rows.with_cols(dim), Element::Word);
         let shape = Shape { batch, height: grid * grid + prefix.tokens(), width: 1, cols: dim };
         let tokens = self.act(name, shape, Element::Word);
-        let params = [Some(own.positions), own.class_token, own.registers, Some(projection.weight), projection.bias];
+        let params = [own.positions, own.class_token, own.registers, Some(projection.weight), projection.bias];
         let params: Vec<ParamRef> = params.into_iter().flatten().collect();
         let layer = PatchEmbed { own, images, patches, embedded, tokens, dims, element };
         self.push(layer, &[images], &params, &[tokens, patches, embedded]);
         tokens
+    }
+}
+
+/// Patches of images, `[B·P, 3·patch²]`.
+#[derive(Debug)]
+struct Unfold {
+    images: Act,
+    out: Act,
+    dims: patch_embed::Dims,
+}
+
+/// What is embedded already, behind the prefix and at its positions.
+#[derive(Debug)]
+struct Assemble {
+    own: EmbedParams,
+    embedded: Act,
+    tokens: Act,
+    dims: patch_embed::Dims,
+}
+
+impl Tape {
+    /// The same in three steps, with `between` on what the projection leaves, `[B, P, D]` in f32.
+    pub fn patch_embed_through(
+        &mut self,
+        images: Act,
+        name: &str,
+        own: EmbedParams,
+        between: impl FnOnce(&mut Tape, Act) -> Act,
+    ) -> Act {
+        let Shape { batch, height: size, .. } = self.shape(images);
+        let EmbedParams { patch, dim, prefix, projection, .. } = own;
+        let element = if patch.is_multiple_of(2) { self.element() } else { Element::Word };
+        let dims = patch_embed::Dims { batch, size, patch, dim, prefix };
+        let grid = size / patch;
+        let rows = Shape { batch, height: grid * grid, width: 1, cols: 3 * patch * patch };
+        let patches = self.act("patches", rows, element);
+        self.push(Unfold { images, out: patches, dims }, &[images], &[], &[patches]);
+        let embedded = self.linear(patches, "patch embedding", projection, Element::Word);
+        let embedded = between(self, embedded);
+        let shape = Shape { height: grid * grid + prefix.tokens(), ..rows.with_cols(dim) };
+        let tokens = self.act(name, shape, Element::Word);
+        let params: Vec<ParamRef> = [own.positions, own.class_token, own.registers].into_iter().flatten().collect();
+        self.push(Assemble { own, embedded, tokens, dims }, &[embedded], &params, &[tokens]);
+        tokens
+    }
+}
+
+impl Layer for Unfold {
+    fn forward(&self, s: &Store, r: &mut Recorder) -> Result<()> {
+        patch_embed::unfold(r, &s.view(self.out), &s.view(self.images), self.dims)
+    }
+
+    fn backward(&self, _: &mut Store, _: &mut Recorder) -> Result<()> {
+        Ok(())
+    }
+}
+
+impl Layer for Assemble {
+    fn forward(&self, s: &Store, r: &mut Recorder) -> Result<()> {
+        let own = &self.own;
+        let [positions, class, registers] = [own.positions, own.class_token, own.registers].map(|p| s.maybe(p));
+        let (tokens, embedded) = (s.view(self.tokens), s.view(self.embedded));
+        let [positions, class, registers] = [&positions, &class, &registers].map(Option::as_ref);
+        patch_embed::assemble(r, &tokens, &embedded, positions, class, registers, self.dims)
+    }
+
+    fn backward(&self, s: &mut Store, r: &mut Recorder) -> Result<()> {
+        let own = &self.own;
+        let params = [own.positions, own.class_token, own.registers].map(|p| p.map(|p| s.dparam(p)));
+        let [positions, class, registers] = params.each_ref().map(Option::as_ref);
+        let (dtokens, dembedded) = (s.gradient(self.tokens), s.share(self.embedded));
+        patch_embed::backward(r, &dembedded, positions, class, registers, &dtokens, self.dims)?;
+        s.settle(r, self.embedded, dembedded)
     }
 }
 
@@ -78,8 +151,8 @@ impl Layer for PatchEmbed {
         patch_embed::unfold(r, &patches, &s.view(self.images), self.dims)?;
         let (weight, bias) = (s.product_weight(own.projection.weight, self.element), s.maybe(own.projection.bias));
         matmul::forward(r, &embedded, &patches, &weight, bias.as_ref(), m, n, k)?;
-        let (class, registers, positions) = (s.maybe(own.class_token), s.maybe(own.registers), s.param(own.positions));
-        patch_embed::assemble(r, &tokens, &embedded, &positions, class.as_ref(), registers.as_ref(), self.dims)
+        let (class, registers, positions) = (s.maybe(own.class_token), s.maybe(own.registers), s.maybe(own.positions));
+        patch_embed::assemble(r, &tokens, &embedded, positions.as_ref(), class.as_ref(), registers.as_ref(), self.dims)
     }
 
     fn backward(&self, s: &mut Store, r: &mut Recorder) -> Result<()> {
@@ -87,8 +160,16 @@ impl Layer for PatchEmbed {
         // Its product alone reads it.
         let dembedded = s.tensor("gradient of the patch embedding", self.element, m * n);
         let (dclass, dregisters) = (own.class_token.map(|p| s.dparam(p)), own.registers.map(|p| s.dparam(p)));
-        let (dpositions, dtokens) = (s.dparam(own.positions), s.gradient(self.tokens));
-        patch_embed::backward(r, &dembedded, &dpositions, dclass.as_ref(), dregisters.as_ref(), &dtokens, self.dims)?;
+        let (dpositions, dtokens) = (own.positions.map(|p| s.dparam(p)), s.gradient(self.tokens));
+        patch_embed::backward(
+            r,
+            &dembedded,
+            dpositions.as_ref(),
+            dclass.as_ref(),
+            dregisters.as_ref(),
+            &dtokens,
+            self.dims,
+        )?;
         let LinearParams { weight, bias } = own.projection;
         if s.trains(weight) {
             matmul::backward_weight(r, &s.dparam(weight), &dembedded, &s.view(self.patches), m, n, k)?;
