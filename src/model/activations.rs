@@ -46,6 +46,8 @@ pub struct Activations {
     half: HalfWeights,
     scratch: usize,
     norm_pixels: Option<usize>,
+    /// What is written once, by its label.
+    constants: Vec<(String, Vec<f32>)>,
     allocated: Option<Planned>,
 }
 
@@ -84,6 +86,7 @@ impl Activations {
             scratch: tape.scratch().max(1),
             statistics: ParamLayout::new(&tape.statistics),
             norm_pixels: tape.norm_pixels,
+            constants: tape.constants,
             layout,
             allocated: None,
         };
@@ -153,9 +156,12 @@ impl Activations {
         self.record(net, r, batch, room, w, stats, phase)
     }
 
-    /// Allocates them all.
+    /// Allocates them all, and writes what stays the same.
     pub fn allocate(mut self, gpu: &Gpu) -> Result<Activations> {
         self.allocated = Some(self.plan.allocate(gpu)?);
+        for (label, values) in &self.constants {
+            gpu.write(&self.view(label, values.len()), values);
+        }
         Ok(self)
     }
 

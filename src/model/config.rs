@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::model::rope::Rope;
 use crate::shapes::{Activation, Prefix};
 
 /// How the sequence becomes one feature vector.
@@ -29,6 +30,34 @@ pub enum Positions {
     Class,
     /// None.
     Patches,
+    /// There is no position embedding: not even the patches have one.
+    Absent,
+}
+
+/// How a block is built.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Block {
+    /// `x + attn(norm1(x))`, then `x + mlp(norm2(x))`.
+    #[default]
+    PreNorm,
+    /// `x + norm1(attn(x))`, then `x + norm2(mlp(x))`.
+    PostNorm,
+    /// `x + attn(in_norm(x)) + mlp(in_norm(x))`, from one product for both (Dehghani et al. 2023).
+    Parallel,
+}
+
+/// Where a norm stands behind the blocks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LastNorm {
+    /// Before the pooling or, with [`VitConfig::fc_norm`], after it.
+    #[default]
+    One,
+    /// Before and after it.
+    Both,
+    /// Nowhere.
+    Absent,
 }
 
 /// A linear map from the pooled features into the space that images and texts share.
@@ -49,6 +78,9 @@ pub struct AttentionPool {
     pub mlp_dim: usize,
     /// Whether query, key and value are one tensor (`in_proj_weight`, transformers), or `q` and `kv` (timm).
     pub fused: bool,
+    /// Its heads, if there are not as many as the blocks'.
+    #[serde(default)]
+    pub heads: Option<usize>,
 }
 
 /// What only some families of vision transformers have.
@@ -67,8 +99,6 @@ pub struct VitParts {
     /// Whether query, key and value have tensors of their own (`attn.q`, `attn.k`, `attn.v`). They lie beside each other, so
     /// that one product serves all three: `dim` is a multiple of 64.
     pub split_qkv: bool,
-    /// Whether no norm stands behind the blocks, as in transformers' classifier on CLIP.
-    pub no_norm: bool,
     /// Whether class token and positions are stored as `[dim]` and `[tokens, dim]`.
     pub flat: bool,
     /// Behind the pooling.
@@ -77,9 +107,33 @@ pub struct VitParts {
     pub attention_pool: Option<AttentionPool>,
     /// Whether what enters the head is scaled to unit length.
     pub normalize: bool,
+    /// How blocks are built.
+    pub block: Block,
+    /// Whether norms divide by the root of the mean square and have no bias.
+    pub rms_norm: bool,
+    /// Whether a norm stands behind the patches' projection, before their positions (`patch_embed.norm`).
+    pub patch_norm: bool,
+    /// Whether a norm stands before `attn.proj` (`attn.norm`).
+    pub attn_norm: bool,
+    /// Whether a norm stands before `mlp.fc2` (`mlp.norm`).
+    pub mlp_norm: bool,
+    /// Where norms stand behind the blocks.
+    pub last_norm: LastNorm,
+    /// Whether the query's and the value's bias are tensors of their own (`attn.q.bias`, `attn.v.bias`), and the key has none.
+    pub keyless_bias: bool,
+    /// Whether `attn.proj` and the MLP have no biases.
+    pub unbiased: bool,
+    /// Whether a gated MLP has two tensors for its first layer (`mlp.fc1_g`, `mlp.fc1_x`).
+    pub split_gate: bool,
+    /// Rotary positions.
+    pub rope: Option<Rope>,
+    /// Whether blocks learn a bias of the scores for each offset (`attn.relative_position_bias_table`).
+    pub relative: bool,
+    /// Whether mean pooling takes in what comes before the patches.
+    pub pool_prefix: bool,
 }
 
-/// A pre-norm vision transformer (Dosovitskiy et al. 2021), in timm's terms.
+/// A vision transformer (Dosovitskiy et al. 2021), in timm's terms.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct VitConfig {
     /// Height and width of the input, in pixels.
@@ -130,7 +184,7 @@ impl VitConfig {
         Prefix {
             class_token: self.class_token,
             registers: if self.parts.distilled { 1 } else { self.parts.registers },
-            class_position: self.parts.positions != Positions::Patches,
+            class_position: !matches!(self.parts.positions, Positions::Patches | Positions::Absent),
             register_positions: self.parts.positions == Positions::All,
         }
     }
@@ -143,6 +197,11 @@ impl VitConfig {
     /// Outputs of `mlp.fc1`: a value and its gate for each of `mlp_dim` where the activation is gated.
     pub fn hidden_dim(&self) -> usize {
         if self.activation == Activation::SwiGlu { 2 * self.mlp_dim } else { self.mlp_dim }
+    }
+
+    /// Rows of a block's table of relative positions: one for each offset on the grid, and three for the class token.
+    pub fn offsets(&self) -> usize {
+        (2 * self.grid() - 1).pow(2) + 3
     }
 
     /// Length of the feature vector that enters the head.

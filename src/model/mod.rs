@@ -13,6 +13,7 @@ pub mod precision;
 pub mod recording;
 pub mod resnet;
 pub mod resnet_config;
+pub mod rope;
 pub mod store;
 pub mod tape;
 mod value;

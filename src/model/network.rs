@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Help, Result};
 use crate::gpu::Gpu;
 use crate::model::activations::{Activations, Mode};
-use crate::model::config::VitConfig;
+use crate::model::config::{VitConfig, VitParts};
 use crate::model::precision::Precision;
 use crate::model::resnet_config::ResNetConfig;
 use crate::model::tape::{Act, Network, Tape};
@@ -93,7 +93,11 @@ impl ModelConfig {
         match (self, other) {
             (Self::Vit(a), Self::Vit(b)) => {
                 let what = |c: &VitConfig| (c.heads, c.activation, c.eps, c.pool, c.parts.normalize);
-                what(a) == what(b)
+                let parts = |c: &VitConfig| {
+                    let VitParts { block, rms_norm, rope, pool_prefix, .. } = c.parts;
+                    (block, rms_norm, rope, pool_prefix, c.parts.attention_pool.and_then(|pool| pool.heads))
+                };
+                what(a) == what(b) && parts(a) == parts(b)
             }
             (Self::ResNet(a), Self::ResNet(b)) => {
                 let what = |c: &ResNetConfig| (c.eps, c.block, c.stem, c.downsample, c.pooling, c.normalize);

@@ -87,8 +87,10 @@ pub struct Tape {
     pub(super) half: Vec<usize>,
     /// The fewest pixels of an image that a batch norm sees.
     pub(super) norm_pixels: Option<usize>,
-    /// What the host writes.
+    /// What the host writes before a replay.
     pub(super) images: Option<Act>,
+    /// What it writes once, by the value's label.
+    pub(super) constants: Vec<(String, Vec<f32>)>,
     pub(super) values: Vec<Value>,
     pub(super) entries: Vec<Entry>,
     /// The entries in the order whose reverse backward takes.
@@ -111,6 +113,7 @@ impl Tape {
             half: Vec::new(),
             norm_pixels: None,
             images: None,
+            constants: Vec::new(),
             values: Vec::new(),
             entries: Vec::new(),
             order: Vec::new(),
@@ -216,6 +219,14 @@ impl Tape {
         let images = self.value("images", shape, Element::Word, Memory::Host);
         self.images = Some(images);
         images
+    }
+
+    /// Numbers that are the same in every pass.
+    pub fn constant(&mut self, name: &str, values: Vec<f32>) -> Act {
+        let shape = Shape { batch: 1, height: 1, width: 1, cols: values.len() };
+        let act = self.value(name, shape, Element::Word, Memory::Host);
+        self.constants.push((self.named(name), values));
+        act
     }
 
     /// A value of a layer.

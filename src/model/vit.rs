@@ -1,9 +1,11 @@
-//! A pre-norm vision transformer (Dosovitskiy et al. 2021), as timm builds it.
+//! A vision transformer (Dosovitskiy et al. 2021), as timm builds it in its `vision_transformer`, `eva` and `beit`.
 
 use crate::gpu::buffer::Element;
-use crate::model::config::{AttentionPool, Pool, VitConfig};
-use crate::model::layers::{EmbedParams, LinearParams};
+use crate::model::config::{AttentionPool, Block, LastNorm, Pool, Positions, VitConfig};
+use crate::model::layers::{EmbedParams, LinearParams, Turns};
+use crate::model::rope::Angles;
 use crate::model::tape::{Act, Network, ParamRef, Tape};
+use crate::ops::rope::Learned;
 use crate::shapes::Activation;
 
 /// The residual stream, pooled features and logits are f32 whatever branches off the stream.
@@ -12,8 +14,13 @@ const WIDE: Element = Element::Word;
 impl Network for VitConfig {
     fn forward(&self, t: &mut Tape) -> Act {
         let mut x = self.embed(t);
+        let turns = self.turns(t);
         for i in 0..self.depth {
-            x = t.segment(|t| t.within(&format!("blocks.{i}"), |t| self.block(t, x)));
+            let turns = turns.map(|turns| match turns {
+                Turns::Learned { freqs, of } => Turns::Learned { freqs, of: Learned { block: i, ..of } },
+                table => table,
+            });
+            x = t.segment(|t| t.within(&format!("blocks.{i}"), |t| self.block(t, x, turns)));
         }
         self.tail(t, x)
     }
@@ -31,40 +38,121 @@ impl VitConfig {
         let registers = (parts.registers > 0).then(|| t.param("reg_token", &[1, parts.registers, d]));
         let registers = distilled.or(registers);
         let rows = self.grid() * self.grid() + prefix.positions();
-        let positions = t.param("pos_embed", &stored(&[1, rows, d], 2));
+        let positions = (parts.positions != Positions::Absent).then(|| t.param("pos_embed", &stored(&[1, rows, d], 2)));
         let weight = t.param("patch_embed.proj.weight", &[d, 3, self.patch_size, self.patch_size]);
         let bias = self.patch_bias.then(|| t.param("patch_embed.proj.bias", &[d]));
         let (projection, patch) = (LinearParams { weight, bias }, self.patch_size);
         let embedding = EmbedParams { class_token, registers, positions, projection, prefix, patch, dim: d };
-        let x = t.patch_embed(images, "tokens", embedding);
-        if parts.norm_pre { t.layer_norm(x, "norm_pre", self.eps, WIDE) } else { x }
+        let x = match parts.patch_norm {
+            true => {
+                t.patch_embed_through(images, "tokens", embedding, |t, x| self.norm(t, x, "patch_embed.norm", WIDE))
+            }
+            false => t.patch_embed(images, "tokens", embedding),
+        };
+        if parts.norm_pre { self.norm(t, x, "norm_pre", WIDE) } else { x }
     }
 
-    /// `x = x + ls1·proj(attention(qkv(norm1(x))))`, then `x + ls2·mlp(norm2(x))`.
-    fn block(&self, t: &mut Tape, x: Act) -> Act {
-        let (d, narrow) = (self.dim, t.element());
-        let h = t.layer_norm(x, "norm1", self.eps, narrow);
-        let qkv = self.qkv(t);
-        let h = t.linear(h, "attn.qkv", qkv, narrow);
-        let h = t.attention(h, "attn", self.heads);
-        let proj = t.linear_params("attn.proj", d, d, true);
-        let gamma = self.layer_scale(t, "ls1");
-        let x = t.linear_onto(x, h, "attn.proj", proj, gamma);
-        let h = t.layer_norm(x, "norm2", self.eps, narrow);
-        self.mlp(t, x, h, self.mlp_dim, Some("ls2"))
+    /// By which angles queries and keys turn.
+    fn turns(&self, t: &mut Tape) -> Option<Turns> {
+        let rope = self.parts.rope?;
+        let (grid, head_dim) = (self.grid(), self.dim / self.heads);
+        Some(match rope.table(grid, head_dim) {
+            Some(table) => Turns::Table { values: t.constant("rope", table), halves: rope.halves },
+            None => {
+                assert_eq!(rope.angles, Angles::Learned);
+                let freqs = t.param("rope.freqs", &[2, self.depth, self.heads, head_dim / 2]);
+                let of = Learned { block: 0, blocks: self.depth, grid, transposed: rope.transposed };
+                Turns::Learned { freqs, of }
+            }
+        })
     }
 
-    /// `stream + scale·fc2(act(fc1(h)))`
-    fn mlp(&self, t: &mut Tape, stream: Act, h: Act, width: usize, scale: Option<&str>) -> Act {
-        let (d, gated) = (self.dim, self.activation == Activation::SwiGlu);
-        let fc1 = t.linear_params("mlp.fc1", if gated { 2 * width } else { width }, d, true);
-        let h = if gated {
-            let hidden = t.linear(h, "mlp.fc1", fc1, t.element_of(h));
+    fn block(&self, t: &mut Tape, x: Act, turns: Option<Turns>) -> Act {
+        let d = self.dim;
+        match self.parts.block {
+            Block::PreNorm => {
+                let h = self.norm(t, x, "norm1", t.element());
+                let h = self.attention(t, h, turns);
+                let proj = t.linear_params("attn.proj", d, d, !self.parts.unbiased);
+                let gamma = self.layer_scale(t, "ls1");
+                let x = t.linear_onto(x, h, "attn.proj", proj, gamma);
+                let h = self.norm(t, x, "norm2", t.element());
+                self.mlp(t, x, h, self.mlp_dim, Some("ls2"))
+            }
+            // Products read the stream itself, so they are f32.
+            Block::PostNorm => {
+                let h = self.attention(t, x, turns);
+                let proj = t.linear_params("attn.proj", d, d, !self.parts.unbiased);
+                let h = t.linear(h, "attn.proj", proj, WIDE);
+                let h = self.norm(t, h, "norm1", WIDE);
+                let x = t.add(x, h, "attn.sum", None);
+                let h = self.hidden(t, x, self.mlp_dim);
+                let fc2 = t.linear_params("mlp.fc2", d, self.mlp_dim, !self.parts.unbiased);
+                let h = t.linear(h, "mlp.fc2", fc2, WIDE);
+                let h = self.norm(t, h, "norm2", WIDE);
+                t.add(x, h, "mlp.sum", None)
+            }
+            Block::Parallel => {
+                let h = self.norm(t, x, "in_norm", t.element());
+                let width = self.mlp_dim;
+                let both = t.linear_params("in_proj", width + 3 * d, d, self.qkv_bias);
+                let qkv = t.linear(h, "qkv", both.outputs(width, 3 * d, d), t.element());
+                let attended = t.attention(qkv, "attn", self.heads);
+                let hidden = t.linear_gelu(h, "mlp", both.outputs(0, width, d), self.activation);
+                let proj = t.linear_params("attn_out_proj", d, d, true);
+                let branch = t.linear(attended, "attn_out_proj", proj, WIDE);
+                let proj = t.linear_params("mlp_out_proj", d, width, true);
+                let branch = t.linear_onto(branch, hidden, "mlp_out_proj", proj, None);
+                let gamma = self.layer_scale(t, "ls");
+                t.add(x, branch, "sum", gamma)
+            }
+        }
+    }
+
+    fn norm(&self, t: &mut Tape, x: Act, name: &str, element: Element) -> Act {
+        match self.parts.rms_norm {
+            true => t.rms_norm(x, name, self.eps, element),
+            false => t.layer_norm(x, name, self.eps, element),
+        }
+    }
+
+    /// What the tokens attend to, before `attn.proj`.
+    fn attention(&self, t: &mut Tape, h: Act, turns: Option<Turns>) -> Act {
+        let (parts, element) = (&self.parts, t.element_of(h));
+        let (qkv, biases) = self.qkv(t);
+        let mut qkv = t.linear(h, "attn.qkv", qkv, element);
+        if turns.is_some() || biases.is_some() {
+            qkv = t.rope(qkv, "attn.rope", self.heads, self.prefix().tokens(), turns, biases);
+        }
+        let table = parts.relative.then(|| t.param("attn.relative_position_bias_table", &[self.offsets(), self.heads]));
+        let h = t.relative_attention(qkv, "attn", self.heads, table);
+        if parts.attn_norm { self.norm(t, h, "attn.norm", element) } else { h }
+    }
+
+    /// The hidden layer of an MLP, up to its last product.
+    fn hidden(&self, t: &mut Tape, h: Act, width: usize) -> Act {
+        let (d, element, bias) = (self.dim, t.element_of(h), !self.parts.unbiased);
+        let h = if self.activation == Activation::SwiGlu && self.parts.split_gate {
+            let [gate, value] = ["mlp.fc1_g", "mlp.fc1_x"].map(|name| {
+                let layer = t.linear_params(name, width, d, bias);
+                t.linear(h, name, layer, element)
+            });
+            t.swiglu_pair(gate, value, "mlp.act")
+        } else if self.activation == Activation::SwiGlu {
+            let fc1 = t.linear_params("mlp.fc1", 2 * width, d, bias);
+            let hidden = t.linear(h, "mlp.fc1", fc1, element);
             t.swiglu(hidden, "mlp.act")
         } else {
+            let fc1 = t.linear_params("mlp.fc1", width, d, bias);
             t.linear_gelu(h, "mlp.fc1", fc1, self.activation)
         };
-        let fc2 = t.linear_params("mlp.fc2", d, width, true);
+        if self.parts.mlp_norm { self.norm(t, h, "mlp.norm", element) } else { h }
+    }
+
+    /// `stream + scale·fc2(hidden(h))`
+    fn mlp(&self, t: &mut Tape, stream: Act, h: Act, width: usize, scale: Option<&str>) -> Act {
+        let h = self.hidden(t, h, width);
+        let fc2 = t.linear_params("mlp.fc2", self.dim, width, !self.parts.unbiased);
         let gamma = scale.and_then(|name| self.layer_scale(t, name));
         t.linear_onto(stream, h, "mlp.fc2", fc2, gamma)
     }
@@ -73,41 +161,47 @@ impl VitConfig {
         self.layer_scale.then(|| t.param(&format!("{name}.gamma"), &[self.dim]))
     }
 
-    /// Query, key and value as one product, whether they are one tensor or three neighbours.
-    fn qkv(&self, t: &mut Tape) -> LinearParams {
-        let d = self.dim;
+    /// Query, key and value as one product, whether they are one tensor or three neighbours; and the biases of query and value
+    /// if the key has none.
+    fn qkv(&self, t: &mut Tape) -> (LinearParams, Option<[ParamRef; 2]>) {
+        let (d, keyless) = (self.dim, self.parts.keyless_bias);
+        let apart = |t: &mut Tape| ["q", "v"].map(|part| t.param(&format!("attn.{part}.bias"), &[d]));
         if !self.parts.split_qkv {
-            return t.linear_params("attn.qkv", 3 * d, d, self.qkv_bias);
+            let qkv = t.linear_params("attn.qkv", 3 * d, d, self.qkv_bias && !keyless);
+            return (qkv, keyless.then(|| apart(t)));
         }
         let parts = ["q", "k", "v"];
         let weights = parts.map(|part| t.param(&format!("attn.{part}.weight"), &[d, d]));
-        let biases = self.qkv_bias.then(|| parts.map(|part| t.param(&format!("attn.{part}.bias"), &[d])));
-        LinearParams { weight: ParamRef::joined(&weights), bias: biases.map(|biases| ParamRef::joined(&biases)) }
+        let biases = (self.qkv_bias && !keyless).then(|| parts.map(|part| t.param(&format!("attn.{part}.bias"), &[d])));
+        let qkv =
+            LinearParams { weight: ParamRef::joined(&weights), bias: biases.map(|biases| ParamRef::joined(&biases)) };
+        (qkv, keyless.then(|| apart(t)))
     }
 
     /// Tokens to logits, or to features if there is no head.
     fn tail(&self, t: &mut Tape, x: Act) -> Act {
-        let prefix = self.prefix().tokens();
-        let (class, patches) = ((0, 1), (prefix, self.tokens() - prefix));
+        let skipped = if self.parts.pool_prefix { 0 } else { self.prefix().tokens() };
+        let (class, patches) = ((0, 1), (skipped, self.tokens() - skipped));
         let runs = match self.pool {
             Pool::Cls | Pool::Attention => vec![class],
             Pool::Mean => vec![patches],
             Pool::ClsMean => vec![class, patches],
         };
-        let (features, second) = if self.fc_norm {
-            let pooled = t.pool_runs(x, "pooled", &runs, WIDE);
-            (t.layer_norm(pooled, "fc_norm", self.eps, WIDE), None)
-        } else {
-            let x = if self.parts.no_norm { x } else { t.layer_norm(x, "norm", self.eps, WIDE) };
-            let pooled = match self.parts.attention_pool {
-                Some(pool) => t.within("attn_pool", |t| self.attention_pool(t, x, pool)),
-                // In reverse it is the first that assigns.
-                None => t.aside(|t| t.pool_runs(x, "pooled", &runs, WIDE)),
-            };
-            let second = self.parts.distilled.then(|| t.pool(x, "pooled distillation token", 1, 1, WIDE));
-            t.recall();
-            (pooled, second)
+        let (before, after) = match self.parts.last_norm {
+            LastNorm::One => (!self.fc_norm, self.fc_norm),
+            LastNorm::Both => (true, true),
+            LastNorm::Absent => (false, false),
         };
+        let x = if before { self.norm(t, x, "norm", WIDE) } else { x };
+        let features = match self.parts.attention_pool {
+            Some(pool) => t.within("attn_pool", |t| self.attention_pool(t, x, pool)),
+            // In reverse it is the first that assigns.
+            None if !after => t.aside(|t| t.pool_runs(x, "pooled", &runs, WIDE)),
+            None => t.pool_runs(x, "pooled", &runs, WIDE),
+        };
+        let second = self.parts.distilled.then(|| t.pool(x, "pooled distillation token", 1, 1, WIDE));
+        t.recall();
+        let features = if after { self.norm(t, features, "fc_norm", WIDE) } else { features };
         let features = self.project(t, features);
         if self.classes == 0 {
             return features;
@@ -166,10 +260,10 @@ impl VitConfig {
         let k = t.aside(|t| t.linear(x, "k", k, WIDE));
         let v = t.linear(x, "v", v, WIDE);
         t.recall();
-        let attended = t.attend([q, k, v], "attended", self.heads);
+        let attended = t.attend([q, k, v], "attended", pool.heads.unwrap_or(self.heads));
         let proj = t.linear_params("proj", d, d, true);
         let x = t.linear(attended, "proj", proj, WIDE);
-        let h = t.layer_norm(x, "norm", self.eps, WIDE);
+        let h = self.norm(t, x, "norm", WIDE);
         self.mlp(t, x, h, pool.mlp_dim, None)
     }
 }

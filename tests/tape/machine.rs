@@ -19,6 +19,11 @@ pub trait Machine: Sized {
     fn onto(&mut self, stream: Self::V, x: Self::V, name: &str, scaled: bool) -> Self::V;
     fn swiglu(&mut self, x: Self::V, name: &str) -> Self::V;
     fn attention(&mut self, qkv: Self::V, name: &str) -> Self::V;
+    /// Query, key and value turned by fixed angles, or by learned ones, with biases of query and value.
+    fn rope(&mut self, qkv: Self::V, name: &str, learned: bool) -> Self::V;
+    fn rms_norm(&mut self, x: Self::V, name: &str) -> Self::V;
+    fn swiglu_pair(&mut self, gate: Self::V, value: Self::V, name: &str) -> Self::V;
+    fn add(&mut self, stream: Self::V, branch: Self::V, name: &str, scaled: bool) -> Self::V;
     fn average(&mut self, a: Self::V, b: Self::V, name: &str) -> Self::V;
     fn unit(&mut self, x: Self::V, name: &str) -> Self::V;
     fn project(&mut self, x: Self::V, name: &str, n: usize) -> Self::V;
@@ -49,6 +54,19 @@ pub enum Op {
     },
     Gated(usize),
     Attention(usize),
+    /// The same, with biases of query and value, and turned by fixed angles or by learned ones.
+    Turned {
+        inp: usize,
+        learned: bool,
+    },
+    RmsNorm(usize),
+    /// A gate of two linear layers.
+    Pair(usize),
+    Add {
+        stream: usize,
+        branch: usize,
+        scaled: bool,
+    },
     /// A linear layer added to a stream.
     Onto {
         stream: usize,
@@ -181,6 +199,18 @@ fn steps<M: Machine>(m: &mut M, ops: &[Op], values: &mut Vec<M::V>, scope: &str)
                 let qkv = m.linear(values[*x], &name("qkv"), 3 * cols, true);
                 m.attention(qkv, &name("attention"))
             }
+            Op::Turned { inp, learned } => {
+                let qkv = m.linear(values[*inp], &name("qkv"), 3 * cols, false);
+                let qkv = m.rope(qkv, &name("rope"), *learned);
+                m.attention(qkv, &name("attention"))
+            }
+            Op::RmsNorm(x) => m.rms_norm(values[*x], &name("norm")),
+            Op::Pair(x) => {
+                let [gate, value] = ["gate", "value"].map(|what| m.linear(values[*x], &name(what), 2 * cols, true));
+                let h = m.swiglu_pair(gate, value, &name("pair"));
+                m.linear(h, &name("fc2"), cols, true)
+            }
+            Op::Add { stream, branch, scaled } => m.add(values[*stream], values[*branch], &name("add"), *scaled),
             Op::Onto { stream, inp, scaled } => m.onto(values[*stream], values[*inp], &name("onto"), *scaled),
             Op::Average(a, b) => m.average(values[*a], values[*b], &name("average")),
             Op::Unit(x) => m.unit(values[*x], &name("unit")),

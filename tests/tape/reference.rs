@@ -4,12 +4,12 @@ use std::collections::HashMap;
 
 use tpgm::cpu::matmul::matmul;
 use tpgm::cpu::{attention, attention_pool, average, avg_pool, batch_norm, conv2d, gelu, l2_normalize, layer_norm};
-use tpgm::cpu::{max_pool, patch_embed, pool, residual, swiglu};
+use tpgm::cpu::{max_pool, patch_embed, pool, residual, rms_norm, rope, swiglu};
 use tpgm::model::tape::Shape;
 use tpgm::shapes::Activation;
 
 use crate::machine::{EPS, HEADS, Machine};
-use crate::written::PREFIX;
+use crate::written::{LEARNED, PREFIX, angles};
 
 pub const BATCH: usize = 2;
 pub const SIZE: usize = 6;
@@ -148,6 +148,41 @@ impl Machine for Reference<'_> {
         self.push(shape, |m, out| {
             let mut lse = vec![f64::NAN; shape.rows() * HEADS];
             attention::forward(out, &mut lse, m.value(qkv), BATCH, shape.height, HEADS, shape.cols / HEADS);
+        })
+    }
+
+    fn rope(&mut self, qkv: usize, name: &str, learned: bool) -> usize {
+        let shape = self.shape(qkv);
+        let (tokens, prefix, head_dim) = (shape.height, PREFIX.tokens(), shape.cols / 3 / HEADS);
+        let dims = rope::Dims { batch: BATCH, tokens, prefix, heads: HEADS, head_dim, halves: !learned };
+        self.push(shape, |m, out| {
+            let biases = ["q", "v"].map(|part| m.param(&format!("{name}.{part}.bias")));
+            let table = match learned {
+                true => rope::angles(m.param(&format!("{name}.freqs")), LEARNED, dims),
+                false => angles().into_iter().map(f64::from).collect(),
+            };
+            rope::forward(out, m.value(qkv), Some(&table), Some(biases), dims);
+        })
+    }
+
+    fn rms_norm(&mut self, x: usize, name: &str) -> usize {
+        let shape = self.shape(x);
+        self.push(shape, |m, out| {
+            let mut rstd = vec![f64::NAN; shape.rows()];
+            let weight = m.param(&format!("{name}.weight"));
+            rms_norm::forward(out, &mut rstd, m.value(x), weight, shape.rows(), shape.cols, f64::from(EPS));
+        })
+    }
+
+    fn swiglu_pair(&mut self, gate: usize, value: usize, _: &str) -> usize {
+        self.push(self.shape(gate), |m, out| swiglu::forward_pair(out, m.value(gate), m.value(value)))
+    }
+
+    fn add(&mut self, stream: usize, branch: usize, name: &str, scaled: bool) -> usize {
+        let shape = self.shape(stream);
+        self.push(shape, |m, out| {
+            let gamma = scaled.then(|| m.param(&format!("{name}.gamma")));
+            residual::forward(out, m.value(stream), m.value(branch), gamma, shape.rows(), shape.cols);
         })
     }
 

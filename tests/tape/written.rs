@@ -1,8 +1,10 @@
 //! A network of these tests, written on a tape.
 
 use tpgm::gpu::buffer::Element;
-use tpgm::model::layers::{ConvParams, EmbedParams};
+use tpgm::model::layers::{ConvParams, EmbedParams, Turns};
+use tpgm::model::rope::{Angles, Rope};
 use tpgm::model::tape::{Act, Network, ParamRef, Shape, Tape};
+use tpgm::ops::rope::Learned;
 use tpgm::shapes::Activation;
 use tpgm::shapes::Prefix;
 
@@ -11,6 +13,17 @@ use crate::reference::{COLS, PATCH, SIZE};
 
 /// The prefix of the tests' tokens.
 pub const PREFIX: Prefix = Prefix { class_token: true, registers: 1, class_position: true, register_positions: false };
+
+/// Blocks that learn angles, and which of them a network's are.
+pub const BLOCKS: usize = 2;
+pub const LEARNED: Learned = Learned { block: 1, blocks: BLOCKS, grid: SIZE / PATCH, transposed: true };
+
+/// Fixed angles of the grid.
+pub fn angles() -> Vec<f32> {
+    let angles = Angles::Axial { offset: 1.0, reference: Some(2) };
+    let rope = Rope { angles, temperature: 10.0, transposed: false, halves: true };
+    rope.table(SIZE / PATCH, COLS / HEADS).expect("fixed angles")
+}
 
 impl Network for Net {
     fn forward(&self, t: &mut Tape) -> Act {
@@ -32,7 +45,7 @@ impl Machine for Tape {
         let rows = (SIZE / PATCH).pow(2) + PREFIX.positions();
         let class_token = Some(t.param("class", &[COLS]));
         let registers = Some(t.param("registers", &[PREFIX.registers, COLS]));
-        let positions = t.param("positions", &[rows, COLS]);
+        let positions = Some(t.param("positions", &[rows, COLS]));
         let projection = t.linear_params("patches", COLS, 3 * PATCH * PATCH, true);
         let (prefix, patch, dim) = (PREFIX, PATCH, COLS);
         t.patch_embed(
@@ -76,6 +89,32 @@ impl Machine for Tape {
 
     fn attention(&mut self, qkv: Act, name: &str) -> Act {
         self.attention(qkv, name, HEADS)
+    }
+
+    fn rope(&mut self, qkv: Act, name: &str, learned: bool) -> Act {
+        let cols = self.shape(qkv).cols / 3;
+        let biases = ["q", "v"].map(|part| self.param(&format!("{name}.{part}.bias"), &[cols]));
+        let turns = match learned {
+            true => {
+                let freqs = self.param(&format!("{name}.freqs"), &[2, BLOCKS, HEADS, cols / HEADS / 2]);
+                Turns::Learned { freqs, of: LEARNED }
+            }
+            false => Turns::Table { values: self.constant(&format!("{name}.constant"), angles()), halves: true },
+        };
+        self.rope(qkv, name, HEADS, PREFIX.tokens(), Some(turns), Some(biases))
+    }
+
+    fn rms_norm(&mut self, x: Act, name: &str) -> Act {
+        self.rms_norm(x, name, EPS, Element::Word)
+    }
+
+    fn swiglu_pair(&mut self, gate: Act, value: Act, name: &str) -> Act {
+        self.swiglu_pair(gate, value, name)
+    }
+
+    fn add(&mut self, stream: Act, branch: Act, name: &str, scaled: bool) -> Act {
+        let gamma = scaled.then(|| self.param(&format!("{name}.gamma"), &[self.shape(stream).cols]));
+        self.add(stream, branch, name, gamma)
     }
 
     fn average(&mut self, a: Act, b: Act, name: &str) -> Act {

@@ -1,5 +1,6 @@
 //! The kinds of layers, one file each: what a [`Tape`](crate::model::tape::Tape) method writes, its forward pass and its reverse.
 
+mod add;
 mod attention;
 mod attention_pool;
 mod average;
@@ -13,6 +14,8 @@ mod patch_embed;
 mod pixels;
 mod pool;
 mod projection;
+mod rms_norm;
+mod rope;
 mod swiglu;
 mod unit_length;
 
@@ -20,3 +23,4 @@ pub use batch_norm::BatchNormParams;
 pub use conv2d::ConvParams;
 pub use linear::LinearParams;
 pub use patch_embed::EmbedParams;
+pub use rope::Turns;

@@ -1,4 +1,4 @@
-//! The gated activation of an MLP's first layer.
+//! The gated activation of an MLP's first layer, or of two first layers.
 
 use crate::error::Result;
 use crate::model::store::Store;
@@ -14,7 +14,24 @@ struct SwiGlu {
     cols: usize,
 }
 
+#[derive(Debug)]
+struct Pair {
+    gate: Act,
+    value: Act,
+    out: Act,
+    rows: usize,
+    cols: usize,
+}
+
 impl Tape {
+    /// `gate·σ(gate)·value`.
+    pub fn swiglu_pair(&mut self, gate: Act, value: Act, name: &str) -> Act {
+        let shape = self.shape(gate);
+        let out = self.act(name, shape, self.element_of(gate));
+        self.push(Pair { gate, value, out, rows: shape.rows(), cols: shape.cols }, &[gate, value], &[], &[out]);
+        out
+    }
+
     /// `a·σ(a)·b` of the two halves of `inp`'s channels.
     pub fn swiglu(&mut self, inp: Act, name: &str) -> Act {
         let shape = self.shape(inp);
@@ -33,5 +50,21 @@ impl Layer for SwiGlu {
     fn backward(&self, s: &mut Store, r: &mut Recorder) -> Result<()> {
         let (dout, inp) = (s.gradient(self.out), s.view(self.inp));
         s.assign(r, self.inp, |r, dinp| swiglu::backward(r, dinp, &dout, &inp, self.rows, self.cols))
+    }
+}
+
+impl Layer for Pair {
+    fn forward(&self, s: &Store, r: &mut Recorder) -> Result<()> {
+        let [out, gate, value] = [self.out, self.gate, self.value].map(|act| s.view(act));
+        swiglu::forward_pair(r, &out, &gate, &value, self.rows, self.cols)
+    }
+
+    fn backward(&self, s: &mut Store, r: &mut Recorder) -> Result<()> {
+        let inputs = [self.gate, self.value];
+        let ([gate, value], [dgate, dvalue]) = (inputs.map(|act| s.view(act)), inputs.map(|act| s.share(act)));
+        let dout = s.gradient(self.out);
+        swiglu::backward_pair(r, &dgate, &dvalue, &dout, &gate, &value, self.rows, self.cols)?;
+        s.settle(r, self.gate, dgate)?;
+        s.settle(r, self.value, dvalue)
     }
 }
