@@ -1,4 +1,4 @@
-//! Every family of checkpoints against the library it comes from (`fixtures/generate_families.py`): logits, one training step
+//! Every family of checkpoints against the library it comes from (`fixtures/generate_families.py`, `fixtures/generate_vits.py`): logits, one training step
 //! in every gradient, and the saved file. What is saved here goes to `target/tmp/families`, where
 //! `fixtures/verify_home.py` loads it back into those libraries.
 
@@ -14,6 +14,8 @@ mod projected;
 mod resized;
 #[path = "families/told.rs"]
 mod told;
+#[path = "families/vits.rs"]
+mod vits;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -342,4 +344,6 @@ families! {
     hf_dinov2_reg open_clip open_clip_gelu hf_clip hf_siglip hf_resnet timm_dinov2_giant hf_dinov2_giant
     torchvision_vit hf_vit_memory hf_deit hf_deit_teacher hf_msn hf_ijepa hf_dinov2_classifier hf_dinov2_reg_memory
     hf_clip_classifier hf_siglip_classifier open_clip_mean open_clip_timm timm_leftover
+    timm_eva02 timm_eva02_clip timm_eva_post timm_dinov3 timm_rope timm_rope_mixed timm_pe timm_beit timm_beit3 timm_aimv2
+    timm_post_norm timm_parallel timm_reg_gap timm_radio
 }

@@ -66,6 +66,14 @@ impl<'a> Facts<'a> {
         }
     }
 
+    /// timm's configuration, if it is one.
+    pub(super) fn timm_config(&self) -> Option<&TimmConfig> {
+        match self {
+            Self::Timm(config) | Self::Trunk(_, config) => Some(config),
+            _ => None,
+        }
+    }
+
     /// The file's name.
     pub(super) fn file(&self) -> &'static str {
         match self {

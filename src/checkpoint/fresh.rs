@@ -33,7 +33,7 @@ pub fn fresh_vit(config: &VitConfig, seed: u64) -> Vec<Weight> {
                 (0..len).map(|_| (bound * (2.0 * rng.random::<f64>() - 1.0)) as f32).collect()
             }
             _ if name.ends_with(".gamma") => vec![1e-5; len],
-            _ if name.ends_with(".bias") => vec![0.0; len],
+            _ if name.ends_with(".bias") || name.ends_with("relative_position_bias_table") => vec![0.0; len],
             _ if shape.len() == 1 => vec![1.0; len],
             _ => truncated(len, &mut rng),
         };

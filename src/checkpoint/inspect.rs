@@ -162,11 +162,12 @@ fn vit_words(c: &VitConfig, from: impl Fn(&str) -> String) -> Words {
 /// What comes before the patches.
 fn prefix_words(c: &VitConfig) -> String {
     let places = match c.parts.positions {
-        _ if !c.class_token => return String::new(),
+        _ if !c.class_token && c.parts.registers == 0 => return String::new(),
+        _ if !c.class_token => return format!(" and {} registers", c.parts.registers),
         Positions::All => "",
         Positions::Class if c.parts.registers > 0 => " (without positions)",
         Positions::Class => "",
-        Positions::Patches => " (without positions)",
+        Positions::Patches | Positions::Absent => " (without positions)",
     };
     match (c.parts.distilled, c.parts.registers) {
         (true, _) => format!(", a class token and a distillation token{places}"),

@@ -10,7 +10,7 @@ use super::file::Checkpoint;
 use crate::data::preprocess::Preprocess;
 use crate::error::Result;
 use crate::model::ModelConfig;
-use crate::model::config::Pool;
+use crate::model::config::{Block, LastNorm, Pool, VitParts};
 use crate::model::resnet_config::{Pooling, ResNetConfig};
 use crate::shapes::Activation;
 
@@ -19,6 +19,7 @@ const ACTIVATION: &str = "tpgm.activation";
 const EPS: &str = "tpgm.eps";
 const POOL: &str = "tpgm.pool";
 const FC_NORM: &str = "tpgm.fc_norm";
+const PARTS: &str = "tpgm.parts";
 const NORMALIZE: &str = "tpgm.normalize";
 const PREPROCESS: &str = "tpgm.preprocess";
 const CLASSES: &str = "tpgm.classes";
@@ -32,6 +33,8 @@ pub(super) struct Own {
     pub(super) pool: Option<Pool>,
     /// Whether a norm after the mean took the place of the one that is still in the file.
     pub(super) fc_norm: bool,
+    /// The parts of a vision transformer that its tensors don't tell.
+    pub(super) parts: Option<VitParts>,
     pub(super) normalize: Option<bool>,
     pub(super) preprocess: Option<Preprocess>,
     pub(super) classes: Option<Vec<String>>,
@@ -45,6 +48,7 @@ pub(super) fn read(checkpoint: &Checkpoint) -> Result<Own> {
         eps: entry(checkpoint, EPS)?,
         pool: word(checkpoint, POOL)?,
         fc_norm: entry(checkpoint, FC_NORM)?.unwrap_or(false),
+        parts: entry(checkpoint, PARTS)?,
         normalize: entry(checkpoint, NORMALIZE)?,
         preprocess: entry(checkpoint, PREPROCESS)?,
         classes: entry(checkpoint, CLASSES)?,
@@ -80,6 +84,9 @@ pub fn tpgm_metadata(recognised: &Recognised) -> BTreeMap<String, String> {
     if recognised.config.vit().is_some_and(|config| config.fc_norm) {
         entries.insert(FC_NORM.into(), "true".into());
     }
+    if let Some(config) = recognised.config.vit().filter(|config| untold(&config.parts)) {
+        entries.insert(PARTS.into(), json(&config.parts));
+    }
     if normalize {
         entries.insert(NORMALIZE.into(), "true".into());
     }
@@ -88,6 +95,13 @@ pub fn tpgm_metadata(recognised: &Recognised) -> BTreeMap<String, String> {
         entries.insert(CLASSES.into(), json(classes));
     }
     entries
+}
+
+/// Whether a model has parts that no tensor tells.
+fn untold(parts: &VitParts) -> bool {
+    let heads = parts.attention_pool.is_some_and(|pool| pool.heads.is_some());
+    let norms = parts.rms_norm || parts.last_norm != LastNorm::One;
+    heads || norms || parts.rope.is_some() || parts.keyless_bias || parts.block != Block::PreNorm || parts.pool_prefix
 }
 
 fn json(value: &impl Serialize) -> String {

@@ -138,6 +138,45 @@ impl TimmConfig {
         Some((value, format!("architecture {}", self.name)))
     }
 
+    /// Whether it names an architecture of timm's.
+    pub(super) fn is_built(&self) -> bool {
+        self.built.is_some()
+    }
+
+    /// Whether the architecture is of this class.
+    pub(super) fn is_class(&self, class: &str) -> bool {
+        self.built.as_ref().is_some_and(|built| built.class == class)
+    }
+
+    /// An argument that is true, false or not there.
+    pub(super) fn choice(&self, key: &str) -> Result<Option<bool>> {
+        let Some((value, place)) = self.value(key) else { return Ok(None) };
+        let wrong = || self.error(format!("{key} is {} ({place}), expected true or false", quote(&value.to_string())));
+        value.as_bool().map(Some).ok_or_else(wrong)
+    }
+
+    /// The same; false if it is not there.
+    pub(super) fn flag(&self, key: &str) -> Result<bool> {
+        Ok(self.choice(key)?.unwrap_or(false))
+    }
+
+    /// An argument that is a string.
+    pub(super) fn word(&self, key: &str) -> Option<String> {
+        self.value(key)?.0.as_str().map(str::to_string)
+    }
+
+    /// An argument that is a finite number.
+    pub(super) fn number(&self, key: &str) -> Result<Option<f64>> {
+        let Some((value, place)) = self.value(key) else { return Ok(None) };
+        let wrong = || self.error(format!("{key} is {} ({place}), expected a number", quote(&value.to_string())));
+        value.as_f64().map(Some).ok_or_else(wrong)
+    }
+
+    /// Whether norms are root mean square norms.
+    pub(super) fn rms_norm(&self) -> bool {
+        self.word("norm_layer").is_some_and(|name| name.to_ascii_lowercase().starts_with("rmsnorm"))
+    }
+
     /// Heads, and where that is written.
     pub(super) fn heads(&self) -> Result<Option<(usize, String)>> {
         let Some((value, place)) = self.value("num_heads") else { return Ok(None) };
@@ -175,11 +214,12 @@ impl TimmConfig {
         }
     }
 
-    /// Layer norm's epsilon: timm's own layer has 1e-6.
+    /// The norms' epsilon: timm's own layers have 1e-6.
     pub(super) fn eps(&self) -> Result<Option<f32>> {
         let Some((value, place)) = self.value("norm_layer") else { return Ok(self.built.is_some().then_some(1e-6)) };
         let name = value.as_str().unwrap_or("");
-        let eps = match name.to_ascii_lowercase().strip_prefix("layernorm") {
+        let lower = name.to_ascii_lowercase();
+        let eps = match lower.strip_prefix("layernorm").or_else(|| lower.strip_prefix("rmsnorm")) {
             Some("") => Some(1e-6),
             Some(args) => args.strip_prefix("(eps=").and_then(|rest| rest.strip_suffix(')')?.parse().ok()),
             None => None,

@@ -68,7 +68,6 @@ fn timm_arguments_of_a_vision_transformer() {
             ("model_args.proj_bias", json!(false)),
             ("model_args.pos_embed", json!("none")),
             ("model_args.final_norm", json!(false)),
-            ("model_args.pool_include_prefix", json!(true)),
             ("model_args.embed_layer", json!("HybridEmbed")),
             ("model_args.embed_norm_layer", json!("rmsnorm")),
             ("model_args.norm_layer", json!("rmsnorm")),
@@ -109,6 +108,8 @@ fn timm_arguments_of_a_vision_transformer() {
     }
     let gelu = read("model_args.act_layer", &json!("gelu_tanh")).unwrap();
     assert_eq!(gelu.config.vit().unwrap().activation, Activation::GeluTanh);
+    let all = read("model_args.pool_include_prefix", &json!(true)).unwrap();
+    assert!(all.config.vit().unwrap().parts.pool_prefix);
     let saved_as = read("global_pool", &json!("avg")).unwrap();
     assert_eq!(saved_as.config.vit().unwrap().pool, Pool::Mean);
 }
@@ -116,13 +117,13 @@ fn timm_arguments_of_a_vision_transformer() {
 #[test]
 fn timm_architectures_say_what_leaves_no_tensor() {
     for (architecture, parts) in [
-        ("vit_base_patch16_rope_reg1_gap_256", &["timm's Eva"][..]),
+        ("vit_base_patch16_rope_reg1_gap_256", &["use_abs_pos_emb is false"][..]),
+        ("eva02_tiny_patch14_224", &["qkv_bias is true"]),
+        ("beit_base_patch16_224", &["use_rel_pos_bias is true"]),
         ("samvit_base_patch16.sa1b", &["samvit_base_patch16 is timm's VisionTransformerSAM"]),
         ("vit_relpos_small_patch16_224", &["timm's VisionTransformerRelPos"]),
         ("vit_small_r26_s32_224", &["embed_layer is \"HybridEmbed"]),
-        ("vit_base_patch16_xp_224", &["block_fn"]),
-        ("vit_base_patch16_rpn_224", &["block_fn is \"ResPostBlock\""]),
-        ("test_vit3", &["pool_include_prefix is true"]),
+        ("vit_base_patch16_xp_224", &["qk_norm is true"]),
         ("vit_small_patch16_of_my_own", &["none of timm 1.0.31's"]),
     ] {
         let own = changed("timm_vit", "architecture", &json!(architecture));

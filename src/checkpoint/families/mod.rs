@@ -20,6 +20,7 @@ mod torchvision;
 mod transformers;
 mod vit;
 mod vit_facts;
+mod vit_parts;
 mod vit_positions;
 
 use tensors::misfit;

@@ -25,8 +25,11 @@ pub(super) const FAMILY: Family = Family {
     anchors: &[
         "patch_embed.proj.weight",
         "blocks.0.norm1.weight",
-        "blocks.0.attn.qkv.weight",
-        "blocks.0.mlp.fc1.weight",
+        "blocks.0.attn.proj.weight",
+        "blocks.0.mlp.fc2.weight",
+        "blocks.0.in_norm.weight",
+        "blocks.0.attn_out_proj.weight",
+        "blocks.0.mlp_out_proj.weight",
     ],
     enough: 3,
     bases: &["trunk.", ""],
@@ -41,7 +44,9 @@ const KEYS: Keys = Keys {
         "class_token",
         "depth",
         "embed_dim",
+        "embed_norm_layer",
         "fc_norm",
+        "final_norm",
         "global_pool",
         "img_size",
         "in_chans",
@@ -52,9 +57,13 @@ const KEYS: Keys = Keys {
         "num_classes",
         "num_heads",
         "patch_size",
+        "pool_include_prefix",
         "pre_norm",
+        "proj_bias",
         "qkv_bias",
         "reg_tokens",
+        "scale_attn_norm",
+        "scale_mlp_norm",
     ],
     idle: &[
         "attn_drop_rate",
@@ -69,24 +78,137 @@ const KEYS: Keys = Keys {
         "strict_img_size",
         "weight_init",
     ],
-    only: &[("mlp_layer", &["\"Mlp\"", "\"GluMlp(act_layer=SiLU, gate_last=False)\""])],
+    only: &[
+        ("block_fn", &["\"Block\"", "\"ResPostBlock\"", "\"ParallelScalingBlock\""]),
+        ("mlp_layer", &["\"Mlp\"", "\"GluMlp(act_layer=SiLU, gate_last=False)\"", "\"SwiGLU\""]),
+    ],
+};
+
+/// The same of timm's `Eva`.
+const EVA_KEYS: Keys = Keys {
+    followed: &[
+        "attn_pool_mlp_ratio",
+        "attn_pool_num_heads",
+        "attn_type",
+        "class_token",
+        "depth",
+        "embed_dim",
+        "global_pool",
+        "img_size",
+        "in_chans",
+        "init_values",
+        "mlp_ratio",
+        "no_embed_class",
+        "norm_layer",
+        "num_classes",
+        "num_heads",
+        "num_reg_tokens",
+        "patch_size",
+        "qkv_bias",
+        "qkv_fused",
+        "ref_feat_shape",
+        "rope_grid_indexing",
+        "rope_grid_offset",
+        "rope_rotate_half",
+        "rope_temperature",
+        "rope_type",
+        "scale_attn_inner",
+        "scale_mlp",
+        "swiglu_align_to",
+        "swiglu_mlp",
+        "use_abs_pos_emb",
+        "use_fc_norm",
+        "use_post_norm",
+        "use_post_transformer_norm",
+        "use_pre_transformer_norm",
+        "use_rot_pos_emb",
+    ],
+    idle: &[
+        "attn_drop_rate",
+        "drop_path_rate",
+        "drop_rate",
+        "dynamic_img_pad",
+        "dynamic_img_size",
+        "head_init_scale",
+        "patch_drop_rate",
+        "pos_drop_rate",
+        "proj_drop_rate",
+        "rope_jitter_coords",
+        "rope_rescale_coords",
+        "rope_shift_coords",
+    ],
+    only: &[],
+};
+
+/// The same of timm's `Beit`.
+const BEIT_KEYS: Keys = Keys {
+    followed: &[
+        "depth",
+        "embed_dim",
+        "global_pool",
+        "img_size",
+        "in_chans",
+        "init_values",
+        "mlp_ratio",
+        "norm_layer",
+        "num_classes",
+        "num_heads",
+        "patch_size",
+        "qkv_bias",
+        "scale_mlp",
+        "swiglu_mlp",
+        "use_abs_pos_emb",
+        "use_fc_norm",
+        "use_rel_pos_bias",
+    ],
+    idle: &["attn_drop_rate", "drop_path_rate", "drop_rate", "head_init_scale", "pos_drop_rate", "proj_drop_rate"],
+    only: &[],
 };
 
 /// The classes that these networks are in timm.
-const CLASSES: &[Class] =
-    &[Class { name: "VisionTransformer", keys: KEYS }, Class { name: "VisionTransformerDistilled", keys: KEYS }];
+const CLASSES: &[Class] = &[
+    Class { name: "VisionTransformer", keys: KEYS },
+    Class { name: "VisionTransformerDistilled", keys: KEYS },
+    Class { name: "Eva", keys: EVA_KEYS },
+    Class { name: "Beit", keys: BEIT_KEYS },
+];
 
 /// Parts of names that stand for a computation we don't have, and what it is called.
-const UNSUPPORTED: [(&str, &str); 9] = [
+const UNSUPPORTED: [(&str, &str); 7] = [
     ("patch_embed.backbone.", "a convolutional stem (hybrid ViT)"),
-    ("patch_embed.norm.", "a norm in the patch embedding"),
     (".q_norm.", "query-key normalisation"),
     (".k_norm.", "query-key normalisation"),
-    ("mlp.fc1_g.", "SwiGLU in two tensors (EVA)"),
-    ("rel_pos", "relative positions"),
-    ("relative_position", "relative positions"),
-    ("rope.", "rotary positions"),
+    ("lambda_q1", "differential attention"),
+    ("attn.gate.", "gated attention"),
+    ("rel_pos", "relative positions that blocks share"),
     ("attn_pool.pos_embed", "positions in the attention pool"),
+];
+
+/// Names of `Eva` and `Beit`, where they are not ours; and OpenCLIP's projection behind one of them.
+const EVA: &Table = &[
+    ("proj.*", "^head.proj.*"),
+    ("blocks.#.attn.q.*", "blocks.#.attn.q_proj.*"),
+    ("blocks.#.attn.k.*", "blocks.#.attn.k_proj.*"),
+    ("blocks.#.attn.v.*", "blocks.#.attn.v_proj.*"),
+    ("blocks.#.attn.q.bias", "blocks.#.attn.q_bias"),
+    ("blocks.#.attn.v.bias", "blocks.#.attn.v_bias"),
+    ("blocks.#.ls1.gamma", "blocks.#.gamma_1"),
+    ("blocks.#.ls2.gamma", "blocks.#.gamma_2"),
+    ("*", "*"),
+];
+
+/// The same, with the head of a CLIP model as its projection and a classifier behind it.
+const EVA_PROJECTED: &Table = &[
+    ("proj.*", "head.*"),
+    ("head.*", "classifier.*"),
+    ("blocks.#.attn.q.*", "blocks.#.attn.q_proj.*"),
+    ("blocks.#.attn.k.*", "blocks.#.attn.k_proj.*"),
+    ("blocks.#.attn.v.*", "blocks.#.attn.v_proj.*"),
+    ("blocks.#.attn.q.bias", "blocks.#.attn.q_bias"),
+    ("blocks.#.attn.v.bias", "blocks.#.attn.v_bias"),
+    ("blocks.#.ls1.gamma", "blocks.#.gamma_1"),
+    ("blocks.#.ls2.gamma", "blocks.#.gamma_2"),
+    ("*", "*"),
 ];
 
 /// A CLIP model's head as its projection, with a classifier behind it.
@@ -106,6 +228,7 @@ const DINOV2: &Table = &[
 fn read(checkpoint: &Checkpoint, prefixes: Prefixes, overrides: &Overrides) -> Result<Recognised> {
     let facts = Facts::timm(checkpoint, CLASSES)?;
     let tensors = Tensors::new(checkpoint, prefixes, &[]);
+    let eva = [".attn.q_proj.weight", ".attn.q_bias", ".gamma_1"].iter().any(|ending| tensors.any(ending));
     let original = tensors.has("register_tokens") || tensors.any(".mlp.w12.weight");
     let clip = tensors.has("norm_pre.weight");
     let siglip = tensors.by_name.keys().any(|name| name.starts_with("attn_pool."));
@@ -140,8 +263,10 @@ fn read(checkpoint: &Checkpoint, prefixes: Prefixes, overrides: &Overrides) -> R
     let dialect = Dialect {
         name,
         table: match (projected, original) {
+            (true, _) if eva => EVA_PROJECTED,
             (true, _) => PROJECTED,
             (false, true) => DINOV2,
+            (false, false) if eva => EVA,
             (false, false) if trunk => TRUNK,
             (false, false) => &[],
         },

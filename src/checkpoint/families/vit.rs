@@ -13,7 +13,7 @@ use crate::checkpoint::{Note, OVERRIDE, Overrides, Recognised};
 use crate::data::preprocess::Preprocess;
 use crate::error::{Error, Help, Result, Setting};
 use crate::model::Network;
-use crate::model::config::{AttentionPool, Pool, Projection, VitConfig, VitParts};
+use crate::model::config::{AttentionPool, Block, LastNorm, Pool, Positions, Projection, VitConfig, VitParts};
 use crate::shapes::Activation;
 
 /// Where each fact comes from: [`Recognised::sources`].
@@ -66,7 +66,7 @@ pub(super) fn read(
     let tensors = Tensors::new(checkpoint, prefixes, dialect.table);
     let own = metadata::read(checkpoint)?;
     let (mut notes, mut sources) = (Vec::new(), BTreeMap::new());
-    reject_unsupported(&tensors, &dialect, own.fc_norm)?;
+    reject_unsupported(&tensors, &dialect)?;
 
     let reader = Reader { tensors: &tensors, dialect: &dialect, own: &own, overrides };
     let mut config = reader.config(&mut notes, &mut sources)?;
@@ -76,7 +76,7 @@ pub(super) fn read(
         notes.push(what.into());
     }
     let mut names = tensors.names_of(config.parameters())?;
-    let mut ignored = ignored(&tensors, &names, &dialect, &mut notes)?;
+    let mut ignored = ignored(&tensors, &names, &dialect, own.fc_norm, &mut notes)?;
     let initialised = new_fc_norm(&tensors, overrides, &mut config, &mut names, &mut ignored, &mut notes)?;
     let resize = reader.resize(&mut config, &mut notes)?;
     let usual = (dialect.input.0)(config.image_size);
@@ -136,16 +136,13 @@ pub(super) fn read(
     })
 }
 
-fn reject_unsupported(tensors: &Tensors, dialect: &Dialect, own_fc_norm: bool) -> Result<()> {
+fn reject_unsupported(tensors: &Tensors, dialect: &Dialect) -> Result<()> {
     for (name, info) in
         tensors.by_name.iter().map(|(n, i)| (n.as_str(), i)).chain(tensors.unnamed.iter().map(|(n, i)| (*n, i)))
     {
         if let Some((_, what)) = dialect.unsupported.iter().find(|(part, _)| name.contains(part)) {
             return Err(tensors.error(info, format!("means {what}: not supported yet")));
         }
-    }
-    if tensors.has("norm.weight") && tensors.has("fc_norm.weight") && !own_fc_norm {
-        return Err(tensors.error(tensors.get("fc_norm.weight")?, "stands beside norm.weight: not supported yet"));
     }
     Ok(())
 }
@@ -165,6 +162,10 @@ fn new_fc_norm(
     if config.pool != Pool::Mean {
         let what = "a new norm after the mean needs mean pooling, which this model does not have";
         return Err(Error::Usage(what.into()).with_help(Help::MeanPooling));
+    }
+    if config.parts.last_norm == LastNorm::Absent {
+        let what = "a new norm after the mean takes the place of one behind the blocks, which this model does not have";
+        return Err(Error::Usage(what.into()));
     }
     config.fc_norm = true;
     let mut initialised = Vec::new();
@@ -207,12 +208,17 @@ impl Reader<'_> {
         let distilled = tensors.has("dist_token");
         let registers =
             if tensors.has("reg_token") { tensors.dims::<3>("reg_token", "[1, registers, dim]")?[1] } else { 0 };
-        if !class_token && (distilled || registers > 0) {
+        if !class_token && distilled {
             return Err(tensors.get("cls_token").err().unwrap_or_else(|| tensors.checkpoint.error("no class token")));
         }
-        let flat = tensors.get("pos_embed")?.shape.len() == 2;
+        let structure = self.structure(skips("norm."))?;
+        let other = structure.rope.is_some() || structure.relative;
+        let flat = tensors.by_name.get("pos_embed").is_some_and(|info| info.shape.len() == 2);
         let extra = registers + usize::from(distilled);
-        let (image_size, positions) = self.image_size(dim, patch_size, class_token, extra, flat, notes)?;
+        let (image_size, positions) = match tensors.has("pos_embed") || !other {
+            true => self.image_size(dim, patch_size, class_token, extra, flat, notes)?,
+            false => (self.size_without_positions(patch_size, structure.relative)?, Positions::Absent),
+        };
         let depth = self.depth()?;
         let (mlp_dim, gated) = self.mlp()?;
         let classes = if tensors.has("head.weight") {
@@ -267,8 +273,15 @@ impl Reader<'_> {
             let what = "belongs to an attention pool beside gated MLPs (SwiGLU): not supported yet";
             return Err(tensors.error(tensors.get("attn_pool.latent")?, what));
         }
-        if attention_pool.is_some() && class_token {
-            return Err(tensors.error(tensors.get("cls_token")?, "stands beside an attention pool: not supported yet"));
+        let pools_all = structure.pool_prefix || structure.rope.is_some() || self.is_eva();
+        if attention_pool.is_some() && (class_token || registers > 0) && !pools_all {
+            let info = tensors.get(if class_token { "cls_token" } else { "reg_token" })?;
+            return Err(tensors.error(info, "stands beside an attention pool: not supported yet"));
+        }
+        if structure.relative && !(class_token && registers == 0 && structure.block == Block::PreNorm) {
+            let name = "blocks.0.attn.relative_position_bias_table";
+            let what = "stands beside registers, or without a class token: not supported yet";
+            return Err(tensors.error(tensors.get(name)?, what));
         }
         if distilled && (pool != Pool::Cls || tensors.has("fc_norm.weight")) {
             return Err(tensors
@@ -281,13 +294,13 @@ impl Reader<'_> {
             positions,
             norm_pre: tensors.has("norm_pre.weight") || tensors.has("norm_pre.bias"),
             split_qkv,
-            no_norm: skips("norm."),
             flat,
             projection: self.projection()?,
             attention_pool,
             normalize: overrides.normalize.or(own.normalize).unwrap_or(false),
+            ..structure
         };
-        Ok(VitConfig {
+        let config = VitConfig {
             image_size,
             patch_size,
             dim,
@@ -299,13 +312,15 @@ impl Reader<'_> {
             activation: if gated { self.gate(sources)? } else { self.activation(notes, sources)? },
             pool,
             class_token,
-            layer_scale: tensors.any(".ls1.gamma") || tensors.any(".ls2.gamma"),
+            layer_scale: tensors.any(".ls1.gamma") || tensors.any(".ls2.gamma") || tensors.any(".ls.gamma"),
             fc_norm,
-            qkv_bias: tensors.any(".attn.qkv.bias") || tensors.any(".attn.q.bias"),
+            qkv_bias: tensors.any(".attn.qkv.bias") || tensors.any(".attn.q.bias") || tensors.any(".in_proj.bias"),
             patch_bias: tensors.has("patch_embed.proj.bias"),
             head_bias: tensors.has("head.bias"),
             parts,
-        })
+        };
+        self.agree(&config.parts, gated)?;
+        Ok(config)
     }
 
     fn attention_pool(&self, dim: usize) -> Result<Option<AttentionPool>> {
@@ -319,7 +334,8 @@ impl Reader<'_> {
             let info = tensors.get("attn_pool.latent")?;
             return Err(tensors.error(info, format!("has {queries} queries: only one is supported")));
         }
-        Ok(Some(AttentionPool { mlp_dim, fused: tensors.has("attn_pool.in_proj_weight") }))
+        let (fused, heads) = (tensors.has("attn_pool.in_proj_weight"), self.pool_heads(dim)?);
+        Ok(Some(AttentionPool { mlp_dim, fused, heads }))
     }
 
     fn projection(&self) -> Result<Option<Projection>> {
@@ -333,6 +349,11 @@ impl Reader<'_> {
         }
         let [features, _] = tensors.dims("proj.weight", "[features, dim]")?;
         Ok(Some(Projection { features, transposed: false, bias: tensors.has("proj.bias") }))
+    }
+
+    /// Whether it is timm's `Eva`, whose attention pool reads all tokens.
+    fn is_eva(&self) -> bool {
+        self.timm().is_some_and(|timm| timm.is_class("Eva"))
     }
 
     /// The number of blocks, which are numbered without a gap.
@@ -351,14 +372,25 @@ impl Reader<'_> {
 }
 
 /// Parts of a model, by how their canonical names begin.
-const PARTS: [&str; 9] =
-    ["blocks.", "patch_embed.", "norm.", "fc_norm.", "norm_pre.", "head.", "attn_pool.", "reg_token", "dist_token"];
+const PARTS: [&str; 10] = [
+    "blocks.",
+    "patch_embed.",
+    "norm.",
+    "fc_norm.",
+    "norm_pre.",
+    "head.",
+    "attn_pool.",
+    "reg_token",
+    "dist_token",
+    "rope.",
+];
 
 /// The tensors that are left over; an error where one would change what the model computes.
 fn ignored(
     tensors: &Tensors,
     names: &[(String, String)],
     dialect: &Dialect,
+    own_fc_norm: bool,
     notes: &mut Vec<Note>,
 ) -> Result<Vec<String>> {
     let used: BTreeSet<&str> = names.iter().map(|(_, in_file)| in_file.as_str()).collect();
@@ -367,7 +399,7 @@ fn ignored(
     };
     for (name, info) in &tensors.by_name {
         let skipped = |c: &Classifier| c.skips.iter().any(|part| name.starts_with(part));
-        let dropped = (name.starts_with("norm.") && tensors.has("fc_norm.weight"))
+        let dropped = (name.starts_with("norm.") && tensors.has("fc_norm.weight") && own_fc_norm)
             || dialect.classifier.as_ref().is_some_and(skipped);
         let inside = of_tower(name) || PARTS.iter().any(|part| name.starts_with(part));
         if inside && !used.contains(info.name.as_str()) && !dropped {

@@ -63,6 +63,12 @@ impl Reader<'_> {
     /// shapes tell: then the second layer has half as many inputs.
     pub(super) fn mlp(&self) -> Result<(usize, bool)> {
         let tensors = self.tensors;
+        if tensors.any(".mlp.fc1_g.weight") || tensors.any(".mlp.fc1_x.weight") {
+            return Ok((tensors.dims::<2>("blocks.0.mlp.fc1_g.weight", "[mlp_dim, dim]")?[0], true));
+        }
+        if tensors.any(".mlp_out_proj.weight") {
+            return Ok((tensors.dims::<2>("blocks.0.mlp_out_proj.weight", "[dim, mlp_dim]")?[1], false));
+        }
         let [rows, _] = tensors.dims("blocks.0.mlp.fc1.weight", "[mlp_dim, dim]")?;
         let second = tensors.by_name.get("blocks.0.mlp.fc2.weight").map(|info| info.shape.as_slice());
         match second {

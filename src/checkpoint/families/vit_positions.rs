@@ -59,6 +59,44 @@ impl Reader<'_> {
         Ok((own.filter(|own| own / patch_size == grid).unwrap_or(size), positions))
     }
 
+    /// The image size of a model without a position embedding: from the offsets of relative positions, our own metadata, or the
+    /// configuration.
+    pub(super) fn size_without_positions(&self, patch_size: usize, relative: bool) -> Result<usize> {
+        let tensors = self.tensors;
+        if relative {
+            let name = "blocks.0.attn.relative_position_bias_table";
+            let [offsets, _] = tensors.dims::<2>(name, "[offsets, heads]")?;
+            let side = offsets.saturating_sub(3).isqrt();
+            let grid = side.div_ceil(2);
+            if side * side + 3 != offsets || side.is_multiple_of(2) {
+                let what =
+                    format!("has {offsets} offsets, which is no square grid and a class token: not supported yet");
+                return Err(tensors.error(tensors.get(name)?, what));
+            }
+            return Ok(grid * patch_size);
+        }
+        if let Some(own) = &self.own.preprocess {
+            return Ok(own.image_size);
+        }
+        let written = match self.dialect.facts.input_size() {
+            Some([height, width]) if height == width => Some(width as usize),
+            Some([height, width]) => {
+                return Err(tensors.checkpoint.error(format!("is for images of {height} x {width}: not square")));
+            }
+            None => self.overrides.image_size,
+        };
+        match written {
+            Some(size) if size >= patch_size && size.is_multiple_of(patch_size) && size <= MAX_SIZE => Ok(size),
+            Some(size) => Err(tensors.checkpoint.error(format!(
+                "its images of {size} pixels are no multiple of the patch size {patch_size}: not supported yet"
+            ))),
+            None => {
+                let what = "has no position embedding, and no configuration that gives the size of its images";
+                Err(tensors.checkpoint.error(what).with_help(Help::ImageSize))
+            }
+        }
+    }
+
     /// Puts the image size that is asked for into `config`, and says what becomes of the positions.
     pub(super) fn resize(&self, config: &mut VitConfig, notes: &mut Vec<Note>) -> Result<Option<Resize>> {
         let own = self.own.preprocess.as_ref().map(|p| p.image_size);
@@ -80,6 +118,20 @@ impl Reader<'_> {
         if size < config.patch_size || !size.is_multiple_of(config.patch_size) {
             let patch = config.patch_size;
             return Err(misfit(format!("an image size of {size} is no multiple of the patch size {patch}")));
+        }
+        if config.parts.relative {
+            let name = "blocks.0.attn.relative_position_bias_table";
+            let what = format!(
+                "tensor {} holds positions for images of {} pixels",
+                self.tensors.in_file(name),
+                config.image_size
+            );
+            return Err(misfit(format!("{what}: relative positions can't be resized yet")));
+        }
+        if config.parts.positions == Positions::Absent {
+            notes.push(format!("rotary positions follow the grid of {size} pixels").into());
+            config.image_size = size;
+            return Ok(None);
         }
         let from = config.grid();
         let (own, to) = (config.image_size, size / config.patch_size);

@@ -1,0 +1,129 @@
+//! timm's other vision transformers: recomputed, in f16, by our own names and metadata alone, and at other image sizes.
+
+use std::collections::BTreeMap;
+use std::fs;
+
+use tpgm::checkpoint::{Overrides, write_model};
+use tpgm::method::{Learner, LossScaling, Settings};
+use tpgm::train::source::Source;
+
+use super::common::{Fixture, gpu, relative};
+use super::told::{assert_error, assert_usage};
+use super::{Family, LOGITS, predict, sampled};
+
+const VITS: [&str; 14] = [
+    "timm_eva02",
+    "timm_eva02_clip",
+    "timm_eva_post",
+    "timm_dinov3",
+    "timm_rope",
+    "timm_rope_mixed",
+    "timm_pe",
+    "timm_beit",
+    "timm_beit3",
+    "timm_aimv2",
+    "timm_post_norm",
+    "timm_parallel",
+    "timm_reg_gap",
+    "timm_radio",
+];
+
+#[test]
+fn recomputed_they_have_the_same_bits() {
+    for name in VITS {
+        let family = Family::new(name);
+        let source = family.open();
+        let gradients = [false, true].map(|recompute| {
+            let settings = Settings { recompute, ..super::settings(&source) };
+            let mut learner = Learner::new(gpu(), source.model(), &source.snapshot(), settings).unwrap();
+            family.step(&mut learner);
+            gpu().read::<f32>(&learner.dw).unwrap()
+        });
+        assert!(gradients[0] == gradients[1], "{name}");
+    }
+}
+
+#[test]
+fn our_own_names_and_metadata_tell_all_of_them() {
+    for name in VITS {
+        let family = Family::new(name);
+        let source = family.open();
+        let images = family.golden.f32("images");
+        let path = family.path("own/model.safetensors");
+        fs::create_dir(path.parent().unwrap()).unwrap();
+        write_model(&path, &source.recognised, &source.weights).unwrap();
+        let again = Source::open(&path, &Overrides::default()).unwrap_or_else(|e| panic!("{name}: {e}"));
+        assert_eq!(again.recognised.config, source.recognised.config, "{name}");
+        let logits = [&again, &source].map(|source| predict(source, &source.snapshot(), &images));
+        assert!(logits[0] == logits[1], "{name}");
+    }
+}
+
+#[test]
+fn they_train_in_f16() {
+    for name in VITS {
+        let family = Family::new(name);
+        let source = family.open();
+        let half = Settings { half: Some(LossScaling::default()), ..super::settings(&source) };
+        let made = Learner::new(gpu(), source.model(), &source.snapshot(), half);
+        if gpu().check_f16().is_err() {
+            assert_error(made, &["SHADER_F16"]);
+            continue;
+        }
+        if name == "timm_eva02_clip" {
+            assert_usage(made, &["f16 needs widths that are multiples of 4", "46"]);
+            continue;
+        }
+        let mut learner = made.unwrap();
+        let before = gpu().read::<f32>(&learner.w).unwrap();
+        // A step whose gradients f16 can't hold is left out, and the next one has half of its scale.
+        let mut after = before.clone();
+        for _ in 0..8 {
+            if after == before {
+                family.step(&mut learner);
+                after = gpu().read::<f32>(&learner.w).unwrap();
+            }
+        }
+        // As in tests/half.rs: some twenty roundings to 11 bits lie between the pixels and a gradient.
+        let error = relative(&[learner.records(true).unwrap()[0].loss], &family.golden.f32("loss"));
+        assert!(error < 5e-3, "{name}: loss {error:e}");
+        let in_file: BTreeMap<_, _> = source.recognised.names.iter().cloned().collect();
+        for (param, after) in learner.model.layout().unpack(&after) {
+            let error = relative(&sampled(after), &family.golden.f32(&format!("after.{}", in_file[&param.name])));
+            assert!(error < 1e-3, "{name}: {}: {error:e}", param.name);
+        }
+    }
+}
+
+#[test]
+fn rotary_positions_follow_the_grid() {
+    let golden = Fixture::open("vits_resized");
+    for name in ["timm_eva02", "timm_dinov3", "timm_rope_mixed", "timm_pe"] {
+        let family = Family::new(name);
+        let overrides = Overrides { image_size: Some(24), ..Overrides::default() };
+        let source = Source::open(family.dir.path(), &overrides).unwrap();
+        let logits = predict(&source, &source.snapshot(), &golden.f32(&format!("{name}.images")));
+        let error = relative(&logits, &golden.f32(&format!("{name}.logits")));
+        assert!(error < LOGITS, "{name}: {error:e}");
+    }
+    let family = Family::new("timm_beit");
+    let overrides = Overrides { image_size: Some(24), ..Overrides::default() };
+    let parts = ["relative_position_bias_table", "16 pixels", "can't be resized"];
+    assert_usage(Source::open(family.dir.path(), &overrides), &parts);
+}
+
+/// Without a configuration nothing tells which angles a model has, and whether it has any.
+#[test]
+fn what_no_tensor_tells_is_asked_for() {
+    for (name, tensor) in [
+        ("timm_eva02", "q_bias"),
+        ("timm_eva02_clip", "q_proj"),
+        ("timm_rope_mixed", "rope.freqs"),
+        ("timm_aimv2", "norm1.weight"),
+    ] {
+        let family = Family::new(name);
+        fs::remove_file(family.path("config.json")).unwrap();
+        let heads = Overrides { heads: Some(4), ..Overrides::default() };
+        assert_error(Source::open(family.dir.path(), &heads), &[tensor, "config.json"]);
+    }
+}
