@@ -8,7 +8,8 @@ use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::method::{BatchNorm, Learner, LossScaling, Optimizer, Settings, Snapshot};
 use crate::model::resnet_config::{Block, BlockConfig, Downsample, Pooling, ResNetConfig, Stem};
-use crate::model::{Model, ModelConfig, Pool, Precision, VitConfig};
+use crate::model::rope::{Angles, Rope};
+use crate::model::{Model, ModelConfig, Pool, Precision, VitConfig, VitParts};
 use crate::ops::adamw::AdamW;
 use crate::ops::sgd::Sgd;
 use crate::shapes::{Activation, ParamLayout};
@@ -30,7 +31,7 @@ pub struct Net {
 
 /// All of them. Batches of the first four are those of the project's comparisons; those of the large ones keep a training
 /// step within 8 GiB.
-pub static NETS: [Net; 7] = [
+pub static NETS: [Net; 8] = [
     Net { name: "vit_tiny", config: || vit(224, 16, 192, 12, 3, 1000), batch: 4, lr: 1e-4 },
     Net { name: "resnet18", config: || basic(224, Stem::Conv, 64, &[2, 2, 2, 2], 1000), batch: 4, lr: 1e-2 },
     Net { name: "vit32", config: || vit(32, 4, 64, 4, 4, 10), batch: 64, lr: 1e-3 },
@@ -38,6 +39,7 @@ pub static NETS: [Net; 7] = [
     Net { name: "vit_small", config: || vit(224, 16, 384, 12, 6, 1000), batch: 32, lr: 1e-4 },
     Net { name: "vit_base", config: || vit(224, 16, 768, 12, 12, 1000), batch: 16, lr: 1e-4 },
     Net { name: "resnet50", config: resnet50, batch: 16, lr: 1e-2 },
+    Net { name: "eva02_tiny", config: eva02_tiny, batch: 4, lr: 1e-4 },
 ];
 
 /// The network called `name`.
@@ -64,6 +66,21 @@ fn vit(image_size: usize, patch_size: usize, dim: usize, depth: usize, heads: us
         patch_bias: true,
         head_bias: true,
         parts: Default::default(),
+    })
+}
+
+/// timm's `eva02_tiny_patch14_224`: rotary positions, gated MLPs, biases of query and value, the mean of the patches.
+fn eva02_tiny() -> ModelConfig {
+    let ModelConfig::Vit(plain) = vit(224, 14, 192, 12, 3, 1000) else { unreachable!("a vision transformer") };
+    let angles = Angles::Axial { offset: 0.0, reference: Some(16) };
+    let rope = Some(Rope { angles, temperature: 1e4, transposed: false, halves: false });
+    ModelConfig::Vit(VitConfig {
+        mlp_dim: 512,
+        activation: Activation::SwiGlu,
+        pool: Pool::Mean,
+        fc_norm: true,
+        parts: VitParts { keyless_bias: true, rope, ..VitParts::default() },
+        ..plain
     })
 }
 
@@ -274,6 +291,7 @@ mod tests {
         // torchvision's and timm's counts.
         assert_eq!([count("resnet18"), count("resnet50")], [11_689_512, 25_557_032]);
         assert_eq!([count("vit_tiny"), count("vit_small"), count("vit_base")], [5_717_416, 22_050_664, 86_567_656]);
+        assert_eq!(count("eva02_tiny"), 5_695_144);
         // PyTorch's of the models that others are compared on.
         assert_eq!([count("vit32"), count("resnet20")], [208_074, 272_474]);
         let gpu = Gpu::open(std::env::var("TPGM_TEST_ADAPTER").ok().as_deref(), false).unwrap();
