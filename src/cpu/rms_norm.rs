@@ -10,15 +10,7 @@
 use super::{Float, check_len};
 
 /// Assigns `out [rows, cols]`, and for backward `rstd [rows]`; `inp [rows, cols]`, `weight [cols]`.
-pub fn forward<T: Float>(
-    out: &mut [T],
-    rstd: &mut [T],
-    inp: &[T],
-    weight: &[T],
-    rows: usize,
-    cols: usize,
-    eps: f64,
-) {
+pub fn forward<T: Float>(out: &mut [T], rstd: &mut [T], inp: &[T], weight: &[T], rows: usize, cols: usize, eps: f64) {
     let op = "rms_norm::forward";
     check_len(op, "out", out.len(), rows * cols);
     check_len(op, "rstd", rstd.len(), rows);

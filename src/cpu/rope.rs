@@ -236,7 +236,8 @@ mod tests {
             let mut inp = vec![0.0; dims.len()];
             (0..32).for_each(|i| inp[i / 8 * 24 + i % 8] = (i * 7 % 11) as f64 / 5.0 - 1.0);
             let band = |n: usize| 10f64.powf(-(n as f64) / 2.0);
-            let angles = |_, t: usize, n: usize| if n < 2 { (t / 2) as f64 * band(n) } else { (t % 2) as f64 * band(n - 2) };
+            let angles =
+                |_, t: usize, n: usize| if n < 2 { (t / 2) as f64 * band(n) } else { (t % 2) as f64 * band(n - 2) };
             let mut out = vec![f64::NAN; dims.len()];
             forward(&mut out, &inp, Some(&table(1, dims, angles)), None, dims);
             // timm's table is f32.

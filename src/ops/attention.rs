@@ -276,7 +276,14 @@ fn cooperative_tail(entry: &str, head_dim: usize, matrices: Cooperative) -> Stri
 /// `qkv` `[batch, tokens, 3·heads·head_dim]`, `out` a third of it; both f32, or both f16, as
 /// their gradients are. `relative`, if given, is added to the scores: a bias for each offset of two tokens and head
 /// (`[offsets, heads]`, [`Dims::offsets`]), where the tokens are a class token and a square grid of patches.
-pub fn forward(r: &mut Recorder, out: &View, lse: &View, qkv: &View, relative: Option<&View>, dims: Dims) -> Result<()> {
+pub fn forward(
+    r: &mut Recorder,
+    out: &View,
+    lse: &View,
+    qkv: &View,
+    relative: Option<&View>,
+    dims: Dims,
+) -> Result<()> {
     check("attention", "out", out, dims.len());
     check("attention", "lse", lse, dims.stats());
     check("attention", "qkv", qkv, 3 * dims.len());

@@ -134,7 +134,12 @@ pub fn backward_params(
         ("saved_mean", mean),
         ("saved_rstd", rstd),
     ];
-    r.push(&kernel, &views, &params(dims), [(cols / Elem::of(cols, dout.element).width).div_ceil(WG) as u32, chunks as u32, 1]);
+    r.push(
+        &kernel,
+        &views,
+        &params(dims),
+        [(cols / Elem::of(cols, dout.element).width).div_ceil(WG) as u32, chunks as u32, 1],
+    );
     column_sum::add_rows(r, dweight, &partial_weight, chunks, cols)?;
     column_sum::add_rows(r, dbias, &partial_bias, chunks, cols)
 }

@@ -19,7 +19,8 @@ pub fn variants() -> Vec<Variants> {
 /// `out = inp·rstd·weight` over rows, from f32 or f16 as f32 or f16; saves `rstd` (`[rows]`) for backward.
 pub fn forward(r: &mut Recorder, out: &View, rstd: &View, inp: &View, weight: &View, dims: Dims) -> Result<()> {
     let Dims { rows, cols, .. } = dims;
-    let lengths = [("out", out, rows * cols), ("rstd", rstd, rows), ("inp", inp, rows * cols), ("weight", weight, cols)];
+    let lengths =
+        [("out", out, rows * cols), ("rstd", rstd, rows), ("inp", inp, rows * cols), ("weight", weight, cols)];
     lengths.into_iter().for_each(|(name, view, len)| check("rms_norm", name, view, len));
     let (entry, grid) = layer_norm::variant(r, "forward", rows);
     let kernel = r.kernel_with(&SHADER, &entry, &[], &layer_norm::tail(cols, inp.element, out.element))?;
@@ -54,7 +55,14 @@ pub fn backward_input(
 }
 
 /// `dweight += ` (`[cols]`).
-pub fn backward_params(r: &mut Recorder, dweight: &View, dout: &View, inp: &View, rstd: &View, dims: Dims) -> Result<()> {
+pub fn backward_params(
+    r: &mut Recorder,
+    dweight: &View,
+    dout: &View,
+    inp: &View,
+    rstd: &View,
+    dims: Dims,
+) -> Result<()> {
     let Dims { rows, cols, .. } = dims;
     check("rms_norm::backward_params", "dweight", dweight, cols);
     let chunks = rows.div_ceil(ROWS_PER_CHUNK);

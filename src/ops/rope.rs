@@ -187,4 +187,3 @@ pub fn backward_freqs(
     r.push(&kernel, &[("dfreqs", dfreqs), ("saved_dangles", dangles)], &params, fold(dims.dim().div_ceil(WG)));
     Ok(())
 }
-
