@@ -158,9 +158,6 @@ fn flags(text: &str) -> Vec<(String, String)> {
     found
 }
 
-/// Flags of other programs, which tell how to fetch what is missing: `hf download`.
-const FOREIGN_FLAGS: &[&str] = &["local-dir"];
-
 /// Errors and notes of the lower floors are read by programs too, which know no flags: `train::help` adds them. Methods alone
 /// have flags of their own, in `method::args`.
 #[test]
@@ -170,8 +167,7 @@ fn no_flag_is_named_where_none_is_defined() {
         let module = module(&path);
         if !["lib", "main", "method"].contains(&module.as_str()) && floor(&module) > floor("train") {
             let text = std::fs::read_to_string(&path).unwrap();
-            let own = flags(&text).into_iter().filter(|(flag, _)| !FOREIGN_FLAGS.contains(&flag.as_str()));
-            named.extend(own.map(|(_, line)| format!("{}: {line}", path.display())));
+            named.extend(flags(&text).into_iter().map(|(_, line)| format!("{}: {line}", path.display())));
         }
     }
     assert!(named.is_empty(), "{}\ngive the error a `Help`, or the note its settings", named.join("\n"));

@@ -10,7 +10,7 @@ use safetensors::tensor::Dtype;
 
 use super::header::TensorInfo;
 use super::shards::{CHUNK, INDEX, Index, Shard};
-use super::{foreign, json};
+use super::{foreign, hub, json};
 use crate::error::{Error, Result};
 
 /// What a folder's checkpoint is called, whole and in shards.
@@ -34,14 +34,16 @@ pub struct Checkpoint {
 impl Checkpoint {
     /// Opens a `.safetensors` file; or a folder with `model.safetensors`, or else with `model.safetensors.index.json`
     /// and the shards that it names; or such an index itself. A `config.json` beside a file or index of these names
-    /// is read too; beside any other name it may belong to something else.
+    /// is read too; beside any other name it may belong to something else. `hf://OWNER/NAME` and `hf://OWNER/NAME@REVISION` are
+    /// models of the Hugging Face hub: they are opened in its cache, fetched first if they are not there.
     ///
     /// # Errors
     /// Where a file can't be read, is no safetensors file (what it is, then), is truncated or contradicts itself;
     /// where an index names a file outside of its folder, or a shard or tensor that is not there, or where two shards
-    /// hold the same tensor; and where a JSON file is none.
+    /// hold the same tensor; and where a JSON file is none. Where a model of the hub is neither in the cache nor to be had.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
-        let mut path = path.as_ref().to_path_buf();
+        let path = path.as_ref();
+        let mut path = hub::resolve(path)?.unwrap_or_else(|| path.to_path_buf());
         let kind = fs::metadata(&path).map_err(|e| match foreign::hub_name(&path) {
             Some(name) if e.kind() == ErrorKind::NotFound => Error::checkpoint(&path, foreign::not_here(&name)),
             _ => Error::io(&path, "cannot read", e),

@@ -8,7 +8,7 @@ use std::path::Path;
 pub(super) const LOOK: usize = 512;
 
 /// Where the way from each of these formats to safetensors is written down.
-const GUIDE: &str = "docs/from-pytorch.md";
+pub(super) const GUIDE: &str = "docs/from-pytorch.md";
 
 /// What a file is that is no safetensors file; nothing where its first bytes are none that we know.
 pub(super) fn what_is_it(first: &[u8], path: &Path) -> Option<String> {
@@ -40,6 +40,11 @@ pub(super) fn what_is_it(first: &[u8], path: &Path) -> Option<String> {
 const OTHER: [&str; 13] =
     ["bin", "pt", "pth", "ckpt", "tar", "npz", "npy", "h5", "keras", "onnx", "gguf", "msgpack", "tflite"];
 
+/// Whether a file's name ends as another format's do.
+pub(super) fn is_other(name: &str) -> bool {
+    OTHER.iter().any(|ending| name.strip_suffix(ending).is_some_and(|stem| stem.ends_with('.')))
+}
+
 /// A zip archive tells what it is by the name of its first entry, at byte 30.
 fn zip(first: &[u8]) -> &'static str {
     let length = first.get(26..28).map_or(0, |b| usize::from(u16::from_le_bytes([b[0], b[1]])));
@@ -62,8 +67,7 @@ pub(super) fn no_model_in(folder: &Path) -> String {
     if let Some(other) = ending(&[".safetensors", ".safetensors.index.json"]) {
         return format!("no model.safetensors in this folder; name the file itself, such as {other}");
     }
-    let endings = OTHER.map(|e| format!(".{e}"));
-    match ending(&endings.each_ref().map(String::as_str)) {
+    match names.iter().find(|name| is_other(name)) {
         Some(other) => {
             format!("no model.safetensors in this folder; convert {other} to safetensors first, as {GUIDE} shows")
         }
@@ -72,10 +76,10 @@ pub(super) fn no_model_in(folder: &Path) -> String {
 }
 
 /// The name on the Hugging Face hub that `path` may be meant as: `timm/vit_small_patch16_224.augreg_in1k`, the same without `timm/`,
-/// or with `hf://` or the hub's address before it.
+/// or with the hub's address before it.
 pub(super) fn hub_name(path: &Path) -> Option<String> {
     let text = path.to_str()?;
-    let prefixes = ["hf://", "hf-hub:", "https://huggingface.co/", "http://huggingface.co/", "huggingface.co/"];
+    let prefixes = ["hf-hub:", "https://huggingface.co/", "http://huggingface.co/", "huggingface.co/"];
     let prefix = prefixes.iter().find(|prefix| text.starts_with(*prefix));
     let name = prefix.map_or(text, |prefix| &text[prefix.len()..]).trim_end_matches('/');
     let parts: Vec<&str> = name.split('/').collect();
@@ -95,11 +99,7 @@ pub(super) fn hub_name(path: &Path) -> Option<String> {
 
 /// What to do about a model that is not on this machine, but perhaps on the hub under `name`.
 pub(super) fn not_here(name: &str) -> String {
-    let folder = name.rsplit('/').next().unwrap_or(name);
-    format!(
-        "there is no such file or folder; if it is the model {name} of the Hugging Face hub, fetch it with \
-         `hf download {name} --local-dir {folder}` and give the folder {folder}"
-    )
+    format!("there is no such file or folder; if it is the model {name} of the Hugging Face hub, give hf://{name}")
 }
 
 #[cfg(test)]
@@ -113,7 +113,6 @@ mod tests {
         for text in [
             "vit_small_patch16_224.augreg_in1k",
             "timm/vit_small_patch16_224.augreg_in1k",
-            "hf://timm/vit_small_patch16_224.augreg_in1k",
             "hf-hub:timm/vit_small_patch16_224.augreg_in1k",
             "https://huggingface.co/timm/vit_small_patch16_224.augreg_in1k/",
         ] {
@@ -128,7 +127,6 @@ mod tests {
             "models",
             "a/b/c",
             "x y/z",
-            "hf://",
             "",
         ] {
             assert_eq!(name(text), None, "{text}");

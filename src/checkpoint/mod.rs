@@ -2,7 +2,8 @@
 //!
 //! In reading order:
 //!
-//! 1. [`Checkpoint`]: a file, or the shards of one, opened and checked; its tensors, `__metadata__` and `config.json`.
+//! 1. [`Checkpoint`]: a file, or the shards of one, opened and checked; its tensors, `__metadata__` and `config.json`. A name on the
+//!    Hugging Face hub (`hf://OWNER/NAME`) is a file in its cache, fetched first if it is not there.
 //! 2. [`recognise`]: which model it is. Each family has a file in `families/` that maps its names to ours (timm's) and
 //!    finds out what the tensors alone don't tell: heads, activation, preprocessing. What had to be assumed is in
 //!    [`Recognised::notes`], never kept silent.
@@ -29,6 +30,9 @@ mod file;
 mod foreign;
 pub mod fresh;
 mod header;
+mod hub;
+mod hub_fetch;
+mod hub_model;
 pub mod inspect;
 mod json;
 mod known;
@@ -51,6 +55,7 @@ pub use delta::{Delta, DeltaSize, apply_delta, delta_path, write_delta};
 pub use file::Checkpoint;
 pub use fresh::{fresh_model, fresh_resnet, fresh_statistics, fresh_vit, new_head, replace_head};
 pub use header::TensorInfo;
+pub use hub_model::{Fetching, watch_fetches};
 pub use inspect::{DeltaDescription, Description, describe, describe_delta};
 pub use metadata::tpgm_metadata;
 pub use positions::Resize;

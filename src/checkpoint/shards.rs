@@ -148,9 +148,8 @@ impl Index {
         Ok(Self { path, bytes, weight_map })
     }
 
-    /// Opens every file that it names, sorted by name, and checks that they hold what it says. A tensor that it does
-    /// not name is part of the checkpoint all the same: other readers take all that the files hold.
-    pub(super) fn open_shards(&self) -> Result<Vec<Shard>> {
+    /// The files that it names, sorted: all of them plain names, since nothing outside of the folder is even looked at.
+    pub(super) fn files(&self) -> Result<BTreeSet<&str>> {
         let wrong = |what: String| Error::checkpoint(&self.path, what);
         let files: BTreeSet<&str> = self.weight_map.iter().map(|(_, file)| file.as_str()).collect();
         if files.is_empty() {
@@ -159,11 +158,18 @@ impl Index {
         if files.len() > MAX_SHARDS {
             return Err(wrong(format!("names {} files, more than {MAX_SHARDS}", files.len())));
         }
-        // All names first: nothing outside of the folder is even looked at.
         if let Some(outside) = files.iter().find(|file| !is_plain(file)) {
             let what = "a shard must be a file in the index's own folder";
             return Err(wrong(format!("names the file {:?}: {what}", quote(outside))));
         }
+        Ok(files)
+    }
+
+    /// Opens every file that it names, sorted by name, and checks that they hold what it says. A tensor that it does
+    /// not name is part of the checkpoint all the same: other readers take all that the files hold.
+    pub(super) fn open_shards(&self) -> Result<Vec<Shard>> {
+        let wrong = |what: String| Error::checkpoint(&self.path, what);
+        let files = self.files()?;
         let mut shards: Vec<Shard> = Vec::new();
         let mut seen: BTreeMap<&str, &str> = BTreeMap::new();
         for file in &files {

@@ -224,6 +224,7 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
     if cli.quiet {
         console::be_quiet();
     }
+    crate::checkpoint::watch_fetches(progress::fetching);
     match cli.command {
         Command::Devices(args) => devices::run(args),
         Command::Check(args) => return check::run(args),

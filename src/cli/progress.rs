@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use crate::checkpoint::Fetching;
 use crate::cli::console::{self, is_quiet, note};
 use crate::cli::table::percent;
 use crate::compare::tables::time;
@@ -96,6 +97,13 @@ impl Drop for Count {
             bar.finish_and_clear();
         }
     }
+}
+
+/// Shows a file of so many bytes on its way from the hub.
+pub(super) fn fetching(name: &str, bytes: u64) -> Fetching {
+    note!("fetching {name}, {:.1} MiB", bytes as f64 / f64::from(1 << 20));
+    let (mut count, what) = (Count::new("MiB"), format!("of {name}"));
+    Box::new(move |done| count.show((done >> 20) as usize, (bytes >> 20) as usize, &what))
 }
 
 /// Shows [`Event`]s.
