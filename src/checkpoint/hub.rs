@@ -47,7 +47,7 @@ impl Model {
     /// The weights' file, or their index, in the cache.
     fn file(&self) -> Result<PathBuf> {
         if self.offline {
-            return self.in_cache()?.ok_or_else(|| {
+            return self.in_cache().ok_or_else(|| {
                 let cache = self.cache.path().display();
                 self.error(format!(
                     "not in the cache {cache}, or not whole, and HF_HUB_OFFLINE is set: unset it, or fill the cache on \
@@ -56,7 +56,7 @@ impl Model {
             });
         }
         let remote = Remote::new(self)?;
-        let cached = self.in_cache()?;
+        let cached = self.in_cache();
         let listing = match (remote.listing(if cached.is_some() { 1 } else { remote.tries() }), cached) {
             (Ok(listing), _) => listing,
             (Err(Fault::Again(what)), Some(file)) => {
@@ -94,17 +94,16 @@ impl Model {
     }
 
     /// The same without a request, where the cache has all of it.
-    fn in_cache(&self) -> Result<Option<PathBuf>> {
+    fn in_cache(&self) -> Option<PathBuf> {
         // A revision that is a commit's own name has no reference.
         let known = fs::read_to_string(self.reference()).map(|commit| commit.trim().to_string());
         let commit = known.ok().filter(|commit| is_word(commit)).unwrap_or_else(|| self.revision.clone());
         let folder = self.snapshot(&commit);
-        for weights in WEIGHTS.map(|file| folder.join(file)).into_iter().filter(|file| file.exists()) {
-            if shards(&weights)?.iter().all(|shard| is_word(shard) && folder.join(shard).exists()) {
-                return Ok(Some(weights));
-            }
-        }
-        Ok(None)
+        let is_whole = |weights: &PathBuf| {
+            let there = |shard: &String| is_word(shard) && folder.join(shard).exists();
+            weights.exists() && shards(weights).is_ok_and(|shards| shards.iter().all(there))
+        };
+        WEIGHTS.map(|file| folder.join(file)).into_iter().find(is_whole)
     }
 }
 

@@ -111,9 +111,8 @@ fn a_model_without_a_head_can_be_fine_tuned_but_not_asked() {
 fn a_missing_file_or_folder_without_a_model() {
     let space = Space::new();
     space.fails(1, "inspect nowhere.safetensors", &["nowhere.safetensors", "cannot read"]);
-    for name in ["vit_small_patch16_224", "timm/vit_small_patch16_224", "hf://timm/vit_small_patch16_224"] {
-        let parts =
-            ["no such file or folder", "`hf download timm/vit_small_patch16_224 --local-dir vit_small_patch16_224`"];
+    for name in ["vit_small_patch16_224", "timm/vit_small_patch16_224"] {
+        let parts = ["no such file or folder", "the Hugging Face hub, give hf://timm/vit_small_patch16_224"];
         for line in [
             format!("inspect {name}"),
             format!("predict --model {name} --data test"),
