@@ -230,7 +230,10 @@ fn the_token_goes_to_the_hub_alone() {
         fs::create_dir_all(home.path("home")).unwrap();
         fs::write(home.path(name), "hf_written\n").unwrap();
     };
-    assert_eq!(told(&|_, command| drop(command.env("HF_TOKEN", "hf_given"))), Some("Bearer hf_given".into()));
+    let given = told(&|_, command| {
+        command.env("HF_TOKEN", "hf_given");
+    });
+    assert_eq!(given, Some("Bearer hf_given".into()));
     assert_eq!(told(&|home, _| write(home, "home/token")), Some("Bearer hf_written".into()));
     let elsewhere = told(&|home, command| {
         write(home, "elsewhere");

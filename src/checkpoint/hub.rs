@@ -66,11 +66,11 @@ impl Model {
             (Err(fault), _) => return Err(remote.given_up(fault)),
         };
         let has = |file: &&str| listing.files.iter().any(|listed| listed == file);
-        let Some(weights) = WEIGHTS.into_iter().find(|file| has(&file)) else {
+        let Some(weights) = WEIGHTS.into_iter().find(|file| has(file)) else {
             return Err(self.error(no_weights(&listing.files)));
         };
         let folder = self.snapshot(&listing.commit);
-        for file in CONFIGS.into_iter().filter(|file| has(&file)).chain([weights]) {
+        for file in CONFIGS.into_iter().filter(|file| has(file)).chain([weights]) {
             remote.bring(&listing.commit, file)?;
         }
         for shard in shards(&folder.join(weights))? {

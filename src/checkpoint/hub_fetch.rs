@@ -116,9 +116,7 @@ impl<'a> Remote<'a> {
     pub(super) fn given_up(&self, fault: Fault) -> Error {
         match fault {
             Fault::Final(error) => error,
-            Fault::Again(what) => {
-                self.model.error(format!("{what}: check the connection, and call again; what is there by now is kept"))
-            }
+            Fault::Again(what) => self.model.error(format!("{what}: check the connection, and call again")),
         }
     }
 

@@ -23,7 +23,8 @@ use crate::train::optim_args::OptimArgs;
 #[derive(Args, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct TrainConfig {
-    /// Pre-trained model: a .safetensors file, or a folder with model.safetensors and perhaps config.json
+    /// Pre-trained model: a .safetensors file, a folder with model.safetensors and perhaps config.json, or
+    /// hf://OWNER/NAME[@REVISION] on the Hugging Face hub
     #[arg(long, value_name = "MODEL", value_parser = path, default_value = "", hide_default_value = true)]
     pub model: PathBuf,
     #[command(flatten)]

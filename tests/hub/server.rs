@@ -33,10 +33,13 @@ pub(crate) struct Asked {
     pub(crate) token: Option<String>,
 }
 
+/// A commit's files by name.
+pub(crate) type Files = BTreeMap<String, Vec<u8>>;
+
 #[derive(Default)]
 pub(crate) struct State {
     /// Commit and files by `OWNER/NAME` and revision.
-    pub(crate) repos: BTreeMap<(String, String), (String, BTreeMap<String, Vec<u8>>)>,
+    pub(crate) repos: BTreeMap<(String, String), (String, Files)>,
     /// Names that are listed, beside those of the files.
     pub(crate) listed: Vec<String>,
     /// Faults of the next bodies of weights.
@@ -81,7 +84,7 @@ impl Hub {
 
     /// Serves `files` as a model at its branch `revision`; the commit.
     pub(crate) fn put(&self, name: &str, revision: &str, files: &[(&str, &[u8])]) -> String {
-        let files: BTreeMap<_, _> = files.iter().map(|(file, bytes)| (file.to_string(), bytes.to_vec())).collect();
+        let files: Files = files.iter().map(|(file, bytes)| (file.to_string(), bytes.to_vec())).collect();
         let commit = commit(&format!("{name} {revision} {files:?}"));
         let mut state = self.state.lock().unwrap();
         for known_as in [revision, &commit] {
