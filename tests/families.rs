@@ -345,5 +345,5 @@ families! {
     torchvision_vit hf_vit_memory hf_deit hf_deit_teacher hf_msn hf_ijepa hf_dinov2_classifier hf_dinov2_reg_memory
     hf_clip_classifier hf_siglip_classifier open_clip_mean open_clip_timm timm_leftover
     timm_eva02 timm_eva02_clip timm_eva_post timm_dinov3 timm_rope timm_rope_mixed timm_pe timm_beit timm_beit3 timm_aimv2
-    timm_post_norm timm_parallel timm_reg_gap timm_radio
+    timm_post_norm timm_parallel timm_reg_gap timm_radio hf_vit_narrow
 }

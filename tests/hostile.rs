@@ -317,10 +317,10 @@ fn mutated_indexes() {
 
 #[test]
 fn mutated_configs() {
-    let config = r#"{"architecture": "vit_tiny_patch2_4", "num_classes": 2, "label_names": ["ant", "bee"],
+    let config = r#"{"architecture": "vit_tiny_patch16_224", "num_classes": 2, "label_names": ["ant", "bee"],
         "model_args": {"num_heads": 2, "act_layer": "gelu", "global_pool": "token", "img_size": 4},
         "pretrained_cfg": {"input_size": [3, 4, 4], "mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5], "crop_pct": 0.9,
-        "crop_mode": "center", "interpolation": "bicubic", "id2label": {"0": "ant", "1": "bee"}}}"#;
+        "crop_mode": "center", "interpolation": "bicubic"}, "id2label": {"0": "ant", "1": "bee"}}"#;
     let (_, sound) = attack(10_000, "config.json", <[u8]>::len, |dir| {
         let tensors = fresh_vit(&small(), 1);
         let tensors: Vec<_> = tensors.iter().map(|(n, shape, v)| (n.clone(), shape.clone(), v.as_slice())).collect();

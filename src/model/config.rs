@@ -97,7 +97,7 @@ pub struct VitParts {
     /// Whether a norm stands before the blocks (`norm_pre`).
     pub norm_pre: bool,
     /// Whether query, key and value have tensors of their own (`attn.q`, `attn.k`, `attn.v`). They lie beside each other, so
-    /// that one product serves all three: `dim` is a multiple of 64.
+    /// that one product serves all three.
     pub split_qkv: bool,
     /// Whether class token and positions are stored as `[dim]` and `[tokens, dim]`.
     pub flat: bool,

@@ -30,7 +30,7 @@ pub struct Param {
     pub name: String,
     /// Shape, outermost dimension first.
     pub shape: Vec<usize>,
-    /// First element in the arena, a multiple of 64 (256 bytes).
+    /// First element in the arena, a multiple of 64 (256 bytes) unless the tensor is read in one product with those before it.
     pub offset: usize,
     /// Number of elements.
     pub len: usize,
@@ -41,6 +41,15 @@ impl Param {
     pub fn rows(&self) -> usize {
         rows_of(&self.shape)
     }
+}
+
+/// Whether `name` is the key behind the query `previous`, or the value behind the key, of one attention: one product reads all
+/// three.
+fn follows(previous: &str, name: &str) -> bool {
+    [(".attn.q.", ".attn.k."), (".attn.k.", ".attn.v.")].iter().any(|(one, next)| {
+        let (one, next) = (previous.split_once(one), name.split_once(next));
+        one.is_some() && one == next
+    })
 }
 
 /// Where every tensor lies.
@@ -62,19 +71,17 @@ pub struct Segment {
 }
 
 impl ParamLayout {
-    /// Lays out tensors given by name and shape.
+    /// Lays out tensors given by name and shape. Query, key and value of an attention follow each other without a gap.
     pub fn new(tensors: &[(String, Vec<usize>)]) -> ParamLayout {
-        let mut offset = 0;
-        let params = tensors
-            .iter()
-            .map(|(name, shape)| {
-                let len = shape.iter().product();
-                let param = Param { name: name.clone(), shape: shape.clone(), offset, len };
-                offset += align(len);
-                param
-            })
-            .collect();
-        ParamLayout { params, len: offset }
+        let mut params: Vec<Param> = Vec::new();
+        let mut end = 0;
+        for (name, shape) in tensors {
+            let joined = params.last().is_some_and(|last| follows(&last.name, name));
+            let (offset, len) = (if joined { end } else { align(end) }, shape.iter().product::<usize>());
+            params.push(Param { name: name.clone(), shape: shape.clone(), offset, len });
+            end = offset + len;
+        }
+        ParamLayout { params, len: align(end) }
     }
 
     /// The position of a tensor. Panics when there is none of that name: models only ask for what they listed.
@@ -95,6 +102,8 @@ impl ParamLayout {
     }
 
     /// As [`ParamLayout::segments`], each of tensors that `kind` gives one value for; tensors of no kind are left out.
+    ///
+    /// Also errors when tensors without a gap between them are of different kinds.
     pub fn segments_of<K: PartialEq>(
         &self,
         max_bytes: u64,
@@ -102,8 +111,20 @@ impl ParamLayout {
     ) -> Result<Vec<(K, Segment)>> {
         let max = (max_bytes / 4) as usize / ALIGN * ALIGN;
         let mut segments: Vec<(K, Segment)> = Vec::new();
-        for (i, param) in self.params.iter().enumerate() {
-            let len = align(param.len);
+        let mut next = 0;
+        while next < self.params.len() {
+            let (i, param) = (next, &self.params[next]);
+            next += 1;
+            while self.params.get(next).is_some_and(|p| !p.offset.is_multiple_of(ALIGN)) {
+                next += 1;
+            }
+            let last = &self.params[next - 1];
+            if let Some(other) = (i + 1..next).find(|other| kind(*other) != kind(i)) {
+                let (one, other) = (&param.name, &self.params[other].name);
+                let what = format!("{one} and {other} lie in one block of memory: train both alike, or freeze both");
+                return Err(Error::Usage(what));
+            }
+            let len = align(last.offset + last.len - param.offset);
             if len > max {
                 let (name, size) = (&param.name, mib(len as u64 * 4));
                 let what = format!("tensor {name} needs a binding of {size}, this adapter allows {}", mib(max_bytes));
@@ -157,6 +178,23 @@ mod tests {
         let tensors: Vec<Vec<f32>> = layout.params.iter().map(|p| vec![p.offset as f32; p.len]).collect();
         let packed = layout.pack(tensors.iter().map(Vec::as_slice));
         assert!(layout.unpack(&packed).zip(&tensors).all(|((_, got), want)| got == want));
+    }
+
+    /// Of a width that is no multiple of 64.
+    #[test]
+    fn query_key_and_value_lie_without_a_gap() {
+        let names = ["norm", "b.attn.q.weight", "b.attn.k.weight", "b.attn.v.weight", "b.attn.q.bias", "c.attn.k.bias"];
+        let layout = ParamLayout::new(&names.map(|name| (name.to_string(), vec![36])));
+        assert_eq!(layout.params.iter().map(|p| p.offset).collect::<Vec<_>>(), [0, 64, 100, 136, 192, 256]);
+        assert_eq!((layout.len, layout.count()), (320, 216));
+        let cut = |bytes| layout.segments(bytes).unwrap().iter().map(|s| (s.offset, s.len)).collect::<Vec<_>>();
+        assert_eq!(cut(1 << 20), [(0, 320)]);
+        assert_eq!(cut(128 * 4), [(0, 64), (64, 128), (192, 128)]);
+        assert!(layout.segments(64 * 4).unwrap_err().to_string().contains("b.attn.q.weight"));
+        let frozen = layout.segments_of(1 << 20, |t| (t != 0).then_some(())).unwrap();
+        assert_eq!(frozen.iter().map(|(_, s)| (s.offset, s.len)).collect::<Vec<_>>(), [(64, 256)]);
+        let apart = layout.segments_of(1 << 20, |t| (t != 2).then_some(())).unwrap_err().to_string();
+        assert!(apart.contains("b.attn.q.weight and b.attn.k.weight"), "{apart}");
     }
 
     #[test]

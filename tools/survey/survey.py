@@ -333,8 +333,8 @@ def compare_logits(tag, kwargs):
         with torch.no_grad():
             want = model(batch)
         out = folder / "out.safetensors"
-        run = subprocess.run([TPGM, "predict", "--model", folder / "model", "--data", images, "--logits", out, "--no-tune"],
-                             capture_output=True, text=True)
+        command = [TPGM, "predict", "--model", folder / "model", "--data", images, "--logits", out, "--no-tune"]
+        run = subprocess.run([*command, "--batch-size", "1"], capture_output=True, text=True)
         if run.returncode:
             return dict(tag=tag, error=run.stderr.strip().splitlines()[-1][:400])
         got = load_file(out)["logits"]
