@@ -13,7 +13,7 @@ use tpgm::data::resize::Interpolation;
 use tpgm::error::Error;
 use tpgm::model::ModelConfig;
 use tpgm::model::Network;
-use tpgm::model::config::{Pool, VitConfig};
+use tpgm::model::config::{Block, Pool, VitConfig};
 use tpgm::shapes::Activation;
 
 use crate::{Model, assert_error, preprocess, tiny};
@@ -212,16 +212,15 @@ fn timms_config_gives_preprocessing_pooling_activation_and_classes() {
         (r#"{"global_pool": "avgmax"}"#, &["global_pool is \"avgmax\"", "only token, avg and map"]),
         (r#"{"model_args": {"act_layer": "silu"}}"#, &["act_layer is \"silu\""]),
         (
-            r#"{"model_args": {"block_fn": "ResPostBlock"}}"#,
-            &["model_args.block_fn is \"ResPostBlock\": not supported"],
+            r#"{"model_args": {"block_fn": "ParallelScalingBlock"}}"#,
+            &["model_args.block_fn is \"ParallelScalingBlock\", which is not what the tensors are of"],
         ),
-        (
-            r#"{"architecture": "vit_base_patch16_rpn_224"}"#,
-            &["vit_base_patch16_rpn_224", "block_fn is \"ResPostBlock\""],
-        ),
+        (r#"{"model_args": {"scale_mlp_norm": true}}"#, &["model_args.scale_mlp_norm is true"]),
     ] {
         assert_error(model.recognise(Some(config), &Overrides::default()), &[parts, &["config.json: "]].concat());
     }
+    let behind = model.recognise(Some(r#"{"model_args": {"block_fn": "ResPostBlock"}}"#), &Overrides::default());
+    assert_eq!(behind.unwrap().config.vit().unwrap().parts.block, Block::PostNorm);
     let wide = r#"{"input_size": [3, 8, 16]}"#;
     assert_error(model.recognise(Some(wide), &Overrides::default()), &["tensor pos_embed", "8 x 16", "not square"]);
     // Of 9 pixels the last in each row and column are in no patch.
@@ -349,9 +348,6 @@ fn parts_that_change_the_result_are_refused_and_others_ignored() {
         ("blocks.0.attn.q_norm.weight", "query-key normalisation"),
         ("blocks.1.attn.k_norm.weight", "query-key normalisation"),
         ("blocks.0.mlp.w12.weight", "belongs to a part that a timm ViT does not have"),
-        ("blocks.0.mlp.fc1_g.weight", "SwiGLU in two tensors"),
-        ("blocks.0.attn.q_bias", "belongs to a part that a timm ViT does not have"),
-        ("patch_embed.norm.weight", "norm in the patch embedding"),
     ] {
         let mut model = Model::vit(&tiny());
         model.add_f32(name, &[64]);
@@ -363,6 +359,13 @@ fn parts_that_change_the_result_are_refused_and_others_ignored() {
         ("norm_pre.weight", &[64], "activation can't be told"),
         ("attn_pool.latent", &[1, 1, 64], "attn_pool.mlp.fc1.weight is missing"),
         ("reg_token", &[64], "tensor reg_token has shape [64]"),
+        ("blocks.0.mlp.fc1_g.weight", &[64], "tensor blocks.0.mlp.fc1_g.weight has shape [64]"),
+        (
+            "blocks.0.attn.q_bias",
+            &[64],
+            "tensor blocks.0.attn.q_bias is of a model whose rotary positions can't be told",
+        ),
+        ("patch_embed.norm.weight", &[64], "tensor patch_embed.norm.bias is missing"),
     ] {
         let mut model = Model::vit(&tiny());
         model.add_f32(name, shape);

@@ -33,16 +33,16 @@ impl Reader<'_> {
             rope: self.rope(&own)?,
             relative: tensors.any(".attn.relative_position_bias_table"),
             pool_prefix: match self.timm() {
-                Some(timm) => timm.flag("pool_include_prefix")?,
+                Some(timm) => timm.choice("pool_include_prefix")?.unwrap_or(own.pool_prefix),
                 None => own.pool_prefix,
             },
             ..VitParts::default()
         })
     }
 
-    /// timm's configuration, where it names an architecture.
+    /// timm's configuration. One that names no architecture tells what it writes.
     pub(super) fn timm(&self) -> Option<&TimmConfig> {
-        self.dialect.facts.timm_config().filter(|timm| timm.is_built())
+        self.dialect.facts.timm_config().filter(|timm| timm.root.is_object())
     }
 
     /// The error of a fact that only a configuration tells, of a model with this tensor.
@@ -83,11 +83,12 @@ impl Reader<'_> {
             ("scale_mlp", timm.choice("scale_mlp")?, parts.mlp_norm),
             ("swiglu_mlp", timm.choice("swiglu_mlp")?, gated),
         ];
-        let vit = timm.is_class("VisionTransformer") || timm.is_class("VisionTransformerDistilled");
+        let vit = !timm.is_built() || timm.is_class("VisionTransformer") || timm.is_class("VisionTransformerDistilled");
         let told = if vit { &plain[..] } else { &eva };
         let norm = [("norm_layer", Some(timm.rms_norm()), parts.rms_norm)];
         for (key, told, found) in told.iter().chain(&norm) {
-            if told.is_some_and(|told| told != *found) {
+            let known = timm.is_built() || timm.value(key).is_some();
+            if known && told.is_some_and(|told| told != *found) {
                 let (value, place) = timm.value(key).unwrap_or_default();
                 let value = quote(&value.to_string());
                 let what = if place.starts_with("architecture") { format!("{place}: {key}") } else { place };
@@ -105,7 +106,11 @@ impl Reader<'_> {
         if timm.flag("use_post_norm")? {
             return Ok(Block::PostNorm);
         }
-        Ok(if timm.word("block_fn").as_deref() == Some("ResPostBlock") { Block::PostNorm } else { Block::PreNorm })
+        Ok(match timm.word("block_fn").as_deref() {
+            Some("ResPostBlock") => Block::PostNorm,
+            None if !timm.is_built() => own.block,
+            _ => Block::PreNorm,
+        })
     }
 
     /// A norm without a bias is a root mean square norm where the configuration says so.
@@ -116,12 +121,12 @@ impl Reader<'_> {
             return Ok(false);
         }
         let told = match self.timm() {
-            Some(timm) => timm.rms_norm(),
+            Some(timm) => timm.rms_norm() || (own.rms_norm && !timm.is_built()),
             None => own.rms_norm,
         };
         match told {
             true => Ok(true),
-            false if self.timm().is_none() => {
+            false if self.timm().is_none_or(|timm| !timm.is_built()) => {
                 Err(self.untold(tensors.get(&format!("blocks.0.{name}.weight"))?, "kind of norm"))
             }
             false => Ok(false),
@@ -144,6 +149,10 @@ impl Reader<'_> {
             return Ok(LastNorm::One);
         }
         let Some(timm) = self.timm() else { return Ok(own.last_norm) };
+        if !timm.is_built() {
+            let absent = timm.choice("final_norm")? == Some(false);
+            return Ok(if absent { LastNorm::Absent } else { own.last_norm });
+        }
         let [last, fc] = match timm.is_class("VisionTransformer") {
             true => [timm.flag("final_norm")?, false],
             false => {
@@ -158,7 +167,7 @@ impl Reader<'_> {
     fn rope(&self, own: &VitParts) -> Result<Option<Rope>> {
         let tensors = self.tensors;
         let learned = tensors.has("rope.freqs");
-        let Some(timm) = self.timm() else {
+        let Some(timm) = self.timm().filter(|timm| timm.is_built()) else {
             // What only timm's `Eva` has: with or without rotary positions.
             let eva = [".attn.q_proj.weight", ".attn.q_bias"];
             let named = |info: &TensorInfo| eva.iter().any(|ending| info.name.ends_with(ending));
@@ -222,7 +231,9 @@ impl Reader<'_> {
     pub(super) fn pool_heads(&self, dim: usize) -> Result<Option<usize>> {
         let own = self.own.parts.as_ref().and_then(|parts| parts.attention_pool?.heads);
         let Some(timm) = self.timm() else { return Ok(own) };
-        let Some(heads) = timm.number("attn_pool_num_heads")? else { return Ok(None) };
+        let Some(heads) = timm.number("attn_pool_num_heads")? else {
+            return Ok(own.filter(|_| !timm.is_built()));
+        };
         let whole = heads.fract() == 0.0 && heads >= 1.0 && dim.is_multiple_of(heads as usize);
         let wrong = || timm.error(format!("attn_pool_num_heads is {heads}, which does not divide the width {dim}"));
         whole.then_some(Some(heads as usize)).ok_or_else(wrong)
