@@ -40,16 +40,6 @@ override SHORTCUT: bool = false; // binding 5 may be anything readable when off
 // Rows that are added up around one of their own before their sum joins the others.
 const BLOCK = 64u;
 
-// A lane's column, its first row, and the step to its next row; a step of 0 where there is nothing to do.
-struct Seat { col: u32, sub: u32, step: u32 }
-
-fn seat(group: vec3u, lane: u32) -> Seat {
-    let across = min(WG, p.cols);
-    let sub = lane / across;
-    let col = group.x * across + lane % across;
-    return Seat(col, sub, select(0u, WG / across, col < p.cols && sub < WG / across));
-}
-
 @compute @workgroup_size(WG)
 fn statistics(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
     let s = seat(group, lane);

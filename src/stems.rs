@@ -3,7 +3,7 @@
 //! and a test of each stem in `tests/kernels.rs` follow from it.
 //!
 //! A stem whose reference is not held against differences (`tests/gradcheck.rs`), or whose kernels are not held against values of
-//! PyTorch's one by one (`tests/kernels/goldens.rs`, `tests/kernels/resnet.rs`), says why: `tests/shaders/stems.rs` asks for it.
+//! PyTorch's one by one (`tests/kernels/goldens.rs`, `tests/kernels/resnet.rs`, `tests/kernels/channels.rs`), says why: `tests/shaders/stems.rs` asks for it.
 
 /// Hands all stems to the macro `$each`.
 #[doc(hidden)]
@@ -35,6 +35,11 @@ macro_rules! for_each_stem {
                 golden: "in whole networks, tests/golden.rs"
             };
             conv2d;
+            depthwise;
+            unfold;
+            grn;
+            gate;
+            eca;
             batch_norm;
             relu {
                 golden: "in whole ResNets, tests/golden_resnet.rs"

@@ -18,6 +18,8 @@ use tpgm::shapes::Activation;
 use tpgm::shapes::Norm;
 use tpgm::shapes::norm::rows_of;
 
+#[path = "gradcheck/channels.rs"]
+mod channels;
 #[path = "gradcheck/gate.rs"]
 mod gate;
 #[path = "gradcheck/network.rs"]

@@ -15,6 +15,8 @@ use tpgm::shapes::Activation::Gelu;
 use tpgm::suite::harness::{Case, EPS, Launch, Random, error, wide};
 use tpgm::suite::{self, CaseResult, Event, Selection};
 
+#[path = "kernels/channels.rs"]
+mod channels;
 mod common;
 #[path = "kernels/goldens.rs"]
 mod goldens;

@@ -8,6 +8,7 @@ use crate::bench::peak::{repeats, run};
 use crate::bench::{Bench, Figures, Work, models};
 use crate::cpu::avg_pool::Dims as AvgPool;
 use crate::cpu::conv2d::Dims as Conv;
+use crate::cpu::depthwise::{Dims as Depthwise, Padding};
 use crate::cpu::max_pool::Dims as MaxPool;
 use crate::error::Result;
 use crate::gpu::buffer::Element;
@@ -84,6 +85,9 @@ pub static KERNELS: &[(&str, Record)] = &[
     ("kernel_conv2d_shortcut", |b| convolve(b, SHORTCUT, Pass::Forward)),
     ("kernel_conv2d_shortcut_backward_input", |b| convolve(b, SHORTCUT, Pass::Input)),
     ("kernel_conv2d_shortcut_backward_weight", |b| convolve(b, SHORTCUT, Pass::Weight)),
+    ("kernel_depthwise", |b| depthwise(b, Pass::Forward)),
+    ("kernel_depthwise_backward_input", |b| depthwise(b, Pass::Input)),
+    ("kernel_depthwise_backward_weight", |b| depthwise(b, Pass::Weight)),
     ("kernel_batch_norm", |b| norm_by_batch(b, false)),
     ("kernel_batch_norm_backward", |b| norm_by_batch(b, true)),
     ("kernel_relu", |b| rectify(b, false)),
@@ -294,6 +298,23 @@ fn convolve(b: &Bench, dims: Conv, pass: Pass) -> Result<Alone> {
     let Conv { batch, height, in_channels, out_channels, kernel, stride, .. } = dims;
     let shape = format!("{batch} × {height} px, {in_channels} to {out_channels}, {kernel} × {kernel} / {stride}");
     Ok(Alone { shape, work: macs(dims.out_pixels() * dims.weight_len()), program })
+}
+
+/// ConvNeXt-Tiny's first stage.
+fn depthwise(b: &Bench, pass: Pass) -> Result<Alone> {
+    let (height, width, channels, kernel) = (56, 56, 96, 7);
+    let dims = Depthwise { batch: BATCH, height, width, channels, kernel, stride: 1, padding: Padding::Even(3) };
+    let [inp, out] = tensors(b.gpu, dims.in_len())?;
+    let ([weight], [bias]) = (tensors(b.gpu, dims.weight_len())?, tensors(b.gpu, channels)?);
+    let program = record(b, ops::depthwise::scratch_len(dims), |r| match pass {
+        Pass::Forward => ops::depthwise::forward(r, &out, &inp, &weight, Some(&bias), dims),
+        Pass::Input => ops::depthwise::backward_input(r, &inp, &out, &weight, dims, false),
+        Pass::Weight => ops::depthwise::backward_weight(r, &weight, &out, &inp, dims),
+    })?;
+    let arrays = 2 * dims.in_len();
+    Ok(Alone {
+        shape: format!("{BATCH} × {height} px, {channels}, {kernel} × {kernel}"), work: bytes(arrays), program
+    })
 }
 
 fn norm_by_batch(b: &Bench, backward: bool) -> Result<Alone> {

@@ -69,6 +69,7 @@ pub(crate) const PIXELS: &str = include_str!("../../shaders/lib/pixels.wgsl");
 pub(crate) const STORE_PIXELS: &str = include_str!("../../shaders/lib/store_pixels.wgsl");
 pub(crate) const GELU_FUNCTIONS: &str = include_str!("../../shaders/lib/gelu.wgsl");
 pub(crate) const ROWS: &str = include_str!("../../shaders/lib/rows.wgsl");
+pub(crate) const SEAT: &str = include_str!("../../shaders/lib/seat.wgsl");
 pub(crate) const STEP: &str = include_str!("../../shaders/lib/step.wgsl");
 
 /// The [`Shader`] of `shaders/STEM.wgsl`, with the library files that it needs: `shader!("gelu", FOLD, GELU_FUNCTIONS)`.

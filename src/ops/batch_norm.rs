@@ -10,7 +10,7 @@ use crate::ops::elem::Elem;
 use crate::ops::variants::{FLAG, LANES, Variants};
 use crate::ops::{Recorder, WG, check, flag};
 
-static SHADER: Shader = shader!("batch_norm", REDUCE, FOLD);
+static SHADER: Shader = shader!("batch_norm", REDUCE, FOLD, SEAT);
 
 /// Shape of a batch norm: statistics over `rows`, for each of `cols`.
 #[derive(Clone, Copy, Debug)]

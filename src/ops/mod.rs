@@ -3,6 +3,7 @@
 //! beside it ([`variants`]).
 
 mod agreement;
+pub mod columns;
 mod elem;
 mod epilogue;
 pub mod product;

@@ -13,7 +13,9 @@ pub mod run;
 mod anchor;
 mod attention;
 mod batch_norm;
+mod channels;
 mod conv;
+mod depthwise;
 mod formats;
 mod linear;
 mod loss;
@@ -56,6 +58,8 @@ pub fn stems() -> &'static [Stem] {
     static ALL: LazyLock<Vec<Stem>> = LazyLock::new(|| {
         let products = [linear::STEMS, conv::STEMS, attention::STEMS, rope::STEMS, patch_embed::STEMS];
         let others = [pointwise::STEMS, norm::STEMS, batch_norm::STEMS, pooling::STEMS, loss::STEMS];
+        let products = [linear::STEMS, conv::STEMS, depthwise::STEMS, attention::STEMS, patch_embed::STEMS];
+        let others = [pointwise::STEMS, norm::STEMS, batch_norm::STEMS, channels::STEMS, pooling::STEMS, loss::STEMS];
         let steps = [optim::STEMS, mars::STEMS, anchor::STEMS, peak::STEMS];
         [&products[..], &others, &steps].concat().concat()
     });

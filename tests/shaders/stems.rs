@@ -76,7 +76,7 @@ fn backwards(stem: &str) -> BTreeSet<String> {
 #[test]
 fn every_stem_has_a_gradcheck_and_goldens_or_says_why_not() {
     let differences = code(&of_test("gradcheck"));
-    let goldens = code(&["goldens", "resnet"].map(|name| root().join(format!("tests/kernels/{name}.rs"))));
+    let goldens = code(&["channels", "goldens", "resnet"].map(|name| root().join(format!("tests/kernels/{name}.rs"))));
     for op in OPS {
         let stem = op.name;
         let reason = |what: &str| op.reasons.iter().find(|(of, _)| *of == what).map(|(_, why)| *why);

@@ -1,0 +1,124 @@
+//! The operations over the channels of images, in mid-graph as all others.
+
+use tpgm::cpu::depthwise::{self, Padding};
+use tpgm::cpu::{eca, gate, grn, unfold};
+
+use super::*;
+
+#[test]
+fn depthwise_convolutions_of_every_kind() {
+    // Batch, height, width, channels, kernel, stride.
+    for ([batch, height, width, channels, kernel, stride], padding) in [
+        ([2, 4, 5, 2, 3, 1], Padding::Even(1)),
+        ([1, 5, 3, 2, 5, 1], Padding::Even(2)),
+        ([1, 4, 3, 1, 7, 1], Padding::Even(3)),
+        ([1, 5, 6, 2, 3, 2], Padding::Even(1)),
+        ([1, 6, 5, 2, 5, 2], Padding::Same),
+        ([1, 5, 5, 1, 3, 1], Padding::Even(0)),
+    ] {
+        let dims = depthwise::Dims { batch, height, width, channels, kernel, stride, padding };
+        check_op(
+            &format!("{dims:?}"),
+            &[dims.in_len(), dims.weight_len(), channels],
+            |x| assigned(dims.out_len(), |out| depthwise::forward(out, &x[0], &x[1], Some(&x[2]), dims)),
+            |x, dout| {
+                let dinp = assigned(dims.in_len(), |d| depthwise::backward_input(d, dout, &x[1], dims, false));
+                let again = added(dims.in_len(), |d| depthwise::backward_input(d, dout, &x[1], dims, true));
+                assert!(dinp.iter().zip(&again).all(|(a, b)| (a - b).abs() <= 1e-12), "assigned and added differ");
+                let dweight = added(dims.weight_len(), |d| depthwise::backward_weight(d, dout, &x[0], dims));
+                let rows = dims.out_len() / channels;
+                vec![dinp, dweight, added(channels, |d| column_sum::column_sum(d, dout, rows, channels))]
+            },
+        );
+    }
+}
+
+#[test]
+fn windows_that_touch_overlap_and_leave_pixels_out() {
+    for [batch, height, width, channels, kernel, stride, padding] in
+        [[2, 4, 6, 2, 2, 2, 0], [1, 5, 5, 3, 2, 2, 0], [1, 5, 4, 2, 3, 2, 1], [1, 5, 7, 1, 2, 3, 0]]
+    {
+        let dims = unfold::Dims { batch, height, width, channels, kernel, stride, padding };
+        check_op(
+            &format!("{dims:?}"),
+            &[dims.in_len()],
+            |x| assigned(dims.out_len(), |out| unfold::forward(out, &x[0], dims)),
+            |_, dout| {
+                let dinp = assigned(dims.in_len(), |d| unfold::backward(d, dout, dims, false));
+                let again = added(dims.in_len(), |d| unfold::backward(d, dout, dims, true));
+                assert!(dinp.iter().zip(&again).all(|(a, b)| (a - b).abs() <= 1e-12), "assigned and added differ");
+                vec![dinp]
+            },
+        );
+    }
+}
+
+#[test]
+fn responses_through_their_norms() {
+    let (batch, rows, cols) = (2, 5, 3);
+    let run = |x: &[Vec<f64>]| {
+        let (mut norm, mut inverse) = (vec![f64::NAN; batch * cols], vec![f64::NAN; batch]);
+        let out = assigned(batch * rows * cols, |out| {
+            grn::forward(out, &mut norm, &mut inverse, &x[0], &x[1], &x[2], 1e-2, batch, rows, cols);
+        });
+        (out, norm, inverse)
+    };
+    check_op(
+        "grn",
+        &[batch * rows * cols, cols, cols],
+        |x| run(x).0,
+        |x, dout| {
+            let (_, norm, inverse) = run(x);
+            let (mut dinp, mut dbias) = (vec![], vec![]);
+            let dweight = added(cols, |dw| {
+                dbias = added(cols, |db| {
+                    dinp = assigned(batch * rows * cols, |d| {
+                        grn::backward(d, dw, db, dout, &x[0], &x[1], &norm, &inverse, batch, rows, cols);
+                    });
+                });
+            });
+            vec![dinp, dweight, dbias]
+        },
+    );
+}
+
+#[test]
+fn gates_with_and_without_a_relu() {
+    let (batch, rows, cols) = (2, 4, 3);
+    let len = batch * rows * cols;
+    for relu in [false, true] {
+        // Away from the ReLU's kink: far on one side of it or on the other.
+        let shortcut: Vec<f64> = (0..len).map(|i| if i % 3 == 0 { -9.0 } else { 9.0 }).collect();
+        let run = |x: &[Vec<f64>]| {
+            assigned(len, |out| gate::forward(out, &x[0], &x[1], Some(&shortcut), relu, batch, rows, cols))
+        };
+        check_op(&format!("gate, relu {relu}"), &[len, batch * cols], run, |x, dout| {
+            let out = run(x);
+            let mut dscale = vec![];
+            let dinp = assigned(len, |d| {
+                dscale = assigned(batch * cols, |ds| {
+                    let out = relu.then_some(out.as_slice());
+                    gate::backward(d, ds, dout, out, &x[0], &x[1], batch, rows, cols);
+                });
+            });
+            vec![dinp, dscale]
+        });
+    }
+}
+
+#[test]
+fn convolutions_along_channels() {
+    for (batch, channels, kernel) in [(2, 7, 3), (1, 4, 5), (2, 2, 7)] {
+        check_op(
+            &format!("eca of {channels} channels, kernel {kernel}"),
+            &[batch * channels, kernel],
+            |x| assigned(batch * channels, |out| eca::forward(out, &x[0], &x[1], batch, channels)),
+            |x, dout| {
+                vec![
+                    assigned(batch * channels, |d| eca::backward_input(d, dout, &x[1], batch, channels)),
+                    added(kernel, |d| eca::backward_weight(d, dout, &x[0], batch, channels)),
+                ]
+            },
+        );
+    }
+}

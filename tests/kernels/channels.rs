@@ -1,0 +1,254 @@
+//! PyTorch's and timm's values for the operations over the channels of images (`fixtures/generate_channels.py`) against the kernels
+//! and the f64 references.
+
+use std::collections::BTreeMap;
+
+use tpgm::cpu;
+use tpgm::ops::depthwise::Padding;
+use tpgm::ops::{self, depthwise, eca, gate, grn, unfold};
+use tpgm::suite::harness::{EPS, sum_tolerance, wide};
+
+use super::common::Fixture;
+use super::goldens::{assert_reference, on_devices};
+
+/// A case of `channels.safetensors`: its tensors and its numbers.
+struct Golden {
+    name: String,
+    fixture: Fixture,
+    numbers: BTreeMap<String, i64>,
+}
+
+/// The cases of an operation.
+fn cases(op: &str) -> Vec<Golden> {
+    let all = Fixture::open("channels").json("cases");
+    let all = all.as_object().unwrap();
+    let found: Vec<Golden> = all
+        .iter()
+        .filter(|(name, _)| name.starts_with(&format!("{op}.")))
+        .map(|(name, values)| Golden {
+            name: name.clone(),
+            fixture: Fixture::open("channels"),
+            numbers: values.as_object().unwrap().iter().map(|(k, v)| (k.clone(), v.as_i64().unwrap())).collect(),
+        })
+        .collect();
+    assert!(found.len() > 2, "cases of {op}");
+    found
+}
+
+impl Golden {
+    fn sizes<const N: usize>(&self, keys: [&str; N]) -> [usize; N] {
+        keys.map(|key| self.numbers[key] as usize)
+    }
+
+    fn get(&self, key: &str) -> Vec<f32> {
+        self.fixture.f32(&format!("{}.{key}", self.name))
+    }
+}
+
+const IMAGE: [&str; 4] = ["batch", "height", "width", "channels"];
+
+#[test]
+fn depthwise_convolutions_agree_with_pytorch() {
+    for golden in cases("depthwise") {
+        let [batch, height, width, channels] = golden.sizes(IMAGE);
+        let [kernel, stride] = golden.sizes(["kernel", "stride"]);
+        let padding = match golden.numbers["padding"] {
+            -1 => Padding::Same,
+            padding => Padding::Even(padding as usize),
+        };
+        let dims = depthwise::Dims { batch, height, width, channels, kernel, stride, padding };
+        let [inp, weight, bias, dout] = ["inp", "weight", "bias", "dout"].map(|k| golden.get(k));
+        let [out, dinp, dweight, dbias] = ["out", "dinp", "dweight", "dbias"].map(|k| golden.get(k));
+        let (inp64, weight64, bias64, dout64) = (wide(&inp), wide(&weight), wide(&bias), wide(&dout));
+        let (mut got, mut got_inp, mut got_weight) =
+            (vec![0.0; out.len()], vec![0.0; inp.len()], vec![0.0; weight.len()]);
+        cpu::depthwise::forward(&mut got, &inp64, &weight64, Some(&bias64), dims);
+        cpu::depthwise::backward_input(&mut got_inp, &dout64, &weight64, dims, false);
+        cpu::depthwise::backward_weight(&mut got_weight, &dout64, &inp64, dims);
+        assert_reference(&golden.name, &got, &out);
+        assert_reference(&golden.name, &got_inp, &dinp);
+        assert_reference(&golden.name, &got_weight, &dweight);
+
+        on_devices(&golden.name, |c, run| {
+            let [x, w, b, g] =
+                [c.input("inp", &inp)?, c.input("weight", &weight)?, c.input("bias", &bias)?, c.input("dout", &dout)?];
+            let [y, dx] = [c.output("out", out.len())?, c.output("dinp", inp.len())?];
+            let [dw, db] = [c.input("dweight", &vec![0.0; weight.len()])?, c.input("dbias", &vec![0.0; channels])?];
+            run(c, &|p| {
+                depthwise::forward(p, &y, &x, &w, Some(&b), dims)?;
+                depthwise::backward_input(p, &dx, &g, &w, dims, false)?;
+                depthwise::backward_weight(p, &dw, &g, &x, dims)?;
+                depthwise::backward_bias(p, &db, &g, dims)
+            })?;
+            // As in the suite.
+            let window = sum_tolerance(kernel * kernel, 5.0);
+            let pixels = sum_tolerance(dims.out_len() / channels, 5.0);
+            c.expect("depthwise::forward", &y, &wide(&out), window);
+            c.expect("depthwise::backward_input", &dx, &wide(&dinp), stride as f64 * window);
+            c.expect("depthwise::backward_weight", &dw, &wide(&dweight), pixels);
+            c.expect("column_sum::forward", &db, &wide(&dbias), pixels);
+            Ok(())
+        });
+    }
+}
+
+#[test]
+fn windows_agree_with_pytorch() {
+    for golden in cases("unfold") {
+        let [batch, height, width, channels] = golden.sizes(IMAGE);
+        let [kernel, stride, padding] = golden.sizes(["kernel", "stride", "padding"]);
+        let dims = unfold::Dims { batch, height, width, channels, kernel, stride, padding };
+        let [inp, dout, out, dinp] = ["inp", "dout", "out", "dinp"].map(|k| golden.get(k));
+        let (mut got, mut got_inp) = (vec![0.0; out.len()], vec![0.0; inp.len()]);
+        cpu::unfold::forward(&mut got, &wide(&inp), dims);
+        cpu::unfold::backward(&mut got_inp, &wide(&dout), dims, false);
+        assert_reference(&golden.name, &got, &out);
+        assert_reference(&golden.name, &got_inp, &dinp);
+        on_devices(&golden.name, |c, run| {
+            let [x, g] = [c.input("inp", &inp)?, c.input("dout", &dout)?];
+            let [y, dx] = [c.output("out", out.len())?, c.output("dinp", inp.len())?];
+            run(c, &|p| {
+                unfold::forward(p, &y, &x, dims)?;
+                unfold::backward(p, &dx, &g, dims, false)
+            })?;
+            c.expect("unfold::forward", &y, &wide(&out), 0.0);
+            c.expect("unfold::backward", &dx, &wide(&dinp), sum_tolerance(4, 3.0));
+            Ok(())
+        });
+    }
+}
+
+#[test]
+fn responses_agree_with_timm() {
+    for golden in cases("grn") {
+        let [batch, height, width, cols] = golden.sizes(IMAGE);
+        let (rows, eps) = (height * width, 1e-6);
+        let [inp, weight, bias, dout] = ["inp", "weight", "bias", "dout"].map(|k| golden.get(k));
+        let [out, dinp, dweight, dbias] = ["out", "dinp", "dweight", "dbias"].map(|k| golden.get(k));
+        let (inp64, weight64) = (wide(&inp), wide(&weight));
+        let (mut got, mut norm, mut inverse) = (vec![0.0; out.len()], vec![0.0; batch * cols], vec![0.0; batch]);
+        cpu::grn::forward(&mut got, &mut norm, &mut inverse, &inp64, &weight64, &wide(&bias), 1e-6, batch, rows, cols);
+        assert_reference(&golden.name, &got, &out);
+        let [mut got_weight, mut got_bias] = [0; 2].map(|_| vec![0.0; cols]);
+        cpu::grn::backward(
+            &mut got,
+            &mut got_weight,
+            &mut got_bias,
+            &wide(&dout),
+            &inp64,
+            &weight64,
+            &norm,
+            &inverse,
+            batch,
+            rows,
+            cols,
+        );
+        assert_reference(&golden.name, &got, &dinp);
+        assert_reference(&golden.name, &got_weight, &dweight);
+        assert_reference(&golden.name, &got_bias, &dbias);
+        let dims = grn::Dims { batch, rows, cols };
+        on_devices(&golden.name, |c, run| {
+            let [x, w, b, g] =
+                [c.input("inp", &inp)?, c.input("weight", &weight)?, c.input("bias", &bias)?, c.input("dout", &dout)?];
+            let [y, dx] = [c.output("out", out.len())?, c.output("dinp", inp.len())?];
+            let [n, i] = [c.output("norm", batch * cols)?, c.output("inverse", batch)?];
+            let [dw, db] = [c.input("dweight", &vec![0.0; cols])?, c.input("dbias", &vec![0.0; cols])?];
+            let [first, second, third] = [0; 3].map(|_| c.output("room", batch * cols));
+            let room = [first?, second?, third?];
+            run(c, &|p| {
+                grn::forward(p, &y, &n, &i, &x, &w, &b, eps, dims)?;
+                grn::backward(p, &dx, &dw, &db, room.each_ref(), &g, &x, &w, &n, &i, dims)
+            })?;
+            // As in the suite.
+            let sums = sum_tolerance(rows, 9.0) + sum_tolerance(cols, 8.0);
+            c.expect("grn::forward", &y, &wide(&out), sums);
+            c.expect("grn::backward", &dx, &wide(&dinp), 2.0 * sums);
+            c.expect("grn::backward", &dw, &wide(&dweight), 3.0 * sums);
+            c.expect("grn::backward", &db, &wide(&dbias), sum_tolerance(batch * rows, 5.0));
+            for between in [&n, &i, &room[0], &room[1], &room[2]] {
+                c.expect_bits("grn::backward", between, &[], &[]);
+            }
+            Ok(())
+        });
+    }
+}
+
+#[test]
+fn gates_agree_with_pytorch() {
+    for golden in cases("gate") {
+        let [batch, height, width, cols] = golden.sizes(IMAGE);
+        let dims = gate::Dims { batch, rows: height * width, cols };
+        let [inp, scale, shortcut, dout] = ["inp", "scale", "shortcut", "dout"].map(|k| golden.get(k));
+        let [out, dinp, dscale] = ["out", "dinp", "dscale"].map(|k| golden.get(k));
+        let (inp64, scale64, shortcut64) = (wide(&inp), wide(&scale), wide(&shortcut));
+        let mut got = vec![0.0; out.len()];
+        cpu::gate::forward(&mut got, &inp64, &scale64, Some(&shortcut64), true, batch, dims.rows, cols);
+        assert_reference(&golden.name, &got, &out);
+        let (mut got_inp, mut got_scale) = (vec![0.0; inp.len()], vec![0.0; scale.len()]);
+        let (dout64, saved) = (wide(&dout), got);
+        cpu::gate::backward(
+            &mut got_inp,
+            &mut got_scale,
+            &dout64,
+            Some(&saved),
+            &inp64,
+            &scale64,
+            batch,
+            dims.rows,
+            cols,
+        );
+        assert_reference(&golden.name, &got_inp, &dinp);
+        assert_reference(&golden.name, &got_scale, &dscale);
+        on_devices(&golden.name, |c, run| {
+            let [x, s, add, g] = [
+                c.input("inp", &inp)?,
+                c.input("scale", &scale)?,
+                c.input("shortcut", &shortcut)?,
+                c.input("dout", &dout)?,
+            ];
+            let [y, dx, ds] =
+                [c.output("out", out.len())?, c.output("dinp", inp.len())?, c.output("dscale", scale.len())?];
+            run(c, &|p| {
+                gate::forward(p, &y, &x, &s, Some(&add), true, dims)?;
+                gate::backward(p, &dx, &ds, &g, Some(&y), &x, &s, dims)
+            })?;
+            // As in the suite.
+            c.expect("gate::forward", &y, &wide(&out), 25.0 * EPS);
+            c.expect("gate::backward", &dx, &wide(&dinp), 25.0 * EPS);
+            c.expect("gate::backward", &ds, &wide(&dscale), 25.0 * EPS + sum_tolerance(dims.rows, 8.0));
+            Ok(())
+        });
+    }
+}
+
+#[test]
+fn convolutions_along_channels_agree_with_pytorch() {
+    for golden in cases("eca") {
+        let [batch, channels, kernel] = golden.sizes(["batch", "channels", "kernel"]);
+        let [inp, weight, dout] = ["inp", "weight", "dout"].map(|k| golden.get(k));
+        let [out, dinp, dweight] = ["out", "dinp", "dweight"].map(|k| golden.get(k));
+        let (inp64, weight64, dout64) = (wide(&inp), wide(&weight), wide(&dout));
+        let (mut got, mut got_inp, mut got_weight) = (vec![0.0; out.len()], vec![0.0; inp.len()], vec![0.0; kernel]);
+        cpu::eca::forward(&mut got, &inp64, &weight64, batch, channels);
+        cpu::eca::backward_input(&mut got_inp, &dout64, &weight64, batch, channels);
+        cpu::eca::backward_weight(&mut got_weight, &dout64, &inp64, batch, channels);
+        assert_reference(&golden.name, &got, &out);
+        assert_reference(&golden.name, &got_inp, &dinp);
+        assert_reference(&golden.name, &got_weight, &dweight);
+        let dims = eca::Dims { batch, channels, kernel };
+        on_devices(&golden.name, |c, run| {
+            let [x, w, g] = [c.input("inp", &inp)?, c.input("weight", &weight)?, c.input("dout", &dout)?];
+            let [y, dx] = [c.output("out", out.len())?, c.output("dinp", inp.len())?];
+            let dw = c.input("dweight", &vec![0.0; kernel])?;
+            run(c, &|p| {
+                ops::eca::forward(p, &y, &x, &w, dims)?;
+                ops::eca::backward_input(p, &dx, &g, &w, dims)?;
+                ops::eca::backward_weight(p, &dw, &g, &x, dims)
+            })?;
+            c.expect("eca::forward", &y, &wide(&out), sum_tolerance(kernel, 3.0));
+            c.expect("eca::backward_input", &dx, &wide(&dinp), sum_tolerance(kernel, 3.0));
+            c.expect("eca::backward_weight", &dw, &wide(&dweight), sum_tolerance(batch * channels, 5.0));
+            Ok(())
+        });
+    }
+}
