@@ -207,6 +207,16 @@ fn each_layer_of_pixels() {
             vec![Op::BatchNorm { inp: 0, relu: false }, Op::Join { shortcut: 1, inp: 0, own: false }],
         ),
         ("max pool", vec![Op::MaxPool(0)]),
+        ("depth-wise", vec![Op::Depthwise(0)]),
+        ("weighed", vec![Op::Weighed(0)]),
+        ("windows", vec![Op::Windows(0)]),
+        ("responses", vec![Op::Grn(0)]),
+        ("squeeze", vec![Op::Gate { shortcut: 0, inp: 0, neighbours: false }]),
+        ("neighbours", vec![Op::Depthwise(0), Op::Gate { shortcut: 0, inp: 1, neighbours: true }]),
+        (
+            "a norm as a gate's shortcut",
+            vec![Op::BatchNorm { inp: 0, relu: false }, Op::Gate { shortcut: 1, inp: 0, neighbours: false }],
+        ),
     ];
     for (name, ops) in nets {
         for end in [End::Mean, End::Clip] {
@@ -230,7 +240,8 @@ fn random_ops(random: &mut Random, start: Start, seen: usize, count: usize, nest
         };
         let (a, b) = (value(random), value(random));
         let [yes, other] = [0; 2].map(|_| pick(random, 2) == 0);
-        ops.push(match (start, pick(random, 9)) {
+        let kinds = if start == Start::Pixels { 14 } else { 9 };
+        ops.push(match (start, pick(random, kinds)) {
             (_, 0 | 1) if !nested => {
                 let count = 2 + pick(random, 3);
                 Op::Segment(random_ops(random, start, known, count, true))
@@ -255,6 +266,11 @@ fn random_ops(random: &mut Random, start: Start, seen: usize, count: usize, nest
             (Start::Pixels, 0) => Op::MaxPool(a),
             (Start::Pixels, 1) => Op::Conv { inp: a, grouped: yes },
             (Start::Pixels, 2 | 3) => Op::BatchNorm { inp: a, relu: yes },
+            (Start::Pixels, 9) => Op::Depthwise(a),
+            (Start::Pixels, 10) => Op::Windows(a),
+            (Start::Pixels, 11) => Op::Grn(a),
+            (Start::Pixels, 12) => Op::Gate { shortcut: a, inp: b, neighbours: yes },
+            (Start::Pixels, 13) => Op::Weighed(a),
             (Start::Pixels, _) => Op::Join { shortcut: a, inp: b, own: other },
         });
     }

@@ -56,9 +56,8 @@ const fn stem(name: &'static str, list: fn(&mut Plan) -> Result<()>, kernels: &'
 /// The stems, in the order in which they run.
 pub fn stems() -> &'static [Stem] {
     static ALL: LazyLock<Vec<Stem>> = LazyLock::new(|| {
-        let products = [linear::STEMS, conv::STEMS, attention::STEMS, rope::STEMS, patch_embed::STEMS];
-        let others = [pointwise::STEMS, norm::STEMS, batch_norm::STEMS, pooling::STEMS, loss::STEMS];
-        let products = [linear::STEMS, conv::STEMS, depthwise::STEMS, attention::STEMS, patch_embed::STEMS];
+        let products =
+            [linear::STEMS, conv::STEMS, depthwise::STEMS, attention::STEMS, rope::STEMS, patch_embed::STEMS];
         let others = [pointwise::STEMS, norm::STEMS, batch_norm::STEMS, channels::STEMS, pooling::STEMS, loss::STEMS];
         let steps = [optim::STEMS, mars::STEMS, anchor::STEMS, peak::STEMS];
         [&products[..], &others, &steps].concat().concat()

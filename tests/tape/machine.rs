@@ -34,6 +34,11 @@ pub trait Machine: Sized {
     fn conv(&mut self, x: Self::V, name: &str, outputs: usize, groups: usize) -> Self::V;
     fn batch_norm(&mut self, x: Self::V, name: &str, relu: bool) -> Self::V;
     fn batch_norm_onto(&mut self, shortcut: Self::V, x: Self::V, name: &str) -> Self::V;
+    fn gate_onto(&mut self, shortcut: Self::V, x: Self::V, name: &str, neighbours: bool) -> Self::V;
+    fn gate(&mut self, x: Self::V, name: &str) -> Self::V;
+    fn depthwise(&mut self, x: Self::V, name: &str) -> Self::V;
+    fn windows(&mut self, x: Self::V, name: &str) -> Self::V;
+    fn grn(&mut self, x: Self::V, name: &str) -> Self::V;
     fn max_pool(&mut self, x: Self::V, name: &str, stride: usize) -> Self::V;
     fn avg_pool(&mut self, x: Self::V, name: &str, ceil_mode: bool) -> Self::V;
     fn segment(&mut self, write: impl FnOnce(&mut Self) -> Self::V) -> Self::V;
@@ -91,6 +96,18 @@ pub enum Op {
         own: bool,
     },
     MaxPool(usize),
+    /// The value itself, each channel times a gate.
+    Weighed(usize),
+    Depthwise(usize),
+    /// A convolution as a linear layer over windows.
+    Windows(usize),
+    Grn(usize),
+    /// relu(conv(inp)·gate + shortcut), the gate from two linear layers, or from neighbouring channels.
+    Gate {
+        shortcut: usize,
+        inp: usize,
+        neighbours: bool,
+    },
     /// Steps that see the values before; only the last one's result is seen behind.
     Segment(Vec<Op>),
 }
@@ -232,6 +249,14 @@ fn steps<M: Machine>(m: &mut M, ops: &[Op], values: &mut Vec<M::V>, scope: &str)
                 m.batch_norm_onto(shortcut, x, &name("norm"))
             }
             Op::MaxPool(x) => m.max_pool(values[*x], &name("pool"), 1),
+            Op::Weighed(x) => m.gate(values[*x], &name("gate")),
+            Op::Depthwise(x) => m.depthwise(values[*x], &name("depthwise")),
+            Op::Windows(x) => m.windows(values[*x], &name("windows")),
+            Op::Grn(x) => m.grn(values[*x], &name("grn")),
+            Op::Gate { shortcut, inp, neighbours } => {
+                let x = m.conv(values[*inp], &name("conv"), cols, 1);
+                m.gate_onto(values[*shortcut], x, &name("gate"), *neighbours)
+            }
             Op::Segment(inside) => m.segment(|m| {
                 let mut seen = values.clone();
                 steps(m, inside, &mut seen, &format!("{scope}{i}."));

@@ -4,7 +4,9 @@ use std::collections::HashMap;
 
 use tpgm::cpu::matmul::matmul;
 use tpgm::cpu::{attention, attention_pool, average, avg_pool, batch_norm, conv2d, gelu, l2_normalize, layer_norm};
-use tpgm::cpu::{max_pool, patch_embed, pool, residual, rms_norm, rope, swiglu};
+use tpgm::cpu::{
+    depthwise, eca, gate, grn, max_pool, patch_embed, pool, relu, residual, rms_norm, rope, swiglu, unfold,
+};
 use tpgm::model::tape::Shape;
 use tpgm::shapes::Activation;
 
@@ -244,6 +246,61 @@ impl Machine for Reference<'_> {
 
     fn batch_norm_onto(&mut self, shortcut: usize, x: usize, name: &str) -> usize {
         Reference::norm(self, x, name, true, Some(shortcut))
+    }
+
+    fn gate_onto(&mut self, shortcut: usize, x: usize, name: &str, neighbours: bool) -> usize {
+        let shape = self.shape(x);
+        let pooled = Machine::pool(self, x, "", 0, shape.pixels());
+        let scale = if neighbours {
+            self.push(self.shape(pooled), |m, out| {
+                eca::forward(out, m.value(pooled), m.param(&format!("{name}.eca.weight")), BATCH, shape.cols);
+            })
+        } else {
+            let h = Machine::linear(self, pooled, &format!("{name}.fc1"), 3, true);
+            let h = self.push(self.shape(h), |m, out| relu::forward(out, m.value(h)));
+            Machine::linear(self, h, &format!("{name}.fc2"), shape.cols, true)
+        };
+        self.push(shape, |m, out| {
+            let shortcut = Some(m.value(shortcut));
+            gate::forward(out, m.value(x), m.value(scale), shortcut, true, BATCH, shape.pixels(), shape.cols);
+        })
+    }
+
+    fn gate(&mut self, x: usize, name: &str) -> usize {
+        let shape = self.shape(x);
+        let pooled = Machine::pool(self, x, "", 0, shape.pixels());
+        let scale = Machine::linear(self, pooled, name, shape.cols, true);
+        self.push(shape, |m, out| {
+            gate::forward(out, m.value(x), m.value(scale), None, false, BATCH, shape.pixels(), shape.cols);
+        })
+    }
+
+    fn depthwise(&mut self, x: usize, name: &str) -> usize {
+        let Shape { batch, height, width, cols: channels } = self.shape(x);
+        let padding = depthwise::Padding::Even(2);
+        let dims = depthwise::Dims { batch, height, width, channels, kernel: 5, stride: 1, padding };
+        self.push(self.shape(x), |m, out| {
+            let (weight, bias) = (m.param(&format!("{name}.weight")), m.param(&format!("{name}.bias")));
+            depthwise::forward(out, m.value(x), weight, Some(bias), dims);
+        })
+    }
+
+    fn windows(&mut self, x: usize, name: &str) -> usize {
+        let shape = self.shape(x);
+        let Shape { batch, height, width, cols: channels } = shape;
+        let dims = unfold::Dims { batch, height, width, channels, kernel: 3, stride: 1, padding: 1 };
+        let windows = self.push(shape.with_cols(9 * channels), |m, out| unfold::forward(out, m.value(x), dims));
+        Machine::linear(self, windows, name, channels, true)
+    }
+
+    fn grn(&mut self, x: usize, name: &str) -> usize {
+        let shape = self.shape(x);
+        self.push(shape, |m, out| {
+            let (mut norm, mut inverse) = (vec![f64::NAN; BATCH * shape.cols], vec![f64::NAN; BATCH]);
+            let (weight, bias) = (m.param(&format!("{name}.weight")), m.param(&format!("{name}.bias")));
+            let (eps, rows) = (f64::from(EPS), shape.pixels());
+            grn::forward(out, &mut norm, &mut inverse, m.value(x), weight, bias, eps, BATCH, rows, shape.cols);
+        })
     }
 
     fn max_pool(&mut self, x: usize, _: &str, stride: usize) -> usize {

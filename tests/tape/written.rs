@@ -1,9 +1,10 @@
 //! A network of these tests, written on a tape.
 
 use tpgm::gpu::buffer::Element;
-use tpgm::model::layers::{ConvParams, EmbedParams, Turns};
+use tpgm::model::layers::{ConvParams, DepthwiseParams, EmbedParams, Turns};
 use tpgm::model::rope::{Angles, Rope};
 use tpgm::model::tape::{Act, Network, ParamRef, Shape, Tape};
+use tpgm::ops::depthwise::Padding;
 use tpgm::ops::rope::Learned;
 use tpgm::shapes::Activation;
 use tpgm::shapes::Prefix;
@@ -163,6 +164,52 @@ impl Machine for Tape {
     fn batch_norm_onto(&mut self, shortcut: Act, x: Act, name: &str) -> Act {
         let norm = self.batch_norm_params(name, self.shape(x).cols, EPS, 0.1);
         self.batch_norm_onto(shortcut, x, name, norm)
+    }
+
+    fn gate_onto(&mut self, shortcut: Act, x: Act, name: &str, neighbours: bool) -> Act {
+        let shape = self.shape(x);
+        let pooled = self.pool(x, &format!("{name}.pool"), 0, shape.pixels(), Element::Word);
+        let scale = if neighbours {
+            let weight = self.param(&format!("{name}.eca.weight"), &[3]);
+            self.eca(pooled, &format!("{name}.eca"), weight)
+        } else {
+            let [fc1, fc2] = ["fc1", "fc2"].map(|layer| format!("{name}.{layer}"));
+            let layer = self.pointwise_params(&fc1, 3, shape.cols, true);
+            let h = self.linear(pooled, &fc1, layer, Element::Word);
+            let h = self.relu(h, &format!("{name}.relu"));
+            let layer = self.pointwise_params(&fc2, shape.cols, 3, true);
+            self.linear(h, &fc2, layer, Element::Word)
+        };
+        self.gate_onto(shortcut, x, scale, name)
+    }
+
+    fn gate(&mut self, x: Act, name: &str) -> Act {
+        let shape = self.shape(x);
+        let pooled = self.pool(x, &format!("{name}.pool"), 0, shape.pixels(), Element::Word);
+        let layer = self.linear_params(name, shape.cols, shape.cols, true);
+        let scale = self.linear(pooled, &format!("{name}.scale"), layer, Element::Word);
+        self.gate(x, scale, name)
+    }
+
+    fn depthwise(&mut self, x: Act, name: &str) -> Act {
+        let cols = self.shape(x).cols;
+        let weight = self.param(&format!("{name}.weight"), &[cols, 1, 5, 5]);
+        let bias = Some(self.param(&format!("{name}.bias"), &[cols]));
+        let (kernel, stride, padding) = (5, 1, Padding::Even(2));
+        self.depthwise(x, name, DepthwiseParams { weight, bias, kernel, stride, padding })
+    }
+
+    fn windows(&mut self, x: Act, name: &str) -> Act {
+        let cols = self.shape(x).cols;
+        let layer = self.linear_params(name, cols, 9 * cols, true);
+        let windows = self.unfold(x, &format!("{name}.windows"), cols, [3, 1, 1], Element::Word);
+        self.linear(windows, name, layer, Element::Word)
+    }
+
+    fn grn(&mut self, x: Act, name: &str) -> Act {
+        let cols = self.shape(x).cols;
+        let [weight, bias] = ["weight", "bias"].map(|what| self.param(&format!("{name}.{what}"), &[cols]));
+        self.grn(x, name, weight, bias, EPS)
     }
 
     fn max_pool(&mut self, x: Act, name: &str, stride: usize) -> Act {

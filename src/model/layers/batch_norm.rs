@@ -164,6 +164,17 @@ impl Layer for Branch {
     }
 }
 
+/// From the gradient of `out`, relu(branch + shortcut), to those of both.
+pub(super) fn reverse_join(s: &mut Store, r: &mut Recorder, out: Act, branch: Act, shortcut: Act) -> Result<()> {
+    let (dout, out) = (s.gradient(out), s.view(out));
+    match s.takes_mask(shortcut) {
+        true => s.lend_masked(shortcut, dout.clone(), out.clone()),
+        false => s.add(r, shortcut, |r, dinp, accumulate| relu::backward(r, dinp, &dout, &out, accumulate))?,
+    }
+    s.lend_masked(branch, dout, out);
+    Ok(())
+}
+
 impl Layer for Join {
     fn forward(&self, s: &Store, r: &mut Recorder) -> Result<()> {
         self.norm.forward(s, r)
@@ -174,13 +185,7 @@ impl Layer for Join {
     }
 
     fn backward(&self, s: &mut Store, r: &mut Recorder) -> Result<()> {
-        let (dout, out) = (s.gradient(self.norm.out), s.view(self.norm.out));
-        match s.takes_mask(self.shortcut) {
-            true => s.lend_masked(self.shortcut, dout.clone(), out.clone()),
-            false => s.add(r, self.shortcut, |r, dinp, accumulate| relu::backward(r, dinp, &dout, &out, accumulate))?,
-        }
-        s.lend_masked(self.branch, dout, out);
-        Ok(())
+        reverse_join(s, r, self.norm.out, self.branch, self.shortcut)
     }
 
     fn scratch(&self) -> usize {

@@ -67,6 +67,12 @@ impl Tape {
         LinearParams { weight, bias: bias.then(|| self.param(&format!("{name}.bias"), &[n])) }
     }
 
+    /// The same as a convolution of single pixels: `name.weight` is `[n, k, 1, 1]`.
+    pub fn pointwise_params(&mut self, name: &str, n: usize, k: usize, bias: bool) -> LinearParams {
+        let weight = self.param(&format!("{name}.weight"), &[n, k, 1, 1]);
+        LinearParams { weight, bias: bias.then(|| self.param(&format!("{name}.bias"), &[n])) }
+    }
+
     /// `out = inp·weightᵀ + bias`, which holds `element`.
     pub fn linear(&mut self, inp: Act, name: &str, layer: LinearParams, element: Element) -> Act {
         let shape = self.linear_shape(inp, layer);
