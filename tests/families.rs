@@ -64,7 +64,8 @@ impl Family {
     /// What has to be said besides the configuration: the head, where there is none in the file.
     fn overrides(&self) -> Overrides {
         let head = self.golden.has("head").then(|| self.path("head.safetensors"));
-        let image_size = (self.golden.shape("images")[2] == 36).then_some(36);
+        // Those of other sizes than most have it in no configuration, or in one that is not theirs.
+        let image_size = Some(self.golden.shape("images")[2]).filter(|size| *size != 16);
         let normalize = self.golden.json("normalize").as_bool().filter(|n| *n);
         Overrides { head, normalize, image_size, ..Overrides::default() }
     }
@@ -343,7 +344,10 @@ families! {
     timm_vit timm_vit_bf16 timm_dino timm_mae deit_distilled deit3 timm_dinov2_reg4 timm_clip timm_siglip hf_vit hf_dinov2
     hf_dinov2_reg open_clip open_clip_gelu hf_clip hf_siglip hf_resnet timm_dinov2_giant hf_dinov2_giant
     torchvision_vit hf_vit_memory hf_deit hf_deit_teacher hf_msn hf_ijepa hf_dinov2_classifier hf_dinov2_reg_memory
-    hf_clip_classifier hf_siglip_classifier open_clip_mean open_clip_timm timm_leftover
+    hf_clip_classifier hf_siglip_classifier open_clip_mean open_clip_timm timm_leftover hf_vit_narrow
     timm_eva02 timm_eva02_clip timm_eva_post timm_dinov3 timm_rope timm_rope_mixed timm_pe timm_beit timm_beit3 timm_aimv2
-    timm_post_norm timm_parallel timm_reg_gap timm_radio hf_vit_narrow
+    timm_post_norm timm_parallel timm_reg_gap timm_radio
+    timm_convnext timm_convnext_f16 timm_convnext_first timm_convnextv2 open_clip_convnext open_clip_convnext_mlp
+    hf_convnext hf_convnextv2 tv_convnext timm_seresnet timm_ecaresnet timm_resnetaa timm_seresnextaa timm_resnetrs
+    timm_senet timm_regnet tv_regnet
 }

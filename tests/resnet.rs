@@ -225,7 +225,9 @@ fn what_clip_can_not_tell_or_does_not_have_is_said() {
 
 #[test]
 fn heads_of_an_attention_pool_are_64_wide_and_travel_with_the_file() {
-    let stage = |out: usize, stride| vec![BlockConfig { inner: out / 4, out, stride, downsample: true }];
+    let stage = |out: usize, stride| {
+        vec![BlockConfig { inner: out / 4, out, stride, downsample: true, ..BlockConfig::default() }]
+    };
     let made = ResNetConfig {
         image_size: 32,
         block: Block::Bottleneck,
@@ -234,6 +236,9 @@ fn heads_of_an_attention_pool_are_64_wide_and_travel_with_the_file() {
         stages: vec![stage(16, 1), stage(128, 2)],
         downsample: Downsample::AntiAliased,
         pooling: Pooling::Attention { heads: 4, features: 16 },
+        anti_alias: false,
+        attention_inside: false,
+        stem_pool_conv: false,
         groups: 1,
         eps: 1e-5,
         momentum: 0.1,

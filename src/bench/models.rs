@@ -3,10 +3,11 @@
 use crate::bench::flops::macs;
 use crate::bench::timer::timed;
 use crate::bench::{Bench, Figures, Work};
-use crate::checkpoint::{Weight, fresh_resnet, fresh_statistics, fresh_vit};
+use crate::checkpoint::{Weight, fresh_convnext, fresh_resnet, fresh_statistics, fresh_vit};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::method::{BatchNorm, Learner, LossScaling, Optimizer, Settings, Snapshot};
+use crate::model::convnext_config::{ConvNextConfig, ConvNextStage, ConvNextStem};
 use crate::model::resnet_config::{Block, BlockConfig, Downsample, Pooling, ResNetConfig, Stem};
 use crate::model::rope::{Angles, Rope};
 use crate::model::{Model, ModelConfig, Pool, Precision, VitConfig, VitParts};
@@ -40,6 +41,7 @@ pub static NETS: [Net; 8] = [
     Net { name: "vit_base", config: || vit(224, 16, 768, 12, 12, 1000), batch: 16, lr: 1e-4 },
     Net { name: "resnet50", config: resnet50, batch: 16, lr: 1e-2 },
     Net { name: "eva02_tiny", config: eva02_tiny, batch: 4, lr: 1e-4 },
+    Net { name: "convnext_tiny", config: convnext_tiny, batch: 4, lr: 1e-4 },
 ];
 
 /// The network called `name`.
@@ -102,6 +104,7 @@ fn resnet(
             out: inner * expansion,
             stride: if stage > 0 && i == 0 { 2 } else { 1 },
             downsample: i == 0 && changes,
+            ..BlockConfig::default()
         };
         (0..depth).map(block).collect()
     };
@@ -112,6 +115,9 @@ fn resnet(
         stem_widths: vec![width],
         stages: depths.iter().enumerate().map(stage).collect(),
         downsample: Downsample::Conv,
+        anti_alias: false,
+        attention_inside: false,
+        stem_pool_conv: false,
         groups: 1,
         pooling: Pooling::Mean,
         eps: 1e-5,
@@ -130,11 +136,34 @@ fn resnet50() -> ModelConfig {
     resnet(224, Stem::Conv, 64, &[3, 4, 6, 3], 1000, Block::Bottleneck, 4)
 }
 
+fn convnext_tiny() -> ModelConfig {
+    let stage = |(depth, width): (usize, usize)| ConvNextStage { depth, width, hidden: 4 * width, kernel: 7 };
+    ModelConfig::ConvNext(ConvNextConfig {
+        image_size: 224,
+        stem: ConvNextStem::Patch { size: 4 },
+        stages: [(3, 96), (3, 192), (9, 384), (3, 768)].map(stage).to_vec(),
+        activation: Activation::Gelu,
+        eps: 1e-6,
+        head_eps: 1e-6,
+        layer_scale: true,
+        response_norm: false,
+        norm_first: false,
+        head_hidden: 0,
+        projection: None,
+        shapes: Default::default(),
+        classes: 1000,
+        head_bias: true,
+        normalize: false,
+    })
+}
+
 impl Net {
-    /// ViTs are trained with AdamW, ResNets with SGD and a momentum of 0.9, as their papers do.
+    /// ViTs and ConvNeXts are trained with AdamW, ResNets with SGD and a momentum of 0.9, as their papers do.
     pub fn settings(&self) -> Settings {
         let optimizer = match (self.config)() {
-            ModelConfig::Vit(_) => Optimizer::AdamW(AdamW { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01 }),
+            ModelConfig::Vit(_) | ModelConfig::ConvNext(_) => {
+                Optimizer::AdamW(AdamW { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01 })
+            }
             ModelConfig::ResNet(_) => Optimizer::Sgd(Sgd { momentum: 0.9, nesterov: false, weight_decay: 0.0 }),
         };
         let (clip_norm, smoothing, micro_batch) = (0.0, 0.0, self.batch);
@@ -155,6 +184,7 @@ impl Net {
         let (weights, stats) = match &config {
             ModelConfig::Vit(config) => (fresh_vit(config, 0), Vec::new()),
             ModelConfig::ResNet(config) => (fresh_resnet(config, 0), fresh_statistics(config)),
+            ModelConfig::ConvNext(config) => (fresh_convnext(config, 0), Vec::new()),
         };
         let model = Model::new(config);
         let pack = |layout: &ParamLayout, tensors: &[Weight]| layout.pack(tensors.iter().map(|t| t.2.as_slice()));
@@ -198,6 +228,10 @@ impl Net {
             ModelConfig::ResNet(c) => {
                 let depths: Vec<String> = c.stages.iter().map(|s| s.len().to_string()).collect();
                 format!("{batch} × {size} px, blocks {}, width {}", depths.join("-"), c.stem_widths[0])
+            }
+            ModelConfig::ConvNext(c) => {
+                let depths: Vec<String> = c.stages.iter().map(|s| s.depth.to_string()).collect();
+                format!("{batch} × {size} px, blocks {}, width {}", depths.join("-"), c.stages[0].width)
             }
         }
     }

@@ -105,6 +105,7 @@ fn list() -> Vec<Workload> {
         ("vit_base_infer", "vit_base_train"),
         ("resnet50_infer", "resnet50_train"),
         ("eva02_tiny_infer", "eva02_tiny_train"),
+        ("convnext_tiny_infer", "convnext_tiny_train"),
     ] {
         let of = net(name.trim_end_matches("_infer"));
         add(to, name, |b| infer(b, of), |b| of.predictor(b).map(drop));

@@ -157,6 +157,14 @@ impl<'a> Facts<'a> {
         }
     }
 
+    /// Whether strides of a ResNet are anti-aliased, which no tensor tells.
+    pub(super) fn anti_alias(&self) -> bool {
+        match self {
+            Self::Timm(config) | Self::Trunk(_, config) => config.value("aa_layer").is_some(),
+            Self::Transformers(_) | Self::OpenClip(_) | Self::Torchvision(_) => false,
+        }
+    }
+
     /// Whether the last norm stands behind the pooling under the name that it has before it.
     pub(super) fn norm_after_pool(&self) -> bool {
         matches!(self, Self::OpenClip(config) if config.norm_after_pool())

@@ -10,7 +10,7 @@ use super::{Recognised, Weight};
 use crate::data::preprocess::Preprocess;
 use crate::model::Network;
 use crate::model::resnet_config::Stem;
-use crate::model::{ModelConfig, ResNetConfig, VitConfig};
+use crate::model::{ConvNextConfig, ModelConfig, ResNetConfig, VitConfig};
 
 /// The standard deviation of everything that timm's ViT draws from a normal distribution.
 const STD: f64 = 0.02;
@@ -71,6 +71,23 @@ pub fn fresh_resnet(config: &ResNetConfig, seed: u64) -> Vec<Weight> {
     config.parameters().into_iter().map(draw).collect()
 }
 
+/// Initial weights in the order of [`ConvNextConfig::parameters`], as timm draws them: convolutions and linear weights truncated
+/// normal with std 0.02, layer scale 1e-6, norms 1, response normalisation and all biases 0. Each tensor has a stream of its own,
+/// as in [`fresh_vit`].
+pub fn fresh_convnext(config: &ConvNextConfig, seed: u64) -> Vec<Weight> {
+    let draw = |(name, shape): (String, Vec<usize>)| {
+        let len: usize = shape.iter().product();
+        let values = match name.as_str() {
+            _ if name.ends_with(".gamma") => vec![1e-6; len],
+            _ if name.ends_with(".bias") || name.contains(".grn.") => vec![0.0; len],
+            _ if shape.len() == 1 => vec![1.0; len],
+            _ => truncated(len, &mut stream(seed, &name)),
+        };
+        (name, shape, values)
+    };
+    config.parameters().into_iter().map(draw).collect()
+}
+
 /// Running statistics in the order of [`ResNetConfig::buffers`] before any batch: means 0, variances 1.
 pub fn fresh_statistics(config: &ResNetConfig) -> Vec<Weight> {
     let start = |(name, shape): (String, Vec<usize>)| {
@@ -93,6 +110,10 @@ pub fn fresh_model(config: impl Into<ModelConfig>, preprocess: &Preprocess, clas
         ModelConfig::ResNet(c) => {
             c.classes = classes.len();
             if c.stem == Stem::Clip { "CLIP ResNet" } else { "ResNet" }
+        }
+        ModelConfig::ConvNext(c) => {
+            c.classes = classes.len();
+            "ConvNeXt"
         }
     };
     let of = |tensors: Vec<(String, Vec<usize>)>| tensors.into_iter().map(|(name, _)| name).collect::<Vec<_>>();

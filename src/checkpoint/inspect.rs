@@ -12,8 +12,9 @@ use crate::data::preprocess::Preprocess;
 use crate::error::Result;
 use crate::model::Network;
 use crate::model::config::Positions;
-use crate::model::resnet_config::{Downsample, Pooling, ResNetConfig, Stem};
-use crate::model::{ModelConfig, VitConfig};
+use crate::model::convnext_config::{ConvNextStage, ConvNextStem};
+use crate::model::resnet_config::{ChannelAttention, Downsample, Pooling, ResNetConfig, Stem};
+use crate::model::{ConvNextConfig, ModelConfig, VitConfig};
 
 /// How many names of a list are shown; the JSON has all.
 const SHOWN: usize = 6;
@@ -94,6 +95,7 @@ impl fmt::Display for Description {
         let words = match &self.config {
             ModelConfig::Vit(c) => vit_words(c, from),
             ModelConfig::ResNet(c) => resnet_words(c, from),
+            ModelConfig::ConvNext(c) => convnext_words(c, from),
         };
         line("family", self.family.into())?;
         for (label, text) in words.shape {
@@ -182,13 +184,24 @@ fn resnet_words(c: &ResNetConfig, from: impl Fn(&str) -> String) -> Words {
     let (stem, pool) = match c.stem {
         Stem::Conv => ("a 7x7 convolution", "max pool"),
         Stem::Deep => ("three 3x3 convolutions", "max pool"),
-        Stem::Small => ("a 3x3 convolution", "no pool"),
+        Stem::Halved | Stem::Small => ("a 3x3 convolution", "no pool"),
         Stem::Clip => ("three 3x3 convolutions", "average pool"),
     };
     let shortcut = match c.downsample {
         Downsample::Conv => "",
         Downsample::Avg => ", average-pooled shortcuts",
         Downsample::AntiAliased => ", anti-aliased strides",
+    };
+    let pool = match (c.stem_pool_conv, c.anti_alias) {
+        (true, _) => "a 3x3 convolution in place of a pool",
+        (_, true) => "average pool",
+        _ => pool,
+    };
+    let strides = if c.anti_alias { ", anti-aliased strides" } else { "" };
+    let attention = match c.stages.iter().flatten().next().map_or(ChannelAttention::None, |block| block.attention) {
+        ChannelAttention::None => "",
+        ChannelAttention::Squeeze { .. } => ", squeeze and excitation",
+        ChannelAttention::Neighbours { .. } => ", efficient channel attention",
     };
     let pooling = match c.pooling {
         Pooling::Mean => "mean".into(),
@@ -203,14 +216,50 @@ fn resnet_words(c: &ResNetConfig, from: impl Fn(&str) -> String) -> Words {
     let unit = if c.normalize { ", of features at unit length" } else { "" };
     Words {
         shape: vec![
-            ("architecture", format!("{block} blocks {} of {} channels{groups}", depths.join("-"), widths.join(", "))),
-            ("stem", format!("{stem} of {} channels, {pool}{shortcut}", c.stem_widths[c.stem_widths.len() - 1])),
+            (
+                "architecture",
+                format!("{block} blocks {} of {} channels{groups}{attention}", depths.join("-"), widths.join(", ")),
+            ),
+            (
+                "stem",
+                format!("{stem} of {} channels, {pool}{shortcut}{strides}", c.stem_widths[c.stem_widths.len() - 1]),
+            ),
         ],
         input: format!("{0} x {0}, stride {1}{2}", c.image_size, c.stride(), from("image_size")),
         computation: vec![
             ("activation", format!("relu, batch norm eps {:e}, momentum {}{}", c.eps, c.momentum, from("eps"))),
             ("pooling", pooling),
             ("head", if c.classes == 0 { "none".into() } else { format!("{} classes{bias}{unit}", c.classes) }),
+        ],
+    }
+}
+
+fn convnext_words(c: &ConvNextConfig, from: impl Fn(&str) -> String) -> Words {
+    let list = |of: fn(&ConvNextStage) -> usize, between: &str| {
+        c.stages.iter().map(|stage| of(stage).to_string()).collect::<Vec<_>>().join(between)
+    };
+    let stem = match c.stem {
+        ConvNextStem::Patch { size } => format!("patches of {size}"),
+        ConvNextStem::Overlap { middle } => format!("two 3x3 convolutions, {middle} channels between them"),
+    };
+    let scale = if c.layer_scale { ", layer scale" } else { "" };
+    let response = if c.response_norm { ", response normalisation" } else { "" };
+    let norm = if c.norm_first { "after norm_pre" } else { "then head.norm" };
+    let hidden = if c.head_hidden > 0 { format!(", a hidden layer of {}", c.head_hidden) } else { String::new() };
+    let projected = if c.projection.is_some() { format!(", projected to {}", c.features()) } else { String::new() };
+    let (bias, unit) = (if c.head_bias { "" } else { ", no bias" }, if c.normalize { ", at unit length" } else { "" });
+    let (depths, widths) = (list(|stage| stage.depth, "-"), list(|stage| stage.width, ", "));
+    let kernels = list(|stage| stage.kernel, ", ");
+    Words {
+        shape: vec![
+            ("architecture", format!("blocks {depths} of {widths} channels, kernels of {kernels}{scale}{response}")),
+            ("stem", stem),
+        ],
+        input: format!("{0} x {0}, stride {1}{2}", c.image_size, c.stride(), from("image_size")),
+        computation: vec![
+            ("activation", format!("{}, layer norm eps {:e}{}", word(&c.activation), c.eps, both(&from))),
+            ("pooling", format!("mean, {norm}{hidden}{projected}{unit}")),
+            ("head", if c.classes == 0 { "none".into() } else { format!("{} classes{bias}", c.classes) }),
         ],
     }
 }

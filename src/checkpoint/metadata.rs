@@ -21,6 +21,7 @@ const POOL: &str = "tpgm.pool";
 const FC_NORM: &str = "tpgm.fc_norm";
 const PARTS: &str = "tpgm.parts";
 const NORMALIZE: &str = "tpgm.normalize";
+const ANTI_ALIAS: &str = "tpgm.anti_alias";
 const PREPROCESS: &str = "tpgm.preprocess";
 const CLASSES: &str = "tpgm.classes";
 
@@ -36,6 +37,8 @@ pub(super) struct Own {
     /// The parts of a vision transformer that its tensors don't tell.
     pub(super) parts: Option<VitParts>,
     pub(super) normalize: Option<bool>,
+    /// Whether a ResNet's strides are anti-aliased.
+    pub(super) anti_alias: Option<bool>,
     pub(super) preprocess: Option<Preprocess>,
     pub(super) classes: Option<Vec<String>>,
 }
@@ -50,6 +53,7 @@ pub(super) fn read(checkpoint: &Checkpoint) -> Result<Own> {
         fc_norm: entry(checkpoint, FC_NORM)?.unwrap_or(false),
         parts: entry(checkpoint, PARTS)?,
         normalize: entry(checkpoint, NORMALIZE)?,
+        anti_alias: entry(checkpoint, ANTI_ALIAS)?,
         preprocess: entry(checkpoint, PREPROCESS)?,
         classes: entry(checkpoint, CLASSES)?,
     };
@@ -73,6 +77,10 @@ pub fn tpgm_metadata(recognised: &Recognised) -> BTreeMap<String, String> {
             (POOL.into(), json(&config.pool).replace('"', "")),
         ]),
         ModelConfig::ResNet(config) => BTreeMap::from([(EPS.into(), json(&config.eps))]),
+        ModelConfig::ConvNext(config) => BTreeMap::from([
+            (ACTIVATION.into(), json(&config.activation).replace('"', "")),
+            (EPS.into(), json(&config.eps)),
+        ]),
     };
     if let ModelConfig::ResNet(ResNetConfig { pooling: Pooling::Attention { heads, .. }, .. }) = &recognised.config {
         entries.insert(HEADS.into(), heads.to_string());
@@ -80,12 +88,16 @@ pub fn tpgm_metadata(recognised: &Recognised) -> BTreeMap<String, String> {
     let normalize = match &recognised.config {
         ModelConfig::Vit(config) => config.parts.normalize,
         ModelConfig::ResNet(config) => config.normalize,
+        ModelConfig::ConvNext(config) => config.normalize,
     };
     if recognised.config.vit().is_some_and(|config| config.fc_norm) {
         entries.insert(FC_NORM.into(), "true".into());
     }
     if let Some(config) = recognised.config.vit().filter(|config| untold(&config.parts)) {
         entries.insert(PARTS.into(), json(&config.parts));
+    }
+    if matches!(&recognised.config, ModelConfig::ResNet(config) if config.anti_alias) {
+        entries.insert(ANTI_ALIAS.into(), "true".into());
     }
     if normalize {
         entries.insert(NORMALIZE.into(), "true".into());

@@ -191,11 +191,13 @@ impl OpenClipConfig {
         let written = |key: &str| self.root["model_cfg"]["vision_cfg"].get(key).is_some();
         let pool = word("timm_pool", if written("timm_pool") { "" } else { "avg" })?;
         let proj = word("timm_proj", if written("timm_proj") { "" } else { "linear" })?;
-        if !["linear", "none", ""].contains(&proj.as_str()) {
+        // Behind a ConvNeXt, whose family has it.
+        let mlp = proj == "mlp" && name.starts_with("convnext");
+        if !mlp && !["linear", "none", ""].contains(&proj.as_str()) {
             return Err(self.error(format!("vision_cfg.timm_proj is {}: not supported yet", quote(&proj))));
         }
         // With a projection of OpenCLIP's own the tower keeps its pooling unless another is named.
-        let args = if pool.is_empty() && proj == "linear" { json!({}) } else { json!({"global_pool": pool}) };
+        let args = if pool.is_empty() && (mlp || proj == "linear") { json!({}) } else { json!({"global_pool": pool}) };
         let root = json!({"architecture": name, "model_args": args, "pretrained_cfg": {}});
         Ok(Some(TimmConfig::new(self.path.clone(), root, "vision_cfg.timm_model_name ")))
     }

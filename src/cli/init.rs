@@ -202,6 +202,7 @@ fn resnet(args: &InitArgs, classes: &[String]) -> Result<(Recognised, Vec<Weight
             out,
             stride: if stage > 0 && i == 0 { 2 } else { 1 },
             downsample: i == 0 && (stage > 0 || entering != out),
+            ..BlockConfig::default()
         };
         (0..depth).map(block).collect()
     };
@@ -213,6 +214,9 @@ fn resnet(args: &InitArgs, classes: &[String]) -> Result<(Recognised, Vec<Weight
         stages: args.depths.iter().zip(widths).enumerate().map(stage).collect(),
         downsample: Downsample::Conv,
         pooling: Pooling::Mean,
+        anti_alias: false,
+        attention_inside: false,
+        stem_pool_conv: false,
         groups: 1,
         eps: 1e-5,
         momentum: 0.1,

@@ -6,6 +6,7 @@ use crate::error::{Error, Help, Result};
 use crate::gpu::Gpu;
 use crate::model::activations::{Activations, Mode};
 use crate::model::config::{VitConfig, VitParts};
+use crate::model::convnext_config::ConvNextConfig;
 use crate::model::precision::Precision;
 use crate::model::resnet_config::ResNetConfig;
 use crate::model::tape::{Act, Network, Tape};
@@ -19,6 +20,8 @@ pub enum ModelConfig {
     Vit(VitConfig),
     /// A ResNet.
     ResNet(ResNetConfig),
+    /// A ConvNeXt.
+    ConvNext(ConvNextConfig),
 }
 
 impl From<VitConfig> for ModelConfig {
@@ -33,12 +36,19 @@ impl From<ResNetConfig> for ModelConfig {
     }
 }
 
+impl From<ConvNextConfig> for ModelConfig {
+    fn from(config: ConvNextConfig) -> Self {
+        Self::ConvNext(config)
+    }
+}
+
 impl ModelConfig {
     /// Outputs of the head; 0 for a model without one.
     pub fn classes(&self) -> usize {
         match self {
             Self::Vit(c) => c.classes,
             Self::ResNet(c) => c.classes,
+            Self::ConvNext(c) => c.classes,
         }
     }
 
@@ -54,6 +64,10 @@ impl ModelConfig {
                 c.head_bias = !c.normalize || (c.classes > 0 && c.head_bias);
                 c.classes = classes;
             }
+            Self::ConvNext(c) => {
+                c.head_bias = !c.normalize || (c.classes > 0 && c.head_bias);
+                c.classes = classes;
+            }
         }
     }
 
@@ -62,6 +76,7 @@ impl ModelConfig {
         match self {
             Self::Vit(c) => c.image_size,
             Self::ResNet(c) => c.image_size,
+            Self::ConvNext(c) => c.image_size,
         }
     }
 
@@ -70,15 +85,17 @@ impl ModelConfig {
         match self {
             Self::Vit(c) => c.features(),
             Self::ResNet(c) => c.features(),
+            Self::ConvNext(c) => c.features(),
         }
     }
 
-    /// The name of the head: its tensors are `head.weight` and `head.bias` of a ViT and of CLIP's ResNets, those of other
-    /// ResNets begin with `fc`.
+    /// The name of the head: its tensors are `head.weight` and `head.bias` of a ViT and of CLIP's ResNets, those of other ResNets
+    /// begin with `fc`, those of ConvNeXts with `head.fc`, or with `classifier` behind a projection.
     pub fn head(&self) -> &'static str {
         match self {
             Self::Vit(_) => "head",
             Self::ResNet(c) => c.head(),
+            Self::ConvNext(c) => c.head(),
         }
     }
 
@@ -100,7 +117,13 @@ impl ModelConfig {
                 what(a) == what(b) && parts(a) == parts(b)
             }
             (Self::ResNet(a), Self::ResNet(b)) => {
-                let what = |c: &ResNetConfig| (c.eps, c.block, c.stem, c.downsample, c.pooling, c.normalize);
+                let what = |c: &ResNetConfig| {
+                    (c.eps, c.block, c.stem, c.downsample, c.pooling, c.anti_alias, c.attention_inside, c.normalize)
+                };
+                what(a) == what(b)
+            }
+            (Self::ConvNext(a), Self::ConvNext(b)) => {
+                let what = |c: &ConvNextConfig| (c.eps, c.head_eps, c.activation, c.stem, c.norm_first, c.normalize);
                 what(a) == what(b)
             }
             _ => false,
@@ -111,7 +134,7 @@ impl ModelConfig {
     pub fn vit(&self) -> Option<&VitConfig> {
         match self {
             Self::Vit(config) => Some(config),
-            Self::ResNet(_) => None,
+            Self::ResNet(_) | Self::ConvNext(_) => None,
         }
     }
 }
@@ -121,6 +144,7 @@ impl Network for ModelConfig {
         match self {
             Self::Vit(c) => c.forward(t),
             Self::ResNet(c) => c.forward(t),
+            Self::ConvNext(c) => c.forward(t),
         }
     }
 }
@@ -184,9 +208,14 @@ impl Model {
             return Ok(());
         }
         gpu.check_f16()?;
-        // A ResNet takes any: it has no epilogue.
-        let Some(vit) = self.config.vit() else { return Ok(()) };
-        let widths = [("tokens have", vit.dim), ("MLP has", vit.mlp_dim)];
+        let widths = match &self.config {
+            ModelConfig::Vit(c) => vec![("tokens have", c.dim), ("MLP has", c.mlp_dim)],
+            // It takes any: it has no epilogue.
+            ModelConfig::ResNet(_) => Vec::new(),
+            ModelConfig::ConvNext(c) => {
+                c.stages.iter().flat_map(|s| [("pixels have", s.width), ("MLP has", s.hidden)]).collect()
+            }
+        };
         match widths.into_iter().find(|(_, width)| !width.is_multiple_of(4)) {
             Some((name, width)) => {
                 Err(Error::Usage(format!("f16 needs widths that are multiples of 4, this model's {name} {width}"))

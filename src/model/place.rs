@@ -21,6 +21,7 @@ impl ModelConfig {
         match self {
             Self::Vit(c) => c.depth,
             Self::ResNet(c) => c.stages.iter().map(Vec::len).sum(),
+            Self::ConvNext(c) => c.stages.iter().map(|stage| stage.depth).sum(),
         }
     }
 
@@ -44,6 +45,15 @@ impl ModelConfig {
                 }
                 _ if first == "attnpool" => Place::Tail,
                 _ => Place::Stem,
+            },
+            Self::ConvNext(c) => match (first, second.parse::<usize>()) {
+                ("stem", _) => Place::Stem,
+                ("stages", Ok(stage)) => {
+                    let before: usize = c.stages.iter().take(stage).map(|stage| stage.depth).sum();
+                    // What changes the shape belongs to the block behind it.
+                    Place::Block(before + parts.nth(1).and_then(|block| block.parse::<usize>().ok()).unwrap_or(0))
+                }
+                _ => Place::Tail,
             },
         }
     }

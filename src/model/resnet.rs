@@ -1,9 +1,9 @@
 //! A ResNet (He et al. 2016) as torchvision, timm and CLIP build it. Images are NHWC inside.
 
 use crate::gpu::buffer::Element;
-use crate::model::layers::{BatchNormParams, ConvParams};
-use crate::model::resnet_config::{Block, BlockConfig, Downsample, Pooling, ResNetConfig, Stem};
-use crate::model::tape::{Act, Network, Tape};
+use crate::model::layers::{BatchNormParams, ConvParams, LinearParams};
+use crate::model::resnet_config::{Block, BlockConfig, ChannelAttention, Downsample, Pooling, ResNetConfig, Stem};
+use crate::model::tape::{Act, Network, ParamRef, Tape};
 
 impl Network for ResNetConfig {
     fn forward(&self, t: &mut Tape) -> Act {
@@ -53,6 +53,40 @@ impl Unit<'_> {
     }
 }
 
+/// The parameters of what weighs a branch's channels.
+enum Attention {
+    Squeeze([LinearParams; 2]),
+    Neighbours(ParamRef),
+}
+
+impl Attention {
+    fn declare(t: &mut Tape, attention: ChannelAttention, channels: usize) -> Option<Attention> {
+        match attention {
+            ChannelAttention::None => None,
+            ChannelAttention::Squeeze { hidden } => {
+                let layers = [("se.fc1", hidden, channels), ("se.fc2", channels, hidden)];
+                Some(Attention::Squeeze(layers.map(|(name, n, k)| t.pointwise_params(name, n, k, true))))
+            }
+            ChannelAttention::Neighbours { kernel } => {
+                Some(Attention::Neighbours(t.param("se.conv.weight", &[1, 1, kernel])))
+            }
+        }
+    }
+
+    /// What the gate of each channel takes the sigmoid of, from the pixels' mean.
+    fn scale(&self, t: &mut Tape, x: Act) -> Act {
+        let pooled = t.pool(x, "se.pool", 0, t.shape(x).pixels(), Element::Word);
+        match *self {
+            Attention::Squeeze([fc1, fc2]) => {
+                let h = t.linear(pooled, "se.fc1", fc1, Element::Word);
+                let h = t.relu(h, "se.act");
+                t.linear(h, "se.fc2", fc2, Element::Word)
+            }
+            Attention::Neighbours(weight) => t.eca(pooled, "se.conv", weight),
+        }
+    }
+}
+
 impl ResNetConfig {
     fn unit<'a>(
         &self,
@@ -70,6 +104,7 @@ impl ResNetConfig {
     fn stem(&self, t: &mut Tape, mut x: Act) -> Act {
         let (names, first): (&[[&str; 2]], [usize; 2]) = match self.stem {
             Stem::Conv => (&[["conv1", "bn1"]], [7, 2]),
+            Stem::Halved => (&[["conv1", "bn1"]], [3, 2]),
             Stem::Small => (&[["conv1", "bn1"]], [3, 1]),
             Stem::Deep => (&[["conv1.0", "conv1.1"], ["conv1.3", "conv1.4"], ["conv1.6", "bn1"]], [3, 2]),
             Stem::Clip => (&[["conv1", "bn1"], ["conv2", "bn2"], ["conv3", "bn3"]], [3, 2]),
@@ -82,8 +117,13 @@ impl ResNetConfig {
             channels = width;
         }
         match self.stem {
+            Stem::Conv | Stem::Deep if self.stem_pool_conv => {
+                self.unit(t, ["maxpool.0", "maxpool.1"], [channels; 2], [3, 2], 1).forward(t, x, true)
+            }
+            Stem::Conv | Stem::Deep if self.anti_alias => t.avg_pool(x, "stem", 2, false),
             Stem::Conv | Stem::Deep => t.max_pool(x, "stem", 3, 2, 1),
             Stem::Clip => t.avg_pool(x, "stem", 2, false),
+            Stem::Halved => x,
             // Windows of one pixel, which is no pool.
             Stem::Small => t.max_pool(x, "stem", 1, 1, 0),
         }
@@ -91,9 +131,10 @@ impl ResNetConfig {
 
     /// relu(branch(x) + shortcut(x))
     fn residual_block(&self, t: &mut Tape, x: Act, channels: usize, block: &BlockConfig) -> Act {
-        let BlockConfig { inner, out, stride, downsample } = *block;
-        // CLIP's branch has a pool in place of the stride.
-        let pooled = self.downsample == Downsample::AntiAliased;
+        let BlockConfig { inner, out, stride, downsample, .. } = *block;
+        let second = block.second.unwrap_or(inner);
+        // An anti-aliased branch has a pool in place of the stride.
+        let pooled = self.downsample == Downsample::AntiAliased || self.anti_alias;
         let (conv_stride, pool_stride) = if pooled { (1, stride) } else { (stride, 1) };
         let units = match self.block {
             Block::Basic => vec![
@@ -102,13 +143,15 @@ impl ResNetConfig {
             ],
             Block::Bottleneck => vec![
                 self.unit(t, ["conv1", "bn1"], [channels, inner], [1, 1], 1),
-                self.unit(t, ["conv2", "bn2"], [inner, inner], [3, conv_stride], self.groups),
-                self.unit(t, ["conv3", "bn3"], [inner, out], [1, 1], 1),
+                self.unit(t, ["conv2", "bn2"], [inner, second], [3, conv_stride], block.groups.unwrap_or(self.groups)),
+                self.unit(t, ["conv3", "bn3"], [second, out], [1, 1], 1),
             ],
         };
-        let pool = |t: &mut Tape, x: Act, name: &str, stride: usize| match stride {
+        let weighed = if self.attention_inside { second } else { out };
+        let attention = Attention::declare(t, block.attention, weighed);
+        let pool = |t: &mut Tape, x: Act, name: &str, stride: usize, ceil_mode: bool| match stride {
             1 => x,
-            _ => t.avg_pool(x, name, stride, self.downsample == Downsample::Avg),
+            _ => t.avg_pool(x, name, stride, ceil_mode),
         };
         let shortcut = if downsample {
             // ResNet-D counts its pool among the parts, CLIP does not.
@@ -117,10 +160,11 @@ impl ResNetConfig {
                 Downsample::Avg => (["downsample.1", "downsample.2"], 1, stride),
                 Downsample::AntiAliased => (["downsample.0", "downsample.1"], 1, stride),
             };
-            let unit = self.unit(t, names, [channels, out], [1, conv_stride], 1);
+            let kernel = if block.wide_shortcut { 3 } else { 1 };
+            let unit = self.unit(t, names, [channels, out], [kernel, conv_stride], 1);
             // In reverse it comes before the branch, which is the longer of the two.
             t.aside(|t| {
-                let x = pool(t, x, "downsample.pool", pool_stride);
+                let x = pool(t, x, "downsample.pool", pool_stride, self.downsample == Downsample::Avg);
                 unit.forward(t, x, false)
             })
         } else {
@@ -128,9 +172,24 @@ impl ResNetConfig {
         };
         let (last, first) = units.split_last().expect("a block has convolutions");
         let x = first.iter().fold(x, |x, unit| unit.forward(t, x, true));
-        let x = pool(t, x, "pool", pool_stride);
-        let x = last.convolved(t, x);
-        t.batch_norm_onto(shortcut, x, last.names[1], last.norm)
+        let x = pool(t, x, "pool", pool_stride, false);
+        match attention {
+            None => {
+                let x = last.convolved(t, x);
+                t.batch_norm_onto(shortcut, x, last.names[1], last.norm)
+            }
+            Some(attention) if self.attention_inside => {
+                let scale = attention.scale(t, x);
+                let x = t.gate(x, scale, "se.gate");
+                let x = last.convolved(t, x);
+                t.batch_norm_onto(shortcut, x, last.names[1], last.norm)
+            }
+            Some(attention) => {
+                let x = last.forward(t, x, false);
+                let scale = attention.scale(t, x);
+                t.gate_onto(shortcut, x, scale, "se.gate")
+            }
+        }
     }
 
     /// CLIP's (Radford et al. 2021): attention with the pixels' mean as the query, and a projection.

@@ -12,7 +12,7 @@ pub enum Block {
     Bottleneck,
 }
 
-/// What stands before the first block; a pool of stride 2 ends it, but for [`Stem::Small`].
+/// What stands before the first block; a pool of stride 2 ends it, but for the last two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Stem {
@@ -22,6 +22,8 @@ pub enum Stem {
     Deep,
     /// Three 3×3 convolutions, the first of stride 2, a 2×2 average pool (CLIP, Radford et al. 2021).
     Clip,
+    /// A 3×3 convolution of stride 2 and no pool (RegNet, Radosavovic et al. 2020).
+    Halved,
     /// A 3×3 convolution of stride 1 and no pool, for CIFAR's images of 32 × 32 pixels (He et al. 2016, section 4.2).
     Small,
 }
@@ -55,8 +57,28 @@ pub enum Pooling {
     },
 }
 
+/// What weighs the channels of a block's branch before the shortcut is added.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ChannelAttention {
+    /// Nothing.
+    #[default]
+    None,
+    /// Two linear layers over the pixels' mean, with a ReLU between them (SE, Hu et al. 2018).
+    Squeeze {
+        /// Channels between the two.
+        hidden: usize,
+    },
+    /// A convolution along the channels of the pixels' mean (ECA, Wang et al. 2020).
+    Neighbours {
+        /// Length of its kernel.
+        kernel: usize,
+    },
+}
+
 /// A residual block.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct BlockConfig {
     /// Channels between its convolutions.
     pub inner: usize,
@@ -66,6 +88,15 @@ pub struct BlockConfig {
     pub stride: usize,
     /// Whether its shortcut has a convolution.
     pub downsample: bool,
+    /// Channels that leave the 3×3 convolution of a bottleneck, if they are others than those that enter it (SENet-154, pruned
+    /// networks).
+    pub second: Option<usize>,
+    /// Whether the shortcut's convolution is 3×3 (SENet-154) and not 1×1.
+    pub wide_shortcut: bool,
+    /// What weighs the branch's channels.
+    pub attention: ChannelAttention,
+    /// Groups of its 3×3 convolution, if they are not [`ResNetConfig::groups`].
+    pub groups: Option<usize>,
 }
 
 /// A ResNet in torchvision's, timm's and OpenCLIP's terms.
@@ -86,6 +117,16 @@ pub struct ResNetConfig {
     /// How the last block's pixels become the head's input.
     #[serde(default)]
     pub pooling: Pooling,
+    /// Whether an average pool of 2 × 2 pixels takes the place of the stem's max pool, and of the branches' strides, where it stands
+    /// before the last convolution (timm's `aa_layer`).
+    #[serde(default)]
+    pub anti_alias: bool,
+    /// Whether a 3×3 convolution of stride 2 takes the place of the stem's max pool (ResNet-RS).
+    #[serde(default)]
+    pub stem_pool_conv: bool,
+    /// Whether channels are weighed before the last convolution of a branch (RegNet) and not behind it.
+    #[serde(default)]
+    pub attention_inside: bool,
     /// Groups of the 3×3 convolutions of bottlenecks.
     pub groups: usize,
     /// Batch norm's epsilon.
@@ -128,13 +169,15 @@ impl ResNetConfig {
     pub fn final_size(&self) -> usize {
         let halved = self.image_size.div_ceil(2);
         let pooled = match self.stem {
-            Stem::Conv | Stem::Deep => halved.div_ceil(2),
-            Stem::Clip => halved / 2,
+            Stem::Conv | Stem::Deep if !self.anti_alias => halved.div_ceil(2),
+            Stem::Conv | Stem::Deep | Stem::Clip => halved / 2,
+            Stem::Halved => halved,
             Stem::Small => self.image_size,
         };
         let strides = self.stages.iter().flatten().map(|b| b.stride);
         strides.fold(pooled, |size, stride| match self.downsample {
             Downsample::AntiAliased => size / stride,
+            _ if self.anti_alias => size / stride,
             Downsample::Conv | Downsample::Avg => size.div_ceil(stride),
         })
     }
@@ -146,7 +189,11 @@ impl ResNetConfig {
 
     /// Pixels of the image to one pixel of what leaves the last block.
     pub fn stride(&self) -> usize {
-        let stem = if self.stem == Stem::Small { 1 } else { 4 };
+        let stem = match self.stem {
+            Stem::Conv | Stem::Deep | Stem::Clip => 4,
+            Stem::Halved => 2,
+            Stem::Small => 1,
+        };
         stem * self.stages.iter().flatten().map(|b| b.stride).product::<usize>()
     }
 }

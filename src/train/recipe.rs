@@ -50,11 +50,11 @@ impl Known {
         Some(Known { config, parameters })
     }
 
-    /// Transformers are trained with AdamW, unless they are tiny; networks with batch norm with SGD.
+    /// Transformers and ConvNeXts are trained with AdamW, unless they are tiny; networks with batch norm with SGD.
     fn optimizer(&self) -> &'static str {
         match self.config {
-            ModelConfig::Vit(_) if self.parameters >= TINY => "adamw",
-            ModelConfig::Vit(_) | ModelConfig::ResNet(_) => "sgd",
+            ModelConfig::Vit(_) | ModelConfig::ConvNext(_) if self.parameters >= TINY => "adamw",
+            _ => "sgd",
         }
     }
 }

@@ -113,8 +113,13 @@ pub fn relative(got: &[f32], want: &[f32]) -> f32 {
 /// torchvision's ResNet-50 for ImageNet at 224 pixels.
 pub fn resnet_50() -> ResNetConfig {
     let stage = |count, inner, stride| {
-        let block =
-            |i| BlockConfig { inner, out: 4 * inner, stride: if i == 0 { stride } else { 1 }, downsample: i == 0 };
+        let block = |i| BlockConfig {
+            inner,
+            out: 4 * inner,
+            stride: if i == 0 { stride } else { 1 },
+            downsample: i == 0,
+            ..BlockConfig::default()
+        };
         (0..count).map(block).collect::<Vec<_>>()
     };
     ResNetConfig {
@@ -124,6 +129,9 @@ pub fn resnet_50() -> ResNetConfig {
         stem_widths: vec![64],
         stages: vec![stage(3, 64, 1), stage(4, 128, 2), stage(6, 256, 2), stage(3, 512, 2)],
         downsample: Downsample::Conv,
+        anti_alias: false,
+        attention_inside: false,
+        stem_pool_conv: false,
         groups: 1,
         pooling: Pooling::Mean,
         eps: 1e-5,

@@ -13,7 +13,8 @@ use crate::settings;
 /// more in their weights; images sin(0.1·i), labels 0 1 2; SGD with a rate of 0.05 and a momentum of 0.9.
 #[test]
 fn a_stem_for_small_images_learns_as_in_pytorch() {
-    let block = |inner, stride| BlockConfig { inner, out: inner, stride, downsample: stride > 1 };
+    let block =
+        |inner, stride| BlockConfig { inner, out: inner, stride, downsample: stride > 1, ..BlockConfig::default() };
     let config = ResNetConfig {
         image_size: 8,
         block: Block::Basic,
@@ -21,6 +22,9 @@ fn a_stem_for_small_images_learns_as_in_pytorch() {
         stem_widths: vec![4],
         stages: vec![vec![block(4, 1)], vec![block(8, 2)]],
         downsample: Downsample::Conv,
+        anti_alias: false,
+        attention_inside: false,
+        stem_pool_conv: false,
         groups: 1,
         pooling: Pooling::Mean,
         eps: 1e-5,

@@ -9,10 +9,14 @@ use super::torchvision_table::Weights;
 use super::{Overrides, Recognised};
 use crate::error::{Help, Result, Setting};
 
+mod convnext;
+mod convnext_parts;
 mod inputs;
 mod names;
 mod open_clip;
+mod regnet;
 mod resnet;
+mod resnet_parts;
 mod resnet_pool;
 mod tensors;
 mod timm_vit;
@@ -65,6 +69,11 @@ const FAMILIES: &[Family] = &[
     transformers::SIGLIP_VISION,
     resnet::FAMILY,
     resnet::TRANSFORMERS,
+    regnet::FAMILY,
+    regnet::TORCHVISION,
+    convnext::FAMILY,
+    convnext::TRANSFORMERS,
+    convnext::TORCHVISION,
 ];
 
 /// What training wrappers and models with an image tower put before every name.

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::inputs::{self, IMAGENET};
 use super::names::Table;
+use super::resnet_parts::{agrees, config};
 use super::resnet_pool::{attention, grid, resize};
 use super::tensors::{ASSUMED, Tensors, class_names, first, misfit, of_tower, preprocessing_assumed};
 use super::transformers::CLIP_MODEL;
@@ -22,7 +23,7 @@ use crate::data::resize::Interpolation;
 use crate::error::{Error, Help, Result, Setting};
 use crate::model::Network;
 use crate::model::config::Pool;
-use crate::model::resnet_config::{Block, BlockConfig, Downsample, Pooling, ResNetConfig, Stem};
+use crate::model::resnet_config::{ResNetConfig, Stem};
 
 pub(super) const FAMILY: Family = Family {
     slug: "resnet",
@@ -67,6 +68,11 @@ const NAMES: &Table = &[
     ("fc.*", "^classifier.1.*"),
 ];
 
+/// Channel attention as timm's blocks are given it; the tensors tell its widths.
+const SE: &str = r#"{"attn_layer":"se"}"#;
+const SE_QUARTER: &str = r#"{"attn_layer":"SEModule(rd_ratio=0.25)"}"#;
+const ECA: &str = r#"{"attn_layer":"eca"}"#;
+
 /// What timm's ResNets are built from. The tensors tell widths, depths and the stem.
 const CLASSES: &[Class] = &[Class {
     name: "ResNet",
@@ -75,12 +81,16 @@ const CLASSES: &[Class] = &[Class {
             "avg_down",
             "base_width",
             "block",
+            "block_reduce_first",
             "cardinality",
             "channels",
+            "down_kernel_size",
             "global_pool",
             "in_chans",
             "layers",
             "num_classes",
+            "pruned",
+            "replace_stem_pool",
             "stem_type",
             "stem_width",
         ],
@@ -88,8 +98,8 @@ const CLASSES: &[Class] = &[Class {
         only: &[
             ("act_layer", &["\"relu\""]),
             ("norm_layer", &["\"batchnorm\"", "\"batchnorm2d\""]),
-            ("block_args", &["{}"]),
-            ("pruned", &["false"]),
+            ("aa_layer", &["\"AvgPool2d\"", "\"avg\"", "\"avgpool\""]),
+            ("block_args", &["{}", SE, SE_QUARTER, ECA]),
         ],
     },
 }];
@@ -125,7 +135,9 @@ fn read_plain(checkpoint: &Checkpoint, prefixes: Prefixes, overrides: &Overrides
         None if checkpoint.config().is_none() => Facts::torchvision(checkpoint),
         _ => Facts::timm(checkpoint, CLASSES)?,
     };
-    read(checkpoint, tensors, prefixes, overrides, facts)
+    let head = if tensors.has("attnpool.c_proj.weight") { "head" } else { "fc" };
+    let head = format!("{}{head}", prefixes.outer);
+    read(tensors, overrides, facts, Dialect { name: FAMILY.name, head, interpolation: None, regnet: false })
 }
 
 fn read_transformers(checkpoint: &Checkpoint, prefixes: Prefixes, overrides: &Overrides) -> Result<Recognised> {
@@ -137,16 +149,24 @@ fn read_transformers(checkpoint: &Checkpoint, prefixes: Prefixes, overrides: &Ov
             tensors.error(tensors.unnamed[name], "belongs to a part that a ResNet does not have: not supported")
         );
     }
-    read(checkpoint, tensors, prefixes, overrides, facts)
+    let head = format!("{}classifier.1", prefixes.outer);
+    read(tensors, overrides, facts, Dialect { name: TRANSFORMERS.name, head, interpolation: None, regnet: false })
 }
 
-fn read(
-    checkpoint: &Checkpoint,
-    tensors: Tensors,
-    prefixes: Prefixes,
-    overrides: &Overrides,
-    facts: Facts,
-) -> Result<Recognised> {
+/// What only one of the families has that share their network with ResNets.
+pub(super) struct Dialect {
+    /// The family's name.
+    pub(super) name: &'static str,
+    /// The name in the file that a head has.
+    pub(super) head: String,
+    /// How images are resized where no file says it, if not as for other ResNets.
+    pub(super) interpolation: Option<Interpolation>,
+    /// Whether it is a RegNet.
+    pub(super) regnet: bool,
+}
+
+pub(super) fn read(tensors: Tensors, overrides: &Overrides, facts: Facts, dialect: Dialect) -> Result<Recognised> {
+    let checkpoint = tensors.checkpoint;
     let has_attention = tensors.by_name.keys().any(|name| name.starts_with("attnpool."));
     let foreign = [
         (overrides.heads.is_some() && !has_attention, Setting::Heads, "which has no attention heads"),
@@ -172,7 +192,14 @@ fn read(
                     and with the usual strides and stem";
         notes.push(what.into());
     }
-    let mut config = config(&tensors, eps)?;
+    let mut config = config(&tensors, eps, dialect.regnet)?;
+    agrees(&facts, &config)?;
+    config.anti_alias = own.anti_alias.unwrap_or_else(|| facts.anti_alias());
+    if config.anti_alias && config.stem_pool_conv {
+        return Err(
+            checkpoint.error("a stem with a convolution in place of its pool, and anti-aliasing: not supported yet")
+        );
+    }
     let grid = if has_attention {
         let written = match own.heads {
             Some(heads) => Some((heads, "metadata tpgm.heads".to_string())),
@@ -212,6 +239,13 @@ fn read(
         let error = if overrides.image_size.is_some() { Error::Usage(what) } else { checkpoint.error(what) };
         return Err(error.with_help(Help::ImagesTooSmall { at_least: stride }));
     }
+    if config.anti_alias && !image_size.is_multiple_of(config.stride()) {
+        let what = format!(
+            "an anti-aliased ResNet takes images of a multiple of {} pixels, not {image_size}",
+            config.stride()
+        );
+        return Err(if overrides.image_size.is_some() { Error::Usage(what) } else { checkpoint.error(what) });
+    }
     // Of any size that the network can take; positions alone depend on it.
     let names = tensors.names_of(config.at(own_size.max(config.stride())).parameters())?;
     config = config.at(image_size);
@@ -222,7 +256,7 @@ fn read(
     let buffers = tensors.names_of(config.buffers())?;
     let (counters, ignored) = leftover(&tensors, &config, &names, &buffers, &mut notes)?;
     let clip = config.stem == Stem::Clip;
-    let preprocess = match (own.preprocess, facts.preprocess(usual(&config), &mut notes)?) {
+    let preprocess = match (own.preprocess, facts.preprocess(usual(&config, dialect.interpolation), &mut notes)?) {
         (Some(own), _) => {
             sources.insert("preprocess", "metadata tpgm.preprocess".into());
             Preprocess { image_size, ..own }
@@ -233,7 +267,7 @@ fn read(
         }
         (None, None) => {
             sources.insert("preprocess", ASSUMED.into());
-            let p = usual(&config);
+            let p = usual(&config, dialect.interpolation);
             let filter = if p.interpolation == Interpolation::Bicubic { "bicubic" } else { "bilinear" };
             let whose = if clip { "CLIP" } else { "ImageNet" };
             let what = format!("{whose}'s mean and std, {filter}, crop {}", p.crop_pct);
@@ -243,10 +277,7 @@ fn read(
     };
     let mut classes = class_names(own.classes, &facts, config.classes, &mut notes);
     let head = config.head();
-    let head_names = match &facts {
-        Facts::Transformers(_) => ["weight", "bias"].map(|what| format!("{}classifier.1.{what}", prefixes.outer)),
-        _ => ["weight", "bias"].map(|what| format!("{}{head}.{what}", prefixes.outer)),
-    };
+    let head_names = ["weight", "bias"].map(|what| format!("{}.{what}", dialect.head));
     config.normalize = overrides.normalize.or(own.normalize).unwrap_or(false);
     let mut names = names;
     let mut head_file = None;
@@ -264,11 +295,7 @@ fn read(
         head_file = Some(zero_shot);
     }
     Ok(Recognised {
-        family: match &facts {
-            _ if clip => "CLIP ResNet",
-            Facts::Transformers(_) => TRANSFORMERS.name,
-            _ => FAMILY.name,
-        },
+        family: if clip { "CLIP ResNet" } else { dialect.name },
         config: config.into(),
         preprocess,
         names,
@@ -286,110 +313,14 @@ fn read(
 }
 
 /// What torchvision's first weights, timm's ResNet-D and CLIP's expect.
-fn usual(config: &ResNetConfig) -> Preprocess {
+fn usual(config: &ResNetConfig, by: Option<Interpolation>) -> Preprocess {
     let (crop_pct, interpolation, (mean, std)) = match config.stem {
-        Stem::Conv | Stem::Small => (0.875, Interpolation::Bilinear, IMAGENET),
+        Stem::Conv | Stem::Halved | Stem::Small => (0.875, Interpolation::Bilinear, IMAGENET),
         Stem::Deep => (0.875, Interpolation::Bicubic, IMAGENET),
         Stem::Clip => return inputs::clip(config.image_size),
     };
+    let interpolation = by.unwrap_or(interpolation);
     Preprocess { image_size: config.image_size, crop_pct, crop_mode: CropMode::Center, interpolation, mean, std }
-}
-
-/// What the convolutions tell: all but the image size, the pooling and the head.
-fn config(tensors: &Tensors, eps: f32) -> Result<ResNetConfig> {
-    let width = |name: &str, kernel: usize| {
-        let expected = format!("[channels, channels, {kernel}, {kernel}]");
-        tensors.dims::<4>(&format!("{name}.weight"), &expected).map(|shape| shape[0])
-    };
-    let (stem, stem_widths) = if tensors.has("conv1.0.weight") {
-        (Stem::Deep, vec![width("conv1.0", 3)?, width("conv1.3", 3)?, width("conv1.6", 3)?])
-    } else if tensors.has("conv2.weight") || tensors.has("conv3.weight") {
-        (Stem::Clip, vec![width("conv1", 3)?, width("conv2", 3)?, width("conv3", 3)?])
-    } else {
-        (Stem::Conv, vec![width("conv1", 7)?])
-    };
-    let (block, groups) = kind(tensors, "layer1.0")?;
-    if stem == Stem::Clip && block == Block::Basic {
-        return Err(unfit(tensors, "layer1.0.conv1.weight"));
-    }
-    let is_avg = |name: &String| name.ends_with(".downsample.2.weight");
-    let downsample = match stem {
-        Stem::Clip => Downsample::AntiAliased,
-        _ if tensors.by_name.keys().any(is_avg) => Downsample::Avg,
-        _ => Downsample::Conv,
-    };
-    let mut stages: Vec<Vec<BlockConfig>> = Vec::new();
-    let mut entering = *stem_widths.last().expect("a stem has convolutions");
-    for stage in 1..=numbered(tensors, "layer") {
-        let mut blocks = Vec::new();
-        for i in 0..=numbered(tensors, &format!("layer{stage}.")) {
-            let name = format!("layer{stage}.{i}");
-            if kind(tensors, &name)? != (block, groups) {
-                return Err(unfit(tensors, &format!("{name}.conv1.weight")));
-            }
-            let inner = width(&format!("{name}.conv1"), 1)?;
-            let last = if block == Block::Basic { "conv2" } else { "conv3" };
-            let out = width(&format!("{name}.{last}"), 3)?;
-            let stride = if stage > 1 && i == 0 { 2 } else { 1 };
-            let has_conv = [0, 1].iter().any(|n| tensors.has(&format!("{name}.downsample.{n}.weight")));
-            let downsample = has_conv || entering != out || stride > 1;
-            blocks.push(BlockConfig { inner, out, stride, downsample });
-            entering = out;
-        }
-        stages.push(blocks);
-    }
-    Ok(ResNetConfig {
-        image_size: 0,
-        block,
-        stem,
-        stem_widths,
-        stages,
-        downsample,
-        pooling: Pooling::Mean,
-        groups,
-        eps,
-        momentum: 0.1,
-        classes: 0,
-        head_bias: false,
-        normalize: false,
-    })
-}
-
-/// The kind of a block and its groups, by its kernels.
-fn kind(tensors: &Tensors, name: &str) -> Result<(Block, usize)> {
-    let conv = |i: usize| format!("{name}.conv{i}.weight");
-    let shape = |i: usize| tensors.dims::<4>(&conv(i), "four dimensions");
-    let ([_, _, h1, w1], [_, in2, h2, w2]) = (shape(1)?, shape(2)?);
-    let bottleneck = tensors.has(&conv(3));
-    match ([h1, w1], [h2, w2], bottleneck) {
-        ([3, 3], [3, 3], false) => Ok((Block::Basic, 1)),
-        ([1, 1], [3, 3], true) => {
-            let inner = shape(1)?[0];
-            if !inner.is_multiple_of(in2) {
-                return Err(unfit(tensors, &conv(2)));
-            }
-            Ok((Block::Bottleneck, inner / in2))
-        }
-        ([3, 3] | [1, 1], _, _) => Err(unfit(tensors, &conv(2))),
-        _ => Err(unfit(tensors, &conv(1))),
-    }
-}
-
-fn unfit(tensors: &Tensors, name: &str) -> Error {
-    let shape = tensors.by_name.get(name).map(|info| &info.shape);
-    tensors.checkpoint.error(format!(
-        "a ResNet whose tensors fit no known block: {} has shape {:?}; supported are basic blocks (3x3, 3x3) and \
-         bottlenecks (1x1, 3x3, 1x1; CLIP has these alone), the same throughout",
-        tensors.in_file(name),
-        shape.map_or(&[][..], Vec::as_slice)
-    ))
-}
-
-/// The largest number that follows `start` in a name: `layer3.0.conv1.weight` has a 3 after `layer`.
-fn numbered(tensors: &Tensors, start: &str) -> usize {
-    let number = |name: &String| name.strip_prefix(start)?.split('.').next()?.parse::<usize>().ok();
-    // A number far beyond the tensors' count is a block that is missing in any case.
-    tensors.by_name.keys().filter_map(number).max().unwrap_or(0).min(tensors.by_name.len())
 }
 
 /// The counters and the tensors that are left over; an error where one would change what the model computes.
@@ -410,7 +341,7 @@ fn leftover(
     used.extend(counters.iter().map(String::as_str));
     let mut projector = false;
     let head = format!("{}.", config.head());
-    let parts = ["conv1.", "conv2.", "conv3.", "bn1.", "bn2.", "bn3.", "layer", "attnpool.", &head];
+    let parts = ["conv1.", "conv2.", "conv3.", "bn1.", "bn2.", "bn3.", "maxpool.", "layer", "attnpool.", &head];
     for (name, info) in &tensors.by_name {
         let inside = of_tower(name) || parts.iter().any(|part| name.starts_with(part));
         if !inside || used.contains(info.name.as_str()) {
