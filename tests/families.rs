@@ -4,6 +4,8 @@
 
 mod common;
 
+#[path = "families/convnets.rs"]
+mod convnets;
 #[path = "families/gated.rs"]
 mod gated;
 #[path = "families/keys.rs"]

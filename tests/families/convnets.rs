@@ -1,0 +1,61 @@
+//! Convolutional networks with activations recomputed, and in f16.
+
+use tpgm::method::{Learner, LossScaling, Settings};
+
+use super::common::{gpu, relative};
+use super::{Family, settings};
+
+const NETS: [&str; 11] = [
+    "timm_convnext",
+    "timm_convnext_first",
+    "timm_convnextv2",
+    "open_clip_convnext_mlp",
+    "tv_convnext",
+    "timm_seresnet",
+    "timm_ecaresnet",
+    "timm_resnetaa",
+    "timm_seresnextaa",
+    "timm_resnetrs",
+    "timm_regnet",
+];
+
+/// Loss and weights after a step with these settings.
+fn after_a_step(family: &Family, settings: Settings) -> (f32, Vec<f32>) {
+    let source = family.open();
+    let mut learner = Learner::new(gpu(), source.model(), &source.snapshot(), settings).unwrap();
+    family.step(&mut learner);
+    (learner.records(true).unwrap()[0].loss, gpu().read(&learner.w).unwrap())
+}
+
+#[test]
+fn recomputed_activations_give_the_same_bits() {
+    for name in NETS {
+        let family = Family::new(name);
+        let plain = settings(&family.open());
+        let kept = after_a_step(&family, plain.clone());
+        let again = after_a_step(&family, Settings { recompute: true, ..plain });
+        assert_eq!(kept.0.to_bits(), again.0.to_bits(), "{name}");
+        assert!(kept.1.iter().zip(&again.1).all(|(a, b)| a.to_bits() == b.to_bits()), "{name}: other weights");
+    }
+}
+
+#[test]
+fn a_step_in_f16_is_near_the_one_in_f32() {
+    for name in NETS {
+        let family = Family::new(name);
+        let source = family.open();
+        let plain = settings(&source);
+        let half = Settings { half: Some(LossScaling::default()), ..plain.clone() };
+        if gpu().check_f16().is_err() {
+            assert!(Learner::new(gpu(), source.model(), &source.snapshot(), half).is_err(), "{name}: f16 without f16");
+            continue;
+        }
+        let [(loss, wide), (half_loss, narrow)] = [plain, half].map(|settings| after_a_step(&family, settings));
+        let before = source.snapshot().w;
+        let moved = |after: &[f32]| after.iter().zip(&before).map(|(a, b)| a - b).collect::<Vec<f32>>();
+        let (error, step) = (relative(&[half_loss], &[loss]), relative(&moved(&narrow), &moved(&wide)));
+        println!("{name}: loss {error:.1e}, step {step:.1e}");
+        // Ten bits of each value, through some twenty layers.
+        assert!(error < 1e-2 && step < 5e-2, "{name}: loss {error:e}, step {step:e}");
+    }
+}
