@@ -1,7 +1,7 @@
 // A gate for each channel of each image (Hu et al. 2018, squeeze and excitation), and its backward. A shortcut may be added
 // behind it, and a ReLU may follow.
 //
-//   out = relu(inp · σ(scale) + shortcut)
+//   out = relu(inp · σ(scale) + shortcut)      σ the sigmoid, or with HARD min(max(scale + 3, 0), 6) / 6 (Howard et al. 2019)
 //
 //   inp, shortcut, out, dout, dinp   [B, rows, cols]      scale, dscale   [B, cols]
 //   partial   [B, P, cols]: each chunk's sum of g · inp
@@ -19,6 +19,7 @@ var<immediate> p: Params;
 
 override WG: u32 = 64u;
 override RELU: bool = false;
+override HARD: bool = false;
 override SHORTCUT: bool = false; // binding 2 may be anything readable when off
 
 @group(0) @binding(0) var<storage, read> inp: array<stored>;
@@ -26,12 +27,17 @@ override SHORTCUT: bool = false; // binding 2 may be anything readable when off
 @group(0) @binding(2) var<storage, read> shortcut: array<stored>;
 @group(0) @binding(3) var<storage, read_write> out: array<stored>;
 
+fn gate_of(x: elem) -> elem {
+    if HARD { return clamp(x + 3.0, elem(0.0), elem(6.0)) / 6.0; }
+    return 1.0 / (1.0 + exp(-x));
+}
+
 @compute @workgroup_size(WG)
 fn forward(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
     let s = seat(group, lane);
     if s.step == 0u { return; }
     let end = min((group.y + 1u) * p.chunk, p.rows);
-    let gate = 1.0 / (1.0 + exp(-scale[group.z * p.cols + s.col]));
+    let gate = gate_of(scale[group.z * p.cols + s.col]);
     for (var row = group.y * p.chunk + s.sub; row < end; row += s.step) {
         let i = (group.z * p.rows + row) * p.cols + s.col;
         var y = elem(inp[i]) * gate;
@@ -56,7 +62,7 @@ fn backward(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index
     let s = seat(group, lane);
     if s.step == 0u { return; }
     let end = min((group.y + 1u) * p.chunk, p.rows);
-    let gate = 1.0 / (1.0 + exp(-scale[group.z * p.cols + s.col]));
+    let gate = gate_of(scale[group.z * p.cols + s.col]);
     var sum = elem();
     for (var row = group.y * p.chunk + s.sub; row < end; row += s.step) {
         let i = (group.z * p.rows + row) * p.cols + s.col;
@@ -84,6 +90,9 @@ fn finish(
     let first = i / p.cols * p.partials * p.cols + i % p.cols;
     var sum = 0.0;
     for (var part = 0u; part < p.partials; part++) { sum += sums[first + part * p.cols]; }
-    let gate = 1.0 / (1.0 + exp(-saved_scale[i]));
-    dscale[i] = sum * gate * (1.0 - gate);
+    let x = saved_scale[i];
+    let gate = 1.0 / (1.0 + exp(-x));
+    var slope = gate * (1.0 - gate);
+    if HARD { slope = select(0.0, 1.0 / 6.0, abs(x) < 3.0); }
+    dscale[i] = sum * slope;
 }

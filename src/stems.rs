@@ -26,6 +26,8 @@ macro_rules! for_each_stem {
             };
             gelu;
             hard_swish;
+            silu;
+            relu6;
             swiglu;
             attention;
             attention_pool {

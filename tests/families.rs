@@ -351,5 +351,5 @@ families! {
     timm_post_norm timm_parallel timm_reg_gap timm_radio
     timm_convnext timm_convnext_f16 timm_convnext_first timm_convnextv2 open_clip_convnext open_clip_convnext_mlp
     hf_convnext hf_convnextv2 tv_convnext timm_seresnet timm_ecaresnet timm_resnetaa timm_seresnextaa timm_resnetrs
-    timm_senet timm_regnet tv_regnet
+    timm_senet timm_regnet tv_regnet timm_efficientnet timm_mobilenetv2 timm_mobilenetv3
 }

@@ -3,17 +3,19 @@
 use crate::bench::flops::macs;
 use crate::bench::timer::timed;
 use crate::bench::{Bench, Figures, Work};
-use crate::checkpoint::{Weight, fresh_convnext, fresh_resnet, fresh_statistics, fresh_vit};
+use crate::checkpoint::{Weight, fresh_convnext, fresh_efficientnet, fresh_resnet, fresh_statistics, fresh_vit};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::method::{BatchNorm, Learner, LossScaling, Optimizer, Settings, Snapshot};
 use crate::model::convnext_config::{ConvNextConfig, ConvNextStage, ConvNextStem};
+use crate::model::efficientnet_config::{EfficientNetConfig, MobileBlock, MobileHead, MobileKind};
 use crate::model::resnet_config::{Block, BlockConfig, Downsample, Pooling, ResNetConfig, Stem};
 use crate::model::rope::{Angles, Rope};
 use crate::model::{Model, ModelConfig, Pool, Precision, VitConfig, VitParts};
 use crate::ops::adamw::AdamW;
+use crate::ops::gate::Kind;
 use crate::ops::sgd::Sgd;
-use crate::shapes::{Activation, ParamLayout};
+use crate::shapes::{Activation, ParamLayout, Pointwise};
 use crate::suite::harness::Random;
 use crate::train::evaluate::{Classifier, Predictor};
 
@@ -32,7 +34,7 @@ pub struct Net {
 
 /// All of them. Batches of the first four are those of the project's comparisons; those of the large ones keep a training
 /// step within 8 GiB.
-pub static NETS: [Net; 8] = [
+pub static NETS: [Net; 10] = [
     Net { name: "vit_tiny", config: || vit(224, 16, 192, 12, 3, 1000), batch: 4, lr: 1e-4 },
     Net { name: "resnet18", config: || basic(224, Stem::Conv, 64, &[2, 2, 2, 2], 1000), batch: 4, lr: 1e-2 },
     Net { name: "vit32", config: || vit(32, 4, 64, 4, 4, 10), batch: 64, lr: 1e-3 },
@@ -42,6 +44,7 @@ pub static NETS: [Net; 8] = [
     Net { name: "resnet50", config: resnet50, batch: 16, lr: 1e-2 },
     Net { name: "eva02_tiny", config: eva02_tiny, batch: 4, lr: 1e-4 },
     Net { name: "convnext_tiny", config: convnext_tiny, batch: 4, lr: 1e-4 },
+    Net { name: "efficientnet_b0", config: efficientnet_b0, batch: 4, lr: 1e-2 },
 ];
 
 /// The network called `name`.
@@ -136,6 +139,55 @@ fn resnet50() -> ModelConfig {
     resnet(224, Stem::Conv, 64, &[3, 4, 6, 3], 1000, Block::Bottleneck, 4)
 }
 
+fn efficientnet_b0() -> ModelConfig {
+    // Blocks, how much wider they are inside, channels, kernel, stride.
+    let stages = [
+        [1, 1, 16, 3, 1],
+        [2, 6, 24, 3, 2],
+        [2, 6, 40, 5, 2],
+        [3, 6, 80, 3, 2],
+        [3, 6, 112, 5, 1],
+        [4, 6, 192, 5, 2],
+        [1, 6, 320, 3, 1],
+    ];
+    let mut entering = 32;
+    let mut stage = |[depth, wider, out, kernel, stride]: [usize; 5]| {
+        let mut block = |i: usize| {
+            let stride = if i == 0 { stride } else { 1 };
+            let kind = if wider == 1 { MobileKind::Separable } else { MobileKind::Inverted };
+            let (middle, squeeze, skip) = (wider * entering, entering / 4, entering == out && stride == 1);
+            entering = out;
+            MobileBlock {
+                kind,
+                middle,
+                out,
+                kernel,
+                stride,
+                squeeze,
+                activation: Pointwise::Silu,
+                twice_active: false,
+                skip,
+            }
+        };
+        (0..depth).map(&mut block).collect()
+    };
+    ModelConfig::EfficientNet(EfficientNetConfig {
+        image_size: 224,
+        stem: [32, 3],
+        stages: stages.into_iter().map(&mut stage).collect(),
+        tail: MobileHead::Conv { width: 1280 },
+        activation: Pointwise::Silu,
+        gate: Kind::Sigmoid,
+        squeeze_activation: None,
+        same: false,
+        eps: 1e-5,
+        momentum: 0.1,
+        classes: 1000,
+        head_bias: true,
+        normalize: false,
+    })
+}
+
 fn convnext_tiny() -> ModelConfig {
     let stage = |(depth, width): (usize, usize)| ConvNextStage { depth, width, hidden: 4 * width, kernel: 7 };
     ModelConfig::ConvNext(ConvNextConfig {
@@ -158,13 +210,15 @@ fn convnext_tiny() -> ModelConfig {
 }
 
 impl Net {
-    /// ViTs and ConvNeXts are trained with AdamW, ResNets with SGD and a momentum of 0.9, as their papers do.
+    /// ViTs and ConvNeXts are trained with AdamW, the others with SGD and a momentum of 0.9.
     pub fn settings(&self) -> Settings {
         let optimizer = match (self.config)() {
             ModelConfig::Vit(_) | ModelConfig::ConvNext(_) => {
                 Optimizer::AdamW(AdamW { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01 })
             }
-            ModelConfig::ResNet(_) => Optimizer::Sgd(Sgd { momentum: 0.9, nesterov: false, weight_decay: 0.0 }),
+            ModelConfig::ResNet(_) | ModelConfig::EfficientNet(_) => {
+                Optimizer::Sgd(Sgd { momentum: 0.9, nesterov: false, weight_decay: 0.0 })
+            }
         };
         let (clip_norm, smoothing, micro_batch) = (0.0, 0.0, self.batch);
         Settings {
@@ -185,6 +239,7 @@ impl Net {
             ModelConfig::Vit(config) => (fresh_vit(config, 0), Vec::new()),
             ModelConfig::ResNet(config) => (fresh_resnet(config, 0), fresh_statistics(config)),
             ModelConfig::ConvNext(config) => (fresh_convnext(config, 0), Vec::new()),
+            ModelConfig::EfficientNet(config) => (fresh_efficientnet(config, 0), fresh_statistics(config)),
         };
         let model = Model::new(config);
         let pack = |layout: &ParamLayout, tensors: &[Weight]| layout.pack(tensors.iter().map(|t| t.2.as_slice()));
@@ -228,6 +283,10 @@ impl Net {
             ModelConfig::ResNet(c) => {
                 let depths: Vec<String> = c.stages.iter().map(|s| s.len().to_string()).collect();
                 format!("{batch} × {size} px, blocks {}, width {}", depths.join("-"), c.stem_widths[0])
+            }
+            ModelConfig::EfficientNet(c) => {
+                let depths: Vec<String> = c.stages.iter().map(|s| s.len().to_string()).collect();
+                format!("{batch} × {size} px, blocks {}, width {}", depths.join("-"), c.stem[0])
             }
             ModelConfig::ConvNext(c) => {
                 let depths: Vec<String> = c.stages.iter().map(|s| s.depth.to_string()).collect();

@@ -106,6 +106,7 @@ fn list() -> Vec<Workload> {
         ("resnet50_infer", "resnet50_train"),
         ("eva02_tiny_infer", "eva02_tiny_train"),
         ("convnext_tiny_infer", "convnext_tiny_train"),
+        ("efficientnet_b0_infer", "efficientnet_b0_train"),
     ] {
         let of = net(name.trim_end_matches("_infer"));
         add(to, name, |b| infer(b, of), |b| of.predictor(b).map(drop));

@@ -10,7 +10,7 @@ use super::{Recognised, Weight};
 use crate::data::preprocess::Preprocess;
 use crate::model::Network;
 use crate::model::resnet_config::Stem;
-use crate::model::{ConvNextConfig, ModelConfig, ResNetConfig, VitConfig};
+use crate::model::{ConvNextConfig, EfficientNetConfig, ModelConfig, ResNetConfig, VitConfig};
 
 /// The standard deviation of everything that timm's ViT draws from a normal distribution.
 const STD: f64 = 0.02;
@@ -88,8 +88,33 @@ pub fn fresh_convnext(config: &ConvNextConfig, seed: u64) -> Vec<Weight> {
     config.parameters().into_iter().map(draw).collect()
 }
 
+/// Initial weights in the order of [`EfficientNetConfig::parameters`], as timm draws them: convolutions normal with variance
+/// 2 / fan_out, a depth-wise one's fan_out that of one channel; norms 1, biases 0, the head uniform within ±1/√classes. Each tensor
+/// has a stream of its own, as in [`fresh_vit`].
+pub fn fresh_efficientnet(config: &EfficientNetConfig, seed: u64) -> Vec<Weight> {
+    let draw = |(name, shape): (String, Vec<usize>)| {
+        let len: usize = shape.iter().product();
+        let mut rng = stream(seed, &name);
+        let values = match shape.as_slice() {
+            [out, _, height, width] => {
+                let out = if name.ends_with("conv_dw.weight") { 1 } else { *out };
+                let std = (2.0 / (out * height * width) as f64).sqrt();
+                (0..len).map(|_| (std * normal(&mut rng)) as f32).collect()
+            }
+            [classes, _] => {
+                let bound = (*classes as f64).sqrt().recip();
+                (0..len).map(|_| (bound * (2.0 * rng.random::<f64>() - 1.0)) as f32).collect()
+            }
+            _ if name.ends_with(".bias") => vec![0.0; len],
+            _ => vec![1.0; len],
+        };
+        (name, shape, values)
+    };
+    config.parameters().into_iter().map(draw).collect()
+}
+
 /// Running statistics in the order of [`ResNetConfig::buffers`] before any batch: means 0, variances 1.
-pub fn fresh_statistics(config: &ResNetConfig) -> Vec<Weight> {
+pub fn fresh_statistics(config: &impl Network) -> Vec<Weight> {
     let start = |(name, shape): (String, Vec<usize>)| {
         let value = if name.ends_with("running_var") { 1.0 } else { 0.0 };
         let values = vec![value; shape.iter().product()];
@@ -110,6 +135,10 @@ pub fn fresh_model(config: impl Into<ModelConfig>, preprocess: &Preprocess, clas
         ModelConfig::ResNet(c) => {
             c.classes = classes.len();
             if c.stem == Stem::Clip { "CLIP ResNet" } else { "ResNet" }
+        }
+        ModelConfig::EfficientNet(c) => {
+            c.classes = classes.len();
+            "EfficientNet"
         }
         ModelConfig::ConvNext(c) => {
             c.classes = classes.len();

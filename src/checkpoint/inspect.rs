@@ -13,8 +13,9 @@ use crate::error::Result;
 use crate::model::Network;
 use crate::model::config::Positions;
 use crate::model::convnext_config::{ConvNextStage, ConvNextStem};
+use crate::model::efficientnet_config::MobileBlock;
 use crate::model::resnet_config::{ChannelAttention, Downsample, Pooling, ResNetConfig, Stem};
-use crate::model::{ConvNextConfig, ModelConfig, VitConfig};
+use crate::model::{ConvNextConfig, EfficientNetConfig, ModelConfig, VitConfig};
 
 /// How many names of a list are shown; the JSON has all.
 const SHOWN: usize = 6;
@@ -96,6 +97,7 @@ impl fmt::Display for Description {
             ModelConfig::Vit(c) => vit_words(c, from),
             ModelConfig::ResNet(c) => resnet_words(c, from),
             ModelConfig::ConvNext(c) => convnext_words(c, from),
+            ModelConfig::EfficientNet(c) => efficientnet_words(c, from),
         };
         line("family", self.family.into())?;
         for (label, text) in words.shape {
@@ -230,6 +232,30 @@ fn resnet_words(c: &ResNetConfig, from: impl Fn(&str) -> String) -> Words {
             ("activation", format!("relu, batch norm eps {:e}, momentum {}{}", c.eps, c.momentum, from("eps"))),
             ("pooling", pooling),
             ("head", if c.classes == 0 { "none".into() } else { format!("{} classes{bias}{unit}", c.classes) }),
+        ],
+    }
+}
+
+fn efficientnet_words(c: &EfficientNetConfig, from: impl Fn(&str) -> String) -> Words {
+    let list = |of: fn(&Vec<MobileBlock>) -> usize, between: &str| {
+        c.stages.iter().map(|blocks| of(blocks).to_string()).collect::<Vec<_>>().join(between)
+    };
+    let (depths, widths) = (list(Vec::len, "-"), list(|blocks| blocks.last().map_or(0, |block| block.out), ", "));
+    let squeezed = c.stages.iter().flatten().any(|block| block.squeeze > 0);
+    let squeezed = if squeezed { ", squeeze and excitation" } else { "" };
+    let same = if c.same { ", padded as TensorFlow's same" } else { "" };
+    let (bias, unit) = (if c.head_bias { "" } else { ", no bias" }, if c.normalize { ", at unit length" } else { "" });
+    let (size, stride, [width, kernel]) = (c.image_size, c.stride(), c.stem);
+    Words {
+        shape: vec![
+            ("architecture", format!("blocks {depths} of {widths} channels{squeezed}{same}")),
+            ("stem", format!("a {kernel}x{kernel} convolution of {width} channels")),
+        ],
+        input: format!("{size} x {size}, stride {stride}{}", from("image_size")),
+        computation: vec![
+            ("activation", format!("{}, batch norm eps {:e}{}", word(&c.activation), c.eps, from("eps"))),
+            ("pooling", format!("mean, {} features{unit}", c.features())),
+            ("head", if c.classes == 0 { "none".into() } else { format!("{} classes{bias}", c.classes) }),
         ],
     }
 }

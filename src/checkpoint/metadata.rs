@@ -9,9 +9,9 @@ use super::Recognised;
 use super::file::Checkpoint;
 use crate::data::preprocess::Preprocess;
 use crate::error::Result;
-use crate::model::ModelConfig;
 use crate::model::config::{Block, LastNorm, Pool, VitParts};
 use crate::model::resnet_config::{Pooling, ResNetConfig};
+use crate::model::{EfficientNetConfig, ModelConfig};
 use crate::shapes::Activation;
 
 const HEADS: &str = "tpgm.heads";
@@ -21,6 +21,8 @@ const POOL: &str = "tpgm.pool";
 const FC_NORM: &str = "tpgm.fc_norm";
 const PARTS: &str = "tpgm.parts";
 const NORMALIZE: &str = "tpgm.normalize";
+/// All of a network whose tensors tell little.
+const CONFIG: &str = "tpgm.config";
 const ANTI_ALIAS: &str = "tpgm.anti_alias";
 const PREPROCESS: &str = "tpgm.preprocess";
 const CLASSES: &str = "tpgm.classes";
@@ -39,6 +41,8 @@ pub(super) struct Own {
     pub(super) normalize: Option<bool>,
     /// Whether a ResNet's strides are anti-aliased.
     pub(super) anti_alias: Option<bool>,
+    /// An EfficientNet's configuration.
+    pub(super) efficientnet: Option<EfficientNetConfig>,
     pub(super) preprocess: Option<Preprocess>,
     pub(super) classes: Option<Vec<String>>,
 }
@@ -54,6 +58,7 @@ pub(super) fn read(checkpoint: &Checkpoint) -> Result<Own> {
         parts: entry(checkpoint, PARTS)?,
         normalize: entry(checkpoint, NORMALIZE)?,
         anti_alias: entry(checkpoint, ANTI_ALIAS)?,
+        efficientnet: entry(checkpoint, CONFIG)?,
         preprocess: entry(checkpoint, PREPROCESS)?,
         classes: entry(checkpoint, CLASSES)?,
     };
@@ -77,6 +82,7 @@ pub fn tpgm_metadata(recognised: &Recognised) -> BTreeMap<String, String> {
             (POOL.into(), json(&config.pool).replace('"', "")),
         ]),
         ModelConfig::ResNet(config) => BTreeMap::from([(EPS.into(), json(&config.eps))]),
+        ModelConfig::EfficientNet(config) => BTreeMap::from([(CONFIG.into(), json(config))]),
         ModelConfig::ConvNext(config) => BTreeMap::from([
             (ACTIVATION.into(), json(&config.activation).replace('"', "")),
             (EPS.into(), json(&config.eps)),
@@ -89,6 +95,7 @@ pub fn tpgm_metadata(recognised: &Recognised) -> BTreeMap<String, String> {
         ModelConfig::Vit(config) => config.parts.normalize,
         ModelConfig::ResNet(config) => config.normalize,
         ModelConfig::ConvNext(config) => config.normalize,
+        ModelConfig::EfficientNet(config) => config.normalize,
     };
     if recognised.config.vit().is_some_and(|config| config.fc_norm) {
         entries.insert(FC_NORM.into(), "true".into());

@@ -53,7 +53,9 @@ mod zero_shot;
 pub use crate::atomic::atomic_write;
 pub use delta::{Delta, DeltaSize, apply_delta, delta_path, write_delta};
 pub use file::Checkpoint;
-pub use fresh::{fresh_convnext, fresh_model, fresh_resnet, fresh_statistics, fresh_vit, new_head, replace_head};
+pub use fresh::{
+    fresh_convnext, fresh_efficientnet, fresh_model, fresh_resnet, fresh_statistics, fresh_vit, new_head, replace_head,
+};
 pub use header::TensorInfo;
 pub use hub_model::{Fetching, watch_fetches};
 pub use inspect::{DeltaDescription, Description, describe, describe_delta};

@@ -1,7 +1,7 @@
 //! A gate for each channel of each image (Hu et al. 2018, squeeze and excitation), with a shortcut and a ReLU behind it.
 //!
 //! ```text
-//! out = relu(inp · σ(scale) + shortcut)
+//! out = relu(inp · σ(scale) + shortcut)      σ as `kind` says
 //!
 //! dinp = g · σ(scale)      g = dout where out > 0
 //! dscale = σ'(scale) · Σ_rows g · inp
@@ -11,8 +11,32 @@
 
 use super::{Float, check_len};
 
-fn sigmoid<T: Float>(x: T) -> T {
-    T::ONE / (T::ONE + (-x).exp())
+/// Which function of a scale the gate is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// `1 / (1 + exp(−x))`
+    #[default]
+    Sigmoid,
+    /// `min(max(x + 3, 0), 6) / 6` (Howard et al. 2019)
+    HardSigmoid,
+}
+
+impl Kind {
+    /// The gate, and its slope.
+    fn at<T: Float>(self, x: T) -> [T; 2] {
+        match self {
+            Self::Sigmoid => {
+                let gate = T::ONE / (T::ONE + (-x).exp());
+                [gate, gate * (T::ONE - gate)]
+            }
+            Self::HardSigmoid => {
+                let [three, six] = [3.0, 6.0].map(T::from_f64);
+                let slope = if x.abs() < three { T::ONE / six } else { T::ZERO };
+                [(x + three).max(T::ZERO).min(six) / six, slope]
+            }
+        }
+    }
 }
 
 /// Assigns `out [batch, rows, cols]`; `inp` and `shortcut` have its shape, `scale [batch, cols]`.
@@ -22,6 +46,7 @@ pub fn forward<T: Float>(
     scale: &[T],
     shortcut: Option<&[T]>,
     relu: bool,
+    kind: Kind,
     batch: usize,
     rows: usize,
     cols: usize,
@@ -30,7 +55,7 @@ pub fn forward<T: Float>(
     check_len("gate::forward", "inp", inp.len(), batch * rows * cols);
     check_len("gate::forward", "scale", scale.len(), batch * cols);
     for i in 0..inp.len() {
-        let y = inp[i] * sigmoid(scale[i / (rows * cols) * cols + i % cols]);
+        let y = inp[i] * kind.at(scale[i / (rows * cols) * cols + i % cols])[0];
         let y = shortcut.map_or(y, |shortcut| y + shortcut[i]);
         out[i] = if relu { y.max(T::ZERO) } else { y };
     }
@@ -45,6 +70,7 @@ pub fn backward<T: Float>(
     out: Option<&[T]>,
     inp: &[T],
     scale: &[T],
+    kind: Kind,
     batch: usize,
     rows: usize,
     cols: usize,
@@ -57,9 +83,9 @@ pub fn backward<T: Float>(
     dscale.fill(T::ZERO);
     for i in 0..inp.len() {
         let channel = i / (rows * cols) * cols + i % cols;
-        let gate = sigmoid(scale[channel]);
+        let [gate, slope] = kind.at(scale[channel]);
         let g = if out.is_some_and(|out| out[i] <= T::ZERO) { T::ZERO } else { dout[i] };
         dinp[i] = g * gate;
-        dscale[channel] += g * inp[i] * gate * (T::ONE - gate);
+        dscale[channel] += g * inp[i] * slope;
     }
 }

@@ -6,6 +6,7 @@
 //! dinp[b, u, v, c] (= | +=) Σ_{ky, kx} dout[b, (u + p − ky)/s, (v + p − kx)/s, c·k² + ky·k + kx]
 //! ```
 
+use super::depthwise::Padding;
 use super::{Float, check_len};
 
 /// Shape of an unfolding.
@@ -24,7 +25,7 @@ pub struct Dims {
     /// Pixels from one window to the next.
     pub stride: usize,
     /// Zeros around the image.
-    pub padding: usize,
+    pub padding: Padding,
 }
 
 impl Dims {
@@ -38,11 +39,13 @@ impl Dims {
         self.windows(self.width)
     }
 
-    #[track_caller]
     fn windows(self, size: usize) -> usize {
-        let padded = size + 2 * self.padding;
-        assert!(padded >= self.kernel, "an image of {size} pixels is smaller than a window: {self:?}");
-        (padded - self.kernel) / self.stride + 1
+        self.padding.windows(size, self.kernel, self.stride)
+    }
+
+    /// Zeros above an image, and to its left.
+    pub fn before(self) -> [usize; 2] {
+        [self.height, self.width].map(|size| self.padding.before(size, self.kernel, self.stride))
     }
 
     /// Elements of `inp`.
@@ -58,7 +61,8 @@ impl Dims {
 
 /// Calls `each` with the index of an element of `out` and that of `inp`, if it is inside.
 fn elements(dims: Dims, mut each: impl FnMut(usize, Option<usize>)) {
-    let Dims { batch, height, width, channels, kernel, stride, padding } = dims;
+    let Dims { batch, height, width, channels, kernel, stride, .. } = dims;
+    let [above, left] = dims.before();
     let mut to = 0;
     for b in 0..batch {
         for y in 0..dims.out_height() {
@@ -67,8 +71,8 @@ fn elements(dims: Dims, mut each: impl FnMut(usize, Option<usize>)) {
                     for ky in 0..kernel {
                         for kx in 0..kernel {
                             let (u, v) = (y * stride + ky, x * stride + kx);
-                            let inside = u >= padding && u < height + padding && v >= padding && v < width + padding;
-                            each(to, inside.then(|| ((b * height + u - padding) * width + v - padding) * channels + c));
+                            let inside = u >= above && u < height + above && v >= left && v < width + left;
+                            each(to, inside.then(|| ((b * height + u - above) * width + v - left) * channels + c));
                             to += 1;
                         }
                     }

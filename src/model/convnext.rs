@@ -50,16 +50,16 @@ impl ConvNextConfig {
                 // Products with a width that is no multiple of 4 are f32: a patch's, if its side is odd.
                 let element = if size.is_multiple_of(2) { t.element() } else { WIDE };
                 let conv = convolution(t, "0", width, 3, size);
-                let x = t.unfold(x, "patches", 3, [size, size, 0], element);
+                let x = t.unfold(x, "patches", 3, (size, size, Padding::Even(0)), element);
                 let x = t.linear(x, "0", conv, WIDE);
                 t.layer_norm(x, "1", self.eps, WIDE)
             }
             ConvNextStem::Overlap { middle } => {
                 let first = convolution(t, "0", middle, 3, 3);
-                let x = t.unfold(x, "0.windows", 3, [3, 2, 1], WIDE);
+                let x = t.unfold(x, "0.windows", 3, (3, 2, Padding::Even(1)), WIDE);
                 let x = t.linear(x, "0", first, WIDE);
                 let second = convolution(t, "1", width, middle, 3);
-                let x = t.unfold(x, "1.windows", middle, [3, 2, 1], WIDE);
+                let x = t.unfold(x, "1.windows", middle, (3, 2, Padding::Even(1)), WIDE);
                 let x = t.linear(x, "1", second, WIDE);
                 t.layer_norm(x, "2", self.eps, WIDE)
             }
@@ -71,7 +71,7 @@ impl ConvNextConfig {
         let before = t.shape(x).cols;
         let x = t.layer_norm(x, "0", self.eps, t.element());
         let conv = convolution(t, "1", width, before, 2);
-        let x = t.unfold(x, "1.patches", before, [2, 2, 0], t.element_of(x));
+        let x = t.unfold(x, "1.patches", before, (2, 2, Padding::Even(0)), t.element_of(x));
         t.linear(x, "1", conv, WIDE)
     }
 

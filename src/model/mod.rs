@@ -1,11 +1,13 @@
-//! Models. A network is its forward pass, written on a [`tape`] with [`layers`]: [`vit`], [`resnet`], [`convnext`]. From it follow its parameters
+//! Models. A network is its forward pass, written on a [`tape`] with [`layers`]: [`vit`], [`resnet`], [`convnext`], [`efficientnet`]. From it follow its parameters
 //! ([`ParamLayout`](crate::shapes::ParamLayout)), the memory of its passes ([`plan`], [`activations`]), and what is recorded
-//! ([`recording`]). [`config`], [`resnet_config`] and [`convnext_config`] say what a model is made of; [`network`] is any of them.
+//! ([`recording`]). [`config`], [`resnet_config`], [`convnext_config`] and [`efficientnet_config`] say what a model is made of; [`network`] is any of them.
 
 pub mod activations;
 pub mod config;
 pub mod convnext;
 pub mod convnext_config;
+pub mod efficientnet;
+pub mod efficientnet_config;
 mod half_weights;
 pub mod layers;
 pub mod network;
@@ -24,6 +26,7 @@ pub mod vit;
 pub use activations::{Activations, Mode};
 pub use config::{Pool, VitConfig, VitParts};
 pub use convnext_config::ConvNextConfig;
+pub use efficientnet_config::EfficientNetConfig;
 pub use network::{Model, ModelConfig};
 pub use precision::Precision;
 pub use recording::Recording;

@@ -7,6 +7,7 @@ use crate::gpu::Gpu;
 use crate::model::activations::{Activations, Mode};
 use crate::model::config::{VitConfig, VitParts};
 use crate::model::convnext_config::ConvNextConfig;
+use crate::model::efficientnet_config::EfficientNetConfig;
 use crate::model::precision::Precision;
 use crate::model::resnet_config::ResNetConfig;
 use crate::model::tape::{Act, Network, Tape};
@@ -22,6 +23,8 @@ pub enum ModelConfig {
     ResNet(ResNetConfig),
     /// A ConvNeXt.
     ConvNext(ConvNextConfig),
+    /// An EfficientNet or a MobileNet.
+    EfficientNet(EfficientNetConfig),
 }
 
 impl From<VitConfig> for ModelConfig {
@@ -42,6 +45,12 @@ impl From<ConvNextConfig> for ModelConfig {
     }
 }
 
+impl From<EfficientNetConfig> for ModelConfig {
+    fn from(config: EfficientNetConfig) -> Self {
+        Self::EfficientNet(config)
+    }
+}
+
 impl ModelConfig {
     /// Outputs of the head; 0 for a model without one.
     pub fn classes(&self) -> usize {
@@ -49,6 +58,7 @@ impl ModelConfig {
             Self::Vit(c) => c.classes,
             Self::ResNet(c) => c.classes,
             Self::ConvNext(c) => c.classes,
+            Self::EfficientNet(c) => c.classes,
         }
     }
 
@@ -61,6 +71,10 @@ impl ModelConfig {
                 c.classes = classes;
             }
             Self::ResNet(c) => {
+                c.head_bias = !c.normalize || (c.classes > 0 && c.head_bias);
+                c.classes = classes;
+            }
+            Self::EfficientNet(c) => {
                 c.head_bias = !c.normalize || (c.classes > 0 && c.head_bias);
                 c.classes = classes;
             }
@@ -77,6 +91,7 @@ impl ModelConfig {
             Self::Vit(c) => c.image_size,
             Self::ResNet(c) => c.image_size,
             Self::ConvNext(c) => c.image_size,
+            Self::EfficientNet(c) => c.image_size,
         }
     }
 
@@ -86,16 +101,18 @@ impl ModelConfig {
             Self::Vit(c) => c.features(),
             Self::ResNet(c) => c.features(),
             Self::ConvNext(c) => c.features(),
+            Self::EfficientNet(c) => c.features(),
         }
     }
 
     /// The name of the head: its tensors are `head.weight` and `head.bias` of a ViT and of CLIP's ResNets, those of other ResNets
-    /// begin with `fc`, those of ConvNeXts with `head.fc`, or with `classifier` behind a projection.
+    /// begin with `fc`, those of ConvNeXts with `head.fc`, or with `classifier` behind a projection, as those of EfficientNets.
     pub fn head(&self) -> &'static str {
         match self {
             Self::Vit(_) => "head",
             Self::ResNet(c) => c.head(),
             Self::ConvNext(c) => c.head(),
+            Self::EfficientNet(_) => "classifier",
         }
     }
 
@@ -126,6 +143,10 @@ impl ModelConfig {
                 let what = |c: &ConvNextConfig| (c.eps, c.head_eps, c.activation, c.stem, c.norm_first, c.normalize);
                 what(a) == what(b)
             }
+            (Self::EfficientNet(a), Self::EfficientNet(b)) => {
+                let same = |c: &EfficientNetConfig| c.at(a.image_size);
+                EfficientNetConfig { classes: a.classes, head_bias: a.head_bias, ..same(b) } == same(a)
+            }
             _ => false,
         }
     }
@@ -134,7 +155,7 @@ impl ModelConfig {
     pub fn vit(&self) -> Option<&VitConfig> {
         match self {
             Self::Vit(config) => Some(config),
-            Self::ResNet(_) | Self::ConvNext(_) => None,
+            Self::ResNet(_) | Self::ConvNext(_) | Self::EfficientNet(_) => None,
         }
     }
 }
@@ -145,6 +166,7 @@ impl Network for ModelConfig {
             Self::Vit(c) => c.forward(t),
             Self::ResNet(c) => c.forward(t),
             Self::ConvNext(c) => c.forward(t),
+            Self::EfficientNet(c) => c.forward(t),
         }
     }
 }
@@ -212,6 +234,9 @@ impl Model {
             ModelConfig::Vit(c) => vec![("tokens have", c.dim), ("MLP has", c.mlp_dim)],
             // It takes any: it has no epilogue.
             ModelConfig::ResNet(_) => Vec::new(),
+            ModelConfig::EfficientNet(_) => {
+                return Err(Error::Usage("f16 is not supported for EfficientNets and MobileNets yet".into()));
+            }
             ModelConfig::ConvNext(c) => {
                 c.stages.iter().flat_map(|s| [("pixels have", s.width), ("MLP has", s.hidden)]).collect()
             }

@@ -22,6 +22,7 @@ impl ModelConfig {
             Self::Vit(c) => c.depth,
             Self::ResNet(c) => c.stages.iter().map(Vec::len).sum(),
             Self::ConvNext(c) => c.stages.iter().map(|stage| stage.depth).sum(),
+            Self::EfficientNet(c) => c.stages.iter().map(Vec::len).sum(),
         }
     }
 
@@ -45,6 +46,14 @@ impl ModelConfig {
                 }
                 _ if first == "attnpool" => Place::Tail,
                 _ => Place::Stem,
+            },
+            Self::EfficientNet(c) => match (first, second.parse::<usize>()) {
+                ("conv_stem" | "bn1", _) => Place::Stem,
+                ("blocks", Ok(stage)) => {
+                    let before: usize = c.stages.iter().take(stage).map(Vec::len).sum();
+                    Place::Block(before + parts.next().and_then(|block| block.parse::<usize>().ok()).unwrap_or(0))
+                }
+                _ => Place::Tail,
             },
             Self::ConvNext(c) => match (first, second.parse::<usize>()) {
                 ("stem", _) => Place::Stem,

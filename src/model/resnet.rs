@@ -4,6 +4,8 @@ use crate::gpu::buffer::Element;
 use crate::model::layers::{BatchNormParams, ConvParams, LinearParams};
 use crate::model::resnet_config::{Block, BlockConfig, ChannelAttention, Downsample, Pooling, ResNetConfig, Stem};
 use crate::model::tape::{Act, Network, ParamRef, Tape};
+use crate::ops::gate::Kind;
+use crate::shapes::Pointwise;
 
 impl Network for ResNetConfig {
     fn forward(&self, t: &mut Tape) -> Act {
@@ -79,7 +81,7 @@ impl Attention {
         match *self {
             Attention::Squeeze([fc1, fc2]) => {
                 let h = t.linear(pooled, "se.fc1", fc1, Element::Word);
-                let h = t.relu(h, "se.act");
+                let h = t.activation(h, "se.act", Pointwise::Relu);
                 t.linear(h, "se.fc2", fc2, Element::Word)
             }
             Attention::Neighbours(weight) => t.eca(pooled, "se.conv", weight),
@@ -180,7 +182,7 @@ impl ResNetConfig {
             }
             Some(attention) if self.attention_inside => {
                 let scale = attention.scale(t, x);
-                let x = t.gate(x, scale, "se.gate");
+                let x = t.gate(x, scale, "se.gate", Kind::Sigmoid);
                 let x = last.convolved(t, x);
                 t.batch_norm_onto(shortcut, x, last.names[1], last.norm)
             }

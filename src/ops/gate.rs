@@ -8,13 +8,14 @@ use crate::ops::elem::Elem;
 use crate::ops::variants::{FLAG, LANES, Variants};
 use crate::ops::{Recorder, check, flag};
 
+pub use crate::cpu::gate::Kind;
 pub use crate::ops::columns::Dims;
 
 static SHADER: Shader = shader!("gate", FOLD, SEAT);
 
 /// Every variant that this file records.
 pub fn variants() -> Vec<Variants> {
-    let of = Variants::of(&SHADER).append(Elem::ALL.map(Elem::tail)).with("WG", LANES);
+    let of = Variants::of(&SHADER).append(Elem::ALL.map(Elem::tail)).with("WG", LANES).with("HARD", FLAG);
     vec![of.with_in(&["forward", "backward"], "RELU", FLAG).with_in(&["forward"], "SHORTCUT", FLAG)]
 }
 
@@ -32,7 +33,11 @@ fn check_images(op: &str, views: &[(&str, &View)], scale: &View, dims: Dims) {
     check(op, "scale", scale, dims.batch * dims.cols);
 }
 
-/// `out = inp·σ(scale)`, plus `shortcut` if there is one, then with `relu` what is negative becomes zero. Images are
+fn hard(kind: Kind) -> (&'static str, f64) {
+    ("HARD", flag(kind == Kind::HardSigmoid))
+}
+
+/// `out = inp·σ(scale)`, σ as `kind` says, plus `shortcut` if there is one, then with `relu` what is negative becomes zero. Images are
 /// `[batch, rows, cols]`, all f32 or all f16; `scale` is `[batch, cols]`, f32.
 pub fn forward(
     r: &mut Recorder,
@@ -41,10 +46,11 @@ pub fn forward(
     scale: &View,
     shortcut: Option<&View>,
     relu: bool,
+    kind: Kind,
     dims: Dims,
 ) -> Result<()> {
     check_images("gate", &[("inp", inp), ("out", out), ("shortcut", shortcut.unwrap_or(inp))], scale, dims);
-    let flags = [("RELU", flag(relu)), ("SHORTCUT", flag(shortcut.is_some()))];
+    let flags = [hard(kind), ("RELU", flag(relu)), ("SHORTCUT", flag(shortcut.is_some()))];
     let views = [("out", out), ("inp", inp), ("scale", scale), ("shortcut", shortcut.unwrap_or(inp))];
     Columns::new(r, dims, inp.element).walk(r, (&SHADER, "forward", &flags), &views)
 }
@@ -58,6 +64,7 @@ pub fn backward(
     out: Option<&View>,
     inp: &View,
     scale: &View,
+    kind: Kind,
     dims: Dims,
 ) -> Result<()> {
     let op = "gate::backward";
@@ -74,8 +81,8 @@ pub fn backward(
         ("inp", inp),
         ("scale", scale),
     ];
-    columns.walk(r, (&SHADER, "backward", &[("RELU", flag(out.is_some()))]), &views)?;
-    let kernel = columns.kernel(r, &SHADER, "finish", &[])?;
+    columns.walk(r, (&SHADER, "backward", &[hard(kind), ("RELU", flag(out.is_some()))]), &views)?;
+    let kernel = columns.kernel(r, &SHADER, "finish", &[hard(kind)])?;
     let views = [("dscale", dscale), ("sums", &partial), ("saved_scale", scale)];
     let grid = fold((dims.batch * dims.cols).div_ceil(columns.lanes));
     r.push(&kernel, &views, &columns.params(1, 0.0), grid);

@@ -23,7 +23,8 @@ struct Params {
     pitch: u32,
     kernel: u32,
     stride: u32,
-    padding: u32,
+    above: u32,
+    left: u32,
 }
 
 fn tail(image: Element, unfolded: Element) -> String {
@@ -49,6 +50,7 @@ fn run(
     let lanes = r.reduce_lanes();
     let constants = [&[("WG", lanes as f64)], own].concat();
     let kernel = r.kernel_with(&SHADER, entry, &constants, &tail(image.element, rows.element))?;
+    let [above, left] = dims.before();
     let params = Params {
         height: dims.height as u32,
         width: dims.width as u32,
@@ -58,7 +60,8 @@ fn run(
         pitch: pitch as u32,
         kernel: dims.kernel as u32,
         stride: dims.stride as u32,
-        padding: dims.padding as u32,
+        above: above as u32,
+        left: left as u32,
     };
     let groups = (dims.channels * width).div_ceil(lanes);
     r.push(&kernel, views, &params, [groups as u32, height as u32, dims.batch as u32]);

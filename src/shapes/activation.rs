@@ -18,3 +18,17 @@ pub enum Activation {
     #[serde(rename = "swiglu")]
     SwiGlu,
 }
+
+/// An activation on its own, element by element, as convolutional networks have it behind their norms.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Pointwise {
+    /// `max(x, 0)`
+    Relu,
+    /// `min(max(x, 0), 6)`
+    Relu6,
+    /// `x·σ(x)`
+    Silu,
+    /// `x·min(max(x + 3, 0), 6)/6`
+    HardSwish,
+}

@@ -6,7 +6,7 @@ pub mod layout;
 pub mod norm;
 pub mod prefix;
 
-pub use activation::Activation;
+pub use activation::{Activation, Pointwise};
 pub use layout::{Param, ParamLayout, Segment};
 pub use norm::Norm;
 pub use prefix::Prefix;

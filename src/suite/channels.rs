@@ -7,6 +7,8 @@ use crate::cpu;
 use crate::error::Result;
 use crate::gpu::buffer::Element;
 use crate::ops;
+use crate::ops::depthwise::Padding;
+use crate::ops::gate::Kind;
 use crate::ops::unfold::Dims as Windows;
 
 pub(super) const STEMS: &[Stem] = &[
@@ -22,8 +24,9 @@ const SHAPES: [[usize; 3]; 9] =
 
 fn gate(p: &mut Plan) -> Result<()> {
     for (launch, &element) in Launch::all(p.gpu).into_iter().flat_map(|l| formats(p.gpu).iter().map(move |e| (l, e))) {
-        for (_, [batch, rows, cols]) in p.pick(&SHAPES, &[2, 3]) {
+        for (i, [batch, rows, cols]) in p.pick(&SHAPES, &[2, 3]) {
             p.add(move |s| {
+                let kind = if i % 2 == 0 { Kind::Sigmoid } else { Kind::HardSigmoid };
                 let mut random = Random::new((batch * rows * cols) as u64);
                 let dims = ops::gate::Dims { batch, rows, cols };
                 let [inp, shortcut, dout] = [0; 3].map(|_| rounded(random.vec(dims.len()), element));
@@ -41,10 +44,10 @@ fn gate(p: &mut Plan) -> Result<()> {
                     let mut want = vec![0.0; dims.len()];
                     let shortcut64 = wide(&shortcut);
                     let more = with.then_some(shortcut64.as_slice());
-                    cpu::gate::forward(&mut want, &inp64, &scale64, more, relu, batch, rows, cols);
+                    cpu::gate::forward(&mut want, &inp64, &scale64, more, relu, kind, batch, rows, cols);
                     let out = c.output_as("out", element, want.len())?;
                     let more = with.then_some(&shortcut_view);
-                    c.run(launch, |r| ops::gate::forward(r, &out, &inp_view, &scale_view, more, relu, dims))?;
+                    c.run(launch, |r| ops::gate::forward(r, &out, &inp_view, &scale_view, more, relu, kind, dims))?;
                     c.expect("gate::forward", &out, &want, tolerance);
                 }
                 // Backward starts from the same saved output as the reference.
@@ -53,14 +56,35 @@ fn gate(p: &mut Plan) -> Result<()> {
                     let (mut dinp, mut dscale) = (vec![0.0; dims.len()], vec![0.0; batch * cols]);
                     let saved64 = wide(&saved);
                     let out = masked.then_some(saved64.as_slice());
-                    cpu::gate::backward(&mut dinp, &mut dscale, &dout64, out, &inp64, &scale64, batch, rows, cols);
+                    cpu::gate::backward(
+                        &mut dinp,
+                        &mut dscale,
+                        &dout64,
+                        out,
+                        &inp64,
+                        &scale64,
+                        kind,
+                        batch,
+                        rows,
+                        cols,
+                    );
                     let saved_view = c.input_as("saved out", element, &saved)?;
                     let dinp_view = c.output_as("dinp", element, dinp.len())?;
                     let dscale_view = c.output("dscale", dscale.len())?;
                     let out = masked.then_some(&saved_view);
                     c.run(launch, |r| {
                         let gradients = (&dinp_view, &dscale_view);
-                        ops::gate::backward(r, gradients.0, gradients.1, &dout_view, out, &inp_view, &scale_view, dims)
+                        ops::gate::backward(
+                            r,
+                            gradients.0,
+                            gradients.1,
+                            &dout_view,
+                            out,
+                            &inp_view,
+                            &scale_view,
+                            kind,
+                            dims,
+                        )
                     })?;
                     c.expect("gate::backward", &dinp_view, &dinp, tolerance);
                     // A sum over rows; where a gate is almost shut or open, its slope is small beside the others.
@@ -155,7 +179,7 @@ fn window_formats(p: &Plan) -> &'static [[Element; 2]] {
 }
 
 fn unfold(p: &mut Plan) -> Result<()> {
-    // Batch, height, width, channels, kernel, stride, padding, channels of a stored pixel.
+    // Batch, height, width, channels, kernel, stride, padding, or 9 for TensorFlow's "same", channels of a stored pixel.
     let shapes = [
         [2, 8, 8, 12, 2, 2, 0, 12],
         [1, 7, 9, 65, 2, 2, 0, 65],
@@ -164,12 +188,14 @@ fn unfold(p: &mut Plan) -> Result<()> {
         [2, 6, 5, 20, 3, 2, 1, 20],
         [1, 3, 3, 5, 5, 3, 2, 5],
         [3, 1, 1, 1, 1, 1, 0, 1],
+        [2, 8, 7, 4, 3, 2, 9, 4],
     ];
     let (natural, formats) = (Launch::natural(p.gpu), window_formats(p));
     let launches = [natural, Launch { for_cpu: !natural.for_cpu, ..natural }];
     for (launch, &[image, rows]) in launches.into_iter().flat_map(|l| formats.iter().map(move |f| (l, f))) {
         for (_, [batch, height, width, channels, kernel, stride, padding, pitch]) in p.pick(&shapes, &[3, 4]) {
             p.add(move |s| {
+                let padding = if padding == 9 { Padding::Same } else { Padding::Even(padding) };
                 let dims = Windows { batch, height, width, channels, kernel, stride, padding };
                 let mut random = Random::new((height * width * channels) as u64);
                 let inp = rounded(random.vec(dims.in_len()), image);
@@ -179,7 +205,7 @@ fn unfold(p: &mut Plan) -> Result<()> {
                 cpu::unfold::forward(&mut want, &wide(&inp), dims);
                 let name = format!(
                     "{} to {}, {batch}×{height}×{width}×{channels} of {pitch}, kernel {kernel}, stride {stride}, \
-                     padding {padding}, {}",
+                     padding {padding:?}, {}",
                     image.scalar(),
                     rows.scalar(),
                     launch.suffix()

@@ -2,7 +2,7 @@
 
 use super::formats::{formats, prefix, rounded, stored_eps};
 use super::harness::{Case, Launch, Random, sum_tolerance, wide};
-use super::{Plan, Stem, Suite, pairs, stem};
+use super::{Plan, Stem, Suite, stem};
 use crate::cpu;
 use crate::error::Result;
 use crate::gpu::buffer::Element;
@@ -47,17 +47,13 @@ struct Convolution {
 }
 
 impl Convolution {
-    /// What a quick run takes it for: the kernel, whether it is walked, fours or single channels, words and format, by pairs.
+    /// What a quick run takes it for: each way to read and write, walked and not, and each kernel.
     fn shows(&self) -> Vec<String> {
         let Convolution { dims, launch, element, .. } = *self;
         let width = if launch.for_cpu && dims.channels.is_multiple_of(4) { "fours" } else { "ones" };
-        let kernel = format!("kernel {}, stride {}", dims.kernel, dims.stride.min(2));
-        let common = dims.kernel == 7 || dims.stride > 1;
-        pairs(&[&kernel, &launch.tile(), width, launch.word(), prefix(element)])
-            .into_iter()
-            .filter(|_| common)
-            .chain([kernel.clone()])
-            .collect()
+        let way = if dims.stride == 1 && [3, 5, 7].contains(&dims.kernel) { "walked" } else { "any" };
+        let kernel = format!("{way}, kernel {}", dims.kernel);
+        vec![kernel, format!("{way}, {}, {width}, {}, {}", launch.tile(), launch.word(), prefix(element))]
     }
 }
 

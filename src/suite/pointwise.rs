@@ -14,6 +14,8 @@ pub(super) const STEMS: &[Stem] = &[
     stem("gelu", gelu, &["gelu::forward", "gelu::backward"]),
     stem("relu", relu, &["relu::forward", "relu::backward"]),
     stem("hard_swish", hard_swish, &["hard_swish::forward", "hard_swish::backward_input"]),
+    stem("silu", silu, &["silu::forward", "silu::backward_input"]),
+    stem("relu6", relu6, &["relu6::forward", "relu6::backward_input"]),
     stem("swiglu", swiglu, &["swiglu::forward", "swiglu::backward", "swiglu::forward_pair", "swiglu::backward_pair"]),
     stem(
         "residual",
@@ -198,6 +200,72 @@ impl Unary for HardSwish {
 
 fn hard_swish(p: &mut Plan) -> Result<()> {
     unary(p, HardSwish, "");
+    Ok(())
+}
+
+#[derive(Clone, Copy)]
+struct Silu;
+
+impl Unary for Silu {
+    const KERNELS: [&'static str; 2] = ["silu::forward", "silu::backward_input"];
+
+    fn forward(self, r: &mut Recorder, out: &View, inp: &View) -> Result<()> {
+        ops::silu::forward(r, out, inp)
+    }
+
+    fn backward(self, r: &mut Recorder, dinp: &View, [dout, inp, _]: [&View; 3], _: bool) -> Result<()> {
+        ops::silu::backward_input(r, dinp, dout, inp)
+    }
+
+    fn reference(self, out: &mut [f64], inp: &[f64]) {
+        cpu::silu::forward(out, inp);
+    }
+
+    fn reference_backward(self, dinp: &mut [f64], [dout, inp, _]: [&[f64]; 3], _: bool) {
+        cpu::silu::backward_input(dinp, dout, inp);
+    }
+
+    /// As QuickGELU: four operations around an exponential, twice as many for the slope.
+    fn tolerance(self, element: Element) -> Option<[f64; 2]> {
+        Some([stored_eps(element) + 16.0 * EPS, stored_eps(element) + 32.0 * EPS])
+    }
+}
+
+fn silu(p: &mut Plan) -> Result<()> {
+    unary(p, Silu, "");
+    Ok(())
+}
+
+#[derive(Clone, Copy)]
+struct Relu6;
+
+impl Unary for Relu6 {
+    const KERNELS: [&'static str; 2] = ["relu6::forward", "relu6::backward_input"];
+
+    fn forward(self, r: &mut Recorder, out: &View, inp: &View) -> Result<()> {
+        ops::relu6::forward(r, out, inp)
+    }
+
+    fn backward(self, r: &mut Recorder, dinp: &View, [dout, inp, _]: [&View; 3], _: bool) -> Result<()> {
+        ops::relu6::backward_input(r, dinp, dout, inp)
+    }
+
+    fn reference(self, out: &mut [f64], inp: &[f64]) {
+        cpu::relu6::forward(out, inp);
+    }
+
+    fn reference_backward(self, dinp: &mut [f64], [dout, inp, _]: [&[f64]; 3], _: bool) {
+        cpu::relu6::backward_input(dinp, dout, inp);
+    }
+
+    /// Copies.
+    fn tolerance(self, element: Element) -> Option<[f64; 2]> {
+        Some([stored_eps(element); 2])
+    }
+}
+
+fn relu6(p: &mut Plan) -> Result<()> {
+    unary(p, Relu6, "");
     Ok(())
 }
 

@@ -1,7 +1,7 @@
 //! The operations over the channels of images, in mid-graph as all others.
 
 use tpgm::cpu::depthwise::{self, Padding};
-use tpgm::cpu::{eca, gate, grn, unfold};
+use tpgm::cpu::{eca, gate, grn, relu6, silu, unfold};
 
 use super::*;
 
@@ -38,7 +38,7 @@ fn windows_that_touch_overlap_and_leave_pixels_out() {
     for [batch, height, width, channels, kernel, stride, padding] in
         [[2, 4, 6, 2, 2, 2, 0], [1, 5, 5, 3, 2, 2, 0], [1, 5, 4, 2, 3, 2, 1], [1, 5, 7, 1, 2, 3, 0]]
     {
-        let dims = unfold::Dims { batch, height, width, channels, kernel, stride, padding };
+        let dims = unfold::Dims { batch, height, width, channels, kernel, stride, padding: Padding::Even(padding) };
         check_op(
             &format!("{dims:?}"),
             &[dims.in_len()],
@@ -86,19 +86,19 @@ fn responses_through_their_norms() {
 fn gates_with_and_without_a_relu() {
     let (batch, rows, cols) = (2, 4, 3);
     let len = batch * rows * cols;
-    for relu in [false, true] {
+    for (relu, kind) in [(false, gate::Kind::Sigmoid), (true, gate::Kind::Sigmoid), (false, gate::Kind::HardSigmoid)] {
         // Away from the ReLU's kink: far on one side of it or on the other.
         let shortcut: Vec<f64> = (0..len).map(|i| if i % 3 == 0 { -9.0 } else { 9.0 }).collect();
         let run = |x: &[Vec<f64>]| {
-            assigned(len, |out| gate::forward(out, &x[0], &x[1], Some(&shortcut), relu, batch, rows, cols))
+            assigned(len, |out| gate::forward(out, &x[0], &x[1], Some(&shortcut), relu, kind, batch, rows, cols))
         };
-        check_op(&format!("gate, relu {relu}"), &[len, batch * cols], run, |x, dout| {
+        check_op(&format!("gate {kind:?}, relu {relu}"), &[len, batch * cols], run, |x, dout| {
             let out = run(x);
             let mut dscale = vec![];
             let dinp = assigned(len, |d| {
                 dscale = assigned(batch * cols, |ds| {
                     let out = relu.then_some(out.as_slice());
-                    gate::backward(d, ds, dout, out, &x[0], &x[1], batch, rows, cols);
+                    gate::backward(d, ds, dout, out, &x[0], &x[1], kind, batch, rows, cols);
                 });
             });
             vec![dinp, dscale]
@@ -121,4 +121,26 @@ fn convolutions_along_channels() {
             },
         );
     }
+}
+
+#[test]
+fn activations_within_their_corners_and_beyond() {
+    let wide = |x: &[f64]| -> Vec<f64> { x.iter().map(|v| 4.0 * v).collect() };
+    check_op(
+        "silu",
+        &[33],
+        |x| assigned(33, |out| silu::forward(out, &wide(&x[0]))),
+        |x, dout| vec![wide(&assigned(33, |d| silu::backward_input(d, dout, &wide(&x[0]))))],
+    );
+    check_op(
+        "relu6",
+        &[33],
+        |x| {
+            let x = wide(&x[0]);
+            assert!(x.iter().all(|v| v.abs() > 2e-2 && (v - 6.0).abs() > 2e-2), "too near a corner: {x:?}");
+            assert!(x.iter().any(|v| *v < 0.0) && x.iter().any(|v| *v > 6.0));
+            assigned(33, |out| relu6::forward(out, &x))
+        },
+        |x, dout| vec![wide(&assigned(33, |d| relu6::backward_input(d, dout, &wide(&x[0]))))],
+    );
 }

@@ -22,13 +22,14 @@ struct Golden {
 fn cases(op: &str) -> Vec<Golden> {
     let all = Fixture::open("channels").json("cases");
     let all = all.as_object().unwrap();
+    let number = |v: &serde_json::Value| v.as_i64().unwrap_or_else(|| i64::from(v.as_bool().unwrap()));
     let found: Vec<Golden> = all
         .iter()
         .filter(|(name, _)| name.starts_with(&format!("{op}.")))
         .map(|(name, values)| Golden {
             name: name.clone(),
             fixture: Fixture::open("channels"),
-            numbers: values.as_object().unwrap().iter().map(|(k, v)| (k.clone(), v.as_i64().unwrap())).collect(),
+            numbers: values.as_object().unwrap().iter().map(|(k, v)| (k.clone(), number(v))).collect(),
         })
         .collect();
     assert!(found.len() > 2, "cases of {op}");
@@ -97,7 +98,7 @@ fn windows_agree_with_pytorch() {
     for golden in cases("unfold") {
         let [batch, height, width, channels] = golden.sizes(IMAGE);
         let [kernel, stride, padding] = golden.sizes(["kernel", "stride", "padding"]);
-        let dims = unfold::Dims { batch, height, width, channels, kernel, stride, padding };
+        let dims = unfold::Dims { batch, height, width, channels, kernel, stride, padding: Padding::Even(padding) };
         let [inp, dout, out, dinp] = ["inp", "dout", "out", "dinp"].map(|k| golden.get(k));
         let (mut got, mut got_inp) = (vec![0.0; out.len()], vec![0.0; inp.len()]);
         cpu::unfold::forward(&mut got, &wide(&inp), dims);
@@ -178,11 +179,12 @@ fn gates_agree_with_pytorch() {
     for golden in cases("gate") {
         let [batch, height, width, cols] = golden.sizes(IMAGE);
         let dims = gate::Dims { batch, rows: height * width, cols };
+        let kind = if golden.numbers["hard"] == 1 { gate::Kind::HardSigmoid } else { gate::Kind::Sigmoid };
         let [inp, scale, shortcut, dout] = ["inp", "scale", "shortcut", "dout"].map(|k| golden.get(k));
         let [out, dinp, dscale] = ["out", "dinp", "dscale"].map(|k| golden.get(k));
         let (inp64, scale64, shortcut64) = (wide(&inp), wide(&scale), wide(&shortcut));
         let mut got = vec![0.0; out.len()];
-        cpu::gate::forward(&mut got, &inp64, &scale64, Some(&shortcut64), true, batch, dims.rows, cols);
+        cpu::gate::forward(&mut got, &inp64, &scale64, Some(&shortcut64), true, kind, batch, dims.rows, cols);
         assert_reference(&golden.name, &got, &out);
         let (mut got_inp, mut got_scale) = (vec![0.0; inp.len()], vec![0.0; scale.len()]);
         let (dout64, saved) = (wide(&dout), got);
@@ -193,6 +195,7 @@ fn gates_agree_with_pytorch() {
             Some(&saved),
             &inp64,
             &scale64,
+            kind,
             batch,
             dims.rows,
             cols,
@@ -209,8 +212,8 @@ fn gates_agree_with_pytorch() {
             let [y, dx, ds] =
                 [c.output("out", out.len())?, c.output("dinp", inp.len())?, c.output("dscale", scale.len())?];
             run(c, &|p| {
-                gate::forward(p, &y, &x, &s, Some(&add), true, dims)?;
-                gate::backward(p, &dx, &ds, &g, Some(&y), &x, &s, dims)
+                gate::forward(p, &y, &x, &s, Some(&add), true, kind, dims)?;
+                gate::backward(p, &dx, &ds, &g, Some(&y), &x, &s, kind, dims)
             })?;
             // As in the suite.
             c.expect("gate::forward", &y, &wide(&out), 25.0 * EPS);
@@ -250,5 +253,45 @@ fn convolutions_along_channels_agree_with_pytorch() {
             c.expect("eca::backward_weight", &dw, &wide(&dweight), sum_tolerance(batch * channels, 5.0));
             Ok(())
         });
+    }
+}
+
+#[test]
+fn activations_agree_with_pytorch() {
+    type Passes = (fn(&mut [f64], &[f64]), fn(&mut [f64], &[f64], &[f64]));
+    let references: [(&str, Passes); 2] = [
+        ("silu", (cpu::silu::forward, cpu::silu::backward_input)),
+        ("relu6", (cpu::relu6::forward, cpu::relu6::backward_input)),
+    ];
+    for (op, (forward, backward)) in references {
+        for golden in cases(op) {
+            let [inp, dout, out, dinp] = ["inp", "dout", "out", "dinp"].map(|k| golden.get(k));
+            let (mut got, mut grad) = (vec![0.0; inp.len()], vec![0.0; inp.len()]);
+            forward(&mut got, &wide(&inp));
+            backward(&mut grad, &wide(&dout), &wide(&inp));
+            assert_reference(&golden.name, &got, &out);
+            assert_reference(&golden.name, &grad, &dinp);
+            on_devices(&golden.name, |c, run| {
+                let [x, g] = [c.input("inp", &inp)?, c.input("dout", &dout)?];
+                let [y, dx] = [c.output("out", inp.len())?, c.output("dinp", inp.len())?];
+                run(c, &|p| {
+                    if op == "silu" {
+                        ops::silu::forward(p, &y, &x)?;
+                        return ops::silu::backward_input(p, &dx, &g, &x);
+                    }
+                    ops::relu6::forward(p, &y, &x)?;
+                    ops::relu6::backward_input(p, &dx, &g, &x)
+                })?;
+                // The suite's tolerances for the same kernels.
+                let [forward, backward] = if op == "silu" {
+                    ["silu::forward", "silu::backward_input"]
+                } else {
+                    ["relu6::forward", "relu6::backward_input"]
+                };
+                c.expect(forward, &y, &wide(&out), 17.0 * EPS);
+                c.expect(backward, &dx, &wide(&dinp), 33.0 * EPS);
+                Ok(())
+            });
+        }
     }
 }

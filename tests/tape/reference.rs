@@ -262,7 +262,17 @@ impl Machine for Reference<'_> {
         };
         self.push(shape, |m, out| {
             let shortcut = Some(m.value(shortcut));
-            gate::forward(out, m.value(x), m.value(scale), shortcut, true, BATCH, shape.pixels(), shape.cols);
+            gate::forward(
+                out,
+                m.value(x),
+                m.value(scale),
+                shortcut,
+                true,
+                gate::Kind::Sigmoid,
+                BATCH,
+                shape.pixels(),
+                shape.cols,
+            );
         })
     }
 
@@ -271,7 +281,8 @@ impl Machine for Reference<'_> {
         let pooled = Machine::pool(self, x, "", 0, shape.pixels());
         let scale = Machine::linear(self, pooled, name, shape.cols, true);
         self.push(shape, |m, out| {
-            gate::forward(out, m.value(x), m.value(scale), None, false, BATCH, shape.pixels(), shape.cols);
+            let (kind, rows) = (gate::Kind::HardSigmoid, shape.pixels());
+            gate::forward(out, m.value(x), m.value(scale), None, false, kind, BATCH, rows, shape.cols);
         })
     }
 
@@ -288,7 +299,8 @@ impl Machine for Reference<'_> {
     fn windows(&mut self, x: usize, name: &str) -> usize {
         let shape = self.shape(x);
         let Shape { batch, height, width, cols: channels } = shape;
-        let dims = unfold::Dims { batch, height, width, channels, kernel: 3, stride: 1, padding: 1 };
+        let dims =
+            unfold::Dims { batch, height, width, channels, kernel: 3, stride: 1, padding: depthwise::Padding::Even(1) };
         let windows = self.push(shape.with_cols(9 * channels), |m, out| unfold::forward(out, m.value(x), dims));
         Machine::linear(self, windows, name, channels, true)
     }

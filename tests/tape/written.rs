@@ -5,9 +5,10 @@ use tpgm::model::layers::{ConvParams, DepthwiseParams, EmbedParams, Turns};
 use tpgm::model::rope::{Angles, Rope};
 use tpgm::model::tape::{Act, Network, ParamRef, Shape, Tape};
 use tpgm::ops::depthwise::Padding;
+use tpgm::ops::gate::Kind;
 use tpgm::ops::rope::Learned;
-use tpgm::shapes::Activation;
 use tpgm::shapes::Prefix;
+use tpgm::shapes::{Activation, Pointwise};
 
 use crate::machine::{EPS, HEADS, Machine, Net};
 use crate::reference::{COLS, PATCH, SIZE};
@@ -176,7 +177,7 @@ impl Machine for Tape {
             let [fc1, fc2] = ["fc1", "fc2"].map(|layer| format!("{name}.{layer}"));
             let layer = self.pointwise_params(&fc1, 3, shape.cols, true);
             let h = self.linear(pooled, &fc1, layer, Element::Word);
-            let h = self.relu(h, &format!("{name}.relu"));
+            let h = self.activation(h, &format!("{name}.relu"), Pointwise::Relu);
             let layer = self.pointwise_params(&fc2, shape.cols, 3, true);
             self.linear(h, &fc2, layer, Element::Word)
         };
@@ -188,7 +189,7 @@ impl Machine for Tape {
         let pooled = self.pool(x, &format!("{name}.pool"), 0, shape.pixels(), Element::Word);
         let layer = self.linear_params(name, shape.cols, shape.cols, true);
         let scale = self.linear(pooled, &format!("{name}.scale"), layer, Element::Word);
-        self.gate(x, scale, name)
+        self.gate(x, scale, name, Kind::HardSigmoid)
     }
 
     fn depthwise(&mut self, x: Act, name: &str) -> Act {
@@ -202,7 +203,7 @@ impl Machine for Tape {
     fn windows(&mut self, x: Act, name: &str) -> Act {
         let cols = self.shape(x).cols;
         let layer = self.linear_params(name, cols, 9 * cols, true);
-        let windows = self.unfold(x, &format!("{name}.windows"), cols, [3, 1, 1], Element::Word);
+        let windows = self.unfold(x, &format!("{name}.windows"), cols, (3, 1, Padding::Even(1)), Element::Word);
         self.linear(windows, name, layer, Element::Word)
     }
 

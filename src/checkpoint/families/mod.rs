@@ -11,6 +11,8 @@ use crate::error::{Help, Result, Setting};
 
 mod convnext;
 mod convnext_parts;
+mod efficientnet;
+mod efficientnet_parts;
 mod inputs;
 mod names;
 mod open_clip;
@@ -74,6 +76,7 @@ const FAMILIES: &[Family] = &[
     convnext::FAMILY,
     convnext::TRANSFORMERS,
     convnext::TORCHVISION,
+    efficientnet::FAMILY,
 ];
 
 /// What training wrappers and models with an image tower put before every name.

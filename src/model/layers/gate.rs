@@ -6,7 +6,7 @@ use crate::model::layers::batch_norm::reverse_join;
 use crate::model::store::Store;
 use crate::model::tape::{Act, Layer, Tape};
 use crate::model::value::Memory;
-use crate::ops::gate::Dims;
+use crate::ops::gate::{Dims, Kind};
 use crate::ops::{Recorder, gate};
 
 #[derive(Debug)]
@@ -14,6 +14,7 @@ struct Gate {
     inp: Act,
     scale: Act,
     out: Act,
+    kind: Kind,
     dims: Dims,
 }
 
@@ -23,6 +24,7 @@ struct Branch {
     inp: Act,
     scale: Act,
     branch: Act,
+    kind: Kind,
     dims: Dims,
 }
 
@@ -33,16 +35,17 @@ struct Join {
     shortcut: Act,
     branch: Act,
     out: Act,
+    kind: Kind,
     dims: Dims,
 }
 
 impl Tape {
-    /// `inp·σ(scale)` with a `scale` for each channel of each image, in f32.
-    pub fn gate(&mut self, inp: Act, scale: Act, name: &str) -> Act {
+    /// `inp·σ(scale)`, σ as `kind` says, with a `scale` for each channel of each image, in f32.
+    pub fn gate(&mut self, inp: Act, scale: Act, name: &str, kind: Kind) -> Act {
         let shape = self.shape(inp);
         let dims = Dims { batch: shape.batch, rows: shape.pixels(), cols: shape.cols };
         let out = self.act(name, shape, self.element_of(inp));
-        self.push(Gate { inp, scale, out, dims }, &[inp, scale], &[], &[out]);
+        self.push(Gate { inp, scale, out, kind, dims }, &[inp, scale], &[], &[out]);
         out
     }
 
@@ -54,9 +57,10 @@ impl Tape {
         let out = self.act(name, shape, element);
         let branch = self.value(&format!("{name}.branch"), shape, element, Memory::None);
         self.values[branch.0].masked = true;
-        self.push(Branch { inp, scale, branch, dims }, &[inp, scale], &[], &[branch]);
+        let kind = Kind::Sigmoid;
+        self.push(Branch { inp, scale, branch, kind, dims }, &[inp, scale], &[], &[branch]);
         self.recall();
-        self.push(Join { inp, scale, shortcut, branch, out, dims }, &[branch, shortcut], &[], &[out]);
+        self.push(Join { inp, scale, shortcut, branch, out, kind, dims }, &[branch, shortcut], &[], &[out]);
         out
     }
 }
@@ -67,11 +71,12 @@ fn reverse(
     r: &mut Recorder,
     [inp, scale]: [Act; 2],
     (dout, mask): (View, Option<View>),
+    kind: Kind,
     dims: Dims,
 ) -> Result<()> {
     let [x, by] = [inp, scale].map(|act| s.view(act));
     let [dinp, dscale] = [inp, scale].map(|act| s.share(act));
-    gate::backward(r, &dinp, &dscale, &dout, mask.as_ref(), &x, &by, dims)?;
+    gate::backward(r, &dinp, &dscale, &dout, mask.as_ref(), &x, &by, kind, dims)?;
     s.settle(r, inp, dinp)?;
     s.settle(r, scale, dscale)
 }
@@ -79,12 +84,12 @@ fn reverse(
 impl Layer for Gate {
     fn forward(&self, s: &Store, r: &mut Recorder) -> Result<()> {
         let [out, inp, scale] = [self.out, self.inp, self.scale].map(|act| s.view(act));
-        gate::forward(r, &out, &inp, &scale, None, false, self.dims)
+        gate::forward(r, &out, &inp, &scale, None, false, self.kind, self.dims)
     }
 
     fn backward(&self, s: &mut Store, r: &mut Recorder) -> Result<()> {
         let dout = s.gradient(self.out);
-        reverse(s, r, [self.inp, self.scale], (dout, None), self.dims)
+        reverse(s, r, [self.inp, self.scale], (dout, None), self.kind, self.dims)
     }
 
     fn scratch(&self) -> usize {
@@ -99,7 +104,7 @@ impl Layer for Branch {
 
     fn backward(&self, s: &mut Store, r: &mut Recorder) -> Result<()> {
         let gradient = s.masked_gradient(self.branch);
-        reverse(s, r, [self.inp, self.scale], gradient, self.dims)
+        reverse(s, r, [self.inp, self.scale], gradient, self.kind, self.dims)
     }
 
     fn scratch(&self) -> usize {
@@ -110,7 +115,7 @@ impl Layer for Branch {
 impl Layer for Join {
     fn forward(&self, s: &Store, r: &mut Recorder) -> Result<()> {
         let [out, inp, scale, shortcut] = [self.out, self.inp, self.scale, self.shortcut].map(|act| s.view(act));
-        gate::forward(r, &out, &inp, &scale, Some(&shortcut), true, self.dims)
+        gate::forward(r, &out, &inp, &scale, Some(&shortcut), true, self.kind, self.dims)
     }
 
     fn backward(&self, s: &mut Store, r: &mut Recorder) -> Result<()> {

@@ -1,5 +1,6 @@
 //! The kinds of layers, one file each: what a [`Tape`](crate::model::tape::Tape) method writes, its forward pass and its reverse.
 
+mod activation;
 mod add;
 mod attention;
 mod attention_pool;
@@ -18,7 +19,6 @@ mod patch_embed;
 mod pixels;
 mod pool;
 mod projection;
-mod relu;
 mod rms_norm;
 mod rope;
 mod swiglu;

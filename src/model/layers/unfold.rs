@@ -4,6 +4,7 @@ use crate::error::Result;
 use crate::gpu::buffer::Element;
 use crate::model::store::Store;
 use crate::model::tape::{Act, Layer, Shape, Tape};
+use crate::ops::depthwise::Padding;
 use crate::ops::unfold::Dims;
 use crate::ops::{Recorder, unfold};
 
@@ -22,7 +23,7 @@ impl Tape {
         inp: Act,
         name: &str,
         channels: usize,
-        [kernel, stride, padding]: [usize; 3],
+        (kernel, stride, padding): (usize, usize, Padding),
         element: Element,
     ) -> Act {
         let Shape { batch, height, width, .. } = self.shape(inp);

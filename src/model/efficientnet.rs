@@ -1,0 +1,145 @@
+//! EfficientNet (Tan & Le 2019, 2021), MobileNetV2 (Sandler et al. 2018) and MobileNetV3 (Howard et al. 2019), as timm builds them.
+//! Images are NHWC inside.
+
+use crate::gpu::buffer::Element;
+use crate::model::efficientnet_config::{EfficientNetConfig, MobileBlock, MobileHead, MobileKind};
+use crate::model::layers::{ConvParams, DepthwiseParams, LinearParams};
+use crate::model::tape::{Act, Network, Tape};
+use crate::ops::depthwise::Padding;
+use crate::shapes::Pointwise;
+
+impl Network for EfficientNetConfig {
+    fn forward(&self, t: &mut Tape) -> Act {
+        let images = t.images(self.image_size);
+        let x = t.pixels(images, "images with channels last");
+        let [width, kernel] = self.stem;
+        let x = self.convolution(t, x, "conv_stem", [3, width], [kernel, 2]);
+        let mut x = self.norm(t, x, "bn1", Some(self.activation));
+        for (stage, blocks) in self.stages.iter().enumerate() {
+            for (i, block) in blocks.iter().enumerate() {
+                x = t.segment(|t| t.within(&format!("blocks.{stage}.{i}"), |t| self.block(t, x, block)));
+            }
+        }
+        let features = self.tail(t, x);
+        if self.classes == 0 {
+            return features;
+        }
+        let head = t.linear_params("classifier", self.classes, self.features(), self.head_bias);
+        let features = if self.normalize { t.unit_length(features, "features at unit length") } else { features };
+        t.linear(features, "classifier", head, Element::Word)
+    }
+}
+
+impl EfficientNetConfig {
+    /// A convolution without a bias.
+    fn convolution(
+        &self,
+        t: &mut Tape,
+        x: Act,
+        name: &str,
+        [inputs, outputs]: [usize; 2],
+        [kernel, stride]: [usize; 2],
+    ) -> Act {
+        let weight = t.param(&format!("{name}.weight"), &[outputs, inputs, kernel, kernel]);
+        let (groups, padding) = (1, kernel / 2);
+        // "Same" is as much on both sides, but for strides.
+        if self.same && stride > 1 && kernel > 1 {
+            let window = (kernel, stride, Padding::Same);
+            let x = t.unfold(x, &format!("{name}.windows"), inputs, window, Element::Word);
+            return t.linear(x, name, LinearParams { weight, bias: None }, Element::Word);
+        }
+        t.conv2d(x, name, ConvParams { weight, inputs, outputs, kernel, stride, padding, groups })
+    }
+
+    fn pointwise(&self, t: &mut Tape, x: Act, name: &str, outputs: usize) -> Act {
+        self.convolution(t, x, name, [t.shape(x).cols, outputs], [1, 1])
+    }
+
+    fn depthwise(&self, t: &mut Tape, x: Act, block: &MobileBlock) -> Act {
+        let MobileBlock { kernel, stride, .. } = *block;
+        let weight = t.param("conv_dw.weight", &[t.shape(x).cols, 1, kernel, kernel]);
+        let padding = if self.same { Padding::Same } else { Padding::Even(kernel / 2) };
+        t.depthwise(x, "conv_dw", DepthwiseParams { weight, bias: None, kernel, stride, padding })
+    }
+
+    /// A batch norm, and an activation behind it if one is given.
+    fn norm(&self, t: &mut Tape, x: Act, name: &str, activation: Option<Pointwise>) -> Act {
+        let own = t.batch_norm_params(name, t.shape(x).cols, self.eps, self.momentum);
+        let relu = activation == Some(Pointwise::Relu);
+        let x = t.batch_norm(x, name, own, relu);
+        match activation {
+            Some(activation) if !relu => t.activation(x, &format!("{name}.act"), activation),
+            _ => x,
+        }
+    }
+
+    fn block(&self, t: &mut Tape, x: Act, block: &MobileBlock) -> Act {
+        let MobileBlock { kind, middle, out, kernel, stride, activation, .. } = *block;
+        let entering = t.shape(x).cols;
+        let act = Some(activation);
+        let h = match kind {
+            MobileKind::Conv => {
+                let h = self.convolution(t, x, "conv", [entering, out], [kernel, stride]);
+                self.norm(t, h, "bn1", act)
+            }
+            MobileKind::Separable => {
+                let h = self.depthwise(t, x, block);
+                let h = self.norm(t, h, "bn1", act);
+                let h = self.squeeze(t, h, block);
+                let h = self.pointwise(t, h, "conv_pw", out);
+                self.norm(t, h, "bn2", act.filter(|_| block.twice_active))
+            }
+            MobileKind::Inverted => {
+                let h = self.pointwise(t, x, "conv_pw", middle);
+                let h = self.norm(t, h, "bn1", act);
+                let h = self.depthwise(t, h, block);
+                let h = self.norm(t, h, "bn2", act);
+                let h = self.squeeze(t, h, block);
+                let h = self.pointwise(t, h, "conv_pwl", out);
+                self.norm(t, h, "bn3", None)
+            }
+            MobileKind::Fused => {
+                let h = self.convolution(t, x, "conv_exp", [entering, middle], [kernel, stride]);
+                let h = self.norm(t, h, "bn1", act);
+                let h = self.squeeze(t, h, block);
+                let h = self.pointwise(t, h, "conv_pwl", out);
+                self.norm(t, h, "bn2", None)
+            }
+        };
+        if block.skip { t.add(x, h, "sum", None) } else { h }
+    }
+
+    /// Each channel times a gate, if the block has any.
+    fn squeeze(&self, t: &mut Tape, x: Act, block: &MobileBlock) -> Act {
+        if block.squeeze == 0 {
+            return x;
+        }
+        let shape = t.shape(x);
+        let pooled = t.pool(x, "se.pool", 0, shape.pixels(), Element::Word);
+        let reduce = t.pointwise_params("se.conv_reduce", block.squeeze, shape.cols, true);
+        let h = t.linear(pooled, "se.conv_reduce", reduce, Element::Word);
+        let h = t.activation(h, "se.act", self.squeeze_activation.unwrap_or(block.activation));
+        let expand = t.pointwise_params("se.conv_expand", shape.cols, block.squeeze, true);
+        let scale = t.linear(h, "se.conv_expand", expand, Element::Word);
+        t.gate(x, scale, "se.gate", self.gate)
+    }
+
+    /// Pixels to features.
+    fn tail(&self, t: &mut Tape, x: Act) -> Act {
+        let pixels = t.shape(x).pixels();
+        match self.tail {
+            MobileHead::Mean => t.pool(x, "features", 0, pixels, Element::Word),
+            MobileHead::Conv { width } => {
+                let x = self.pointwise(t, x, "conv_head", width);
+                let x = self.norm(t, x, "bn2", Some(self.activation));
+                t.pool(x, "features", 0, pixels, Element::Word)
+            }
+            MobileHead::Linear { width, bias } => {
+                let pooled = t.pool(x, "pooled", 0, pixels, Element::Word);
+                let conv = t.pointwise_params("conv_head", width, t.shape(pooled).cols, bias);
+                let x = t.linear(pooled, "conv_head", conv, Element::Word);
+                t.activation(x, "features", self.activation)
+            }
+        }
+    }
+}
