@@ -23,7 +23,7 @@ use server::{Asked, Hub, sha256};
 
 /// A model whose heads only its configuration tells.
 const NAME: &str = "some-owner/vit_small.test";
-const CONFIG: &[u8] = br#"{"architecture": "vit_test", "model_args": {"num_heads": 3}}"#;
+const CONFIG: &[u8] = br#"{"architecture": "vit_tiny_patch16_224", "model_args": {"num_heads": 3}}"#;
 
 fn weights() -> Vec<u8> {
     fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/vit_small.safetensors")).unwrap()
@@ -293,7 +293,8 @@ fn shards_are_fetched_with_their_index() {
 #[test]
 fn open_clip_weights_are_taken_where_there_are_no_others() {
     let (hub, weights) = (Hub::start(), weights());
-    hub.put(NAME, "main", &[("open_clip_model.safetensors", &weights), ("open_clip_config.json", b"{}")]);
+    let config = br#"{"model_cfg": {"vision_cfg": {"timm_model_name": "vit_tiny_patch16_224"}}}"#;
+    hub.put(NAME, "main", &[("open_clip_model.safetensors", &weights), ("open_clip_config.json", config)]);
     let json = read_json(Home::of(&hub).command(&format!("inspect hf://{NAME} --heads 3 --json")));
     assert_eq!(heads(&json), 3);
     assert!(paths(&hub.asked()).iter().any(|path| path.ends_with("/open_clip_config.json")));
