@@ -22,7 +22,7 @@ use crate::train::source::Source;
 /// Flags of `embed`.
 #[derive(Args, Debug)]
 pub(super) struct EmbedArgs {
-    /// A .safetensors file, a folder with model.safetensors or its shards, or hf://OWNER/NAME[@REVISION]; with a head or without
+    /// A .safetensors file, a folder with model.safetensors or its shards, or hf://OWNER/NAME; with a head or without
     #[arg(long, value_name = "MODEL")]
     model: PathBuf,
     /// An image, a folder of images, one folder per class, a list file or a CSV

@@ -25,7 +25,7 @@ use crate::train::subset::{self, classes_with_images, evaluate_among};
 /// Flags of `eval`.
 #[derive(Args, Debug)]
 pub(super) struct EvalArgs {
-    /// A .safetensors file, a folder with model.safetensors or its shards, or hf://OWNER/NAME[@REVISION]
+    /// A .safetensors file, a folder with model.safetensors or its shards, or hf://OWNER/NAME
     #[arg(long, value_name = "MODEL")]
     model: PathBuf,
     /// A labelled data set, NAME=PATH; may be given several times

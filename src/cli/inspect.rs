@@ -17,7 +17,7 @@ use crate::train::verify::{Golden, Verification, verify};
 /// Flags of `inspect`.
 #[derive(Args, Debug)]
 pub(super) struct InspectArgs {
-    /// A .safetensors file, a folder with model.safetensors or its shards, or hf://OWNER/NAME[@REVISION]
+    /// A .safetensors file, a folder with model.safetensors or its shards, or hf://OWNER/NAME
     model: PathBuf,
     /// Compare with what another library computed: a safetensors file with images [N,3,S,S], preprocessed, and logits
     /// [N,C]

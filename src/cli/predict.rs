@@ -22,7 +22,7 @@ use crate::train::source::Source;
 /// Flags of `predict`.
 #[derive(Args, Debug)]
 pub(super) struct PredictArgs {
-    /// A .safetensors file, a folder with model.safetensors or its shards, or hf://OWNER/NAME[@REVISION]
+    /// A .safetensors file, a folder with model.safetensors or its shards, or hf://OWNER/NAME
     #[arg(long, value_name = "MODEL")]
     model: PathBuf,
     /// An image, a folder of images, a list file or a CSV

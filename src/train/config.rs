@@ -24,7 +24,7 @@ use crate::train::optim_args::OptimArgs;
 #[serde(rename_all = "kebab-case")]
 pub struct TrainConfig {
     /// Pre-trained model: a .safetensors file, a folder with model.safetensors and perhaps config.json, or
-    /// hf://OWNER/NAME[@REVISION] on the Hugging Face hub
+    /// hf://OWNER/NAME on the Hugging Face hub
     #[arg(long, value_name = "MODEL", value_parser = path, default_value = "", hide_default_value = true)]
     pub model: PathBuf,
     #[command(flatten)]
