@@ -112,7 +112,7 @@ mod tests {
         ]);
         let text = undecided(&others, &[0]).unwrap();
         assert!(text.contains("400 selection images can't tell lr 0.1 from 1 of 2 other points"), "{text}");
-        assert!(text.contains("(lr 0.01 is 5.0 ± 9.0 points below)"), "{text}");
+        assert!(text.contains("(lr 0.01 is 5.0 ± 9.2 points below)"), "{text}");
         assert_eq!(undecided(&entry(vec![point("", |_| true)]), &[0]), None, "there is no grid");
         let unknown = PointRuns { label: "x".into(), runs: vec![(Some(0), Err("failed".into()))] };
         assert_eq!(undecided(&entry(vec![point("lr 0.1", |_| true), unknown]), &[0]), None);

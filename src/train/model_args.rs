@@ -25,8 +25,8 @@ pub struct ModelArgs {
     /// Pooling before the head: cls or mean
     #[arg(long, value_parser = word::<Pool>)]
     pub pool: Option<Pool>,
-    /// What the checkpoint is, where its names don't tell: timm-vit, hf-vit, hf-dinov2, clip-vit, hf-clip, hf-siglip, resnet
-    /// or hf-resnet
+    /// What the checkpoint is, where its names don't tell: timm-vit, torchvision-vit, hf-vit, hf-dinov2, clip-vit, hf-clip, hf-siglip,
+    /// resnet, hf-resnet, convnext, torchvision-convnext, hf-convnext, regnet, torchvision-regnet or efficientnet
     #[arg(long, value_name = "FAMILY")]
     pub family: Option<String>,
     /// A .safetensors file with a head [classes, features] to start from, such as CLIP's text embeddings of the classes

@@ -277,9 +277,9 @@ fn embedded_features_are_those_that_enter_the_head() {
         (name.as_str(), safetensors::tensor::TensorView::new(safetensors::Dtype::F32, shape.clone(), bytes).unwrap())
     });
     safetensors::serialize_to_file(views.collect::<Vec<_>>(), None, &space.path("tower.safetensors")).unwrap();
-    space.ok("embed --model tower.safetensors --data test --out t.safetensors");
+    space.ok("embed --model tower.safetensors --heads 2 --data test --out t.safetensors");
     assert!(close(&features(&space, "t.safetensors").1, &own));
-    space.fails(1, "predict --model tower.safetensors --data test --logits x", &["no head", "tpgm embed"]);
+    space.fails(1, "predict --model tower.safetensors --heads 2 --data test --logits x", &["no head", "tpgm embed"]);
     space.fails(1, "embed --model m.safetensors --data nowhere --out x", &["nowhere"]);
     space.no_stray_files();
 }
@@ -313,6 +313,7 @@ fn neighbours_vote_for_the_classes_of_training_images() {
         assert!(json[0]["loss"].as_f64().unwrap().is_finite());
     }
     assert_eq!(space.json("eval --model m.safetensors --data t=train --train train --knn 1")[0]["top1"], 1.0);
-    space.fails(2, "eval --model m.safetensors --data t=test --knn 5", &["--train"]);
+    let alone = space.command("eval --model m.safetensors --data t=test --knn 5").output().unwrap();
+    assert!(alone.status.code() == Some(2) && String::from_utf8_lossy(&alone.stderr).contains("--train <PATH>"));
     space.fails(2, "eval --model m.safetensors --data t=test --train train --knn 0", &["--knn must be greater than 0"]);
 }
