@@ -120,7 +120,9 @@ def said_facts(told):
         facts["activation"] = "silu"
     if "stages" in config:
         # What the network of this name has; whatever else the module has is a difference.
-        facts |= dict(odd="nothing", stem_pool="MaxPool2d", stride=32, eps=None)
+        eca = "neighbours" in json.dumps(config)
+        pool = "AvgPool2d" if config.get("anti_alias") else "ReLU" if config.get("stem_pool_conv") else "MaxPool2d"
+        facts |= dict(odd="EcaModule" if eca else "nothing", stem_pool=pool, stride=32, eps=None)
     return facts
 
 
