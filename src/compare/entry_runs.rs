@@ -7,7 +7,7 @@ use crate::compare::select::Score;
 /// The runs of a grid point: seed (none for one model for all seeds), and outcome or error.
 #[derive(Debug)]
 pub struct PointRuns {
-    /// The point; empty where there is no grid.
+    /// The point; empty without a grid.
     pub label: String,
     /// Its runs.
     pub runs: Vec<(Option<u64>, Result<Outcome, String>)>,
@@ -42,7 +42,7 @@ pub struct EntryRuns {
 }
 
 impl EntryRuns {
-    /// The scores on the selection images that the choice goes by: those of the tuning seeds.
+    /// The scores on the selection images that decide the choice: those of the tuning seeds.
     pub(super) fn scores(points: &[PointRuns], seeds: &[u64]) -> Vec<Vec<Option<Score>>> {
         points.iter().map(|p| seeds.iter().map(|seed| Some(p.of(*seed)?.select)).collect()).collect()
     }

@@ -28,7 +28,7 @@ pub(super) struct Steps<'a, 'g> {
     /// Radius losses by step, until the line of their step is written.
     radius_losses: BTreeMap<u64, f32>,
     latest: f32,
-    /// Training losses of the steps of this process, and what advice about them goes by.
+    /// Training losses of the steps of this process, and what advice about them is based on.
     losses: Vec<f32>,
     watched: Option<Watch<'a>>,
 }
