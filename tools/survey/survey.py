@@ -292,6 +292,10 @@ def structure(model):
     return kinds, names, facts.get("pool"), facts.get("activation"), facts.get("eps"), facts["crop_mode"]
 
 
+# timm's modules whose networks are compared whole: their depth is no argument.
+WHOLE = ("convnext", "efficientnet", "mobilenetv3", "hardcorenas", "regnet")
+
+
 def logits(path, prefixes):
     import timm
     seen = set()
@@ -305,7 +309,9 @@ def logits(path, prefixes):
             continue
         seen.add(key)
         # As many blocks as show a difference.
-        few = dict(layers=[1, 2, 1, 1]) if "resne" in tag else dict(depth=2)
+        few = dict(layers=[1, 2, 1, 1]) if "resne" in tag else dict(depth=2) if hasattr(model, "blocks") else {}
+        if row["module"] in WHOLE:
+            few = {}
         if not model.num_classes:
             few["num_classes"] = 7
         print(json.dumps(compare_logits(tag, few)), flush=True)
