@@ -6,7 +6,7 @@ use image::metadata::Orientation;
 /// terabytes, and the memory would be gone before the decoder finds the data missing.
 pub const MAX_PIXELS: u64 = 178_956_970;
 
-/// An error where there are no pixels or more than [`MAX_PIXELS`].
+/// An error for no pixels, and for more than [`MAX_PIXELS`].
 pub(super) fn check_size(width: u32, height: u32) -> Result<(), String> {
     let pixels = u64::from(width) * u64::from(height);
     if pixels == 0 {

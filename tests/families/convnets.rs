@@ -2,7 +2,7 @@
 
 use tpgm::method::{Learner, LossScaling, Settings};
 
-use super::common::{gpu, relative};
+use super::common::{Random, gpu, relative};
 use super::{Family, settings};
 
 const NETS: [&str; 11] = [
@@ -28,6 +28,18 @@ fn after_a_step(family: &Family, settings: Settings) -> (f32, Vec<f32>) {
     let mut learner = Learner::new(gpu(), source.model(), &source.snapshot(), settings).unwrap();
     family.step(&mut learner);
     (learner.records(true).unwrap()[0].loss, gpu().read(&learner.w).unwrap())
+}
+
+/// How far a step in f32 ends from `wide`, the move of the weights as they are, where each weight is changed by up to the half of
+/// f16's last place.
+fn apart_when_shaken(family: &Family, settings: Settings, seed: u64, wide: &[f32]) -> Vec<f32> {
+    let source = family.open();
+    let (mut values, mut random) = (source.snapshot(), Random::new(seed));
+    values.w.iter_mut().for_each(|w| *w *= 1.0 + random.value() * 2f32.powi(-11));
+    let mut learner = Learner::new(gpu(), source.model(), &values, settings).unwrap();
+    family.step(&mut learner);
+    let after: Vec<f32> = gpu().read(&learner.w).unwrap();
+    after.iter().zip(&values.w).zip(wide).map(|((after, before), wide)| after - before - wide).collect()
 }
 
 #[test]
@@ -61,20 +73,23 @@ fn a_step_in_f16_is_near_the_one_in_f32() {
         let apart: Vec<f32> = narrow.iter().zip(&wide).map(|(a, b)| a - b).collect();
         let (error, step) = (relative(&[half_loss], &[loss]), size(&apart) / size(&wide));
         println!("{name}: loss {error:.1e}, step {step:.1e}");
-        // Ten bits of each value. A ReLU whose input rounds to the other side of zero moves its share: up to 0.12 was seen.
-        assert!(error < 1e-2 && step < 0.15, "{name}: loss {error:e}, step {step:e}");
+        // Ten bits of each value. Where a ReLU's input lies near zero, so small a change of the weights moves a step in f32 as far.
+        let shaken = (0..8).map(|seed| size(&apart_when_shaken(&family, plain, seed, &wide)) / size(&wide));
+        let shaken = shaken.fold(0.0, f64::max);
+        println!("{name}: with weights rounded to f16's precision, a step in f32 is {shaken:.1e} apart");
+        let most = f64::max(0.01, 1.5 * shaken);
+        assert!(error < 1e-2 && step < most, "{name}: loss {error:e}, step {step:e} of {most:e}");
     }
 }
 
 #[test]
 fn what_has_no_f16_says_so() {
-    if gpu().check_f16().is_err() {
-        return; // the adapter's own error comes first
-    }
     for name in F32_ALONE {
         let source = Family::new(name).open();
         let half = Settings { half: Some(LossScaling::default()), ..settings(&source) };
         let error = Learner::new(gpu(), source.model(), &source.snapshot(), half).unwrap_err().to_string();
-        assert!(error.contains("f16 is not supported for EfficientNets"), "{name}: {error}");
+        // Without f16, the adapter's own error comes first.
+        let own = gpu().check_f16().err().map(|e| e.to_string());
+        assert!(error.contains(own.as_deref().unwrap_or("f16 is not supported for EfficientNets")), "{name}: {error}");
     }
 }
