@@ -200,6 +200,11 @@ impl Error {
     }
 }
 
+/// A library's error on one line: some span several, with indentation.
+pub(crate) fn one_line(text: impl std::fmt::Display) -> String {
+    text.to_string().split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
 /// `text` on one line and without what a terminal obeys: control characters, and those that turn the direction of writing, are
 /// written as `\n`, `\t` or `\u{1b}`. All that is not JSON passes through here on its way to a terminal or a page.
 pub fn escaped(text: &str) -> Cow<'_, str> {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use common::gpu;
 use tpgm::error::Result;
 use tpgm::gpu::buffer::Element;
-use tpgm::gpu::tune::{Choices, Tile, Variant};
+use tpgm::gpu::tiles::{Choices, Tile, Variant};
 use tpgm::gpu::{Gpu, View};
 use tpgm::ops::conv2d::Dims;
 use tpgm::ops::product::{Pass, Product};

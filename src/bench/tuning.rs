@@ -9,7 +9,7 @@ use crate::bench::Bench;
 use crate::bench::workloads::Workload;
 use crate::error::Result;
 use crate::gpu::cache::cache_dir;
-use crate::gpu::tune::{Choices, Variant};
+use crate::gpu::tiles::{Choices, Variant};
 use crate::ops::product::Product;
 use crate::ops::tune;
 

@@ -13,7 +13,7 @@ use crate::cli::console::{self, note, warning};
 use crate::cli::table::{percent, table};
 use crate::cli::{RunArgs, print, print_json};
 use crate::error::{Error, Result};
-use crate::gpu::tune::Tile;
+use crate::gpu::tiles::Tile;
 use crate::train::help::told;
 use crate::train::memory_args::PrecisionArgs;
 

@@ -9,7 +9,7 @@ use crate::gpu::Gpu;
 use crate::gpu::adapters::{AdapterEntry, adapters, choose, hidden};
 use crate::gpu::buffer::mib;
 use crate::gpu::cache::cache_dir;
-use crate::gpu::tune::{Cooperative, Tile};
+use crate::gpu::tiles::{Cooperative, Tile};
 
 /// Flags of `devices`.
 #[derive(Args, Debug)]

@@ -36,7 +36,7 @@ use crate::error::{Error, Result, escaped};
 use crate::gpu::Gpu;
 use crate::gpu::adapters::why_cpu;
 use crate::gpu::cache::cache_dir;
-use crate::gpu::tune::Tile;
+use crate::gpu::tiles::Tile;
 use crate::model::Precision;
 use crate::ops::self_check;
 use crate::train::adapter;

@@ -6,7 +6,7 @@ use std::path::Path;
 use image::metadata::Orientation;
 use image::{ColorType, DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
 
-use super::header::{check_size, exif_orientation, one_line, png_orientation, xmp_orientation};
+use super::header::{broken, check_size, exif_orientation, png_orientation, xmp_orientation};
 use super::{jpeg, read};
 
 pub use super::header::MAX_PIXELS;
@@ -77,7 +77,7 @@ fn decode_with_image(bytes: &[u8], format: ImageFormat) -> Result<(DynamicImage,
     let mut limits = Limits::no_limits();
     limits.max_alloc = Some(8 * MAX_PIXELS);
     reader.limits(limits);
-    let mut decoder = reader.into_decoder().map_err(one_line)?;
+    let mut decoder = reader.into_decoder().map_err(broken)?;
     let (width, height) = decoder.dimensions();
     check_size(width, height)?;
     let orientation = match format {
@@ -86,7 +86,7 @@ fn decode_with_image(bytes: &[u8], format: ImageFormat) -> Result<(DynamicImage,
         _ => exif_orientation(decoder.exif_metadata().ok().flatten().as_deref())
             .or_else(|| xmp_orientation(decoder.xmp_metadata().ok().flatten().as_deref())),
     };
-    Ok((DynamicImage::from_decoder(decoder).map_err(one_line)?, orientation))
+    Ok((DynamicImage::from_decoder(decoder).map_err(broken)?, orientation))
 }
 
 /// Pillow's `convert("RGB")`, and the upper 8 of 16 bits for grey as well, which Pillow clips.

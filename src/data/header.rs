@@ -2,6 +2,8 @@
 
 use image::metadata::Orientation;
 
+use crate::error::one_line;
+
 /// The most pixels an image may have, which is where Pillow, too, refuses: a few kilobytes of PNG can claim
 /// terabytes, and the memory would be gone before the decoder finds the data missing.
 pub const MAX_PIXELS: u64 = 178_956_970;
@@ -20,10 +22,9 @@ pub(super) fn check_size(width: u32, height: u32) -> Result<(), String> {
     Ok(())
 }
 
-/// A decoder's error on one line, since some have several.
-pub(super) fn one_line(error: impl std::fmt::Display) -> String {
-    let reason = error.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
-    format!("broken image: {reason}")
+/// What to say of an image for which a decoder has this error.
+pub(super) fn broken(error: impl std::fmt::Display) -> String {
+    format!("broken image: {}", one_line(error))
 }
 
 /// That of an EXIF block.

@@ -11,7 +11,7 @@ use image::RgbImage;
 use image::metadata::Orientation;
 use libjpeg_turbo_rs::{ColorSpace, DecodeLimits, Decoder, Encoder, PixelFormat, Subsampling};
 
-use super::header::{check_size, exif_orientation, one_line, xmp_orientation};
+use super::header::{broken, check_size, exif_orientation, xmp_orientation};
 
 /// More scans than any encoder writes; each costs a pass over the whole image.
 const MAX_SCANS: usize = 1000;
@@ -31,12 +31,12 @@ pub(super) fn encode(image: &RgbImage, quality: u8) -> Result<Vec<u8>, String> {
         .subsampling(Subsampling::S420)
         .force_baseline(true)
         .encode()
-        .map_err(one_line)
+        .map_err(broken)
 }
 
 fn decode_or_panic(bytes: &[u8]) -> Result<(RgbImage, Option<Orientation>), String> {
     let limits = DecodeLimits { max_scans: MAX_SCANS, ..DecodeLimits::default() };
-    let mut decoder = Decoder::new_with_limits(bytes, limits).map_err(one_line)?;
+    let mut decoder = Decoder::new_with_limits(bytes, limits).map_err(broken)?;
     let header = decoder.header();
     let (width, height) = (u32::from(header.width), u32::from(header.height));
     check_size(width, height)?;
@@ -54,7 +54,7 @@ fn decode_or_panic(bytes: &[u8]) -> Result<(RgbImage, Option<Orientation>), Stri
     let orientation = exif_orientation(decoder.exif_data()).or_else(|| xmp_orientation(decoder.xmp_data()));
     let ink = matches!(decoder.jpeg_color_space(), ColorSpace::Cmyk | ColorSpace::Ycck);
     decoder.set_output_format(if ink { PixelFormat::Cmyk } else { PixelFormat::Rgb });
-    let data = decoder.decode_image().map_err(one_line)?.data;
+    let data = decoder.decode_image().map_err(broken)?.data;
     let data = if ink { data.chunks_exact(4).flat_map(rgb_of_inverted_cmyk).collect() } else { data };
     let image = RgbImage::from_raw(width, height, data).ok_or("broken image: pixels are missing")?;
     Ok((image, orientation))

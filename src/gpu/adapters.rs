@@ -5,10 +5,13 @@ use std::sync::OnceLock;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::gpu::memory::BUDGET_PERCENT;
 
 /// Bytes of immediates (shapes and scalars of a step) that our kernels may use: WebGPU's usual limit.
 pub(super) const IMMEDIATE_BYTES: u32 = 64;
+
+/// Share of its memory budget, in percent, that the driver lets this process fill: what is allocated beyond is an error there
+/// instead of memory moved to the host, where Vulkan or DX12 tells the budget. The rest is for displays and other programs.
+const BUDGET_PERCENT: u8 = 95;
 
 /// An adapter of this machine, as `tpgm devices` lists it.
 #[derive(Debug)]

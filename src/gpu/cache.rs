@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 use crate::atomic::atomic_write;
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
-use crate::gpu::tune::{Choices, Tile};
+use crate::gpu::tiles::{Choices, Tile};
 
 /// A file of choices: in the open, so that one can see what was chosen. All of it was compared with reference kernels before
 /// it came here.

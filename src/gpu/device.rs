@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex, OnceLock};
 
-use crate::error::{Error, Help, Result};
+use crate::error::{Error, Help, Result, one_line};
 use crate::gpu::adapters::{AdapterName, adapters, choose, is_cpu, listing};
-use crate::gpu::buffer::mib;
 use crate::gpu::kernel::{Kernel, KernelKey};
 use crate::gpu::pace::Pacer;
-use crate::gpu::tune::{Choices, Cooperative, Tile, Variant};
+use crate::gpu::tiles::{Choices, Cooperative, Tile, Variant};
+use crate::shapes::layout::mib;
 
 /// Features that are used where the adapter offers them; only [`wgpu::Features::IMMEDIATES`] is needed.
 const WANTED: wgpu::Features = wgpu::Features::IMMEDIATES
@@ -245,9 +245,4 @@ impl Gpu {
     pub fn is_cpu(&self) -> bool {
         is_cpu(&self.info)
     }
-}
-
-/// wgpu's errors span several indented lines: one is enough for a user.
-pub(crate) fn one_line(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }

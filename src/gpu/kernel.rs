@@ -6,13 +6,11 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, OnceLock};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use crate::error::{Error, Result};
-use crate::gpu::device::one_line;
-use crate::gpu::{Gpu, matrices, shaders::Shader};
+use crate::error::{Error, Result, one_line};
+use crate::gpu::{matrices, shaders::Shader};
 
 /// What a kernel was made from: shader, entry point, override constants, appended text.
 pub(crate) type KernelKey = (&'static str, String, Vec<(String, u64)>, String);
@@ -118,59 +116,27 @@ pub fn interface(module: &naga::Module, info: &naga::valid::ModuleInfo, entry: &
     Some(Interface { bindings, immediate_size })
 }
 
-impl Gpu {
-    /// The kernel for `entry` of `shader` with these override constants and appended text. At its first use another thread
-    /// begins its pipeline.
-    ///
-    /// Errors where the driver is known to refuse the shader; [`Kernel::pipeline`] finds out.
-    pub fn kernel(
-        &self,
-        shader: &'static Shader,
-        entry: &str,
-        constants: &[(&str, f64)],
-        tail: &str,
-    ) -> Result<Arc<Kernel>> {
-        let constants: BTreeMap<&str, f64> = constants.iter().copied().collect();
-        let bits = constants.iter().map(|(k, v)| (k.to_string(), v.to_bits())).collect();
-        let key = (shader.name, entry.to_string(), bits, tail.to_string());
-        let mut kernels = self.kernels.lock().unwrap_or_else(|e| e.into_inner());
-        if let Some(kernel) = kernels.get(&key) {
-            return kernel.known().map(|()| kernel.clone());
-        }
-        tracing::debug!(kernel = %format!("{}::{entry}", shader.name), ?constants, "compile");
-        let kernel = self.prepare(shader, entry, &constants, tail);
-        kernels.insert(key, kernel.clone());
-        Ok(kernel)
-    }
+/// What kernels are made with.
+#[derive(Debug)]
+pub(super) struct Maker<'a> {
+    pub(super) device: &'a wgpu::Device,
+    /// The adapter's name, for errors.
+    pub(super) adapter: &'a str,
+    /// As for [`Gpu::open`](crate::gpu::Gpu::open).
+    pub(super) checked: bool,
+    /// Pipelines that the driver has kept.
+    pub(super) cache: Option<&'a wgpu::PipelineCache>,
+}
 
-    /// Waits until no thread builds a pipeline: before something is timed that it would slow down. What the driver refuses is
-    /// told where it is needed.
-    pub fn finish_pipelines(&self) {
-        let kernels: Vec<_> = self.kernels.lock().unwrap_or_else(|e| e.into_inner()).values().cloned().collect();
-        kernels.iter().for_each(|kernel| drop(kernel.pipeline()));
-    }
-
-    /// Waits until no thread builds a pipeline or holds one; those that none has begun are not built. A driver must not go away under
-    /// such a thread, and whoever drops the last reference to a device takes it down: a process that ends meanwhile crashes.
-    pub(super) fn abandon_pipelines(&mut self) {
-        let kernels = self.kernels.get_mut().unwrap_or_else(|e| e.into_inner());
-        kernels.values().for_each(|kernel| kernel.abandon());
-        while self.building.load(Ordering::Acquire) > 0 {
-            // On a thread of the pool its jobs need this one.
-            if rayon::yield_now().is_none() {
-                std::thread::sleep(Duration::from_millis(1));
-            }
-        }
-    }
-
-    /// Reads the interface off the shader, and has the pipeline built on rayon's pool.
-    fn prepare(
+impl Maker<'_> {
+    /// Reads the interface off the shader; nobody has begun the pipeline then.
+    pub(super) fn kernel(
         &self,
         shader: &'static Shader,
         entry: &str,
         constants: &BTreeMap<&str, f64>,
         tail: &str,
-    ) -> Arc<Kernel> {
+    ) -> Kernel {
         let label = format!("{}::{entry}", shader.name);
         let source = shader.source(tail);
         let (module, info) = parse(shader.name, &source).unwrap_or_else(|e| panic!("{e}"));
@@ -201,9 +167,9 @@ impl Gpu {
         });
         let parts = PipelineParts {
             device: self.device.clone(),
-            adapter: self.info.name.clone(),
+            adapter: self.adapter.to_string(),
             checked: self.checked,
-            cache: self.pipelines.get().cloned(),
+            cache: self.cache.cloned(),
             source: if matrices::has_any(&module) { Source::Parsed(Box::new(module)) } else { Source::Text(source) },
             entry: entry.to_string(),
             constants: constants.iter().map(|(name, value)| (name.to_string(), *value)).collect(),
@@ -212,17 +178,7 @@ impl Gpu {
         let parts = Mutex::new(Some(parts));
         let settings: Vec<String> = constants.iter().map(|(name, value)| format!("{name} {value}")).collect();
         let variant = format!("{}; {}", settings.join(", "), one_line(tail)).into();
-        let entry = entry.to_string();
-        let kernel =
-            Arc::new(Kernel { label, shader, entry, variant, layout, interface, parts, pipeline: OnceLock::new() });
-        let (own, jobs) = (kernel.clone(), self.building.clone());
-        jobs.fetch_add(1, Ordering::Relaxed);
-        rayon::spawn(move || {
-            drop(own.pipeline());
-            drop(own);
-            jobs.fetch_sub(1, Ordering::Release);
-        });
-        kernel
+        Kernel { label, shader, entry: entry.to_string(), variant, layout, interface, parts, pipeline: OnceLock::new() }
     }
 }
 
@@ -235,7 +191,7 @@ impl Kernel {
     }
 
     /// Waits for a thread that builds the pipeline; if none does, none will.
-    fn abandon(&self) {
+    pub(super) fn abandon(&self) {
         let _ = self.pipeline_or(|| Err(format!("{}: the device was closed", self.label)));
     }
 
@@ -247,7 +203,7 @@ impl Kernel {
     }
 
     /// The driver's refusal, as soon as it is known.
-    fn known(&self) -> Result<()> {
+    pub(super) fn known(&self) -> Result<()> {
         if self.pipeline.get().is_some() { self.pipeline().map(drop) } else { Ok(()) }
     }
 
@@ -290,7 +246,7 @@ impl PipelineParts {
         tracing::debug!(kernel = label, constants = ?self.constants, ms = started.elapsed().as_millis(), "compiled");
         for scope in [internal, scope] {
             if let Some(error) = pollster::block_on(scope.pop()) {
-                let what = one_line(&error.to_string());
+                let what = one_line(error);
                 return Err(format!("{} can't compile the shader {label}: {what}", self.adapter));
             }
         }

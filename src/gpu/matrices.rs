@@ -52,7 +52,7 @@ pub(super) fn shape(module: &mut Module) {
 
 #[cfg(test)]
 mod tests {
-    use crate::gpu::tune::Cooperative;
+    use crate::gpu::tiles::Cooperative;
 
     #[test]
     fn matrices_get_the_shape_that_the_constants_tell() {

@@ -2,10 +2,6 @@
 
 use crate::gpu::Gpu;
 
-/// Share of its memory budget, in percent, that the driver lets this process fill: what is allocated beyond is an error there
-/// instead of memory moved to the host, where Vulkan or DX12 tells the budget. The rest is for displays and other programs.
-pub(super) const BUDGET_PERCENT: u8 = 95;
-
 impl Gpu {
     /// Bytes of memory of this adapter's own, or for a CPU adapter what is free on this machine. None where no one tells: on
     /// Metal, DX12 and GL, and for a CPU adapter anywhere but on Linux.

@@ -3,13 +3,17 @@
 //!
 //! Reading order: [`adapters`] (which there are), [`device`] (an open one, and its limits), [`shaders`] (the WGSL files), [`kernel`]
 //! (pipelines and what they bind, by name), [`buffer`] (buffers and views), [`program`] (record, check, replay), [`pace`] (how much is
-//! submitted at once), [`readback`] (numbers back without stalling), [`profile`] (one timestamp per step), [`tune`] (which kernels
-//! are fastest here).
+//! submitted at once), [`readback`] (numbers back without stalling), [`profile`] (one timestamp per step), [`tiles`] (ways to compute
+//! a product), [`tune`] (which of them are fastest here).
+//!
+//! [`Gpu`] knows what it holds, and what acts on a device is beside it in files of its own: buffers, kernels, submissions and
+//! choices are each an `impl Gpu` there.
 
 pub mod adapters;
 mod arena;
 pub mod buffer;
 pub mod cache;
+mod compile;
 pub mod device;
 pub mod kernel;
 mod matrices;
@@ -19,6 +23,8 @@ pub mod profile;
 pub mod program;
 pub mod readback;
 pub mod shaders;
+mod submit;
+pub mod tiles;
 pub mod tune;
 
 pub use adapters::AdapterEntry;

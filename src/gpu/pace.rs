@@ -6,9 +6,6 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
-use crate::gpu::Gpu;
-use crate::gpu::program::Step;
-
 /// Seconds that a submission is meant to take, at most.
 const TARGET: f64 = 0.5;
 /// Work of a submission before anything was measured: half a second of a device that does 10 GFLOP/s, a quarter of what the
@@ -24,7 +21,7 @@ const GROWTH: f64 = 4.0;
 const LONG: f64 = 1.5;
 
 /// The work that a submission may hold, by what earlier ones have shown. Work is in floating-point operations, a byte of memory
-/// counted as some of them ([`Step::work`]).
+/// counted as some of them ([`Step::work`](crate::gpu::program::Step::work)).
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Pace {
     /// Work a second.
@@ -131,64 +128,55 @@ impl Pacer {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(|e| e.into_inner())
     }
-}
 
-impl Gpu {
-    /// Submits at most so much [work](Step::work) at once, on any adapter: how a test has many submissions of a short run.
-    pub fn force_submissions(&self, most: Option<u64>) {
-        self.pacer.state().forced = most;
+    /// Submits at most so much work at once from now on, whatever was measured.
+    pub(super) fn force(&self, most: Option<u64>) {
+        self.state().forced = most;
+    }
+
+    /// Whether submissions are cut although no driver watches.
+    pub(super) fn is_forced(&self) -> bool {
+        self.state().forced.is_some()
     }
 
     /// The pace as far as it is known.
-    pub fn pace(&self) -> Pace {
-        self.pacer.state().pace
+    pub(super) fn pace(&self) -> Pace {
+        self.state().pace
     }
 
-    /// Submissions of programs so far.
-    pub fn submissions(&self) -> u64 {
-        self.pacer.state().submitted
+    /// Submissions so far.
+    pub(super) fn submitted(&self) -> u64 {
+        self.state().submitted
     }
 
-    /// How many of `steps`, which are not empty, go into the next submission. On a CPU adapter, which no driver watches, all.
-    /// Never waits for the device.
-    pub(super) fn next_part(&self, steps: &[&Step]) -> usize {
-        let mut state = self.pacer.state();
+    /// Counts a submission, and takes notice of what an earlier one took, if that has arrived; a tick of the clock is `period`
+    /// nanoseconds. The most work that the submission may hold.
+    pub(super) fn next(&self, period: f32) -> u64 {
+        let mut state = self.state();
         state.submitted += 1;
         if let (Some((work, _)), Some(clock)) =
-            (state.measured.take_if(|(_, arrived)| arrived.load(Ordering::Acquire)), self.pacer.clock.get())
+            (state.measured.take_if(|(_, arrived)| arrived.load(Ordering::Acquire)), self.clock.get())
             && let Some(ticks) = clock.read()
         {
-            state.pace.note(work, ticks as f64 * f64::from(self.queue.get_timestamp_period()) * 1e-9);
+            state.pace.note(work, ticks as f64 * f64::from(period) * 1e-9);
         }
-        if self.is_cpu() && state.forced.is_none() {
-            return steps.len();
-        }
-        let most = state.forced.unwrap_or_else(|| state.pace.most());
-        let pace = state.pace;
-        if let Some((step, seconds)) = steps.iter().find_map(|step| Some((step, pace.too_long(step.work())?)))
-            && !std::mem::replace(&mut state.warned, true)
-        {
-            tracing::warn!(
-                "one dispatch of {} may take {seconds:.1} s on {}, and Windows resets a GPU after 2 s: a smaller batch, or one \
-                 that is split into micro-batches, takes less",
-                step.kernel.label,
-                self.info.name,
-            );
-        }
-        part(steps.iter().map(|step| step.work()), most)
+        state.forced.unwrap_or_else(|| state.pace.most())
     }
 
-    /// The clock for a submission of these steps: none where the adapter has no timestamps, nobody cuts submissions, or an
-    /// earlier one is still being timed.
-    pub(super) fn stopwatch(&self, steps: &[&Step]) -> Option<Stopwatch<'_>> {
-        let able = self.features.contains(wgpu::Features::TIMESTAMP_QUERY);
-        let mut state = self.pacer.state();
-        if !able || steps.is_empty() || state.measured.is_some() || (self.is_cpu() && state.forced.is_none()) {
+    /// Whether nobody was warned yet; from now on, somebody was.
+    pub(super) fn warns(&self) -> bool {
+        !std::mem::replace(&mut self.state().warned, true)
+    }
+
+    /// The clock for a submission of so much work, unless an earlier one is still being timed.
+    pub(super) fn stopwatch(&self, work: u64, device: &wgpu::Device) -> Option<Stopwatch<'_>> {
+        let mut state = self.state();
+        if state.measured.is_some() {
             return None;
         }
         let arrived = Arc::new(AtomicBool::new(false));
-        state.measured = Some((steps.iter().map(|step| step.work()).sum(), arrived.clone()));
-        Some(Stopwatch { clock: self.pacer.clock.get_or_init(|| Clock::new(&self.device)), arrived })
+        state.measured = Some((work, arrived.clone()));
+        Some(Stopwatch { clock: self.clock.get_or_init(|| Clock::new(device)), arrived })
     }
 }
 

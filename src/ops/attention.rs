@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::error::Result;
 use crate::gpu::buffer::Element;
 use crate::gpu::shaders::{self, Shader, shader};
-use crate::gpu::tune::{Cooperative, Tile};
+use crate::gpu::tiles::{Cooperative, Tile};
 use crate::gpu::{Gpu, Kernel, View};
 use crate::ops::elem::FORMATS;
 use crate::ops::product::{Pass, Product};

@@ -13,8 +13,9 @@ use crate::error::Result;
 use crate::gpu::buffer::{Element, align};
 use crate::gpu::program::fold;
 use crate::gpu::shaders::{Shader, shader};
-use crate::gpu::tune::{Cooperative, Tile};
+use crate::gpu::tiles::{Cooperative, Tile};
 use crate::gpu::{Kernel, View};
+use crate::ops::conv_classes::Class;
 use crate::ops::elem::{FORMATS, stored};
 use crate::ops::product::{Pass, Product};
 use crate::ops::variants::{FLAG, LANES, Needs, Variants};
@@ -263,31 +264,6 @@ fn image_parts(r: &Recorder, inp: &View, out: &View, dims: Dims) -> Vec<(Range<u
 /// Floating-point operations of one pass.
 fn flops(dims: Dims) -> u64 {
     2 * (dims.out_pixels() * dims.weight_len()) as u64
-}
-
-/// Along one axis, the pixels of the input whose place is congruent to one number modulo the stride: the same taps see all of
-/// them.
-struct Class {
-    pixels: usize,
-    /// The first of their taps; the others follow a stride apart.
-    first: usize,
-    taps: usize,
-}
-
-impl Class {
-    fn of(dims: Dims, rest: usize, size: usize) -> Class {
-        let Dims { kernel, stride, padding, .. } = dims;
-        let first = (rest + padding) % stride;
-        let taps = kernel.saturating_sub(first).div_ceil(stride);
-        Class { pixels: size.saturating_sub(rest).div_ceil(stride), first, taps }
-    }
-}
-
-/// Multiply-adds, twice, of the gradient of the input, of one group.
-pub(super) fn input_flops(dims: Dims) -> u64 {
-    let classes = |size: usize| (0..dims.stride).map(move |rest| Class::of(dims, rest, size));
-    let pairs = |size: usize| classes(size).map(|class| class.pixels * class.taps).sum::<usize>();
-    2 * (dims.batch * pairs(dims.height) * pairs(dims.width) * dims.in_channels * dims.out_channels) as u64
 }
 
 /// Packed weights in scratch, for the forward pass or `transposed` for the gradient of `inp`.

@@ -8,7 +8,7 @@ use crate::error::Result;
 use crate::gpu::View;
 use crate::gpu::buffer::{Element, align};
 use crate::gpu::shaders::{Shader, shader};
-use crate::gpu::tune::{Cooperative, Tile};
+use crate::gpu::tiles::{Cooperative, Tile};
 use crate::ops::epilogue::Epilogue;
 use crate::ops::product::{Pass, Product};
 use crate::ops::variants::{FLAG, Needs, Variants};

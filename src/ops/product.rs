@@ -1,10 +1,11 @@
 //! Matrix products, convolutions and attention as the tuner sees them: what is summed over what, the class of shapes that one choice
 //! serves, and the variants that come into question.
 
+use crate::cpu::conv2d;
 use crate::gpu::Gpu;
 use crate::gpu::buffer::Element;
-use crate::gpu::tune::{LargeTiles, Tile, Variant};
-use crate::ops::{attention, conv2d};
+use crate::gpu::tiles::{LargeTiles, Tile, Variant};
+use crate::ops::{attention, conv_classes};
 
 /// Which of a layer's three products.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,7 +112,7 @@ impl Product {
     pub fn flops(self) -> f64 {
         match self {
             Product::Attention { pass, dims, .. } => dims.flops(if pass == Pass::Forward { 2 } else { 7 }) as f64,
-            Product::Conv2d { pass: Pass::BackwardInput, dims, .. } => conv2d::input_flops(dims) as f64,
+            Product::Conv2d { pass: Pass::BackwardInput, dims, .. } => conv_classes::input_flops(dims) as f64,
             _ => 2.0 * self.shape().into_iter().map(|n| n as f64).product::<f64>(),
         }
     }
@@ -150,7 +151,7 @@ impl Product {
     }
 
     /// Rows and columns of out that one workgroup of `tile` has; of matrices, about: what they have exactly is
-    /// [`Cooperative::tile`](crate::gpu::tune::Cooperative::tile).
+    /// [`Cooperative::tile`](crate::gpu::tiles::Cooperative::tile).
     pub fn tile_size(self, tile: Tile) -> [usize; 2] {
         match (tile, self) {
             (Tile::DirectSmall, Product::Linear { .. }) => [32, 32],

@@ -6,7 +6,7 @@
 
 use crate::gpu::Gpu;
 use crate::gpu::buffer::Element;
-use crate::gpu::tune::{Tile, Variant};
+use crate::gpu::tiles::{Tile, Variant};
 use crate::ops::attention;
 use crate::ops::conv2d::Dims;
 use crate::ops::product::{Pass, Product};

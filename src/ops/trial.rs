@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use crate::error::Result;
 use crate::gpu::buffer::{Element, align};
-use crate::gpu::tune::Variant;
+use crate::gpu::tiles::Variant;
 use crate::gpu::{Gpu, Program, View};
 use crate::ops::product::{Pass, Product};
 use crate::ops::{Recorder, agreement, attention, conv2d, matmul};

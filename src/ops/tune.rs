@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::error::Result;
 use crate::gpu::Gpu;
-use crate::gpu::tune::{Choices, Variant};
+use crate::gpu::tiles::{Choices, Variant};
 use crate::ops::product::Product;
 use crate::ops::trial::{Trial, Way, compute};
 use crate::ops::{attention, conv2d};

@@ -3,6 +3,7 @@
 
 use crate::gpu::Gpu;
 use crate::gpu::shaders::{Shader, by_subgroups};
+use crate::ops::grid::{CPU_LANES, WG};
 
 /// All variants of a shader.
 #[derive(Debug)]
@@ -52,7 +53,7 @@ const DEFAULT_MEMORY: u32 = 16 << 10;
 /// The values of a flag.
 pub(super) const FLAG: &[f64] = &[0.0, 1.0];
 /// Invocations of a workgroup, on CPU adapters and on GPUs.
-pub(super) const LANES: &[f64] = &[super::CPU_LANES as f64, super::WG as f64];
+pub(super) const LANES: &[f64] = &[CPU_LANES as f64, WG as f64];
 
 impl Variants {
     /// A shader to which nothing is appended, without overrides, that any adapter runs.

@@ -6,7 +6,7 @@ use super::{Plan, Stem, Suite, stem};
 use crate::cpu;
 use crate::error::Result;
 use crate::gpu::buffer::Element;
-use crate::gpu::tune::Tile;
+use crate::gpu::tiles::Tile;
 use crate::ops::{self, attention::Dims, attention_pool};
 
 pub(super) const STEMS: &[Stem] = &[

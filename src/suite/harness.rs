@@ -7,7 +7,7 @@ use half::f16;
 
 use crate::error::Result;
 use crate::gpu::buffer::{ALIGN, Element, align};
-use crate::gpu::tune::{Tile, Variant};
+use crate::gpu::tiles::{Tile, Variant};
 use crate::gpu::{Gpu, Kernel, Program, View};
 use crate::ops::Recorder;
 pub use crate::random::Random;

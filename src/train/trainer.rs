@@ -7,7 +7,7 @@ use crate::atomic::remove_temporaries;
 use crate::data::LoaderConfig;
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
-use crate::gpu::tune::Choices;
+use crate::gpu::tiles::Choices;
 use crate::method::{Anchor, BatchNorm, Held, Learner, Stage, Trained};
 use crate::stop;
 use crate::train::adapter;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::gpu::cache::cache_dir;
-use crate::gpu::tune::{Choices, Variant};
+use crate::gpu::tiles::{Choices, Variant};
 use crate::ops::product::Product;
 use crate::ops::tune;
 use crate::train::events::Event;

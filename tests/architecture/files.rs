@@ -38,7 +38,7 @@ pub(crate) fn open(text: &str, prefix: &[&str], found: &mut BTreeSet<Vec<String>
 pub(crate) struct Sources {
     root: PathBuf,
     files: BTreeMap<Vec<String>, PathBuf>,
-    /// What a `pub use` gives a second path, with its first.
+    /// What a `use` gives a second path, with its first.
     exported: BTreeMap<Vec<String>, Vec<String>>,
 }
 
@@ -55,7 +55,10 @@ impl Sources {
         let mut exported = BTreeMap::new();
         for (module, path) in &sources.files {
             let text = code(&std::fs::read_to_string(path).unwrap());
-            for (at, export) in text.match_indices("pub use ").chain(text.match_indices("pub(super) use ")) {
+            // One without `pub` too: the modules below see it.
+            for (at, export) in
+                text.match_indices("use ").filter(|(at, _)| !text[..*at].ends_with(char::is_alphanumeric))
+            {
                 let mut names = BTreeSet::new();
                 open(&text[at + export.len()..], &[], &mut names);
                 for name in names {

@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 
 use tpgm::checkpoint::Overrides;
 use tpgm::gpu::Gpu;
-use tpgm::gpu::tune::{Tile, Variant};
+use tpgm::gpu::tiles::{Tile, Variant};
 use tpgm::method::Snapshot;
 use tpgm::model::resnet_config::{Block, BlockConfig, Downsample, Pooling, ResNetConfig, Stem};
 use tpgm::model::{Model, VitConfig};
