@@ -22,33 +22,52 @@ pub fn forward<T: Float>(
     smoothing: f64,
     grad_scale: T,
 ) {
-    let op = "cross_entropy::forward";
+    check_len("cross_entropy::forward", "labels", labels.len(), batch);
+    let off_target = T::from_f64(smoothing / classes as f64);
+    let on_label = T::from_f64(1.0 - smoothing);
+    let mut targets = vec![off_target; batch * classes];
+    for (b, &label) in labels.iter().enumerate() {
+        let label = label as usize;
+        assert!(label < classes, "label {label} of sample {b} is outside the {classes} classes");
+        targets[b * classes + label] += on_label;
+    }
+    forward_targets(loss, dlogits, logits, &targets, batch, classes, grad_scale);
+}
+
+/// The same with `targets [batch, classes]` of any sum T per sample: `loss = −Σ_c target_c · ln softmax(logits)_c` and
+/// `dlogits = (T · softmax(logits) − target) · grad_scale`.
+pub fn forward_targets<T: Float>(
+    loss: &mut [T],
+    dlogits: &mut [T],
+    logits: &[T],
+    targets: &[T],
+    batch: usize,
+    classes: usize,
+    grad_scale: T,
+) {
+    let op = "cross_entropy::forward_targets";
     check_len(op, "loss", loss.len(), batch);
     check_len(op, "dlogits", dlogits.len(), batch * classes);
     check_len(op, "logits", logits.len(), batch * classes);
-    check_len(op, "labels", labels.len(), batch);
-    let off_target = T::from_f64(smoothing / classes as f64);
-    let on_label = T::from_f64(1.0 - smoothing);
+    check_len(op, "targets", targets.len(), batch * classes);
     for b in 0..batch {
-        let x = &logits[b * classes..][..classes];
-        let label = labels[b] as usize;
-        assert!(label < classes, "{op}: label {label} of sample {b} is outside the {classes} classes");
+        let (x, own) = (&logits[b * classes..][..classes], &targets[b * classes..][..classes]);
         let mut largest = x[0];
         for c in 0..classes {
             largest = largest.max(x[c]);
         }
         // Relative to the largest logit, so that the exponentials can't overflow.
-        let mut sum = T::ZERO;
+        let (mut sum, mut mass) = (T::ZERO, T::ZERO);
         for c in 0..classes {
             sum += (x[c] - largest).exp();
+            mass += own[c];
         }
         let log_sum = sum.ln();
         loss[b] = T::ZERO;
         for c in 0..classes {
-            let target = off_target + if c == label { on_label } else { T::ZERO };
             let log_p = x[c] - largest - log_sum;
-            loss[b] += -target * log_p;
-            dlogits[b * classes + c] = (log_p.exp() - target) * grad_scale;
+            loss[b] += -own[c] * log_p;
+            dlogits[b * classes + c] = (mass * log_p.exp() - own[c]) * grad_scale;
         }
     }
 }

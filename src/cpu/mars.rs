@@ -13,13 +13,11 @@
 //! `w`, `w0`, `out` and `g` are `[rows, cols]`, `n` is `[rows]`. [`Norm::rows`] gives the rows for a shape.
 //! No derivative flows through the norms, `w` or `w0`. A row whose ratio is exactly 1 gives nothing.
 
-use super::{Float, adamw, check_len};
+use super::{Float, check_len};
 use crate::shapes::Norm;
 
 /// Keeps a ratio finite, and is the smallest radius and the smallest drift that counts.
 pub const TINY: f64 = 1e-8;
-/// Learning rate of Adam on the radii.
-pub const RADIUS_LR: f64 = 1e-2;
 /// β₁ and β₂ of Adam on the radii.
 pub const RADIUS_BETAS: (f64, f64) = (0.9, 0.999);
 /// Epsilon of Adam on the radii.
@@ -114,13 +112,6 @@ pub fn radius_backward<T: Float>(
         }
     }
     (dgamma, active_rows)
-}
-
-/// One step of Adam on the radii, without decay: updates `gamma [tensors]` and its moments `m`, `v [tensors]`;
-/// `dgamma [tensors]`. `step_t` counts from 1.
-pub fn adam_step<T: Float>(gamma: &mut [T], m: &mut [T], v: &mut [T], dgamma: &[T], step_t: u32) {
-    let (beta1, beta2) = RADIUS_BETAS;
-    adamw::step(gamma, m, v, dgamma, RADIUS_LR, beta1, beta2, RADIUS_EPS, 0.0, step_t, T::ONE);
 }
 
 /// Not by way of `min` and `max`, which lose a NaN: a broken radius would quietly put the tensor back at its anchor.

@@ -27,8 +27,6 @@ impl Augment {
     pub const NONE: Augment = Augment { crop: false, flip: false };
     /// The evaluation transform, mirrored half of the time.
     pub const FLIP: Augment = Augment { crop: false, flip: true };
-    /// A random crop.
-    pub const CROP: Augment = Augment { crop: true, flip: false };
     /// A random crop, mirrored half of the time.
     pub const CROP_FLIP: Augment = Augment { crop: true, flip: true };
 

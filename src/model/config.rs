@@ -194,11 +194,6 @@ impl VitConfig {
         self.grid() * self.grid() + self.prefix().tokens()
     }
 
-    /// Outputs of `mlp.fc1`: a value and its gate for each of `mlp_dim` where the activation is gated.
-    pub fn hidden_dim(&self) -> usize {
-        if self.activation == Activation::SwiGlu { 2 * self.mlp_dim } else { self.mlp_dim }
-    }
-
     /// Rows of a block's table of relative positions: one for each offset on the grid, and three for the class token.
     pub fn offsets(&self) -> usize {
         (2 * self.grid() - 1).pow(2) + 3

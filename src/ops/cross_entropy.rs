@@ -94,6 +94,29 @@ pub fn forward_scaled(
     Ok(())
 }
 
+/// As [`forward`], from `targets` (f32 `[batch, classes]`) in place of labels; `dims.smoothing` plays no part. With a `scale`,
+/// `dlogits` are multiplied by its first value.
+pub fn forward_targets(
+    r: &mut Recorder,
+    loss: &View,
+    dlogits: &View,
+    logits: &View,
+    targets: &View,
+    scale: Option<&View>,
+    dims: Dims,
+) -> Result<()> {
+    check("cross_entropy::forward_targets", "loss", loss, dims.batch);
+    for (name, view) in [("dlogits", dlogits), ("logits", logits), ("targets", targets)] {
+        check("cross_entropy::forward_targets", name, view, dims.batch * dims.classes);
+    }
+    let entry = if scale.is_some() { "forward_targets_scaled" } else { "forward_targets" };
+    let kernel = r.kernel(&SHADER, entry, &[("WG", r.reduce_lanes() as f64)])?;
+    let mut views = vec![("loss", loss), ("dlogits", dlogits), ("logits", logits), ("targets", targets)];
+    views.extend(scale.map(|scale| ("loss_scale", scale)));
+    r.push(&kernel, &views, &dims.params(Channel::Train), [dims.batch as u32, 1, 1]);
+    Ok(())
+}
+
 /// `ring[step.slot][channel] (+)= grad_scale · Σ loss`.
 pub fn record(r: &mut Recorder, ring: &View, loss: &View, step: &View, channel: Channel, dims: Dims) -> Result<()> {
     check("cross_entropy::record", "loss", loss, dims.batch);

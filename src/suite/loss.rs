@@ -11,7 +11,13 @@ pub(super) const STEMS: &[Stem] = &[
     stem(
         "cross_entropy",
         cross_entropy,
-        &["cross_entropy::forward", "cross_entropy::forward_scaled", "cross_entropy::record"],
+        &[
+            "cross_entropy::forward",
+            "cross_entropy::forward_scaled",
+            "cross_entropy::forward_targets",
+            "cross_entropy::forward_targets_scaled",
+            "cross_entropy::record",
+        ],
     ),
     stem("loss_scale", loss_scale, &["loss_scale::settle", "loss_scale::observe"]),
 ];
@@ -26,6 +32,10 @@ fn cross_entropy(p: &mut Plan) -> Result<()> {
                 let grad_scale = 0.5 / batch as f32;
                 let dims = Dims { batch, classes, smoothing, grad_scale };
                 p.add(move |s| forward(s, launch, dims, scale));
+            }
+            for (_, scale) in p.pick(&[1.0, 80.0], &[1]) {
+                let dims = Dims { batch, classes, smoothing: 0.0, grad_scale: 0.5 / batch as f32 };
+                p.add(move |s| targets(s, launch, dims, scale));
             }
         }
         for (_, batch) in p.pick(&[1, 3, 63, 65, 197], &[4]) {
@@ -73,6 +83,47 @@ fn forward(s: &mut Suite, launch: Launch, dims: Dims, scale: f32) -> Result<()> 
     let scaled: Vec<f64> = want_grad.iter().map(|g| 4096.0 * g).collect();
     c.expect("cross_entropy::forward_scaled", &loss, &want_loss, sum_tolerance(classes, 8.0));
     c.expect("cross_entropy::forward_scaled", &dlogits, &scaled, tolerance);
+    s.finish(c)
+}
+
+/// Targets of any sum: a mixture of two classes, a weighted class, nothing at all.
+fn targets(s: &mut Suite, launch: Launch, dims: Dims, scale: f32) -> Result<()> {
+    let Dims { batch, classes, grad_scale, .. } = dims;
+    let mut random = Random::new((batch * classes) as u64 + 1);
+    let logits: Vec<f32> = random.vec(batch * classes).iter().map(|x| x * scale).collect();
+    let mut targets = vec![0.0; batch * classes];
+    for (b, (one, other)) in random.indices(batch, classes).into_iter().zip(random.indices(batch, classes)).enumerate()
+    {
+        let (mass, share) = ([1.0, 2.5, 0.0][b % 3], 0.3);
+        targets[b * classes + one as usize] += mass * (1.0 - share);
+        targets[b * classes + other as usize] += mass * share;
+    }
+    let (mut want_loss, mut want_grad) = (vec![0.0; batch], vec![0.0; batch * classes]);
+    let (wide_logits, wide_targets, scale64) = (wide(&logits), wide(&targets), f64::from(grad_scale));
+    cpu::cross_entropy::forward_targets(
+        &mut want_loss,
+        &mut want_grad,
+        &wide_logits,
+        &wide_targets,
+        batch,
+        classes,
+        scale64,
+    );
+    let mut c = Case::new(s.gpu, format!("{batch}×{classes}, logits ±{scale}, targets, {}", launch.suffix()), 0)?;
+    let [logits, targets] = [c.input("logits", &logits)?, c.input("targets", &targets)?];
+    let [loss, dlogits] = [c.output("loss", batch)?, c.output("dlogits", batch * classes)?];
+    c.run(launch, |r| ops::cross_entropy::forward_targets(r, &loss, &dlogits, &logits, &targets, None, dims))?;
+    // As for labels, with one sum more, and 2.5 times as much in it.
+    let tolerances = [sum_tolerance(classes, 20.0), sum_tolerance(classes, 40.0) + 2.5 * EPS * classes as f64];
+    c.expect("cross_entropy::forward_targets", &loss, &want_loss, tolerances[0]);
+    c.expect("cross_entropy::forward_targets", &dlogits, &want_grad, tolerances[1]);
+
+    let [loss, dlogits] = [c.output("loss again", batch)?, c.output("scaled dlogits", batch * classes)?];
+    let by = c.input("loss scale", &[4096.0, f32::NAN])?;
+    c.run(launch, |r| ops::cross_entropy::forward_targets(r, &loss, &dlogits, &logits, &targets, Some(&by), dims))?;
+    let scaled: Vec<f64> = want_grad.iter().map(|g| 4096.0 * g).collect();
+    c.expect("cross_entropy::forward_targets_scaled", &loss, &want_loss, tolerances[0]);
+    c.expect("cross_entropy::forward_targets_scaled", &dlogits, &scaled, tolerances[1]);
     s.finish(c)
 }
 
