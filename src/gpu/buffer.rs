@@ -195,6 +195,7 @@ impl Gpu {
     pub fn write<T: bytemuck::Pod>(&self, view: &View, data: &[T]) {
         assert_eq!((size_of::<T>(), view.element), (4, Element::Word), "the host writes 4-byte elements");
         assert!(data.len() <= view.len, "{} elements written to a view of {}", data.len(), view.len);
+        tracing::trace!(bytes = size_of_val(data), "to the device");
         self.queue.write_buffer(&view.buffer.raw, view.byte_offset(), bytemuck::cast_slice(data));
     }
 }

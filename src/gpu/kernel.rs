@@ -257,7 +257,7 @@ impl PipelineParts {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gpu::Program;
+    use crate::gpu::{Gpu, Program};
 
     fn gpu() -> Gpu {
         Gpu::open(std::env::var("TPGM_TEST_ADAPTER").ok().as_deref(), true).unwrap()

@@ -30,6 +30,7 @@ impl Gpu {
             usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
             mapped_at_creation: false,
         });
+        tracing::trace!(bytes = view.byte_len(), "from the device");
         let mut encoder = self.device.create_command_encoder(&Default::default());
         encoder.copy_buffer_to_buffer(&view.buffer.raw, view.byte_offset(), &staging, 0, view.byte_len());
         self.queue.submit([encoder.finish()]);

@@ -62,6 +62,21 @@ fn plain_fine_tuning_leaves_a_run_directory() {
     }
 }
 
+/// A state takes the weights and the moments off the device, and evaluations and files share what it took.
+#[test]
+fn weights_leave_the_device_once_for_each_state() {
+    let space = Space::new();
+    let mut command =
+        space.command(&with(TRAIN, "--epochs 3 --method vanilla --optimizer adamw --test id=test --out run"));
+    let (code, _, err) = crate::read(command.env("TPGM_LOG", "tpgm=trace").output().unwrap());
+    assert_eq!(code, Some(0), "{err}");
+    let state = space.bytes("run/state.safetensors");
+    let w = safetensors::SafeTensors::deserialize(&state).unwrap().tensor("w").unwrap().shape()[0];
+    let from = format!("from the device bytes={}", 4 * w);
+    // Before the first step, after each of three epochs: the weights and two moments.
+    assert_eq!(err.lines().filter(|line| line.trim_end().ends_with(&from)).count(), 4 * 3, "{err}");
+}
+
 /// Test sets in full, at a temperature that they have no say in.
 #[test]
 fn final_evaluations_are_kept_in_full() {
