@@ -108,6 +108,8 @@ pub enum Help {
     BrokenImages,
     /// Which class is which output can't be told: a class map would say so.
     ClassMap,
+    /// A folder has splits where classes were expected.
+    Splits,
     /// A listed file is missing, whose path is relative to the folder of the list or another one.
     ListRoot,
     /// A delta where a whole model is needed.

@@ -62,6 +62,8 @@ mod streams;
 mod tuning;
 #[path = "cli/types.rs"]
 mod types;
+#[path = "cli/unbalanced.rs"]
+mod unbalanced;
 
 /// Classes, and the colours that their images have.
 const CLASSES: [(&str, [u8; 3]); 3] = [("blue", [40, 60, 200]), ("green", [50, 190, 60]), ("red", [200, 50, 40])];

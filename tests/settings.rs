@@ -92,7 +92,29 @@ fn settings_are_those_of_earlier_versions() {
     }
     // Flag and key have one name: under another, a value of a file would be lost.
     let flags: BTreeSet<String> = keys_of::<TrainConfig>().into_iter().collect();
+    // Flags that came later without a default have tests of their own.
+    seen.extend(["data".to_string()]);
     assert_eq!(seen, flags, "every flag is in one of the runs of tests/fixtures/resolved.toml, or has a default");
+}
+
+/// `--data` gives defaults, to a file as to the command line: what is typed wins, and what it filled in is marked.
+#[test]
+fn a_folder_with_splits_fills_in_what_is_not_given() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().to_str().unwrap();
+    for split in ["train", "valid", "test"] {
+        std::fs::create_dir(dir.path().join(split)).unwrap();
+    }
+    let config = with_file(&format!("model = \"m\"\ndata = {root:?}\n"), "").unwrap();
+    let split = |name: &str| dir.path().join(name);
+    assert_eq!((&config.splits.train, &config.splits.val), (&split("train"), &split("valid")));
+    assert_eq!(config.splits.test, [format!("test={root}/test")]);
+    let text = config.to_toml();
+    let marked = |key: &str| text.lines().any(|line| line.starts_with(key) && line.ends_with(" # default"));
+    assert!(marked("train = ") && marked("val = ") && marked("test = ") && !marked("data = "), "{text}");
+    let typed = flags(&format!("--model m --data {root} --train t --val v --test x=y")).unwrap();
+    assert_eq!((typed.splits.train.to_str(), typed.splits.val.to_str()), (Some("t"), Some("v")));
+    assert_eq!(typed.splits.test, ["x=y"]);
 }
 
 /// The pairs of a value in a file and flags that once changed or dropped it.

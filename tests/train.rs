@@ -7,7 +7,8 @@ use common::{Fixture, Random, fixture_path, gpu, relative};
 use tpgm::data::Batch;
 use tpgm::gpu::Gpu;
 use tpgm::method::{
-    Active, Anchor, BatchNorm, Held, Learner, METHODS, MethodArgs, Optimizer, Settings, Snapshot, Tpgm, TpgmSettings,
+    Active, Anchor, BatchNorm, ClassWeights, Held, Learner, METHODS, MethodArgs, Optimizer, Settings, Snapshot, Tpgm,
+    TpgmSettings,
 };
 use tpgm::model::{Model, VitConfig};
 use tpgm::ops::adamw::AdamW;
@@ -60,6 +61,46 @@ fn tpgm(learner: &Learner, norm: Norm, excluded: &dyn Fn(&str) -> bool) -> Tpgm 
     let excluded: Vec<bool> = learner.model.layout().params.iter().map(|p| excluded(&p.name)).collect();
     let settings = TpgmSettings { norm, radius_lr: 1e-2, max_iters: 1, proj_freq: 1 };
     Tpgm::new(learner, &anchor, &excluded, settings).unwrap()
+}
+
+/// A class of weight 2 is one whose images come twice, in steps and in radius batches, however a batch is cut.
+#[test]
+fn a_weighted_class_is_one_whose_images_come_twice() {
+    let (images, labels) = batch(3, 4);
+    let size = images.len() / 4;
+    let weights: Vec<f32> = (0..7).map(|class| if class == labels[1] { 2.0 } else { 1.0 }).collect();
+    let mut twice = (images.clone(), labels.clone());
+    twice.0.extend_from_slice(&images[size..2 * size]);
+    twice.1.push(labels[1]);
+    // Adam's first steps go by signs, which rounding turns where a gradient is next to nothing.
+    let mut plain = learner(gpu(), SGD, 5);
+    let mut radii = tpgm(&plain, Norm::Mars, &|_| false);
+    for _ in 0..3 {
+        plain.step(&twice.0, &twice.1, 1e-2).unwrap();
+        radii.outer(&mut plain, &twice.0, &twice.1).unwrap();
+    }
+    let figures = |learner: &mut Learner, radii: &mut Tpgm| {
+        let outer = radii.records(learner, true).unwrap();
+        let losses = learner.records(true).unwrap().iter().map(|r| r.loss).collect::<Vec<_>>();
+        let radii = outer.last().unwrap().radii.iter().map(|r| r.radius).collect::<Vec<_>>();
+        [losses, outer.iter().map(|r| r.loss).collect(), radii]
+    };
+    let (want, want_figures) = (plain.snapshot().unwrap().w, figures(&mut plain, &mut radii));
+    for micro in [4, 3, 1] {
+        let mut weighted = learner(gpu(), SGD, micro);
+        weighted.weigh(ClassWeights::new(weights.clone())).unwrap();
+        let mut radii = tpgm(&weighted, Norm::Mars, &|_| false);
+        for _ in 0..3 {
+            weighted.step(&images, &labels, 1e-2).unwrap();
+            radii.outer(&mut weighted, &images, &labels).unwrap();
+        }
+        let error = relative(&weighted.snapshot().unwrap().w, &want);
+        assert!(error < 1e-5, "{micro} at once: {error}");
+        for (got, want) in figures(&mut weighted, &mut radii).iter().zip(&want_figures) {
+            let error = relative(got, want);
+            assert!(error < 1e-4, "{micro} at once: {error}, {got:?}, {want:?}");
+        }
+    }
 }
 
 #[test]

@@ -102,8 +102,8 @@ pub(super) fn json_rows(set: &str, copies: &Copies, subset: Option<usize>) -> Ve
     let row = |(corruption, e): &(Corruption, Evaluation)| {
         let mut row = json!({
             "data": copy_name(set, *corruption), "of": set, "corruption": corruption.kind,
-            "severity": corruption.severity(), "images": e.images, "top1": e.top1, "top5": e.top5, "loss": e.loss,
-            "ece": e.ece,
+            "severity": corruption.severity(), "images": e.images, "top1": e.top1, "top5": e.top5,
+            "balanced": e.balanced, "macro_f1": e.macro_f1, "loss": e.loss, "ece": e.ece,
         });
         if let Some(classes) = subset {
             row["subset"] = json!(classes);

@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 use serde_json::json;
 
 use crate::cli::console::note;
-use crate::cli::finetune::{Mean, result_table, train_and_report};
+use crate::cli::finetune::{Mean, accuracy_table, train_and_report};
 use crate::cli::{RunArgs, print, print_json, scores};
 use crate::error::{Error, Result};
 use crate::model::Precision;
@@ -144,7 +144,7 @@ pub(super) fn run(args: DemoArgs) -> Result<()> {
         "\n{}\nfine-tuned on google's training images (ID); seen and unseen are means over the other styles (OOD), by \
          whether the\npre-trained model had met the style. {images} test images per style: a standard error near 3 \
          points.\n{}\n",
-        result_table(&rows, &means()),
+        accuracy_table(&rows, &means()),
         page.display()
     ))
 }

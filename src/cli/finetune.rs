@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::train::records::Weights;
 use crate::train::run_dir;
-use crate::train::{FileSettings, Flags, Start, Summary, TestResult, TrainConfig, train};
+use crate::train::{Evaluation, FileSettings, Flags, Start, Summary, TestResult, TrainConfig, train};
 
 /// Flags of `finetune`.
 #[derive(Args, Debug)]
@@ -72,20 +72,52 @@ pub(super) fn train_and_report(
 /// their geometry say the same thing twice.
 pub(super) type Mean<'a> = (&'a str, Vec<Vec<&'a str>>);
 
-/// One row a model, one column a test set, then one a mean.
+/// How many times as many images as the smallest the largest class of a test set has for it to count as unequal.
+const UNEQUAL: usize = 2;
+
+/// Whether accuracy by class says something else than accuracy.
+fn has_unequal_classes(results: &[&TestResult]) -> bool {
+    let unequal = |r: &&TestResult| {
+        let there = || r.evaluation.per_class.iter().map(|class| class.0).filter(|n| *n > 0);
+        there().max() >= there().min().map(|least| UNEQUAL * least)
+    };
+    results.iter().any(unequal)
+}
+
+/// One row a model, one column a test set, then one a mean: of top-1 accuracy, and where a test set has classes of unequal size of
+/// balanced accuracy and macro F1.
 pub(super) fn result_table(rows: &[(String, Vec<&TestResult>)], means: &[Mean]) -> String {
     let Some((_, first)) = rows.first() else { return String::new() };
-    let mut header = vec!["top-1 %"];
+    let mut tables = vec![accuracy_table(rows, means)];
+    if has_unequal_classes(first) {
+        tables.push(figure_table(rows, means, "balanced %", |e| e.balanced));
+        tables.push(figure_table(rows, means, "macro F1 %", |e| e.macro_f1));
+    }
+    tables.join("\n")
+}
+
+/// The first of them alone.
+pub(super) fn accuracy_table(rows: &[(String, Vec<&TestResult>)], means: &[Mean]) -> String {
+    figure_table(rows, means, "top-1 %", |e| e.top1)
+}
+
+fn figure_table(
+    rows: &[(String, Vec<&TestResult>)],
+    means: &[Mean],
+    title: &str,
+    of: fn(&Evaluation) -> f64,
+) -> String {
+    let mut header = vec![title];
     // Corrupted copies are many: they have a table of their own.
-    header.extend(first.iter().filter(|r| r.corruption.is_none()).map(|r| r.name.as_str()));
+    header.extend(rows[0].1.iter().filter(|r| r.corruption.is_none()).map(|r| r.name.as_str()));
     header.extend(means.iter().map(|(title, _)| *title));
     let cells = rows.iter().map(|(name, results)| {
-        let top1 = |set: &str| results.iter().find(|r| r.name == set).map_or(f64::NAN, |r| r.evaluation.top1);
+        let value = |set: &str| results.iter().find(|r| r.name == set).map_or(f64::NAN, |r| of(&r.evaluation));
         let average = |values: Vec<f64>| values.iter().sum::<f64>() / values.len() as f64;
         let mut row = vec![name.clone()];
-        row.extend(results.iter().filter(|r| r.corruption.is_none()).map(|r| percent(r.evaluation.top1)));
+        row.extend(results.iter().filter(|r| r.corruption.is_none()).map(|r| percent(of(&r.evaluation))));
         row.extend(means.iter().map(|(_, groups)| {
-            let group = |sets: &Vec<&str>| average(sets.iter().map(|set| top1(set)).collect());
+            let group = |sets: &Vec<&str>| average(sets.iter().map(|set| value(set)).collect());
             percent(average(groups.iter().map(group).collect()))
         }));
         row

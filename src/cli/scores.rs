@@ -15,7 +15,7 @@ use crate::train::{Evaluation, Temperature};
 /// All figures of an evaluation but those by class.
 pub(super) fn json_of(name: &str, e: &Evaluation) -> Value {
     let mut row = json!({
-        "data": name, "images": e.images, "top1": e.top1, "top5": e.top5, "loss": e.loss, "ece": e.ece, "brier": e.brier,
+        "data": name, "images": e.images, "top1": e.top1, "top5": e.top5, "balanced": e.balanced, "macro_f1": e.macro_f1, "loss": e.loss, "ece": e.ece, "brier": e.brier,
         "bins": e.bins,
     });
     if let Some(c) = &e.calibrated {
@@ -51,12 +51,13 @@ pub(super) fn write_confusion(path: &Path, classes: &[String], results: &[(&str,
 
 /// One row per data set; with a temperature, loss and calibration error at it as well.
 pub(super) fn table_of(results: &[(&str, Evaluation)]) -> String {
-    let mut header = vec!["data", "images", "top-1 %", "top-5 %", "loss", "ECE", "Brier"];
+    let mut header = vec!["data", "images", "top-1 %", "top-5 %", "balanced %", "macro F1 %", "loss", "ECE", "Brier"];
     if results.iter().any(|(_, e)| e.calibrated.is_some()) {
         header.extend(["loss at T", "ECE at T"]);
     }
     let row = |(name, e): &(&str, Evaluation)| {
         let mut row = vec![name.to_string(), e.images.to_string(), percent(e.top1), percent(e.top5)];
+        row.extend([e.balanced, e.macro_f1].map(percent));
         row.extend([format!("{:.4}", e.loss), format!("{:.3}", e.ece), format!("{:.4}", e.brier)]);
         row.extend(e.calibrated.iter().flat_map(|c| [format!("{:.4}", c.loss), format!("{:.3}", c.ece)]));
         row

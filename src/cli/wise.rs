@@ -76,7 +76,7 @@ pub(super) fn run(args: WiseArgs) -> Result<()> {
         note!("{name} has no pre-trained counterpart: it stays as it was fine-tuned");
     }
     if args.json {
-        let tried = |(alpha, e): &(f32, Evaluation)| json!({"alpha": alpha, "top1": e.top1, "loss": e.loss});
+        let tried = |(alpha, e): &(f32, Evaluation)| json!({"alpha": alpha, "top1": e.top1, "balanced": e.balanced, "macro_f1": e.macro_f1, "loss": e.loss});
         return print_json(&json!({
             "out": args.out,
             "alpha": result.alpha,
@@ -88,9 +88,12 @@ pub(super) fn run(args: WiseArgs) -> Result<()> {
         let rows: Vec<Vec<String>> = result
             .tried
             .iter()
-            .map(|(alpha, e)| vec![format!("{alpha}"), percent(e.top1), format!("{:.4}", e.loss)])
+            .map(|(alpha, e)| {
+                let shares = [e.top1, e.balanced, e.macro_f1].map(percent);
+                [vec![format!("{alpha}")], shares.into(), vec![format!("{:.4}", e.loss)]].concat()
+            })
             .collect();
-        print(&table(&["alpha", "top-1 %", "loss"], &rows))?;
+        print(&table(&["alpha", "top-1 %", "balanced %", "macro F1 %", "loss"], &rows))?;
     }
     print(&format!("{}, alpha {}\n", args.out.display(), result.alpha))
 }

@@ -72,7 +72,8 @@ mod tests {
     /// A point whose model has the images right that `right` says, with seed 0.
     fn point(label: &str, right: impl Fn(usize) -> bool) -> PointRuns {
         let right: Vec<bool> = (0..400).map(right).collect();
-        let select = Score { top1: right.iter().filter(|r| **r).count() as f64 / 400.0, loss: 1.0 };
+        let top1 = right.iter().filter(|r| **r).count() as f64 / 400.0;
+        let select = Score { top1, by: top1, loss: 1.0 };
         let outcome = Outcome { dir: PathBuf::new(), select, right, sets: Vec::new(), took: None };
         PointRuns { label: label.into(), runs: vec![(Some(0), Ok(outcome))] }
     }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::compare::config::PRETRAINED;
 use crate::compare::entry_runs::{EntryRuns, PointRuns};
-use crate::compare::event::{End, Event};
+use crate::compare::event::{End, Event, Work};
 use crate::compare::outcome::Outcome;
 use crate::compare::plan::Cost;
 use crate::compare::post::{Images, Ingredients, PostRun};
@@ -34,7 +34,11 @@ impl Comparison<'_> {
             let first = config.train_run(d, config.reference, 0, config.seeds[0]);
             let dir = config.data_dir(d).join(PRETRAINED);
             let run = PostRun { ingredients: Ingredients::Pretrained, dir, config: &first.config };
-            let outcome = run.run(self.gpu, images).map(|blends| blends.outcomes[0].clone()).map_err(|e| told(&e));
+            let name = format!("{} {PRETRAINED}", config.data[d].name);
+            let outcome = run
+                .run(self.gpu, images, &mut running(self.events, &name))
+                .map(|blends| blends.outcomes[0].clone())
+                .map_err(|e| told(&e));
             if let Err(error) = &outcome {
                 (self.events)(Event::Warning(format!("{}: the pre-trained model: {error}", config.data[d].name)));
             }
@@ -72,7 +76,9 @@ impl Comparison<'_> {
         ingredients: Ingredients,
     ) -> Result<(Vec<Outcome>, Vec<usize>), String> {
         let first = self.config.train_run(at.d, at.from, 0, self.config.seeds[0]);
-        match (PostRun { ingredients, dir: dir.into(), config: &first.config }).run(self.gpu, at.images) {
+        let run = PostRun { ingredients, dir: dir.into(), config: &first.config };
+        let blends = run.run(self.gpu, at.images, &mut running(self.events, &name));
+        match blends {
             Ok(blends) => {
                 let outcome = &blends.outcomes[blends.outcomes.len() - 1];
                 let (id, ood) = (outcome.id(), self.ood(at.d, outcome));
@@ -189,6 +195,11 @@ struct Blending<'a> {
     from: usize,
     images: &'a Images,
     runs: Option<&'a EntryRuns>,
+}
+
+/// Tells of the images of an evaluation of the entry called `name`.
+fn running(events: &mut dyn FnMut(Event), name: &str) -> impl FnMut(usize, usize) {
+    move |done, of| events(Event::Running { name: name.into(), what: Work::Images, done, of })
 }
 
 /// The reported run of `from` with `seed`.

@@ -45,11 +45,21 @@ pub struct SetFigures {
     pub top1: f64,
     /// Top-5 accuracy.
     pub top5: f64,
+    /// Balanced accuracy; NaN where an earlier version did not write it.
+    #[serde(default = "nan", deserialize_with = "or_nan")]
+    pub balanced: f64,
+    /// The mean of the classes' F1; NaN where an earlier version did not write it.
+    #[serde(default = "nan", deserialize_with = "or_nan")]
+    pub macro_f1: f64,
     /// Mean cross-entropy; NaN where it is not a number.
     #[serde(deserialize_with = "or_nan")]
     pub loss: f64,
     /// Expected calibration error.
     pub ece: f64,
+}
+
+fn nan() -> f64 {
+    f64::NAN
 }
 
 /// One model, evaluated.
@@ -169,6 +179,8 @@ fn finished(dir: &Path, config: &TrainConfig, weights: Weights) -> Result<Option
                 images: line.images?,
                 top1: line.top1?,
                 top5: line.top5?,
+                balanced: line.balanced.unwrap_or(f64::NAN),
+                macro_f1: line.macro_f1.unwrap_or(f64::NAN),
                 loss: line.loss?,
                 ece: line.ece?,
             })
@@ -182,7 +194,8 @@ fn finished(dir: &Path, config: &TrainConfig, weights: Weights) -> Result<Option
     let select = if config.splits.select.is_some() { "select" } else { "val" };
     let wanted = step.unwrap_or(took.steps);
     let line = evals.iter().rev().find(|e| !e.is_final && e.set == select && e.step == wanted);
-    let score = line.and_then(|e| Some(Score { top1: e.top1?, loss: e.loss? }));
+    let best_by = config.imbalance.best_by;
+    let score = line.and_then(|e| Some(Score::new(best_by, e.top1?, e.balanced.unwrap_or(f64::NAN), e.loss?)));
     let right = line.and_then(|e| from_bits(e.right.as_ref()?, usize::try_from(e.images?).ok()?)).unwrap_or_default();
     Ok(score.map(|select| Outcome { dir: dir.into(), select, right, sets, took: Some(took) }))
 }
@@ -207,6 +220,8 @@ mod tests {
             images: 10,
             top1,
             top5: 1.0,
+            balanced: top1,
+            macro_f1: top1,
             loss: 1.0,
             ece: 0.0,
         };
@@ -217,7 +232,7 @@ mod tests {
             set("b", false, 0.4),
             set("c", false, 0.9),
         ];
-        let select = Score { top1: 0.0, loss: 0.0 };
+        let select = Score { top1: 0.0, by: 0.0, loss: 0.0 };
         let outcome = Outcome { dir: PathBuf::new(), select, right: Vec::new(), sets, took: None };
         assert!((outcome.id() - 0.8).abs() < 1e-12);
         assert!((outcome.ood(&[]) - 0.5).abs() < 1e-12);

@@ -20,14 +20,15 @@ use crate::method::soups::Soup;
 use crate::method::{Snapshot, wise};
 use crate::train::blend::{Models, anchored};
 use crate::train::corrupted::{Test, with_copies};
-use crate::train::evaluate::{Predictor, evaluate};
+use crate::train::evaluate::{Predictor, Watched, evaluate};
 use crate::train::heads::align;
 use crate::train::help;
+use crate::train::imbalance_args::BestBy;
 use crate::train::records::{bits, from_bits};
 use crate::train::source::Source;
 use crate::train::splits::Splits;
 use crate::train::subset::evaluate_among;
-use crate::train::{self, TrainConfig};
+use crate::train::{self, Evaluation, TrainConfig};
 
 /// What an entry without training has found.
 const BLEND: &str = "blend.json";
@@ -117,7 +118,9 @@ pub(super) struct PostRun<'a> {
 
 impl PostRun<'_> {
     /// Evaluates on the selection images and on the test sets, or reads what an earlier call has found.
-    pub(super) fn run(&self, gpu: &Gpu, images: &Images) -> Result<Blends> {
+    ///
+    /// `tell` is called with the images of an evaluation that are done, and those there are.
+    pub(super) fn run(&self, gpu: &Gpu, images: &Images, tell: &mut dyn FnMut(usize, usize)) -> Result<Blends> {
         let setup = self.setup()?;
         let path = self.dir.join(BLEND);
         let known = std::fs::read(&path).ok().and_then(|bytes| serde_json::from_slice::<File>(&bytes).ok());
@@ -125,7 +128,7 @@ impl PostRun<'_> {
         let file = match known.filter(|file| file.setup == setup) {
             Some(file) => file,
             None => {
-                let file = self.make(gpu, images, setup)?;
+                let file = self.make(gpu, images, tell, setup)?;
                 let text = serde_json::to_vec(&file).expect("plain values always serialise");
                 std::fs::create_dir_all(&self.dir).map_err(|e| Error::io(&self.dir, "cannot create this folder", e))?;
                 atomic_write(&path, &text)?;
@@ -163,13 +166,16 @@ impl PostRun<'_> {
             // The selection images are then a part of the training images.
             setup["set_apart"] = json!([s.train, s.val_share, s.val_seed]);
         }
+        if c.imbalance.best_by != BestBy::Top1 {
+            setup["best_by"] = json!(c.imbalance.best_by);
+        }
         if s.files.skip_broken {
             setup["skip_broken"] = json!(true);
         }
         Ok(setup.to_string())
     }
 
-    fn make(&self, gpu: &Gpu, images: &Images, setup: String) -> Result<File> {
+    fn make(&self, gpu: &Gpu, images: &Images, tell: &mut dyn FnMut(usize, usize), setup: String) -> Result<File> {
         let started = Instant::now();
         let overrides = self.config.model_args.overrides();
         // The images' labels are outputs of the pre-trained model.
@@ -181,13 +187,13 @@ impl PostRun<'_> {
         let (mut blends, mut kept) = (Vec::new(), Vec::new());
         match &self.ingredients {
             Ingredients::Pretrained => {
-                let mut judge = Judge::new(gpu, &images.pretrained, self.config, images)?;
+                let mut judge = Judge::new(gpu, &images.pretrained, self.config, images, tell)?;
                 blends.push(judge.judge(&images.pretrained.snapshot())?);
             }
             Ingredients::Wise(path, alphas) => {
                 let tuned = open(path)?;
                 let anchor = anchored(&images.pretrained, &tuned)?.values;
-                let (mut judge, values) = (Judge::new(gpu, &tuned, self.config, images)?, tuned.snapshot());
+                let (mut judge, values) = (Judge::new(gpu, &tuned, self.config, images, tell)?, tuned.snapshot());
                 for alpha in alphas {
                     blends.push(judge.judge(&wise::snapshot(&anchor, &values, *alpha))?);
                 }
@@ -195,7 +201,7 @@ impl PostRun<'_> {
             Ingredients::Soup(soup, paths, accuracies) => {
                 let mut models = Models::open(paths, Overrides { head: None, ..overrides.clone() })?;
                 align(&images.pretrained, &mut models.first)?;
-                let mut judge = Judge::new(gpu, &models.first, self.config, images)?;
+                let mut judge = Judge::new(gpu, &models.first, self.config, images, tell)?;
                 let mut evaluate = |values: &Snapshot| Ok(judge.select(values)?.0.top1);
                 let mixed = models.mix(*soup, Some(&images.pretrained), accuracies, &mut evaluate)?;
                 kept = mixed.kept;
@@ -215,11 +221,20 @@ struct Judge<'g, 'i> {
     classes: usize,
     /// Whether a test set with fewer classes than the model is judged among its own.
     subset: bool,
+    /// What choices are made by.
+    best_by: BestBy,
     images: &'i Images,
+    tell: &'i mut dyn FnMut(usize, usize),
 }
 
 impl<'g, 'i> Judge<'g, 'i> {
-    fn new(gpu: &'g Gpu, source: &Source, config: &TrainConfig, images: &'i Images) -> Result<Judge<'g, 'i>> {
+    fn new(
+        gpu: &'g Gpu,
+        source: &Source,
+        config: &TrainConfig,
+        images: &'i Images,
+        tell: &'i mut dyn FnMut(usize, usize),
+    ) -> Result<Judge<'g, 'i>> {
         let preprocess = config.model_args.preprocess(&source.recognised.preprocess)?;
         let model = Predictor::new(gpu, source.model(), &source.snapshot(), config.optim.batch_size.min(BATCH))?;
         Ok(Judge {
@@ -227,15 +242,18 @@ impl<'g, 'i> Judge<'g, 'i> {
             preprocess,
             classes: source.recognised.config.classes(),
             subset: config.splits.subset,
+            best_by: config.imbalance.best_by,
             images,
+            tell,
         })
     }
 
     /// The score on the selection images, and which are right.
     fn select(&mut self, values: &Snapshot) -> Result<(Score, Vec<bool>)> {
         self.model.load(values);
-        let e = evaluate(&mut self.model, &self.images.select, &self.preprocess, self.classes)?;
-        Ok((Score { top1: e.top1, loss: e.loss }, e.right))
+        let mut watched = Watched::new(&mut self.model, self.images.select.dataset(), self.tell);
+        let e = evaluate(&mut watched, &self.images.select, &self.preprocess, self.classes)?;
+        Ok((Score::of(self.best_by, &e), e.right))
     }
 
     fn judge(&mut self, values: &Snapshot) -> Result<Blend> {
@@ -243,9 +261,11 @@ impl<'g, 'i> Judge<'g, 'i> {
         let mut sets = Vec::new();
         for (name, id, images) in &self.images.tests {
             let (preprocess, classes) = (&self.preprocess, self.classes);
-            let e = evaluate_among(&mut self.model, images, preprocess, classes, self.subset, None)?;
+            let mut watched = Watched::new(&mut self.model, images.dataset(), self.tell);
+            let e = evaluate_among(&mut watched, images, preprocess, classes, self.subset, None)?;
             let (name, images, id) = (name.clone(), e.images as u64, id.unwrap_or(false));
-            sets.push(SetFigures { name, id, images, top1: e.top1, top5: e.top5, loss: e.loss, ece: e.ece });
+            let Evaluation { top1, top5, balanced, macro_f1, loss, ece, .. } = e;
+            sets.push(SetFigures { name, id, images, top1, top5, balanced, macro_f1, loss, ece });
         }
         Ok(Blend { select, right: bits(&right), images: right.len(), sets })
     }

@@ -47,6 +47,8 @@ pub fn write(results: &Results, dir: &Path) -> Result<()> {
         "ece",
         "select_top1",
         "run",
+        "balanced",
+        "macro_f1",
     ];
     let rows = results.data.iter().flat_map(|data| {
         data.entries.iter().flat_map(move |entry| {
@@ -67,6 +69,8 @@ pub fn write(results: &Results, dir: &Path) -> Result<()> {
                         set.ece.to_string(),
                         model.select.top1.to_string(),
                         model.dir.display().to_string(),
+                        figure(set.balanced),
+                        figure(set.macro_f1),
                     ]
                 })
             })
@@ -94,6 +98,11 @@ pub fn write(results: &Results, dir: &Path) -> Result<()> {
         })
     });
     csv(&dir.join("choices.csv"), &header, rows)
+}
+
+/// A figure, empty where it is not known.
+fn figure(value: f64) -> String {
+    if value.is_nan() { String::new() } else { value.to_string() }
 }
 
 /// The whole table in Markdown, a data set after the other.

@@ -5,7 +5,7 @@ use std::path::Path;
 use super::item::Item;
 use super::parse;
 use super::walk::{self, LeftOut, is_image};
-use crate::error::{Error, Result};
+use crate::error::{Error, Help, Result};
 
 /// What is read, for messages.
 const READ: &str = "png, jpg, webp, bmp, gif, tif, pnm";
@@ -100,6 +100,13 @@ fn class_folders(path: &Path, left_out: &mut LeftOut) -> Result<(Vec<String>, Ve
         folders.push((name.to_owned(), folder));
     }
     folders.sort();
+    if folders.len() > 1 && folders.iter().all(|(name, _)| is_split(name)) {
+        let names = name_some(folders.iter().map(|(name, _)| name.as_str()));
+        let first = folders[0].1.display();
+        let what =
+            format!("its folders ({names}) are named as splits, not as classes: give one of them, such as {first}");
+        return Err(Error::data(path, what).with_help(Help::Splits));
+    }
 
     let (mut classes, mut items) = (Vec::new(), Vec::new());
     for (label, (class, folder)) in (0..).zip(folders) {
@@ -115,6 +122,11 @@ fn class_folders(path: &Path, left_out: &mut LeftOut) -> Result<(Vec<String>, Ve
         classes.push(class);
     }
     Ok((classes, items))
+}
+
+/// Whether a folder is called as people call splits.
+fn is_split(name: &str) -> bool {
+    ["train", "training", "val", "valid", "validation", "test", "testing"].contains(&name.to_lowercase().as_str())
 }
 
 /// The paths have to be text: reports, JSON and lists hold them.

@@ -8,14 +8,14 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
 
-use rand::seq::SliceRandom;
 use rayon::prelude::*;
 
-use super::augment::{Augment, item_rng, order_rng};
+use super::augment::{Augment, item_rng};
 use super::corrupt::Corruption;
 use super::dataset::Dataset;
 use super::decode::{RgbImage, decode};
 use super::preprocess::Preprocess;
+use super::sampler::{Draw, Sampler};
 use crate::error::{Error, Result};
 
 /// The batches that wait ready, by default.
@@ -149,6 +149,8 @@ pub struct LoaderConfig {
     pub batch_size: usize,
     /// A fresh order every epoch, from the seed and the epoch; otherwise the data set's own order.
     pub shuffle: bool,
+    /// Which images an epoch has.
+    pub sampler: Sampler,
     /// What order and augmentation are drawn from.
     pub seed: u64,
     /// What is done to an image before normalisation.
@@ -170,6 +172,7 @@ impl Default for LoaderConfig {
         Self {
             batch_size: 64,
             shuffle: false,
+            sampler: Sampler::Once,
             seed: 0,
             augment: Augment::NONE,
             rest: Rest::Kept,
@@ -180,7 +183,7 @@ impl Default for LoaderConfig {
     }
 }
 
-/// Endless batches for training: epoch after epoch, each image once an epoch. The same data set, preprocessing and
+/// Endless batches for training: epoch after epoch, as the sampler has them. The same data set, preprocessing and
 /// configuration give the same batches, whatever the number of threads.
 pub struct Loader {
     batches: Prefetch,
@@ -210,8 +213,9 @@ impl Loader {
                 "{name} has {count} images, no full batch of {size}: use smaller batches"
             )));
         }
+        let labels = images.dataset().items.iter().map(|item| item.label).collect();
         let maker = BatchMaker { images, preprocess: preprocess.clone(), augment: config.augment, seed: config.seed };
-        let plans = plan_epochs(count, batches_per_epoch, &config);
+        let plans = plan_epochs(labels, batches_per_epoch, &config);
         Ok(Self { batches: Prefetch::start(maker, config.prefetch, plans), batches_per_epoch })
     }
 
@@ -254,7 +258,7 @@ impl EvalBatches {
         let (count, size) = (images.dataset().items.len(), check_batch_size(batch_size)?);
         let plans = (0..count)
             .step_by(size)
-            .map(move |start| Plan { epoch: 0, indices: (start..count.min(start.saturating_add(size))).collect() });
+            .map(move |start| Plan { epoch: 0, draws: (start..count.min(start.saturating_add(size))).collect() });
         let maker = BatchMaker { images, preprocess: preprocess.clone(), augment: Augment::NONE, seed: 0 };
         Ok(Self(Prefetch::start(maker, PREFETCH, plans)))
     }
@@ -275,22 +279,20 @@ fn check_batch_size(size: usize) -> Result<usize> {
 /// Which images a batch has.
 struct Plan {
     epoch: u64,
-    indices: Vec<usize>,
+    draws: Vec<Draw>,
 }
 
-fn plan_epochs(count: usize, per_epoch: u64, config: &LoaderConfig) -> impl Iterator<Item = Plan> + Send + 'static {
-    let &LoaderConfig { batch_size, rest, shuffle, seed, start_batch, .. } = config;
+fn plan_epochs(labels: Vec<u32>, per_epoch: u64, config: &LoaderConfig) -> impl Iterator<Item = Plan> + Send + 'static {
+    let &LoaderConfig { batch_size, rest, shuffle, sampler, seed, start_batch, .. } = config;
+    let count = labels.len();
     let (first_epoch, first_batch) = (start_batch / per_epoch, (start_batch % per_epoch) as usize);
     (first_epoch..).flat_map(move |epoch| {
-        let mut order: Vec<usize> = (0..count).collect();
-        if shuffle {
-            order.shuffle(&mut order_rng(seed, epoch));
-        }
+        let order = sampler.epoch(&labels, shuffle, seed, epoch);
         let skipped = if epoch == first_epoch { first_batch } else { 0 };
         (skipped..per_epoch as usize).map(move |batch| {
             let start = batch * batch_size;
             let len = if batch + 1 == per_epoch as usize { rest.last(count, batch_size) } else { batch_size };
-            Plan { epoch, indices: order[start..start + len].to_vec() }
+            Plan { epoch, draws: order[start..start + len].to_vec() }
         })
     })
 }
@@ -304,18 +306,21 @@ struct BatchMaker {
 
 impl BatchMaker {
     /// `None` where `stop` was set midway.
-    fn make(&self, Plan { epoch, indices }: Plan, stop: &AtomicBool) -> Option<Result<Batch>> {
-        let image = |&index: &usize| {
+    fn make(&self, Plan { epoch, draws }: Plan, stop: &AtomicBool) -> Option<Result<Batch>> {
+        let count = self.images.dataset().items.len();
+        let image = |&draw: &Draw| {
             if stop.load(Ordering::Relaxed) {
                 return None;
             }
-            let mut rng = item_rng(self.seed, epoch, index);
+            // An image that comes again is augmented in another way.
+            let (index, mut rng) = (draw % count, item_rng(self.seed, epoch, draw));
             Some(self.images.get(index).map(|image| match self.images.corruption {
                 Some(corruption) => self.preprocess.normalise(&corruption.apply(&self.preprocess.crop(&image)), false),
                 None => self.augment.apply(&image, &self.preprocess, &mut rng),
             }))
         };
-        let images: Vec<Result<Vec<f32>>> = indices.par_iter().map(image).collect::<Option<_>>()?;
+        let images: Vec<Result<Vec<f32>>> = draws.par_iter().map(image).collect::<Option<_>>()?;
+        let indices: Vec<usize> = draws.iter().map(|draw| draw % count).collect();
         // Joined in order, so that of several broken images it is always the first that is named.
         Some(images.into_iter().collect::<Result<Vec<_>>>().map(|images| Batch {
             images: images.concat(),

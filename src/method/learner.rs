@@ -7,6 +7,7 @@ use crate::error::{Error, Help, Result};
 use crate::gpu::buffer::align;
 use crate::gpu::readback::Readback;
 use crate::gpu::{Gpu, Program, View, profile};
+use crate::method::class_weights::ClassWeights;
 use crate::method::settings::{BatchNorm, Optimizer, Settings, WINDOW};
 use crate::method::snapshot::Snapshot;
 use crate::method::stage::{Group, Stage};
@@ -68,6 +69,8 @@ pub struct Learner<'g> {
     cast: Program,
     update: Program,
     around: Vec<Around>,
+    /// Weights of the classes, and targets `[capacity, classes]` that follow from them; none if all classes weigh the same.
+    weighted: Option<(ClassWeights, View)>,
     gradients: HashMap<(usize, usize), Program>,
     inference: HashMap<usize, Program>,
     requested: u64,
@@ -123,6 +126,7 @@ impl<'g> Learner<'g> {
             cast: Program::new(),
             update: Program::new(),
             around: Vec::new(),
+            weighted: None,
             gradients: HashMap::new(),
             inference: HashMap::new(),
             requested: 0,
@@ -164,6 +168,19 @@ impl<'g> Learner<'g> {
         self.around.push(around);
     }
 
+    /// Bytes that [`Learner::weigh`] allocates for passes of `micro_batch` images.
+    pub fn target_bytes(model: &Model, micro_batch: usize) -> u64 {
+        align(micro_batch * model.classes()) as u64 * 4
+    }
+
+    /// Weighs the classes so in the losses of all steps, and of radius batches, from now on: before anything is recorded.
+    pub fn weigh(&mut self, weights: ClassWeights) -> Result<()> {
+        assert_eq!(weights.values().len(), self.model.classes(), "a weight for each class");
+        assert!(self.gradients.is_empty(), "classes are weighed before the first step");
+        self.weighted = Some((weights, self.gpu.buffer("targets", self.capacity() * self.model.classes())?));
+        Ok(())
+    }
+
     /// What it is set to.
     pub fn settings(&self) -> &Settings {
         &self.settings
@@ -199,7 +216,7 @@ impl<'g> Learner<'g> {
         of: usize,
     ) -> Result<()> {
         let acts = &self.acts;
-        let smoothing = if channel == Channel::Train { self.settings.smoothing } else { 0.0 };
+        let smoothing = self.smoothing(channel);
         let classes = self.model.classes();
         let moves = channel == Channel::Train && self.settings.batch_norm == BatchNorm::Train;
         let phase = if moves { Phase::Train } else { Phase::Eval };
@@ -207,9 +224,13 @@ impl<'g> Learner<'g> {
         let recording = acts.forward(&self.model.config, r, batch, w, &self.stats, phase)?;
         let (loss, dlogits, logits, labels) =
             (acts.loss(batch), acts.dlogits(batch), acts.logits(batch), acts.labels(batch));
-        match &self.scale {
-            Some(scale) => cross_entropy::forward_scaled(r, &loss, &dlogits, &logits, &labels, scale, dims)?,
-            None => cross_entropy::forward(r, &loss, &dlogits, &logits, &labels, dims)?,
+        match (&self.weighted, &self.scale) {
+            (Some((_, targets)), scale) => {
+                let targets = targets.first(batch * classes);
+                cross_entropy::forward_targets(r, &loss, &dlogits, &logits, &targets, scale.as_ref(), dims)?;
+            }
+            (None, Some(scale)) => cross_entropy::forward_scaled(r, &loss, &dlogits, &logits, &labels, scale, dims)?,
+            (None, None) => cross_entropy::forward(r, &loss, &dlogits, &logits, &labels, dims)?,
         }
         cross_entropy::record(r, ring, &loss, state, channel, dims)?;
         let trained = |tensor: usize| channel != Channel::Train || self.stage.rates[tensor] != 0.0;
@@ -254,12 +275,21 @@ impl<'g> Learner<'g> {
         Ok(r.program)
     }
 
-    /// Writes a batch to the device: `images` `[batch, 3, size, size]`, `labels` `[batch]`.
-    pub fn upload(&self, images: &[f32], labels: &[u32]) {
+    /// Label smoothing of a loss: radii are learned without it.
+    fn smoothing(&self, channel: Channel) -> f32 {
+        if channel == Channel::Train { self.settings.smoothing } else { 0.0 }
+    }
+
+    /// Writes a part of a batch to the device: its `images` `[part, 3, size, size]` and `labels` `[part]`, of `whole` `[batch]`, for the
+    /// loss of `channel`.
+    pub fn upload(&self, images: &[f32], labels: &[u32], whole: &[u32], channel: Channel) {
         let (to, count) = (self.acts.images(labels.len()), labels.len());
         assert_eq!(images.len(), to.len, "images for {count} labels");
         self.gpu.write(&to, images);
         self.gpu.write(&self.acts.labels(count), labels);
+        if let Some((weights, targets)) = &self.weighted {
+            self.gpu.write(targets, &weights.targets(labels, whole, self.smoothing(channel)));
+        }
     }
 
     /// One step of the optimiser with learning rate `lr` on a batch: images `[batch, 3, size, size]`, labels `[batch]`.
@@ -272,7 +302,8 @@ impl<'g> Learner<'g> {
         for (i, part) in labels.chunks(micro).enumerate() {
             self.prepare_gradient(part.len(), of)?;
             let first = i * micro;
-            self.upload(&images[first * per_image..(first + part.len()) * per_image], part);
+            let own = &images[first * per_image..(first + part.len()) * per_image];
+            self.upload(own, part, labels, Channel::Train);
             self.gpu.write(&self.state, &self.step_state(lr, i).words());
             let gradient = &self.gradients[&(part.len(), of)];
             let clear: &[&View] = if i == 0 { &[&self.dw] } else { &[] };

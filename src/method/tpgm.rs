@@ -257,7 +257,8 @@ impl Tpgm {
                 learner.record_gradient(&mut r, w, ring, &self.state, Channel::Radius, part.len(), of)?;
                 self.losses.insert(key, r.program);
             }
-            learner.upload(&images[first * per_image..(first + part.len()) * per_image], part);
+            let own = &images[first * per_image..(first + part.len()) * per_image];
+            learner.upload(own, part, labels, Channel::Radius);
             // Only its place in the ring and the log matters, and which micro-batch runs.
             let slot = (self.iterations % WINDOW as u64) as u32;
             let state = StepState { slot, micro: i as u32, ..StepState::default() };

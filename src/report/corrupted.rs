@@ -16,6 +16,8 @@ pub(super) fn add(evals: &mut Vec<(EvaluationLine, f64)>, mut copy: EvaluationLi
         (&mut mean.loss, copy.loss),
         (&mut mean.top1, copy.top1),
         (&mut mean.top5, copy.top5),
+        (&mut mean.balanced, copy.balanced),
+        (&mut mean.macro_f1, copy.macro_f1),
         (&mut mean.ece, copy.ece),
     ];
     for (mean, value) in figures {

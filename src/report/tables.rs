@@ -203,7 +203,7 @@ pub(super) fn details(models: &[Model<'_>]) -> String {
     let mut out = String::from(
         "<details><summary>Loss, top-5 and calibration</summary><div class=\"scroll\" tabindex=\"0\"><table>\
          <thead><tr><th class=\"name\">Model</th><th class=\"name\">Data</th><th>Images</th><th>Loss</th>\
-         <th>Top-1 %</th><th>Top-5 %</th><th>Brier</th><th>ECE %</th>",
+         <th>Top-1 %</th><th>Top-5 %</th><th>Balanced %</th><th>Macro F1 %</th><th>Brier</th><th>ECE %</th>",
     );
     // The temperature is fitted on the split that chose the weights.
     let calibrated = models.iter().flat_map(|m| &m.evals).any(|e| e.calibrated.is_some());
@@ -223,12 +223,15 @@ pub(super) fn details(models: &[Model<'_>]) -> String {
             let images = e.images.map_or("–".into(), integer);
             let _ = write!(
                 out,
-                "<tr>{}<td class=\"name\">{}</td><td>{images}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td>",
+                "<tr>{}<td class=\"name\">{}</td><td>{images}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td>\
+                 <td>{}</td><td>{}</td>",
                 name_cell(model),
                 escape(&e.set),
                 text(e.loss),
                 share(e.top1),
                 share(e.top5),
+                share(e.balanced),
+                share(e.macro_f1),
                 text(e.brier),
                 share(e.ece)
             );

@@ -7,13 +7,13 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde::{Deserialize, Serialize};
 
-use crate::data::{Corruption, Rest};
+use crate::data::{Corruption, Rest, Sampler};
 use crate::error::{Error, Result};
-use crate::flag::in_range;
 use crate::method::{BatchNorm, LossScaling, MethodArgs, Settings};
 use crate::model::Precision;
 use crate::train::corrupted::corruptions;
 use crate::train::data_args::{SplitArgs, named_paths, path};
+use crate::train::imbalance_args::ImbalanceArgs;
 use crate::train::interval::Interval;
 use crate::train::memory_args::MemoryArgs;
 use crate::train::model_args::ModelArgs;
@@ -65,6 +65,10 @@ pub struct TrainConfig {
     #[command(flatten)]
     #[serde(flatten)]
     #[allow(missing_docs)]
+    pub imbalance: ImbalanceArgs,
+    #[command(flatten)]
+    #[serde(flatten)]
+    #[allow(missing_docs)]
     pub memory: MemoryArgs,
     #[command(flatten)]
     #[serde(flatten)]
@@ -80,16 +84,18 @@ impl TrainConfig {
     /// # Errors
     /// [`Error::Usage`] naming what is missing, out of range or contradicts itself.
     pub(super) fn validate(&self) -> Result<()> {
-        for (path, flag) in [(&self.model, "model"), (&self.splits.train, "train")] {
-            if path.as_os_str().is_empty() {
-                return Err(Error::Usage(format!("--{flag} is missing: give it as a flag or in --config")));
-            }
+        if self.model.as_os_str().is_empty() {
+            return Err(Error::Usage("--model is missing: give it as a flag or in --config".into()));
         }
-        in_range("val-share", self.splits.val_share, |share| share > 0.0 && share < 1.0, "above 0 and below 1")?;
+        self.splits.validate()?;
         self.optim.validate()?;
         self.memory.validate()?;
         self.method.validate(&self.settings(0))?;
         self.corruptions()?;
+        if self.no_shuffle && self.imbalance.sampler == Sampler::Balanced {
+            let what = "--sampler balanced draws images at random: it can't be had with --no-shuffle";
+            return Err(Error::Usage(what.into()));
+        }
         let names: Vec<&str> = self.tests()?.iter().map(|t| t.0).collect();
         match self.splits.id.iter().find(|name| !names.contains(&name.as_str())) {
             Some(name) => Err(Error::Usage(format!("--id {name}: there is no --test {name}=PATH"))),

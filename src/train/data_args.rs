@@ -5,9 +5,11 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde::{Deserialize, Serialize};
+use toml::Table;
 
 use crate::data::{Broken, Check, ClassMap, Dataset, Looks};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, shown};
+use crate::flag::in_range;
 use crate::gpu::cache::cache_dir;
 
 /// How every command reads a labelled data set.
@@ -111,6 +113,10 @@ impl EvalDataArgs {
 #[derive(Args, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct SplitArgs {
+    /// A folder with the splits: its folder train is the default of --train, val (or valid, or validation) of --val, and test of
+    /// --test
+    #[arg(long, value_name = "ROOT")]
+    pub data: Option<PathBuf>,
     /// Training images: a folder with one folder per class, a list file (one `path label` per line) or a CSV (path,label)
     #[arg(long, value_name = "PATH", value_parser = path, default_value = "", hide_default_value = true)]
     pub train: PathBuf,
@@ -143,6 +149,38 @@ pub struct SplitArgs {
     #[serde(flatten)]
     #[allow(missing_docs)]
     pub files: DataArgs,
+}
+
+impl SplitArgs {
+    /// The defaults that follow from `--data`, by their keys.
+    pub(super) fn following(&self) -> Table {
+        let Some(root) = &self.data else { return Table::new() };
+        let first = |names: &[&str]| names.iter().map(|name| root.join(name)).find(|path| path.exists());
+        let text = |path: PathBuf| path.to_str().map(String::from);
+        let mut out = Table::new();
+        for (key, names) in [("train", &["train"][..]), ("val", &["val", "valid", "validation"])] {
+            out.extend(first(names).and_then(text).map(|path| (key.to_string(), path.into())));
+        }
+        let test = first(&["test"]).and_then(text);
+        out.extend(test.map(|path| ("test".to_string(), vec![format!("test={path}")].into())));
+        out
+    }
+
+    /// # Errors
+    /// [`Error::Usage`] without training images.
+    pub(super) fn validate(&self) -> Result<()> {
+        in_range("val-share", self.val_share, |share| share > 0.0 && share < 1.0, "above 0 and below 1")?;
+        match (&self.data, self.train.as_os_str().is_empty()) {
+            (Some(root), true) => Err(Error::Usage(format!(
+                "--data {}: there is no folder train in it; if it has one folder per class, give it as --train",
+                shown(root)
+            ))),
+            (None, true) => {
+                Err(Error::Usage("--train is missing: give it, or --data, as a flag or in --config".into()))
+            }
+            (_, false) => Ok(()),
+        }
+    }
 }
 
 /// A path that a file of settings can hold, so UTF-8; empty if the user has not given it yet.

@@ -13,6 +13,7 @@ use crate::model::{Activations, Mode, Model, Phase, Precision};
 use crate::ops::Recorder;
 use crate::ops::product::Product;
 use crate::stop;
+use crate::train::by_class;
 use crate::train::calibration::{self, Bin, Calibration, Logits};
 use crate::train::json_lines::or_nan;
 
@@ -182,6 +183,12 @@ pub struct Evaluation {
     pub top1: f64,
     /// Share of images whose class is among the five that score highest.
     pub top5: f64,
+    /// Balanced accuracy: the mean of the classes' accuracies ([`by_class::balanced`]).
+    #[serde(default = "nan", deserialize_with = "or_nan")]
+    pub balanced: f64,
+    /// The mean of the classes' F1 ([`by_class::macro_f1`]).
+    #[serde(default = "nan", deserialize_with = "or_nan")]
+    pub macro_f1: f64,
     /// Expected calibration error over 15 bins of confidence (Guo et al. 2017, eq. 5).
     #[serde(deserialize_with = "or_nan")]
     pub ece: f64,
@@ -201,6 +208,11 @@ pub struct Evaluation {
     /// Which images are right, in their order; not part of the JSON.
     #[serde(skip)]
     pub right: Vec<bool>,
+}
+
+/// Of a figure that an older file lacks.
+fn nan() -> f64 {
+    f64::NAN
 }
 
 /// Adds up an [`Evaluation`] image by image.
@@ -259,6 +271,8 @@ impl Tally {
             loss,
             top1: self.top1 as f64 / n,
             top5: self.top5 as f64 / n,
+            balanced: by_class::balanced(&self.per_class),
+            macro_f1: by_class::macro_f1(&self.per_class, &self.confusion),
             ece,
             brier,
             per_class: self.per_class,

@@ -6,7 +6,7 @@ use crate::data::{Dataset, LoaderConfig};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::gpu::buffer::mib;
-use crate::method::{Active, Anchor, Learner, Memory, MethodArgs, Settings, Snapshot};
+use crate::method::{Active, Anchor, ClassWeights, Learner, Memory, MethodArgs, Settings, Snapshot};
 use crate::model::Model;
 use crate::train::events::Event;
 
@@ -107,17 +107,22 @@ pub(super) fn allocate<'g>(
     gpu: &'g Gpu,
     model: &Model,
     (sizes, limit): (&[usize], Option<u64>),
-    settings: Settings,
+    (settings, weights): (Settings, Option<ClassWeights>),
     args: &MethodArgs,
     (start, anchor): (&Snapshot, &Anchor),
     events: &mut dyn FnMut(Event),
 ) -> Result<(Learner<'g>, Active)> {
-    let plan = |micro_batch| Memory::plan(gpu, model, &Settings { micro_batch, ..settings }, args.bytes(model));
+    let plan = |micro_batch| {
+        let mut memory = Memory::plan(gpu, model, &Settings { micro_batch, ..settings }, args.bytes(model))?;
+        memory.scratch += weights.as_ref().map_or(0, |_| Learner::target_bytes(model, micro_batch));
+        Ok(memory)
+    };
     largest(sizes, limit, plan, |memory| {
         events(Event::Note(format!("{}: {memory}", gpu.info.name)));
         events(Event::Planned(*memory));
         let settings = Settings { micro_batch: memory.micro_batch, ..settings };
         let mut learner = Learner::new(gpu, model.clone(), start, settings)?;
+        weights.iter().try_for_each(|weights| learner.weigh(weights.clone()))?;
         let active = Active::start(args, &mut learner, anchor)?;
         Ok((learner, active))
     })

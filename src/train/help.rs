@@ -31,6 +31,7 @@ pub fn told(error: &Error) -> String {
         Help::MeanPooling => "use --pool mean, or leave out --fc-norm",
         Help::BrokenImages => "remove them, or leave them out with --skip-broken",
         Help::ClassMap => "--class-map says which class is which output",
+        Help::Splits => "`tpgm finetune --data` takes all of them",
         Help::ListRoot => "--root gives another folder",
         Help::Delta { base, delta } => &format!("make the whole model with {}", apply_command(base, delta)),
         Help::Setting(setting) => return format!("{}: {error}", flag(*setting)),

@@ -9,6 +9,7 @@ use sha2::{Digest, Sha256};
 use crate::checkpoint::Checkpoint;
 use crate::data::Dataset;
 use crate::error::{Error, Result};
+use crate::method::ClassWeights;
 use crate::train::splits::Splits;
 
 /// SHA-256 of each input, by what it is: the model's files byte by byte; of each split its files, their sizes and labels.
@@ -16,11 +17,11 @@ use crate::train::splits::Splits;
 pub struct Inputs(BTreeMap<String, String>);
 
 impl Inputs {
-    /// Of the model and the splits of a run.
+    /// Of the model, the splits and the class weights of a run.
     ///
     /// # Errors
     /// A file that can't be read.
-    pub fn of(model: &Checkpoint, splits: &Splits) -> Result<Inputs> {
+    pub fn of(model: &Checkpoint, splits: &Splits, weights: Option<&ClassWeights>) -> Result<Inputs> {
         let files = model.sha256()?.into_values().collect::<Vec<_>>().join(" ");
         let mut inputs = BTreeMap::from([("the weights of --model".to_string(), files)]);
         let select = splits.select.as_ref().map(|images| ("--select".to_string(), images));
@@ -28,6 +29,11 @@ impl Inputs {
         let named = [("--train".to_string(), &splits.train), ("--val".to_string(), &splits.val)];
         for (name, images) in named.into_iter().chain(select).chain(tests) {
             inputs.insert(format!("the images of {name}"), digest(images)?);
+        }
+        if let Some(weights) = weights {
+            let mut hash = Sha256::new();
+            weights.values().iter().for_each(|weight| hash.update(weight.to_le_bytes()));
+            inputs.insert("the class weights".into(), hex(hash));
         }
         Ok(Inputs(inputs))
     }
@@ -52,5 +58,9 @@ fn digest(images: &Dataset) -> Result<String> {
         part(&size.to_le_bytes());
         part(&item.label.to_le_bytes());
     }
-    Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(hex(hash))
+}
+
+fn hex(hash: Sha256) -> String {
+    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }

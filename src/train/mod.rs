@@ -4,6 +4,7 @@
 pub mod adapter;
 pub mod advice;
 pub mod blend;
+pub mod by_class;
 pub mod calibration;
 pub mod config;
 pub mod corrupted;
@@ -17,6 +18,7 @@ pub mod fit;
 pub mod given;
 pub mod heads;
 pub mod help;
+pub mod imbalance_args;
 pub mod inputs;
 pub mod interval;
 pub mod json_lines;

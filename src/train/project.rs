@@ -168,7 +168,8 @@ pub fn project(gpu: &Gpu, config: &ProjectConfig, events: &mut dyn FnMut(Event))
     let anchor_values = Snapshot { w: anchor, ..start.clone() };
     let anchor = Anchor { values: &anchor_values, excluded: &excluded };
     let at = (&start, &anchor);
-    let (learner, active) = fit::allocate(gpu, &model, (&fitting.0, fitting.1), settings, &config.method, at, events)?;
+    let (learner, active) =
+        fit::allocate(gpu, &model, (&fitting.0, fitting.1), (settings, None), &config.method, at, events)?;
     if config.tune {
         tuning::tune(gpu, &learner.untuned()?, events)?;
     }

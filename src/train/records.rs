@@ -130,6 +130,12 @@ pub struct EvaluationLine {
     /// Share of images with the right class among the first five guesses, 0 to 1.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
     pub top5: Option<f64>,
+    /// Balanced accuracy, 0 to 1: the mean of the classes' accuracies.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
+    pub balanced: Option<f64>,
+    /// The mean of the classes' F1, 0 to 1.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
+    pub macro_f1: Option<f64>,
     /// Expected calibration error, 0 to 1.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
     pub ece: Option<f64>,

@@ -84,6 +84,7 @@ fn following(given: &Table) -> Result<Table, toml::de::Error> {
     let c = typed(given)?;
     let (method, model) = (c.method.name, Known::of(&c));
     let mut out = c.optim.recipe.defaults(model.as_ref());
+    out.extend(c.splits.following());
     let optimizer = typed(&merge(merge(out.clone(), &method.defaults(c.optim.lr)), given))?.optim.optimizer;
     let lr = if given.contains_key("lr") { c.optim.lr } else { rate(optimizer, model.as_ref()) };
     out.insert("lr".into(), lr.into());

@@ -171,6 +171,7 @@ impl Training<'_, '_> {
         self.save_state(&saved)?;
         let Steps { learner, active, events, log, .. } = &mut self.steps;
         let (own, layout) = (learner.own(&saved), learner.model.layout().clone());
+        let best_by = self.config.imbalance.best_by;
         let average = active.evaluated(&saved, own.batches);
         let is_own = average.is_none();
         let mut judge = |values: &Snapshot, what: &str| {
@@ -180,7 +181,7 @@ impl Training<'_, '_> {
             let e = evaluate(&mut watched, select, self.preprocess, self.classes)?;
             let (top1, loss) = (100.0 * e.top1, e.loss);
             events(Event::Note(format!("{what}: {name} top-1 {top1:.1} %, loss {loss:.4}")));
-            Ok((e.top1, e.loss))
+            Ok(best_by.of(&e))
         };
         let Finished { values, alpha } = active.finish(average.unwrap_or(own), &self.anchor, &layout, &mut judge)?;
         if let Some(alpha) = alpha {
@@ -265,6 +266,8 @@ impl Training<'_, '_> {
             loss: Some(e.loss),
             top1: Some(e.top1),
             top5: Some(e.top5),
+            balanced: Some(e.balanced),
+            macro_f1: Some(e.macro_f1),
             ece: Some(e.ece),
             brier: Some(e.brier),
             temperature: e.calibrated.as_ref().map(|c| c.temperature),
@@ -280,12 +283,14 @@ impl Training<'_, '_> {
         })
     }
 
-    /// Keeps `values` as the best if they are: by accuracy, then by loss.
+    /// Keeps `values` as the best if they are: by the figure that was asked for, then by loss.
     fn note_best(&mut self, e: &Evaluation, values: &Snapshot) -> Result<()> {
-        let better = self.progress.best.is_none_or(|(top1, loss)| e.top1 > top1 || (e.top1 == top1 && e.loss < loss));
+        let score = self.config.imbalance.best_by.of(e);
+        let better =
+            self.progress.best.is_none_or(|(most, loss)| score.0 > most || (score.0 == most && score.1 < loss));
         if better {
             self.source.save(&self.out.join("best.safetensors"), values)?;
-            self.progress.best = Some((e.top1, e.loss));
+            self.progress.best = Some(score);
             self.progress.best_steps = self.steps.learner.steps;
             self.best = Some(values.clone());
         }

@@ -157,6 +157,7 @@ impl Splits {
         };
         let doubt = flip_doubt(&self.classes.names()).filter(|_| augment.flip);
         let doubt = doubt.map(|why| format!("training images are flipped: {why}; --no-flip if that matters"));
-        shared.into_iter().chain(held_out).chain(tests).chain([augmented]).chain(doubt).collect()
+        let unequal = config.imbalance.note(&self.train, &self.classes.names());
+        shared.into_iter().chain(held_out).chain(tests).chain(unequal).chain([augmented]).chain(doubt).collect()
     }
 }

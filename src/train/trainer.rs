@@ -77,13 +77,15 @@ fn run(
     }
     leaks.warnings().into_iter().for_each(|warning| events(Event::Warning(warning)));
     let preprocess = source.recognised.preprocess.clone();
-    let inputs = Inputs::of(&source.checkpoint, &splits)?;
+    let weights = config.imbalance.weights(&splits.train, &splits.classes)?;
+    let inputs = Inputs::of(&source.checkpoint, &splits, weights.as_ref())?;
     let model = source.model();
     let start_values = source.snapshot();
     let settings = config.settings(0);
     let train_config = LoaderConfig {
         batch_size: config.optim.batch_size,
         shuffle: !config.no_shuffle,
+        sampler: config.imbalance.sampler,
         seed: config.seed,
         augment: config.optim.augmentation(),
         rest: config.rest(splits.train.items.len(), config.optim.batch_size),
@@ -137,7 +139,7 @@ fn run(
     let excluded = excluded(method.exclude.as_deref(), &source)?;
     let anchor = Anchor { values: &start_values, excluded: &excluded };
     let (mut learner, mut active) =
-        fit::allocate(gpu, &model, (&sizes, limit), settings, method, (&start_values, &anchor), events)?;
+        fit::allocate(gpu, &model, (&sizes, limit), (settings, weights), method, (&start_values, &anchor), events)?;
     if let Some(choices) = unconfirmed {
         tuning::confirm(gpu, &learner.untuned()?, &choices, events)?;
     }

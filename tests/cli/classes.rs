@@ -150,6 +150,36 @@ fn heads_in_another_order_are_matched_by_name() {
     assert_eq!(space.tensors("p.safetensors"), space.tensors("t.safetensors"), "nothing had drifted");
 }
 
+/// WiSE-FT and soups of a comparison whose runs have their outputs in another order than the pre-trained model come to the same.
+#[test]
+fn a_comparison_matches_heads_in_another_order() {
+    let space = Space::new();
+    space.write(
+        "c.toml",
+        "seeds = [1, 2]\n[common]\nmodel = \"m.safetensors\"\nepochs = 6\nlr = 0.05\naugment = \"none\"\nbatch-size = 6\n\
+         [[data]]\nname = \"d\"\ntrain = \"train\"\nval = \"val\"\ntest = [\"test=test\", \"ood=val\"]\nid = [\"test\"]\n\
+         [[method]]\nname = \"vanilla\"\n[[method]]\nname = \"wise\"\nalphas = [0.5, 1]\n\
+         [[method]]\nname = \"soup\"\nmethod = \"soup\"\nkind = \"uniform\"\nover = \"seeds\"\n",
+    );
+    let figures = || {
+        space.ok("compare c.toml --out out");
+        let results: serde_json::Value = serde_json::from_str(&space.text("out/results.json")).unwrap();
+        let of = |name: &str| {
+            let entries = results["data"][0]["entries"].as_array().unwrap();
+            entries.iter().find(|entry| entry["name"] == name).unwrap()["points"].clone()
+        };
+        [of("wise"), of("soup")]
+    };
+    let want = figures();
+    assert!(want[0][1]["accuracy"][0].as_f64().unwrap() > 0.6, "a wrong order has to show: {want:?}");
+    for seed in [1, 2] {
+        let last = format!("out/d/vanilla/seed-{seed}/last.safetensors");
+        let last = if space.path(&last).exists() { last } else { panic!("{:?}", space.snapshot().keys()) };
+        space.turned(&last, &last, &[2, 0, 1], Some(&["red", "blue", "green"]));
+    }
+    assert_eq!(figures(), want);
+}
+
 #[test]
 fn heads_of_other_classes_are_not_mixed() {
     let space = Space::new();

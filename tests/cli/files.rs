@@ -270,3 +270,46 @@ fn inspect_verifies_logits_against_a_golden_file() {
     assert_eq!(alone.status.code(), Some(2));
     space.fails(2, &format!("{line} --tolerance nan"), &["--tolerance"]);
 }
+
+/// A folder with the splits is enough, as tools for detection write it; what is typed beside it wins.
+#[test]
+fn a_folder_with_splits_is_enough() {
+    let space = Space::new();
+    let train = "finetune --model m.safetensors --steps 2 --batch-size 6 --augment none";
+    for split in ["train", "val", "test"] {
+        fs::create_dir_all(space.path("root")).unwrap();
+        fs::rename(space.path(split), space.path(&format!("root/{split}"))).unwrap();
+    }
+    let out = space.ok(&format!("{train} --data root --out run"));
+    assert!(out.starts_with("top-1 %") && out.lines().next().unwrap().ends_with("test"), "{out}");
+    let paths = "--train root/train --val root/val --test test=root/test";
+    space.ok(&format!("{train} {paths} --out typed"));
+    assert!(space.bytes("run/last.safetensors") == space.bytes("typed/last.safetensors"));
+    space.ok("finetune --resume run");
+
+    fs::rename(space.path("root/val"), space.path("root/valid")).unwrap();
+    space.ok(&format!("{train} --data root --out valid"));
+    assert!(space.bytes("run/last.safetensors") == space.bytes("valid/last.safetensors"));
+    // Without one, a share of the training images is set apart; and another test set may be typed.
+    fs::rename(space.path("root/valid"), space.path("other")).unwrap();
+    let (out, said) = space.run(&format!("{train} --data root --test o=other --out apart"));
+    assert!(said.contains("set apart") && out.lines().next().unwrap().ends_with("  o"), "{out}{said}");
+}
+
+#[test]
+fn splits_are_not_taken_for_classes() {
+    let space = Space::new();
+    for split in ["train", "val"] {
+        fs::create_dir_all(space.path("root")).unwrap();
+        fs::rename(space.path(split), space.path(&format!("root/{split}"))).unwrap();
+    }
+    let parts = ["root", "named as splits", "root/train", "finetune --data"];
+    space.fails(1, "finetune --model m.safetensors --train root --out run", &parts);
+    space.fails(1, "eval --model m.safetensors --data t=root", &parts);
+    space.fails(
+        2,
+        "finetune --model m.safetensors --data root/train --out run",
+        &["root/train", "no folder train", "--train"],
+    );
+    space.fails(2, "finetune --model m.safetensors --out run", &["--train is missing", "--data"]);
+}

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 use tpgm::data::{
     Augment, Batch, Dataset, EvalBatches, ImageCache, Loader, LoaderConfig, Preprocess, RandomResizedCrop, Rest,
-    decode, eval_batches, item_rng,
+    Sampler, decode, eval_batches, item_rng,
 };
 use tpgm::error::Result;
 
@@ -197,4 +197,34 @@ fn dropping_a_loader_ends_its_thread() {
         done.send(()).unwrap();
     });
     finished.recv_timeout(Duration::from_secs(60)).expect("dropping a loader must not hang");
+}
+
+/// Five images of one class and two of the other: three or four of each per epoch, augmented anew where one comes again, and the same
+/// wherever a run goes on.
+#[test]
+fn a_balanced_epoch_has_as_many_of_each_class() {
+    let names = ["grey8.png", "rgb8.png", "rgba8.png", "landscape.png", "portrait.png", "tiny.png", "grey.jpg"];
+    let files: Vec<String> = (0..7).map(|i| format!("{}/{i}.png", if i < 5 { "a" } else { "b" })).collect();
+    let dir = tree(&files.iter().map(String::as_str).zip(names).collect::<Vec<_>>());
+    let dataset = Dataset::open(dir.path(), None).unwrap();
+    let balanced = |augment| LoaderConfig { shuffle: true, sampler: Sampler::Balanced, seed: 4, augment, ..config(3) };
+    let batches = take(&dataset, balanced(Augment::CROP_FLIP), 30);
+    let mut seen = [0; 7];
+    for epoch in batches.chunks(3) {
+        let of = |label| epoch.iter().flat_map(|batch| &batch.labels).filter(|own| **own == label).count();
+        assert!([(3, 4), (4, 3)].contains(&(of(0), of(1))), "{} and {}", of(0), of(1));
+        let images: Vec<(usize, &[f32])> =
+            epoch.iter().flat_map(|batch| batch.indices.iter().copied().zip(batch.images.chunks(3 * 8 * 8))).collect();
+        for (i, (index, image)) in images.iter().enumerate() {
+            seen[*index] += 1;
+            // The picture of one colour looks the same however it is cut.
+            let again = images[..i].iter().find(|(other, _)| other == index && *index != 5);
+            assert!(again.is_none_or(|(_, other)| other != image), "image {index} came twice in one epoch, the same");
+        }
+    }
+    assert!(seen.iter().all(|n| *n > 0), "{seen:?}");
+    for start in [1, 3, 7, 29] {
+        let resumed = LoaderConfig { start_batch: start, ..balanced(Augment::CROP_FLIP) };
+        assert_eq!(take(&dataset, resumed, 30 - start as usize), batches[start as usize..], "from batch {start}");
+    }
 }

@@ -1,0 +1,180 @@
+//! Flags for classes with unequal numbers of images: how much each counts, how often its images come, and what the best checkpoint is.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use clap::Args;
+use serde::{Deserialize, Serialize};
+
+use crate::data::{ClassMap, Dataset, Sampler};
+use crate::error::{Error, Result, quote};
+use crate::flag::word;
+use crate::method::ClassWeights;
+use crate::train::evaluate::Evaluation;
+
+/// How much each class counts in the loss.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "String", into = "String")]
+pub enum Weighting {
+    /// As much as its images.
+    #[default]
+    None,
+    /// As much as any other.
+    Balanced,
+    /// As a file says.
+    File(PathBuf),
+}
+
+impl From<String> for Weighting {
+    fn from(text: String) -> Weighting {
+        match text.as_str() {
+            "none" => Weighting::None,
+            "balanced" => Weighting::Balanced,
+            _ => Weighting::File(text.into()),
+        }
+    }
+}
+
+impl FromStr for Weighting {
+    type Err = std::convert::Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(text.to_string().into())
+    }
+}
+
+impl From<Weighting> for String {
+    fn from(weighting: Weighting) -> String {
+        weighting.to_string()
+    }
+}
+
+impl fmt::Display for Weighting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Weighting::None => f.write_str("none"),
+            Weighting::Balanced => f.write_str("balanced"),
+            Weighting::File(path) => path.display().fmt(f),
+        }
+    }
+}
+
+/// By which figure of the selection images a checkpoint is the best.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BestBy {
+    /// The share of images that are right.
+    #[default]
+    Top1,
+    /// The mean over classes of the share of its images that are right.
+    Balanced,
+    /// The loss.
+    Loss,
+}
+
+impl BestBy {
+    /// What to compare evaluations by: a figure of which more is better, then the loss.
+    pub fn score(self, top1: f64, balanced: f64, loss: f64) -> (f64, f64) {
+        match self {
+            BestBy::Top1 => (top1, loss),
+            BestBy::Balanced => (balanced, loss),
+            BestBy::Loss => (-loss, loss),
+        }
+    }
+
+    /// The same of an evaluation.
+    pub fn of(self, e: &Evaluation) -> (f64, f64) {
+        self.score(e.top1, e.balanced, e.loss)
+    }
+}
+
+/// What is done about classes with unequal numbers of images.
+#[derive(Args, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct ImbalanceArgs {
+    /// How much each class counts in the loss of training and of radii: none (each image as much as any other), balanced (each class as
+    /// much as any other), or a file with one `class weight` per line
+    #[arg(long, value_name = "none|balanced|FILE", default_value = "none")]
+    pub class_weights: Weighting,
+    /// Which training images an epoch has: once (each image once), or balanced (as many draws of each class, and as many in all as there
+    /// are images)
+    #[arg(long, value_name = "once|balanced", default_value = "once", value_parser = word::<Sampler>)]
+    pub sampler: Sampler,
+    /// What the best checkpoint is chosen by, on the selection images: top1, balanced (the mean accuracy over classes), or loss
+    #[arg(long, value_name = "top1|balanced|loss", default_value = "top1", value_parser = word::<BestBy>)]
+    pub best_by: BestBy,
+}
+
+/// Images from which on the largest class is said to be many times the smallest.
+const MANY_TIMES: usize = 10;
+
+impl ImbalanceArgs {
+    /// The weights of the model's classes, for these training images; none if all weigh the same.
+    ///
+    /// # Errors
+    /// [`Error::Data`] naming the file that can't be read or understood, and its line.
+    pub fn weights(&self, train: &Dataset, classes: &ClassMap) -> Result<Option<ClassWeights>> {
+        let names = classes.names();
+        match &self.class_weights {
+            Weighting::None => Ok(None),
+            Weighting::Balanced => Ok(Some(ClassWeights::balanced(&counts(train, names.len())))),
+            Weighting::File(path) => read(path, &names).map(|weights| Some(ClassWeights::new(weights))),
+        }
+    }
+
+    /// What is worth knowing of these training images if nothing is done about them.
+    pub fn note(&self, train: &Dataset, names: &[String]) -> Option<String> {
+        if self.class_weights != Weighting::None || self.sampler == Sampler::Balanced {
+            return None;
+        }
+        let counts = counts(train, names.len());
+        let there = || counts.iter().enumerate().filter(|(_, n)| **n > 0);
+        let ((most, large), (least, small)) = (there().max_by_key(|c| c.1)?, there().min_by_key(|c| c.1)?);
+        (*large >= MANY_TIMES * small).then(|| {
+            format!(
+                "train: \"{}\" has {large} images, \"{}\" has {small}: small classes may be ignored; --class-weights balanced or --sampler \
+                 balanced makes all count alike, and --best-by balanced chooses the checkpoint so",
+                quote(&names[most]),
+                quote(&names[least]),
+            )
+        })
+    }
+}
+
+/// Images of each class.
+fn counts(images: &Dataset, classes: usize) -> Vec<usize> {
+    let mut counts = vec![0; classes];
+    images.items.iter().for_each(|item| counts[item.label as usize] += 1);
+    counts
+}
+
+/// The weights in a file, `class weight` on each line; every class has one.
+fn read(path: &Path, names: &[String]) -> Result<Vec<f32>> {
+    let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, "cannot read the class weights", e))?;
+    let mut weights = vec![None; names.len()];
+    for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
+        let wrong = |what: String| Error::data(path, format!("line {}: {what}", number + 1));
+        let (name, weight) = line.trim().rsplit_once(char::is_whitespace).ok_or_else(|| {
+            wrong(format!("\"{}\" is no class with its weight behind it, as in `cat 2.5`", quote(line.trim())))
+        })?;
+        let name = name.trim_end();
+        let place = names.iter().position(|own| own == name);
+        let place = place.ok_or_else(|| wrong(format!("\"{}\" is none of the classes", quote(name))))?;
+        let weight = weight.parse().ok().filter(|w: &f32| w.is_finite() && *w >= 0.0);
+        let weight =
+            weight.ok_or_else(|| wrong(format!("the weight of \"{}\" is no number of at least 0", quote(name))))?;
+        if weights[place].replace(weight).is_some() {
+            return Err(wrong(format!("\"{}\" has a weight already", quote(name))));
+        }
+    }
+    let lacking = names.iter().zip(&weights).find(|(_, weight)| weight.is_none());
+    if let Some((name, _)) = lacking {
+        return Err(Error::data(path, format!("there is no weight for the class \"{}\"", quote(name))));
+    }
+    let weights: Vec<f32> = weights.into_iter().flatten().collect();
+    match weights.iter().any(|weight| *weight > 0.0) {
+        true => Ok(weights),
+        false => Err(Error::data(path, "all weights are 0: nothing would be learned")),
+    }
+}
