@@ -64,7 +64,8 @@ fn settings_are_those_of_earlier_versions() {
         let line = run["flags"].as_str().unwrap();
         // What a run did that was given neither: defaults have followed the model since.
         let old = [("warmup-steps", "0"), ("clip-norm", "0")];
-        let old = old.into_iter().filter(|(flag, _)| !line.contains(flag));
+        let probe = (line.contains("linear-probe") && !line.contains("--lr")).then_some(("lr", "0.01"));
+        let old = old.into_iter().filter(|(flag, _)| !line.contains(flag)).chain(probe);
         let line = &old.fold(line.to_string(), |line, (flag, value)| format!("{line} --{flag} {value}"));
         let config = flags(line).unwrap_or_else(|e| panic!("{line}: {e}"));
         let mut own = values(&config);
@@ -418,9 +419,15 @@ fn defaults_follow_the_models_family_and_size() {
         };
         let wanted = (optimizer.to_string(), *lr, "10%".to_string(), "1.0".to_string());
         // Equal for every method that does not name an optimiser of its own.
-        for method in ["vanilla", "tpgm", "ftp", "linear-probe", "l2-sp", "wise"] {
+        for method in ["vanilla", "tpgm", "ftp", "lp-ft", "l2-sp", "wise"] {
             assert_eq!(decided(&of(&format!("--method {method}"))), wanted, "{base} {method}");
         }
+        // But a head alone has a rate of its own, whatever the model is.
+        let rate = if *optimizer == "adamw" { 1e-2 } else { 1e-1 };
+        assert_eq!(decided(&of("--method linear-probe")).1, rate);
+        assert_eq!(of("--method lp-ft")["probe-lr"].as_float(), Some(rate));
+        assert_eq!(of("--method lp-ft --lr 0.3")["probe-lr"].as_float(), Some(0.3));
+        assert_eq!(decided(&of("--method linear-probe --lr 0.3")).1, 0.3);
         assert_eq!(of("")["weight-decay"].as_float(), Some(if *optimizer == "adamw" { 0.05 } else { 5e-4 }));
         // What the user types stays, and what follows follows it.
         let own = of("--optimizer adamw --warmup-steps 3 --clip-norm 0");

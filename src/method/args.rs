@@ -138,11 +138,11 @@ impl MethodArgs {
         self.active().try_for_each(|method| method.validate(self, settings))
     }
 
-    /// The defaults that follow other flags: those of the run's method, and those of the groups. `lr` is the learning rate,
-    /// `batch` the training batch.
-    pub fn following(&self, lr: f64, batch: usize) -> Table {
+    /// The defaults that follow other flags: those of the run's method, and those of the groups. `probe_lr` is the learning
+    /// rate of a head that is trained alone, `batch` the training batch.
+    pub fn following(&self, probe_lr: f64, batch: usize) -> Table {
         let groups = METHODS.iter().flat_map(|method| method.following(self, batch));
-        self.name.defaults(lr).into_iter().chain(groups).collect()
+        self.name.defaults(probe_lr).into_iter().chain(groups).collect()
     }
 
     /// Why `flag` has no effect in the run; none if it has one, or sets no method. A flag that several methods share, or that sets

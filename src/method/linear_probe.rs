@@ -1,6 +1,8 @@
 //! Linear probing: the head alone is trained, on features that stay as they were pre-trained. Batch norm takes its running
 //! statistics, and backward ends below the head.
 
+use toml::Table;
+
 use crate::error::{Error, Result};
 use crate::method::settings::{BatchNorm, Settings};
 use crate::method::stage::{Stage, Trained};
@@ -30,6 +32,10 @@ impl Method for Rule {
                 Err(Error::Usage("--method linear-probe keeps the features as they are: leave --bn train out".into()))
             }
         }
+    }
+
+    fn defaults(&self, probe_lr: f64) -> Table {
+        Table::from_iter([("lr".into(), probe_lr.into())])
     }
 
     fn freezes_batch_norm(&self) -> bool {

@@ -20,7 +20,7 @@ pub struct Flags {
     /// Share of the steps in which lp-ft trains the head alone
     #[arg(long, value_name = "SHARE", default_value_t = 0.5)]
     pub probe_share: f64,
-    /// Learning rate of these steps [default: --lr]
+    /// Learning rate of these steps [default: --lr if it is given, else that of --method linear-probe]
     #[arg(long, value_name = "LR")]
     pub probe_lr: Option<f64>,
 }
@@ -49,8 +49,8 @@ impl Method for Rule {
         in_range("probe-share", probe_share, |s| s > 0.0 && s < 1.0, "between 0 and 1")
     }
 
-    fn defaults(&self, lr: f64) -> Table {
-        Table::from_iter([("probe-lr".into(), lr.into())])
+    fn defaults(&self, probe_lr: f64) -> Table {
+        Table::from_iter([("probe-lr".into(), probe_lr.into())])
     }
 
     fn stages(&self, args: &MethodArgs, whole: Stage, of: &Trained) -> Result<Vec<Stage>> {

@@ -81,8 +81,8 @@ pub trait Method: fmt::Debug + Sync {
         Ok(())
     }
 
-    /// The defaults that differ in its runs, by their keys; `lr` is the learning rate of the run.
-    fn defaults(&self, _lr: f64) -> Table {
+    /// The defaults that differ in its runs, by their keys; `probe_lr` is the learning rate of a head that is trained alone.
+    fn defaults(&self, _probe_lr: f64) -> Table {
         Table::new()
     }
 

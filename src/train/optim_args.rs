@@ -53,7 +53,8 @@ pub struct OptimArgs {
     /// sgd or adamw [default: adamw for ViTs of at least 3 million parameters and with --method spd, else sgd]
     #[arg(long, default_value = "sgd", hide_default_value = true, value_parser = word::<OptimizerName>)]
     pub optimizer: OptimizerName,
-    /// Learning rate [default: 0.01 with sgd; with adamw 0.0001, 0.001 below 3 million parameters, 0.00003 from 150 million on]
+    /// Learning rate [default: 0.01 with sgd; with adamw 0.0001, 0.001 below 3 million parameters, 0.00003 from 150 million on; for
+    /// --method linear-probe 0.1 and 0.01]
     #[arg(long, alias = "learning-rate", default_value_t = 1e-2, hide_default_value = true)]
     pub lr: f64,
     /// Momentum of sgd

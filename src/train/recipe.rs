@@ -68,3 +68,11 @@ pub(super) fn rate(optimizer: OptimizerName, model: Option<&Known>) -> f64 {
         (OptimizerName::AdamW, _) => 1e-4,
     }
 }
+
+/// The learning rate of an optimiser for a head that is trained alone: on features that stay, a whole model's is far too low.
+pub(super) fn probe_rate(optimizer: OptimizerName) -> f64 {
+    match optimizer {
+        OptimizerName::Sgd => 1e-1,
+        OptimizerName::AdamW => 1e-2,
+    }
+}

@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::train::config::TrainConfig;
 use crate::train::lines::{Lines, Section};
 use crate::train::optim_args::OptimizerName;
-use crate::train::recipe::{Known, rate};
+use crate::train::recipe::{Known, probe_rate, rate};
 
 /// Two ways to give one setting, the length of a run.
 const LENGTH: [&str; 2] = ["epochs", "steps"];
@@ -86,8 +86,8 @@ fn following(given: &Table) -> Result<Table, toml::de::Error> {
     let mut out = c.optim.recipe.defaults(model.as_ref());
     out.extend(c.splits.following());
     let optimizer = typed(&merge(merge(out.clone(), &method.defaults(c.optim.lr)), given))?.optim.optimizer;
-    let lr = if given.contains_key("lr") { c.optim.lr } else { rate(optimizer, model.as_ref()) };
-    out.insert("lr".into(), lr.into());
+    let own = given.contains_key("lr").then_some(c.optim.lr);
+    out.insert("lr".into(), own.unwrap_or_else(|| rate(optimizer, model.as_ref())).into());
     let adamw = optimizer == OptimizerName::AdamW;
     if adamw {
         out.extend(toml::toml! {
@@ -104,7 +104,7 @@ fn following(given: &Table) -> Result<Table, toml::de::Error> {
     out.extend(i64::try_from(c.optim.batch_size).map(|batch| ("micro-batch".to_string(), batch.into())));
     // The methods' own defaults follow the schedule that a recipe gives.
     let c = typed(&merge(out.clone(), given))?;
-    out.extend(c.method.following(lr, c.optim.batch_size));
+    out.extend(c.method.following(own.unwrap_or_else(|| probe_rate(optimizer)), c.optim.batch_size));
     Ok(out)
 }
 
