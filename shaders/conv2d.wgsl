@@ -17,7 +17,7 @@
 //   backward_weight      [⌈k·k·C/TILE⌉, ⌈O/TILE⌉, chunks]            partial =   [chunks, k·k, C, O], `chunk` pixels each
 //   pack                 [⌈C/WG⌉, O/4, 1], TRANSPOSED [⌈C/4/WG⌉, O, 1]   packed =    channels past weight's are zero
 //   unpack               [⌈C/WG⌉, O/4, 1]                            dweight +=  the sum of the chunks, in order
-//   to_nhwc              fold(⌈B·H·W/WG⌉)                            out [B, H, W, pitch] =   images [B, C, H, W], then zeros
+//   to_nhwc              fold(⌈B·H·W/WG⌉)                            out [B, H, W, pitch] =   the first C of images [B, planes, H, W], then zeros
 //
 // Any channels and groups, one lane per element, slow:
 //
@@ -266,9 +266,10 @@ fn to_nhwc(
     @builtin(local_invocation_index) lane: u32,
 ) {
     let pixel = fold_index(group, groups) * WG + lane;
-    let pixels = q.src_h * q.src_w;
+    let pixels = q.src_h;
     if pixel >= q.batch * pixels { return; }
-    let start = pixel / pixels * q.in_channels * pixels + pixel % pixels;
+    let planes = q.src_w;
+    let start = pixel / pixels * planes * pixels + pixel % pixels;
     for (var c = 0u; c < q.out_pitch; c++) {
         let exists = c < q.in_channels;
         out[pixel * q.out_pitch + c] = stored(select(0.0, images[select(0u, start + c * pixels, exists)], exists));

@@ -7,11 +7,11 @@
 //     position   pos has a row for the class token (CP = 1) or none, for the registers (RP = 1) or none, and for each patch;
 //                none at all if patch_pos is 0
 //
-//   images [B, 3, S, S]   patches [B·N, 3·P·P]   embedded, dembedded [B·N, D]   tokens, dtokens [B, C+R+N, D]
+//   images [B, 3, S, S], of which the first `channels` are read   patches [B·N, channels·P·P]   embedded, dembedded [B·N, D]   tokens, dtokens [B, C+R+N, D]
 //   pos, dpos [CP·C+RP·R+N, D]    cls [C, D]    reg [R, D]    dprefix [count, D], the gradient of `count` tokens from `first`
 //
 //   entry               grid                             writes
-//   unfold              fold(⌈B·N·3·P·P/(WG·PER_LANE)⌉)  patches =
+//   unfold              fold(⌈B·N·channels·P·P/(WG·PER_LANE)⌉)  patches =
 //   assemble            fold(⌈B·(C+R+N)·D/(WG·PER_LANE)⌉)  tokens =
 //   backward_embedded   fold(⌈B·N·D/(WG·PER_LANE)⌉)      dembedded =
 //   backward_pos        fold(⌈rows of pos·D/WG⌉)         dpos +=      Σ over the batch
@@ -24,7 +24,7 @@
 struct Params {
     batch: u32, size: u32, patch_size: u32, dim: u32,
     cls_tokens: u32, registers: u32, cls_pos: u32, reg_pos: u32,
-    first: u32, count: u32, patch_pos: u32,
+    first: u32, count: u32, patch_pos: u32, channels: u32,
 }
 var<immediate> p: Params;
 
@@ -46,7 +46,7 @@ fn unfold(
     @builtin(local_invocation_index) lane: u32,
 ) {
     let grid = p.size / p.patch_size;
-    let cols = 3u * p.patch_size * p.patch_size;
+    let cols = p.channels * p.patch_size * p.patch_size;
     let total = p.batch * patch_count() * cols;
     let first = fold_index(group, groups) * WG * PER_LANE + lane;
     for (var i = first; i < min(first + WG * PER_LANE, total); i += WG) {

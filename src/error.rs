@@ -138,6 +138,8 @@ pub enum Setting {
     Heads,
     /// Height and width of the input.
     ImageSize,
+    /// Channels that the model reads of an image.
+    InChannels,
     /// How images are resized.
     Interpolation,
     /// What is subtracted from each channel.

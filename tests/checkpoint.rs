@@ -105,7 +105,7 @@ fn tiny() -> VitConfig {
 fn preprocess() -> Preprocess {
     let (mean, std) = ([0.1, 0.2, 0.3], [0.4, 0.5, 0.6]);
     let (crop_mode, interpolation) = (CropMode::Squash, Interpolation::Lanczos);
-    Preprocess { image_size: 8, crop_pct: 0.875, crop_mode, interpolation, mean, std }
+    Preprocess { image_size: 8, crop_pct: 0.875, crop_mode, interpolation, mean, std, grey: false }
 }
 
 /// The one line that the user sees; every part of it must be there.

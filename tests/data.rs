@@ -73,6 +73,7 @@ fn preprocess(image_size: usize) -> Preprocess {
         interpolation: Interpolation::Bicubic,
         mean: [0.5; 3],
         std: [0.5; 3],
+        grey: false,
     }
 }
 
@@ -121,6 +122,7 @@ fn preprocesses_as_timm_does() {
             interpolation: serde_json::from_value(filter.into()).unwrap(),
             mean,
             std,
+            grey: false,
         };
         let actual = preprocess.apply(&decode(image_file(file)).unwrap());
         assert_eq!(shape, [3, preprocess.image_size, preprocess.image_size], "{name}");

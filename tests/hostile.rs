@@ -104,6 +104,7 @@ fn write_small(path: &Path) {
         interpolation: Interpolation::Bicubic,
         mean: [0.5; 3],
         std: [0.5; 3],
+        grey: false,
     };
     let recognised = fresh_model(small(), &preprocess, &["ant".into(), "bee".into()]);
     write_model(path, &recognised, &fresh_vit(&small(), 1)).unwrap();

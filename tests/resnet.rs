@@ -245,6 +245,7 @@ fn heads_of_an_attention_pool_are_64_wide_and_travel_with_the_file() {
         classes: 2,
         head_bias: true,
         normalize: false,
+        grey: false,
     };
     let json = serde_json::to_string(&made).unwrap();
     assert_eq!(serde_json::from_str::<ResNetConfig>(&json).unwrap(), made);

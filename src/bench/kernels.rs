@@ -397,7 +397,7 @@ fn pool(b: &Bench) -> Result<Alone> {
 /// Images to patches, a row each.
 fn patch_embed(b: &Bench) -> Result<Alone> {
     let prefix = Prefix { class_token: true, class_position: true, ..Prefix::default() };
-    let dims = ops::patch_embed::Dims { batch: BATCH, size: 224, patch: 16, dim: DIM, prefix };
+    let dims = ops::patch_embed::Dims { batch: BATCH, size: 224, channels: 3, patch: 16, dim: DIM, prefix };
     let [images, patches] = tensors(b.gpu, BATCH * 3 * 224 * 224)?;
     let program = record(b, 1, |r| ops::patch_embed::unfold(r, &patches, &images, dims))?;
     Ok(Alone { shape: format!("{BATCH} × 224 px, patch 16"), work: bytes(2 * images.len), program })

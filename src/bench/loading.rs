@@ -28,6 +28,7 @@ fn loader(dataset: &Dataset, net: &Net) -> Result<Loader> {
         interpolation: Interpolation::Bicubic,
         mean: [0.5; 3],
         std: [0.5; 3],
+        grey: false,
     };
     let config = LoaderConfig {
         batch_size: net.batch,

@@ -128,6 +128,7 @@ fn resnet(
         classes,
         head_bias: true,
         normalize: false,
+        grey: false,
     })
 }
 
@@ -185,6 +186,7 @@ fn efficientnet_b0() -> ModelConfig {
         classes: 1000,
         head_bias: true,
         normalize: false,
+        grey: false,
     })
 }
 
@@ -206,6 +208,7 @@ fn convnext_tiny() -> ModelConfig {
         classes: 1000,
         head_bias: true,
         normalize: false,
+        grey: false,
     })
 }
 

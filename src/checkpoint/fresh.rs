@@ -21,7 +21,8 @@ const STD: f64 = 0.02;
 /// all other biases 0. Each tensor has a stream of its own, so that the same seed gives a tensor the same values
 /// whatever stands before it in the model and however deep that is.
 pub fn fresh_vit(config: &VitConfig, seed: u64) -> Vec<Weight> {
-    let fan_in = (3 * config.patch_size * config.patch_size) as f64;
+    let channels = if config.parts.grey { 1 } else { 3 };
+    let fan_in = (channels * config.patch_size * config.patch_size) as f64;
     let draw = |(name, shape): (String, Vec<usize>)| {
         let len: usize = shape.iter().product();
         let mut rng = stream(seed, &name);
@@ -161,6 +162,7 @@ pub fn fresh_model(config: impl Into<ModelConfig>, preprocess: &Preprocess, clas
         buffers: twice(&buffers),
         counters: Vec::new(),
         resize: None,
+        stem: None,
         head_file: None,
         config,
     }

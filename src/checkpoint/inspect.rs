@@ -105,7 +105,8 @@ impl fmt::Display for Description {
         }
         let dtypes: Vec<String> = self.dtypes.iter().map(|(dtype, n)| format!("{n} tensors of {dtype}")).collect();
         line("parameters", format!("{} in {}", thousands(self.parameters), dtypes.join(", ")))?;
-        line("input", words.input)?;
+        let grey = if p.grey { ", one channel: the luma" } else { "" };
+        line("input", words.input + grey)?;
         let (filter, crop) = (word(&p.interpolation), word(&p.crop_mode));
         line(
             "preprocessing",

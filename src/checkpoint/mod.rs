@@ -42,6 +42,7 @@ mod positions;
 mod processor_config;
 mod save;
 mod shards;
+mod stem;
 mod timm_config;
 mod timm_input;
 mod timm_table;
@@ -63,6 +64,7 @@ pub use metadata::tpgm_metadata;
 pub use positions::Resize;
 pub use safetensors::tensor::Dtype;
 pub use save::{save, save_counted, write_model};
+pub use stem::StemChange;
 pub use write::{Values, write_safetensors};
 pub use zero_shot::ZeroShot;
 
@@ -88,6 +90,8 @@ pub struct Overrides {
     pub normalize: Option<bool>,
     /// A file with a head to use instead of the checkpoint's.
     pub head: Option<PathBuf>,
+    /// Channels that the model reads of an image: 1 or 3.
+    pub in_channels: Option<usize>,
 }
 
 /// What [`Recognised::sources`] says of a fact that [`Overrides`] tell.
@@ -138,6 +142,8 @@ pub struct Recognised {
     pub classes: Option<Vec<String>>,
     /// What becomes of the positions, where the model's images are of another size than the file's.
     pub resize: Option<Resize>,
+    /// What becomes of the stem, where the model reads another number of channels than the file's.
+    pub stem: Option<StemChange>,
     /// The file that the head comes from, where that is another one.
     pub head_file: Option<ZeroShot>,
 }
@@ -178,6 +184,11 @@ pub fn weights(checkpoint: &Checkpoint, recognised: &Recognised) -> Result<Vec<W
     if let Some(resize) = &recognised.resize {
         for (_, _, values) in weights.iter_mut().filter(|(name, ..)| *name == resize.name) {
             *values = resize.apply(values);
+        }
+    }
+    if let Some(stem) = &recognised.stem {
+        for (_, shape, values) in weights.iter_mut().filter(|(name, ..)| *name == stem.name) {
+            *values = stem.apply(values, shape);
         }
     }
     weights.append(&mut heads);

@@ -233,8 +233,12 @@ impl ProcessorConfig {
         let Some(value) = self.entry(key) else { return Ok(usual) };
         let list: Option<Vec<f32>> =
             value.as_array().and_then(|list| list.iter().map(|v| v.as_f64().map(|x| x as f32)).collect());
-        let three = list.and_then(|list| <[f32; 3]>::try_from(list).ok());
-        three.ok_or_else(|| self.wrong(format!("{key} is {}, expected three numbers", quote(&value.to_string()))))
+        // One number is that of a grey image.
+        match list.as_deref() {
+            Some(&[one]) => Ok([one; 3]),
+            Some(&[r, g, b]) => Ok([r, g, b]),
+            _ => Err(self.wrong(format!("{key} is {}, expected three numbers", quote(&value.to_string())))),
+        }
     }
 }
 

@@ -137,9 +137,11 @@ impl TimmConfig {
         let Some(value) = self.input(key) else { return Ok(usual) };
         let numbers: Option<Vec<f32>> =
             value.as_array().and_then(|list| list.iter().map(|v| v.as_f64().map(|x| x as f32)).collect());
-        match numbers.and_then(|n| <[f32; 3]>::try_from(n).ok()) {
-            Some(numbers) => Ok(numbers),
-            None => Err(self.error(format!("{key} is {}, expected three numbers", quote(&value.to_string())))),
+        // One number is that of a grey image.
+        match numbers.as_deref() {
+            Some(&[one]) => Ok([one; 3]),
+            Some(&[r, g, b]) => Ok([r, g, b]),
+            _ => Err(self.error(format!("{key} is {}, expected three numbers", quote(&value.to_string())))),
         }
     }
 }
@@ -153,5 +155,6 @@ pub(super) fn timm_vit_preprocess(image_size: usize) -> Preprocess {
         interpolation: Interpolation::Bicubic,
         mean: [0.5; 3],
         std: [0.5; 3],
+        grey: false,
     }
 }

@@ -31,7 +31,7 @@ impl Weights {
     pub(super) fn preprocess(&self) -> Preprocess {
         let &Weights(_, _, image_size, resize, interpolation, mean, std) = self;
         let crop_pct = crop_share(image_size, resize);
-        Preprocess { image_size, crop_pct, crop_mode: CropMode::Center, interpolation, mean, std }
+        Preprocess { image_size, crop_pct, crop_mode: CropMode::Center, interpolation, mean, std, grey: false }
     }
 }
 

@@ -56,7 +56,7 @@ pub(super) fn run(args: CorruptArgs) -> Result<()> {
     let CorruptArgs { image_size, crop_pct, crop_mode, interpolation, .. } = args;
     // Nothing is normalised here.
     let (mean, std) = ([0.0; 3], [1.0; 3]);
-    let preprocess = Preprocess { image_size, crop_pct, crop_mode, interpolation, mean, std };
+    let preprocess = Preprocess { image_size, crop_pct, crop_mode, interpolation, mean, std, grey: false };
     preprocess.validate()?;
     if args.out.exists() {
         let what = "there is such a file or folder already: give a new one";

@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::flag::word;
 use crate::model::Network;
 use crate::model::resnet_config::{Block, BlockConfig, Downsample, Pooling, ResNetConfig, Stem};
-use crate::model::{Pool, VitConfig};
+use crate::model::{Pool, VitConfig, VitParts};
 use crate::shapes::Activation;
 use crate::train::model_args::ModelArgs;
 
@@ -134,6 +134,7 @@ fn vit(args: &InitArgs, classes: &[String]) -> Result<(Recognised, Vec<Weight>, 
         interpolation: Interpolation::Bicubic,
         mean: [0.5; 3],
         std: [0.5; 3],
+        grey: args.model.grey()?.unwrap_or(false),
     };
     let preprocess = args.model.preprocess(&default)?;
     let heads = args.model.heads.unwrap_or((args.dim / 64).max(1));
@@ -162,7 +163,7 @@ fn vit(args: &InitArgs, classes: &[String]) -> Result<(Recognised, Vec<Weight>, 
         qkv_bias: true,
         patch_bias: true,
         head_bias: true,
-        parts: Default::default(),
+        parts: VitParts { grey: preprocess.grey, ..VitParts::default() },
     };
     check_parameters(&config)?;
     let weights = fresh_vit(&config, args.seed);
@@ -177,6 +178,7 @@ fn resnet(args: &InitArgs, classes: &[String]) -> Result<(Recognised, Vec<Weight
         interpolation: Interpolation::Bilinear,
         mean: [0.485, 0.456, 0.406],
         std: [0.229, 0.224, 0.225],
+        grey: args.model.grey()?.unwrap_or(false),
     };
     let preprocess = args.model.preprocess(&default)?;
     let expansion = if args.block == Block::Bottleneck { 4 } else { 1 };
@@ -223,6 +225,7 @@ fn resnet(args: &InitArgs, classes: &[String]) -> Result<(Recognised, Vec<Weight
         classes: classes.len(),
         head_bias: true,
         normalize: false,
+        grey: preprocess.grey,
     };
     if config.image_size < config.stride() {
         let (size, stride) = (config.image_size, config.stride());

@@ -138,16 +138,23 @@ pub fn backward_weight<T: Float>(dweight: &mut [T], dout: &[T], inp: &[T], dims:
     products(dims, |o, i, w| dweight[w] += dout[o] * inp[i]);
 }
 
-/// Assigns `out [B, H·W, pitch]` from `inp [B, C, H·W]`: the layout that the other functions take. Channels from `C` to
-/// `pitch` are zero.
-pub fn to_nhwc<T: Float>(out: &mut [T], inp: &[T], batch: usize, channels: usize, pixels: usize, pitch: usize) {
+/// Assigns `out [B, H·W, pitch]` from the first `channels` of `inp [B, planes, H·W]`: the layout that the other functions take. Channels
+/// from there to `pitch` are zero.
+pub fn to_nhwc<T: Float>(
+    out: &mut [T],
+    inp: &[T],
+    batch: usize,
+    [planes, channels]: [usize; 2],
+    pixels: usize,
+    pitch: usize,
+) {
     check_len("conv2d::to_nhwc", "out", out.len(), batch * pixels * pitch);
-    check_len("conv2d::to_nhwc", "inp", inp.len(), batch * channels * pixels);
+    check_len("conv2d::to_nhwc", "inp", inp.len(), batch * planes * pixels);
     out.fill(T::ZERO);
     for b in 0..batch {
         for c in 0..channels {
             for i in 0..pixels {
-                out[(b * pixels + i) * pitch + c] = inp[(b * channels + c) * pixels + i];
+                out[(b * pixels + i) * pitch + c] = inp[(b * planes + c) * pixels + i];
             }
         }
     }

@@ -14,22 +14,30 @@
 use super::{Float, check_len};
 use crate::shapes::Prefix;
 
-const CHANNELS: usize = 3;
+/// Channels of an image.
+const PLANES: usize = 3;
 
-/// Assigns `cols [batch · grid_h · grid_w, 3 · patch · patch]`; `images [batch, 3, height, width]`.
-pub fn unfold<T: Float>(cols: &mut [T], images: &[T], batch: usize, height: usize, width: usize, patch: usize) {
+/// Assigns `cols [batch · grid_h · grid_w, channels · patch · patch]` from the first `channels` of `images [batch, 3, height, width]`.
+pub fn unfold<T: Float>(
+    cols: &mut [T],
+    images: &[T],
+    batch: usize,
+    channels: usize,
+    [height, width]: [usize; 2],
+    patch: usize,
+) {
     let op = "patch_embed::unfold";
     let (grid_h, grid_w) = (height / patch, width / patch);
-    check_len(op, "cols", cols.len(), batch * grid_h * grid_w * CHANNELS * patch * patch);
-    check_len(op, "images", images.len(), batch * CHANNELS * height * width);
+    check_len(op, "cols", cols.len(), batch * grid_h * grid_w * channels * patch * patch);
+    check_len(op, "images", images.len(), batch * PLANES * height * width);
     for b in 0..batch {
         for p in 0..grid_h * grid_w {
             let (top, left) = (p / grid_w * patch, p % grid_w * patch);
-            for c in 0..CHANNELS {
+            for c in 0..channels {
                 for y in 0..patch {
                     for x in 0..patch {
-                        let to = (((b * grid_h * grid_w + p) * CHANNELS + c) * patch + y) * patch + x;
-                        cols[to] = images[((b * CHANNELS + c) * height + top + y) * width + left + x];
+                        let to = (((b * grid_h * grid_w + p) * channels + c) * patch + y) * patch + x;
+                        cols[to] = images[((b * PLANES + c) * height + top + y) * width + left + x];
                     }
                 }
             }
@@ -122,7 +130,7 @@ mod tests {
         let images: Vec<f64> = (0..60).map(|i| f64::from(i * 7 % 11) / 5.0 - 1.0).collect();
         let weight: Vec<f64> = (0..24).map(|i| f64::from(i * 5 % 13) / 6.0 - 1.0).collect();
         let (mut cols, mut patches) = ([f64::NAN; 48], [f64::NAN; 8]);
-        unfold(&mut cols, &images, 1, 5, 4, 2);
+        unfold(&mut cols, &images, 1, 3, [5, 4], 2);
         matmul(&mut patches, &cols, &weight, None, 4, 2, 12, false, true, false, 1);
         let want = [
             0.9666666666666668,

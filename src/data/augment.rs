@@ -171,7 +171,7 @@ impl RandomResizedCrop {
         // Cut first and resized then, as in torchvision: the filter sees nothing outside the crop.
         let part = imageops::crop_imm(image, left, top, width, height).to_image();
         let size = preprocess.image_size as u32;
-        resize(&part, size, size, preprocess.interpolation)
+        resize(&preprocess.colours(&part), size, size, preprocess.interpolation)
     }
 }
 

@@ -1,5 +1,7 @@
 //! The evaluation transform, pixel for pixel that of timm, torchvision, OpenCLIP and transformers on Pillow images.
 
+use std::borrow::Cow;
+
 use image::{Rgb, imageops};
 use serde::{Deserialize, Serialize};
 
@@ -44,6 +46,9 @@ pub struct Preprocess {
     pub mean: [f32; 3],
     /// Divides each channel after the mean is subtracted.
     pub std: [f32; 3],
+    /// Whether the model reads one channel: all three planes are the image's luma then, as Pillow's `convert("L")` gives it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub grey: bool,
 }
 
 /// The `crop_pct` at which images go to exactly `resized` pixels for a crop of `size`: their ratio, or the number next to
@@ -103,6 +108,7 @@ impl Preprocess {
 
     /// The resized and cropped image, `image_size` square, before normalisation.
     pub(crate) fn crop(&self, image: &RgbImage) -> RgbImage {
+        let image = &*self.colours(image);
         let (width, height) = image.dimensions();
         let [(x, left), (y, top)] = self.resized(width, height).map(|resized| self.center_crop(resized));
 
@@ -119,6 +125,20 @@ impl Preprocess {
         let mut padded = RgbImage::from_pixel(self.image_size as u32, self.image_size as u32, Rgb(fill));
         imageops::replace(&mut padded, &kept, left as i64, top as i64);
         padded
+    }
+
+    /// The image in the colours that the model sees.
+    pub(super) fn colours<'a>(&self, image: &'a RgbImage) -> Cow<'a, RgbImage> {
+        if !self.grey {
+            return Cow::Borrowed(image);
+        }
+        let mut grey = image.clone();
+        for pixel in grey.pixels_mut() {
+            let [r, g, b] = pixel.0.map(u32::from);
+            // ITU-R 601-2 in 16 bits, with Pillow's rounding.
+            pixel.0 = [((r * 19595 + g * 38470 + b * 7471 + 0x8000) >> 16) as u8; 3];
+        }
+        Cow::Owned(grey)
     }
 
     /// Whether the rounding is transformers'.
@@ -175,6 +195,21 @@ impl Preprocess {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    // print([Image.new("RGB", (1, 1), c).convert("L").getpixel((0, 0)) for c in COLOURS])   (Pillow 12)
+    #[test]
+    fn grey_is_the_luma_of_pillow() {
+        let colours = [[255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 255], [1, 2, 3], [200, 17, 93], [77, 77, 77]];
+        let luma = [76, 150, 29, 255, 2, 80, 77];
+        let (crop_mode, interpolation) = (CropMode::Squash, Interpolation::Bilinear);
+        let (mean, std) = ([0.5; 3], [0.5; 3]);
+        let grey = Preprocess { image_size: 1, crop_pct: 1.0, crop_mode, interpolation, mean, std, grey: true };
+        for (colour, luma) in colours.into_iter().zip(luma) {
+            let image = RgbImage::from_pixel(1, 1, Rgb(colour));
+            assert_eq!(grey.crop(&image).get_pixel(0, 0).0, [luma; 3], "{colour:?}");
+            assert_eq!(Preprocess { grey: false, ..grey.clone() }.crop(&image).get_pixel(0, 0).0, colour);
+        }
+    }
 
     #[test]
     fn a_crop_share_gives_the_size_that_it_was_made_from() {

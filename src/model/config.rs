@@ -107,6 +107,9 @@ pub struct VitParts {
     pub attention_pool: Option<AttentionPool>,
     /// Whether what enters the head is scaled to unit length.
     pub normalize: bool,
+    /// Whether the patch embedding reads one channel and not three.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub grey: bool,
     /// How blocks are built.
     pub block: Block,
     /// Whether norms divide by the root of the mean square and have no bias.

@@ -15,7 +15,7 @@ const RESPONSE_EPS: f32 = 1e-6;
 impl Network for ConvNextConfig {
     fn forward(&self, t: &mut Tape) -> Act {
         let images = t.images(self.image_size);
-        let x = t.pixels(images, "images with channels last");
+        let x = t.pixels(images, "images with channels last", self.in_channels());
         let mut x = t.within("stem", |t| self.stem(t, x));
         for (i, stage) in self.stages.iter().enumerate() {
             if i > 0 {
@@ -44,19 +44,19 @@ fn convolution(t: &mut Tape, name: &str, outputs: usize, inputs: usize, kernel: 
 
 impl ConvNextConfig {
     fn stem(&self, t: &mut Tape, x: Act) -> Act {
-        let width = self.stages.first().map_or(0, |stage| stage.width);
+        let (width, channels) = (self.stages.first().map_or(0, |stage| stage.width), self.in_channels());
         match self.stem {
             ConvNextStem::Patch { size } => {
                 // Products with a width that is no multiple of 4 are f32: a patch's, if its side is odd.
                 let element = if size.is_multiple_of(2) { t.element() } else { WIDE };
-                let conv = convolution(t, "0", width, 3, size);
-                let x = t.unfold(x, "patches", 3, (size, size, Padding::Even(0)), element);
+                let conv = convolution(t, "0", width, channels, size);
+                let x = t.unfold(x, "patches", channels, (size, size, Padding::Even(0)), element);
                 let x = t.linear(x, "0", conv, WIDE);
                 t.layer_norm(x, "1", self.eps, WIDE)
             }
             ConvNextStem::Overlap { middle } => {
-                let first = convolution(t, "0", middle, 3, 3);
-                let x = t.unfold(x, "0.windows", 3, (3, 2, Padding::Even(1)), WIDE);
+                let first = convolution(t, "0", middle, channels, 3);
+                let x = t.unfold(x, "0.windows", channels, (3, 2, Padding::Even(1)), WIDE);
                 let x = t.linear(x, "0", first, WIDE);
                 let second = convolution(t, "1", width, middle, 3);
                 let x = t.unfold(x, "1.windows", middle, (3, 2, Padding::Even(1)), WIDE);

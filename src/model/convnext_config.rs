@@ -96,9 +96,17 @@ pub struct ConvNextConfig {
     pub head_bias: bool,
     /// Whether what enters the head is scaled to unit length.
     pub normalize: bool,
+    /// Whether the stem reads one channel and not three.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub grey: bool,
 }
 
 impl ConvNextConfig {
+    /// Channels that the stem reads.
+    pub fn in_channels(&self) -> usize {
+        if self.grey { 1 } else { 3 }
+    }
+
     /// Channels that leave the last stage.
     pub fn width(&self) -> usize {
         self.stages.last().map_or(0, |stage| stage.width)

@@ -11,9 +11,9 @@ use crate::shapes::Pointwise;
 impl Network for EfficientNetConfig {
     fn forward(&self, t: &mut Tape) -> Act {
         let images = t.images(self.image_size);
-        let x = t.pixels(images, "images with channels last");
+        let x = t.pixels(images, "images with channels last", self.in_channels());
         let [width, kernel] = self.stem;
-        let x = self.convolution(t, x, "conv_stem", [3, width], [kernel, 2]);
+        let x = self.convolution(t, x, "conv_stem", [self.in_channels(), width], [kernel, 2]);
         let mut x = self.norm(t, x, "bn1", Some(self.activation));
         for (stage, blocks) in self.stages.iter().enumerate() {
             for (i, block) in blocks.iter().enumerate() {

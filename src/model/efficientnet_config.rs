@@ -91,9 +91,17 @@ pub struct EfficientNetConfig {
     pub head_bias: bool,
     /// Whether what enters the head is scaled to unit length.
     pub normalize: bool,
+    /// Whether the stem reads one channel and not three.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub grey: bool,
 }
 
 impl EfficientNetConfig {
+    /// Channels that the stem reads.
+    pub fn in_channels(&self) -> usize {
+        if self.grey { 1 } else { 3 }
+    }
+
     /// Length of the feature vector that enters the head.
     pub fn features(&self) -> usize {
         match self.tail {

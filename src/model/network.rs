@@ -105,6 +105,36 @@ impl ModelConfig {
         }
     }
 
+    /// Whether the stem reads one channel, the image's luma, and not three.
+    pub fn grey(&self) -> bool {
+        match self {
+            Self::Vit(c) => c.parts.grey,
+            Self::ResNet(c) => c.grey,
+            Self::ConvNext(c) => c.grey,
+            Self::EfficientNet(c) => c.grey,
+        }
+    }
+
+    /// Makes the stem read one channel or three.
+    pub fn set_grey(&mut self, grey: bool) {
+        match self {
+            Self::Vit(c) => c.parts.grey = grey,
+            Self::ResNet(c) => c.grey = grey,
+            Self::ConvNext(c) => c.grey = grey,
+            Self::EfficientNet(c) => c.grey = grey,
+        }
+    }
+
+    /// The name of the weight that reads the images' channels, `[outputs, channels, height, width]`.
+    pub fn stem(&self) -> &'static str {
+        match self {
+            Self::Vit(_) => "patch_embed.proj.weight",
+            Self::ResNet(c) => c.stem_weight(),
+            Self::ConvNext(_) => "stem.0.weight",
+            Self::EfficientNet(_) => "conv_stem.weight",
+        }
+    }
+
     /// The name of the head: its tensors are `head.weight` and `head.bias` of a ViT and of CLIP's ResNets, those of other ResNets
     /// begin with `fc`, those of ConvNeXts with `head.fc`, or with `classifier` behind a projection, as those of EfficientNets.
     pub fn head(&self) -> &'static str {

@@ -10,7 +10,7 @@ use crate::shapes::Pointwise;
 impl Network for ResNetConfig {
     fn forward(&self, t: &mut Tape) -> Act {
         let images = t.images(self.image_size);
-        let x = t.pixels(images, "images with channels last");
+        let x = t.pixels(images, "images with channels last", self.in_channels());
         let mut x = self.stem(t, x);
         let mut channels = *self.stem_widths.last().expect("a stem has convolutions");
         for (stage, blocks) in self.stages.iter().enumerate() {
@@ -112,7 +112,7 @@ impl ResNetConfig {
             Stem::Clip => (&[["conv1", "bn1"], ["conv2", "bn2"], ["conv3", "bn3"]], [3, 2]),
         };
         assert_eq!(names.len(), self.stem_widths.len(), "a stem {:?} of widths {:?}", self.stem, self.stem_widths);
-        let mut channels = 3;
+        let mut channels = self.in_channels();
         for (i, (names, &width)) in names.iter().zip(&self.stem_widths).enumerate() {
             let window = if i == 0 { first } else { [3, 1] };
             x = self.unit(t, *names, [channels, width], window, 1).forward(t, x, true);

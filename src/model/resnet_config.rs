@@ -140,9 +140,22 @@ pub struct ResNetConfig {
     /// Whether what enters the head is scaled to unit length.
     #[serde(default)]
     pub normalize: bool,
+    /// Whether the stem reads one channel and not three.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub grey: bool,
 }
 
 impl ResNetConfig {
+    /// Channels that the stem reads.
+    pub fn in_channels(&self) -> usize {
+        if self.grey { 1 } else { 3 }
+    }
+
+    /// The name of the first convolution's weight.
+    pub fn stem_weight(&self) -> &'static str {
+        if self.stem == Stem::Deep { "conv1.0.weight" } else { "conv1.weight" }
+    }
+
     /// Channels that leave the last block.
     pub fn width(&self) -> usize {
         self.stages.last().and_then(|s| s.last()).map_or(0, |b| b.out)

@@ -39,10 +39,11 @@ impl VitConfig {
         let registers = distilled.or(registers);
         let rows = self.grid() * self.grid() + prefix.positions();
         let positions = (parts.positions != Positions::Absent).then(|| t.param("pos_embed", &stored(&[1, rows, d], 2)));
-        let weight = t.param("patch_embed.proj.weight", &[d, 3, self.patch_size, self.patch_size]);
+        let channels = if parts.grey { 1 } else { 3 };
+        let weight = t.param("patch_embed.proj.weight", &[d, channels, self.patch_size, self.patch_size]);
         let bias = self.patch_bias.then(|| t.param("patch_embed.proj.bias", &[d]));
         let (projection, patch) = (LinearParams { weight, bias }, self.patch_size);
-        let embedding = EmbedParams { class_token, registers, positions, projection, prefix, patch, dim: d };
+        let embedding = EmbedParams { class_token, registers, positions, projection, prefix, channels, patch, dim: d };
         let x = match parts.patch_norm {
             true => {
                 t.patch_embed_through(images, "tokens", embedding, |t, x| self.norm(t, x, "patch_embed.norm", WIDE))

@@ -446,11 +446,19 @@ fn backward_weight_part(r: &mut Recorder, dweight: &View, dout: &View, inp: &Vie
 
 /// `out` `[batch, pixels, pitch] = ` the images `inp` `[batch, channels, pixels]`, with channels last, as f32 or f16; `out`'s
 /// length says whether its pitch is `channels` or that padded with zeros to a multiple of 4.
-pub fn to_nhwc(r: &mut Recorder, out: &View, inp: &View, batch: usize, channels: usize, pixels: usize) -> Result<()> {
-    check("conv2d::to_nhwc", "inp", inp, batch * channels * pixels);
+pub fn to_nhwc(
+    r: &mut Recorder,
+    out: &View,
+    inp: &View,
+    batch: usize,
+    [planes, channels]: [usize; 2],
+    pixels: usize,
+) -> Result<()> {
+    check("conv2d::to_nhwc", "inp", inp, batch * planes * pixels);
+    assert!(channels <= planes, "conv2d::to_nhwc: {channels} channels of {planes}");
     let params = Shape {
         batch: batch as u32,
-        src: [pixels as u32, 1],
+        src: [pixels as u32, planes as u32],
         in_channels: channels as u32,
         out_pitch: pitch("conv2d::to_nhwc", "out", out, batch * pixels, channels) as u32,
         ..Shape::default()

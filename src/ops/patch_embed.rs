@@ -19,6 +19,8 @@ pub struct Dims {
     pub batch: usize,
     /// Height and width of an image.
     pub size: usize,
+    /// Channels of an image that are read, the first of its three.
+    pub channels: usize,
     /// Height and width of a patch. What is left over of `size` at the bottom and on the right is not read.
     pub patch: usize,
     /// Width of a token.
@@ -41,6 +43,7 @@ struct Params {
     first: u32,
     count: u32,
     patch_pos: u32,
+    channels: u32,
 }
 
 impl Dims {
@@ -51,7 +54,7 @@ impl Dims {
 
     /// Elements of an unfolded patch.
     pub fn patch_len(self) -> usize {
-        3 * self.patch * self.patch
+        self.channels * self.patch * self.patch
     }
 
     /// Tokens of an image.
@@ -91,6 +94,7 @@ impl Dims {
             first: first as u32,
             count: count as u32,
             patch_pos: 1,
+            channels: self.channels as u32,
         }
     }
 }
@@ -100,7 +104,7 @@ pub fn variants() -> Vec<Variants> {
     vec![Variants::of(&SHADER).append(FORMATS.map(stored))]
 }
 
-/// `patches` `[batch·N, 3·patch²] = ` the pixels of `images` `[batch, 3, size, size]`, in a convolution weight's order,
+/// `patches` `[batch·N, channels·patch²] = ` the pixels of `images` `[batch, 3, size, size]`, in a convolution weight's order,
 /// as f32 or f16.
 pub fn unfold(r: &mut Recorder, patches: &View, images: &View, dims: Dims) -> Result<()> {
     check("patch_embed::unfold", "patches", patches, dims.batch * dims.patches() * dims.patch_len());

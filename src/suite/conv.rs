@@ -113,19 +113,27 @@ fn conv2d(p: &mut Plan) -> Result<()> {
         p.add(move |s| case(s, convolution));
     }
     for launch in [natural, Launch { fold: true, ..natural }] {
-        let images = [(1, 1_usize, 1), (2, 3, 35), (3, 5, 65), (1, 4, 197), (2, 64, 9)];
-        for (_, (batch, channels, pixels)) in p.pick(&images, &[2]) {
+        // Of grey images the first of three planes counts.
+        let images = [
+            (1, [1, 1_usize], 1),
+            (2, [3, 3], 35),
+            (2, [3, 1], 35),
+            (3, [5, 5], 65),
+            (1, [4, 4], 197),
+            (2, [64, 64], 9),
+        ];
+        for (_, (batch, [planes, channels], pixels)) in p.pick(&images, &[3]) {
             let formats = formats(p.gpu);
             let pitches = [channels, channels.next_multiple_of(4)];
             for (pitch, &element) in pitches.into_iter().flat_map(|pitch| formats.iter().map(move |e| (pitch, e))) {
                 p.add(move |s| {
-                    let inp = Random::new(pixels as u64).vec(batch * channels * pixels);
+                    let inp = Random::new(pixels as u64).vec(batch * planes * pixels);
                     let mut want = vec![0.0; batch * pixels * pitch];
-                    cpu::conv2d::to_nhwc(&mut want, &wide(&inp), batch, channels, pixels, pitch);
-                    let name = format!("{}{batch}×{channels}×{pixels} to {pitch}", prefix(element));
+                    cpu::conv2d::to_nhwc(&mut want, &wide(&inp), batch, [planes, channels], pixels, pitch);
+                    let name = format!("{}{batch}×{channels} of {planes}×{pixels} to {pitch}", prefix(element));
                     let mut c = Case::new(s.gpu, name, 0)?;
                     let [inp, out] = [c.input("inp", &inp)?, c.output_as("out", element, want.len())?];
-                    c.run(launch, |r| ops::conv2d::to_nhwc(r, &out, &inp, batch, channels, pixels))?;
+                    c.run(launch, |r| ops::conv2d::to_nhwc(r, &out, &inp, batch, [planes, channels], pixels))?;
                     // A copy.
                     c.expect("conv2d::to_nhwc", &out, &want, stored_eps(element));
                     s.finish(c)

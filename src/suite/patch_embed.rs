@@ -34,11 +34,12 @@ const PREFIXES: [(bool, usize, bool, bool); 6] = [
 fn patch_embed(p: &mut Plan) -> Result<()> {
     let formats = formats(p.gpu);
     for (launch, &element) in Launch::folded(p.gpu).into_iter().flat_map(|l| formats.iter().map(move |e| (l, e))) {
-        let shapes = [(1, 1, 1, 1), (2, 12, 4, 65), (3, 17, 5, 63), (1, 42, 3, 3), (2, 28, 14, 197)];
-        for (_, (batch, size, patch, dim)) in p.pick(&shapes, &[1, 2]) {
+        // Images, their size, channels that are read, patch, width.
+        let shapes = [(1, 1, 3, 1, 1), (2, 12, 3, 4, 65), (3, 17, 1, 5, 63), (1, 42, 1, 3, 3), (2, 28, 3, 14, 197)];
+        for (_, (batch, size, channels, patch, dim)) in p.pick(&shapes, &[1, 2]) {
             for (_, (class_token, registers, class_position, register_positions)) in p.pick(&PREFIXES, &[4]) {
                 let prefix = Prefix { class_token, registers, class_position, register_positions };
-                let dims = Dims { batch, size, patch, dim, prefix };
+                let dims = Dims { batch, size, channels, patch, dim, prefix };
                 p.add(move |s| case(s, launch, element, dims));
             }
         }
@@ -47,7 +48,7 @@ fn patch_embed(p: &mut Plan) -> Result<()> {
 }
 
 fn case(s: &mut Suite, launch: Launch, element: Element, dims: Dims) -> Result<()> {
-    let Dims { batch, size, patch, dim, prefix } = dims;
+    let Dims { batch, size, channels, patch, dim, prefix } = dims;
     let (count, tokens, positions) = (dims.patches(), dims.tokens(), dims.positions());
     let (cls_len, reg_len) = (usize::from(prefix.class_token) * dim, prefix.registers * dim);
     let mut random = Random::new((size * dim) as u64);
@@ -58,7 +59,7 @@ fn case(s: &mut Suite, launch: Launch, element: Element, dims: Dims) -> Result<(
     let before_pos = random.vec(positions * dim);
 
     let mut want_patches = vec![0.0; batch * count * dims.patch_len()];
-    cpu::patch_embed::unfold(&mut want_patches, &wide(&images), batch, size, size, patch);
+    cpu::patch_embed::unfold(&mut want_patches, &wide(&images), batch, channels, [size; 2], patch);
     let mut want_tokens = vec![0.0; batch * tokens * dim];
     let (pos64, cls64, reg64) = (wide(&pos), wide(&cls), wide(&reg));
     cpu::patch_embed::assemble(&mut want_tokens, &wide(&embedded), &pos64, &cls64, &reg64, prefix, batch, count, dim);
@@ -77,7 +78,10 @@ fn case(s: &mut Suite, launch: Launch, element: Element, dims: Dims) -> Result<(
     );
 
     let kind = formats::prefix(element);
-    let name = format!("{kind}{batch} of {size} px, patch {patch}, dim {dim}, {prefix:?}, {}", launch.suffix());
+    let name = format!(
+        "{kind}{batch} of {size} px, {channels} channels, patch {patch}, dim {dim}, {prefix:?}, {}",
+        launch.suffix()
+    );
     let mut c = Case::new(s.gpu, name, 0)?;
     let [images, embedded] = [c.input("images", &images)?, c.input("embedded", &embedded)?];
     let [pos, dtokens] = [c.input("pos", &pos)?, c.input("dtokens", &dtokens)?];

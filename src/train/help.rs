@@ -63,6 +63,7 @@ pub fn flag(setting: Setting) -> &'static str {
         Setting::Head => "--head",
         Setting::Heads => "--heads",
         Setting::ImageSize => "--image-size",
+        Setting::InChannels => "--in-channels",
         Setting::Interpolation => "--interpolation",
         Setting::Mean => "--mean",
         Setting::Pool => "--pool",

@@ -41,6 +41,10 @@ pub struct ModelArgs {
     /// Height and width of the model's input, in pixels [default: the checkpoint's]
     #[arg(long, value_name = "PX")]
     pub image_size: Option<usize>,
+    /// Channels that the model reads: 1, the luma of each image, or 3. A stem for three is summed for one, a stem for one repeated for
+    /// three, each a third [default: the checkpoint's]
+    #[arg(long, value_name = "N")]
+    pub in_channels: Option<usize>,
     /// Share of the resized image that the centre crop keeps [default: the checkpoint's]
     #[arg(long, value_name = "SHARE")]
     pub crop_pct: Option<f64>,
@@ -71,7 +75,16 @@ impl ModelArgs {
             fc_norm: self.fc_norm.unwrap_or(false),
             normalize: self.normalize_features,
             head: self.head.clone(),
+            in_channels: self.in_channels,
         }
+    }
+
+    /// Whether the model reads one channel, where that is said.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for another number than 1 and 3.
+    pub fn grey(&self) -> Result<Option<bool>> {
+        self.overrides().grey()
     }
 
     /// Whether a flag says how images are made ready.
@@ -94,6 +107,7 @@ impl ModelArgs {
             interpolation: self.interpolation.unwrap_or(own.interpolation),
             mean: triple("mean", &self.mean, own.mean)?,
             std: triple("std", &self.std, own.std)?,
+            grey: own.grey,
         };
         preprocess.validate()?;
         match preprocess.doubt().filter(|_| self.mean.is_some() || self.std.is_some()) {

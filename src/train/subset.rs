@@ -122,6 +122,7 @@ mod tests {
             interpolation: crate::data::Interpolation::Bilinear,
             mean: [0.5; 3],
             std: [0.5; 3],
+            grey: false,
         };
         // Class b, which the set lacks, scores highest.
         let mut model = Fixed(vec![1.0, 5.0, 2.0]);

@@ -44,6 +44,7 @@ fn a_bare_timm_vit_is_recognised_and_every_assumption_said() {
         interpolation: Interpolation::Bicubic,
         mean: [0.5; 3],
         std: [0.5; 3],
+        grey: false,
     };
     assert_eq!(recognised.preprocess, default);
     assert_eq!(recognised.classes, None);

@@ -139,6 +139,7 @@ pub fn resnet_50() -> ResNetConfig {
         classes: 1000,
         head_bias: true,
         normalize: false,
+        grey: false,
     }
 }
 

@@ -108,7 +108,7 @@ fn run(params: &Params, images: &[f64]) -> (f64, Params) {
 
     let (height, width) = SIZE;
     let cols = assigned(BATCH * PATCHES * PIXELS, |cols| {
-        patch_embed::unfold(cols, images, BATCH, height, width, PATCH);
+        patch_embed::unfold(cols, images, BATCH, 3, [height, width], PATCH);
     });
     let patches = linear(&cols, patch_w, patch_b);
     let x0 = assigned(ROWS * D, |out| patch_embed::assemble(out, &patches, pos, cls, &[], PREFIX, BATCH, PATCHES, D));

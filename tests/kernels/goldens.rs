@@ -267,11 +267,12 @@ fn patch_embedding_agrees_with_pytorch() {
             ["inp", "weight", "bias", "dout", "out", "dweight", "dbias"].map(get);
         let shape = fixture.shape(&format!("patch_embed.{name}.inp"));
         let prefix = Default::default();
-        let dims = ops::patch_embed::Dims { batch: shape[0], size: shape[2], patch, dim: bias.len(), prefix };
+        let dims =
+            ops::patch_embed::Dims { batch: shape[0], size: shape[2], channels: 3, patch, dim: bias.len(), prefix };
         let (m, n, k) = (dims.batch * dims.patches(), dims.dim, dims.patch_len());
 
         let (mut cols, mut got) = (vec![0.0; m * k], vec![0.0; m * n]);
-        cpu::patch_embed::unfold(&mut cols, &wide(&inp), dims.batch, dims.size, dims.size, patch);
+        cpu::patch_embed::unfold(&mut cols, &wide(&inp), dims.batch, 3, [dims.size; 2], patch);
         let bias64 = wide(&bias);
         cpu::matmul::matmul(&mut got, &cols, &wide(&weight), Some(&bias64), m, n, k, false, true, false, 1);
         assert_reference(name, &got, &out);

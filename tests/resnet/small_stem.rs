@@ -32,6 +32,7 @@ fn a_stem_for_small_images_learns_as_in_pytorch() {
         classes: 3,
         head_bias: true,
         normalize: false,
+        grey: false,
     };
     assert_eq!(config.stride(), 2);
     let model = Model::new(config);

@@ -98,7 +98,7 @@ impl Machine for Reference<'_> {
         let shape = Shape { batch: BATCH, height: count + PREFIX.tokens(), width: 1, cols: COLS };
         self.push(shape, |m, out| {
             let mut cols = vec![f64::NAN; BATCH * count * 3 * PATCH * PATCH];
-            patch_embed::unfold(&mut cols, m.images, BATCH, SIZE, SIZE, PATCH);
+            patch_embed::unfold(&mut cols, m.images, BATCH, 3, [SIZE; 2], PATCH);
             let mut patches = vec![f64::NAN; BATCH * count * COLS];
             m.product(&mut patches, &cols, "patches", true);
             let [positions, class, registers] = ["positions", "class", "registers"].map(|name| m.param(name));
@@ -108,7 +108,7 @@ impl Machine for Reference<'_> {
 
     fn pixels(&mut self) -> usize {
         let shape = Shape { batch: BATCH, height: SIZE, width: SIZE, cols: 3 };
-        let x = self.push(shape, |m, out| conv2d::to_nhwc(out, m.images, BATCH, 3, SIZE * SIZE, 3));
+        let x = self.push(shape, |m, out| conv2d::to_nhwc(out, m.images, BATCH, [3, 3], SIZE * SIZE, 3));
         self.convolved(x, "stem", COLS, 1)
     }
 

@@ -53,13 +53,13 @@ impl Machine for Tape {
         t.patch_embed(
             images,
             "tokens",
-            EmbedParams { class_token, registers, positions, projection, prefix, patch, dim },
+            EmbedParams { class_token, registers, positions, projection, prefix, channels: 3, patch, dim },
         )
     }
 
     fn pixels(&mut self) -> Act {
         let images = self.images(SIZE);
-        let x = self.pixels(images, "pixels");
+        let x = self.pixels(images, "pixels", 3);
         let weight = self.param("stem.weight", &[COLS, 3, 3, 3]);
         self.conv2d(x, "stem", convolution(weight, 3, COLS, 1))
     }

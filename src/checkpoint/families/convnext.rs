@@ -230,7 +230,7 @@ fn usual(crop_pct: f64, interpolation: Interpolation, crop_mode: CropMode) -> (P
     let (mean, std) = IMAGENET;
     let filter = if interpolation == Interpolation::Bicubic { "bicubic" } else { "bilinear" };
     let words = format!("ImageNet's mean and std, {filter}, crop {crop_pct:.3}");
-    (Preprocess { image_size: IMAGE_SIZE, crop_pct, crop_mode, interpolation, mean, std }, words)
+    (Preprocess { image_size: IMAGE_SIZE, crop_pct, crop_mode, interpolation, mean, std, grey: false }, words)
 }
 
 fn read(tensors: Tensors, overrides: &Overrides, dialect: Dialect) -> Result<Recognised> {
@@ -347,6 +347,7 @@ fn read(tensors: Tensors, overrides: &Overrides, dialect: Dialect) -> Result<Rec
         sources,
         classes,
         resize: None,
+        stem: None,
         head_file,
     })
 }

@@ -53,7 +53,7 @@ pub(super) fn projection(tensors: &mut Tensors, prefix: &str) -> Result<Option<S
 /// What the tensors tell: all but the image size and the head.
 pub(super) fn config(tensors: &Tensors, eps: f32, head_eps: f32, activation: Activation) -> Result<ConvNextConfig> {
     let convolution = |name: &str| tensors.dims::<4>(name, "four dimensions");
-    let [_, _, patch, _] = convolution("stem.0.weight")?;
+    let [_, channels, patch, _] = convolution("stem.0.weight")?;
     let overlaps = tensors.by_name.get("stem.1.weight").is_some_and(|info| info.shape.len() == 4);
     let stem = match overlaps {
         true => ConvNextStem::Overlap { middle: convolution("stem.0.weight")?[0] },
@@ -106,5 +106,6 @@ pub(super) fn config(tensors: &Tensors, eps: f32, head_eps: f32, activation: Act
         classes: 0,
         head_bias: false,
         normalize: false,
+        grey: channels == 1,
     })
 }

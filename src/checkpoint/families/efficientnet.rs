@@ -108,7 +108,7 @@ fn read(checkpoint: &Checkpoint, prefixes: Prefixes, overrides: &Overrides) -> R
     let (counters, ignored) = leftover(&tensors, &config, &names, &buffers)?;
     let (mean, std) = IMAGENET;
     let (crop_mode, interpolation) = (CropMode::Center, Interpolation::Bicubic);
-    let usual = Preprocess { image_size, crop_pct: 0.875, crop_mode, interpolation, mean, std };
+    let usual = Preprocess { image_size, crop_pct: 0.875, crop_mode, interpolation, mean, std, grey: false };
     let preprocess = match (own.preprocess, facts.preprocess(usual.clone(), &mut notes)?) {
         (Some(own), _) => {
             sources.insert("preprocess", "metadata tpgm.preprocess".into());
@@ -150,6 +150,7 @@ fn read(checkpoint: &Checkpoint, prefixes: Prefixes, overrides: &Overrides) -> R
         sources,
         classes,
         resize: None,
+        stem: None,
         head_file,
     })
 }

@@ -41,7 +41,7 @@ pub(super) fn config(tensors: &Tensors, facts: &Facts) -> Result<Option<Efficien
     let rows: Option<Vec<&Vec<Value>>> = blocks.as_array().and_then(|rows| rows.iter().map(Value::as_array).collect());
     let rows = rows.ok_or_else(|| wrong("expected a list of lists of blocks"))?;
     let activation = pointwise(timm, timm.value("act_layer"), Pointwise::Relu)?;
-    let [width, _, kernel, _] = tensors.dims::<4>("conv_stem.weight", "[width, 3, kernel, kernel]")?;
+    let [width, channels, kernel, _] = tensors.dims::<4>("conv_stem.weight", "[width, channels, kernel, kernel]")?;
     let (mut stages, mut entering) = (Vec::new(), width);
     for (stage, row) in rows.into_iter().enumerate() {
         let mut own = Vec::new();
@@ -79,6 +79,7 @@ pub(super) fn config(tensors: &Tensors, facts: &Facts) -> Result<Option<Efficien
         classes: 0,
         head_bias: false,
         normalize: false,
+        grey: channels == 1,
     }))
 }
 

@@ -21,7 +21,7 @@ fn input(
     normalisation: Normalisation,
 ) -> Preprocess {
     let (mean, std) = normalisation;
-    Preprocess { image_size, crop_pct, crop_mode, interpolation: by, mean, std }
+    Preprocess { image_size, crop_pct, crop_mode, interpolation: by, mean, std, grey: false }
 }
 
 /// As transformers prepares images for models of ImageNet: 256 pixels for 224, and as much for other sizes.

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::file::Checkpoint;
 use super::open_clip_config::OpenClipConfig;
+use super::stem;
 use super::timm_config::{Class, TimmConfig};
 use super::torchvision_table::Weights;
 use super::{Overrides, Recognised};
@@ -99,7 +100,8 @@ pub(super) fn recognise(checkpoint: &Checkpoint, overrides: &Overrides) -> Resul
             [prefix] => {
                 let base = family.bases.iter().find(|base| fits(prefix, base)).unwrap_or(&"");
                 let outer = prefix.strip_suffix(base).unwrap_or(prefix);
-                let recognised = (family.read)(checkpoint, Prefixes { prefix, outer }, overrides)?;
+                let mut recognised = (family.read)(checkpoint, Prefixes { prefix, outer }, overrides)?;
+                stem::follow(&mut recognised, overrides)?;
                 return projected(checkpoint, prefix, recognised);
             }
             several => {

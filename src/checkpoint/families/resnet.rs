@@ -308,6 +308,7 @@ pub(super) fn read(tensors: Tensors, overrides: &Overrides, facts: Facts, dialec
         sources,
         classes,
         resize,
+        stem: None,
         head_file,
     })
 }
@@ -320,7 +321,15 @@ fn usual(config: &ResNetConfig, by: Option<Interpolation>) -> Preprocess {
         Stem::Clip => return inputs::clip(config.image_size),
     };
     let interpolation = by.unwrap_or(interpolation);
-    Preprocess { image_size: config.image_size, crop_pct, crop_mode: CropMode::Center, interpolation, mean, std }
+    Preprocess {
+        image_size: config.image_size,
+        crop_pct,
+        crop_mode: CropMode::Center,
+        interpolation,
+        mean,
+        std,
+        grey: false,
+    }
 }
 
 /// The counters and the tensors that are left over; an error where one would change what the model computes.

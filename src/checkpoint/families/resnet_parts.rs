@@ -13,6 +13,7 @@ pub(super) fn config(tensors: &Tensors, eps: f32, regnet: bool) -> Result<ResNet
         let expected = format!("[channels, channels, {kernel}, {kernel}]");
         tensors.dims::<4>(&format!("{name}.weight"), &expected).map(|shape| shape[0])
     };
+    let stem_name = if tensors.has("conv1.0.weight") { "conv1.0.weight" } else { "conv1.weight" };
     let (stem, stem_widths) = if tensors.has("conv1.0.weight") {
         (Stem::Deep, vec![width("conv1.0", 3)?, width("conv1.3", 3)?, width("conv1.6", 3)?])
     } else if tensors.has("conv2.weight") || tensors.has("conv3.weight") {
@@ -81,6 +82,7 @@ pub(super) fn config(tensors: &Tensors, eps: f32, regnet: bool) -> Result<ResNet
         classes: 0,
         head_bias: false,
         normalize: false,
+        grey: tensors.dims::<4>(stem_name, "[width, channels, height, width]")?[1] == 1,
     })
 }
 

@@ -132,6 +132,7 @@ pub(super) fn read(
         sources,
         classes,
         resize,
+        stem: None,
         head_file,
     })
 }
@@ -194,13 +195,15 @@ impl Reader<'_> {
     /// The model at the file's own image size.
     fn config(&self, notes: &mut Vec<Note>, sources: &mut Sources) -> Result<VitConfig> {
         let Reader { tensors, dialect, own, overrides } = *self;
-        let [dim, channels, patch_size, width] = tensors.dims("patch_embed.proj.weight", "[dim, 3, patch, patch]")?;
-        if channels != 3 || width != patch_size {
+        let [dim, channels, patch_size, width] =
+            tensors.dims("patch_embed.proj.weight", "[dim, 3 or 1, patch, patch]")?;
+        if ![1, 3].contains(&channels) || width != patch_size {
             let info = tensors.get("patch_embed.proj.weight")?;
             let shape = &info.shape;
-            return Err(
-                tensors.error(info, format!("has shape {shape:?}, only square patches of RGB images are supported"))
-            );
+            return Err(tensors.error(
+                info,
+                format!("has shape {shape:?}, only square patches of one or three channels are supported"),
+            ));
         }
         let class_token = tensors.has("cls_token");
         let skips = |part| dialect.classifier.as_ref().is_some_and(|c| c.skips.contains(&part));
@@ -297,6 +300,7 @@ impl Reader<'_> {
             projection: self.projection()?,
             attention_pool,
             normalize: overrides.normalize.or(own.normalize).unwrap_or(false),
+            grey: channels == 1,
             ..structure
         };
         let config = VitConfig {

@@ -17,10 +17,12 @@ pub struct EmbedParams {
     pub registers: Option<ParamRef>,
     /// A row of `dim` for each token that has a position.
     pub positions: Option<ParamRef>,
-    /// `[dim, 3, patch, patch]`, and `[dim]`.
+    /// `[dim, channels, patch, patch]`, and `[dim]`.
     pub projection: LinearParams,
     /// Which tokens come before the patches.
     pub prefix: Prefix,
+    /// Channels of an image that are read, the first of its three.
+    pub channels: usize,
     /// Height and width of a patch, in pixels.
     pub patch: usize,
     /// Width of a token.
@@ -31,7 +33,7 @@ pub struct EmbedParams {
 struct PatchEmbed {
     own: EmbedParams,
     images: Act,
-    /// `[B·P, 3·patch²]`, what the product reads.
+    /// `[B·P, channels·patch²]`, what the product reads.
     patches: Act,
     /// `[B·P, D]`
     embedded: Act,
@@ -45,13 +47,13 @@ impl Tape {
     /// Tokens `[B, N, D]` of images.
     pub fn patch_embed(&mut self, images: Act, name: &str, own: EmbedParams) -> Act {
         let Shape { batch, height: size, .. } = self.shape(images);
-        let EmbedParams { patch, dim, prefix, projection, .. } = own;
+        let EmbedParams { channels, patch, dim, prefix, projection, .. } = own;
         // Products with a width that is no multiple of 4 are f32: a patch's, if its side is odd.
         let element = if patch.is_multiple_of(2) { self.element() } else { Element::Word };
         self.product(projection.weight, element);
-        let dims = patch_embed::Dims { batch, size, patch, dim, prefix };
+        let dims = patch_embed::Dims { batch, size, channels, patch, dim, prefix };
         let grid = size / patch;
-        let rows = Shape { batch, height: grid, width: grid, cols: 3 * patch * patch };
+        let rows = Shape { batch, height: grid, width: grid, cols: channels * patch * patch };
         let patches = self.act("patches", rows, element);
         let embedded = self.act("patch embedding", rows.with_cols(dim), Element::Word);
         let shape = Shape { batch, height: grid * grid + prefix.tokens(), width: 1, cols: dim };
@@ -64,7 +66,7 @@ impl Tape {
     }
 }
 
-/// Patches of images, `[B·P, 3·patch²]`.
+/// Patches of images, `[B·P, channels·patch²]`.
 #[derive(Debug)]
 struct Unfold {
     images: Act,
@@ -91,11 +93,11 @@ impl Tape {
         between: impl FnOnce(&mut Tape, Act) -> Act,
     ) -> Act {
         let Shape { batch, height: size, .. } = self.shape(images);
-        let EmbedParams { patch, dim, prefix, projection, .. } = own;
+        let EmbedParams { channels, patch, dim, prefix, projection, .. } = own;
         let element = if patch.is_multiple_of(2) { self.element() } else { Element::Word };
-        let dims = patch_embed::Dims { batch, size, patch, dim, prefix };
+        let dims = patch_embed::Dims { batch, size, channels, patch, dim, prefix };
         let grid = size / patch;
-        let rows = Shape { batch, height: grid * grid, width: 1, cols: 3 * patch * patch };
+        let rows = Shape { batch, height: grid * grid, width: 1, cols: channels * patch * patch };
         let patches = self.act("patches", rows, element);
         self.push(Unfold { images, out: patches, dims }, &[images], &[], &[patches]);
         let embedded = self.linear(patches, "patch embedding", projection, Element::Word);
