@@ -1,6 +1,6 @@
 // The largest value of every window, channel by channel, over NHWC images, and its backward.
 //
-//   out[b, y, x, c] = max_{ky, kx} inp[b, y·s − p + ky, x·s − p + kx, c]      pixels outside the image do not count
+//   out[b, y, x, c] = max_{ky, kx} inp[b, y·s − p + ky, x·s − q + kx, c]      pixels outside do not count, or with ZEROS are zero
 //
 //   inp, dinp [B, H, W, C]      out, dout [B, H', W', C]
 //   tap       [B, H', W', C]    ky · k + kx of the window's first largest value, row by row; saved for backward
@@ -13,10 +13,11 @@
 // counts these. `alias stored` is what inp, out, dout and dinp hold, elem or the f16 of that; sums are f32. Lanes stand side by
 // side along the channels, and in several pixels where there are fewer.
 
-struct Params { src_h: u32, src_w: u32, dst_h: u32, dst_w: u32, cols: u32, kernel: u32, stride: u32, padding: u32 }
+struct Params { src_h: u32, src_w: u32, dst_h: u32, dst_w: u32, cols: u32, kernel: u32, stride: u32, above: u32, left: u32 }
 var<immediate> p: Params;
 
 override WG: u32 = 64u;
+override ZEROS: bool = false;
 
 @group(0) @binding(0) var<storage, read> inp: array<stored>;
 @group(0) @binding(1) var<storage, read_write> out: array<stored>;
@@ -29,18 +30,18 @@ fn forward(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index)
     let c = group.x * across + lane % across;
     if c >= p.cols || lane / across >= step { return; }
     let top = group.y % p.dst_h * p.stride;
-    let from_y = max(p.padding, top) - top;
-    let to_y = min(p.kernel, p.src_h + p.padding - top);
+    let from_y = max(p.above, top) - top;
+    let to_y = min(p.kernel, p.src_h + p.above - top);
     for (var x = lane / across; x < p.dst_w; x += step) {
         let left = x * p.stride;
-        let from_x = max(p.padding, left) - left;
-        let to_x = min(p.kernel, p.src_w + p.padding - left);
+        let from_x = max(p.left, left) - left;
+        let to_x = min(p.kernel, p.src_w + p.left - left);
         var best = stored();
         var best_tap = taps();
         for (var ky = from_y; ky < to_y; ky++) {
-            let line = (group.y / p.dst_h * p.src_h + top + ky - p.padding) * p.src_w;
+            let line = (group.y / p.dst_h * p.src_h + top + ky - p.above) * p.src_w;
             for (var kx = from_x; kx < to_x; kx++) {
-                let value = inp[(line + left + kx - p.padding) * p.cols + c];
+                let value = inp[(line + left + kx - p.left) * p.cols + c];
                 if ky == from_y && kx == from_x {
                     best = value;
                     best_tap = taps(ky * p.kernel + kx);
@@ -50,6 +51,14 @@ fn forward(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index)
                     best = select(best, value, value > best);
                 }
             }
+        }
+        if ZEROS && (to_y - from_y) * (to_x - from_x) < p.kernel * p.kernel {
+            // The first pixel outside, row by row: before the first inside, or where its row or the window goes on behind it.
+            var outside = 0u;
+            if from_y == 0u && from_x == 0u { outside = select(to_y * p.kernel, to_x, to_x < p.kernel); }
+            let wins = (stored() > best) | ((best == stored()) & (taps(outside) < best_tap));
+            best_tap = select(best_tap, taps(outside), wins);
+            best = select(best, stored(), wins);
         }
         let i = (group.y * p.dst_w + x) * p.cols + c;
         out[i] = best;
@@ -67,12 +76,12 @@ fn backward(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index
     let step = WG / across;
     let c = group.x * across + lane % across;
     if c >= p.cols || lane / across >= step { return; }
-    let u = group.y % p.src_h + p.padding;
+    let u = group.y % p.src_h + p.above;
     let from_y = first_window(u);
     let to_y = min(quotient(u, p.stride) + 1u, p.dst_h);
     let line = group.y / p.src_h * p.dst_h;
     for (var x = lane / across; x < p.src_w; x += step) {
-        let v = x + p.padding;
+        let v = x + p.left;
         let from_x = first_window(v);
         let to_x = min(quotient(v, p.stride) + 1u, p.dst_w);
         var sum = elem();

@@ -40,6 +40,8 @@ macro_rules! for_each_stem {
             depthwise;
             unfold;
             grn;
+            group_norm;
+            standardize;
             gate;
             eca;
             batch_norm;

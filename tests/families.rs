@@ -354,5 +354,5 @@ families! {
     timm_convnext timm_convnext_f16 timm_convnext_first timm_convnextv2 open_clip_convnext open_clip_convnext_mlp
     hf_convnext hf_convnextv2 tv_convnext timm_seresnet timm_ecaresnet timm_resnetaa timm_seresnextaa timm_resnetrs
     timm_senet timm_regnet tv_regnet timm_efficientnet timm_mobilenetv2 timm_mobilenetv3
-    grey_vit grey_resnet grey_convnext grey_mobilenet hf_grey_vit
+    grey_vit grey_resnet grey_convnext grey_mobilenet hf_grey_vit timm_bit timm_resnetv2 timm_resnetv2_basic
 }

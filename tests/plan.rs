@@ -192,7 +192,7 @@ fn a_long_dispatch_is_cut_into_parts_that_give_the_same_bits() {
             out_channels: 8,
             kernel: 3,
             stride: 2,
-            padding: 1,
+            padding: conv2d::Padding::Even(1),
             groups,
         };
         let (inp, out) = (5 * 256 * in_channels, 5 * 64 * 8);

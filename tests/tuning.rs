@@ -9,7 +9,7 @@ use tpgm::error::Result;
 use tpgm::gpu::buffer::Element;
 use tpgm::gpu::tiles::{Choices, Tile, Variant};
 use tpgm::gpu::{Gpu, View};
-use tpgm::ops::conv2d::Dims;
+use tpgm::ops::conv2d::{Dims, Padding};
 use tpgm::ops::product::{Pass, Product};
 use tpgm::ops::trial::{Operands, compute};
 use tpgm::ops::tune::{confirm, confirm_by, measure, measure_by};
@@ -28,7 +28,7 @@ fn products() -> Vec<Product> {
         out_channels,
         kernel,
         stride,
-        padding: kernel / 2,
+        padding: Padding::Even(kernel / 2),
         groups: 1,
     };
     let linear = [(1, 3, 5), (65, 64, 192), (5000, 32, 48), (1500, 33, 7)];

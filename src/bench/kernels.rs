@@ -46,7 +46,17 @@ const CHANNELS_OUT: usize = 64;
 
 const fn conv(size: usize, in_channels: usize, out_channels: usize, kernel: usize, stride: usize) -> Conv {
     let (height, width, padding) = (size, size, kernel / 2);
-    Conv { batch: BATCH, height, width, in_channels, out_channels, kernel, stride, padding, groups: 1 }
+    Conv {
+        batch: BATCH,
+        height,
+        width,
+        in_channels,
+        out_channels,
+        kernel,
+        stride,
+        padding: Padding::Even(padding),
+        groups: 1,
+    }
 }
 
 /// ResNet-18's convolutions: its stem, in its first stage, into its second, in its last, and a shortcut.
@@ -349,7 +359,16 @@ fn rectify(b: &Bench, backward: bool) -> Result<Alone> {
 
 fn max_pool(b: &Bench, backward: bool) -> Result<Alone> {
     let (height, width) = (112, 112);
-    let dims = MaxPool { batch: BATCH, height, width, channels: 64, kernel: 3, stride: 2, padding: 1 };
+    let dims = MaxPool {
+        batch: BATCH,
+        height,
+        width,
+        channels: 64,
+        kernel: 3,
+        stride: 2,
+        padding: Padding::Even(1),
+        zeros: false,
+    };
     let [inp, out] = [tensor(b.gpu, dims.in_len())?, tensor(b.gpu, dims.out_len())?];
     // Backward reads where the values came from: forward says so first.
     let tap = b.gpu.buffer("taps", dims.out_len())?;

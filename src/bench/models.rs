@@ -219,7 +219,7 @@ impl Net {
             ModelConfig::Vit(_) | ModelConfig::ConvNext(_) => {
                 Optimizer::AdamW(AdamW { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01 })
             }
-            ModelConfig::ResNet(_) | ModelConfig::EfficientNet(_) => {
+            ModelConfig::ResNet(_) | ModelConfig::EfficientNet(_) | ModelConfig::ResNetV2(_) => {
                 Optimizer::Sgd(Sgd { momentum: 0.9, nesterov: false, weight_decay: 0.0 })
             }
         };
@@ -242,7 +242,9 @@ impl Net {
             ModelConfig::Vit(config) => (fresh_vit(config, 0), Vec::new()),
             ModelConfig::ResNet(config) => (fresh_resnet(config, 0), fresh_statistics(config)),
             ModelConfig::ConvNext(config) => (fresh_convnext(config, 0), Vec::new()),
-            ModelConfig::EfficientNet(config) => (fresh_efficientnet(config, 0), fresh_statistics(config)),
+            ModelConfig::EfficientNet(_) | ModelConfig::ResNetV2(_) => {
+                (fresh_efficientnet(&config, 0), fresh_statistics(&config))
+            }
         };
         let model = Model::new(config);
         let pack = |layout: &ParamLayout, tensors: &[Weight]| layout.pack(tensors.iter().map(|t| t.2.as_slice()));
@@ -290,6 +292,10 @@ impl Net {
             ModelConfig::EfficientNet(c) => {
                 let depths: Vec<String> = c.stages.iter().map(|s| s.len().to_string()).collect();
                 format!("{batch} × {size} px, blocks {}, width {}", depths.join("-"), c.stem[0])
+            }
+            ModelConfig::ResNetV2(c) => {
+                let depths: Vec<String> = c.stages.iter().map(|s| s.len().to_string()).collect();
+                format!("{batch} × {size} px, blocks {}, width {}", depths.join("-"), c.stem_chs[0])
             }
             ModelConfig::ConvNext(c) => {
                 let depths: Vec<String> = c.stages.iter().map(|s| s.depth.to_string()).collect();

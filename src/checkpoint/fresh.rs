@@ -10,7 +10,7 @@ use super::{Recognised, Weight};
 use crate::data::preprocess::Preprocess;
 use crate::model::Network;
 use crate::model::resnet_config::Stem;
-use crate::model::{ConvNextConfig, EfficientNetConfig, ModelConfig, ResNetConfig, VitConfig};
+use crate::model::{ConvNextConfig, ModelConfig, ResNetConfig, VitConfig};
 
 /// The standard deviation of everything that timm's ViT draws from a normal distribution.
 const STD: f64 = 0.02;
@@ -89,10 +89,10 @@ pub fn fresh_convnext(config: &ConvNextConfig, seed: u64) -> Vec<Weight> {
     config.parameters().into_iter().map(draw).collect()
 }
 
-/// Initial weights in the order of [`EfficientNetConfig::parameters`], as timm draws them: convolutions normal with variance
+/// Initial weights of an EfficientNet in the order of its parameters, as timm draws them: convolutions normal with variance
 /// 2 / fan_out, a depth-wise one's fan_out that of one channel; norms 1, biases 0, the head uniform within ±1/√classes. Each tensor
 /// has a stream of its own, as in [`fresh_vit`].
-pub fn fresh_efficientnet(config: &EfficientNetConfig, seed: u64) -> Vec<Weight> {
+pub fn fresh_efficientnet(config: &impl Network, seed: u64) -> Vec<Weight> {
     let draw = |(name, shape): (String, Vec<usize>)| {
         let len: usize = shape.iter().product();
         let mut rng = stream(seed, &name);
@@ -128,24 +128,15 @@ pub fn fresh_statistics(config: &impl Network) -> Vec<Weight> {
 /// of it is newly initialised. The number of `classes` takes the place of the config's.
 pub fn fresh_model(config: impl Into<ModelConfig>, preprocess: &Preprocess, classes: &[String]) -> Recognised {
     let mut config: ModelConfig = config.into();
-    let family = match &mut config {
-        ModelConfig::Vit(c) => {
-            c.classes = classes.len();
-            "timm ViT"
-        }
-        ModelConfig::ResNet(c) => {
-            c.classes = classes.len();
-            if c.stem == Stem::Clip { "CLIP ResNet" } else { "ResNet" }
-        }
-        ModelConfig::EfficientNet(c) => {
-            c.classes = classes.len();
-            "EfficientNet"
-        }
-        ModelConfig::ConvNext(c) => {
-            c.classes = classes.len();
-            "ConvNeXt"
-        }
+    let family = match &config {
+        ModelConfig::Vit(_) => "timm ViT",
+        ModelConfig::ResNet(c) if c.stem == Stem::Clip => "CLIP ResNet",
+        ModelConfig::ResNet(_) => "ResNet",
+        ModelConfig::EfficientNet(_) => "EfficientNet",
+        ModelConfig::ConvNext(_) => "ConvNeXt",
+        ModelConfig::ResNetV2(_) => "ResNetV2",
     };
+    config.set_head(classes.len(), config.head_bias());
     let of = |tensors: Vec<(String, Vec<usize>)>| tensors.into_iter().map(|(name, _)| name).collect::<Vec<_>>();
     let (names, buffers) = (of(config.parameters()), of(config.buffers()));
     let twice = |names: &[String]| names.iter().map(|name| (name.clone(), name.clone())).collect();
@@ -192,15 +183,17 @@ pub fn replace_head(recognised: &mut Recognised, weights: &mut Vec<Weight>, clas
     };
     recognised.notes.push(format!("{had}: a new one for {} classes is initialised", classes.len()).into());
     config.set_classes(classes.len());
-    let parameters: Vec<String> = config.parameters().into_iter().map(|(name, _)| name).collect();
+    let shapes: BTreeMap<String, Vec<usize>> = config.parameters().into_iter().collect();
     recognised.head_file = None;
     let is_head = |name: &str| config.is_head(name);
     recognised.classes = Some(classes.to_vec());
     weights.retain(|(name, ..)| !is_head(name));
     recognised.names.retain(|(name, _)| !is_head(name));
     recognised.initialised.retain(|name| !is_head(name));
-    let heads = heads.into_iter().zip(names_in_file).filter(|((name, ..), _)| parameters.contains(name));
-    for (weight, in_file) in heads {
+    for (mut weight, in_file) in heads.into_iter().zip(names_in_file) {
+        // A head may be a convolution of one pixel.
+        let Some(shape) = shapes.get(&weight.0) else { continue };
+        weight.1.clone_from(shape);
         recognised.names.push((weight.0.clone(), in_file.clone()));
         recognised.initialised.push(weight.0.clone());
         weights.push(weight);

@@ -15,7 +15,8 @@ use crate::model::config::Positions;
 use crate::model::convnext_config::{ConvNextStage, ConvNextStem};
 use crate::model::efficientnet_config::MobileBlock;
 use crate::model::resnet_config::{ChannelAttention, Downsample, Pooling, ResNetConfig, Stem};
-use crate::model::{ConvNextConfig, EfficientNetConfig, ModelConfig, VitConfig};
+use crate::model::resnetv2_config::{NormKind, StemPool};
+use crate::model::{ConvNextConfig, EfficientNetConfig, ModelConfig, ResNetV2Config, VitConfig};
 
 /// How many names of a list are shown; the JSON has all.
 const SHOWN: usize = 6;
@@ -98,6 +99,7 @@ impl fmt::Display for Description {
             ModelConfig::ResNet(c) => resnet_words(c, from),
             ModelConfig::ConvNext(c) => convnext_words(c, from),
             ModelConfig::EfficientNet(c) => efficientnet_words(c, from),
+            ModelConfig::ResNetV2(c) => resnetv2_words(c, from),
         };
         line("family", self.family.into())?;
         for (label, text) in words.shape {
@@ -233,6 +235,39 @@ fn resnet_words(c: &ResNetConfig, from: impl Fn(&str) -> String) -> Words {
             ("activation", format!("relu, batch norm eps {:e}, momentum {}{}", c.eps, c.momentum, from("eps"))),
             ("pooling", pooling),
             ("head", if c.classes == 0 { "none".into() } else { format!("{} classes{bias}{unit}", c.classes) }),
+        ],
+    }
+}
+
+fn resnetv2_words(c: &ResNetV2Config, from: impl Fn(&str) -> String) -> Words {
+    let depths: Vec<String> = c.stages.iter().map(|blocks| blocks.len().to_string()).collect();
+    let widths: Vec<String> = c.stages.iter().filter_map(|blocks| Some(blocks.last()?.out.to_string())).collect();
+    let block = if c.basic { "basic" } else { "bottleneck" };
+    let norm = match c.norm {
+        NormKind::Batch => format!("batch norm eps {:e}", c.eps),
+        NormKind::Group { groups } => format!("group norm of {groups} groups, eps {:e}", c.eps),
+    };
+    let standard = c.standard.map_or(String::new(), |eps| format!(", weights standardised with eps {eps:e}"));
+    let average = if c.avg_down { ", average-pooled shortcuts" } else { "" };
+    let pool = match c.stem_pool {
+        StemPool::Usual => "max pool",
+        StemPool::Zeros => "max pool with zeros around it",
+        StemPool::Same => "max pool padded as TensorFlow's same",
+    };
+    let convolutions = if c.stem_chs.len() > 1 { "three 3x3 convolutions" } else { "a 7x7 convolution" };
+    let (bias, unit) = (if c.head_bias { "" } else { ", no bias" }, if c.normalize { ", at unit length" } else { "" });
+    let shape =
+        format!("pre-activation {block} blocks {} of {} channels{average}", depths.join("-"), widths.join(", "));
+    Words {
+        shape: vec![
+            ("architecture", shape),
+            ("stem", format!("{convolutions} of {} channels, {pool}", c.stem_chs.last().copied().unwrap_or(0))),
+        ],
+        input: format!("{0} x {0}, stride {1}{2}", c.image_size, c.stride(), from("image_size")),
+        computation: vec![
+            ("activation", format!("relu, {norm}{standard}{}", from("eps"))),
+            ("pooling", format!("mean, {} features{unit}", c.features())),
+            ("head", if c.classes == 0 { "none".into() } else { format!("{} classes{bias}", c.classes) }),
         ],
     }
 }

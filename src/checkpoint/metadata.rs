@@ -9,9 +9,9 @@ use super::Recognised;
 use super::file::Checkpoint;
 use crate::data::preprocess::Preprocess;
 use crate::error::Result;
+use crate::model::ModelConfig;
 use crate::model::config::{Block, LastNorm, Pool, VitParts};
 use crate::model::resnet_config::{Pooling, ResNetConfig};
-use crate::model::{EfficientNetConfig, ModelConfig};
 use crate::shapes::Activation;
 
 const HEADS: &str = "tpgm.heads";
@@ -41,8 +41,8 @@ pub(super) struct Own {
     pub(super) normalize: Option<bool>,
     /// Whether a ResNet's strides are anti-aliased.
     pub(super) anti_alias: Option<bool>,
-    /// An EfficientNet's configuration.
-    pub(super) efficientnet: Option<EfficientNetConfig>,
+    /// All of a network whose tensors tell little.
+    pub(super) config: Option<ModelConfig>,
     pub(super) preprocess: Option<Preprocess>,
     pub(super) classes: Option<Vec<String>>,
 }
@@ -58,7 +58,7 @@ pub(super) fn read(checkpoint: &Checkpoint) -> Result<Own> {
         parts: entry(checkpoint, PARTS)?,
         normalize: entry(checkpoint, NORMALIZE)?,
         anti_alias: entry(checkpoint, ANTI_ALIAS)?,
-        efficientnet: entry(checkpoint, CONFIG)?,
+        config: entry(checkpoint, CONFIG)?,
         preprocess: entry(checkpoint, PREPROCESS)?,
         classes: entry(checkpoint, CLASSES)?,
     };
@@ -82,7 +82,9 @@ pub fn tpgm_metadata(recognised: &Recognised) -> BTreeMap<String, String> {
             (POOL.into(), json(&config.pool).replace('"', "")),
         ]),
         ModelConfig::ResNet(config) => BTreeMap::from([(EPS.into(), json(&config.eps))]),
-        ModelConfig::EfficientNet(config) => BTreeMap::from([(CONFIG.into(), json(config))]),
+        ModelConfig::EfficientNet(_) | ModelConfig::ResNetV2(_) => {
+            BTreeMap::from([(CONFIG.into(), json(&recognised.config))])
+        }
         ModelConfig::ConvNext(config) => BTreeMap::from([
             (ACTIVATION.into(), json(&config.activation).replace('"', "")),
             (EPS.into(), json(&config.eps)),
@@ -91,12 +93,6 @@ pub fn tpgm_metadata(recognised: &Recognised) -> BTreeMap<String, String> {
     if let ModelConfig::ResNet(ResNetConfig { pooling: Pooling::Attention { heads, .. }, .. }) = &recognised.config {
         entries.insert(HEADS.into(), heads.to_string());
     }
-    let normalize = match &recognised.config {
-        ModelConfig::Vit(config) => config.parts.normalize,
-        ModelConfig::ResNet(config) => config.normalize,
-        ModelConfig::ConvNext(config) => config.normalize,
-        ModelConfig::EfficientNet(config) => config.normalize,
-    };
     if recognised.config.vit().is_some_and(|config| config.fc_norm) {
         entries.insert(FC_NORM.into(), "true".into());
     }
@@ -106,7 +102,7 @@ pub fn tpgm_metadata(recognised: &Recognised) -> BTreeMap<String, String> {
     if matches!(&recognised.config, ModelConfig::ResNet(config) if config.anti_alias) {
         entries.insert(ANTI_ALIAS.into(), "true".into());
     }
-    if normalize {
+    if recognised.config.normalize() {
         entries.insert(NORMALIZE.into(), "true".into());
     }
     entries.insert(PREPROCESS.into(), json(&recognised.preprocess));

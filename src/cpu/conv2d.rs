@@ -1,15 +1,16 @@
 //! 2-D convolution without a bias, over images whose channels lie together (NHWC).
 //!
 //! ```text
-//! out[b, y, x, o] = Σ_{i, ky, kx} inp[b, y·s − p + ky, x·s − p + kx, g·I + i] · weight[o, i, ky, kx]
+//! out[b, y, x, o] = Σ_{i, ky, kx} inp[b, y·s − p + ky, x·s − q + kx, g·I + i] · weight[o, i, ky, kx]
 //!
-//! dinp[b, u, v, g·I + i] (= | +=) Σ_{o in g, ky, kx} dout[b, (u + p − ky)/s, (v + p − kx)/s, o] · weight[o, i, ky, kx]
-//! dweight[o, i, ky, kx] += Σ_{b, y, x} dout[b, y, x, o] · inp[b, y·s − p + ky, x·s − p + kx, g·I + i]
+//! dinp[b, u, v, g·I + i] (= | +=) Σ_{o in g, ky, kx} dout[b, (u + p − ky)/s, (v + q − kx)/s, o] · weight[o, i, ky, kx]
+//! dweight[o, i, ky, kx] += Σ_{b, y, x} dout[b, y, x, o] · inp[b, y·s − p + ky, x·s − q + kx, g·I + i]
 //! ```
 //!
-//! `s` is the stride, `p` the padding, `g` the group of `o`, `I` its number of input channels. Weights are in PyTorch's
+//! `s` is the stride, `p` and `q` are the zeros above and to the left, `g` is the group of `o`, `I` its number of input channels. Weights are in PyTorch's
 //! order `[O, I, k, k]`; pixels outside the image are zero.
 
+use super::depthwise::Padding;
 use super::{Float, check_len};
 
 /// Shape of a convolution.
@@ -30,7 +31,7 @@ pub struct Dims {
     /// Pixels from one window to the next.
     pub stride: usize,
     /// Zeros around the image.
-    pub padding: usize,
+    pub padding: Padding,
     /// Groups, which divide both channel counts.
     pub groups: usize,
 }
@@ -48,9 +49,12 @@ impl Dims {
 
     #[track_caller]
     fn windows(self, size: usize) -> usize {
-        let padded = size + 2 * self.padding;
-        assert!(padded >= self.kernel, "an image of {size} pixels is smaller than a window: {self:?}");
-        (padded - self.kernel) / self.stride + 1
+        self.padding.windows(size, self.kernel, self.stride)
+    }
+
+    /// Zeros above the image, and to its left.
+    pub fn before(self) -> [usize; 2] {
+        [self.height, self.width].map(|size| self.padding.before(size, self.kernel, self.stride))
     }
 
     /// Pixels of `inp`, all images together.
@@ -81,7 +85,8 @@ impl Dims {
 
 /// Calls `each(out, inp, weight)` with the indices of every product of the sum.
 fn products(dims: Dims, mut each: impl FnMut(usize, usize, usize)) {
-    let Dims { batch, height, width, in_channels, out_channels, kernel, stride, padding, groups } = dims;
+    let Dims { batch, height, width, in_channels, out_channels, kernel, stride, groups, .. } = dims;
+    let [above, left] = dims.before();
     assert!(in_channels % groups == 0 && out_channels % groups == 0, "conv2d: {groups} groups of {dims:?}");
     let (per_group_in, per_group_out) = (in_channels / groups, out_channels / groups);
     for b in 0..batch {
@@ -92,13 +97,13 @@ fn products(dims: Dims, mut each: impl FnMut(usize, usize, usize)) {
                         for ky in 0..kernel {
                             for kx in 0..kernel {
                                 let (u, v) = (y * stride + ky, x * stride + kx);
-                                if u < padding || u >= height + padding || v < padding || v >= width + padding {
+                                if u < above || u >= height + above || v < left || v >= width + left {
                                     continue;
                                 }
                                 let channel = o / per_group_out * per_group_in + i;
                                 each(
                                     ((b * dims.out_height() + y) * dims.out_width() + x) * out_channels + o,
-                                    ((b * height + u - padding) * width + v - padding) * in_channels + channel,
+                                    ((b * height + u - above) * width + v - left) * in_channels + channel,
                                     ((o * per_group_in + i) * kernel + ky) * kernel + kx,
                                 );
                             }

@@ -1,11 +1,12 @@
 //! The largest value of every window, channel by channel, over NHWC images.
 //!
 //! ```text
-//! out[b, y, x, c] = max_{ky, kx} inp[b, y·s − p + ky, x·s − p + kx, c]      pixels outside the image do not count
+//! out[b, y, x, c] = max_{ky, kx} inp[b, y·s − p + ky, x·s − q + kx, c]      pixels outside the image do not count, or are zero
 //!
 //! dinp[b, u, v, c] = Σ dout of the windows whose first largest value, row by row, is at u, v
 //! ```
 
+use super::depthwise::Padding;
 use super::{Float, check_len};
 
 /// Shape of a max pooling.
@@ -24,7 +25,9 @@ pub struct Dims {
     /// Pixels from one window to the next.
     pub stride: usize,
     /// How far windows reach over the edge: at most half a window, so that none is empty.
-    pub padding: usize,
+    pub padding: Padding,
+    /// Whether pixels outside count, as zeros.
+    pub zeros: bool,
 }
 
 impl Dims {
@@ -40,9 +43,15 @@ impl Dims {
 
     #[track_caller]
     fn windows(self, size: usize) -> usize {
-        let padded = size + 2 * self.padding;
-        assert!(padded >= self.kernel, "an image of {size} pixels is smaller than a window: {self:?}");
-        (padded - self.kernel) / self.stride + 1
+        self.padding.windows(size, self.kernel, self.stride)
+    }
+
+    /// How far the first windows reach over the upper and the left edge. Panics where a window would be empty.
+    pub fn before(self) -> [usize; 2] {
+        if let Padding::Even(padding) = self.padding {
+            assert!(2 * padding <= self.kernel, "max_pool: {self:?} leaves windows empty");
+        }
+        [self.height, self.width].map(|size| self.padding.before(size, self.kernel, self.stride))
     }
 
     /// Elements of `inp`.
@@ -64,9 +73,14 @@ pub fn forward<T: Float>(out: &mut [T], tap: &mut [u32], inp: &[T], dims: Dims) 
     check_len("max_pool::forward", "inp", inp.len(), dims.in_len());
     each_window(dims, |o, window| {
         let mut best: Option<(usize, T)> = None;
-        for &(i, t) in window {
-            if best.is_none_or(|(_, value)| inp[i] > value) {
-                best = Some((t, inp[i]));
+        for (t, i) in window.iter().enumerate() {
+            let value = match i {
+                Some(i) => inp[*i],
+                None if dims.zeros => T::ZERO,
+                None => continue,
+            };
+            if best.is_none_or(|(_, best)| value > best) {
+                best = Some((t, value));
             }
         }
         let (t, value) = best.expect("padding is at most half a window");
@@ -81,18 +95,16 @@ pub fn backward<T: Float>(dinp: &mut [T], dout: &[T], tap: &[u32], dims: Dims) {
     check_len("max_pool::backward", "tap", tap.len(), dims.out_len());
     dinp.fill(T::ZERO);
     each_window(dims, |o, window| {
-        for &(i, t) in window {
-            if t == tap[o] as usize {
-                dinp[i] += dout[o];
-            }
+        if let Some(i) = window[tap[o] as usize] {
+            dinp[i] += dout[o];
         }
     });
 }
 
-/// Calls `each` with the index of every output element, and its window: indices of `inp`, each with its place in the window.
-fn each_window(dims: Dims, mut each: impl FnMut(usize, &[(usize, usize)])) {
-    let Dims { batch, height, width, channels, kernel, stride, padding } = dims;
-    assert!(2 * padding <= kernel, "max_pool: a padding of {padding} leaves windows of {kernel} empty");
+/// Calls `each` with the index of every output element, and its window: indices of `inp`, row by row, none outside the image.
+fn each_window(dims: Dims, mut each: impl FnMut(usize, &[Option<usize>])) {
+    let Dims { batch, height, width, channels, kernel, stride, .. } = dims;
+    let [above, left] = dims.before();
     for b in 0..batch {
         for y in 0..dims.out_height() {
             for x in 0..dims.out_width() {
@@ -101,10 +113,9 @@ fn each_window(dims: Dims, mut each: impl FnMut(usize, &[(usize, usize)])) {
                     for ky in 0..kernel {
                         for kx in 0..kernel {
                             let (u, v) = (y * stride + ky, x * stride + kx);
-                            if u >= padding && u < height + padding && v >= padding && v < width + padding {
-                                let i = ((b * height + u - padding) * width + v - padding) * channels + c;
-                                window.push((i, ky * kernel + kx));
-                            }
+                            let inside = u >= above && u < height + above && v >= left && v < width + left;
+                            let index = || ((b * height + u - above) * width + v - left) * channels + c;
+                            window.push(inside.then(index));
                         }
                     }
                     each(((b * dims.out_height() + y) * dims.out_width() + x) * channels + c, &window);

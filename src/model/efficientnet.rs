@@ -3,7 +3,7 @@
 
 use crate::gpu::buffer::Element;
 use crate::model::efficientnet_config::{EfficientNetConfig, MobileBlock, MobileHead, MobileKind};
-use crate::model::layers::{ConvParams, DepthwiseParams, LinearParams};
+use crate::model::layers::{ConvParams, DepthwiseParams};
 use crate::model::tape::{Act, Network, Tape};
 use crate::ops::depthwise::Padding;
 use crate::shapes::Pointwise;
@@ -41,13 +41,7 @@ impl EfficientNetConfig {
         [kernel, stride]: [usize; 2],
     ) -> Act {
         let weight = t.param(&format!("{name}.weight"), &[outputs, inputs, kernel, kernel]);
-        let (groups, padding) = (1, kernel / 2);
-        // "Same" is as much on both sides, but for strides.
-        if self.same && stride > 1 && kernel > 1 {
-            let window = (kernel, stride, Padding::Same);
-            let x = t.unfold(x, &format!("{name}.windows"), inputs, window, Element::Word);
-            return t.linear(x, name, LinearParams { weight, bias: None }, Element::Word);
-        }
+        let (groups, padding) = (1, if self.same { Padding::Same } else { Padding::Even(kernel / 2) });
         t.conv2d(x, name, ConvParams { weight, inputs, outputs, kernel, stride, padding, groups })
     }
 

@@ -1,6 +1,6 @@
-//! Models. A network is its forward pass, written on a [`tape`] with [`layers`]: [`vit`], [`resnet`], [`convnext`], [`efficientnet`]. From it follow its parameters
+//! Models. A network is its forward pass, written on a [`tape`] with [`layers`]: [`vit`], [`resnet`], [`resnetv2`], [`convnext`], [`efficientnet`]. From it follow its parameters
 //! ([`ParamLayout`](crate::shapes::ParamLayout)), the memory of its passes ([`plan`], [`activations`]), and what is recorded
-//! ([`recording`]). [`config`], [`resnet_config`], [`convnext_config`] and [`efficientnet_config`] say what a model is made of; [`network`] is any of them.
+//! ([`recording`]). [`config`], [`resnet_config`], [`resnetv2_config`], [`convnext_config`] and [`efficientnet_config`] say what a model is made of; [`network`] is any of them.
 
 pub mod activations;
 pub mod config;
@@ -17,6 +17,8 @@ pub mod precision;
 pub mod recording;
 pub mod resnet;
 pub mod resnet_config;
+pub mod resnetv2;
+pub mod resnetv2_config;
 pub mod rope;
 pub mod store;
 pub mod tape;
@@ -31,5 +33,6 @@ pub use network::{Model, ModelConfig};
 pub use precision::Precision;
 pub use recording::Recording;
 pub use resnet_config::ResNetConfig;
+pub use resnetv2_config::ResNetV2Config;
 pub use store::Phase;
 pub use tape::{Network, Tape};

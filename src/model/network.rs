@@ -10,6 +10,7 @@ use crate::model::convnext_config::ConvNextConfig;
 use crate::model::efficientnet_config::EfficientNetConfig;
 use crate::model::precision::Precision;
 use crate::model::resnet_config::ResNetConfig;
+use crate::model::resnetv2_config::ResNetV2Config;
 use crate::model::tape::{Act, Network, Tape};
 use crate::shapes::ParamLayout;
 
@@ -25,6 +26,8 @@ pub enum ModelConfig {
     ConvNext(ConvNextConfig),
     /// An EfficientNet or a MobileNet.
     EfficientNet(EfficientNetConfig),
+    /// A ResNetV2.
+    ResNetV2(ResNetV2Config),
 }
 
 impl From<VitConfig> for ModelConfig {
@@ -51,78 +54,92 @@ impl From<EfficientNetConfig> for ModelConfig {
     }
 }
 
+impl From<ResNetV2Config> for ModelConfig {
+    fn from(config: ResNetV2Config) -> Self {
+        Self::ResNetV2(config)
+    }
+}
+
+/// An expression over the configuration of whichever network it is; a vision transformer's may be another.
+macro_rules! of_each {
+    ($self:ident, $c:ident => $own:expr) => {
+        of_each!($self, $c => $own, vit: $own)
+    };
+    ($self:ident, $c:ident => $own:expr, vit: $vit:expr) => {
+        match $self {
+            Self::Vit($c) => $vit,
+            Self::ResNet($c) => $own,
+            Self::ConvNext($c) => $own,
+            Self::EfficientNet($c) => $own,
+            Self::ResNetV2($c) => $own,
+        }
+    };
+}
+
 impl ModelConfig {
     /// Outputs of the head; 0 for a model without one.
     pub fn classes(&self) -> usize {
-        match self {
-            Self::Vit(c) => c.classes,
-            Self::ResNet(c) => c.classes,
-            Self::ConvNext(c) => c.classes,
-            Self::EfficientNet(c) => c.classes,
-        }
+        of_each!(self, c => c.classes)
     }
 
     /// Gives the model a head for `classes` outputs, with a bias unless features are normalised and there was
     /// none.
     pub fn set_classes(&mut self, classes: usize) {
-        match self {
-            Self::Vit(c) => {
-                c.head_bias = !c.parts.normalize || (c.classes > 0 && c.head_bias);
-                c.classes = classes;
-            }
-            Self::ResNet(c) => {
-                c.head_bias = !c.normalize || (c.classes > 0 && c.head_bias);
-                c.classes = classes;
-            }
-            Self::EfficientNet(c) => {
-                c.head_bias = !c.normalize || (c.classes > 0 && c.head_bias);
-                c.classes = classes;
-            }
-            Self::ConvNext(c) => {
-                c.head_bias = !c.normalize || (c.classes > 0 && c.head_bias);
-                c.classes = classes;
-            }
-        }
+        let (had, normalize) = (self.classes() > 0, self.normalize());
+        of_each!(self, c => {
+            c.head_bias = !normalize || (had && c.head_bias);
+            c.classes = classes;
+        })
+    }
+
+    /// Gives the model a head for `classes` outputs, with a bias or without.
+    pub fn set_head(&mut self, classes: usize, bias: bool) {
+        of_each!(self, c => (c.classes, c.head_bias) = (classes, bias))
+    }
+
+    /// Whether its head has a bias, or would have one.
+    pub fn head_bias(&self) -> bool {
+        of_each!(self, c => c.head_bias)
+    }
+
+    /// Whether what enters the head is scaled to unit length.
+    pub fn normalize(&self) -> bool {
+        of_each!(self, c => c.normalize, vit: c.parts.normalize)
+    }
+
+    /// Scales what enters the head to unit length, or not.
+    pub fn set_normalize(&mut self, normalize: bool) {
+        of_each!(self, c => c.normalize = normalize, vit: c.parts.normalize = normalize)
     }
 
     /// Height and width of the input, in pixels.
     pub fn image_size(&self) -> usize {
-        match self {
-            Self::Vit(c) => c.image_size,
-            Self::ResNet(c) => c.image_size,
-            Self::ConvNext(c) => c.image_size,
-            Self::EfficientNet(c) => c.image_size,
-        }
+        of_each!(self, c => c.image_size)
+    }
+
+    /// Makes images of `size` pixels the input.
+    pub fn set_image_size(&mut self, size: usize) {
+        of_each!(self, c => c.image_size = size)
+    }
+
+    /// Pixels of the image to one pixel of what leaves the last block, or to a patch.
+    pub fn stride(&self) -> usize {
+        of_each!(self, c => c.stride(), vit: c.patch_size)
     }
 
     /// Length of the feature vector that enters the head.
     pub fn width(&self) -> usize {
-        match self {
-            Self::Vit(c) => c.features(),
-            Self::ResNet(c) => c.features(),
-            Self::ConvNext(c) => c.features(),
-            Self::EfficientNet(c) => c.features(),
-        }
+        of_each!(self, c => c.features())
     }
 
     /// Whether the stem reads one channel, the image's luma, and not three.
     pub fn grey(&self) -> bool {
-        match self {
-            Self::Vit(c) => c.parts.grey,
-            Self::ResNet(c) => c.grey,
-            Self::ConvNext(c) => c.grey,
-            Self::EfficientNet(c) => c.grey,
-        }
+        of_each!(self, c => c.grey, vit: c.parts.grey)
     }
 
     /// Makes the stem read one channel or three.
     pub fn set_grey(&mut self, grey: bool) {
-        match self {
-            Self::Vit(c) => c.parts.grey = grey,
-            Self::ResNet(c) => c.grey = grey,
-            Self::ConvNext(c) => c.grey = grey,
-            Self::EfficientNet(c) => c.grey = grey,
-        }
+        of_each!(self, c => c.grey = grey, vit: c.parts.grey = grey)
     }
 
     /// The name of the weight that reads the images' channels, `[outputs, channels, height, width]`.
@@ -132,17 +149,20 @@ impl ModelConfig {
             Self::ResNet(c) => c.stem_weight(),
             Self::ConvNext(_) => "stem.0.weight",
             Self::EfficientNet(_) => "conv_stem.weight",
+            Self::ResNetV2(c) => c.stem_weight(),
         }
     }
 
     /// The name of the head: its tensors are `head.weight` and `head.bias` of a ViT and of CLIP's ResNets, those of other ResNets
-    /// begin with `fc`, those of ConvNeXts with `head.fc`, or with `classifier` behind a projection, as those of EfficientNets.
+    /// begin with `fc`, those of ConvNeXts and ResNetV2s with `head.fc`, or with `classifier` behind a projection, as those of
+    /// EfficientNets.
     pub fn head(&self) -> &'static str {
         match self {
             Self::Vit(_) => "head",
             Self::ResNet(c) => c.head(),
             Self::ConvNext(c) => c.head(),
             Self::EfficientNet(_) => "classifier",
+            Self::ResNetV2(_) => "head.fc",
         }
     }
 
@@ -173,9 +193,11 @@ impl ModelConfig {
                 let what = |c: &ConvNextConfig| (c.eps, c.head_eps, c.activation, c.stem, c.norm_first, c.normalize);
                 what(a) == what(b)
             }
-            (Self::EfficientNet(a), Self::EfficientNet(b)) => {
-                let same = |c: &EfficientNetConfig| c.at(a.image_size);
-                EfficientNetConfig { classes: a.classes, head_bias: a.head_bias, ..same(b) } == same(a)
+            (Self::EfficientNet(_) | Self::ResNetV2(_), _) => {
+                let mut other = other.clone();
+                other.set_image_size(self.image_size());
+                of_each!(self, c => other.set_head(c.classes, c.head_bias));
+                other == *self
             }
             _ => false,
         }
@@ -185,19 +207,14 @@ impl ModelConfig {
     pub fn vit(&self) -> Option<&VitConfig> {
         match self {
             Self::Vit(config) => Some(config),
-            Self::ResNet(_) | Self::ConvNext(_) | Self::EfficientNet(_) => None,
+            _ => None,
         }
     }
 }
 
 impl Network for ModelConfig {
     fn forward(&self, t: &mut Tape) -> Act {
-        match self {
-            Self::Vit(c) => c.forward(t),
-            Self::ResNet(c) => c.forward(t),
-            Self::ConvNext(c) => c.forward(t),
-            Self::EfficientNet(c) => c.forward(t),
-        }
+        of_each!(self, c => c.forward(t))
     }
 }
 
@@ -267,6 +284,7 @@ impl Model {
             ModelConfig::EfficientNet(_) => {
                 return Err(Error::Usage("f16 is not supported for EfficientNets and MobileNets yet".into()));
             }
+            ModelConfig::ResNetV2(_) => return Err(Error::Usage("f16 is not supported for ResNetV2 yet".into())),
             ModelConfig::ConvNext(c) => {
                 c.stages.iter().flat_map(|s| [("pixels have", s.width), ("MLP has", s.hidden)]).collect()
             }

@@ -23,6 +23,7 @@ impl ModelConfig {
             Self::ResNet(c) => c.stages.iter().map(Vec::len).sum(),
             Self::ConvNext(c) => c.stages.iter().map(|stage| stage.depth).sum(),
             Self::EfficientNet(c) => c.stages.iter().map(Vec::len).sum(),
+            Self::ResNetV2(c) => c.stages.iter().map(Vec::len).sum(),
         }
     }
 
@@ -52,6 +53,14 @@ impl ModelConfig {
                 ("blocks", Ok(stage)) => {
                     let before: usize = c.stages.iter().take(stage).map(Vec::len).sum();
                     Place::Block(before + parts.next().and_then(|block| block.parse::<usize>().ok()).unwrap_or(0))
+                }
+                _ => Place::Tail,
+            },
+            Self::ResNetV2(c) => match (first, second.parse::<usize>()) {
+                ("stem", _) => Place::Stem,
+                ("stages", Ok(stage)) => {
+                    let before: usize = c.stages.iter().take(stage).map(Vec::len).sum();
+                    Place::Block(before + parts.nth(1).and_then(|block| block.parse::<usize>().ok()).unwrap_or(0))
                 }
                 _ => Place::Tail,
             },

@@ -4,6 +4,7 @@ use crate::gpu::buffer::Element;
 use crate::model::layers::{BatchNormParams, ConvParams, LinearParams};
 use crate::model::resnet_config::{Block, BlockConfig, ChannelAttention, Downsample, Pooling, ResNetConfig, Stem};
 use crate::model::tape::{Act, Network, ParamRef, Tape};
+use crate::ops::conv2d::Padding;
 use crate::ops::gate::Kind;
 use crate::shapes::Pointwise;
 
@@ -99,7 +100,7 @@ impl ResNetConfig {
         groups: usize,
     ) -> Unit<'a> {
         let weight = t.param(&format!("{}.weight", names[0]), &[outputs, inputs / groups, kernel, kernel]);
-        let conv = ConvParams { weight, inputs, outputs, kernel, stride, padding: kernel / 2, groups };
+        let conv = ConvParams { weight, inputs, outputs, kernel, stride, padding: Padding::Even(kernel / 2), groups };
         Unit { conv, norm: t.batch_norm_params(names[1], outputs, self.eps, self.momentum), names }
     }
 
@@ -123,11 +124,11 @@ impl ResNetConfig {
                 self.unit(t, ["maxpool.0", "maxpool.1"], [channels; 2], [3, 2], 1).forward(t, x, true)
             }
             Stem::Conv | Stem::Deep if self.anti_alias => t.avg_pool(x, "stem", 2, false),
-            Stem::Conv | Stem::Deep => t.max_pool(x, "stem", 3, 2, 1),
+            Stem::Conv | Stem::Deep => t.max_pool(x, "stem", (3, 2, Padding::Even(1)), false),
             Stem::Clip => t.avg_pool(x, "stem", 2, false),
             Stem::Halved => x,
             // Windows of one pixel, which is no pool.
-            Stem::Small => t.max_pool(x, "stem", 1, 1, 0),
+            Stem::Small => t.max_pool(x, "stem", (1, 1, Padding::Even(0)), false),
         }
     }
 

@@ -23,6 +23,7 @@ use crate::ops::words::fours;
 use crate::ops::{Recorder, WG, check, column_sum, flag, matmul, rows};
 
 pub use crate::cpu::conv2d::Dims;
+pub use crate::cpu::depthwise::Padding;
 
 static SHADER: Shader = shader!("conv2d", TILE, PIXELS, STORE_PIXELS, FOLD);
 static COOPERATIVE: Shader = shader!("conv2d_cooperative", MATRICES, PIXELS, STORE_PIXELS);
@@ -115,9 +116,9 @@ impl Layout {
 
     /// Whether this is a linear layer over pixels.
     fn pointwise(self) -> bool {
-        let Dims { kernel, stride, padding, groups, in_channels, out_channels, .. } = self.dims;
+        let Dims { kernel, stride, groups, in_channels, out_channels, .. } = self.dims;
         let plain = (self.in_pitch, self.out_pitch) == (in_channels, out_channels);
-        (kernel, stride, padding, groups) == (1, 1, 0, 1) && plain
+        (kernel, stride, groups) == (1, 1, 1) && self.dims.before() == [0; 2] && plain
     }
 
     /// Elements of packed weights.
@@ -127,9 +128,9 @@ impl Layout {
 
     /// What the vector kernels need; rows are out's pixels and inp is gathered, as in the forward pass.
     fn params(self) -> Params {
-        let Dims { batch, height, width, kernel, stride, padding, .. } = self.dims;
+        let Dims { batch, height, width, kernel, stride, .. } = self.dims;
         let rows = [self.dims.out_height() as u32, self.dims.out_width() as u32];
-        let (kernel, padding) = (small(kernel), -i16::from(small(padding)));
+        let (kernel, before) = (small(kernel), self.dims.before().map(|zeros| -i16::from(small(zeros))));
         Params {
             batch: batch as u32,
             rows,
@@ -142,7 +143,7 @@ impl Layout {
             kernel,
             stride: small(stride),
             step: 1,
-            off: [padding; 2],
+            off: before,
             into: [0; 2],
             chunk: 0,
         }
@@ -150,13 +151,13 @@ impl Layout {
 
     /// What the others need.
     fn shape(self) -> Shape {
-        let Dims { batch, height, width, in_channels, out_channels, kernel, stride, padding, groups } = self.dims;
+        let Dims { batch, height, width, in_channels, out_channels, kernel, stride, groups, .. } = self.dims;
         Shape {
             batch: batch as u32,
             rows: [self.dims.out_height() as u32, self.dims.out_width() as u32],
             src: [height as u32, width as u32],
             stride: stride as u32,
-            off: [-(padding as i32); 2],
+            off: self.dims.before().map(|zeros| -(zeros as i32)),
             kernel: kernel as u32,
             chunk: 0,
             out_channels: out_channels as u32,
@@ -367,10 +368,11 @@ fn backward_input_part(
         return Ok(());
     }
     let packed = pack(r, weight, layout, true)?;
-    let Dims { height, width, stride, padding, .. } = dims;
+    let Dims { height, width, kernel, stride, .. } = dims;
     let class = |rest: usize, size: usize| {
         let Class { pixels, first, taps } = Class::of(dims, rest, size);
-        let off = i16::try_from((rest + padding) / stride).expect("a padding is below 256");
+        let before = dims.padding.before(size, kernel, stride);
+        let off = i16::try_from((rest + before) / stride).expect("a padding is below 256");
         (pixels as u32, small(first), small(taps), off)
     };
     for (rest_y, rest_x) in (0..stride).flat_map(|y| (0..stride).map(move |x| (y, x))) {

@@ -13,8 +13,8 @@ pub(super) struct Class {
 
 impl Class {
     pub(super) fn of(dims: Dims, rest: usize, size: usize) -> Class {
-        let Dims { kernel, stride, padding, .. } = dims;
-        let first = (rest + padding) % stride;
+        let Dims { kernel, stride, .. } = dims;
+        let first = (rest + dims.padding.before(size, kernel, stride)) % stride;
         let taps = kernel.saturating_sub(first).div_ceil(stride);
         Class { pixels: size.saturating_sub(rest).div_ceil(stride), first, taps }
     }

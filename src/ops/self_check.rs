@@ -8,7 +8,7 @@ use crate::gpu::Gpu;
 use crate::gpu::buffer::Element;
 use crate::gpu::tiles::{Tile, Variant};
 use crate::ops::attention;
-use crate::ops::conv2d::Dims;
+use crate::ops::conv2d::{Dims, Padding};
 use crate::ops::product::{Pass, Product};
 use crate::ops::trial::{Trial, Way, compute};
 
@@ -94,7 +94,7 @@ fn products(gpu: &Gpu, element: Element) -> Vec<Product> {
         out_channels: channels[1],
         kernel,
         stride,
-        padding: kernel / 2,
+        padding: Padding::Even(kernel / 2),
         groups: 1,
     };
     // The second has long sums forward and backward, the third over its pixels.

@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::gpu::View;
 use crate::gpu::buffer::{Element, align};
 use crate::ops;
-use crate::ops::conv2d::Dims;
+use crate::ops::conv2d::{Dims, Padding};
 
 pub(super) const STEMS: &[Stem] = &[stem(
     "conv2d",
@@ -19,7 +19,7 @@ pub(super) const STEMS: &[Stem] = &[stem(
 
 /// Batch, height, width, channels in and out, kernel, stride, padding, groups: below, at and past tiles and chunks;
 /// strides that leave pixels out, or whole classes of them without a tap.
-const SHAPES: [[usize; 9]; 24] = [
+const SHAPES: [[usize; 9]; 28] = [
     [1, 1, 1, 1, 1, 1, 1, 0, 1],
     [1, 1, 1, 4, 4, 3, 1, 1, 1],
     [2, 5, 7, 3, 5, 3, 1, 1, 1],
@@ -44,10 +44,17 @@ const SHAPES: [[usize; 9]; 24] = [
     [2, 6, 7, 8, 12, 3, 1, 1, 4],
     [1, 5, 6, 6, 6, 3, 2, 1, 6],
     [1, 24, 25, 6, 4, 3, 1, 1, 2],
+    [2, 9, 8, 16, 12, 3, 2, SAME, 1],
+    [1, 8, 7, 3, 16, 7, 2, SAME, 1],
+    [2, 6, 7, 5, 8, 5, 3, SAME, 1],
+    [1, 8, 5, 8, 12, 3, 2, SAME, 4],
 ];
 
+/// In place of zeros around an image: as many as TensorFlow's "same" has.
+const SAME: usize = 9;
+
 /// Those of a quick run: windows and single pixels, in vectors and not, few channels, groups.
-const QUICK: [usize; 6] = [5, 6, 8, 12, 13, 21];
+const QUICK: [usize; 7] = [5, 6, 8, 12, 13, 21, 24];
 
 /// Workgroups that share a sum, at most.
 const MOST_SPLIT: usize = 3;
@@ -87,11 +94,12 @@ fn conv2d(p: &mut Plan) -> Result<()> {
     for (i, [batch, height, width, in_channels, out_channels, kernel, stride, padding, groups]) in
         p.pick(&SHAPES, &QUICK)
     {
+        let padding = if padding == SAME { Padding::Same } else { Padding::Even(padding) };
         let dims = Dims { batch, height, width, in_channels, out_channels, kernel, stride, padding, groups };
         let fast = groups == 1;
         let fours = in_channels.is_multiple_of(4) && out_channels.is_multiple_of(4);
         // Linear layers over pixels are matrix products, which in f16 take multiples of 4 alone.
-        let linear = (kernel, stride, padding, groups) == (1, 1, 0, 1);
+        let linear = (kernel, stride, padding, groups) == (1, 1, Padding::Even(0), 1);
         for &element in formats(p.gpu) {
             let launches = if fast { Launch::products(p.gpu, 1 + i % MOST_SPLIT) } else { vec![natural] };
             for launch in launches {
@@ -160,7 +168,7 @@ fn case(s: &mut Suite, Convolution { i, dims, launch, padded, element }: Convolu
     let pad_out = |x: &[f64]| pad(x, dims.out_channels, stored(dims.out_channels));
     let Dims { batch, height, width, in_channels, out_channels, kernel, stride, padding, groups } = dims;
     let name = format!(
-        "{}{batch}×{height}×{width}×{in_channels} to {out_channels}, kernel {kernel}, stride {stride}, padding {padding}, \
+        "{}{batch}×{height}×{width}×{in_channels} to {out_channels}, kernel {kernel}, stride {stride}, padding {padding:?}, \
          groups {groups}{}, {}",
         prefix(element),
         if padded { ", stored in fours" } else { "" },

@@ -15,6 +15,8 @@ pub(super) const STEMS: &[Stem] = &[
         &["layer_norm::forward", "layer_norm::backward_input", "layer_norm::backward_params"],
     ),
     stem("rms_norm", rms_norm, &["rms_norm::forward", "rms_norm::backward_input", "rms_norm::backward_params"]),
+    stem("group_norm", group_norm, &["group_norm::forward", "group_norm::backward"]),
+    stem("standardize", standardize, &["standardize::forward", "standardize::backward"]),
     stem("l2_normalize", l2_normalize, &["l2_normalize::forward", "l2_normalize::backward"]),
 ];
 
@@ -225,6 +227,123 @@ fn l2_normalize(p: &mut Plan) -> Result<()> {
                     s.finish(c)
                 });
             }
+        }
+    }
+    Ok(())
+}
+
+fn group_norm(p: &mut Plan) -> Result<()> {
+    // Images, rows of each, columns, groups: one channel to a group, several, all; below, at and past workgroups and chunks.
+    let shapes = [
+        [1, 1, 3, 1],
+        [2, 5, 4, 4],
+        [3, 49, 36, 3],
+        [2, 65, 12, 2],
+        [1, 300, 64, 32],
+        [2, 197, 65, 5],
+        [1, 5000, 8, 2],
+        [2, 9, 260, 1],
+        [2, 70, 768, 32],
+    ];
+    let launches = Launch::reductions(p.gpu);
+    for (launch, &element) in launches.into_iter().flat_map(|l| formats(p.gpu).iter().map(move |e| (l, e))) {
+        for (i, [batch, rows, cols, groups]) in p.pick(&shapes, &[2, 3, 5]) {
+            p.add(move |s| {
+                let relu = i % 2 == 0;
+                let mut random = Random::new((batch * rows * cols) as u64);
+                let dims = ops::group_norm::Dims { batch, rows, cols, groups, eps: 1e-5 };
+                let shape = [batch, rows, cols, groups];
+                let inp = rounded(rows_around(&mut random, 2.0, batch * rows, cols), element);
+                let dout = rounded(random.vec(inp.len()), element);
+                let [weight, bias, before] = [0; 3].map(|_| random.vec(cols));
+                let (inp64, weight64, dout64) = (wide(&inp), wide(&weight), wide(&dout));
+                let [mut want, mut dinp] = [0; 2].map(|_| vec![0.0; inp.len()]);
+                let [mut mean, mut rstd] = [0; 2].map(|_| vec![0.0; batch * cols]);
+                let (bias64, eps) = (wide(&bias), f64::from(dims.eps));
+                cpu::group_norm::forward(&mut want, &mut mean, &mut rstd, &inp64, &weight64, &bias64, relu, shape, eps);
+                // Backward starts from the same saved output as the reference.
+                let saved = rounded(narrow(&want), element);
+                let (mut dweight, mut dbias) = (wide(&before), wide(&before));
+                let (saved64, masked) = (wide(&saved), relu);
+                cpu::group_norm::backward(
+                    &mut dinp,
+                    &mut dweight,
+                    &mut dbias,
+                    &dout64,
+                    masked.then_some(saved64.as_slice()),
+                    &inp64,
+                    &weight64,
+                    &mean,
+                    &rstd,
+                    shape,
+                );
+                let name = format!("{}{batch}×{rows}×{cols}, {groups} groups, {}", prefix(element), launch.suffix());
+                let mut c = Case::new(s.gpu, name, ops::group_norm::scratch_len(dims))?;
+                let [x, g] = [c.input_as("inp", element, &inp)?, c.input_as("dout", element, &dout)?];
+                let saved = c.input_as("saved out", element, &saved)?;
+                let [w, b] = [c.input("weight", &weight)?, c.input("bias", &bias)?];
+                let [y, dx] = [c.output_as("out", element, want.len())?, c.output_as("dinp", element, dinp.len())?];
+                let [mu, r] = [c.output("mean", mean.len())?, c.output("rstd", rstd.len())?];
+                let [dw, db] = [c.input("dweight", &before)?, c.input("dbias", &before)?];
+                let room = [("slope", 2), ("weight share", 1), ("bias share", 1)];
+                let [slope, first, second] = room.map(|(name, times)| c.output(name, times * batch * cols));
+                let room = [slope?, first?, second?];
+                c.run(launch, |rec| {
+                    ops::group_norm::forward(rec, &y, &mu, &r, &x, &w, &b, relu, dims)?;
+                    let out = relu.then_some(&saved);
+                    ops::group_norm::backward(rec, &dx, &dw, &db, room.each_ref(), &g, out, &x, &w, &mu, &r, dims)
+                })?;
+                // Sums over a group's pixels and channels, of values and of squares and of products, around 2.
+                let group = rows * cols / groups;
+                let sums = sum_tolerance(group, 8.0);
+                c.expect("group_norm::forward", &y, &want, stored_eps(element) + 2.0 * sums);
+                c.expect("group_norm::forward", &mu, &mean, sums);
+                c.expect("group_norm::forward", &r, &rstd, 2.0 * sums);
+                c.expect("group_norm::backward", &dx, &dinp, stored_eps(element) + 4.0 * sums);
+                c.expect("group_norm::backward", &dw, &dweight, 2.0 * sums + sum_tolerance(batch * rows, 8.0));
+                c.expect("group_norm::backward", &db, &dbias, sum_tolerance(batch * rows, 4.0));
+                // Between its kernels.
+                room.iter().for_each(|view| c.expect_bits("group_norm::backward", view, &[], &[]));
+                s.finish(c)
+            });
+        }
+    }
+    Ok(())
+}
+
+fn standardize(p: &mut Plan) -> Result<()> {
+    let shapes = [(1, 3), (3, 1), (1, 768), (63, 65), (65, 147), (8, 1152), (9, 4)];
+    let launches = Launch::reductions(p.gpu);
+    for (launch, &element) in launches.into_iter().flat_map(|l| formats(p.gpu).iter().map(move |e| (l, e))) {
+        for (i, (rows, cols)) in p.pick(&shapes, &[3, 5]) {
+            p.add(move |s| {
+                let mut random = Random::new(700 + i as u64);
+                // Where a row is constant, its deviation is eps alone.
+                let dims = ops::standardize::Dims { rows, cols, eps: 1e-4 };
+                let inp = rows_around(&mut random, 0.5, rows, cols);
+                let [dout, before] = [0; 2].map(|_| random.vec(rows * cols));
+                let (inp64, eps) = (wide(&inp), f64::from(dims.eps));
+                let (mut want, mut dinp) = (vec![0.0; inp.len()], wide(&before));
+                cpu::standardize::forward(&mut want, &inp64, rows, cols, eps);
+                cpu::standardize::backward(&mut dinp, &wide(&dout), &inp64, rows, cols, eps);
+                let name = format!("{}{rows}×{cols}, {}", prefix(element), launch.suffix());
+                let mut c = Case::new(s.gpu, name, 0)?;
+                let [x, g, dx] = [c.input("inp", &inp)?, c.input("dout", &dout)?, c.input("dinp", &before)?];
+                let [y, cleared] = [c.output_as("out", element, want.len())?, c.output("cleared", want.len())?];
+                c.run(launch, |r| {
+                    ops::standardize::forward(r, &y, &x, dims)?;
+                    ops::standardize::clear(r, &cleared, dims)?;
+                    ops::standardize::backward(r, &dx, &g, &x, dims)
+                })?;
+                // Sums over a row, of values, of squares and of products.
+                let sums = sum_tolerance(cols, 8.0);
+                c.expect("standardize::forward", &y, &want, stored_eps(element) + 2.0 * sums);
+                // One column has no deviation: what is left of it is divided by √eps.
+                let slope = if cols == 1 { 1.0 / eps.sqrt() } else { 4.0 };
+                c.expect("standardize::backward", &dx, &dinp, slope * sums);
+                c.expect_bits("standardize::backward", &cleared, &[0..want.len()], &vec![0; want.len()]);
+                s.finish(c)
+            });
         }
     }
     Ok(())

@@ -23,32 +23,37 @@ fn launches(p: &Plan) -> Vec<(Launch, Element)> {
 }
 
 fn max_pool(p: &mut Plan) -> Result<()> {
-    // Batch, height, width, channels, kernel, stride, padding: the ResNet's own first; windows that overlap, touch, leave
-    // pixels out.
+    use max_pool::Padding::{Even, Same};
+    // Batch, height, width, channels, kernel, stride, padding, whether that counts as zeros: the ResNet's own first; windows that
+    // overlap, touch, leave pixels out.
     let shapes = [
-        [2, 8, 9, 16, 3, 2, 1],
-        [1, 7, 7, 65, 3, 2, 1],
-        [3, 5, 4, 3, 3, 2, 1],
-        [1, 1, 1, 64, 3, 2, 1],
-        [2, 6, 7, 63, 2, 2, 0],
-        [1, 9, 9, 5, 3, 1, 1],
-        [1, 11, 10, 260, 2, 3, 0],
-        [2, 13, 6, 12, 5, 3, 2],
+        ([2, 8, 9, 16, 3, 2], Even(1), false),
+        ([1, 7, 7, 65, 3, 2], Even(1), false),
+        ([3, 5, 4, 3, 3, 2], Even(1), true),
+        ([1, 1, 1, 64, 3, 2], Even(1), true),
+        ([2, 6, 7, 63, 2, 2], Even(0), false),
+        ([1, 9, 9, 5, 3, 1], Even(1), true),
+        ([1, 11, 10, 260, 2, 3], Even(0), false),
+        ([2, 13, 6, 12, 5, 3], Even(2), false),
+        ([1, 8, 7, 20, 3, 2], Same, false),
+        ([2, 9, 6, 5, 3, 2], Same, true),
     ];
     for (launch, element) in launches(p) {
-        for (_, [batch, height, width, channels, kernel, stride, padding]) in p.pick(&shapes, &[1, 7]) {
+        for (_, ([batch, height, width, channels, kernel, stride], padding, zeros)) in p.pick(&shapes, &[1, 5, 8]) {
             p.add(move |s| {
-                let dims = max_pool::Dims { batch, height, width, channels, kernel, stride, padding };
+                let dims = max_pool::Dims { batch, height, width, channels, kernel, stride, padding, zeros };
                 let mut random = Random::new((height * channels) as u64);
-                // Few different values, most of them negative: many ties, and nothing to be said for a zero from outside.
-                let inp: Vec<f32> = random.indices(dims.in_len(), 5).iter().map(|&v| v as f32 - 4.5).collect();
+                // Few different values, most of them negative: many ties, and nothing to be said for a zero from outside, unless it
+                // counts.
+                let least = if zeros { 3.0 } else { 4.5 };
+                let inp: Vec<f32> = random.indices(dims.in_len(), 5).iter().map(|&v| v as f32 - least).collect();
                 let dout = rounded(random.vec(dims.out_len()), element);
                 let (mut want, mut tap) = (vec![0.0; dims.out_len()], vec![0; dims.out_len()]);
                 cpu::max_pool::forward(&mut want, &mut tap, &wide(&inp), dims);
                 let mut want_grad = vec![0.0; dims.in_len()];
                 cpu::max_pool::backward(&mut want_grad, &wide(&dout), &tap, dims);
                 let name = format!(
-                    "{}{batch}×{height}×{width}×{channels}, kernel {kernel}, stride {stride}, padding {padding}, {}",
+                    "{}{batch}×{height}×{width}×{channels}, kernel {kernel}, stride {stride}, padding {padding:?}, zeros {zeros}, {}",
                     prefix(element),
                     launch.suffix()
                 );

@@ -1,7 +1,7 @@
 //! The operations over the channels of images, in mid-graph as all others.
 
 use tpgm::cpu::depthwise::{self, Padding};
-use tpgm::cpu::{eca, gate, grn, relu6, silu, unfold};
+use tpgm::cpu::{eca, gate, grn, group_norm, relu6, silu, standardize, unfold};
 
 use super::*;
 
@@ -143,4 +143,52 @@ fn activations_within_their_corners_and_beyond() {
         },
         |x, dout| vec![wide(&assigned(33, |d| relu6::backward_input(d, dout, &wide(&x[0]))))],
     );
+}
+
+#[test]
+fn groups_of_channels_through_their_statistics() {
+    for (shape @ [batch, rows, cols, _], relu) in
+        [([2, 3, 4, 2], false), ([1, 5, 6, 6], false), ([2, 4, 3, 1], false), ([2, 3, 4, 2], true)]
+    {
+        let len = batch * rows * cols;
+        let run = |x: &[Vec<f64>]| {
+            let [mut mean, mut rstd] = [0; 2].map(|_| vec![f64::NAN; batch * cols]);
+            // Away from the ReLU's kink: far on one side of it or on the other.
+            let bias: Vec<f64> = (0..cols).map(|c| x[2][c] + if c % 2 == 0 { -20.0 } else { 20.0 }).collect();
+            let out = assigned(len, |out| {
+                group_norm::forward(out, &mut mean, &mut rstd, &x[0], &x[1], &bias, relu, shape, 1e-2);
+            });
+            (out, mean, rstd)
+        };
+        check_op(
+            &format!("group norm {shape:?}, relu {relu}"),
+            &[len, cols, cols],
+            |x| run(x).0,
+            |x, dout| {
+                let (out, mean, rstd) = run(x);
+                let (mut dinp, mut dbias) = (vec![], vec![]);
+                let dweight = added(cols, |dw| {
+                    dbias = added(cols, |db| {
+                        dinp = assigned(len, |d| {
+                            let out = relu.then_some(out.as_slice());
+                            group_norm::backward(d, dw, db, dout, out, &x[0], &x[1], &mean, &rstd, shape);
+                        });
+                    });
+                });
+                vec![dinp, dweight, dbias]
+            },
+        );
+    }
+}
+
+#[test]
+fn standardised_weights() {
+    for (rows, cols) in [(3, 5), (1, 7), (4, 2)] {
+        check_op(
+            &format!("standardise {rows} rows of {cols}"),
+            &[rows * cols],
+            |x| assigned(rows * cols, |out| standardize::forward(out, &x[0], rows, cols, 1e-2)),
+            |x, dout| vec![added(rows * cols, |d| standardize::backward(d, dout, &x[0], rows, cols, 1e-2))],
+        );
+    }
 }

@@ -1,21 +1,24 @@
 //! The operations of a ResNet, in mid-graph as all others; where one has a kink, away from it.
 
 use tpgm::cpu::batch_norm::{self, normalise, statistics};
+use tpgm::cpu::depthwise::Padding;
 use tpgm::cpu::{attention_pool, avg_pool, conv2d, max_pool, relu};
 
 use super::*;
 
 #[test]
 fn convolutions_of_every_kind() {
-    // Batch, height, width, in, out, kernel, stride, padding, groups.
-    for [batch, height, width, in_channels, out_channels, kernel, stride, padding, groups] in [
-        [2, 3, 4, 2, 3, 3, 1, 1, 1],
-        [1, 5, 4, 3, 2, 3, 2, 1, 1],
-        [1, 7, 6, 1, 2, 5, 2, 2, 1],
-        [2, 4, 3, 2, 2, 1, 2, 0, 1],
-        [1, 4, 4, 2, 2, 2, 3, 1, 1],
-        [1, 3, 4, 4, 6, 3, 1, 1, 2],
-        [1, 4, 3, 3, 3, 2, 1, 0, 3],
+    // Batch, height, width, in, out, kernel, stride, groups.
+    let even = Padding::Even;
+    for ([batch, height, width, in_channels, out_channels, kernel, stride, groups], padding) in [
+        ([2, 3, 4, 2, 3, 3, 1, 1], even(1)),
+        ([1, 5, 4, 3, 2, 3, 2, 1], even(1)),
+        ([1, 7, 6, 1, 2, 5, 2, 1], even(2)),
+        ([2, 4, 3, 2, 2, 1, 2, 1], even(0)),
+        ([1, 4, 4, 2, 2, 2, 3, 1], even(1)),
+        ([1, 3, 4, 4, 6, 3, 1, 2], even(1)),
+        ([1, 4, 3, 3, 3, 2, 1, 3], even(0)),
+        ([1, 5, 4, 2, 2, 3, 2, 1], Padding::Same),
     ] {
         let dims = conv2d::Dims { batch, height, width, in_channels, out_channels, kernel, stride, padding, groups };
         check_op(
@@ -143,7 +146,16 @@ fn relu_at_zero() {
 fn max_pool_of_overlapping_windows() {
     for [height, width, kernel, stride, padding] in [[5, 6, 3, 2, 1], [4, 4, 2, 2, 0], [1, 2, 3, 2, 1], [4, 7, 2, 3, 1]]
     {
-        let dims = max_pool::Dims { batch: 2, height, width, channels: 2, kernel, stride, padding };
+        let dims = max_pool::Dims {
+            batch: 2,
+            height,
+            width,
+            channels: 2,
+            kernel,
+            stride,
+            padding: Padding::Even(padding),
+            zeros: false,
+        };
         let first_tap = std::cell::OnceCell::new();
         let run = |x: &[f64]| {
             let mut tap = vec![u32::MAX; dims.out_len()];
@@ -162,7 +174,16 @@ fn max_pool_of_overlapping_windows() {
 
 #[test]
 fn max_pool_of_equal_values_takes_the_first() {
-    let dims = max_pool::Dims { batch: 1, height: 3, width: 3, channels: 1, kernel: 3, stride: 2, padding: 1 };
+    let dims = max_pool::Dims {
+        batch: 1,
+        height: 3,
+        width: 3,
+        channels: 1,
+        kernel: 3,
+        stride: 2,
+        padding: Padding::Even(1),
+        zeros: false,
+    };
     let (mut out, mut tap) = ([f64::NAN; 4], [u32::MAX; 4]);
     max_pool::forward(&mut out, &mut tap, &[-1.0; 9], dims);
     assert_eq!((out, tap), ([-1.0; 4], [4, 3, 1, 0]), "the first pixel inside the image");

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use tpgm::cpu;
 use tpgm::ops::depthwise::Padding;
-use tpgm::ops::{self, depthwise, eca, gate, grn, unfold};
+use tpgm::ops::{self, conv2d, depthwise, eca, gate, grn, group_norm, max_pool, standardize, unfold};
 use tpgm::suite::harness::{EPS, sum_tolerance, wide};
 
 use super::common::Fixture;
@@ -293,5 +293,172 @@ fn activations_agree_with_pytorch() {
                 Ok(())
             });
         }
+    }
+}
+
+#[test]
+fn group_norms_agree_with_pytorch() {
+    for golden in cases("group_norm") {
+        let [batch, height, width, channels, groups] = golden.sizes(["batch", "height", "width", "channels", "groups"]);
+        let shape = [batch, height * width, channels, groups];
+        let dims = group_norm::Dims { batch, rows: height * width, cols: channels, groups, eps: 1e-3 };
+        let [inp, weight, bias, dout] = ["inp", "weight", "bias", "dout"].map(|k| golden.get(k));
+        let [out, dinp, dweight, dbias] = ["out", "dinp", "dweight", "dbias"].map(|k| golden.get(k));
+        let (inp64, weight64) = (wide(&inp), wide(&weight));
+        let [mut got, mut got_inp] = [0; 2].map(|_| vec![0.0; inp.len()]);
+        let [mut mean, mut rstd] = [0; 2].map(|_| vec![0.0; batch * channels]);
+        let [mut got_weight, mut got_bias] = [0; 2].map(|_| vec![0.0; channels]);
+        cpu::group_norm::forward(
+            &mut got,
+            &mut mean,
+            &mut rstd,
+            &inp64,
+            &weight64,
+            &wide(&bias),
+            true,
+            shape,
+            f64::from(dims.eps),
+        );
+        cpu::group_norm::backward(
+            &mut got_inp,
+            &mut got_weight,
+            &mut got_bias,
+            &wide(&dout),
+            Some(&got),
+            &inp64,
+            &weight64,
+            &mean,
+            &rstd,
+            shape,
+        );
+        for (got, want) in [(&got, &out), (&got_inp, &dinp), (&got_weight, &dweight), (&got_bias, &dbias)] {
+            assert_reference(&golden.name, got, want);
+        }
+
+        on_devices(&golden.name, |c, run| {
+            let [x, w, b, g] =
+                [c.input("inp", &inp)?, c.input("weight", &weight)?, c.input("bias", &bias)?, c.input("dout", &dout)?];
+            let [y, dx] = [c.output("out", out.len())?, c.output("dinp", inp.len())?];
+            let [mu, r] = [c.output("mean", mean.len())?, c.output("rstd", rstd.len())?];
+            let zeros = vec![0.0; channels];
+            let [dw, db] = [c.input("dweight", &zeros)?, c.input("dbias", &zeros)?];
+            let [slope, first, second] = [2, 1, 1].map(|times| c.output("room", times * mean.len()));
+            let room = [slope?, first?, second?];
+            run(c, &|p| {
+                group_norm::forward(p, &y, &mu, &r, &x, &w, &b, true, dims)?;
+                group_norm::backward(p, &dx, &dw, &db, room.each_ref(), &g, Some(&y), &x, &w, &mu, &r, dims)
+            })?;
+            // As in the suite.
+            let sums = sum_tolerance(height * width * channels / groups, 8.0);
+            c.expect("group_norm::forward", &y, &wide(&out), 2.0 * sums);
+            c.expect("group_norm::backward", &dx, &wide(&dinp), 4.0 * sums);
+            c.expect("group_norm::backward", &dw, &wide(&dweight), 4.0 * sums);
+            c.expect("group_norm::backward", &db, &wide(&dbias), sums);
+            c.expect("group_norm::forward", &mu, &mean, sums);
+            c.expect("group_norm::forward", &r, &rstd, 2.0 * sums);
+            room.iter().for_each(|view| c.expect_bits("group_norm::backward", view, &[], &[]));
+            Ok(())
+        });
+    }
+}
+
+#[test]
+fn standardised_weights_agree_with_timm() {
+    for golden in cases("standardize") {
+        let [rows, inputs, kernel] = golden.sizes(["rows", "inputs", "kernel"]);
+        let cols = inputs * kernel * kernel;
+        let dims = standardize::Dims { rows, cols, eps: 1e-4 };
+        let [inp, dout, out, dinp] = ["inp", "dout", "out", "dinp"].map(|k| golden.get(k));
+        let [mut got, mut got_inp] = [0; 2].map(|_| vec![0.0; inp.len()]);
+        cpu::standardize::forward(&mut got, &wide(&inp), rows, cols, f64::from(dims.eps));
+        cpu::standardize::backward(&mut got_inp, &wide(&dout), &wide(&inp), rows, cols, f64::from(dims.eps));
+        assert_reference(&golden.name, &got, &out);
+        assert_reference(&golden.name, &got_inp, &dinp);
+
+        on_devices(&golden.name, |c, run| {
+            let [x, g] = [c.input("inp", &inp)?, c.input("dout", &dout)?];
+            let (y, dx) = (c.output("out", out.len())?, c.input("dinp", &vec![0.0; inp.len()])?);
+            run(c, &|p| {
+                standardize::forward(p, &y, &x, dims)?;
+                standardize::backward(p, &dx, &g, &x, dims)
+            })?;
+            // As in the suite.
+            c.expect("standardize::forward", &y, &wide(&out), 2.0 * sum_tolerance(cols, 8.0));
+            c.expect("standardize::backward", &dx, &wide(&dinp), 4.0 * sum_tolerance(cols, 8.0));
+            Ok(())
+        });
+    }
+}
+
+#[test]
+fn convolutions_padded_as_tensorflow_agree_with_timm() {
+    for golden in cases("conv_same") {
+        let [batch, height, width, in_channels] = golden.sizes(IMAGE);
+        let [out_channels, kernel, stride] = golden.sizes(["outputs", "kernel", "stride"]);
+        let (padding, groups) = (Padding::Same, 1);
+        let dims = conv2d::Dims { batch, height, width, in_channels, out_channels, kernel, stride, padding, groups };
+        let [inp, weight, dout] = ["inp", "weight", "dout"].map(|k| golden.get(k));
+        let [out, dinp, dweight] = ["out", "dinp", "dweight"].map(|k| golden.get(k));
+        let (inp64, weight64, dout64) = (wide(&inp), wide(&weight), wide(&dout));
+        let (mut got, mut got_inp, mut got_weight) =
+            (vec![0.0; out.len()], vec![0.0; inp.len()], vec![0.0; weight.len()]);
+        cpu::conv2d::forward(&mut got, &inp64, &weight64, dims);
+        cpu::conv2d::backward_input(&mut got_inp, &dout64, &weight64, dims, false);
+        cpu::conv2d::backward_weight(&mut got_weight, &dout64, &inp64, dims);
+        assert_reference(&golden.name, &got, &out);
+        assert_reference(&golden.name, &got_inp, &dinp);
+        assert_reference(&golden.name, &got_weight, &dweight);
+
+        on_devices(&golden.name, |c, run| {
+            let [x, w, g] = [c.input("inp", &inp)?, c.input("weight", &weight)?, c.input("dout", &dout)?];
+            let (y, dx) = (c.output("out", out.len())?, c.output("dinp", inp.len())?);
+            let dw = c.input("dweight", &vec![0.0; weight.len()])?;
+            run(c, &|p| {
+                conv2d::forward(p, &y, &x, &w, dims)?;
+                conv2d::backward_input(p, &dx, &g, &w, dims, false)?;
+                conv2d::backward_weight(p, &dw, &g, &x, dims)
+            })?;
+            // As in the suite: sums over windows, over output channels, over pixels.
+            let window = sum_tolerance(kernel * kernel * in_channels, 5.0);
+            c.expect("conv2d::forward", &y, &wide(&out), window);
+            c.expect(
+                "conv2d::backward_input",
+                &dx,
+                &wide(&dinp),
+                stride as f64 * sum_tolerance(kernel * kernel * out_channels, 5.0),
+            );
+            c.expect("conv2d::backward_weight", &dw, &wide(&dweight), sum_tolerance(dims.out_pixels(), 5.0));
+            Ok(())
+        });
+    }
+}
+
+#[test]
+fn max_pools_padded_otherwise_agree_with_timm() {
+    for golden in cases("max_pool") {
+        let [batch, height, width, channels] = golden.sizes(IMAGE);
+        let same = golden.numbers["same"] == 1;
+        let padding = if same { Padding::Same } else { Padding::Even(1) };
+        let dims = max_pool::Dims { batch, height, width, channels, kernel: 3, stride: 2, padding, zeros: !same };
+        let [inp, dout, out, dinp] = ["inp", "dout", "out", "dinp"].map(|k| golden.get(k));
+        let (mut got, mut tap, mut got_inp) = (vec![0.0; out.len()], vec![0; out.len()], vec![0.0; inp.len()]);
+        cpu::max_pool::forward(&mut got, &mut tap, &wide(&inp), dims);
+        cpu::max_pool::backward(&mut got_inp, &wide(&dout), &tap, dims);
+        assert_reference(&golden.name, &got, &out);
+        assert_reference(&golden.name, &got_inp, &dinp);
+
+        on_devices(&golden.name, |c, run| {
+            let [x, g] = [c.input("inp", &inp)?, c.input("dout", &dout)?];
+            let [y, taps, dx] =
+                [c.output("out", out.len())?, c.output("tap", out.len())?, c.output("dinp", inp.len())?];
+            run(c, &|p| {
+                max_pool::forward(p, &y, &taps, &x, dims)?;
+                max_pool::backward(p, &dx, &g, &taps, dims)
+            })?;
+            c.expect("max_pool::forward", &y, &wide(&out), 0.0);
+            c.expect_bits("max_pool::forward", &taps, &[0..tap.len()], &tap);
+            c.expect("max_pool::backward", &dx, &wide(&dinp), sum_tolerance(9, 2.0));
+            Ok(())
+        });
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use tpgm::cpu;
 use tpgm::ops::batch_norm::{Mode, Stats};
+use tpgm::ops::conv2d::Padding;
 use tpgm::ops::{self, avg_pool, conv2d, max_pool};
 use tpgm::suite::harness::{EPS, sum_tolerance, wide};
 
@@ -59,7 +60,17 @@ fn convolutions_agree_with_pytorch() {
     for golden in cases("conv2d") {
         let [batch, height, width, in_channels, out_channels, kernel, stride, padding, groups] =
             ["batch", "height", "width", "in", "out", "kernel", "stride", "padding", "groups"].map(|k| golden.size(k));
-        let dims = conv2d::Dims { batch, height, width, in_channels, out_channels, kernel, stride, padding, groups };
+        let dims = conv2d::Dims {
+            batch,
+            height,
+            width,
+            in_channels,
+            out_channels,
+            kernel,
+            stride,
+            padding: Padding::Even(padding),
+            groups,
+        };
         let [inp, dout, out, dinp] = ["inp", "dout", "out", "dinp"].map(|k| golden.images(k));
         let [weight, dweight] = ["weight", "dweight"].map(|k| golden.get(k));
         let (inp64, dout64, weight64) = (wide(&inp), wide(&dout), wide(&weight));
@@ -199,7 +210,16 @@ fn max_pooling_agrees_with_pytorch() {
     for golden in cases("max_pool") {
         let [batch, height, width, channels, kernel, stride, padding] =
             ["batch", "height", "width", "channels", "kernel", "stride", "padding"].map(|k| golden.size(k));
-        let dims = max_pool::Dims { batch, height, width, channels, kernel, stride, padding };
+        let dims = max_pool::Dims {
+            batch,
+            height,
+            width,
+            channels,
+            kernel,
+            stride,
+            padding: Padding::Even(padding),
+            zeros: false,
+        };
         let [inp, dout, out, dinp] = ["inp", "dout", "out", "dinp"].map(|k| golden.images(k));
         let (mut got, mut tap, mut grad) = (vec![0.0; out.len()], vec![0; out.len()], vec![0.0; inp.len()]);
         cpu::max_pool::forward(&mut got, &mut tap, &wide(&inp), dims);

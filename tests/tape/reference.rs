@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use tpgm::cpu::depthwise::Padding;
 use tpgm::cpu::matmul::matmul;
 use tpgm::cpu::{attention, attention_pool, average, avg_pool, batch_norm, conv2d, gelu, l2_normalize, layer_norm};
 use tpgm::cpu::{
@@ -78,7 +79,7 @@ impl<'a> Reference<'a> {
             out_channels: outputs,
             kernel: 3,
             stride: 1,
-            padding: 1,
+            padding: Padding::Even(1),
             groups,
         };
         let shape = self.shape(x).with_cols(outputs);
@@ -317,7 +318,16 @@ impl Machine for Reference<'_> {
 
     fn max_pool(&mut self, x: usize, _: &str, stride: usize) -> usize {
         let Shape { batch, height, width, cols: channels } = self.shape(x);
-        let dims = max_pool::Dims { batch, height, width, channels, kernel: 3, stride, padding: 1 };
+        let dims = max_pool::Dims {
+            batch,
+            height,
+            width,
+            channels,
+            kernel: 3,
+            stride,
+            padding: Padding::Even(1),
+            zeros: false,
+        };
         let shape = Shape { height: dims.out_height(), width: dims.out_width(), ..self.shape(x) };
         self.push(shape, |m, out| {
             let mut tap = vec![0; out.len()];

@@ -214,7 +214,7 @@ impl Machine for Tape {
     }
 
     fn max_pool(&mut self, x: Act, name: &str, stride: usize) -> Act {
-        self.max_pool(x, name, 3, stride, 1)
+        self.max_pool(x, name, (3, stride, Padding::Even(1)), false)
     }
 
     fn avg_pool(&mut self, x: Act, name: &str, ceil_mode: bool) -> Act {
@@ -235,5 +235,5 @@ impl Machine for Tape {
 }
 
 fn convolution(weight: ParamRef, inputs: usize, outputs: usize, groups: usize) -> ConvParams {
-    ConvParams { weight, inputs, outputs, kernel: 3, stride: 1, padding: 1, groups }
+    ConvParams { weight, inputs, outputs, kernel: 3, stride: 1, padding: Padding::Even(1), groups }
 }

@@ -11,7 +11,7 @@ pub(super) type Normalisation = ([f32; 3], [f32; 3]);
 pub(super) const IMAGENET: Normalisation = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]);
 
 /// From -1 to 1.
-const HALF: Normalisation = ([0.5; 3], [0.5; 3]);
+pub(super) const HALF: Normalisation = ([0.5; 3], [0.5; 3]);
 
 fn input(
     image_size: usize,

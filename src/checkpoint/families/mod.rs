@@ -12,6 +12,7 @@ use crate::error::{Help, Result, Setting};
 
 mod convnext;
 mod convnext_parts;
+mod described;
 mod efficientnet;
 mod efficientnet_parts;
 mod inputs;
@@ -21,6 +22,7 @@ mod regnet;
 mod resnet;
 mod resnet_parts;
 mod resnet_pool;
+mod resnetv2;
 mod tensors;
 mod timm_vit;
 mod torchvision;
@@ -78,6 +80,7 @@ const FAMILIES: &[Family] = &[
     convnext::TRANSFORMERS,
     convnext::TORCHVISION,
     efficientnet::FAMILY,
+    resnetv2::FAMILY,
 ];
 
 /// What training wrappers and models with an image tower put before every name.

@@ -4,6 +4,7 @@ use crate::error::Result;
 use crate::gpu::buffer::Element;
 use crate::model::store::Store;
 use crate::model::tape::{Act, Layer, ParamRef, Shape, Tape};
+use crate::ops::conv2d::Padding;
 use crate::ops::{Recorder, conv2d};
 
 /// The parameter of a convolution, and how it goes over its input.
@@ -20,7 +21,7 @@ pub struct ConvParams {
     /// Pixels from one window to the next.
     pub stride: usize,
     /// Zeros around the image.
-    pub padding: usize,
+    pub padding: Padding,
     /// Groups of channels.
     pub groups: usize,
 }

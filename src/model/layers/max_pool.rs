@@ -4,6 +4,7 @@ use crate::error::Result;
 use crate::gpu::buffer::Element;
 use crate::model::store::Store;
 use crate::model::tape::{Act, Layer, Shape, Tape};
+use crate::ops::max_pool::Padding;
 use crate::ops::{Recorder, max_pool};
 
 #[derive(Debug)]
@@ -16,10 +17,16 @@ struct MaxPool {
 }
 
 impl Tape {
-    /// `[B, H, W, cols]` to `[B, H', W', cols]`.
-    pub fn max_pool(&mut self, inp: Act, name: &str, kernel: usize, stride: usize, padding: usize) -> Act {
+    /// `[B, H, W, cols]` to `[B, H', W', cols]`. Pixels outside the image do not count, or count as `zeros`.
+    pub fn max_pool(
+        &mut self,
+        inp: Act,
+        name: &str,
+        (kernel, stride, padding): (usize, usize, Padding),
+        zeros: bool,
+    ) -> Act {
         let Shape { batch, height, width, cols: channels } = self.shape(inp);
-        let dims = max_pool::Dims { batch, height, width, channels, kernel, stride, padding };
+        let dims = max_pool::Dims { batch, height, width, channels, kernel, stride, padding, zeros };
         let shape = Shape { height: dims.out_height(), width: dims.out_width(), ..self.shape(inp) };
         let out = self.act(name, shape, self.element_of(inp));
         let tap = self.act(&format!("{name}.tap"), shape, Element::Word);
