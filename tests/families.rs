@@ -355,4 +355,6 @@ families! {
     hf_convnext hf_convnextv2 tv_convnext timm_seresnet timm_ecaresnet timm_resnetaa timm_seresnextaa timm_resnetrs
     timm_senet timm_regnet tv_regnet timm_efficientnet timm_mobilenetv2 timm_mobilenetv3
     grey_vit grey_resnet grey_convnext grey_mobilenet hf_grey_vit timm_bit timm_resnetv2 timm_resnetv2_basic
+    timm_mobilenetv4 timm_mobilenetv4_aa tv_efficientnet tv_efficientnet_v2 tv_mobilenetv2 tv_mobilenetv3 tv_mnasnet
+    tv_vgg tv_vgg_bn timm_vgg
 }

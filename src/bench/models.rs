@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::method::{BatchNorm, Learner, LossScaling, Optimizer, Settings, Snapshot};
 use crate::model::convnext_config::{ConvNextConfig, ConvNextStage, ConvNextStem};
-use crate::model::efficientnet_config::{EfficientNetConfig, MobileBlock, MobileHead, MobileKind};
+use crate::model::efficientnet_config::{AntiAlias, EfficientNetConfig, MobileBlock, MobileHead, MobileKind};
 use crate::model::resnet_config::{Block, BlockConfig, Downsample, Pooling, ResNetConfig, Stem};
 use crate::model::rope::{Angles, Rope};
 use crate::model::{Model, ModelConfig, Pool, Precision, VitConfig, VitParts};
@@ -163,6 +163,7 @@ fn efficientnet_b0() -> ModelConfig {
                 middle,
                 out,
                 kernel,
+                start: 0,
                 stride,
                 squeeze,
                 activation: Pointwise::Silu,
@@ -181,6 +182,7 @@ fn efficientnet_b0() -> ModelConfig {
         gate: Kind::Sigmoid,
         squeeze_activation: None,
         same: false,
+        anti_alias: AntiAlias::None,
         eps: 1e-5,
         momentum: 0.1,
         classes: 1000,
@@ -219,7 +221,7 @@ impl Net {
             ModelConfig::Vit(_) | ModelConfig::ConvNext(_) => {
                 Optimizer::AdamW(AdamW { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01 })
             }
-            ModelConfig::ResNet(_) | ModelConfig::EfficientNet(_) | ModelConfig::ResNetV2(_) => {
+            ModelConfig::ResNet(_) | ModelConfig::EfficientNet(_) | ModelConfig::ResNetV2(_) | ModelConfig::Vgg(_) => {
                 Optimizer::Sgd(Sgd { momentum: 0.9, nesterov: false, weight_decay: 0.0 })
             }
         };
@@ -242,7 +244,7 @@ impl Net {
             ModelConfig::Vit(config) => (fresh_vit(config, 0), Vec::new()),
             ModelConfig::ResNet(config) => (fresh_resnet(config, 0), fresh_statistics(config)),
             ModelConfig::ConvNext(config) => (fresh_convnext(config, 0), Vec::new()),
-            ModelConfig::EfficientNet(_) | ModelConfig::ResNetV2(_) => {
+            ModelConfig::EfficientNet(_) | ModelConfig::ResNetV2(_) | ModelConfig::Vgg(_) => {
                 (fresh_efficientnet(&config, 0), fresh_statistics(&config))
             }
         };
@@ -292,6 +294,10 @@ impl Net {
             ModelConfig::EfficientNet(c) => {
                 let depths: Vec<String> = c.stages.iter().map(|s| s.len().to_string()).collect();
                 format!("{batch} × {size} px, blocks {}, width {}", depths.join("-"), c.stem[0])
+            }
+            ModelConfig::Vgg(c) => {
+                let depths: Vec<String> = c.widths.iter().map(|s| s.len().to_string()).collect();
+                format!("{batch} × {size} px, convolutions {}, width {}", depths.join("-"), c.width())
             }
             ModelConfig::ResNetV2(c) => {
                 let depths: Vec<String> = c.stages.iter().map(|s| s.len().to_string()).collect();

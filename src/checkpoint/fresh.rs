@@ -135,6 +135,7 @@ pub fn fresh_model(config: impl Into<ModelConfig>, preprocess: &Preprocess, clas
         ModelConfig::EfficientNet(_) => "EfficientNet",
         ModelConfig::ConvNext(_) => "ConvNeXt",
         ModelConfig::ResNetV2(_) => "ResNetV2",
+        ModelConfig::Vgg(_) => "VGG",
     };
     config.set_head(classes.len(), config.head_bias());
     let of = |tensors: Vec<(String, Vec<usize>)>| tensors.into_iter().map(|(name, _)| name).collect::<Vec<_>>();

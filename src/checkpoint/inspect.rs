@@ -16,7 +16,7 @@ use crate::model::convnext_config::{ConvNextStage, ConvNextStem};
 use crate::model::efficientnet_config::MobileBlock;
 use crate::model::resnet_config::{ChannelAttention, Downsample, Pooling, ResNetConfig, Stem};
 use crate::model::resnetv2_config::{NormKind, StemPool};
-use crate::model::{ConvNextConfig, EfficientNetConfig, ModelConfig, ResNetV2Config, VitConfig};
+use crate::model::{ConvNextConfig, EfficientNetConfig, ModelConfig, ResNetV2Config, VggConfig, VitConfig};
 
 /// How many names of a list are shown; the JSON has all.
 const SHOWN: usize = 6;
@@ -100,6 +100,7 @@ impl fmt::Display for Description {
             ModelConfig::ConvNext(c) => convnext_words(c, from),
             ModelConfig::EfficientNet(c) => efficientnet_words(c, from),
             ModelConfig::ResNetV2(c) => resnetv2_words(c, from),
+            ModelConfig::Vgg(c) => vgg_words(c, from),
         };
         line("family", self.family.into())?;
         for (label, text) in words.shape {
@@ -267,6 +268,25 @@ fn resnetv2_words(c: &ResNetV2Config, from: impl Fn(&str) -> String) -> Words {
         computation: vec![
             ("activation", format!("relu, {norm}{standard}{}", from("eps"))),
             ("pooling", format!("mean, {} features{unit}", c.features())),
+            ("head", if c.classes == 0 { "none".into() } else { format!("{} classes{bias}", c.classes) }),
+        ],
+    }
+}
+
+fn vgg_words(c: &VggConfig, from: impl Fn(&str) -> String) -> Words {
+    let depths: Vec<String> = c.widths.iter().map(|widths| widths.len().to_string()).collect();
+    let widths: Vec<String> = c.widths.iter().filter_map(|widths| Some(widths.last()?.to_string())).collect();
+    let norm = if c.norm { format!(", batch norm eps {:e}", c.eps) } else { String::new() };
+    let (bias, unit) = (if c.head_bias { "" } else { ", no bias" }, if c.normalize { ", at unit length" } else { "" });
+    Words {
+        shape: vec![(
+            "architecture",
+            format!("3x3 convolutions {} of {} channels, a max pool behind each run", depths.join("-"), widths.join(", ")),
+        )],
+        input: format!("{0} x {0}, stride {1}{2}", c.image_size, c.stride(), from("image_size")),
+        computation: vec![
+            ("activation", format!("relu{norm}")),
+            ("pooling", format!("none: hidden layers of {} and {} over all pixels{unit}", c.hidden[0], c.hidden[1])),
             ("head", if c.classes == 0 { "none".into() } else { format!("{} classes{bias}", c.classes) }),
         ],
     }

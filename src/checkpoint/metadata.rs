@@ -82,7 +82,7 @@ pub fn tpgm_metadata(recognised: &Recognised) -> BTreeMap<String, String> {
             (POOL.into(), json(&config.pool).replace('"', "")),
         ]),
         ModelConfig::ResNet(config) => BTreeMap::from([(EPS.into(), json(&config.eps))]),
-        ModelConfig::EfficientNet(_) | ModelConfig::ResNetV2(_) => {
+        ModelConfig::EfficientNet(_) | ModelConfig::ResNetV2(_) | ModelConfig::Vgg(_) => {
             BTreeMap::from([(CONFIG.into(), json(&recognised.config))])
         }
         ModelConfig::ConvNext(config) => BTreeMap::from([

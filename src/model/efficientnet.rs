@@ -2,7 +2,7 @@
 //! Images are NHWC inside.
 
 use crate::gpu::buffer::Element;
-use crate::model::efficientnet_config::{EfficientNetConfig, MobileBlock, MobileHead, MobileKind};
+use crate::model::efficientnet_config::{AntiAlias, EfficientNetConfig, MobileBlock, MobileHead, MobileKind};
 use crate::model::layers::{ConvParams, DepthwiseParams};
 use crate::model::tape::{Act, Network, Tape};
 use crate::ops::depthwise::Padding;
@@ -49,11 +49,23 @@ impl EfficientNetConfig {
         self.convolution(t, x, name, [t.shape(x).cols, outputs], [1, 1])
     }
 
-    fn depthwise(&self, t: &mut Tape, x: Act, block: &MobileBlock) -> Act {
-        let MobileBlock { kernel, stride, .. } = *block;
-        let weight = t.param("conv_dw.weight", &[t.shape(x).cols, 1, kernel, kernel]);
+    fn depthwise(&self, t: &mut Tape, x: Act, name: &str, [kernel, stride]: [usize; 2]) -> Act {
+        let weight = t.param(&format!("{name}.weight"), &[t.shape(x).cols, 1, kernel, kernel]);
         let padding = if self.same { Padding::Same } else { Padding::Even(kernel / 2) };
-        t.depthwise(x, "conv_dw", DepthwiseParams { weight, bias: None, kernel, stride, padding })
+        t.depthwise(x, name, DepthwiseParams { weight, bias: None, kernel, stride, padding })
+    }
+
+    /// The stride of a convolution, where a pool may take its place.
+    fn own_stride(&self, stride: usize) -> usize {
+        if self.anti_alias == AntiAlias::None { stride } else { 1 }
+    }
+
+    /// The pool in place of a stride, if there is one.
+    fn pooled(&self, t: &mut Tape, x: Act, stride: usize) -> Act {
+        match self.anti_alias {
+            AntiAlias::Average if stride > 1 => t.avg_pool(x, "aa", stride, false),
+            AntiAlias::Average | AntiAlias::None => x,
+        }
     }
 
     /// A batch norm, and an activation behind it if one is given.
@@ -68,17 +80,19 @@ impl EfficientNetConfig {
     }
 
     fn block(&self, t: &mut Tape, x: Act, block: &MobileBlock) -> Act {
-        let MobileBlock { kind, middle, out, kernel, stride, activation, .. } = *block;
-        let entering = t.shape(x).cols;
+        let MobileBlock { kind, middle, out, kernel, start, stride, activation, .. } = *block;
+        let (entering, window) = (t.shape(x).cols, [kernel, self.own_stride(stride)]);
         let act = Some(activation);
         let h = match kind {
             MobileKind::Conv => {
-                let h = self.convolution(t, x, "conv", [entering, out], [kernel, stride]);
-                self.norm(t, h, "bn1", act)
+                let h = self.convolution(t, x, "conv", [entering, out], window);
+                let h = self.norm(t, h, "bn1", act);
+                self.pooled(t, h, stride)
             }
             MobileKind::Separable => {
-                let h = self.depthwise(t, x, block);
+                let h = self.depthwise(t, x, "conv_dw", window);
                 let h = self.norm(t, h, "bn1", act);
+                let h = self.pooled(t, h, stride);
                 let h = self.squeeze(t, h, block);
                 let h = self.pointwise(t, h, "conv_pw", out);
                 self.norm(t, h, "bn2", act.filter(|_| block.twice_active))
@@ -86,18 +100,39 @@ impl EfficientNetConfig {
             MobileKind::Inverted => {
                 let h = self.pointwise(t, x, "conv_pw", middle);
                 let h = self.norm(t, h, "bn1", act);
-                let h = self.depthwise(t, h, block);
+                let h = self.depthwise(t, h, "conv_dw", window);
                 let h = self.norm(t, h, "bn2", act);
+                let h = self.pooled(t, h, stride);
                 let h = self.squeeze(t, h, block);
                 let h = self.pointwise(t, h, "conv_pwl", out);
                 self.norm(t, h, "bn3", None)
             }
             MobileKind::Fused => {
-                let h = self.convolution(t, x, "conv_exp", [entering, middle], [kernel, stride]);
+                let h = self.convolution(t, x, "conv_exp", [entering, middle], window);
                 let h = self.norm(t, h, "bn1", act);
+                let h = self.pooled(t, h, stride);
                 let h = self.squeeze(t, h, block);
                 let h = self.pointwise(t, h, "conv_pwl", out);
                 self.norm(t, h, "bn2", None)
+            }
+            MobileKind::Universal => {
+                let mut h = x;
+                if start > 0 {
+                    let stride = if kernel > 0 { 1 } else { stride };
+                    h = self.depthwise(t, h, "dw_start.conv", [start, self.own_stride(stride)]);
+                    h = self.norm(t, h, "dw_start.bn", None);
+                    h = self.pooled(t, h, stride);
+                }
+                h = self.pointwise(t, h, "pw_exp.conv", middle);
+                h = self.norm(t, h, "pw_exp.bn", act);
+                if kernel > 0 {
+                    h = self.depthwise(t, h, "dw_mid.conv", window);
+                    h = self.norm(t, h, "dw_mid.bn", act);
+                    h = self.pooled(t, h, stride);
+                }
+                h = self.squeeze(t, h, block);
+                h = self.pointwise(t, h, "pw_proj.conv", out);
+                self.norm(t, h, "pw_proj.bn", None)
             }
         };
         if block.skip { t.add(x, h, "sum", None) } else { h }
@@ -128,11 +163,15 @@ impl EfficientNetConfig {
                 let x = self.norm(t, x, "bn2", Some(self.activation));
                 t.pool(x, "features", 0, pixels, Element::Word)
             }
-            MobileHead::Linear { width, bias } => {
+            MobileHead::Linear { width, bias, norm, flat } => {
                 let pooled = t.pool(x, "pooled", 0, pixels, Element::Word);
-                let conv = t.pointwise_params("conv_head", width, t.shape(pooled).cols, bias);
+                let params = if flat { Tape::linear_params } else { Tape::pointwise_params };
+                let conv = params(t, "conv_head", width, t.shape(pooled).cols, bias);
                 let x = t.linear(pooled, "conv_head", conv, Element::Word);
-                t.activation(x, "features", self.activation)
+                match norm {
+                    true => self.norm(t, x, "norm_head", Some(self.activation)),
+                    false => t.activation(x, "features", self.activation),
+                }
             }
         }
     }

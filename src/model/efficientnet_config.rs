@@ -17,6 +17,20 @@ pub enum MobileKind {
     Inverted,
     /// A convolution that widens, and a 1×1 one that narrows (EfficientNetV2, Tan & Le 2021).
     Fused,
+    /// As [`MobileKind::Inverted`], with another depth-wise convolution before the first, or that one alone (MobileNetV4, Qin et al.
+    /// 2024).
+    Universal,
+}
+
+/// What takes the place of a stride, behind the convolution's activation.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AntiAlias {
+    /// Nothing: the convolution has its stride.
+    #[default]
+    None,
+    /// An average pool of 2 × 2 pixels.
+    Average,
 }
 
 /// A block.
@@ -28,8 +42,11 @@ pub struct MobileBlock {
     pub middle: usize,
     /// Channels that leave it.
     pub out: usize,
-    /// Height and width of the kernel of the convolution that has one.
+    /// Height and width of the kernel of the convolution that has one; 0 if a universal block has none between its 1×1 convolutions.
     pub kernel: usize,
+    /// The same of a universal block's first convolution; 0 if there is none.
+    #[serde(default)]
+    pub start: usize,
     /// Pixels from one of its outputs to the next.
     pub stride: usize,
     /// Width of the squeeze between two linear layers, which weighs the channels before the last convolution; 0 if there is none.
@@ -59,6 +76,12 @@ pub enum MobileHead {
         width: usize,
         /// Whether it has a bias.
         bias: bool,
+        /// Whether a norm stands before the activation (MobileNetV4).
+        #[serde(default)]
+        norm: bool,
+        /// Whether its weight is `[outputs, inputs]` and not a convolution's.
+        #[serde(default)]
+        flat: bool,
     },
 }
 
@@ -81,6 +104,9 @@ pub struct EfficientNetConfig {
     pub squeeze_activation: Option<Pointwise>,
     /// Whether convolutions are padded as TensorFlow's "same".
     pub same: bool,
+    /// What takes the place of the blocks' strides.
+    #[serde(default)]
+    pub anti_alias: AntiAlias,
     /// Batch norm's epsilon.
     pub eps: f32,
     /// Weight of a batch in the running statistics.

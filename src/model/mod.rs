@@ -1,6 +1,6 @@
-//! Models. A network is its forward pass, written on a [`tape`] with [`layers`]: [`vit`], [`resnet`], [`resnetv2`], [`convnext`], [`efficientnet`]. From it follow its parameters
+//! Models. A network is its forward pass, written on a [`tape`] with [`layers`]: [`vit`], [`resnet`], [`resnetv2`], [`convnext`], [`efficientnet`], [`vgg`]. From it follow its parameters
 //! ([`ParamLayout`](crate::shapes::ParamLayout)), the memory of its passes ([`plan`], [`activations`]), and what is recorded
-//! ([`recording`]). [`config`], [`resnet_config`], [`resnetv2_config`], [`convnext_config`] and [`efficientnet_config`] say what a model is made of; [`network`] is any of them.
+//! ([`recording`]). [`config`], [`resnet_config`], [`resnetv2_config`], [`convnext_config`], [`efficientnet_config`] and [`vgg_config`] say what a model is made of; [`network`] is any of them.
 
 pub mod activations;
 pub mod config;
@@ -23,6 +23,8 @@ pub mod rope;
 pub mod store;
 pub mod tape;
 mod value;
+pub mod vgg;
+pub mod vgg_config;
 pub mod vit;
 
 pub use activations::{Activations, Mode};
@@ -36,3 +38,4 @@ pub use resnet_config::ResNetConfig;
 pub use resnetv2_config::ResNetV2Config;
 pub use store::Phase;
 pub use tape::{Network, Tape};
+pub use vgg_config::VggConfig;

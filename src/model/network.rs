@@ -12,6 +12,7 @@ use crate::model::precision::Precision;
 use crate::model::resnet_config::ResNetConfig;
 use crate::model::resnetv2_config::ResNetV2Config;
 use crate::model::tape::{Act, Network, Tape};
+use crate::model::vgg_config::VggConfig;
 use crate::shapes::ParamLayout;
 
 /// What a model is made of, whichever it is.
@@ -28,6 +29,8 @@ pub enum ModelConfig {
     EfficientNet(EfficientNetConfig),
     /// A ResNetV2.
     ResNetV2(ResNetV2Config),
+    /// A VGG.
+    Vgg(VggConfig),
 }
 
 impl From<VitConfig> for ModelConfig {
@@ -60,6 +63,12 @@ impl From<ResNetV2Config> for ModelConfig {
     }
 }
 
+impl From<VggConfig> for ModelConfig {
+    fn from(config: VggConfig) -> Self {
+        Self::Vgg(config)
+    }
+}
+
 /// An expression over the configuration of whichever network it is; a vision transformer's may be another.
 macro_rules! of_each {
     ($self:ident, $c:ident => $own:expr) => {
@@ -72,6 +81,7 @@ macro_rules! of_each {
             Self::ConvNext($c) => $own,
             Self::EfficientNet($c) => $own,
             Self::ResNetV2($c) => $own,
+            Self::Vgg($c) => $own,
         }
     };
 }
@@ -150,6 +160,7 @@ impl ModelConfig {
             Self::ConvNext(_) => "stem.0.weight",
             Self::EfficientNet(_) => "conv_stem.weight",
             Self::ResNetV2(c) => c.stem_weight(),
+            Self::Vgg(_) => "features.0.weight",
         }
     }
 
@@ -162,7 +173,7 @@ impl ModelConfig {
             Self::ResNet(c) => c.head(),
             Self::ConvNext(c) => c.head(),
             Self::EfficientNet(_) => "classifier",
-            Self::ResNetV2(_) => "head.fc",
+            Self::ResNetV2(_) | Self::Vgg(_) => "head.fc",
         }
     }
 
@@ -193,7 +204,7 @@ impl ModelConfig {
                 let what = |c: &ConvNextConfig| (c.eps, c.head_eps, c.activation, c.stem, c.norm_first, c.normalize);
                 what(a) == what(b)
             }
-            (Self::EfficientNet(_) | Self::ResNetV2(_), _) => {
+            (Self::EfficientNet(_) | Self::ResNetV2(_) | Self::Vgg(_), _) => {
                 let mut other = other.clone();
                 other.set_image_size(self.image_size());
                 of_each!(self, c => other.set_head(c.classes, c.head_bias));
@@ -280,7 +291,7 @@ impl Model {
         let widths = match &self.config {
             ModelConfig::Vit(c) => vec![("tokens have", c.dim), ("MLP has", c.mlp_dim)],
             // It takes any: it has no epilogue.
-            ModelConfig::ResNet(_) => Vec::new(),
+            ModelConfig::ResNet(_) | ModelConfig::Vgg(_) => Vec::new(),
             ModelConfig::EfficientNet(_) => {
                 return Err(Error::Usage("f16 is not supported for EfficientNets and MobileNets yet".into()));
             }

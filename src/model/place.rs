@@ -24,6 +24,7 @@ impl ModelConfig {
             Self::ConvNext(c) => c.stages.iter().map(|stage| stage.depth).sum(),
             Self::EfficientNet(c) => c.stages.iter().map(Vec::len).sum(),
             Self::ResNetV2(c) => c.stages.iter().map(Vec::len).sum(),
+            Self::Vgg(c) => c.widths.len(),
         }
     }
 
@@ -53,6 +54,19 @@ impl ModelConfig {
                 ("blocks", Ok(stage)) => {
                     let before: usize = c.stages.iter().take(stage).map(Vec::len).sum();
                     Place::Block(before + parts.next().and_then(|block| block.parse::<usize>().ok()).unwrap_or(0))
+                }
+                _ => Place::Tail,
+            },
+            Self::Vgg(c) => match (first, second.parse::<usize>()) {
+                ("features", Ok(0)) => Place::Stem,
+                // What stands between two pools is a block.
+                ("features", Ok(place)) => {
+                    let step = if c.norm { 3 } else { 2 };
+                    let ends = c.widths.iter().scan(0, |end, widths| {
+                        *end += step * widths.len() + 1;
+                        Some(*end)
+                    });
+                    Place::Block(ends.take_while(|end| *end <= place).count())
                 }
                 _ => Place::Tail,
             },

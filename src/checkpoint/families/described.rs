@@ -27,8 +27,6 @@ pub(super) struct Described<'a> {
     pub(super) family: &'static str,
     /// One of the family, in messages.
     pub(super) what: &'static str,
-    /// Why no tensor tells the rest, where nothing is said.
-    pub(super) untold: &'static str,
     /// The name of the head in the file.
     pub(super) head: String,
     /// Crop and filter, mean and std, where no file says them.
@@ -36,12 +34,22 @@ pub(super) struct Described<'a> {
 }
 
 impl Described<'_> {
-    /// The checkpoint understood, of what its configuration tells.
+    /// The checkpoint understood: `config`, which `source` tells, but for image size and head.
     ///
     /// # Errors
-    /// Where nothing is `told`, the tensors are others than those of the configuration, or an override does not fit.
-    pub(super) fn recognised(self, told: Option<ModelConfig>) -> Result<Recognised> {
-        let Described { tensors, overrides, facts, own, family, what, untold, head: head_in_file, usual } = self;
+    /// Where the tensors are others than those of the configuration, or an override does not fit.
+    pub(super) fn recognised(self, config: ModelConfig, source: &str) -> Result<Recognised> {
+        self.sized(config, source, |_| Ok(()))
+    }
+
+    /// The same of a network that takes images of some sizes alone: `takes` says what is wrong with one.
+    pub(super) fn sized(
+        self,
+        mut config: ModelConfig,
+        source: &str,
+        takes: impl Fn(usize) -> Result<(), String>,
+    ) -> Result<Recognised> {
+        let Described { tensors, overrides, facts, own, family, what, head: head_in_file, usual } = self;
         let checkpoint = tensors.checkpoint;
         for (given, setting, why) in [
             (overrides.heads.is_some(), Setting::Heads, "which has no attention heads"),
@@ -58,12 +66,7 @@ impl Described<'_> {
             );
         }
         let (mut notes, mut sources) = (Vec::new(), BTreeMap::new());
-        let Some(mut config) = told else {
-            return Err(checkpoint
-                .error(format!("{untold}: timm's config.json, which names the architecture, must stand beside it")));
-        };
-        let from_file = facts.written();
-        sources.insert("eps", if from_file { facts.file() } else { "metadata tpgm.config" }.into());
+        sources.insert("eps", source.into());
         let head = config.head();
         let (weight, bias) = (format!("{head}.weight"), format!("{head}.bias"));
         let classes = match tensors.by_name.get(&weight) {
@@ -87,6 +90,9 @@ impl Described<'_> {
             let what = format!("images of {image_size} pixels are smaller than the network's stride of {stride}");
             let error = if overrides.image_size.is_some() { Error::Usage(what) } else { checkpoint.error(what) };
             return Err(error.with_help(Help::ImagesTooSmall { at_least: stride }));
+        }
+        if let Err(what) = takes(image_size) {
+            return Err(if overrides.image_size.is_some() { Error::Usage(what) } else { checkpoint.error(what) });
         }
         let mut names = tensors.names_of(config.parameters())?;
         let buffers = tensors.names_of(config.buffers())?;
@@ -144,6 +150,26 @@ impl Described<'_> {
             stem: None,
             head_file,
         })
+    }
+}
+
+/// What timm's configuration tells, else what we have saved ourselves, and which of them it is.
+///
+/// # Errors
+/// Where there is neither.
+pub(super) fn told_or_saved(
+    tensors: &Tensors,
+    told: Option<ModelConfig>,
+    saved: Option<ModelConfig>,
+    what: &str,
+) -> Result<(ModelConfig, &'static str)> {
+    match (told, saved) {
+        (Some(told), _) => Ok((told, "config.json")),
+        (None, Some(saved)) => Ok((saved, "metadata tpgm.config")),
+        (None, None) => Err(tensors.checkpoint.error(format!(
+            "{what}'s strides and activations stand in no tensor: timm's config.json, which names the architecture, must \
+             stand beside it"
+        ))),
     }
 }
 

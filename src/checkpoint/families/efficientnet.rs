@@ -1,7 +1,7 @@
 //! EfficientNet, MobileNetV2 and MobileNetV3 by timm's names, which are our own. Strides, activations and padding stand in no
 //! tensor: they come from the architecture that the configuration names, or from what we have saved ourselves.
 
-use super::described::Described;
+use super::described::{Described, told_or_saved};
 use super::efficientnet_parts::config;
 use super::inputs::IMAGENET;
 use super::tensors::Tensors;
@@ -20,7 +20,7 @@ pub(super) const FAMILY: Family = Family {
     slug: "efficientnet",
     name: "EfficientNet",
     layout: "conv_stem, bn1, blocks.N.N.conv_pw, .conv_dw, .se.conv_reduce, .conv_pwl, conv_head, classifier",
-    anchors: &["conv_stem.weight", "bn1.running_mean", "blocks.1.0.bn1.weight", "blocks.1.0.bn2.weight"],
+    anchors: &["conv_stem.weight", "bn1.weight", "bn1.bias", "bn1.running_mean"],
     enough: 3,
     bases: &[""],
     timm: CLASSES,
@@ -34,6 +34,7 @@ const KEYS: Keys = Keys {
         "fix_stem",
         "global_pool",
         "head_bias",
+        "head_norm",
         "in_chans",
         "norm_layer",
         "num_classes",
@@ -46,7 +47,7 @@ const KEYS: Keys = Keys {
         "stem_size",
     ],
     idle: &["drop_path_rate", "drop_rate"],
-    only: &[("pad_type", &["\"same\""])],
+    only: &[("aa_layer", &["\"avg\""]), ("pad_type", &["\"same\""])],
 };
 
 const CLASSES: &[Class] = &[Class { name: "EfficientNet", keys: KEYS }, Class { name: "MobileNetV3", keys: KEYS }];
@@ -55,8 +56,9 @@ fn read(checkpoint: &Checkpoint, prefixes: Prefixes, overrides: &Overrides) -> R
     let tensors = Tensors::new(checkpoint, prefixes, &[]);
     let facts = Facts::timm(checkpoint, CLASSES)?;
     let own = metadata::read(checkpoint)?;
-    let of_ours = own.config.clone().filter(|config| matches!(config, ModelConfig::EfficientNet(_)));
-    let told = config(&tensors, &facts)?.map(ModelConfig::from).or(of_ours);
+    let saved = own.config.clone().filter(|config| matches!(config, ModelConfig::EfficientNet(_)));
+    let told = config(&tensors, &facts)?.map(ModelConfig::from);
+    let (config, source) = told_or_saved(&tensors, told, saved, "an EfficientNet")?;
     let described = Described {
         tensors: &tensors,
         overrides,
@@ -64,9 +66,8 @@ fn read(checkpoint: &Checkpoint, prefixes: Prefixes, overrides: &Overrides) -> R
         own,
         family: FAMILY.name,
         what: "an EfficientNet",
-        untold: "an EfficientNet's strides and activations stand in no tensor",
         head: format!("{}classifier", prefixes.prefix),
         usual: (0.875, Interpolation::Bicubic, IMAGENET),
     };
-    described.recognised(told)
+    described.recognised(config, source)
 }

@@ -7,7 +7,7 @@ use crate::checkpoint::facts::Facts;
 use crate::checkpoint::known::Keys;
 use crate::checkpoint::timm_config::TimmConfig;
 use crate::error::Result;
-use crate::model::efficientnet_config::{EfficientNetConfig, MobileBlock, MobileHead, MobileKind};
+use crate::model::efficientnet_config::{AntiAlias, EfficientNetConfig, MobileBlock, MobileHead, MobileKind};
 use crate::ops::gate::Kind;
 use crate::shapes::Pointwise;
 
@@ -17,6 +17,8 @@ const BLOCK: Keys = Keys {
         "act_layer",
         "block_type",
         "dw_kernel_size",
+        "dw_kernel_size_mid",
+        "dw_kernel_size_start",
         "exp_kernel_size",
         "exp_ratio",
         "force_in_chs",
@@ -30,7 +32,7 @@ const BLOCK: Keys = Keys {
         "stride",
     ],
     idle: &[],
-    only: &[("group_size", &["0"]), ("num_experts", &["0"]), ("pw_kernel_size", &["1"]), ("s2d", &["0", "false"])],
+    only: &[("dw_kernel_size_end", &["0"]), ("group_size", &["0"]), ("num_experts", &["0"]), ("pw_kernel_size", &["1"]), ("s2d", &["0", "false"])],
 };
 
 /// The model, but for image size and head; nothing where no architecture is named.
@@ -63,7 +65,10 @@ pub(super) fn config(tensors: &Tensors, facts: &Facts) -> Result<Option<Efficien
     let tail = match tensors.by_name.get("conv_head.weight").map(|info| info.shape.first().copied().unwrap_or(0)) {
         None => MobileHead::Mean,
         Some(width) if tensors.has("bn2.weight") => MobileHead::Conv { width },
-        Some(width) => MobileHead::Linear { width, bias: tensors.has("conv_head.bias") },
+        Some(width) => {
+            let (bias, norm) = (tensors.has("conv_head.bias"), tensors.has("norm_head.weight"));
+            MobileHead::Linear { width, bias, norm, flat: false }
+        }
     };
     Ok(Some(EfficientNetConfig {
         image_size: 0,
@@ -74,6 +79,7 @@ pub(super) fn config(tensors: &Tensors, facts: &Facts) -> Result<Option<Efficien
         gate,
         squeeze_activation,
         same: timm.value("pad_type").is_some_and(|(value, _)| value == "same"),
+        anti_alias: if timm.value("aa_layer").is_some() { AntiAlias::Average } else { AntiAlias::None },
         eps: eps(timm)?,
         momentum: 0.1,
         classes: 0,
@@ -94,17 +100,21 @@ fn block(
     let shape = |part: &str| tensors.dims::<4>(&name(part), "four dimensions");
     let flag = |key: &str| args.get(key).and_then(Value::as_bool).unwrap_or(false);
     let written = args.get("block_type").and_then(Value::as_str).unwrap_or("");
+    let optional = |part: &str| if tensors.has(&name(part)) { shape(part).map(|shape| shape[2]) } else { Ok(0) };
+    let start = optional("dw_start.conv")?;
     let (kind, middle, out, kernel) = match written {
         "cn" => (MobileKind::Conv, shape("conv")?[0], shape("conv")?[0], shape("conv")?[2]),
         "ds" | "dsa" => (MobileKind::Separable, entering, shape("conv_pw")?[0], shape("conv_dw")?[2]),
         "ir" => (MobileKind::Inverted, shape("conv_pw")?[0], shape("conv_pwl")?[0], shape("conv_dw")?[2]),
         "er" => (MobileKind::Fused, shape("conv_exp")?[0], shape("conv_pwl")?[0], shape("conv_exp")?[2]),
+        "uir" => {
+            let kernel = optional("dw_mid.conv")?;
+            (MobileKind::Universal, shape("pw_exp.conv")?[0], shape("pw_proj.conv")?[0], kernel)
+        }
         other => return Err(timm.error(format!("block_type {other} of block_args: not supported yet"))),
     };
-    if kernel % 2 == 0 {
-        return Err(
-            timm.error(format!("a kernel of {kernel} pixels in blocks.{stage}.{i}: only odd ones are supported"))
-        );
+    if let Some(even) = [kernel, start].into_iter().find(|kernel| *kernel > 0 && kernel % 2 == 0) {
+        return Err(timm.error(format!("a kernel of {even} pixels in blocks.{stage}.{i}: only odd ones are supported")));
     }
     // Later blocks of a stage have none, whatever is written.
     let stride = if i == 0 { args.get("stride").and_then(Value::as_u64).unwrap_or(1) as usize } else { 1 };
@@ -121,6 +131,7 @@ fn block(
         middle,
         out,
         kernel,
+        start,
         stride,
         squeeze: if squeezed { shape("se.conv_reduce")?[0] } else { 0 },
         activation: pointwise(timm, act, usual)?,

@@ -26,6 +26,8 @@ mod resnetv2;
 mod tensors;
 mod timm_vit;
 mod torchvision;
+mod torchvision_mobile;
+mod vgg;
 mod transformers;
 mod vit;
 mod vit_facts;
@@ -81,6 +83,12 @@ const FAMILIES: &[Family] = &[
     convnext::TORCHVISION,
     efficientnet::FAMILY,
     resnetv2::FAMILY,
+    torchvision_mobile::EFFICIENTNET,
+    torchvision_mobile::MOBILENET_V2,
+    torchvision_mobile::MOBILENET_V3,
+    torchvision_mobile::MNASNET,
+    vgg::FAMILY,
+    vgg::TORCHVISION,
 ];
 
 /// What training wrappers and models with an image tower put before every name.

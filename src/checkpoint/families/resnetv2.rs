@@ -1,7 +1,7 @@
 //! ResNetV2 and BiT by timm's names, which are our own. Neither strides, nor the stem's pool, nor weight standardisation stand in a
 //! tensor: they come from the architecture that the configuration names, or from what we have saved ourselves.
 
-use super::described::Described;
+use super::described::{Described, told_or_saved};
 use super::inputs::HALF;
 use super::resnet_parts::numbered;
 use super::tensors::Tensors;
@@ -63,8 +63,10 @@ fn read(checkpoint: &Checkpoint, prefixes: Prefixes, overrides: &Overrides) -> R
     let own = metadata::read(checkpoint)?;
     let told = match facts.timm_config().filter(|timm| timm.is_built()) {
         Some(timm) => Some(config(&tensors, timm)?.into()),
-        None => own.config.clone().filter(|config| matches!(config, ModelConfig::ResNetV2(_))),
+        None => None,
     };
+    let saved = own.config.clone().filter(|config| matches!(config, ModelConfig::ResNetV2(_)));
+    let (config, source) = told_or_saved(&tensors, told, saved, "a ResNetV2")?;
     let described = Described {
         tensors: &tensors,
         overrides,
@@ -72,11 +74,10 @@ fn read(checkpoint: &Checkpoint, prefixes: Prefixes, overrides: &Overrides) -> R
         own,
         family: FAMILY.name,
         what: "a ResNetV2",
-        untold: "a ResNetV2's strides and stem stand in no tensor",
         head: format!("{}head.fc", prefixes.prefix),
         usual: (0.875, Interpolation::Bilinear, HALF),
     };
-    described.recognised(told)
+    described.recognised(config, source)
 }
 
 /// The model, but for image size and head.

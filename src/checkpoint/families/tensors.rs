@@ -18,6 +18,8 @@ pub(super) struct Tensors<'a> {
     pub(super) unnamed: BTreeMap<&'a str, &'a TensorInfo>,
     prefixes: Prefixes<'a>,
     table: &'static Table,
+    /// The file's names by ours, of a network whose names no table tells.
+    renamed: BTreeMap<String, String>,
 }
 
 impl<'a> Tensors<'a> {
@@ -35,11 +37,25 @@ impl<'a> Tensors<'a> {
                 _ => unnamed.extend(inside.map(|name| (name, tensor))),
             }
         }
-        Self { checkpoint, by_name, unnamed, prefixes, table }
+        Self { checkpoint, by_name, unnamed, prefixes, table, renamed: BTreeMap::new() }
+    }
+
+    /// Gives the tensors our names: pairs of ours and the one that each has now. All others are left without one.
+    pub(super) fn rename(&mut self, pairs: Vec<(String, String)>) {
+        let mut before = std::mem::take(&mut self.by_name);
+        for (ours, now) in &pairs {
+            self.by_name.extend(before.remove(now).map(|info| (ours.clone(), info)));
+        }
+        let prefix = self.prefixes.prefix;
+        self.unnamed.extend(before.into_values().filter_map(|info| Some((info.name.strip_prefix(prefix)?, info))));
+        self.renamed = pairs.into_iter().collect();
     }
 
     /// The whole name in the file that a canonical one has, or would have.
     pub(super) fn in_file(&self, name: &str) -> String {
+        if let Some(name) = self.renamed.get(name) {
+            return format!("{}{name}", self.prefixes.prefix);
+        }
         match names::in_file(self.table, name) {
             Some((name, true)) => format!("{}{name}", self.prefixes.outer),
             Some((name, false)) => format!("{}{name}", self.prefixes.prefix),

@@ -7,6 +7,7 @@ mod attention_pool;
 mod average;
 mod avg_pool;
 mod batch_norm;
+mod bias;
 mod conv2d;
 mod depthwise;
 mod eca;
