@@ -1,4 +1,4 @@
-//! Every family of checkpoints against the library it comes from (`fixtures/generate_families.py`, `fixtures/generate_vits.py`): logits, one training step
+//! Every family of checkpoints against the library it comes from (`fixtures/generate_families.py` and its neighbours): logits, one training step
 //! in every gradient, and the saved file. What is saved here goes to `target/tmp/families`, where
 //! `fixtures/verify_home.py` loads it back into those libraries.
 
@@ -351,6 +351,8 @@ families! {
     hf_clip_classifier hf_siglip_classifier open_clip_mean open_clip_timm timm_leftover hf_vit_narrow
     timm_eva02 timm_eva02_clip timm_eva_post timm_dinov3 timm_rope timm_rope_mixed timm_pe timm_beit timm_beit3 timm_aimv2
     timm_post_norm timm_parallel timm_reg_gap timm_radio
+    hf_beit hf_beit_memory hf_data2vec hf_dinov3 hf_dinov3_memory hf_dinov3_convnext hf_dinov3_convnext_memory hf_msn_memory
+    hf_dinov2_memory
     timm_convnext timm_convnext_f16 timm_convnext_first timm_convnextv2 open_clip_convnext open_clip_convnext_mlp
     hf_convnext hf_convnextv2 tv_convnext timm_seresnet timm_ecaresnet timm_resnetaa timm_seresnextaa timm_resnetrs
     timm_senet timm_regnet tv_regnet timm_efficientnet timm_mobilenetv2 timm_mobilenetv3

@@ -109,6 +109,16 @@ impl<'a> Facts<'a> {
         }
     }
 
+    /// Blocks of a vision transformer, and where that is written.
+    pub(super) fn depth(&self) -> Result<Option<(u64, &str)>> {
+        match self {
+            Self::Timm(config) | Self::Trunk(_, config) => config.depth(),
+            Self::Transformers(config) => Ok(config.depth()),
+            Self::OpenClip(config) => Ok(config.depth()),
+            Self::Torchvision(_) => Ok(None),
+        }
+    }
+
     /// Heads, and where that is written.
     pub(super) fn heads(&self) -> Result<Option<(usize, String)>> {
         match self {

@@ -182,8 +182,10 @@ pub fn weights(checkpoint: &Checkpoint, recognised: &Recognised) -> Result<Vec<W
     }
     let mut weights = read_all(checkpoint, own.to_vec(), names, &recognised.initialised)?;
     if let Some(resize) = &recognised.resize {
-        for (_, _, values) in weights.iter_mut().filter(|(name, ..)| *name == resize.name) {
-            *values = resize.apply(values);
+        for (name, _, values) in &mut weights {
+            if let Some(resized) = resize.apply(name, values) {
+                *values = resized;
+            }
         }
     }
     if let Some(stem) = &recognised.stem {

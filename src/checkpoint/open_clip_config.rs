@@ -211,6 +211,11 @@ impl OpenClipConfig {
         }
     }
 
+    /// Blocks of a vision transformer.
+    pub(super) fn depth(&self) -> Option<(u64, &'static str)> {
+        Some((self.vision("layers")?.as_u64()?, "vision_cfg.layers"))
+    }
+
     /// Heads, and where that follows from. A list of `layers` is that of a ResNet, which is 32 times as wide in the end.
     pub(super) fn heads(&self) -> Option<(usize, String)> {
         let number = |key: &str| self.vision(key).and_then(Value::as_u64).and_then(|n| usize::try_from(n).ok());

@@ -177,6 +177,14 @@ impl TimmConfig {
         self.word("norm_layer").is_some_and(|name| name.to_ascii_lowercase().starts_with("rmsnorm"))
     }
 
+    /// Blocks, where `model_args` has them: what an architecture has by itself its own files fit.
+    pub(super) fn depth(&self) -> Result<Option<(u64, &'static str)>> {
+        let Some(value) = self.arg("depth") else { return Ok(None) };
+        let wrong =
+            || self.error(format!("model_args.depth is {}, expected a whole number", quote(&value.to_string())));
+        value.as_u64().map(|depth| Some((depth, "model_args.depth"))).ok_or_else(wrong)
+    }
+
     /// Heads, and where that is written.
     pub(super) fn heads(&self) -> Result<Option<(usize, String)>> {
         let Some((value, place)) = self.value("num_heads") else { return Ok(None) };

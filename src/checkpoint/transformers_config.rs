@@ -149,6 +149,45 @@ impl<'a> TransformersConfig<'a> {
         }
     }
 
+    /// Checks that the tensors are of what the configuration says under `key`, or by default.
+    ///
+    /// # Errors
+    /// Where it is written that they are not: the message names the key and its value.
+    pub(super) fn agree(&self, key: &str, usual: bool, found: bool) -> Result<()> {
+        if !self.written() {
+            return Ok(());
+        }
+        let wrong = |value: &str| self.error(format!("{key} is {value}, which is not what the tensors are of"));
+        match self.entry(key).map(|value| (value, value.as_bool())) {
+            None if usual != found => Err(wrong(&format!("not given, and {usual} by default"))),
+            Some((value, told)) if told != Some(found) => Err(wrong(&quote(&value.to_string()))),
+            _ => Ok(()),
+        }
+    }
+
+    /// A finite number above 0.
+    pub(super) fn number(&self, key: &str) -> Result<Option<f64>> {
+        let Some(value) = self.entry(key) else { return Ok(None) };
+        let wrong = || self.error(format!("{key} is {}, expected a number above 0", quote(&value.to_string())));
+        value.as_f64().filter(|number| number.is_finite() && *number > 0.0).map(Some).ok_or_else(wrong)
+    }
+
+    /// An error where gated MLPs have another activation than SiLU.
+    pub(super) fn check_gate(&self) -> Result<()> {
+        match self.entry("hidden_act").filter(|value| !matches!(value.as_str(), Some("silu" | "swish"))) {
+            Some(act) => {
+                Err(self
+                    .error(format!("hidden_act is {}, gated MLPs are supported with silu", quote(&act.to_string()))))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Blocks, and where that is written.
+    pub(super) fn depth(&self) -> Option<(u64, &'static str)> {
+        Some((self.entry("num_hidden_layers")?.as_u64()?, "num_hidden_layers"))
+    }
+
     /// Heads, and where that is written.
     pub(super) fn heads(&self) -> Result<Option<(usize, String)>> {
         let Some(value) = self.entry("num_attention_heads") else { return Ok(None) };
@@ -174,11 +213,7 @@ impl<'a> TransformersConfig<'a> {
 
     /// Layer norm's epsilon.
     pub(super) fn eps(&self) -> Result<Option<f32>> {
-        let Some(value) = self.entry("layer_norm_eps") else { return Ok(None) };
-        match value.as_f64().filter(|eps| eps.is_finite() && *eps > 0.0) {
-            Some(eps) => Ok(Some(eps as f32)),
-            None => Err(self.error(format!("layer_norm_eps is {value}, expected a number above 0"))),
-        }
+        Ok(self.number("layer_norm_eps")?.map(|eps| eps as f32))
     }
 
     /// Height and width of the input, in `image_size` a number or a pair.

@@ -95,21 +95,33 @@ fn they_train_in_f16() {
     }
 }
 
+/// Rotary positions are computed for the grid; tables of relative positions are resized as each library does.
 #[test]
-fn rotary_positions_follow_the_grid() {
-    let golden = Fixture::open("vits_resized");
-    for name in ["timm_eva02", "timm_dinov3", "timm_rope_mixed", "timm_pe"] {
-        let family = Family::new(name);
-        let overrides = Overrides { image_size: Some(24), ..Overrides::default() };
-        let source = Source::open(family.dir.path(), &overrides).unwrap();
-        let logits = predict(&source, &source.snapshot(), &golden.f32(&format!("{name}.images")));
-        let error = relative(&logits, &golden.f32(&format!("{name}.logits")));
-        assert!(error < LOGITS, "{name}: {error:e}");
+fn positions_of_all_kinds_follow_the_image_size() {
+    for (golden, names) in [
+        ("vits_resized", &["timm_eva02", "timm_dinov3", "timm_rope_mixed", "timm_pe", "timm_beit"][..]),
+        ("transformers_resized", &["hf_beit", "hf_data2vec"]),
+    ] {
+        let golden = Fixture::open(golden);
+        for name in names {
+            let family = Family::new(name);
+            let overrides = Overrides { image_size: Some(24), ..Overrides::default() };
+            let source = Source::open(family.dir.path(), &overrides).unwrap();
+            let images = golden.f32(&format!("{name}.images"));
+            let logits = predict(&source, &source.snapshot(), &images);
+            let error = relative(&logits, &golden.f32(&format!("{name}.logits")));
+            println!("{name}: {error:.1e}");
+            assert!(error < LOGITS, "{name}: {error:e}");
+
+            // Saved at the new size it opens so.
+            let path = family.path("saved.safetensors");
+            source.save(&path, &source.snapshot()).unwrap();
+            let again = Source::open(&path, &Overrides::default()).unwrap();
+            assert_eq!(again.recognised.config, source.recognised.config, "{name}");
+            assert!(again.recognised.resize.is_none(), "{name}");
+            assert!(predict(&again, &again.snapshot(), &images) == logits, "{name}");
+        }
     }
-    let family = Family::new("timm_beit");
-    let overrides = Overrides { image_size: Some(24), ..Overrides::default() };
-    let parts = ["relative_position_bias_table", "16 pixels", "can't be resized"];
-    assert_usage(Source::open(family.dir.path(), &overrides), &parts);
 }
 
 /// Without a configuration nothing tells which angles a model has, and whether it has any.

@@ -73,6 +73,37 @@ pub(super) const TRANSFORMERS: Family = Family {
     read: read_transformers,
 };
 
+pub(super) const DINOV3: Family = Family {
+    slug: "hf-convnext",
+    name: "transformers DINOv3 ConvNeXt",
+    layout: "stages.N.downsample_layers.N, stages.N.layers.N.depthwise_conv, .pointwise_convN, .gamma, layer_norm",
+    anchors: &[
+        "stages.0.downsample_layers.0.weight",
+        "stages.0.layers.0.depthwise_conv.weight",
+        "stages.0.layers.0.pointwise_conv1.weight",
+        "stages.1.downsample_layers.1.weight",
+        "layer_norm.weight",
+    ],
+    enough: 4,
+    bases: &[""],
+    timm: &[],
+    read: read_dinov3,
+};
+
+/// As a model has them in memory. What it saves has the names above.
+pub(super) const DINOV3_IN_MEMORY: Family = Family {
+    layout: "model.stages.N.downsample_layers.N, model.stages.N.layers.N.depthwise_conv, layer_norm",
+    anchors: &[
+        "model.stages.0.downsample_layers.0.weight",
+        "model.stages.0.layers.0.depthwise_conv.weight",
+        "model.stages.0.layers.0.pointwise_conv1.weight",
+        "model.stages.1.downsample_layers.1.weight",
+        "layer_norm.weight",
+    ],
+    enough: 5,
+    ..DINOV3
+};
+
 /// What timm's ConvNeXts are built from. The tensors tell most of it.
 const CLASSES: &[Class] = &[Class {
     name: "ConvNeXt",
@@ -120,6 +151,28 @@ const TRANSFORMERS_KEYS: Keys = Keys {
 
 const TRANSFORMERS_MODEL: Model =
     Model { types: &["convnext", "convnextv2"], keys: TRANSFORMERS_KEYS, heads: 0, activation: "gelu", eps: 1e-12 };
+
+const DINOV3_MODEL: Model =
+    Model { types: &["dinov3_convnext"], keys: TRANSFORMERS_KEYS, heads: 0, activation: "gelu", eps: 1e-6 };
+
+macro_rules! dinov3_names {
+    ($base:literal) => {
+        &[
+            ("stem.#.*", concat!($base, "stages.0.downsample_layers.#.*")),
+            ("stages.#.downsample.#.*", concat!($base, "stages.#.downsample_layers.#.*")),
+            ("stages.#.blocks.#.conv_dw.*", concat!($base, "stages.#.layers.#.depthwise_conv.*")),
+            ("stages.#.blocks.#.norm.*", concat!($base, "stages.#.layers.#.layer_norm.*")),
+            ("stages.#.blocks.#.mlp.fc1.*", concat!($base, "stages.#.layers.#.pointwise_conv1.*")),
+            ("stages.#.blocks.#.mlp.fc2.*", concat!($base, "stages.#.layers.#.pointwise_conv2.*")),
+            ("stages.#.blocks.#.gamma", concat!($base, "stages.#.layers.#.gamma")),
+            ("head.norm.*", "layer_norm.*"),
+            ("head.fc.*", "^head.*"),
+        ]
+    };
+}
+
+/// On disk and in memory.
+const DINOV3_NAMES: [&Table; 2] = [dinov3_names!(""), dinov3_names!("model.")];
 
 const TRANSFORMERS_NAMES: &Table = &[
     ("stem.0.*", "embeddings.patch_embeddings.*"),
@@ -173,6 +226,8 @@ const EPS: f32 = 1e-6;
 struct Dialect<'a> {
     name: &'static str,
     facts: Facts<'a>,
+    /// Of all norms, and where that is written, if it is not timm's configuration that tells.
+    eps: Option<(f32, String)>,
     /// Of the last norm, if it is another than that of the others.
     head_eps: Option<f32>,
     /// The names in the file that a head's weight and bias have.
@@ -195,7 +250,7 @@ fn read_timm(checkpoint: &Checkpoint, prefixes: Prefixes, overrides: &Overrides)
     };
     let name = if tower.is_some() { "OpenCLIP ConvNeXt" } else { FAMILY.name };
     let head_names = ["weight", "bias"].map(|what| format!("{head}.{what}"));
-    read(tensors, overrides, Dialect { name, facts, head_eps: None, head_names, input })
+    read(tensors, overrides, Dialect { name, facts, eps: None, head_eps: None, head_names, input })
 }
 
 fn read_torchvision(checkpoint: &Checkpoint, prefixes: Prefixes, overrides: &Overrides) -> Result<Recognised> {
@@ -212,7 +267,7 @@ fn read_torchvision(checkpoint: &Checkpoint, prefixes: Prefixes, overrides: &Ove
     let head_names = ["weight", "bias"].map(|what| format!("{}classifier.2.{what}", prefixes.prefix));
     let input = usual(crop_share(IMAGE_SIZE, resized), Interpolation::Bilinear, CropMode::Center);
     let facts = Facts::torchvision(checkpoint);
-    read(tensors, overrides, Dialect { name: TORCHVISION.name, facts, head_eps: None, head_names, input })
+    read(tensors, overrides, Dialect { name: TORCHVISION.name, facts, eps: None, head_eps: None, head_names, input })
 }
 
 fn read_transformers(checkpoint: &Checkpoint, prefixes: Prefixes, overrides: &Overrides) -> Result<Recognised> {
@@ -222,7 +277,18 @@ fn read_transformers(checkpoint: &Checkpoint, prefixes: Prefixes, overrides: &Ov
     let head_eps = facts.eps()?.or(Some(1e-12));
     let head_names = ["weight", "bias"].map(|what| format!("{}classifier.{what}", prefixes.outer));
     let input = usual(0.875, Interpolation::Bicubic, CropMode::CenterFloor);
-    read(tensors, overrides, Dialect { name: TRANSFORMERS.name, facts, head_eps, head_names, input })
+    read(tensors, overrides, Dialect { name: TRANSFORMERS.name, facts, eps: None, head_eps, head_names, input })
+}
+
+fn read_dinov3(checkpoint: &Checkpoint, prefixes: Prefixes, overrides: &Overrides) -> Result<Recognised> {
+    let facts = Facts::transformers(checkpoint, &DINOV3_MODEL)?;
+    let in_memory =
+        checkpoint.tensor(&format!("{}model.stages.0.downsample_layers.0.weight", prefixes.prefix)).is_some();
+    let tensors = Tensors::new(checkpoint, prefixes, DINOV3_NAMES[usize::from(in_memory)]);
+    let eps = facts.eps()?.map(|eps| (eps, "config.json, layer_norm_eps".to_string()));
+    let head_names = ["weight", "bias"].map(|what| format!("{}head.{what}", prefixes.outer));
+    let input = usual(1.0, Interpolation::Bilinear, CropMode::SquashFloor);
+    read(tensors, overrides, Dialect { name: DINOV3.name, facts, eps, head_eps: None, head_names, input })
 }
 
 /// An input with ImageNet's statistics, and in words.
@@ -234,7 +300,7 @@ fn usual(crop_pct: f64, interpolation: Interpolation, crop_mode: CropMode) -> (P
 }
 
 fn read(tensors: Tensors, overrides: &Overrides, dialect: Dialect) -> Result<Recognised> {
-    let Dialect { name, facts, head_eps, head_names, input } = dialect;
+    let Dialect { name, facts, eps, head_eps, head_names, input } = dialect;
     let checkpoint = tensors.checkpoint;
     for (given, setting, what) in [
         (overrides.heads.is_some(), Setting::Heads, "which has no attention heads"),
@@ -248,7 +314,7 @@ fn read(tensors: Tensors, overrides: &Overrides, dialect: Dialect) -> Result<Rec
         return Err(checkpoint.error(format!("{} gives another pooling than the mean: not supported", facts.file())));
     }
     let (own, mut notes, mut sources) = (metadata::read(checkpoint)?, Vec::new(), BTreeMap::new());
-    let said = described(&facts)?;
+    let said = described(&facts)?.or(eps);
     let eps = [
         (own.eps, "metadata tpgm.eps".to_string()),
         (said.as_ref().map(|(eps, _)| *eps), said.as_ref().map_or(String::new(), |(_, place)| place.clone())),

@@ -29,6 +29,8 @@ mod torchvision;
 mod torchvision_mobile;
 mod vgg;
 mod transformers;
+mod transformers_dinov3;
+mod transformers_vit;
 mod vit;
 mod vit_facts;
 mod vit_parts;
@@ -67,8 +69,10 @@ pub(super) struct Prefixes<'a> {
 
 const FAMILIES: &[Family] = &[
     timm_vit::FAMILY,
-    transformers::VIT,
-    transformers::VIT_5,
+    transformers_vit::VIT,
+    transformers_vit::VIT_5,
+    transformers_dinov3::FAMILY,
+    transformers_dinov3::IN_MEMORY,
     transformers::DINOV2,
     torchvision::VIT,
     open_clip::FAMILY,
@@ -80,6 +84,8 @@ const FAMILIES: &[Family] = &[
     regnet::TORCHVISION,
     convnext::FAMILY,
     convnext::TRANSFORMERS,
+    convnext::DINOV3_IN_MEMORY,
+    convnext::DINOV3,
     convnext::TORCHVISION,
     efficientnet::FAMILY,
     resnetv2::FAMILY,

@@ -7,6 +7,7 @@ use super::vit::{self, Dialect};
 use super::{Family, Prefixes};
 use crate::checkpoint::facts::Facts;
 use crate::checkpoint::file::Checkpoint;
+use crate::checkpoint::positions::Relative;
 use crate::checkpoint::{Overrides, Recognised};
 use crate::error::Result;
 use crate::shapes::Activation;
@@ -72,12 +73,14 @@ fn read(checkpoint: &Checkpoint, prefixes: Prefixes, overrides: &Overrides) -> R
         told: openai
             .then_some((Activation::QuickGelu, "input_resolution, context_length, vocab_size: OpenAI's own file")),
         input: (inputs::clip, "CLIP's mean and std, bicubic, crop 1"),
+        rope: None,
         whose: "CLIP",
         unsupported: &[("attn_pool.", "attention pooling (CoCa)"), ("patchnorm", "a norm of patches")],
         unneeded: &[],
         classifier: None,
         head_names: ["weight", "bias"].map(|what| format!("{}head.{what}", prefixes.outer)),
         antialias: true,
+        relative: Relative::Stretched,
     };
     vit::read(checkpoint, prefixes, overrides, dialect)
 }

@@ -81,5 +81,12 @@ pub(super) fn resize(from: usize, own: usize, config: &ResNetConfig, notes: &mut
     }
     let what = format!("positions resized from {from} x {from} ({own} pixels) to {to} x {to} ({size} pixels)");
     notes.push(what.into());
-    Ok(Some(Resize { name: "attnpool.positional_embedding".into(), prefix: 1, from, to, antialias: true }))
+    Ok(Some(Resize {
+        name: "attnpool.positional_embedding".into(),
+        prefix: 1,
+        from,
+        to,
+        antialias: true,
+        relative: None,
+    }))
 }

@@ -9,6 +9,7 @@ use super::{Family, Prefixes};
 use crate::checkpoint::facts::Facts;
 use crate::checkpoint::file::Checkpoint;
 use crate::checkpoint::known::Keys;
+use crate::checkpoint::positions::Relative;
 use crate::checkpoint::timm_config::Class;
 use crate::checkpoint::timm_input::timm_vit_preprocess;
 use crate::checkpoint::zero_shot::ZeroShot;
@@ -276,12 +277,14 @@ fn read(checkpoint: &Checkpoint, prefixes: Prefixes, overrides: &Overrides) -> R
         activation,
         told: None,
         input,
+        rope: None,
         whose: "timm",
         unsupported: &UNSUPPORTED,
         unneeded: &[],
         classifier: None,
         head_names: ["weight", "bias"].map(|what| format!("{}{head}.{what}", prefixes.prefix)),
         antialias: true,
+        relative: Relative::Stretched,
     };
     vit::read(checkpoint, prefixes, overrides, dialect)
 }

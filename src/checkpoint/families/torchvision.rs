@@ -6,6 +6,7 @@ use super::vit::{self, Dialect};
 use super::{Family, Prefixes};
 use crate::checkpoint::facts::Facts;
 use crate::checkpoint::file::Checkpoint;
+use crate::checkpoint::positions::Relative;
 use crate::checkpoint::{Overrides, Recognised};
 use crate::error::Result;
 use crate::shapes::Activation;
@@ -65,12 +66,14 @@ fn read(checkpoint: &Checkpoint, prefixes: Prefixes, overrides: &Overrides) -> R
             inputs::torchvision_vit,
             "ImageNet's mean and std; bilinear and crop 0.875 at 224 pixels, else bicubic and crop 1",
         ),
+        rope: None,
         whose: "torchvision",
         unsupported: &[("heads.pre_logits.", "a layer before the head"), ("conv_proj.conv_", "a convolutional stem")],
         unneeded: &[],
         classifier: None,
         head_names: ["weight", "bias"].map(|what| format!("{}heads.head.{what}", prefixes.prefix)),
         antialias: true,
+        relative: Relative::Stretched,
     };
     vit::read(checkpoint, prefixes, overrides, dialect)
 }

@@ -1,4 +1,4 @@
-//! transformers' vision transformers: ViT, DINOv2, and the image towers of CLIP and SigLIP. Query, key and value are tensors
+//! transformers' DINOv2 and the image towers of CLIP and SigLIP. Query, key and value are tensors
 //! of their own there, each with a radius of its own.
 
 use super::inputs;
@@ -8,6 +8,7 @@ use super::{Family, Prefixes};
 use crate::checkpoint::facts::Facts;
 use crate::checkpoint::file::Checkpoint;
 use crate::checkpoint::known::Keys;
+use crate::checkpoint::positions::Relative;
 use crate::checkpoint::transformers_config::{Model, TransformersConfig};
 use crate::checkpoint::{Overrides, Recognised};
 use crate::data::preprocess::{CropMode, Preprocess};
@@ -15,36 +16,6 @@ use crate::data::resize::Interpolation;
 use crate::error::Result;
 use crate::model::config::Pool;
 use crate::shapes::Activation;
-
-pub(super) const VIT: Family = Family {
-    slug: "hf-vit",
-    name: "transformers ViT",
-    layout: "vit.embeddings.*, vit.encoder.layer.N.layernorm_before, classifier",
-    anchors: &[
-        "embeddings.patch_embeddings.projection.weight",
-        "encoder.layer.0.attention.attention.query.weight",
-        "encoder.layer.0.layernorm_before.weight",
-        "encoder.layer.0.intermediate.dense.weight",
-    ],
-    enough: 3,
-    bases: VIT_BASES,
-    timm: &[],
-    read: read_vit,
-};
-
-/// As version 5 has them in memory. What it saves has the names above.
-pub(super) const VIT_5: Family = Family {
-    layout: "vit.embeddings.*, vit.layers.N.attention.q_proj, classifier",
-    anchors: &[
-        "embeddings.patch_embeddings.projection.weight",
-        "layers.0.attention.q_proj.weight",
-        "layers.0.layernorm_before.weight",
-        "layers.0.mlp.fc1.weight",
-    ],
-    ..VIT
-};
-
-const VIT_BASES: &[&str] = &["vit.", "deit.", "ijepa.", ""];
 
 pub(super) const DINOV2: Family = Family {
     slug: "hf-dinov2",
@@ -93,71 +64,6 @@ pub(super) const SIGLIP_VISION: Family = Family {
     timm: &[],
     read: read_siglip,
 };
-
-/// ViT's names: what the distillation token is to us, the classifier, what stands before the embeddings, and the layers'.
-macro_rules! vit_names {
-    ($token:literal, $head:literal, $base:literal, $layer:literal, [$q:literal, $k:literal, $v:literal, $o:literal],
-     [$fc1:literal, $fc2:literal]) => {
-        &[
-            ("cls_token", concat!($base, "embeddings.cls_token")),
-            ($token, concat!($base, "embeddings.distillation_token")),
-            ("pos_embed", concat!($base, "embeddings.position_embeddings")),
-            ("patch_embed.proj.*", concat!($base, "embeddings.patch_embeddings.projection.*")),
-            ("blocks.#.norm1.*", concat!($layer, "layernorm_before.*")),
-            ("blocks.#.attn.q.*", concat!($layer, $q, ".*")),
-            ("blocks.#.attn.k.*", concat!($layer, $k, ".*")),
-            ("blocks.#.attn.v.*", concat!($layer, $v, ".*")),
-            ("blocks.#.attn.proj.*", concat!($layer, $o, ".*")),
-            ("blocks.#.norm2.*", concat!($layer, "layernorm_after.*")),
-            ("blocks.#.mlp.fc1.*", concat!($layer, $fc1, ".*")),
-            ("blocks.#.mlp.fc2.*", concat!($layer, $fc2, ".*")),
-            ("norm.*", concat!($base, "layernorm.*")),
-            ("head.*", $head),
-            ("head_dist.*", "^distillation_classifier.*"),
-        ]
-    };
-}
-
-/// Of version 4, which version 5 saves, too.
-macro_rules! vit_4 {
-    ($token:literal, $head:literal, $base:literal) => {
-        vit_names!(
-            $token,
-            $head,
-            $base,
-            "encoder.layer.#.",
-            [
-                "attention.attention.query",
-                "attention.attention.key",
-                "attention.attention.value",
-                "attention.output.dense"
-            ],
-            ["intermediate.dense", "output.dense"]
-        )
-    };
-}
-
-macro_rules! vit_5 {
-    ($token:literal, $head:literal) => {
-        vit_names!(
-            $token,
-            $head,
-            "",
-            "layers.#.",
-            ["attention.q_proj", "attention.k_proj", "attention.v_proj", "attention.o_proj"],
-            ["mlp.fc1", "mlp.fc2"]
-        )
-    };
-}
-
-/// By version, and whether there are two heads. With one head the distillation token is as good as a register.
-const VIT_NAMES: [[&Table; 2]; 2] = [
-    [vit_4!("reg_token", "^classifier.*", ""), vit_4!("dist_token", "^cls_classifier.*", "")],
-    [vit_5!("reg_token", "^classifier.*"), vit_5!("dist_token", "^cls_classifier.*")],
-];
-
-/// ViT-MSN as version 5 saves it: `vit.` stands before what is not a layer, and not before the layers.
-const MSN_NAMES: &Table = vit_4!("reg_token", "^classifier.*", "vit.");
 
 /// DINOv2's names: the attention's four layers, and the MLP's two, which depend on whether it is gated.
 macro_rules! dinov2_names {
@@ -228,15 +134,6 @@ const CLIP_NAMES: &Table = &[
     ("head.bias", "^head.bias"),
 ];
 
-/// Those whose blocks are ViT's.
-const VIT_MODEL: Model = Model {
-    types: &["vit", "deit", "ijepa", "vit_mae", "vit_msn"],
-    keys: VIT_KEYS,
-    heads: 12,
-    activation: "gelu",
-    eps: 1e-12,
-};
-
 const DINOV2_MODEL: Model =
     Model { types: &["dinov2", "dinov2_with_registers"], keys: DINOV2_KEYS, heads: 12, activation: "gelu", eps: 1e-6 };
 
@@ -249,36 +146,6 @@ const SIGLIP_MODEL: Model = Model {
     heads: 12,
     activation: "gelu_pytorch_tanh",
     eps: 1e-6,
-};
-
-const VIT_KEYS: Keys = Keys {
-    followed: &[
-        "hidden_act",
-        "hidden_size",
-        "image_size",
-        "intermediate_size",
-        "layer_norm_eps",
-        "num_attention_heads",
-        "num_channels",
-        "num_hidden_layers",
-        "patch_size",
-        "qkv_bias",
-    ],
-    // What is behind the pooler and the decoder, which do not enter a classifier.
-    idle: &[
-        "attention_probs_dropout_prob",
-        "decoder_hidden_size",
-        "decoder_intermediate_size",
-        "decoder_num_attention_heads",
-        "decoder_num_hidden_layers",
-        "encoder_stride",
-        "hidden_dropout_prob",
-        "mask_ratio",
-        "norm_pix_loss",
-        "pooler_act",
-        "pooler_output_size",
-    ],
-    only: &[],
 };
 
 const DINOV2_KEYS: Keys = Keys {
@@ -330,38 +197,10 @@ const CLIP_KEYS: Keys = Keys {
     only: &[("vision_use_head", &["true"])],
 };
 
-const UNSUPPORTED: &[(&str, &str)] = &[("mlp.weights_in.", "SwiGLU"), ("mlp.weights_out.", "SwiGLU")];
+pub(super) const UNSUPPORTED: &[(&str, &str)] = &[("mlp.weights_in.", "SwiGLU"), ("mlp.weights_out.", "SwiGLU")];
 
-fn head_names(prefixes: Prefixes, head: &str) -> [String; 2] {
+pub(super) fn head_names(prefixes: Prefixes, head: &str) -> [String; 2] {
     ["weight", "bias"].map(|what| format!("{}{head}.{what}", prefixes.outer))
-}
-
-fn read_vit(checkpoint: &Checkpoint, prefixes: Prefixes, overrides: &Overrides) -> Result<Recognised> {
-    let has = |prefix: &str, name: &str| checkpoint.tensor(&format!("{prefix}{name}")).is_some();
-    let in_memory = has(prefixes.prefix, "layers.0.attention.q_proj.weight");
-    let two_heads = has(prefixes.outer, "cls_classifier.weight");
-    let msn = has(prefixes.prefix, "vit.embeddings.cls_token");
-    let head = if two_heads { "cls_classifier" } else { "classifier" };
-    let dialect = Dialect {
-        name: VIT.name,
-        table: if msn { MSN_NAMES } else { VIT_NAMES[usize::from(in_memory)][usize::from(two_heads)] },
-        facts: Facts::transformers(checkpoint, &VIT_MODEL)?,
-        eps: 1e-12,
-        eps_noted: true,
-        activation: Some((Activation::Gelu, "transformers' ViTs")),
-        told: None,
-        input: (
-            |size| inputs::squash(size, Interpolation::Bilinear),
-            "mean and std 0.5, bilinear, both sides resized, as transformers' ViTs have",
-        ),
-        whose: "transformers",
-        unsupported: UNSUPPORTED,
-        unneeded: &["pooler.", "embeddings.mask_token"],
-        classifier: None,
-        head_names: head_names(prefixes, head),
-        antialias: true,
-    };
-    vit::read(checkpoint, prefixes, overrides, dialect)
 }
 
 fn read_dinov2(checkpoint: &Checkpoint, prefixes: Prefixes, overrides: &Overrides) -> Result<Recognised> {
@@ -381,6 +220,7 @@ fn read_dinov2(checkpoint: &Checkpoint, prefixes: Prefixes, overrides: &Override
         activation: Some((Activation::Gelu, "transformers' DINOv2 models")),
         told: None,
         input: (inputs::imagenet, "ImageNet's mean and std, bicubic, crop 0.875"),
+        rope: None,
         whose: "transformers",
         unsupported: &[],
         unneeded: &["embeddings.mask_token"],
@@ -388,6 +228,7 @@ fn read_dinov2(checkpoint: &Checkpoint, prefixes: Prefixes, overrides: &Override
         head_names: head_names(prefixes, head),
         // Its own way, since it resizes at every call.
         antialias: false,
+        relative: Relative::Bilinear,
     };
     vit::read(checkpoint, prefixes, overrides, dialect)
 }
@@ -420,12 +261,14 @@ fn read_clip(checkpoint: &Checkpoint, prefixes: Prefixes, overrides: &Overrides)
             |size| Preprocess { crop_mode: CropMode::CenterFloor, ..inputs::clip(size) },
             "CLIP's mean and std, bicubic, crop 1",
         ),
+        rope: None,
         whose: "CLIP",
         unsupported: UNSUPPORTED,
         unneeded: &["embeddings.position_ids"],
         classifier,
         head_names: head_names(prefixes, head),
         antialias: true,
+        relative: Relative::Bilinear,
     };
     vit::read(checkpoint, prefixes, overrides, dialect)
 }
@@ -445,12 +288,14 @@ fn read_siglip(checkpoint: &Checkpoint, prefixes: Prefixes, overrides: &Override
             |size| inputs::squash(size, Interpolation::Bicubic),
             "mean and std 0.5, bicubic, both sides resized, as SigLIP has",
         ),
+        rope: None,
         whose: "SigLIP",
         unsupported: UNSUPPORTED,
         unneeded: &["embeddings.position_ids"],
         classifier,
         head_names: head_names(prefixes, head),
         antialias: true,
+        relative: Relative::Bilinear,
     };
     vit::read(checkpoint, prefixes, overrides, dialect)
 }

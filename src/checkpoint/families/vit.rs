@@ -8,12 +8,14 @@ use super::tensors::{ASSUMED, Tensors, class_names, first, misfit, of_tower, pre
 use crate::checkpoint::facts::Facts;
 use crate::checkpoint::file::Checkpoint;
 use crate::checkpoint::metadata;
+use crate::checkpoint::positions::Relative;
 use crate::checkpoint::zero_shot::ZeroShot;
 use crate::checkpoint::{Note, OVERRIDE, Overrides, Recognised};
 use crate::data::preprocess::Preprocess;
 use crate::error::{Error, Help, Result, Setting};
 use crate::model::Network;
 use crate::model::config::{AttentionPool, Block, LastNorm, Pool, Positions, Projection, VitConfig, VitParts};
+use crate::model::rope::Rope;
 use crate::shapes::Activation;
 
 /// Where each fact comes from: [`Recognised::sources`].
@@ -35,6 +37,8 @@ pub(super) struct Dialect<'a> {
     pub(super) told: Option<(Activation, &'static str)>,
     /// What its models are trained on, at an image size, and in words.
     pub(super) input: (fn(usize) -> Preprocess, &'static str),
+    /// Rotary positions that the library's models of this kind all have.
+    pub(super) rope: Option<Rope>,
     /// Whose widths tell the heads.
     pub(super) whose: &'static str,
     /// Parts of names (the file's) that stand for a computation we don't have, and what it is called.
@@ -47,6 +51,8 @@ pub(super) struct Dialect<'a> {
     pub(super) head_names: [String; 2],
     /// Whether its library resizes positions with a filter against aliasing, as timm does.
     pub(super) antialias: bool,
+    /// How its library resizes relative positions.
+    pub(super) relative: Relative,
 }
 
 /// A classifier that reads other than what its tower pools.
@@ -71,9 +77,15 @@ pub(super) fn read(
     let reader = Reader { tensors: &tensors, dialect: &dialect, own: &own, overrides };
     let mut config = reader.config(&mut notes, &mut sources)?;
     if !dialect.facts.written() && own.heads.is_none() {
-        let what = "no configuration names its architecture: a plain vision transformer was assumed, its blocks one after \
-                    the other with their norms before them";
-        notes.push(what.into());
+        let plain = "no configuration names its architecture: a plain vision transformer was assumed, its blocks one after \
+                     the other with their norms before them";
+        notes.push(match &dialect.rope {
+            Some(rope) if own.parts.is_none() => {
+                format!("rotary positions assumed: with a base of {}, as {}s have", rope.temperature, dialect.name)
+                    .into()
+            }
+            _ => plain.into(),
+        });
     }
     let mut names = tensors.names_of(config.parameters())?;
     let mut ignored = ignored(&tensors, &names, &dialect, own.fc_norm, &mut notes)?;
@@ -223,6 +235,10 @@ impl Reader<'_> {
             false => (self.size_without_positions(patch_size, structure.relative)?, Positions::Absent),
         };
         let depth = self.depth()?;
+        if let Some((told, place)) = dialect.facts.depth()?.filter(|(told, _)| *told != depth as u64) {
+            let file = dialect.facts.file();
+            return Err(tensors.checkpoint.error(format!("has {depth} blocks, but {place} is {told} in {file}")));
+        }
         let (mlp_dim, gated) = self.mlp()?;
         let classes = if tensors.has("head.weight") {
             tensors.dims::<2>("head.weight", "[classes, dim]")?[0]

@@ -167,6 +167,9 @@ impl Reader<'_> {
     fn rope(&self, own: &VitParts) -> Result<Option<Rope>> {
         let tensors = self.tensors;
         let learned = tensors.has("rope.freqs");
+        if self.dialect.rope.is_some() {
+            return Ok(self.dialect.rope);
+        }
         let Some(timm) = self.timm().filter(|timm| timm.is_built()) else {
             // What only timm's `Eva` has: with or without rotary positions.
             let eva = [".attn.q_proj.weight", ".attn.q_bias"];

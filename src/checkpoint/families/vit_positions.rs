@@ -119,16 +119,7 @@ impl Reader<'_> {
             let patch = config.patch_size;
             return Err(misfit(format!("an image size of {size} is no multiple of the patch size {patch}")));
         }
-        if config.parts.relative {
-            let name = "blocks.0.attn.relative_position_bias_table";
-            let what = format!(
-                "tensor {} holds positions for images of {} pixels",
-                self.tensors.in_file(name),
-                config.image_size
-            );
-            return Err(misfit(format!("{what}: relative positions can't be resized yet")));
-        }
-        if config.parts.positions == Positions::Absent {
+        if config.parts.positions == Positions::Absent && !config.parts.relative {
             notes.push(format!("rotary positions follow the grid of {size} pixels").into());
             config.image_size = size;
             return Ok(None);
@@ -144,6 +135,7 @@ impl Reader<'_> {
             from,
             to: config.grid(),
             antialias: self.dialect.antialias,
+            relative: config.parts.relative.then_some(self.dialect.relative),
         }))
     }
 }
