@@ -425,7 +425,9 @@ fn backward_scores(@builtin(workgroup_id) group: vec3u, @builtin(local_invocatio
     var at = Place(0u, group.y, group.x * ROWS, thread / 16u, thread % 16u, 0u);
     let col = group.z * COLS;
     var sum = mat4x4f();
-    for (at.b = 0u; at.b < p.batch; at.b++) {
+    // A field of `at` as the counter would count as different in each lane, and the loop has barriers.
+    for (var image = 0u; image < p.batch; image++) {
+        at.b = image;
         let s = scored(scores(at, 0u, 1u, col, thread), at, col);
         let dp = gradients(at, false, col, thread);
         let first = at.row + at.y * 4u;
