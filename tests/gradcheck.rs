@@ -10,8 +10,7 @@
 
 use tpgm::cpu::mars::{clip_radius, initial_radius, norms, project, radius_backward};
 use tpgm::cpu::{
-    attention, average, column_sum, cross_entropy, gelu, hard_swish, l2_normalize, l2_sp, layer_norm, mars,
-    matmul::matmul,
+    attention, average, column_sum, cross_entropy, gelu, hard_swish, l2_normalize, l2_sp, layer_norm, matmul::matmul,
 };
 use tpgm::cpu::{patch_embed, pool, residual};
 use tpgm::shapes::Activation;

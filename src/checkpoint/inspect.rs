@@ -281,7 +281,11 @@ fn vgg_words(c: &VggConfig, from: impl Fn(&str) -> String) -> Words {
     Words {
         shape: vec![(
             "architecture",
-            format!("3x3 convolutions {} of {} channels, a max pool behind each run", depths.join("-"), widths.join(", ")),
+            format!(
+                "3x3 convolutions {} of {} channels, a max pool behind each run",
+                depths.join("-"),
+                widths.join(", ")
+            ),
         )],
         input: format!("{0} x {0}, stride {1}{2}", c.image_size, c.stride(), from("image_size")),
         computation: vec![

@@ -265,7 +265,7 @@ mod tests {
                 out_channels: 12,
                 kernel,
                 stride,
-                padding: conv2d::Padding::Even(padding),
+                padding: crate::cpu::depthwise::Padding::Even(padding),
                 groups: 1,
             };
             Product::Conv2d { pass: Pass::BackwardInput, dims, element: Element::Word }.flops()

@@ -32,7 +32,13 @@ const BLOCK: Keys = Keys {
         "stride",
     ],
     idle: &[],
-    only: &[("dw_kernel_size_end", &["0"]), ("group_size", &["0"]), ("num_experts", &["0"]), ("pw_kernel_size", &["1"]), ("s2d", &["0", "false"])],
+    only: &[
+        ("dw_kernel_size_end", &["0"]),
+        ("group_size", &["0"]),
+        ("num_experts", &["0"]),
+        ("pw_kernel_size", &["1"]),
+        ("s2d", &["0", "false"]),
+    ],
 };
 
 /// The model, but for image size and head; nothing where no architecture is named.

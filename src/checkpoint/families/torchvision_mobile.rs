@@ -37,7 +37,12 @@ family!(
     "torchvision-efficientnet",
     "torchvision EfficientNet",
     "features.0.N, features.N.N.block.N.N, classifier.1",
-    ["features.0.0.weight", "features.0.1.running_mean", "features.1.0.block.0.0.weight", "features.2.0.block.0.0.weight"],
+    [
+        "features.0.0.weight",
+        "features.0.1.running_mean",
+        "features.1.0.block.0.0.weight",
+        "features.2.0.block.0.0.weight"
+    ],
     Design::EfficientNet
 );
 family!(
@@ -253,7 +258,9 @@ fn config(tensors: &Tensors, design: Design) -> Result<(EfficientNetConfig, Vec<
         })
         .collect();
     let Some(strides) = design.strides(count) else {
-        return Err(tensors.checkpoint.error(format!("has {count} blocks: torchvision has no such network of this kind")));
+        return Err(tensors
+            .checkpoint
+            .error(format!("has {count} blocks: torchvision has no such network of this kind")));
     };
     let (mut stages, mut entering) = (Vec::new(), width);
     if mnasnet {

@@ -30,7 +30,13 @@ pub(super) const TORCHVISION: Family = Family {
     slug: "torchvision-vgg",
     name: "torchvision VGG",
     layout: "features.N, classifier.0, classifier.3, classifier.6",
-    anchors: &["features.0.weight", "features.0.bias", "classifier.0.weight", "classifier.3.weight", "classifier.6.weight"],
+    anchors: &[
+        "features.0.weight",
+        "features.0.bias",
+        "classifier.0.weight",
+        "classifier.3.weight",
+        "classifier.6.weight",
+    ],
     enough: 4,
     bases: &[""],
     timm: &[],
@@ -94,7 +100,10 @@ fn read(
     // Its hidden layers read a grid of one size.
     let recognised = described.sized(config.into(), "every VGG's", |size| match size / stride {
         GRID => Ok(()),
-        _ => Err(format!("images of {size} pixels: its hidden layers read a grid of {GRID} x {GRID}, so {} are needed", GRID * stride)),
+        _ => Err(format!(
+            "images of {size} pixels: its hidden layers read a grid of {GRID} x {GRID}, so {} are needed",
+            GRID * stride
+        )),
     });
     recognised.map_err(|error| if overrides.image_size.is_none() { error.with_help(Help::ImageSize) } else { error })
 }
@@ -146,5 +155,7 @@ fn config(tensors: &Tensors) -> Result<VggConfig> {
 }
 
 fn unfit(tensors: &Tensors, place: usize) -> Error {
-    tensors.checkpoint.error(format!("features.{place} is no layer of a VGG: 3x3 convolutions, perhaps batch norms, and pools"))
+    tensors
+        .checkpoint
+        .error(format!("features.{place} is no layer of a VGG: 3x3 convolutions, perhaps batch norms, and pools"))
 }
