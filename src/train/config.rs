@@ -58,6 +58,9 @@ pub struct TrainConfig {
     /// Epochs between two evaluations on the validation images; 0 for only at the end
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub eval_every: u64,
+    /// End the training after so many evaluations in a row without a better one, by --best-by; 0 for never
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub early_stop: u64,
     /// Steps, or time (30s, 10m, 2h), after which the state to resume from is saved again; it is also saved at the start, at every
     /// evaluation and when the run is stopped. 0 for only then
     #[arg(long, value_name = "N|TIME", default_value = "10m")]
@@ -92,6 +95,9 @@ impl TrainConfig {
         self.memory.validate()?;
         self.method.validate(&self.settings(0))?;
         self.corruptions()?;
+        if self.early_stop > 0 && self.eval_every == 0 {
+            return Err(Error::Usage("--early-stop needs evaluations on the way: leave --eval-every 0 out".into()));
+        }
         if self.no_shuffle && self.imbalance.sampler == Sampler::Balanced {
             let what = "--sampler balanced draws images at random: it can't be had with --no-shuffle";
             return Err(Error::Usage(what.into()));

@@ -161,8 +161,17 @@ fn written(given: &Table) -> Table {
 type Earlier = (&'static str, fn(&Table) -> toml::Value);
 
 /// The settings that may change when a run is resumed: how long it is, what it takes of the machine, and how often it looks and saves.
-const MAY_CHANGE: [&str; 8] =
-    ["epochs", "steps", "micro-batch", "memory-limit", "recompute", "eval-every", "save-every", "strict-splits"];
+const MAY_CHANGE: [&str; 9] = [
+    "early-stop",
+    "epochs",
+    "steps",
+    "micro-batch",
+    "memory-limit",
+    "recompute",
+    "eval-every",
+    "save-every",
+    "strict-splits",
+];
 
 const EARLIER: [Earlier; 1] = [("drop-last", |then| (then.get("no-shuffle") != Some(&true.into())).into())];
 

@@ -78,13 +78,22 @@ impl Training<'_, '_> {
         let mut next = || val.as_mut().expect("what learns on validation images has a loader").next();
         let (started, mut throughput) = (Instant::now(), Throughput::start());
         let last = self.steps.lr.steps;
+        let every = config.eval_every * self.steps.lr.epoch_steps;
         for step in first..last {
+            if self.progress.steps == step && self.progress.stalls(config.early_stop, every) {
+                let best = self.progress.best_steps;
+                let count = config.early_stop;
+                let what = format!(
+                    "the training ends after {step} of {last} steps: no evaluation after step {best} was better (--early-stop {count})"
+                );
+                (self.steps.events)(Event::Note(what));
+                break;
+            }
             let batch = train.next()?;
             if step > first {
                 self.steps.enter_stage(false)?;
             }
             self.steps.step(&batch, &mut next, &mut throughput)?;
-            let every = config.eval_every * self.steps.lr.epoch_steps;
             if step + 1 != last && every > 0 && (step + 1).is_multiple_of(every) {
                 let paused = Instant::now();
                 self.evaluate_on_the_way(select_name, &select)?;
@@ -98,7 +107,8 @@ impl Training<'_, '_> {
         }
         let (saved, values) = self.finish(select_name, &select)?;
         let steps = self.steps.learner.steps;
-        let (evaluation, logits) = self.log_evaluation(select_name, &select, steps)?;
+        let (evaluation, logits) = self.evaluated(select_name, &select)?;
+        self.log(select_name, evaluation.clone())?;
         self.note_best(&evaluation, &values)?;
         (summary.seconds, summary.steps) = (started.elapsed().as_secs_f64(), steps);
         self.advise(select_name, &evaluation);
@@ -126,7 +136,8 @@ impl Training<'_, '_> {
         Ok(summary)
     }
 
-    /// Evaluates what the method makes of the weights so far, and saves the state. The weights leave the device once.
+    /// Evaluates what the method makes of the weights so far, and saves the state. The weights leave the device once. An evaluation
+    /// that ends the training is made again at its end, and written there.
     fn evaluate_on_the_way(&mut self, name: &str, select: &Arc<ImageCache>) -> Result<()> {
         self.steps.flush(true)?;
         let saved = state::capture(&self.steps.learner, &self.steps.active)?;
@@ -135,10 +146,15 @@ impl Training<'_, '_> {
         if let Some(average) = &average {
             self.steps.learner.load(average);
         }
-        let (evaluation, _) = self.log_evaluation(name, select, self.steps.learner.steps)?;
+        let (evaluation, _) = self.evaluated(name, select)?;
         // What a method has yet to change after the last step is no result.
         if self.steps.active.rest().is_none() {
             self.note_best(&evaluation, average.as_ref().unwrap_or(&own))?;
+        }
+        self.progress.steps = self.steps.learner.steps;
+        let every = self.config.eval_every * self.steps.lr.epoch_steps;
+        if !self.progress.stalls(self.config.early_stop, every) {
+            self.log(name, evaluation)?;
         }
         if average.is_some() {
             self.steps.learner.load(&own);
@@ -240,19 +256,12 @@ impl Training<'_, '_> {
         advice(&course).into_iter().for_each(|what| (self.steps.events)(Event::Advice(what)));
     }
 
-    fn log_evaluation(&mut self, name: &str, images: &Arc<ImageCache>, steps: u64) -> Result<(Evaluation, Logits)> {
-        let (evaluation, logits) = self.evaluated(name, images)?;
-        let result = TestResult {
-            name: name.into(),
-            model: Weights::Last,
-            id: None,
-            corruption: None,
-            subset: None,
-            evaluation: evaluation.clone(),
-        };
+    fn log(&mut self, name: &str, evaluation: Evaluation) -> Result<()> {
+        let (model, name, steps) = (Weights::Last, name.to_string(), self.steps.learner.steps);
+        let result = TestResult { name, model, id: None, corruption: None, subset: None, evaluation };
         self.steps.log.metric(&self.line(&result, steps, false))?;
         (self.steps.events)(Event::Evaluated(result));
-        Ok((evaluation, logits))
+        Ok(())
     }
 
     /// A line of `metrics.jsonl` about an evaluation after `steps` steps.

@@ -27,6 +27,14 @@ pub struct Progress {
     pub best_steps: u64,
 }
 
+impl Progress {
+    /// Whether the evaluation at this step was the `after`th in a row, `every` steps apart, without a better one; 0 is never.
+    pub fn stalls(&self, after: u64, every: u64) -> bool {
+        let known = after > 0 && every > 0 && self.best.is_some() && self.steps.is_multiple_of(every);
+        known && self.steps - self.best_steps >= after * every
+    }
+}
+
 /// Reads from the device what the learner and its methods keep. Waits.
 pub fn capture(learner: &Learner, active: &Active) -> Result<Saved> {
     let mut saved = Saved::default();

@@ -162,6 +162,11 @@ fn run(
         steps,
         epoch_steps,
     };
+    if config.early_stop > 0 && active.rest().is_some() {
+        let what = "--early-stop judges weights on the way, which say little where radii are learned after the last step: leave it out \
+                    with --schedule post";
+        return Err(Error::Usage(what.into()));
+    }
     // Only now: a run that can't start leaves no folder behind.
     if lock.is_none() {
         run_dir::create(out)?;
@@ -198,7 +203,8 @@ fn run(
     let layout = learner.model.layout();
     let tensors = active.radii().into_iter().map(|(t, rows)| (layout.params[t].name.clone(), rows)).collect();
     let (reached, radii) = (progress.steps, active.recorded(&learner));
-    let reached = resumed.then_some(Reached { steps: reached, radii, done: reached == steps });
+    let stalls = progress.stalls(config.early_stop, config.eval_every * epoch_steps);
+    let reached = resumed.then_some(Reached { steps: reached, radii, done: reached == steps || stalls });
     let log = RunLog::open(&out.join("metrics.jsonl"), &out.join("radii.csv"), tensors, reached)?;
     let evaluations = EvaluationLog::open(out.join(run_dir::EVALUATIONS), &source.classes()?, resumed)?;
 

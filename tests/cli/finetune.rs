@@ -62,6 +62,33 @@ fn plain_fine_tuning_leaves_a_run_directory() {
     }
 }
 
+/// Nothing is learned at this rate, so that no evaluation is better than the first.
+#[test]
+fn a_run_ends_early_where_nothing_gets_better() {
+    let space = Space::new();
+    let line = with(TRAIN, "--epochs 9 --lr 1e-30 --method vanilla --test t=test");
+    let (_, said) = space.run(&format!("{line} --early-stop 2 --out run"));
+    assert!(said.contains("ends after 9 of 27 steps") && said.contains("after step 3 was better"), "{said}");
+    let evals = |run: &str| -> Vec<u64> {
+        let lines = space.lines(&format!("{run}/metrics.jsonl"));
+        lines.iter().filter(|l| l["eval"] == "val").map(|l| l["step"].as_u64().unwrap()).collect()
+    };
+    assert_eq!((evals("run"), steps(&space, "run").len()), (vec![3, 6, 9], 9));
+    assert!(space.text("run/report.html").contains("9 steps"));
+    // It is whole: to go on with it changes nothing.
+    let before = space.bytes("run/metrics.jsonl");
+    space.ok("finetune --resume run");
+    assert!(space.bytes("run/metrics.jsonl") == before);
+    // With more patience it goes on from there.
+    space.ok("finetune --resume run --early-stop 4");
+    assert_eq!(evals("run"), [3, 6, 9, 12, 15]);
+    space.ok(&format!("{line} --early-stop 9 --out all"));
+    assert_eq!(steps(&space, "all").len(), 27);
+    space.fails(2, &format!("{line} --early-stop 1 --eval-every 0 --out x"), &["--early-stop", "--eval-every"]);
+    let post = with(TRAIN, "--early-stop 1 --schedule post --out x");
+    space.fails(2, &post, &["--early-stop", "--schedule post"]);
+}
+
 /// A state takes the weights and the moments off the device, and evaluations and files share what it took.
 #[test]
 fn weights_leave_the_device_once_for_each_state() {

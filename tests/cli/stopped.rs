@@ -11,12 +11,13 @@ use crate::resume::{TRAIN, assert_ends_as};
 use crate::{Space, fails, read, with};
 
 /// Every schedule, and methods whose state differs.
-const SCHEDULES: [&str; 6] = [
+const SCHEDULES: [&str; 7] = [
     "--proj-freq 2 --max-iters 2 --save-every 2",
     "--schedule post --max-iters 60 --save-every 7 --eval-every 0",
     "--method ftp --ema-decay 0.9 --save-every 5",
     "--method vanilla --optimizer adamw --lr 1e-3 --eval-every 3 --save-every 1",
     "--method lp-ft --wise-alpha 0.5 --eval-every 4 --save-every 1s",
+    "--early-stop 2 --lr 1e-30 --epochs 9 --method vanilla --save-every 2",
     "--sampler balanced --class-weights balanced --best-by loss --save-every 3",
 ];
 
