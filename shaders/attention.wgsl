@@ -18,7 +18,7 @@
 // The host appends `const HD = …u;` (the head's width) and what the bindings hold: `alias word`, f32 or f16, a vector of four if
 // HD is a multiple of 4; `const WIDTH`, its elements; `whole` and `packed` between a word and a vector. Sums, lse and delta
 // are f32. And it appends `scored` and `scored_keys`, which make scores of products: times `scale`, and with a learned bias for
-// each offset if there is one (lib/relative.wgsl), which is added to s_ij. dscores [H, N, N]   drelative [T, H]
+// each offset if there is one (lib/relative.wgsl), which is added to s_ij, or hidden by a mask (lib/mask.wgsl). dscores [H, N, N]   drelative [T, H]
 //
 // A workgroup has 32 rows and walks over the columns 64 at a time: keys for a row of queries, queries for a row of keys.
 // Products of both go through workgroup memory as in lib/tile.wgsl: 4 × 4 scores for each thread, then 4 rows and 4 columns

@@ -9,7 +9,8 @@
 //
 // HD is a multiple of 4, and at most 128. The host appends (src/ops/attention.rs) `const HD = …u;`, ROWS and COLS, rows of a
 // workgroup and the columns that it takes at a time, multiples of 16; TILES, how many tensors its rows come from; SUMS, columns of
-// its results; and what matrices need (src/gpu/tune.rs): their shape CM, CN and CK, their types mat_a, mat_b and mat_c, and LANES.
+// its results; `inside` and `inside_keys`, which columns count for a row of the workgroup, queries or keys: those up to the end,
+// which a mask does not hide (lib/mask.wgsl); and what matrices need (src/gpu/tune.rs): their shape CM, CN and CK, their types mat_a, mat_b and mat_c, and LANES.
 // Needs wgpu's EXPERIMENTAL_COOPERATIVE_MATRIX, SHADER_F16 and SUBGROUP, and 32 KiB of workgroup memory.
 //
 // WGSL reads no element of a matrix, so scores pass through workgroup memory on their way to the weights, and results stay there,
@@ -228,7 +229,7 @@ fn forward(@builtin(workgroup_id) group: vec3u, @builtin(subgroup_id) subgroup: 
         stage_cols_qkv(at, 2u, col, 0u, lane); // on its way while weights are computed
         var higher = peak;
         for (var i = 0u; i < FOURS; i++) {
-            let s = select(vec4f(-3.0e38), scores_at(lane, i) * p.scale, col + columns(lane, i) < vec4u(p.tokens));
+            let s = select(vec4f(-3.0e38), scores_at(lane, i) * p.scale, inside(at, row, col + columns(lane, i)));
             higher = max(higher, max(max(s.x, s.y), max(s.z, s.w)));
         }
         higher = row_maximum(lane, higher);
@@ -236,8 +237,8 @@ fn forward(@builtin(workgroup_id) group: vec3u, @builtin(subgroup_id) subgroup: 
         peak = higher;
         total *= shrink;
         for (var i = 0u; i < FOURS; i++) {
-            let inside = col + columns(lane, i) < vec4u(p.tokens);
-            let weights = select(vec4f(), exp(take_scores(lane, i) * p.scale - peak), inside);
+            let seen = inside(at, row, col + columns(lane, i));
+            let weights = select(vec4f(), exp(take_scores(lane, i) * p.scale - peak), seen);
             total += weights.x + weights.y + (weights.z + weights.w);
             put_weights(lane, i, weights);
         }
@@ -338,9 +339,9 @@ fn backward_query(@builtin(workgroup_id) group: vec3u, @builtin(subgroup_id) sub
         }
         workgroupBarrier();
         for (var i = 0u; i < FOURS; i++) {
-            let inside = col + columns(lane, i) < vec4u(p.tokens);
+            let seen = inside(at, lane / SHARE, col + columns(lane, i));
             let weights = exp(take_scores(lane, i) * p.scale - row_lse);
-            put_weights(lane, i, select(vec4f(), weights * gradients[i] * p.scale, inside));
+            put_weights(lane, i, select(vec4f(), weights * gradients[i] * p.scale, seen));
         }
         // The last slice of the keys is still there.
         for (var back = 0u; back < SLICES; back++) {
@@ -385,7 +386,7 @@ fn backward_key(@builtin(workgroup_id) group: vec3u, @builtin(subgroup_id) subgr
         for (var i = 0u; i < FOURS; i++) {
             let c = columns(lane, i);
             let l = vec4f(stats[c.x].x, stats[c.y].x, stats[c.z].x, stats[c.w].x);
-            weights[i] = select(vec4f(), exp(take_scores(lane, i) * p.scale - l), col + c < vec4u(p.tokens));
+            weights[i] = select(vec4f(), exp(take_scores(lane, i) * p.scale - l), inside_keys(at, lane / SHARE, col + c));
             put_weights(lane, i, weights[i]);
         }
         // The workgroup's own slice comes last, so that it is there for the results.

@@ -8,7 +8,7 @@
 //
 // The host appends `const HD4 = …u;` (a quarter of the head's width), and how four values lie in storage, f32 or f16
 // (`loaded4`, `stored4`; src/ops/words.rs). And it appends `scored` and `scored_keys`, which add the learned bias of each offset to
-// scores (lib/relative.wgsl), or nothing.
+// scores (lib/relative.wgsl), hide keys (lib/mask.wgsl), or do nothing.
 // Needs subgroups of at least 8 invocations.
 //
 // On these drivers any load inside a loop costs a scalar loop over the lanes, even one whose address they share. So each
@@ -119,8 +119,8 @@ fn forward(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index)
             y.low += y_part.low;
             y.high += y_part.high;
         }
-        x = inside(scored(x, row.x, j, h), j, -3.0e38);
-        y = inside(scored(y, row.y, j, h), j, -3.0e38);
+        x = inside(scored(x, row.x, j, b, h), j, -3.0e38);
+        y = inside(scored(y, row.y, j, b, h), j, -3.0e38);
         let x_shrink = weigh(&state_x, &x);
         let y_shrink = weigh(&state_y, &y);
         for (var i = 0u; i < HD4; i++) {
@@ -206,8 +206,8 @@ fn backward_query(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation
             add(&dp_x, dots(gx[i], v));
             add(&dp_y, dots(gy[i], v));
         }
-        let ds_x = score_gradients(inside(scored(sx, row.x, j, h), j, -3.0e38), dp_x, lx, all_eight(dot_out.x));
-        let ds_y = score_gradients(inside(scored(sy, row.y, j, h), j, -3.0e38), dp_y, ly, all_eight(dot_out.y));
+        let ds_x = score_gradients(inside(scored(sx, row.x, j, b, h), j, -3.0e38), dp_x, lx, all_eight(dot_out.x));
+        let ds_y = score_gradients(inside(scored(sy, row.y, j, b, h), j, -3.0e38), dp_y, ly, all_eight(dot_out.y));
         for (var i = 0u; i < HD4; i++) {
             dq_x[i] += weighted(ds_x, k[i]);
             dq_y[i] += weighted(ds_y, k[i]);
@@ -275,8 +275,8 @@ fn backward_key(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_i
             add(&dp_x, dots(vx[i], g[i]));
             add(&dp_y, dots(vy[i], g[i]));
         }
-        sx = inside(scored_keys(sx, row.x, j, h), j, -3.0e38);
-        sy = inside(scored_keys(sy, row.y, j, h), j, -3.0e38);
+        sx = inside(scored_keys(sx, row.x, j, b, h), j, -3.0e38);
+        sy = inside(scored_keys(sy, row.y, j, b, h), j, -3.0e38);
         let prob_x = Eight(exp(sx.low - l.low), exp(sx.high - l.high));
         let prob_y = Eight(exp(sy.low - l.low), exp(sy.high - l.high));
         let ds_x = score_gradients(sx, dp_x, l, dot_out);

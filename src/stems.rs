@@ -57,6 +57,12 @@ macro_rules! for_each_stem {
             max_pool;
             avg_pool;
             patch_embed;
+            embedding {
+                golden: "in text towers, tests/text.rs"
+            };
+            pick {
+                golden: "in text towers, tests/text.rs"
+            };
             pool {
                 golden: "in whole networks, tests/golden.rs"
             };

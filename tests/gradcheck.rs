@@ -27,6 +27,8 @@ mod network;
 mod resnet;
 #[path = "gradcheck/rotary.rs"]
 mod rotary;
+#[path = "gradcheck/text.rs"]
+mod text;
 
 /// Largest error of a gradient, as a share of the largest element of that gradient.
 const TOLERANCE: f64 = 1e-9;
@@ -231,6 +233,57 @@ fn attention_over_odd_tokens() {
                 })]
             },
         );
+    }
+}
+
+#[test]
+fn attention_behind_masks() {
+    let (batch, tokens, heads, head_dim) = (3, 5, 2, 3);
+    let dim = heads * head_dim;
+    let lengths = [5, 1, 3];
+    for (causal, padded) in [(true, false), (false, true), (true, true)] {
+        let scores = attention::Scores { causal, lengths: padded.then_some(&lengths[..]), ..Default::default() };
+        let run = |qkv: &[f64]| {
+            let mut lse = vec![f64::NAN; batch * heads * tokens];
+            let out = assigned(batch * tokens * dim, |out| {
+                attention::forward_scored(out, &mut lse, qkv, scores, batch, tokens, heads, head_dim);
+            });
+            (out, lse)
+        };
+        check_op(
+            &format!("attention, causal {causal}, padded {padded}"),
+            &[batch * tokens * 3 * dim],
+            |x| run(&x[0]).0,
+            |x, dout| {
+                let (out, lse) = run(&x[0]);
+                vec![assigned(x[0].len(), |d| {
+                    attention::backward_scored(
+                        d,
+                        &mut [],
+                        dout,
+                        &out,
+                        &x[0],
+                        &lse,
+                        scores,
+                        batch,
+                        tokens,
+                        heads,
+                        head_dim,
+                    );
+                })]
+            },
+        );
+        // The first query sees the first key alone, whose value it takes.
+        let qkv: Vec<f64> = (0..batch * tokens * 3 * dim).map(|i| (i as f64).sin()).collect();
+        let out = run(&qkv).0;
+        if causal {
+            assert_eq!(out[..dim], qkv[2 * dim..3 * dim]);
+        }
+        // The one key of the second sequence is all that its queries see.
+        if padded {
+            let (first, value) = (tokens * dim, tokens * 3 * dim + 2 * dim);
+            assert!(out[first..2 * first].chunks(dim).all(|row| row == &qkv[value..value + dim]), "{out:?}");
+        }
     }
 }
 

@@ -9,6 +9,7 @@ use common::{Random, gpu, open, relative, resnet_50};
 use tpgm::gpu::{Program, View};
 use tpgm::method::Snapshot;
 use tpgm::model::{Activations, Mode, Model, Phase, Pool, Precision, VitConfig};
+use tpgm::ops::attention::Scores;
 use tpgm::ops::cross_entropy::{self, CHANNELS, Channel};
 use tpgm::ops::step_state::{STATE_WORDS, StepState};
 use tpgm::ops::{MAX_FLOPS, Recorder, attention, conv2d, matmul};
@@ -176,10 +177,10 @@ fn a_long_dispatch_is_cut_into_parts_that_give_the_same_bits() {
     let dims = attention::Dims { batch: 3, tokens: 16, heads: 4, head_dim: 8 };
     let (len, stats) = (3 * 16 * 4 * 8, 3 * 16 * 4);
     let attended =
-        cut(len, &[stats, 3 * len], |r, out, v| attention::forward(r, out, &v[0], &v[1], None, dims).unwrap());
+        cut(len, &[stats, 3 * len], |r, out, v| attention::forward(r, out, &v[0], &v[1], Scores::Plain, dims).unwrap());
     assert_cut("attention", attended);
     let gradient = cut(3 * len, &[stats, len, len, 3 * len, stats], |r, out, v| {
-        attention::backward(r, out, &v[0], &v[1], &v[2], &v[3], &v[4], None, dims).unwrap();
+        attention::backward(r, out, &v[0], &v[1], &v[2], &v[3], &v[4], Scores::Plain, dims).unwrap();
     });
     assert_cut("attention::backward", gradient);
 

@@ -9,6 +9,7 @@ use tpgm::error::Result;
 use tpgm::gpu::buffer::Element;
 use tpgm::gpu::tiles::{Choices, Tile, Variant};
 use tpgm::gpu::{Gpu, View};
+use tpgm::ops::attention::Mask;
 use tpgm::ops::conv2d::{Dims, Padding};
 use tpgm::ops::product::{Pass, Product};
 use tpgm::ops::trial::{Operands, compute};
@@ -70,7 +71,7 @@ fn attention_by_matrices_is_compared_like_any_product() {
         for (pass, element) in
             [Pass::Forward, Pass::BackwardInput].map(|p| [(p, Element::Half), (p, Element::Word)]).concat()
         {
-            let product = Product::Attention { pass, dims, element };
+            let product = Product::Attention { pass, dims, element, mask: Mask::default() };
             let reference = product.reference(gpu());
             let by_matrices = allowed && element == Element::Half && [64, 20, 128].contains(&head_dim);
             let tiles: Vec<Tile> = product.candidates(gpu()).iter().map(|variant| variant.tile).collect();

@@ -14,6 +14,7 @@ use crate::error::Result;
 use crate::gpu::buffer::Element;
 use crate::gpu::{Gpu, Program, View};
 use crate::ops::adamw::{self, AdamW};
+use crate::ops::attention::Scores;
 use crate::ops::cross_entropy::CHANNELS;
 use crate::ops::sgd::{self, Sgd};
 use crate::ops::step_state::StepState;
@@ -266,9 +267,9 @@ fn attend(b: &Bench, backward: bool) -> Result<Alone> {
         (tensors(b.gpu, 3 * ROWS * DIM)?, tensors(b.gpu, ROWS * DIM)?, tensors(b.gpu, ROWS * heads)?);
     let program = record(b, 1, |r| {
         if backward {
-            attention::backward(r, &dqkv, &delta, &dout, &out, &qkv, &lse, None, dims)
+            attention::backward(r, &dqkv, &delta, &dout, &out, &qkv, &lse, Scores::Plain, dims)
         } else {
-            attention::forward(r, &out, &lse, &qkv, None, dims)
+            attention::forward(r, &out, &lse, &qkv, Scores::Plain, dims)
         }
     })?;
     // Two products forward, four backward; the scores that backward computes anew are not counted.

@@ -12,11 +12,31 @@
 //! With relative positions (Bao et al. 2022, BEiT) a score has a learned bias for its head and the offset of its tokens on the grid,
 //! `s_ij = … + relative[r(i, j)]`, and `drelative[r] = Σ ds_ij` over the images and the pairs of this offset.
 //!
-//! for every image and head. With `D = heads · head_dim`, the last dimension of `qkv [batch, tokens, 3D]` holds
+//! A masked query sees some keys alone: causal, those up to itself; and with a length for each sequence, those before it, since the
+//! rest is padding. Scores of the others are −∞.
+//!
+//! All for every image and head. With `D = heads · head_dim`, the last dimension of `qkv [batch, tokens, 3D]` holds
 //! q, k and v one after the other, each with its heads one after the other (timm's layout). Saved for backward:
 //! `out` and `lse`.
 
 use super::{Float, check_len};
+
+/// What becomes of the products of queries and keys besides their scale.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Scores<'a, T> {
+    /// A bias for each offset of two tokens and head, `[offsets, heads]` ([`relative_index`]).
+    pub relative: Option<&'a [T]>,
+    /// Whether a query sees keys up to itself alone.
+    pub causal: bool,
+    /// Keys that are seen in each sequence, `[batch]`, each at least 1.
+    pub lengths: Option<&'a [u32]>,
+}
+
+impl<T> Scores<'_, T> {
+    fn sees(&self, image: usize, query: usize, key: usize) -> bool {
+        (!self.causal || key <= query) && self.lengths.is_none_or(|lengths| key < lengths[image] as usize)
+    }
+}
 
 /// Where the elements of one head of one image lie.
 #[derive(Clone, Copy)]
@@ -66,14 +86,17 @@ impl Head {
     }
 
     /// `s_ij` for one query `i` and every key `j`.
-    fn scores<T: Float>(&self, qkv: &[T], relative: Option<&[T]>, query: usize) -> Vec<T> {
+    fn scores<T: Float>(&self, qkv: &[T], scores: Scores<T>, query: usize) -> Vec<T> {
         let scale = scale::<T>(self.head_dim);
         let score = |key: usize| {
+            if !scores.sees(self.image, query, key) {
+                return T::from_f64(f64::NEG_INFINITY);
+            }
             let mut sum = T::ZERO;
             for i in 0..self.head_dim {
                 sum += qkv[self.q(query, i)] * qkv[self.k(key, i)];
             }
-            sum * scale + relative.map_or(T::ZERO, |relative| relative[self.relative(query, key)])
+            sum * scale + scores.relative.map_or(T::ZERO, |relative| relative[self.relative(query, key)])
         };
         (0..self.tokens).map(score).collect()
     }
@@ -85,7 +108,7 @@ impl Head {
         out: &[T],
         qkv: &[T],
         lse: &[T],
-        relative: Option<&[T]>,
+        scores: Scores<T>,
         query: usize,
     ) -> Vec<(T, T)> {
         let mut delta = T::ZERO;
@@ -100,7 +123,7 @@ impl Head {
             }
             (p, p * (dp - delta))
         };
-        self.scores(qkv, relative, query).into_iter().enumerate().map(gradient).collect()
+        self.scores(qkv, scores, query).into_iter().enumerate().map(gradient).collect()
     }
 }
 
@@ -134,15 +157,15 @@ pub fn forward<T: Float>(
     heads: usize,
     head_dim: usize,
 ) {
-    forward_relative(out, lse, qkv, None, batch, tokens, heads, head_dim);
+    forward_scored(out, lse, qkv, Scores::default(), batch, tokens, heads, head_dim);
 }
 
-/// The same with a bias for each offset of two tokens, `relative [offsets, heads]` ([`relative_index`]).
-pub fn forward_relative<T: Float>(
+/// The same with biases, or keys that are not seen.
+pub fn forward_scored<T: Float>(
     out: &mut [T],
     lse: &mut [T],
     qkv: &[T],
-    relative: Option<&[T]>,
+    scores: Scores<T>,
     batch: usize,
     tokens: usize,
     heads: usize,
@@ -154,14 +177,14 @@ pub fn forward_relative<T: Float>(
     check_len(op, "qkv", qkv.len(), batch * tokens * 3 * heads * head_dim);
     for at in Head::all(batch, tokens, heads, head_dim) {
         for query in 0..tokens {
-            let scores = at.scores(qkv, relative, query);
-            let mut largest = scores[0];
-            for &s in &scores {
+            let row = at.scores(qkv, scores, query);
+            let mut largest = row[0];
+            for &s in &row {
                 largest = largest.max(s);
             }
             // Relative to the largest score, so that the exponentials can't overflow.
             let mut sum = T::ZERO;
-            for &s in &scores {
+            for &s in &row {
                 sum += (s - largest).exp();
             }
             let log_sum = largest + sum.ln();
@@ -169,7 +192,7 @@ pub fn forward_relative<T: Float>(
             for i in 0..head_dim {
                 let mut mix = T::ZERO;
                 for key in 0..tokens {
-                    mix += (scores[key] - log_sum).exp() * qkv[at.v(key, i)];
+                    mix += (row[key] - log_sum).exp() * qkv[at.v(key, i)];
                 }
                 out[at.out(query, i)] = mix;
             }
@@ -190,18 +213,18 @@ pub fn backward<T: Float>(
     heads: usize,
     head_dim: usize,
 ) {
-    backward_relative(dqkv, &mut [], dout, out, qkv, lse, None, batch, tokens, heads, head_dim);
+    backward_scored(dqkv, &mut [], dout, out, qkv, lse, Scores::default(), batch, tokens, heads, head_dim);
 }
 
-/// The same behind [`forward_relative`]; `drelative [offsets, heads]` is added to if `relative` is given.
-pub fn backward_relative<T: Float>(
+/// The same behind [`forward_scored`]; `drelative [offsets, heads]` is added to if there are such biases.
+pub fn backward_scored<T: Float>(
     dqkv: &mut [T],
     drelative: &mut [T],
     dout: &[T],
     out: &[T],
     qkv: &[T],
     lse: &[T],
-    relative: Option<&[T]>,
+    scores: Scores<T>,
     batch: usize,
     tokens: usize,
     heads: usize,
@@ -213,10 +236,10 @@ pub fn backward_relative<T: Float>(
     check_len(op, "out", out.len(), batch * tokens * heads * head_dim);
     check_len(op, "qkv", qkv.len(), batch * tokens * 3 * heads * head_dim);
     check_len(op, "lse", lse.len(), batch * heads * tokens);
-    if relative.is_some() {
-        let mut scores = vec![T::ZERO; heads * tokens * tokens];
-        score_gradients(&mut scores, dout, out, qkv, lse, relative, batch, tokens, heads, head_dim);
-        for (i, ds) in scores.iter().enumerate() {
+    if scores.relative.is_some() {
+        let mut dscores = vec![T::ZERO; heads * tokens * tokens];
+        score_gradients(&mut dscores, dout, out, qkv, lse, scores, batch, tokens, heads, head_dim);
+        for (i, ds) in dscores.iter().enumerate() {
             let (head, query, key) = (i / (tokens * tokens), i / tokens % tokens, i % tokens);
             drelative[relative_index(query, key, (tokens - 1).isqrt()) * heads + head] += *ds;
         }
@@ -225,7 +248,7 @@ pub fn backward_relative<T: Float>(
     let scale = scale::<T>(head_dim);
     for at in Head::all(batch, tokens, heads, head_dim) {
         for query in 0..tokens {
-            for (key, (p, ds)) in at.gradients(dout, out, qkv, lse, relative, query).into_iter().enumerate() {
+            for (key, (p, ds)) in at.gradients(dout, out, qkv, lse, scores, query).into_iter().enumerate() {
                 for i in 0..head_dim {
                     dqkv[at.q(query, i)] += scale * ds * qkv[at.k(key, i)];
                     dqkv[at.k(key, i)] += scale * ds * qkv[at.q(query, i)];
@@ -236,14 +259,14 @@ pub fn backward_relative<T: Float>(
     }
 }
 
-/// Assigns `dscores [heads, tokens, tokens]`, the gradient of the scores summed up over the images; the rest as in [`backward_relative`].
+/// Assigns `dscores [heads, tokens, tokens]`, the gradient of the scores summed up over the images; the rest as in [`backward_scored`].
 pub fn score_gradients<T: Float>(
     dscores: &mut [T],
     dout: &[T],
     out: &[T],
     qkv: &[T],
     lse: &[T],
-    relative: Option<&[T]>,
+    scores: Scores<T>,
     batch: usize,
     tokens: usize,
     heads: usize,
@@ -253,7 +276,7 @@ pub fn score_gradients<T: Float>(
     dscores.fill(T::ZERO);
     for at in Head::all(batch, tokens, heads, head_dim) {
         for query in 0..tokens {
-            for (key, (_, ds)) in at.gradients(dout, out, qkv, lse, relative, query).into_iter().enumerate() {
+            for (key, (_, ds)) in at.gradients(dout, out, qkv, lse, scores, query).into_iter().enumerate() {
                 dscores[(at.head * tokens + query) * tokens + key] += ds;
             }
         }

@@ -55,6 +55,10 @@ pub(crate) const ELEM_8: &str = include_str!("../../shaders/lib/elem_8.wgsl");
 
 /// A learned bias for each offset of two tokens, which is appended to attention shaders.
 pub(crate) const RELATIVE: &str = include_str!("../../shaders/lib/relative.wgsl");
+/// Keys that a query does not see, which is appended to attention shaders for texts.
+pub(crate) const MASK: &str = include_str!("../../shaders/lib/mask.wgsl");
+/// How long each sequence is, which goes with [`MASK`].
+pub(crate) const LENGTHS: &str = include_str!("../../shaders/lib/lengths.wgsl");
 
 pub(crate) const REDUCE: &str = include_str!("../../shaders/lib/reduce.wgsl");
 const REDUCE_SUBGROUP: &str = include_str!("../../shaders/lib/reduce_subgroup.wgsl");

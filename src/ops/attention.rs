@@ -5,14 +5,16 @@ use std::sync::Arc;
 
 use crate::error::Result;
 use crate::gpu::buffer::Element;
-use crate::gpu::shaders::{self, Shader, shader};
+use crate::gpu::shaders::{Shader, shader};
 use crate::gpu::tiles::{Cooperative, Tile};
 use crate::gpu::{Gpu, Kernel, View};
+use crate::ops::attention_tails::{SLICE, Scoring, block, cooperative_tail, direct_tail, tail};
 use crate::ops::elem::FORMATS;
 use crate::ops::product::{Pass, Product};
 use crate::ops::variants::{Needs, Variants};
-use crate::ops::words::fours;
 use crate::ops::{Recorder, check, rows};
+
+pub use crate::ops::attention_tails::Mask;
 
 static SHADER: Shader = shader!("attention");
 static COOPERATIVE: Shader = shader!("attention_cooperative");
@@ -36,6 +38,57 @@ pub struct Dims {
     pub heads: usize,
     /// Width of a head.
     pub head_dim: usize,
+}
+
+/// What becomes of the products of queries and keys besides their scale, before the softmax.
+#[derive(Clone, Copy, Debug, Default)]
+pub enum Scores<'a> {
+    /// Nothing.
+    #[default]
+    Plain,
+    /// A bias is added for each offset of two tokens and head (`[offsets, heads]`, [`Dims::offsets`]), where the tokens are a class token
+    /// and a square grid of patches.
+    Relative(&'a View),
+    /// Queries do not see all keys.
+    Masked {
+        /// Each sees those up to itself alone.
+        causal: bool,
+        /// Tokens of each sequence, `[batch]` u32 of at least 1, behind which is padding that nobody sees.
+        lengths: Option<&'a View>,
+    },
+}
+
+impl<'a> Scores<'a> {
+    fn kind(self) -> Scoring {
+        match self {
+            Scores::Plain => Scoring::Plain,
+            Scores::Relative(_) => Scoring::Relative,
+            Scores::Masked { causal, lengths } => Scoring::Masked(Mask { causal, padded: lengths.is_some() }),
+        }
+    }
+
+    fn check(self, dims: Dims) {
+        match self {
+            Scores::Plain | Scores::Masked { causal: true, lengths: None } => {}
+            Scores::Relative(table) => {
+                let grid = dims.grid();
+                let tokens = 1 + grid * grid;
+                assert_eq!(dims.tokens, tokens, "attention: relative positions of a class token and a square grid");
+                check("attention", "relative", table, dims.offsets() * dims.heads);
+            }
+            Scores::Masked { lengths: Some(lengths), .. } => check("attention", "lengths", lengths, dims.batch),
+            Scores::Masked { causal: false, lengths: None } => panic!("attention: a mask that hides nothing"),
+        }
+    }
+
+    /// What kernels bind for it, of the images of `part`.
+    fn named(self, part: &Range<usize>) -> Option<(&'static str, View)> {
+        match self {
+            Scores::Relative(table) => Some(("relative", table.clone())),
+            Scores::Masked { lengths: Some(lengths), .. } => Some(("lengths", rows(lengths, part, 1))),
+            Scores::Plain | Scores::Masked { .. } => None,
+        }
+    }
 }
 
 #[repr(C)]
@@ -79,13 +132,6 @@ impl Dims {
         self.heads * self.tokens * self.tokens
     }
 
-    fn check_relative(self, relative: Option<&View>) {
-        let Some(relative) = relative else { return };
-        let grid = self.grid();
-        assert_eq!(self.tokens, 1 + grid * grid, "attention: relative positions of a class token and a square grid");
-        check("attention", "relative", relative, self.offsets() * self.heads);
-    }
-
     /// Runs of images that one dispatch takes, and the products that a lane forms for a pair of tokens.
     fn parts(self, r: &Recorder, element: Element, products: usize) -> Vec<(Range<usize>, Dims)> {
         let strides = [self.len() / self.batch, self.stats() / self.batch];
@@ -123,18 +169,18 @@ fn kernel(
     tile: Tile,
     entry: &str,
     element: Element,
-    relative: bool,
+    scoring: Scoring,
     dims: Dims,
 ) -> Result<(Arc<Kernel>, [u32; 3])> {
     let heads = (dims.batch * dims.heads) as u32;
     if let Some(matrices) = matrices(r.gpu, tile) {
         let ([rows, _], slices) = (block(entry, dims.head_dim), dims.head_dim.div_ceil(SLICE));
         let grid = [dims.tokens.div_ceil(rows) as u32, heads, if entry == "backward_key" { slices as u32 } else { 1 }];
-        let tail = cooperative_tail(entry, dims.head_dim, matrices);
+        let tail = cooperative_tail(entry, dims.head_dim, matrices, scoring.mask());
         return Ok((r.kernel_with(&COOPERATIVE, entry, &[], &tail)?, grid));
     }
     if r.for_cpu && r.gpu.has_wide_subgroups() && dims.head_dim.is_multiple_of(4) {
-        let tail = direct_tail(dims.head_dim, element, r.wide_words, relative);
+        let tail = direct_tail(dims.head_dim, element, r.wide_words, scoring);
         let grid = [dims.tokens.div_ceil(DIRECT_ROWS) as u32, heads, 1];
         return Ok((r.kernel_with(&DIRECT, entry, &[], &tail)?, grid));
     }
@@ -145,15 +191,15 @@ fn kernel(
         _ => 64,
     };
     let grid = [dims.tokens.div_ceil(ROWS) as u32, heads, dims.head_dim.div_ceil(columns) as u32];
-    Ok((r.kernel_with(&SHADER, entry, &[], &tail(element, dims.head_dim, relative))?, grid))
+    Ok((r.kernel_with(&SHADER, entry, &[], &tail(element, dims.head_dim, scoring))?, grid))
 }
 
 /// The tile for this adapter: matrices where they were measured to be faster, which are for f16 alone. They have no relative positions.
-fn tile(r: &mut Recorder, pass: Pass, element: Element, relative: bool, dims: Dims) -> Tile {
-    if relative {
+fn tile(r: &mut Recorder, pass: Pass, element: Element, scoring: Scoring, dims: Dims) -> Tile {
+    if scoring == Scoring::Relative {
         return Tile::Tiled;
     }
-    let product = Product::Attention { pass, dims, element };
+    let product = Product::Attention { pass, dims, element, mask: scoring.mask() };
     let able = r.forced.is_some() || r.gpu.cooperative().is_some();
     if able && product.suits_matrices() && has_memory(r.gpu) { r.variant(product).tile } else { Tile::Tiled }
 }
@@ -161,14 +207,16 @@ fn tile(r: &mut Recorder, pass: Pass, element: Element, relative: bool, dims: Di
 /// Every variant that this file records, with heads of every width at which something else is computed, and of those that models have.
 pub fn variants() -> Vec<Variants> {
     let widths = [1, 4, 10, 32, 64, 80, 96, 128, 130, 256, 300];
-    let formats = || FORMATS.into_iter().flat_map(|element| [false, true].map(|relative| (element, relative)));
-    let plain = widths.into_iter().flat_map(|width| formats().map(move |(e, relative)| tail(e, width, relative)));
+    let formats = || FORMATS.into_iter().flat_map(|element| Scoring::ALL.map(|scoring| (element, scoring)));
+    let plain = widths.into_iter().flat_map(|width| formats().map(move |(e, scoring)| tail(e, width, scoring)));
     let direct = [4, 32, 64, WIDEST].into_iter().flat_map(|width| {
-        formats().flat_map(move |(e, relative)| [false, true].map(|wide| direct_tail(width, e, wide, relative)))
+        formats().flat_map(move |(e, scoring)| [false, true].map(|wide| direct_tail(width, e, wide, scoring)))
     });
     let cooperative = ["forward", "backward_query", "backward_key"].into_iter().flat_map(|entry| {
-        let of_width =
-            move |width| Cooperative::KNOWN.map(|matrices| (entry, cooperative_tail(entry, width, matrices)));
+        let of_mask = move |width, mask| {
+            Cooperative::KNOWN.map(|matrices| (entry, cooperative_tail(entry, width, matrices, mask)))
+        };
+        let of_width = move |width| Mask::ALL.into_iter().flat_map(move |mask| of_mask(width, mask));
         [4, 20, SLICE, 80, WIDEST].into_iter().flat_map(of_width)
     });
     vec![
@@ -178,61 +226,8 @@ pub fn variants() -> Vec<Variants> {
     ]
 }
 
-/// What is appended to `attention_direct.wgsl`.
-fn direct_tail(head_dim: usize, element: Element, wide: bool, relative: bool) -> String {
-    let scored = match relative {
-        false => {
-            "fn scored(s: Eight, query: u32, key: u32, h: u32) -> Eight { return s; }\n\
-             fn scored_keys(s: Eight, key: u32, query: u32, h: u32) -> Eight { return s; }\n"
-        }
-        true => {
-            "fn biases(h: u32, q: u32, k: u32, across: vec2u) -> vec4f {\n\
-             return vec4f(bias_of(h, q, k), bias_of(h, q + across.x, k + across.y), bias_of(h, q + 2u * across.x, k + 2u * across.y), \
-             bias_of(h, q + 3u * across.x, k + 3u * across.y));\n}\n\
-             fn scored(s: Eight, query: u32, key: u32, h: u32) -> Eight {\n\
-             return Eight(s.low + biases(h, query, key, vec2u(0u, 1u)), s.high + biases(h, query, key + 4u, vec2u(0u, 1u)));\n}\n\
-             fn scored_keys(s: Eight, key: u32, query: u32, h: u32) -> Eight {\n\
-             return Eight(s.low + biases(h, query, key, vec2u(1u, 0u)), s.high + biases(h, query + 4u, key, vec2u(1u, 0u)));\n}\n"
-        }
-    };
-    let lib = if relative { shaders::RELATIVE } else { "" };
-    format!("const HD4 = {}u;\n{scored}{lib}", head_dim / 4) + &fours(element, element, wide)
-}
-
-/// What is appended to `attention.wgsl` for tensors of `element` and heads of `head_dim`.
-fn tail(element: Element, head_dim: usize, relative: bool) -> String {
-    let scalar = element.scalar();
-    let (width, word, whole, packed) = match head_dim.is_multiple_of(4) {
-        true => (4, format!("vec4<{scalar}>"), "vec4f(x)", "word(x)"),
-        false => (1, scalar.to_string(), "vec4f(f32(x))", "word(x.x)"),
-    };
-    let scored = match relative {
-        false => {
-            "fn scored(s: mat4x4f, at: Place, col: u32) -> mat4x4f { return s * p.scale; }\n\
-             fn scored_keys(s: mat4x4f, at: Place, col: u32) -> mat4x4f { return s * p.scale; }\n"
-        }
-        true => {
-            "fn biases(h: u32, q: u32, k: u32) -> vec4f {\n\
-             return vec4f(bias_of(h, q, k), bias_of(h, q, k + 1u), bias_of(h, q, k + 2u), bias_of(h, q, k + 3u));\n}\n\
-             fn block_of(h: u32, q: u32, k: u32) -> mat4x4f {\n\
-             return mat4x4f(biases(h, q, k), biases(h, q + 1u, k), biases(h, q + 2u, k), biases(h, q + 3u, k));\n}\n\
-             fn scored(s: mat4x4f, at: Place, col: u32) -> mat4x4f {\n\
-             return s * p.scale + block_of(at.h, at.row + at.y * 4u, col + at.x * 4u);\n}\n\
-             fn scored_keys(s: mat4x4f, at: Place, col: u32) -> mat4x4f {\n\
-             return s * p.scale + transpose(block_of(at.h, col + at.x * 4u, at.row + at.y * 4u));\n}\n"
-        }
-    };
-    let lib = if relative { shaders::RELATIVE } else { "" };
-    format!(
-        "const HD = {head_dim}u;\nconst WIDTH = {width}u;\nalias word = {word};\n\
-         fn whole(x: word) -> vec4f {{ return {whole}; }}\nfn packed(x: vec4f) -> word {{ return {packed}; }}\n{scored}{lib}"
-    )
-}
-
 /// The widest head that `attention_cooperative.wgsl` takes: of wider ones the rows leave no room in workgroup memory.
 const WIDEST: usize = 128;
-/// Elements of a head that it takes at a time, at most.
-const SLICE: usize = 64;
 /// Workgroup memory that it may use, in bytes: WebGPU promises half of that, so not every adapter has it.
 const MEMORY: u32 = 32 << 10;
 
@@ -246,65 +241,32 @@ pub fn has_memory(gpu: &Gpu) -> bool {
     gpu.limits.max_compute_workgroup_storage_size >= MEMORY
 }
 
-/// Rows of a workgroup of `attention_cooperative.wgsl`, and columns that it takes at a time: as many as workgroup memory holds.
-fn block(entry: &str, head_dim: usize) -> [usize; 2] {
-    match (entry, head_dim <= SLICE) {
-        ("backward_key", true) | ("forward", false) => [16, 64],
-        (_, true) => [32, 32],
-        (_, false) => [16, 32],
-    }
-}
-
-/// What is appended to `attention_cooperative.wgsl` for `entry` and heads of `head_dim`.
-fn cooperative_tail(entry: &str, head_dim: usize, matrices: Cooperative) -> String {
-    let [rows, cols] = block(entry, head_dim);
-    let slices = head_dim.div_ceil(SLICE);
-    let slice = head_dim.div_ceil(slices).next_multiple_of(16);
-    // Forward reads queries, backward also their gradients, or keys and values; of a head's slice of these come two results.
-    let (tiles, sums) = match entry {
-        "forward" => (1, slices * slice),
-        "backward_query" => (2, slices * slice),
-        _ => (2, 2 * slice),
-    };
-    format!(
-        "const HD = {head_dim}u;\nconst ROWS = {rows}u;\nconst COLS = {cols}u;\nconst TILES = {tiles}u;\nconst SUMS = {sums}u;\n{}",
-        matrices.matrices()
-    )
-}
-
 /// `out = softmax(q·kᵀ/√d)·v` per image and head; saves `lse` (`[batch, heads, tokens]`) for backward.
 /// `qkv` `[batch, tokens, 3·heads·head_dim]`, `out` a third of it; both f32, or both f16, as
-/// their gradients are. `relative`, if given, is added to the scores: a bias for each offset of two tokens and head
-/// (`[offsets, heads]`, [`Dims::offsets`]), where the tokens are a class token and a square grid of patches.
-pub fn forward(
-    r: &mut Recorder,
-    out: &View,
-    lse: &View,
-    qkv: &View,
-    relative: Option<&View>,
-    dims: Dims,
-) -> Result<()> {
+/// their gradients are.
+pub fn forward(r: &mut Recorder, out: &View, lse: &View, qkv: &View, scores: Scores, dims: Dims) -> Result<()> {
     check("attention", "out", out, dims.len());
     check("attention", "lse", lse, dims.stats());
     check("attention", "qkv", qkv, 3 * dims.len());
-    dims.check_relative(relative);
+    scores.check(dims);
     let (len, stats) = (dims.len() / dims.batch, dims.stats() / dims.batch);
-    let tile = tile(r, Pass::Forward, qkv.element, relative.is_some(), dims);
+    let tile = tile(r, Pass::Forward, qkv.element, scores.kind(), dims);
     for (part, dims) in dims.parts(r, qkv.element, 2) {
-        let (kernel, grid) = kernel(r, tile, "forward", qkv.element, relative.is_some(), dims)?;
+        let (kernel, grid) = kernel(r, tile, "forward", qkv.element, scores.kind(), dims)?;
         let (out, lse, qkv) = (rows(out, &part, len), rows(lse, &part, stats), rows(qkv, &part, 3 * len));
-        let views: Vec<_> = [("out", &out), ("lse", &lse), ("qkv", &qkv)].into_iter().chain(named(relative)).collect();
-        r.push(&kernel, &views, &dims.params(), grid);
+        let own = scores.named(&part);
+        let views = [("out", &out), ("lse", &lse), ("qkv", &qkv)];
+        r.push(&kernel, &with(&views, &own), &dims.params(), grid);
         r.work(dims.flops(2));
     }
     Ok(())
 }
 
-fn named(relative: Option<&View>) -> Option<(&'static str, &View)> {
-    relative.map(|relative| ("relative", relative))
+fn with<'a>(views: &[(&'a str, &'a View)], own: &'a Option<(&'static str, View)>) -> Vec<(&'a str, &'a View)> {
+    views.iter().copied().chain(own.as_ref().map(|(name, view)| (*name, view))).collect()
 }
 
-/// `dqkv = ` the gradient of all three; `delta` (`[batch, heads, tokens]`) is scratch. `relative` as in [`forward`].
+/// `dqkv = ` the gradient of all three; `delta` (`[batch, heads, tokens]`) is scratch. `scores` as in [`forward`].
 pub fn backward(
     r: &mut Recorder,
     dqkv: &View,
@@ -313,21 +275,21 @@ pub fn backward(
     out: &View,
     qkv: &View,
     lse: &View,
-    relative: Option<&View>,
+    scores: Scores,
     dims: Dims,
 ) -> Result<()> {
     for (name, view, len) in [("dqkv", dqkv, 3 * dims.len()), ("dout", dout, dims.len()), ("out", out, dims.len())] {
         check("attention::backward", name, view, len);
     }
     check("attention::backward", "delta", delta, dims.stats());
-    dims.check_relative(relative);
+    scores.check(dims);
     let (len, stats) = (dims.len() / dims.batch, dims.stats() / dims.batch);
-    let tile = tile(r, Pass::BackwardInput, qkv.element, relative.is_some(), dims);
+    let tile = tile(r, Pass::BackwardInput, qkv.element, scores.kind(), dims);
     for (part, dims) in dims.parts(r, qkv.element, 4) {
         let [dqkv, qkv] = [dqkv, qkv].map(|v| rows(v, &part, 3 * len));
         let [dout, out] = [dout, out].map(|v| rows(v, &part, len));
         let [delta, lse] = [delta, lse].map(|v| rows(v, &part, stats));
-        let (query, grid) = kernel(r, tile, "backward_query", qkv.element, relative.is_some(), dims)?;
+        let (query, grid) = kernel(r, tile, "backward_query", qkv.element, scores.kind(), dims)?;
         let views = [
             ("dqkv", &dqkv),
             ("delta", &delta),
@@ -336,11 +298,12 @@ pub fn backward(
             ("qkv", &qkv),
             ("saved_lse", &lse),
         ];
-        r.push(&query, &views.into_iter().chain(named(relative)).collect::<Vec<_>>(), &dims.params(), grid);
+        let own = scores.named(&part);
+        r.push(&query, &with(&views, &own), &dims.params(), grid);
         r.work(dims.flops(3));
-        let (key, grid) = kernel(r, tile, "backward_key", qkv.element, relative.is_some(), dims)?;
+        let (key, grid) = kernel(r, tile, "backward_key", qkv.element, scores.kind(), dims)?;
         let views = [("dqkv", &dqkv), ("saved_delta", &delta), ("dout", &dout), ("qkv", &qkv), ("saved_lse", &lse)];
-        r.push(&key, &views.into_iter().chain(named(relative)).collect::<Vec<_>>(), &dims.params(), grid);
+        r.push(&key, &with(&views, &own), &dims.params(), grid);
         r.work(dims.flops(4));
     }
     Ok(())
@@ -362,9 +325,9 @@ pub fn backward_relative(
     let op = "attention::backward_relative";
     check(op, "drelative", drelative, dims.offsets() * dims.heads);
     check(op, "dscores", dscores, dims.scores());
-    dims.check_relative(Some(relative));
+    Scores::Relative(relative).check(dims);
     let (len, stats) = (dims.len() / dims.batch, dims.stats() / dims.batch);
-    let tail = tail(qkv.element, dims.head_dim, true);
+    let tail = tail(qkv.element, dims.head_dim, Scoring::Relative);
     for (part, own) in dims.parts(r, qkv.element, 2) {
         let [qkv, dout] = [rows(qkv, &part, 3 * len), rows(dout, &part, len)];
         let [delta, lse] = [delta, lse].map(|v| rows(v, &part, stats));

@@ -51,6 +51,8 @@ pub enum Product {
         dims: attention::Dims,
         /// What its tensors hold.
         element: Element,
+        /// Which keys are hidden.
+        mask: attention::Mask,
     },
 }
 
@@ -121,9 +123,11 @@ impl Product {
     pub fn class(self) -> String {
         let half = |element: Element| if element == Element::Half { ", f16" } else { "" };
         match self {
-            Product::Attention { pass, dims: attention::Dims { tokens, head_dim, .. }, element } => {
+            Product::Attention { pass, dims: attention::Dims { tokens, head_dim, .. }, element, mask } => {
                 let pass = if pass == Pass::Forward { "forward" } else { "backward" };
-                format!("attention::{pass}, {tokens} tokens, heads of {head_dim}{}", half(element))
+                let causal = if mask.causal { ", causal" } else { "" };
+                let padded = if mask.padded { ", padded" } else { "" };
+                format!("attention::{pass}, {tokens} tokens, heads of {head_dim}{causal}{padded}{}", half(element))
             }
             Product::Linear { pass, rows, out, inp, element } => {
                 let half = half(element);

@@ -7,7 +7,7 @@
 use crate::gpu::Gpu;
 use crate::gpu::buffer::Element;
 use crate::gpu::tiles::{Tile, Variant};
-use crate::ops::attention;
+use crate::ops::attention::{self, Mask};
 use crate::ops::conv2d::{Dims, Padding};
 use crate::ops::product::{Pass, Product};
 use crate::ops::trial::{Trial, Way, compute};
@@ -24,6 +24,9 @@ const ATTENTION: [[[usize; 4]; 4]; 2] = [
     [[1, 70, 3, 20], [2, 33, 1, 64], [1, 65, 2, 80], [1, 197, 3, 64]],
     [[1, 70, 3, 20], [2, 33, 1, 64], [1, 65, 2, 80], [16, 197, 12, 64]],
 ];
+
+/// The same of attention with a mask.
+const MASKED: [usize; 4] = [3, 70, 2, 64];
 
 /// Terms of the long sums: an MLP's of a ViT-Base.
 const LONG: usize = 3072;
@@ -101,11 +104,13 @@ fn products(gpu: &Gpu, element: Element) -> Vec<Product> {
     let size = if gpu.is_cpu() { 6 } else { 40 };
     let dims = [conv(9, [20, 36], 3, 2), conv(size, [344, 348], 3, 1), conv(57, [8, 12], 7, 2)];
     let convs = dims.into_iter().flat_map(|dims| PASSES.map(|pass| Product::Conv2d { pass, dims, element }));
-    let of_attention = |[batch, tokens, heads, head_dim]: [usize; 4]| {
+    let of_attention = |([batch, tokens, heads, head_dim], mask): ([usize; 4], Mask)| {
         let dims = attention::Dims { batch, tokens, heads, head_dim };
-        [Pass::Forward, Pass::BackwardInput].map(|pass| Product::Attention { pass, dims, element })
+        [Pass::Forward, Pass::BackwardInput].map(|pass| Product::Attention { pass, dims, element, mask })
     };
+    let masked = (MASKED, Mask { causal: true, padded: true });
+    let unmasked = ATTENTION[usize::from(!gpu.is_cpu())].map(|shape| (shape, Mask::default()));
     // Of attention by itself there are variants in f16 alone.
-    let attention = ATTENTION[usize::from(!gpu.is_cpu())].into_iter().filter(|_| element == Element::Half);
+    let attention = unmasked.into_iter().chain([masked]).filter(|_| element == Element::Half);
     layers.chain(long).map(linear).chain(convs).chain(attention.flat_map(of_attention)).collect()
 }

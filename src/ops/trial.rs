@@ -6,6 +6,7 @@ use crate::error::Result;
 use crate::gpu::buffer::{Element, align};
 use crate::gpu::tiles::Variant;
 use crate::gpu::{Gpu, Program, View};
+use crate::ops::attention::Scores;
 use crate::ops::product::{Pass, Product};
 use crate::ops::{Recorder, agreement, attention, conv2d, matmul};
 
@@ -40,6 +41,8 @@ pub struct Saved {
     pub lse: View,
     /// Scratch.
     pub delta: View,
+    /// Tokens of each sequence, which a mask of padding reads.
+    pub lengths: View,
 }
 
 /// How a product is recorded. [`compute`], unless a test wants wrong results.
@@ -48,12 +51,13 @@ pub type Way<'a> = &'a dyn Fn(&mut Recorder, Product, &Operands) -> Result<()>;
 /// Records the product, in the variant that the recorder is [forced](Recorder::forced) to.
 pub fn compute(r: &mut Recorder, product: Product, Operands { inp, out, weight, saved }: &Operands) -> Result<()> {
     match product {
-        Product::Attention { pass, dims, .. } => {
-            let Saved { qkv, attended, lse, delta } =
+        Product::Attention { pass, dims, mask, .. } => {
+            let Saved { qkv, attended, lse, delta, lengths } =
                 saved.as_ref().expect("attention has more operands than a product");
+            let scores = scores(mask, lengths);
             match pass {
-                Pass::Forward => attention::forward(r, out, lse, inp, None, dims),
-                _ => attention::backward(r, inp, delta, out, attended, qkv, lse, None, dims),
+                Pass::Forward => attention::forward(r, out, lse, inp, scores, dims),
+                _ => attention::backward(r, inp, delta, out, attended, qkv, lse, scores, dims),
             }
         }
         Product::Linear { pass, rows: m, out: n, inp: k, .. } => match pass {
@@ -69,19 +73,30 @@ pub fn compute(r: &mut Recorder, product: Product, Operands { inp, out, weight, 
     }
 }
 
+fn scores(mask: attention::Mask, lengths: &View) -> Scores<'_> {
+    match mask.hides() {
+        true => Scores::Masked { causal: mask.causal, lengths: mask.padded.then_some(lengths) },
+        false => Scores::Plain,
+    }
+}
+
 impl Saved {
     /// Of random queries, keys and values, by the kernel that this adapter takes if nothing was measured.
-    fn of(gpu: &Gpu, dims: attention::Dims, element: Element) -> Result<Saved> {
+    fn of(gpu: &Gpu, dims: attention::Dims, element: Element, mask: attention::Mask) -> Result<Saved> {
         let saved = Saved {
             qkv: agreement::random(gpu, "trial: qkv", element, 3 * dims.len(), 4)?,
             attended: agreement::random(gpu, "trial: attended", element, dims.len(), 5)?,
             lse: gpu.buffer("trial: lse", dims.stats())?,
             delta: gpu.buffer("trial: delta", dims.stats())?,
+            lengths: gpu.buffer("trial: lengths", dims.batch)?,
         };
-        let product = Product::Attention { pass: Pass::Forward, dims, element };
+        // Of all lengths, as far as there are images.
+        let lengths: Vec<u32> = (0..dims.batch).map(|b| (1 + (b + 1) * 7 % dims.tokens) as u32).collect();
+        gpu.write(&saved.lengths, &lengths);
+        let product = Product::Attention { pass: Pass::Forward, dims, element, mask };
         let mut r = Recorder::new(gpu, &saved.delta);
         r.forced = Some(product.reference(gpu));
-        attention::forward(&mut r, &saved.attended, &saved.lse, &saved.qkv, None, dims)?;
+        attention::forward(&mut r, &saved.attended, &saved.lse, &saved.qkv, scores(mask, &saved.lengths), dims)?;
         Program::run(gpu, &[], &[&r.program])?;
         Ok(saved)
     }
@@ -120,7 +135,7 @@ impl<'a> Trial<'a> {
             out: agreement::random(gpu, "trial: output", element, out, 2)?,
             weight: agreement::random(gpu, "trial: weight", of_weight, weight, 3)?,
             saved: match product {
-                Product::Attention { dims, .. } => Some(Saved::of(gpu, dims, element)?),
+                Product::Attention { dims, mask, .. } => Some(Saved::of(gpu, dims, element, mask)?),
                 Product::Linear { .. } | Product::Conv2d { .. } => None,
             },
         };

@@ -171,9 +171,9 @@ fn cut(product: Product, flops: f64) -> Product {
             let batch = ((dims.batch as f64 * share).ceil() as usize).max(1);
             Product::Conv2d { pass, dims: conv2d::Dims { batch, ..dims }, element }
         }
-        Product::Attention { pass, dims, element } => {
+        Product::Attention { pass, dims, element, mask } => {
             let batch = ((dims.batch as f64 * share).ceil() as usize).max(1);
-            Product::Attention { pass, dims: attention::Dims { batch, ..dims }, element }
+            Product::Attention { pass, dims: attention::Dims { batch, ..dims }, element, mask }
         }
     }
 }

@@ -7,7 +7,8 @@ use crate::cpu;
 use crate::error::Result;
 use crate::gpu::buffer::Element;
 use crate::gpu::tiles::Tile;
-use crate::ops::{self, attention::Dims, attention_pool};
+use crate::ops::attention::{Dims, Mask, Scores};
+use crate::ops::{self, attention_pool};
 
 pub(super) const STEMS: &[Stem] = &[
     stem(
@@ -58,14 +59,26 @@ fn attention(p: &mut Plan) -> Result<()> {
     for (dims, launch) in launched(p, &shapes, &[3, 7, 10, 14]) {
         // At 6 a few keys take all of the probability, and scores reach ±50: exponentials that overflow if not shifted.
         for (_, scale) in p.pick(&[1.0, 6.0], &[1]) {
-            p.add(move |s| case(s, launch, dims, scale, Element::Word, false));
+            p.add(move |s| case(s, launch, dims, scale, Element::Word, Form::Plain));
         }
     }
     // A class token and a square grid of patches, with a bias for each offset.
     let relative =
         [(1, 2, 1, 4), (2, 5, 2, 5), (3, 10, 3, 4), (1, 17, 2, 32), (2, 65, 1, 12), (1, 197, 2, 12), (2, 82, 1, 64)];
     for (dims, launch) in launched(p, &relative, &[1, 3, 4]) {
-        p.add(move |s| case(s, launch, dims, 1.0, Element::Word, true));
+        p.add(move |s| case(s, launch, dims, 1.0, Element::Word, Form::Relative));
+    }
+    // A token alone, an edge of a workgroup's columns, texts of 77 tokens; few widths, since each is a kernel for each mask.
+    let [causal, padded, both] = MASKS;
+    let masked: [(Mask, &[_], &[usize]); 3] = [
+        (causal, &[(1, 1, 1, 4), (2, 33, 2, 5), (3, 63, 2, 12), (4, 77, 2, 12), (1, 130, 1, 64)], &[1, 2]),
+        (padded, &[(3, 5, 2, 5), (2, 7, 1, 12), (3, 65, 3, 12)], &[0, 2]),
+        (both, &[(3, 66, 1, 5), (4, 77, 2, 12)], &[1]),
+    ];
+    for (mask, shapes, quick) in masked {
+        for (dims, launch) in launched(p, shapes, quick) {
+            p.add(move |s| case(s, launch, dims, 2.0, Element::Word, Form::Masked(mask)));
+        }
     }
     if p.gpu.check_f16().is_err() {
         return Ok(());
@@ -90,10 +103,18 @@ fn attention(p: &mut Plan) -> Result<()> {
         }
     }
     for (dims, launch) in halves {
-        p.add(move |s| case(s, launch, dims, 2.0, Element::Half, false));
+        p.add(move |s| case(s, launch, dims, 2.0, Element::Half, Form::Plain));
+        let masks: &[Mask] = match (launch.is_cooperative(), dims.head_dim) {
+            (true, _) => &MASKS,
+            (false, 12) => &MASKS[2..],
+            _ => &[],
+        };
+        for &mask in masks {
+            p.add(move |s| case(s, launch, dims, 2.0, Element::Half, Form::Masked(mask)));
+        }
     }
     for (dims, launch) in launched(p, &relative, &[1, 4]) {
-        p.add(move |s| case(s, launch, dims, 1.0, Element::Half, true));
+        p.add(move |s| case(s, launch, dims, 1.0, Element::Half, Form::Relative));
     }
     Ok(())
 }
@@ -116,7 +137,18 @@ fn launched(p: &Plan, shapes: &[(usize, usize, usize, usize)], quick: &[usize]) 
     })
 }
 
-fn case(s: &mut Suite, launch: Launch, dims: Dims, scale: f32, element: Element, relative: bool) -> Result<()> {
+/// What becomes of scores besides their scale.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Form {
+    Plain,
+    Relative,
+    Masked(Mask),
+}
+
+const MASKS: [Mask; 3] =
+    [Mask { causal: true, padded: false }, Mask { causal: false, padded: true }, Mask { causal: true, padded: true }];
+
+fn case(s: &mut Suite, launch: Launch, dims: Dims, scale: f32, element: Element, form: Form) -> Result<()> {
     let Dims { batch, tokens, heads, head_dim } = dims;
     let (dim, stats) = (heads * head_dim, batch * heads * tokens);
     let mut random = Random::new((tokens * dim) as u64);
@@ -128,10 +160,15 @@ fn case(s: &mut Suite, launch: Launch, dims: Dims, scale: f32, element: Element,
     let (qkv, dout) = (rounded(qkv, element), rounded(random.vec(batch * tokens * dim), element));
     let (qkv64, dout64) = (wide(&qkv), wide(&dout));
     let (mut want, mut want_lse) = (vec![0.0; batch * tokens * dim], vec![0.0; stats]);
-    let table = relative.then(|| random.vec(dims.offsets() * heads));
+    let table = (form == Form::Relative).then(|| random.vec(dims.offsets() * heads));
     let table64 = table.as_deref().map(wide);
-    let bias = table64.as_deref();
-    cpu::attention::forward_relative(&mut want, &mut want_lse, &qkv64, bias, batch, tokens, heads, head_dim);
+    let mask = if let Form::Masked(mask) = form { mask } else { Mask::default() };
+    // A whole sequence, a single token, and half of one.
+    let lengths: Option<Vec<u32>> =
+        mask.padded.then(|| (0..batch).map(|b| [tokens, 1, tokens / 2 + 1][b % 3] as u32).collect());
+    let scores =
+        cpu::attention::Scores { relative: table64.as_deref(), causal: mask.causal, lengths: lengths.as_deref() };
+    cpu::attention::forward_scored(&mut want, &mut want_lse, &qkv64, scores, batch, tokens, heads, head_dim);
     // Backward starts from the same rounded values as the reference.
     let (saved, lse32) = (rounded(narrow(&want), element), narrow(&want_lse));
     let mut want_grad = vec![0.0; qkv.len()];
@@ -139,8 +176,8 @@ fn case(s: &mut Suite, launch: Launch, dims: Dims, scale: f32, element: Element,
     let before = random.vec(table.as_ref().map_or(0, Vec::len));
     let mut want_table = wide(&before);
     let grads = (&mut want_grad, &mut want_table);
-    cpu::attention::backward_relative(
-        grads.0, grads.1, &dout64, &out64, &qkv64, &lse64, bias, batch, tokens, heads, head_dim,
+    cpu::attention::backward_scored(
+        grads.0, grads.1, &dout64, &out64, &qkv64, &lse64, scores, batch, tokens, heads, head_dim,
     );
     let mut want_delta = vec![0.0; stats];
     for (i, delta) in want_delta.iter_mut().enumerate() {
@@ -150,7 +187,13 @@ fn case(s: &mut Suite, launch: Launch, dims: Dims, scale: f32, element: Element,
     }
 
     let (kind, suffix) = (prefix(element), launch.suffix());
-    let biased = if relative { "relative, " } else { "" };
+    let biased = match form {
+        Form::Plain => String::new(),
+        Form::Relative => "relative, ".into(),
+        Form::Masked(Mask { causal, padded }) => {
+            format!("{}{}", if causal { "causal, " } else { "" }, if padded { "padded, " } else { "" })
+        }
+    };
     let name = format!("{kind}{biased}{batch}×{tokens}, {heads} heads of {head_dim}, scale {scale}, {suffix}");
     let mut c = Case::new(s.gpu, name, 0)?;
     let [qkv, dout] = [c.input_as("qkv", element, &qkv)?, c.input_as("dout", element, &dout)?];
@@ -158,9 +201,15 @@ fn case(s: &mut Suite, launch: Launch, dims: Dims, scale: f32, element: Element,
     let [out, dqkv] = [c.output_as("out", element, want.len())?, c.output_as("dqkv", element, want_grad.len())?];
     let [lse, delta] = [c.output("lse", stats)?, c.output("delta", stats)?];
     let table = table.map(|table| c.input("relative", &table)).transpose()?;
+    let lengths = lengths.as_ref().map(|lengths| c.words("lengths", lengths)).transpose()?;
+    let on_device = match (form, &table) {
+        (Form::Relative, Some(table)) => Scores::Relative(table),
+        (Form::Masked(Mask { causal, .. }), _) => Scores::Masked { causal, lengths: lengths.as_ref() },
+        _ => Scores::Plain,
+    };
     c.run(launch, |r| {
-        ops::attention::forward(r, &out, &lse, &qkv, table.as_ref(), dims)?;
-        ops::attention::backward(r, &dqkv, &delta, &dout, &saved_out, &qkv, &saved_lse, table.as_ref(), dims)
+        ops::attention::forward(r, &out, &lse, &qkv, on_device, dims)?;
+        ops::attention::backward(r, &dqkv, &delta, &dout, &saved_out, &qkv, &saved_lse, on_device, dims)
     })?;
 
     // Sums over keys (or queries) and over the head's width. A score is off by as many units of itself as its sum has
@@ -186,7 +235,7 @@ fn case(s: &mut Suite, launch: Launch, dims: Dims, scale: f32, element: Element,
             &out64,
             &qkv64,
             &lse64,
-            bias,
+            scores,
             batch,
             tokens,
             heads,

@@ -27,6 +27,7 @@ mod peak;
 mod pointwise;
 mod pooling;
 mod rope;
+mod text;
 
 pub use harness::CaseResult;
 pub use run::{Event, Selection, run, run_stem};
@@ -58,7 +59,15 @@ pub fn stems() -> &'static [Stem] {
     static ALL: LazyLock<Vec<Stem>> = LazyLock::new(|| {
         let products =
             [linear::STEMS, conv::STEMS, depthwise::STEMS, attention::STEMS, rope::STEMS, patch_embed::STEMS];
-        let others = [pointwise::STEMS, norm::STEMS, batch_norm::STEMS, channels::STEMS, pooling::STEMS, loss::STEMS];
+        let others = [
+            pointwise::STEMS,
+            norm::STEMS,
+            batch_norm::STEMS,
+            channels::STEMS,
+            pooling::STEMS,
+            text::STEMS,
+            loss::STEMS,
+        ];
         let steps = [optim::STEMS, mars::STEMS, anchor::STEMS, peak::STEMS];
         [&products[..], &others, &steps].concat().concat()
     });

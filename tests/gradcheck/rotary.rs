@@ -110,7 +110,8 @@ fn attention_with_a_bias_for_each_offset() {
     let run = |qkv: &[f64], relative: &[f64]| {
         let mut lse = vec![f64::NAN; batch * heads * tokens];
         let out = assigned(batch * tokens * dim, |out| {
-            attention::forward_relative(out, &mut lse, qkv, Some(relative), batch, tokens, heads, head_dim);
+            let scores = attention::Scores { relative: Some(relative), ..Default::default() };
+            attention::forward_scored(out, &mut lse, qkv, scores, batch, tokens, heads, head_dim);
         });
         (out, lse)
     };
@@ -122,15 +123,15 @@ fn attention_with_a_bias_for_each_offset() {
             let (out, lse) = run(&x[0], &x[1]);
             let mut drelative = vec![0.0; offsets * heads];
             let dqkv = assigned(x[0].len(), |d| {
-                let relative = Some(x[1].as_slice());
-                attention::backward_relative(
+                let scores = attention::Scores { relative: Some(x[1].as_slice()), ..Default::default() };
+                attention::backward_scored(
                     d,
                     &mut drelative,
                     dout,
                     &out,
                     &x[0],
                     &lse,
-                    relative,
+                    scores,
                     batch,
                     tokens,
                     heads,

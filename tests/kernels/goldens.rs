@@ -122,8 +122,8 @@ fn attention_agrees_with_pytorch() {
             let [y, lse, delta] = [c.output("out", out.len())?, c.output("lse", stats)?, c.output("delta", stats)?];
             let d = c.output("dqkv", dqkv.len())?;
             run(c, &|p| {
-                ops::attention::forward(p, &y, &lse, &qkv, None, dims)?;
-                ops::attention::backward(p, &d, &delta, &g, &y, &qkv, &lse, None, dims)
+                ops::attention::forward(p, &y, &lse, &qkv, ops::attention::Scores::Plain, dims)?;
+                ops::attention::backward(p, &d, &delta, &g, &y, &qkv, &lse, ops::attention::Scores::Plain, dims)
             })?;
             c.expect("attention::forward", &y, &wide(&out), tolerance);
             c.expect("attention::backward", &d, &wide(&dqkv), tolerance);

@@ -11,6 +11,7 @@ mod bias;
 mod conv2d;
 mod depthwise;
 mod eca;
+mod embedding;
 mod gate;
 mod grn;
 mod group_norm;
@@ -28,6 +29,7 @@ mod swiglu;
 mod unfold;
 mod unit_length;
 
+pub use attention::TokenMask;
 pub use batch_norm::BatchNormParams;
 pub use conv2d::ConvParams;
 pub use depthwise::DepthwiseParams;
