@@ -60,6 +60,7 @@ pub mod shapes;
 pub mod stop;
 #[doc(hidden)]
 pub mod suite;
+pub mod text;
 pub mod train;
 
 pub use error::{Error, Result};

@@ -20,7 +20,7 @@ const FLOORS: &[&[&str]] = &[
     &["train"],
     &["method", "suite"],
     &["checkpoint"],
-    &["data", "model"],
+    &["data", "model", "text"],
     &["ops"],
     &["gpu", "cpu"],
     &["shapes", "random", "atomic", "flag", "stop", "stems"],

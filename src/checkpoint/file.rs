@@ -15,6 +15,8 @@ use crate::error::{Error, Result};
 
 /// What a folder's checkpoint is called, whole and in shards.
 const MODEL: [&str; 2] = ["model.safetensors", "model.safetensors.index.json"];
+/// What OpenCLIP calls it, which has its configuration in a file of its own.
+const OPEN_CLIP: &str = "open_clip_model.safetensors";
 
 /// A checkpoint that was found whole: a safetensors file, or the shards of one with their index; with the
 /// `config.json` beside it if there is one.
@@ -33,7 +35,7 @@ pub struct Checkpoint {
 
 impl Checkpoint {
     /// Opens a `.safetensors` file; or a folder with `model.safetensors`, or else with `model.safetensors.index.json`
-    /// and the shards that it names; or such an index itself. A `config.json` beside a file or index of these names
+    /// and the shards that it names; or else with OpenCLIP's `open_clip_model.safetensors`; or such an index itself. A `config.json` beside a file or index of these names
     /// is read too; beside any other name it may belong to something else. `hf://OWNER/NAME` and `hf://OWNER/NAME@REVISION` are
     /// models of the Hugging Face hub: they are opened in its cache, fetched first if they are not there.
     ///
@@ -49,7 +51,8 @@ impl Checkpoint {
             _ => Error::io(&path, "cannot read", e),
         })?;
         if kind.is_dir() {
-            let inside = MODEL.iter().map(|name| path.join(name)).find(|inside| inside.exists());
+            let names = MODEL.iter().chain([&OPEN_CLIP]);
+            let inside = names.map(|name| path.join(name)).find(|inside| inside.exists());
             path = inside.ok_or_else(|| Error::checkpoint(&path, foreign::no_model_in(&path)))?;
         }
         let name = path.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned());

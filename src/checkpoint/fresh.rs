@@ -201,6 +201,40 @@ pub fn replace_head(recognised: &mut Recognised, weights: &mut Vec<Weight>, clas
     }
 }
 
+/// Puts a head of these values in the place of the model's, which may have none: `weight` `[classes, features]`, and `bias` the same for
+/// all classes. A bias that the model has stays, as zeros if none is given: its library expects one.
+///
+/// # Errors
+/// Why the model can't take it, one clause.
+pub fn set_head(
+    recognised: &mut Recognised,
+    weights: &mut Vec<Weight>,
+    classes: &[String],
+    weight: &[f32],
+    bias: Option<f32>,
+) -> Result<(), String> {
+    let config = &mut recognised.config;
+    if config.vit().is_some_and(|c| c.parts.distilled) {
+        return Err("has two heads (DeiT, distilled): one head can't take their place".into());
+    }
+    let [weight_name, bias_name] = ["weight", "bias"].map(|what| format!("{}.{what}", config.head()));
+    let has_bias = bias.is_some() || weights.iter().any(|(name, ..)| *name == bias_name);
+    config.set_head(classes.len(), has_bias);
+    weights.retain(|(name, ..)| !config.is_head(name));
+    recognised.names.retain(|(name, _)| !config.is_head(name));
+    recognised.initialised.retain(|name| !config.is_head(name));
+    let mut heads = vec![(weight_name, vec![classes.len(), config.width()], weight.to_vec())];
+    heads.extend(has_bias.then(|| (bias_name, vec![classes.len()], vec![bias.unwrap_or(0.0); classes.len()])));
+    for (head, in_file) in heads.into_iter().zip(recognised.head_names.clone()) {
+        recognised.names.push((head.0.clone(), in_file));
+        weights.push(head);
+    }
+    recognised.head_file = None;
+    recognised.classes = Some(classes.to_vec());
+    recognised.notes.push(format!("the head for {} classes is made from their names", classes.len()).into());
+    Ok(())
+}
+
 /// The random numbers of one tensor.
 fn stream(seed: u64, name: &str) -> ChaCha8Rng {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);

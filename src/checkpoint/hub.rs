@@ -15,9 +15,15 @@ use super::shards::{INDEX, Index};
 use crate::atomic::atomic_write;
 use crate::error::{Error, Result, quote};
 
-/// The configurations that are read, if there are any.
-const CONFIGS: [&str; 4] =
-    ["config.json", "preprocessor_config.json", "processor_config.json", "open_clip_config.json"];
+/// The configurations that are read, if there are any, and what cuts texts into tokens.
+const CONFIGS: [&str; 6] = [
+    "config.json",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "open_clip_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+];
 /// The weights, of which the first that is there counts.
 const WEIGHTS: [&str; 3] = ["model.safetensors", "model.safetensors.index.json", "open_clip_model.safetensors"];
 /// Files that an error names.

@@ -43,6 +43,8 @@ mod processor_config;
 mod save;
 mod shards;
 mod stem;
+pub mod text;
+mod text_config;
 mod timm_config;
 mod timm_input;
 mod timm_table;
@@ -56,6 +58,7 @@ pub use delta::{Delta, DeltaSize, apply_delta, delta_path, write_delta};
 pub use file::Checkpoint;
 pub use fresh::{
     fresh_convnext, fresh_efficientnet, fresh_model, fresh_resnet, fresh_statistics, fresh_vit, new_head, replace_head,
+    set_head,
 };
 pub use header::TensorInfo;
 pub use hub_model::{Fetching, watch_fetches};
@@ -65,6 +68,7 @@ pub use positions::Resize;
 pub use safetensors::tensor::Dtype;
 pub use save::{save, save_counted, write_model};
 pub use stem::StemChange;
+pub use text::{TextOverrides, TextTower};
 pub use write::{Values, write_safetensors};
 pub use zero_shot::ZeroShot;
 
@@ -195,6 +199,22 @@ pub fn weights(checkpoint: &Checkpoint, recognised: &Recognised) -> Result<Vec<W
     }
     weights.append(&mut heads);
     Ok(weights)
+}
+
+/// The text tower of a checkpoint.
+///
+/// # Errors
+/// [`crate::error::Error::Checkpoint`] where it has none, or one that is not supported, incomplete or of unknown activation.
+pub fn text_tower(checkpoint: &Checkpoint, overrides: &TextOverrides) -> Result<TextTower> {
+    families::text::read(checkpoint, overrides)
+}
+
+/// The weights of a text tower, in the order of its parameters.
+///
+/// # Errors
+/// As [`weights`].
+pub fn text_weights(checkpoint: &Checkpoint, tower: &TextTower) -> Result<Vec<Weight>> {
+    read_all(checkpoint, tower.config.parameters(), &tower.names, &[])
 }
 
 /// The running statistics in the order of [`ModelConfig::buffers`].

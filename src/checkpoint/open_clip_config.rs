@@ -1,6 +1,6 @@
 //! OpenCLIP's `open_clip_config.json`: `model_cfg` (what the towers are) and `preprocess_cfg`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::model::config::Pool;
 use crate::shapes::Activation;
 
-/// `model_cfg`. The text tower is not ours to run.
+/// `model_cfg`. The text tower is read elsewhere ([`super::text_config`]).
 const MODEL: Keys = Keys {
     followed: &["quick_gelu", "vision_cfg"],
     idle: &[
@@ -140,6 +140,21 @@ impl OpenClipConfig {
         Error::checkpoint(&self.path, what)
     }
 
+    /// The file.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What the text tower is.
+    pub(super) fn text(&self) -> Option<&Value> {
+        self.root.get("model_cfg")?.get("text_cfg").filter(|value| !value.is_null())
+    }
+
+    /// Whether both towers have QuickGELU.
+    pub(super) fn quick_gelu(&self) -> bool {
+        self.root.get("model_cfg").and_then(|m| m.get("quick_gelu")).and_then(Value::as_bool).unwrap_or(false)
+    }
+
     fn vision(&self, key: &str) -> Option<&Value> {
         self.root.get("model_cfg")?.get("vision_cfg")?.get(key).filter(|v| !v.is_null())
     }
@@ -251,8 +266,7 @@ impl OpenClipConfig {
 
     /// QuickGELU where that is said; OpenCLIP's own models have GELU with erf.
     pub(super) fn activation(&self) -> Result<Option<Activation>> {
-        let quick =
-            self.root.get("model_cfg").and_then(|m| m.get("quick_gelu")).and_then(Value::as_bool).unwrap_or(false);
+        let quick = self.quick_gelu();
         match self.argument("act_kwargs", "approximate")?.map(|value| (value, value.as_str())) {
             None if quick => Ok(Some(Activation::QuickGelu)),
             None | Some((_, Some("none"))) if !quick => Ok(Some(Activation::Gelu)),

@@ -40,6 +40,8 @@ pub struct Activations {
     batch: usize,
     /// Elements of an image.
     image_len: usize,
+    /// What else the host writes, by its label: how many numbers there are for each of the batch.
+    numbers: Vec<(String, usize)>,
     classes: usize,
     layout: ParamLayout,
     statistics: ParamLayout,
@@ -81,6 +83,9 @@ impl Activations {
             precision,
             batch,
             image_len: tape.images.map_or(0, |images| tape.shape(images).len() / batch),
+            numbers: (tape.numbers.iter())
+                .map(|act| (tape.values[act.0].label.clone(), tape.shape(*act).pixels()))
+                .collect(),
             classes: tape.shape(out).len() / batch,
             half: HalfWeights::new(&layout, &tape.half),
             scratch: tape.scratch().max(1),
@@ -176,6 +181,12 @@ impl Activations {
     /// Images `[batch, 3, size, size]`, normalised: what the host writes before a replay.
     pub fn images(&self, batch: usize) -> View {
         self.view("images", batch * self.image_len)
+    }
+
+    /// The [numbers](Tape::numbers) `name`, `[batch, count]` u32; none if the network reads none of that name.
+    pub fn numbers(&self, name: &str, batch: usize) -> Option<View> {
+        let (label, count) = self.numbers.iter().find(|(label, _)| label == name)?;
+        Some(self.view(label, batch * count))
     }
 
     /// Labels `[batch]`, u32.

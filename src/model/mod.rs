@@ -1,4 +1,4 @@
-//! Models. A network is its forward pass, written on a [`tape`] with [`layers`]: [`vit`], [`resnet`], [`resnetv2`], [`convnext`], [`efficientnet`], [`vgg`]. From it follow its parameters
+//! Models. A network is its forward pass, written on a [`tape`] with [`layers`]: [`vit`], [`resnet`], [`resnetv2`], [`convnext`], [`efficientnet`], [`vgg`], and [`text`], which reads tokens. From it follow its parameters
 //! ([`ParamLayout`](crate::shapes::ParamLayout)), the memory of its passes ([`plan`], [`activations`]), and what is recorded
 //! ([`recording`]). [`config`], [`resnet_config`], [`resnetv2_config`], [`convnext_config`], [`efficientnet_config`] and [`vgg_config`] say what a model is made of; [`network`] is any of them.
 
@@ -22,6 +22,7 @@ pub mod resnetv2_config;
 pub mod rope;
 pub mod store;
 pub mod tape;
+pub mod text;
 mod value;
 pub mod vgg;
 pub mod vgg_config;

@@ -89,6 +89,7 @@ pub struct Tape {
     pub(super) norm_pixels: Option<usize>,
     /// What the host writes before a replay.
     pub(super) images: Option<Act>,
+    pub(super) numbers: Vec<Act>,
     /// What it writes once, by the value's label.
     pub(super) constants: Vec<(String, Vec<f32>)>,
     pub(super) values: Vec<Value>,
@@ -113,6 +114,7 @@ impl Tape {
             half: Vec::new(),
             norm_pixels: None,
             images: None,
+            numbers: Vec::new(),
             constants: Vec::new(),
             values: Vec::new(),
             entries: Vec::new(),
@@ -219,6 +221,14 @@ impl Tape {
         let images = self.value("images", shape, Element::Word, Memory::Host);
         self.images = Some(images);
         images
+    }
+
+    /// Whole numbers `[batch, count]` u32, such as a text's tokens, which the host writes.
+    pub fn numbers(&mut self, name: &str, count: usize) -> Act {
+        let shape = Shape { batch: self.batch, height: count, width: 1, cols: 1 };
+        let numbers = self.value(name, shape, Element::Word, Memory::Host);
+        self.numbers.push(numbers);
+        numbers
     }
 
     /// Numbers that are the same in every pass.

@@ -45,6 +45,7 @@ mod throughput;
 pub mod trainer;
 pub mod tuning;
 pub mod verify;
+pub mod zero_shot;
 
 pub use calibration::{Calibration, Temperature};
 pub use config::TrainConfig;

@@ -24,6 +24,7 @@ mod resnet_parts;
 mod resnet_pool;
 mod resnetv2;
 mod tensors;
+pub(super) mod text;
 mod timm_vit;
 mod torchvision;
 mod torchvision_mobile;
@@ -191,7 +192,7 @@ fn fits(prefix: &str, base: &str) -> bool {
     prefix.strip_suffix(base).is_some_and(is_wrapper)
 }
 
-fn is_wrapper(prefix: &str) -> bool {
+pub(super) fn is_wrapper(prefix: &str) -> bool {
     match prefix.strip_suffix('.') {
         Some(parts) => parts.split('.').all(|part| WRAPPERS.contains(&part)),
         None => prefix.is_empty(),

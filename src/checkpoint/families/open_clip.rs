@@ -60,8 +60,13 @@ const NORM_AFTER_POOL: &Table = names!("fc_norm.*");
 /// What stands in the archives that OpenAI released, and in no other CLIP: all of these have QuickGELU.
 const OPENAI: [&str; 3] = ["input_resolution", "context_length", "vocab_size"];
 
+/// Whether a checkpoint is one of OpenAI's own, with `outer` before its names.
+pub(super) fn is_openai(checkpoint: &Checkpoint, outer: &str) -> bool {
+    OPENAI.iter().all(|name| checkpoint.tensor(&format!("{outer}{name}")).is_some())
+}
+
 fn read(checkpoint: &Checkpoint, prefixes: Prefixes, overrides: &Overrides) -> Result<Recognised> {
-    let openai = OPENAI.iter().all(|name| checkpoint.tensor(&format!("{}{name}", prefixes.outer)).is_some());
+    let openai = is_openai(checkpoint, prefixes.outer);
     let facts = Facts::open_clip(checkpoint, &CLIP_MODEL)?;
     let dialect = Dialect {
         name: FAMILY.name,

@@ -139,7 +139,7 @@ impl Canvas {
     /// `across` filters every row, then `down` every column.
     pub(super) fn filtered(&self, across: &Taps, down: &Taps) -> Canvas {
         let c = self.channels;
-        let mut wide = Vec::with_capacity(across.0.len() * self.height * c);
+        let mut wide: Vec<f32> = Vec::with_capacity(across.0.len() * self.height * c);
         for row in self.data.chunks_exact(self.width * c) {
             for (first, weights) in &across.0 {
                 for channel in 0..c {
