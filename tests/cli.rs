@@ -64,6 +64,8 @@ mod tuning;
 mod types;
 #[path = "cli/unbalanced.rs"]
 mod unbalanced;
+#[path = "cli/zero_shot.rs"]
+mod zero_shot;
 
 /// Classes, and the colours that their images have.
 const CLASSES: [(&str, [u8; 3]); 3] = [("blue", [40, 60, 200]), ("green", [50, 190, 60]), ("red", [200, 50, 40])];

@@ -91,6 +91,9 @@ fn settings_are_those_of_earlier_versions() {
         assert_eq!(with_file(&earlier, flag).unwrap().difference(&earlier), None, "{line}");
         seen.extend(values(&config).into_iter().map(|(key, _)| key));
     }
+    // Flags that came later and have no default.
+    let later = "--model m --train t --zero-shot --class-names names.txt --templates simple --tokenizer tokenizer.json";
+    seen.extend(values(&flags(later).unwrap()).into_iter().map(|(key, _)| key));
     // Flag and key have one name: under another, a value of a file would be lost.
     let flags: BTreeSet<String> = keys_of::<TrainConfig>().into_iter().collect();
     // Flags that came later without a default have tests of their own.

@@ -9,6 +9,7 @@ use crate::cli::console::note;
 use crate::cli::corrupted::{Copies, json_rows, severity_table};
 use crate::cli::progress::Count;
 use crate::cli::table::{percent, table};
+use crate::cli::zero_shot::build;
 use crate::cli::{RunArgs, look_at, print, print_json, say_summaries, scores};
 use crate::data::loader::CACHE_BYTES;
 use crate::data::{Dataset, ImageCache, corrupt};
@@ -21,6 +22,7 @@ use crate::train::memory_args::PrecisionArgs;
 use crate::train::model_args::ModelArgs;
 use crate::train::source::Source;
 use crate::train::subset::{self, classes_with_images, evaluate_among};
+use crate::train::zero_shot_args::ZeroShotArgs;
 
 /// Flags of `eval`.
 #[derive(Args, Debug)]
@@ -63,6 +65,8 @@ pub(super) struct EvalArgs {
     #[command(flatten)]
     model_args: ModelArgs,
     #[command(flatten)]
+    zero_shot: ZeroShotArgs,
+    #[command(flatten)]
     run: RunArgs,
     /// One JSON document on stdout
     #[arg(long)]
@@ -75,9 +79,14 @@ pub(super) fn run(args: EvalArgs) -> Result<()> {
     if args.knn == Some(0) {
         return Err(Error::Usage("--knn must be greater than 0".into()));
     }
-    let mut source = Source::open(&args.model, &args.model_args.overrides())?;
+    args.zero_shot.validate(&args.model_args)?;
+    if args.knn.is_some() && args.zero_shot.on() {
+        return Err(Error::Usage("--knn and --zero-shot are two ways to answer: give one".into()));
+    }
+    let mut source = Source::open(&args.model, &args.zero_shot.overrides(&args.model_args))?;
     match args.knn {
         Some(_) => source = source.without_head(),
+        None if args.zero_shot.on() => {}
         None => drop(source.classes()?),
     }
     let files = &args.images.files;
@@ -90,6 +99,14 @@ pub(super) fn run(args: EvalArgs) -> Result<()> {
     let mut opened = named.iter().map(|(_, path)| files.open(path)).collect::<Result<Vec<Dataset>>>()?;
     let checked = look_at(&mut opened, files)?;
     let file = files.map()?;
+    let precision = args.precision.precision;
+    let gpu = args.run.open(precision)?;
+    if args.zero_shot.on() {
+        // Other sets may have fewer classes.
+        let most = opened.iter().rev().max_by_key(|set| set.classes.len()).expect("clap asks for one");
+        let classes = source.voted_classes(most, file.as_ref())?.names();
+        build(&mut |tell| args.zero_shot.apply(&gpu, &mut source, &args.model_args, &classes, tell))?;
+    }
     let map = match args.knn {
         Some(_) => source.voted_classes(opened.last().expect("clap wants it"), file.as_ref())?,
         None => source.class_map(file.as_ref(), &opened.iter().collect::<Vec<_>>())?,
@@ -104,8 +121,6 @@ pub(super) fn run(args: EvalArgs) -> Result<()> {
     let voters = args.knn.and_then(|_| sets.pop());
     let to_fit = args.calibrate.as_ref().and_then(|_| sets.pop());
     to_fit.iter().for_each(|to_fit| scores::warn_of_leaks(to_fit, &sets, &checked.looks));
-    let precision = args.precision.precision;
-    let gpu = args.run.open(precision)?;
     let most = sets.iter().map(|(_, images)| images.items.len()).max().unwrap_or(1);
     let batch = args.images.batch_size.min(most);
     let mut predictor = Predictor::new_in(&gpu, source.model(), &source.snapshot(), batch, precision)?;

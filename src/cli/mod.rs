@@ -23,6 +23,7 @@ mod soup;
 mod table;
 mod trace;
 mod wise;
+mod zero_shot;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -69,6 +70,8 @@ enum Command {
     Predict(predict::PredictArgs),
     /// Write the features that a model has of images
     Embed(embed::EmbedArgs),
+    /// Write a head that a model's text tower makes of class names
+    ZeroShot(zero_shot::ZeroShotArgs),
     /// Accuracy, loss and calibration on data sets
     Eval(eval::EvalArgs),
     /// Write corrupted copies of a data set, or a page of all corruptions of one image
@@ -233,6 +236,7 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         Command::Init(args) => init::run(args),
         Command::Predict(args) => predict::run(args),
         Command::Embed(args) => embed::run(args),
+        Command::ZeroShot(args) => zero_shot::run(args),
         Command::Eval(args) => eval::run(args),
         Command::Corrupt(args) => corrupt::run(args),
         Command::Finetune(args) => finetune::run(*args),

@@ -9,6 +9,7 @@ use serde_json::json;
 use crate::checkpoint::write_safetensors;
 use crate::cli::console::note;
 use crate::cli::progress::Count;
+use crate::cli::zero_shot::build;
 use crate::cli::{RunArgs, look_at, print, print_json, say_summaries};
 use crate::data::Dataset;
 use crate::error::{Error, Result, escaped, shown};
@@ -18,6 +19,7 @@ use crate::train::help;
 use crate::train::memory_args::PrecisionArgs;
 use crate::train::model_args::ModelArgs;
 use crate::train::source::Source;
+use crate::train::zero_shot_args::ZeroShotArgs;
 
 /// Flags of `predict`.
 #[derive(Args, Debug)]
@@ -41,6 +43,8 @@ pub(super) struct PredictArgs {
     #[command(flatten)]
     model_args: ModelArgs,
     #[command(flatten)]
+    zero_shot: ZeroShotArgs,
+    #[command(flatten)]
     run: RunArgs,
     /// One JSON document on stdout
     #[arg(long)]
@@ -61,8 +65,24 @@ pub(super) fn run(args: PredictArgs) -> Result<()> {
     if args.top == 0 {
         return Err(Error::Usage("--top must be greater than 0".into()));
     }
-    let source = Source::open(&args.model, &args.model_args.overrides())?;
+    args.zero_shot.validate(&args.model_args)?;
+    let mut source = Source::open(&args.model, &args.zero_shot.overrides(&args.model_args))?;
     let files = &args.images.files;
+    let precision = args.precision.precision;
+    let gpu = args.run.open(precision)?;
+    if args.zero_shot.on() {
+        let map = files.map()?;
+        let names = match (args.zero_shot.names()?, &map) {
+            (Some(names), None) => names,
+            (_, Some(map)) => map.names(),
+            (None, None) => {
+                return Err(Error::Usage(
+                    "--zero-shot needs class names: give --class-names FILE or --class-map FILE".into(),
+                ));
+            }
+        };
+        build(&mut |tell| args.zero_shot.apply(&gpu, &mut source, &args.model_args, &names, tell))?;
+    }
     let classes = source.class_map(files.map()?.as_ref(), &[])?;
     source.recognised.notes.iter().for_each(|n| note!("{}", help::note(n)));
     note!("{classes}");
@@ -73,8 +93,6 @@ pub(super) fn run(args: PredictArgs) -> Result<()> {
     let [mut images] = sets;
     images.items.sort_by(|a, b| a.path.cmp(&b.path));
     say_summaries([("data", &images)].into_iter(), &[], &checked);
-    let precision = args.precision.precision;
-    let gpu = args.run.open(precision)?;
     let batch = args.images.batch_size.min(images.items.len());
     let mut model = Predictor::new_in(&gpu, source.model(), &source.snapshot(), batch, precision)?;
     let mut sound = Sound::new(&mut model, &images);

@@ -17,6 +17,7 @@ use crate::train::data_args::DataArgs;
 use crate::train::memory_args::MemoryArgs;
 use crate::train::model_args::ModelArgs;
 use crate::train::project::{ProjectConfig, beside, project};
+use crate::train::zero_shot_args::ZeroShotArgs;
 
 /// Flags of `project`.
 #[derive(Args, Debug)]
@@ -66,6 +67,8 @@ pub(super) struct ProjectArgs {
     #[command(flatten)]
     model_args: ModelArgs,
     #[command(flatten)]
+    zero_shot: ZeroShotArgs,
+    #[command(flatten)]
     run: RunArgs,
     /// One JSON document on stdout
     #[arg(long)]
@@ -77,6 +80,7 @@ pub(super) fn run(args: ProjectArgs) -> Result<()> {
         return Err(Error::Usage("--max-iters, --radius-batch-size and --radius-lr must be greater than 0".into()));
     }
     args.memory.validate()?;
+    args.zero_shot.validate(&args.model_args)?;
     let base = args.delta.then(|| Checkpoint::open(&args.pretrained)).transpose()?;
     let tpgm = tpgm::Flags {
         schedule: Schedule::Post,
@@ -92,6 +96,7 @@ pub(super) fn run(args: ProjectArgs) -> Result<()> {
         // "C/" is C, beside which the logs stand.
         out: args.out.components().collect(),
         model_args: args.model_args,
+        zero_shot: args.zero_shot,
         method: MethodArgs {
             norm: args.norm,
             radius_lr: args.radius_lr,

@@ -12,7 +12,7 @@ use crate::train::source::Source;
 /// Times a training step of one micro-batch, and what the method does beside it, kernel by kernel; the tables go to
 /// stderr. It works on a model of its own: the run after it starts from the checkpoint.
 pub(super) fn run(gpu: &Gpu, config: &TrainConfig) -> Result<()> {
-    let source = Source::open(&config.model, &config.model_args.overrides())?;
+    let source = Source::open(&config.model, &config.overrides())?;
     source.classes()?;
     // What `auto` will choose is not known yet: kernels are timed on a whole batch.
     let images = match config.memory.micro_batch(config.optim.batch_size) {

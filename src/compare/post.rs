@@ -45,9 +45,9 @@ pub(super) struct Images {
 }
 
 impl Images {
-    pub(super) fn open(config: &TrainConfig, events: &mut dyn FnMut(Event)) -> Result<Images> {
-        let mut pretrained = Source::open(&config.model, &config.model_args.overrides())?;
-        let splits = Splits::open(config, &mut pretrained, &mut |event| match event {
+    pub(super) fn open(gpu: &Gpu, config: &TrainConfig, events: &mut dyn FnMut(Event)) -> Result<Images> {
+        let mut pretrained = Source::open(&config.model, &config.overrides())?;
+        let splits = Splits::open(gpu, config, &mut pretrained, &mut |event| match event {
             train::Event::Warning(text) => events(Event::Warning(text)),
             train::Event::Note(text) => events(Event::Note(text)),
             train::Event::Checked { done, of } => events(Event::Checked { done, of }),
@@ -162,6 +162,9 @@ impl PostRun<'_> {
             "corrupt": c.splits.corrupt, "subset": c.splits.subset,
         });
         let s = &c.splits;
+        if c.zero_shot.on() {
+            setup["zero_shot"] = json!(c.zero_shot);
+        }
         if s.val.as_os_str().is_empty() {
             // The selection images are then a part of the training images.
             setup["set_apart"] = json!([s.train, s.val_share, s.val_seed]);
@@ -177,7 +180,7 @@ impl PostRun<'_> {
 
     fn make(&self, gpu: &Gpu, images: &Images, tell: &mut dyn FnMut(usize, usize), setup: String) -> Result<File> {
         let started = Instant::now();
-        let overrides = self.config.model_args.overrides();
+        let overrides = self.config.overrides();
         // The images' labels are outputs of the pre-trained model.
         let open = |path: &Path| {
             let mut source = Source::open(path, &Overrides { head: None, ..overrides.clone() })?;

@@ -59,7 +59,7 @@ pub fn compare(gpu: &Gpu, config: &CompareConfig, tune: bool, events: &mut dyn F
     let mut uses = Vec::new();
     for (d, data) in config.data.iter().enumerate() {
         let first = config.train_run(d, config.reference, 0, config.seeds[0]);
-        let opened = Images::open(&first.config, &mut |event| (comparison.events)(event.about(&data.name)))?;
+        let opened = Images::open(gpu, &first.config, &mut |event| (comparison.events)(event.about(&data.name)))?;
         let leaks = Leaks::find(&opened.splits).warnings();
         for leak in &leaks {
             (comparison.events)(Event::Warning(format!("{}: {leak}", data.name)));

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde::{Deserialize, Serialize};
 
+use crate::checkpoint::Overrides;
 use crate::data::{Corruption, Rest, Sampler};
 use crate::error::{Error, Result};
 use crate::method::{BatchNorm, LossScaling, MethodArgs, Settings};
@@ -18,6 +19,7 @@ use crate::train::interval::Interval;
 use crate::train::memory_args::MemoryArgs;
 use crate::train::model_args::ModelArgs;
 use crate::train::optim_args::OptimArgs;
+use crate::train::zero_shot_args::ZeroShotArgs;
 
 /// A run's settings, all of them decided: [`super::resolve::resolve`] makes it of what the user gave.
 #[derive(Args, Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -39,6 +41,10 @@ pub struct TrainConfig {
     #[serde(flatten)]
     #[allow(missing_docs)]
     pub model_args: ModelArgs,
+    #[command(flatten)]
+    #[serde(flatten)]
+    #[allow(missing_docs)]
+    pub zero_shot: ZeroShotArgs,
     #[command(flatten)]
     #[serde(flatten)]
     #[allow(missing_docs)]
@@ -91,6 +97,7 @@ impl TrainConfig {
             return Err(Error::Usage("--model is missing: give it as a flag or in --config".into()));
         }
         self.splits.validate()?;
+        self.zero_shot.validate(&self.model_args)?;
         self.optim.validate()?;
         self.memory.validate()?;
         self.method.validate(&self.settings(0))?;
@@ -107,6 +114,11 @@ impl TrainConfig {
             Some(name) => Err(Error::Usage(format!("--id {name}: there is no --test {name}=PATH"))),
             None => Ok(()),
         }
+    }
+
+    /// What recognising a checkpoint is told.
+    pub fn overrides(&self) -> Overrides {
+        self.zero_shot.overrides(&self.model_args)
     }
 
     /// The test sets: name, path, and whether it is in-distribution if `--id` names any.

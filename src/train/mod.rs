@@ -46,6 +46,7 @@ pub mod trainer;
 pub mod tuning;
 pub mod verify;
 pub mod zero_shot;
+pub mod zero_shot_args;
 
 pub use calibration::{Calibration, Temperature};
 pub use config::TrainConfig;

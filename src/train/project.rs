@@ -27,6 +27,8 @@ use crate::train::steps::Steps;
 use crate::train::subset;
 use crate::train::throughput::Throughput;
 use crate::train::tuning;
+use crate::train::zero_shot::Told;
+use crate::train::zero_shot_args::ZeroShotArgs;
 
 /// What is projected onto what, and how the radii are learned.
 #[derive(Clone, Debug)]
@@ -43,6 +45,8 @@ pub struct ProjectConfig {
     pub out: PathBuf,
     /// What the checkpoints can't say.
     pub model_args: ModelArgs,
+    /// Whether the anchor has a head made from the names of the classes.
+    pub zero_shot: ZeroShotArgs,
     /// How the radii are learned after no steps.
     pub method: MethodArgs,
     /// What passes through at once, and what is kept.
@@ -108,10 +112,10 @@ pub(super) fn anchor(pretrained: &Source, finetuned: &Source) -> Result<(Vec<f32
 
 /// Learns the radii and writes `out`, with `out.radii.csv` and `out.metrics.jsonl` beside it.
 pub fn project(gpu: &Gpu, config: &ProjectConfig, events: &mut dyn FnMut(Event)) -> Result<()> {
-    let overrides = config.model_args.overrides();
+    let overrides = config.zero_shot.overrides(&config.model_args);
     // What was fine-tuned has its head.
     let mut finetuned = Source::open(&config.finetuned, &Overrides { head: None, ..overrides.clone() })?;
-    let pretrained = Source::open(&config.pretrained, &overrides)?;
+    let mut pretrained = Source::open(&config.pretrained, &overrides)?;
     finetuned.recognised.preprocess = config.model_args.preprocess(&finetuned.recognised.preprocess)?;
     let (a, b) = (&pretrained.recognised.config, &finetuned.recognised.config);
     if !a.computes_like(b) {
@@ -120,11 +124,19 @@ pub fn project(gpu: &Gpu, config: &ProjectConfig, events: &mut dyn FnMut(Event))
             "heads, activation, eps or pooling differ from the pre-trained model's: see tpgm inspect on both",
         ));
     }
+    let mut sets = [config.data.open(&config.val)?];
+    if config.zero_shot.on() {
+        let classes = match &finetuned.recognised.classes {
+            Some(names) => names.clone(),
+            None => finetuned.voted_classes(&sets[0], config.data.map()?.as_ref())?.names(),
+        };
+        let mut tell = |told: Told| events(told.into());
+        config.zero_shot.apply(gpu, &mut pretrained, &config.model_args, &classes, &mut tell)?;
+    }
     let (anchor, missing, note) = anchor(&pretrained, &finetuned)?;
     let others = pretrained.recognised.notes.iter().filter(|note| !finetuned.recognised.notes.contains(note));
     let others: Vec<Note> = others.cloned().chain(note.map(Note::from)).collect();
     finetuned.recognised.notes.extend(others);
-    let mut sets = [config.data.open(&config.val)?];
     let checked = config.data.check(&mut sets, &mut |done, of| events(Event::Checked { done, of }))?;
     let [images] = sets;
     if b.classes() == 0 {

@@ -125,7 +125,7 @@ impl Training<'_, '_> {
         if start.best && self.progress.best_steps != steps && !tests.is_empty() {
             let values = match self.best.take() {
                 Some(values) => values,
-                None => Source::open(&self.out.join("best.safetensors"), &config.model_args.overrides())?.snapshot(),
+                None => Source::open(&self.out.join("best.safetensors"), &config.overrides())?.snapshot(),
             };
             self.steps.learner.load(&values);
             let (_, logits) = self.evaluated(select_name, &select)?;

@@ -5,11 +5,13 @@ use std::path::{Path, PathBuf};
 use crate::atomic::atomic_write;
 use crate::data::{Augment, Broken, ClassMap, Dataset, LeftOut, Looks, Summary, flip_doubt, split_off};
 use crate::error::{Error, Result};
+use crate::gpu::Gpu;
 use crate::train::config::TrainConfig;
 use crate::train::data_args::Checked;
 use crate::train::events::Event;
 use crate::train::source::Source;
 use crate::train::subset;
+use crate::train::zero_shot::Told;
 
 /// A test set.
 #[derive(Clone, Debug)]
@@ -50,13 +52,14 @@ fn given(path: &PathBuf) -> Option<&PathBuf> {
 }
 
 impl Splits {
-    /// Opens the paths of `config`, looks at every image, fits the model's classes to those of the training images, and tells
+    /// Opens the paths of `config`, looks at every image, makes a zero-shot head if that is asked for, fits the model's classes to those of
+    /// the training images, and tells
     /// what there is. Without `--val`, a share of the training images is set apart.
     ///
     /// # Errors
     /// [`Error::Data`] naming what can't be read or understood, or all images that can't; a class that the training images lack;
     /// training images of one class alone.
-    pub fn open(config: &TrainConfig, source: &mut Source, events: &mut dyn FnMut(Event)) -> Result<Splits> {
+    pub fn open(gpu: &Gpu, config: &TrainConfig, source: &mut Source, events: &mut dyn FnMut(Event)) -> Result<Splits> {
         let paths = &config.splits;
         let tests = config.tests()?;
         let own = [("train", Some(&paths.train)), ("val", given(&paths.val)), ("select", paths.select.as_ref())];
@@ -74,6 +77,11 @@ impl Splits {
             return Err(Error::data(&paths.train, what));
         }
         let file = paths.files.map()?;
+        if config.zero_shot.on() {
+            let classes = source.voted_classes(&sets[0], file.as_ref())?.names();
+            let mut tell = |told: Told| events(told.into());
+            config.zero_shot.apply(gpu, source, &config.model_args, &classes, &mut tell)?;
+        }
         let classes = source.fit_classes(&sets[0], file.as_ref(), config.seed)?;
         let mut sets = sets.iter().map(|set| classes.label(set)).collect::<Result<Vec<Dataset>>>()?;
         let mut names: Vec<&str> = named.iter().map(|(name, _)| *name).collect();

@@ -64,9 +64,9 @@ fn run(
     lock: &mut Option<Lock>,
     events: &mut dyn FnMut(Event),
 ) -> Result<Summary> {
-    let mut source = Source::open(&config.model, &config.model_args.overrides())?;
+    let mut source = Source::open(&config.model, &config.overrides())?;
     source.recognised.preprocess = config.model_args.preprocess(&source.recognised.preprocess)?;
-    let splits = Splits::open(config, &mut source, events)?;
+    let splits = Splits::open(gpu, config, &mut source, events)?;
     for note in &source.recognised.notes {
         events(Event::Note(help::note(note)));
     }
