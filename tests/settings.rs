@@ -449,6 +449,18 @@ fn defaults_follow_the_models_family_and_size() {
         assert_eq!(decided(&paper), ("sgd".into(), 1e-2, "0".into(), "2.0".into()));
         assert_eq!(paper["lr-schedule"].as_str(), Some("cosine-epoch"));
         assert_eq!((paper["schedule"].as_str(), paper["norm"].as_str()), (Some("every-step"), Some("mars")));
+        // Those for CLIP differ in the head that they start from, and with AdamW in the rate.
+        for (own, rate) in [("paper-vit", 3e-5), ("paper-resnet", 1e-2)] {
+            let mut plain = of(&format!("--recipe {own}"));
+            let mut clip = of(&format!("--recipe {}", own.replace("paper", "paper-clip")));
+            assert_eq!(clip.remove("zero-shot").and_then(|on| on.as_bool()), Some(true));
+            assert_eq!(clip.remove("normalize-features").is_some(), own == "paper-vit");
+            assert_eq!(decided(&clip).1, rate);
+            for key in ["recipe", "lr", "radius-lr"] {
+                assert_eq!(plain.remove(key).is_some(), clip.remove(key).is_some());
+            }
+            assert_eq!(plain, clip);
+        }
     }
     // Another model takes its own defaults from a file that another one's run wrote; a value that was typed stays.
     let [small, .., resnet] = &models;

@@ -31,6 +31,10 @@ pub enum Recipe {
     PaperVit,
     /// The paper's for ResNets: SGD, a cosine per epoch, and a radius step beside each step.
     PaperResnet,
+    /// The paper's for CLIP's ViTs: [`Recipe::PaperVit`] from the zero-shot head, which has radii, too.
+    PaperClipVit,
+    /// [`Recipe::PaperResnet`] for CLIP's ResNets, from the zero-shot head.
+    PaperClipResnet,
 }
 
 /// How the weights are trained. Some defaults follow the model, the method and the optimiser: see [`super::resolve`].
@@ -38,7 +42,8 @@ pub enum Recipe {
 #[serde(rename_all = "kebab-case")]
 pub struct OptimArgs {
     /// Where defaults come from: auto (the model's family and size), paper-vit (TPGM's paper: AdamW, radii once, after
-    /// fine-tuning) or paper-resnet (SGD without warm-up and clipping, a radius step beside each step)
+    /// fine-tuning), paper-resnet (SGD without warm-up and clipping, a radius step beside each step), paper-clip-vit or
+    /// paper-clip-resnet (the same from a zero-shot head)
     #[arg(long, value_name = "RECIPE", default_value = "auto", value_parser = word::<Recipe>)]
     pub recipe: Recipe,
     /// Passes over the training images

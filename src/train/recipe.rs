@@ -18,6 +18,13 @@ impl Recipe {
     pub(super) fn defaults(self, model: Option<&Known>) -> Table {
         match self {
             Recipe::Auto => Table::from_iter(model.map(|model| ("optimizer".to_string(), model.optimizer().into()))),
+            // Features are normalised whatever the head is.
+            Recipe::PaperClipVit => {
+                let mut table = from_zero_shot(Recipe::PaperVit.defaults(model));
+                table.insert("normalize-features".into(), true.into());
+                table
+            }
+            Recipe::PaperClipResnet => from_zero_shot(Recipe::PaperResnet.defaults(model)),
             Recipe::PaperVit => toml::toml! {
                 optimizer = "adamw"
                 warmup-steps = 0
@@ -33,6 +40,17 @@ impl Recipe {
             },
         }
     }
+
+    /// Its learning rate, if it has one whatever the model is: that of WiSE-FT's paper (Wortsman et al. 2022) for CLIP's ViTs, whose
+    /// towers forget much at the usual rate.
+    pub(super) fn rate(self) -> Option<f64> {
+        (self == Recipe::PaperClipVit).then_some(3e-5)
+    }
+}
+
+fn from_zero_shot(mut table: Table) -> Table {
+    table.insert("zero-shot".into(), true.into());
+    table
 }
 
 /// What defaults follow of a model.
@@ -45,7 +63,7 @@ impl Known {
     /// Of the model that a run starts from; none if it can't be read, which the run itself reports.
     pub(super) fn of(config: &TrainConfig) -> Option<Known> {
         let checkpoint = Checkpoint::open(&config.model).ok()?;
-        let config = checkpoint::recognise(&checkpoint, &config.model_args.overrides()).ok()?.config;
+        let config = checkpoint::recognise(&checkpoint, &config.overrides()).ok()?.config;
         let parameters = Model::new(config.clone()).layout().params.iter().map(|param| param.len).sum();
         Some(Known { config, parameters })
     }

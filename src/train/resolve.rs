@@ -86,7 +86,7 @@ fn following(given: &Table) -> Result<Table, toml::de::Error> {
     let mut out = c.optim.recipe.defaults(model.as_ref());
     out.extend(c.splits.following());
     let optimizer = typed(&merge(merge(out.clone(), &method.defaults(c.optim.lr)), given))?.optim.optimizer;
-    let own = given.contains_key("lr").then_some(c.optim.lr);
+    let own = given.contains_key("lr").then_some(c.optim.lr).or(c.optim.recipe.rate());
     out.insert("lr".into(), own.unwrap_or_else(|| rate(optimizer, model.as_ref())).into());
     let adamw = optimizer == OptimizerName::AdamW;
     if adamw {
