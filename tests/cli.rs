@@ -47,6 +47,8 @@ mod methods;
 mod peers;
 #[path = "cli/predict.rs"]
 mod predict;
+#[path = "cli/probe.rs"]
+mod probe;
 #[path = "cli/project.rs"]
 mod project;
 #[path = "cli/resnet.rs"]

@@ -12,7 +12,9 @@ use crate::error::{Error, Result};
 use crate::flag::{positive, word};
 use crate::method::settings::Settings;
 use crate::method::stage::{Stage, Trained};
-use crate::method::{METHODS, Method, ema, fixed_radius, ftp, l2_sp, llrd, lp_ft, named, partial, tpgm, wise};
+use crate::method::{
+    METHODS, Method, ema, fixed_radius, ftp, l2_sp, linear_probe, llrd, lp_ft, named, partial, tpgm, wise,
+};
 use crate::model::Model;
 use crate::shapes::Norm;
 
@@ -78,6 +80,9 @@ pub struct MethodArgs {
     #[command(flatten)]
     #[serde(flatten)]
     pub partial: partial::Flags,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub linear_probe: linear_probe::Flags,
     #[command(flatten)]
     #[serde(flatten)]
     pub lp_ft: lp_ft::Flags,
@@ -161,6 +166,11 @@ impl MethodArgs {
     /// Images of a validation batch that a method of the run learns from; none if none does.
     pub fn val_batch(&self) -> Option<usize> {
         self.active().find_map(|method| method.val_batch(self))
+    }
+
+    /// Whether the run takes no steps, since its head is solved for.
+    pub fn solves(&self) -> bool {
+        self.name.solves(self)
     }
 
     /// What is trained, stage by stage.

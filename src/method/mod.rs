@@ -106,6 +106,11 @@ pub trait Method: fmt::Debug + Sync {
         None
     }
 
+    /// Whether its runs take no steps, since the head is solved for before.
+    fn solves(&self, _args: &MethodArgs) -> bool {
+        false
+    }
+
     /// What is trained, in stages that follow each other: `whole` in one, unless the method has it otherwise.
     fn stages(&self, _args: &MethodArgs, whole: Stage, _of: &Trained) -> Result<Vec<Stage>> {
         Ok(vec![whole])

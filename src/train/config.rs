@@ -158,6 +158,9 @@ impl TrainConfig {
 
     /// Steps of a run over `images` training images.
     pub fn steps(&self, images: usize) -> u64 {
+        if self.method.solves() {
+            return 0;
+        }
         self.optim.steps.unwrap_or_else(|| self.optim.epochs.unwrap_or(1) * self.epoch_steps(images))
     }
 

@@ -64,7 +64,8 @@ impl Training<'_, '_> {
         if first == 0 {
             self.save()?;
         }
-        if start.baseline && first == 0 && self.source.recognised.initialised.is_empty() {
+        let pretrained = !self.config.method.solves() && self.source.recognised.initialised.is_empty();
+        if start.baseline && first == 0 && pretrained {
             self.test(&tests, Weights::Pretrained, 0, None, &mut summary)?;
         }
 

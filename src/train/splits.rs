@@ -159,7 +159,7 @@ impl Splits {
         let subset = config.splits.subset;
         let tests = self.tests.iter().filter_map(|t| subset::note(&t.name, &t.images, &self.classes, subset));
         let augment = config.optim.augmentation();
-        let augmented = match augment == Augment::NONE {
+        let augmented = match augment == Augment::NONE || config.method.solves() {
             true => "training images are not augmented".to_string(),
             false => format!("training images are augmented by {augment} (--augment)"),
         };

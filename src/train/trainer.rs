@@ -20,6 +20,7 @@ use crate::train::help;
 use crate::train::inputs::Inputs;
 use crate::train::leaks::Leaks;
 use crate::train::lock::Lock;
+use crate::train::probe;
 use crate::train::run::Training;
 use crate::train::run_dir::{self, Found, Reached, RunLog};
 use crate::train::schedule::LearningRate;
@@ -80,7 +81,15 @@ fn run(
     let weights = config.imbalance.weights(&splits.train, &splits.classes)?;
     let inputs = Inputs::of(&source.checkpoint, &splits, weights.as_ref())?;
     let model = source.model();
-    let start_values = source.snapshot();
+    let anchor_values = source.snapshot();
+    let solved = match config.method.solves() {
+        true => {
+            probe::solve(gpu, config, &mut source, &splits, events)?;
+            Some(source.snapshot())
+        }
+        false => None,
+    };
+    let start_values = solved.as_ref().unwrap_or(&anchor_values);
     let settings = config.settings(0);
     let train_config = LoaderConfig {
         batch_size: config.optim.batch_size,
@@ -137,9 +146,9 @@ fn run(
     }
     let method = &config.method;
     let excluded = excluded(method.exclude.as_deref(), &source)?;
-    let anchor = Anchor { values: &start_values, excluded: &excluded };
+    let anchor = Anchor { values: &anchor_values, excluded: &excluded };
     let (mut learner, mut active) =
-        fit::allocate(gpu, &model, (&sizes, limit), (settings, weights), method, (&start_values, &anchor), events)?;
+        fit::allocate(gpu, &model, (&sizes, limit), (settings, weights), method, (start_values, &anchor), events)?;
     if let Some(choices) = unconfirmed {
         tuning::confirm(gpu, &learner.untuned()?, &choices, events)?;
     }

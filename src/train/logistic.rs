@@ -1,0 +1,272 @@
+//! A linear probe by logistic regression: features are computed once, and the head is solved for by L-BFGS (Liu & Nocedal 1989). How
+//! strongly large weights are punished is chosen on other images.
+
+use std::sync::Mutex;
+
+use argmin::core::{CostFunction, Executor, Gradient, State};
+use argmin::solver::linesearch::MoreThuenteLineSearch;
+use argmin::solver::quasinewton::LBFGS;
+use rayon::prelude::*;
+
+use crate::error::{Error, Result};
+
+/// Weights of the penalty that are tried first, one after another, each from the solution of the one before.
+const STRENGTHS: [f64; 8] = [1e1, 1e0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6];
+/// Then those between the best and its neighbours.
+const BETWEEN: f64 = 3.162_277_660_168_379_5;
+/// Steps of L-BFGS, at most, and pairs that it remembers.
+const ITERATIONS: u64 = 300;
+const MEMORY: usize = 10;
+/// Length of the gradient at which a solution is one.
+const GRADIENT: f64 = 1e-6;
+/// Parts of the images whose sums are formed on several threads: as many on every machine, so that sums are the same.
+const PARTS: usize = 32;
+
+/// Features of labelled images.
+#[derive(Clone, Debug)]
+pub struct Labelled {
+    /// `[N, width]`
+    pub features: Vec<f32>,
+    /// `[N]`
+    pub labels: Vec<u32>,
+}
+
+/// A head that was solved for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Solution {
+    /// `[classes, width]`
+    pub weight: Vec<f32>,
+    /// `[classes]`; zeros without a bias.
+    pub bias: Vec<f32>,
+    /// Weight of the penalty, half the squared length of the weights, beside the mean loss of an image.
+    pub strength: f64,
+    /// Share of the images that it was chosen on which it gets right.
+    pub accuracy: f64,
+}
+
+/// The mean loss of images, and the penalty; features are scaled so that their mean square is 1.
+struct Problem<'a> {
+    images: &'a Labelled,
+    scale: f64,
+    width: usize,
+    classes: usize,
+    bias: bool,
+    strength: f64,
+    /// The point that was asked for last, its loss and its gradient: a line search asks for each by itself.
+    last: Mutex<Option<(Vec<f64>, f64, Vec<f64>)>>,
+}
+
+/// Logits of the scaled `row`, from weights and biases one behind the other.
+fn logits(point: &[f64], row: &[f32], scale: f64, classes: usize) -> Vec<f64> {
+    let width = row.len();
+    let (weight, bias) = point.split_at(classes * width);
+    let dot = |c: usize| weight[c * width..][..width].iter().zip(row).map(|(w, x)| w * f64::from(*x)).sum::<f64>();
+    (0..classes).map(|c| scale * dot(c) + bias[c]).collect()
+}
+
+impl Problem<'_> {
+    /// Loss and gradient.
+    fn at(&self, point: &[f64]) -> (f64, Vec<f64>) {
+        let mut last = self.last.lock().expect("nobody panics meanwhile");
+        if let Some((own, loss, gradient)) = &*last
+            && own == point
+        {
+            return (*loss, gradient.clone());
+        }
+        let (width, classes, count) = (self.width, self.classes, self.images.labels.len());
+        let part = |images: (&[f32], &[u32])| {
+            let (mut loss, mut gradient) = (0.0, vec![0.0; point.len()]);
+            for (row, label) in images.0.chunks(width).zip(images.1) {
+                let mut p = logits(point, row, self.scale, classes);
+                let peak = p.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+                let sum: f64 = p.iter().map(|l| (l - peak).exp()).sum();
+                loss += sum.ln() + peak - p[*label as usize];
+                p.iter_mut().for_each(|l| *l = (*l - peak).exp() / sum);
+                p[*label as usize] -= 1.0;
+                let (weight, bias) = gradient.split_at_mut(classes * width);
+                for ((own, bias), p) in weight.chunks_mut(width).zip(bias).zip(p) {
+                    own.iter_mut().zip(row).for_each(|(own, x)| *own += p * self.scale * f64::from(*x));
+                    *bias += if self.bias { p } else { 0.0 };
+                }
+            }
+            (loss, gradient)
+        };
+        let rows = count.div_ceil(PARTS).max(1);
+        let parts = self.images.features.par_chunks(rows * width).zip(self.images.labels.par_chunks(rows));
+        let sums: Vec<(f64, Vec<f64>)> = parts.map(part).collect();
+        let (mut loss, mut gradient) = (0.0, vec![0.0; point.len()]);
+        for (own, share) in sums {
+            loss += own;
+            gradient.iter_mut().zip(share).for_each(|(sum, own)| *sum += own);
+        }
+        let weights = classes * width;
+        loss = loss / count as f64 + self.strength / 2.0 * point[..weights].iter().map(|w| w * w).sum::<f64>();
+        gradient.iter_mut().for_each(|g| *g /= count as f64);
+        gradient[..weights].iter_mut().zip(point).for_each(|(g, w)| *g += self.strength * w);
+        *last = Some((point.to_vec(), loss, gradient.clone()));
+        (loss, gradient)
+    }
+}
+
+impl CostFunction for Problem<'_> {
+    type Param = Vec<f64>;
+    type Output = f64;
+
+    fn cost(&self, point: &Vec<f64>) -> Result<f64, argmin::core::Error> {
+        Ok(self.at(point).0)
+    }
+}
+
+impl Gradient for Problem<'_> {
+    type Param = Vec<f64>;
+    type Gradient = Vec<f64>;
+
+    fn gradient(&self, point: &Vec<f64>) -> Result<Vec<f64>, argmin::core::Error> {
+        Ok(self.at(point).1)
+    }
+}
+
+/// The weights and biases of least loss, from `start` on.
+fn least(problem: Problem, start: Vec<f64>) -> Result<Vec<f64>> {
+    let fault = |e: argmin::core::Error| Error::Train(format!("logistic regression failed: {e}"));
+    // At a minimum there is no direction to search along.
+    if problem.at(&start).1.iter().map(|g| g * g).sum::<f64>().sqrt() < GRADIENT {
+        return Ok(start);
+    }
+    let solver = LBFGS::new(MoreThuenteLineSearch::new(), MEMORY).with_tolerance_grad(GRADIENT).map_err(fault)?;
+    let solved = Executor::new(problem, solver)
+        .configure(|state| state.param(start.clone()).max_iters(ITERATIONS))
+        .run()
+        .map_err(fault)?;
+    Ok(solved.state().get_best_param().cloned().unwrap_or(start))
+}
+
+/// Share of `images` that `point` gets right, and their mean loss.
+fn score(point: &[f64], images: &Labelled, scale: f64, classes: usize) -> (f64, f64) {
+    let width = images.features.len() / images.labels.len();
+    let one = |(row, label): (&[f32], &u32)| {
+        let logits = logits(point, row, scale, classes);
+        let own = logits[*label as usize];
+        let first = logits.iter().position(|l| logits.iter().all(|other| other <= l));
+        let peak = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let loss = logits.iter().map(|l| (l - peak).exp()).sum::<f64>().ln() + peak - own;
+        (f64::from(u8::from(first == Some(*label as usize))), loss)
+    };
+    let all: Vec<(f64, f64)> = images.features.par_chunks(width).zip(&images.labels).map(one).collect();
+    let count = all.len() as f64;
+    (all.iter().map(|one| one.0).sum::<f64>() / count, all.iter().map(|one| one.1).sum::<f64>() / count)
+}
+
+/// The head for `classes` classes with the least loss on `train`, at the strength that does best on `select`: by accuracy, then by loss.
+/// `tell` hears of each strength that was tried, with the accuracy on `select`.
+///
+/// # Errors
+/// [`Error::Train`] where features are not finite, or the solver fails.
+pub fn solve(
+    train: &Labelled,
+    select: &Labelled,
+    classes: usize,
+    bias: bool,
+    tell: &mut dyn FnMut(f64, f64),
+) -> Result<Solution> {
+    let width = train.features.len() / train.labels.len();
+    let square = train.features.iter().map(|x| f64::from(*x) * f64::from(*x)).sum::<f64>();
+    let scale = (train.features.len() as f64 / square).sqrt();
+    if !scale.is_finite() {
+        return Err(Error::Train("logistic regression: the features are all zero, or not finite numbers".into()));
+    }
+    let mut at = |strength: f64, start: Vec<f64>| {
+        let problem = Problem { images: train, scale, width, classes, bias, strength, last: Mutex::new(None) };
+        let point = least(problem, start)?;
+        let (accuracy, loss) = score(&point, select, scale, classes);
+        tell(strength, accuracy);
+        Ok::<_, Error>((accuracy, -loss, strength, point))
+    };
+    let mut tried: Vec<(f64, f64, f64, Vec<f64>)> = Vec::new();
+    for strength in STRENGTHS {
+        let start = tried.last().map_or_else(|| vec![0.0; classes * (width + 1)], |last| last.3.clone());
+        tried.push(at(strength, start)?);
+    }
+    let best = |tried: &[(f64, f64, f64, Vec<f64>)]| {
+        let order =
+            |a: &usize, b: &usize| tried[*a].0.total_cmp(&tried[*b].0).then(tried[*a].1.total_cmp(&tried[*b].1));
+        (0..tried.len()).max_by(order).expect("some were tried")
+    };
+    let first = best(&tried);
+    for strength in [tried[first].2 * BETWEEN, tried[first].2 / BETWEEN] {
+        let start = tried[first].3.clone();
+        tried.push(at(strength, start)?);
+    }
+    let (accuracy, _, strength, point) = tried.swap_remove(best(&tried));
+    let (weight, bias) = point.split_at(classes * width);
+    Ok(Solution {
+        weight: weight.iter().map(|w| (scale * w) as f32).collect(),
+        bias: bias.iter().map(|b| *b as f32).collect(),
+        strength,
+        accuracy,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::random::Random;
+
+    /// Three clouds of points in four dimensions.
+    fn clouds(count: usize, seed: u64) -> Labelled {
+        let mut random = Random::new(seed);
+        let labels: Vec<u32> = (0..count).map(|i| (i % 3) as u32).collect();
+        let noise = random.vec(4 * count);
+        let centre = |label: u32, d: usize| if d == label as usize { 1.5 } else { 0.0 };
+        let features = (0..4 * count).map(|i| 40.0 * (centre(labels[i / 4], i % 4) + noise[i])).collect();
+        Labelled { features, labels }
+    }
+
+    #[test]
+    fn the_gradient_is_that_of_the_loss_and_vanishes_at_the_solution() {
+        let images = clouds(30, 1);
+        let problem = |strength| Problem {
+            images: &images,
+            scale: 0.02,
+            width: 4,
+            classes: 3,
+            bias: true,
+            strength,
+            last: Mutex::new(None),
+        };
+        let point: Vec<f64> = (0..15).map(|i| (f64::from(i) * 0.7).sin()).collect();
+        let own = problem(0.3);
+        let gradient = own.at(&point).1;
+        for i in 0..point.len() {
+            let moved = |h: f64| {
+                let mut moved = point.clone();
+                moved[i] += h;
+                own.at(&moved).0
+            };
+            let difference = (moved(1e-5) - moved(-1e-5)) / 2e-5;
+            assert!((gradient[i] - difference).abs() < 1e-8, "{i}: {} and {difference}", gradient[i]);
+        }
+        let solved = least(problem(0.3), vec![0.0; 15]).unwrap();
+        let rest = problem(0.3).at(&solved).1.iter().map(|g| g * g).sum::<f64>().sqrt();
+        assert!(rest < 1e-5, "a gradient of {rest} is left");
+    }
+
+    #[test]
+    fn the_strength_is_the_one_that_does_best_on_other_images() {
+        let (train, select) = (clouds(90, 2), clouds(300, 3));
+        let mut heard = Vec::new();
+        let solution =
+            solve(&train, &select, 3, true, &mut |strength, accuracy| heard.push((strength, accuracy))).unwrap();
+        assert_eq!(heard.len(), STRENGTHS.len() + 2);
+        let most = heard.iter().map(|(_, accuracy)| *accuracy).fold(0.0, f64::max);
+        assert_eq!(solution.accuracy, most);
+        assert!(heard.contains(&(solution.strength, most)) && most > 0.8, "{heard:?}");
+        // The weights are those of the features as they are.
+        let point: Vec<f64> = solution.weight.iter().chain(&solution.bias).map(|w| f64::from(*w)).collect();
+        assert_eq!(score(&point, &select, 1.0, 3).0, most);
+        let again = solve(&train, &select, 3, true, &mut |_, _| {}).unwrap();
+        assert_eq!(again, solution);
+        // Without a bias there is none.
+        assert_eq!(solve(&train, &select, 3, false, &mut |_, _| {}).unwrap().bias, [0.0; 3]);
+    }
+}

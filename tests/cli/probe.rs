@@ -1,0 +1,31 @@
+//! A linear probe by logistic regression: no steps, the tower as it was, the same files as of any run.
+
+use crate::Space;
+
+const PROBE: &str = "finetune --model m.safetensors --train train --val val --method linear-probe --probe logistic";
+
+#[test]
+fn a_head_is_solved_for_without_steps() {
+    let space = Space::new();
+    let (_, said) = space.run(&format!("{PROBE} --test t=test --out run"));
+    assert!(said.contains("logistic regression: strength") && said.contains("is best on val"), "{said}");
+    assert!(said.contains("training images are not augmented"), "{said}");
+    let (before, after) = (space.tensors("m.safetensors"), space.tensors("run/last.safetensors"));
+    for (name, (_, values)) in &before {
+        assert_eq!(*values == after[name].1, !name.starts_with("head."), "{name}");
+    }
+    // Colours are told apart by anything.
+    let scores = space.json("eval --model run/best.safetensors --data t=test");
+    assert_eq!(scores[0]["top1"], 1.0, "{scores}");
+    assert!(space.path("run/report.html").is_file());
+    // The same once more, chosen on images of its own.
+    space.ok(&format!("{PROBE} --select test --out again"));
+    let (_, said) = space.run(&format!("{PROBE} --out same"));
+    assert!(said.contains("is best on val"));
+    assert_eq!(space.bytes("same/last.safetensors"), space.bytes("run/last.safetensors"));
+    space.fails(
+        2,
+        "finetune --model m.safetensors --train train --val val --method tpgm --probe logistic --out no",
+        &["--probe goes with --method linear-probe"],
+    );
+}
