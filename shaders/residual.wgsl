@@ -13,7 +13,7 @@
 // The gradient of `inp` is `dout` itself: it stays where it is.
 //
 // The host appends `alias elem = vec4f;`, or f32 where columns (without gamma: elements) are no multiple of 4; `cols` counts
-// these. A lane's column goes on by `turn`: a CPU adapter divides integers one lane at a time.
+// these. `alias stored` is what inp, branch, out and their gradients hold, elem or the f16 of that; gamma and sums are f32. A lane's column goes on by `turn`: a CPU adapter divides integers one lane at a time.
 
 struct Params { rows: u32, cols: u32, chunk: u32 }
 var<immediate> p: Params;
@@ -21,10 +21,10 @@ var<immediate> p: Params;
 override WG: u32 = 64u;
 override PER_LANE: u32 = 16u;
 
-@group(0) @binding(0) var<storage, read> inp: array<elem>;
-@group(0) @binding(1) var<storage, read> branch: array<elem>;
+@group(0) @binding(0) var<storage, read> inp: array<stored>;
+@group(0) @binding(1) var<storage, read> branch: array<stored>;
 @group(0) @binding(2) var<storage, read> gamma: array<elem>;
-@group(0) @binding(3) var<storage, read_write> out: array<elem>;
+@group(0) @binding(3) var<storage, read_write> out: array<stored>;
 
 @compute @workgroup_size(WG)
 fn forward(
@@ -33,7 +33,9 @@ fn forward(
     @builtin(local_invocation_index) lane: u32,
 ) {
     let first = fold_index(group, groups) * WG * PER_LANE + lane;
-    for (var i = first; i < min(first + WG * PER_LANE, p.rows * p.cols); i += WG) { out[i] = inp[i] + branch[i]; }
+    for (var i = first; i < min(first + WG * PER_LANE, p.rows * p.cols); i += WG) {
+        out[i] = stored(elem(inp[i]) + elem(branch[i]));
+    }
 }
 
 @compute @workgroup_size(WG)
@@ -46,14 +48,14 @@ fn forward_scaled(
     let turn = WG % p.cols;
     var c = first % p.cols;
     for (var i = first; i < min(first + WG * PER_LANE, p.rows * p.cols); i += WG) {
-        out[i] = inp[i] + gamma[c] * branch[i];
+        out[i] = stored(elem(inp[i]) + gamma[c] * elem(branch[i]));
         c += turn;
         c -= select(0u, p.cols, c >= p.cols);
     }
 }
 
-@group(0) @binding(0) var<storage, read> dout: array<elem>;
-@group(0) @binding(3) var<storage, read_write> dbranch: array<elem>;
+@group(0) @binding(0) var<storage, read> dout: array<stored>;
+@group(0) @binding(3) var<storage, read_write> dbranch: array<stored>;
 @group(0) @binding(3) var<storage, read_write> dgamma: array<elem>;
 
 @compute @workgroup_size(WG)
@@ -66,7 +68,7 @@ fn backward_input(
     let turn = WG % p.cols;
     var c = first % p.cols;
     for (var i = first; i < min(first + WG * PER_LANE, p.rows * p.cols); i += WG) {
-        dbranch[i] = gamma[c] * dout[i];
+        dbranch[i] = stored(gamma[c] * elem(dout[i]));
         c += turn;
         c -= select(0u, p.cols, c >= p.cols);
     }
@@ -79,7 +81,7 @@ fn backward_params(@builtin(global_invocation_id) id: vec3u, @builtin(workgroup_
     let first = group.y * p.chunk;
     var sum = elem();
     for (var row = first; row < min(first + p.chunk, p.rows); row++) {
-        sum += dout[row * p.cols + c] * branch[row * p.cols + c];
+        sum += elem(dout[row * p.cols + c]) * elem(branch[row * p.cols + c]);
     }
     dgamma[group.y * p.cols + c] = sum;
 }

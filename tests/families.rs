@@ -358,5 +358,6 @@ families! {
     timm_senet timm_regnet tv_regnet timm_efficientnet timm_mobilenetv2 timm_mobilenetv3
     grey_vit grey_resnet grey_convnext grey_mobilenet hf_grey_vit timm_bit timm_resnetv2 timm_resnetv2_basic
     timm_mobilenetv4 timm_mobilenetv4_aa tv_efficientnet tv_efficientnet_v2 tv_mobilenetv2 tv_mobilenetv3 tv_mnasnet
-    tv_vgg tv_vgg_bn timm_vgg
+    tv_vgg tv_vgg_bn timm_vgg timm_legacy_seresnet timm_legacy_seresnet_basic timm_legacy_senet
+    timm_resnet_silu timm_hybrid timm_hybrid_stem
 }

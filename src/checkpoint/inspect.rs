@@ -191,6 +191,7 @@ fn resnet_words(c: &ResNetConfig, from: impl Fn(&str) -> String) -> Words {
         Stem::Conv => ("a 7x7 convolution", "max pool"),
         Stem::Deep => ("three 3x3 convolutions", "max pool"),
         Stem::Halved | Stem::Small => ("a 3x3 convolution", "no pool"),
+        Stem::Three => ("three 3x3 convolutions", "max pool"),
         Stem::Clip => ("three 3x3 convolutions", "average pool"),
     };
     let shortcut = match c.downsample {
@@ -216,6 +217,10 @@ fn resnet_words(c: &ResNetConfig, from: impl Fn(&str) -> String) -> Words {
             format!("attention, {heads} heads of {dims} dimensions{}, {features} features", from("heads"))
         }
     };
+    let norm = match c.norm_groups {
+        None => format!("batch norm eps {:e}, momentum {}", c.eps, c.momentum),
+        Some(groups) => format!("group norm of {groups} groups, eps {:e}", c.eps),
+    };
     let groups = if c.groups > 1 { format!(", {} groups", c.groups) } else { String::new() };
     let block = word(&c.block);
     let bias = if c.head_bias { "" } else { ", no bias" };
@@ -233,7 +238,7 @@ fn resnet_words(c: &ResNetConfig, from: impl Fn(&str) -> String) -> Words {
         ],
         input: format!("{0} x {0}, stride {1}{2}", c.image_size, c.stride(), from("image_size")),
         computation: vec![
-            ("activation", format!("relu, batch norm eps {:e}, momentum {}{}", c.eps, c.momentum, from("eps"))),
+            ("activation", format!("{}, {norm}{}", word(&c.activation), from("eps"))),
             ("pooling", pooling),
             ("head", if c.classes == 0 { "none".into() } else { format!("{} classes{bias}{unit}", c.classes) }),
         ],

@@ -99,6 +99,9 @@ pub fn tpgm_metadata(recognised: &Recognised) -> BTreeMap<String, String> {
     if let Some(config) = recognised.config.vit().filter(|config| untold(&config.parts)) {
         entries.insert(PARTS.into(), json(&config.parts));
     }
+    if matches!(&recognised.config, ModelConfig::ResNet(config) if config.untold()) {
+        entries.insert(CONFIG.into(), json(&recognised.config));
+    }
     if matches!(&recognised.config, ModelConfig::ResNet(config) if config.anti_alias) {
         entries.insert(ANTI_ALIAS.into(), "true".into());
     }

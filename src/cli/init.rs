@@ -15,7 +15,7 @@ use crate::flag::word;
 use crate::model::Network;
 use crate::model::resnet_config::{Block, BlockConfig, Downsample, Pooling, ResNetConfig, Stem};
 use crate::model::{Pool, VitConfig, VitParts};
-use crate::shapes::Activation;
+use crate::shapes::{Activation, Pointwise};
 use crate::train::model_args::ModelArgs;
 
 /// Flags of `init`.
@@ -219,6 +219,11 @@ fn resnet(args: &InitArgs, classes: &[String]) -> Result<(Recognised, Vec<Weight
         anti_alias: false,
         attention_inside: false,
         stem_pool_conv: false,
+        stride_first: false,
+        ceil_pool: false,
+        active_gate: false,
+        norm_groups: None,
+        activation: Pointwise::Relu,
         groups: 1,
         eps: 1e-5,
         momentum: 0.1,

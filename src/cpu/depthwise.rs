@@ -19,6 +19,8 @@ pub enum Padding {
     Even(usize),
     /// As many as give `⌈size / stride⌉` windows, an odd one below or to the right: TensorFlow's "same".
     Same,
+    /// As many below and to the right as the last window reaches over the edge, none above or to the left: PyTorch's `ceil_mode`.
+    Over,
 }
 
 impl Padding {
@@ -31,6 +33,8 @@ impl Padding {
                 (padded - kernel) / stride + 1
             }
             Self::Same => size.div_ceil(stride),
+            // The last window begins inside.
+            Self::Over => (size.saturating_sub(kernel).div_ceil(stride) + 1).min(size.div_ceil(stride)),
         }
     }
 
@@ -38,6 +42,7 @@ impl Padding {
     pub fn before(self, size: usize, kernel: usize, stride: usize) -> usize {
         match self {
             Self::Even(padding) => padding,
+            Self::Over => 0,
             Self::Same => ((size.div_ceil(stride) - 1) * stride + kernel).saturating_sub(size) / 2,
         }
     }

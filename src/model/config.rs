@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::model::resnetv2_config::ResNetV2Config;
 use crate::model::rope::Rope;
 use crate::shapes::{Activation, Prefix};
 
@@ -110,6 +111,10 @@ pub struct VitParts {
     /// Whether the patch embedding reads one channel and not three.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub grey: bool,
+    /// The network of convolutions whose pixels are embedded in place of the images' (hybrids, Dosovitskiy et al. 2021). A patch then
+    /// has the pixels of the image that its strides make of one, or of several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backbone: Option<Box<ResNetV2Config>>,
     /// How blocks are built.
     pub block: Block,
     /// Whether norms divide by the root of the mean square and have no bias.

@@ -149,12 +149,16 @@ impl ModelConfig {
 
     /// Makes the stem read one channel or three.
     pub fn set_grey(&mut self, grey: bool) {
-        of_each!(self, c => c.grey = grey, vit: c.parts.grey = grey)
+        of_each!(self, c => c.grey = grey, vit: {
+            c.parts.grey = grey;
+            c.parts.backbone.iter_mut().for_each(|backbone| backbone.grey = grey);
+        })
     }
 
     /// The name of the weight that reads the images' channels, `[outputs, channels, height, width]`.
     pub fn stem(&self) -> &'static str {
         match self {
+            Self::Vit(c) if c.parts.backbone.is_some() => "patch_embed.backbone.stem.conv.weight",
             Self::Vit(_) => "patch_embed.proj.weight",
             Self::ResNet(c) => c.stem_weight(),
             Self::ConvNext(_) => "stem.0.weight",
@@ -196,7 +200,9 @@ impl ModelConfig {
             }
             (Self::ResNet(a), Self::ResNet(b)) => {
                 let what = |c: &ResNetConfig| {
-                    (c.eps, c.block, c.stem, c.downsample, c.pooling, c.anti_alias, c.attention_inside, c.normalize)
+                    let parts = (c.stride_first, c.ceil_pool, c.active_gate, c.norm_groups, c.activation);
+                    let whole = (c.eps, c.block, c.stem, c.downsample, c.pooling, c.anti_alias, c.attention_inside);
+                    (whole, parts, c.normalize)
                 };
                 what(a) == what(b)
             }
@@ -292,10 +298,16 @@ impl Model {
             ModelConfig::Vit(c) => vec![("tokens have", c.dim), ("MLP has", c.mlp_dim)],
             // It takes any: it has no epilogue.
             ModelConfig::ResNet(_) | ModelConfig::Vgg(_) => Vec::new(),
-            ModelConfig::EfficientNet(_) => {
-                return Err(Error::Usage("f16 is not supported for EfficientNets and MobileNets yet".into()));
+            ModelConfig::EfficientNet(c) => {
+                let blocks = c.stages.iter().flatten();
+                let blocks = blocks.flat_map(|block| [("blocks have", block.middle), ("pixels have", block.out)]);
+                blocks.chain([("pixels have", c.stem[0]), ("features have", c.features())]).collect()
             }
-            ModelConfig::ResNetV2(_) => return Err(Error::Usage("f16 is not supported for ResNetV2 yet".into())),
+            ModelConfig::ResNetV2(c) => {
+                let blocks = c.stages.iter().flatten();
+                let blocks = blocks.flat_map(|block| [("blocks have", block.inner), ("pixels have", block.out)]);
+                blocks.chain(c.stem_chs.iter().map(|width| ("pixels have", *width))).collect()
+            }
             ModelConfig::ConvNext(c) => {
                 c.stages.iter().flat_map(|s| [("pixels have", s.width), ("MLP has", s.hidden)]).collect()
             }

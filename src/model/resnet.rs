@@ -1,7 +1,7 @@
 //! A ResNet (He et al. 2016) as torchvision, timm and CLIP build it. Images are NHWC inside.
 
 use crate::gpu::buffer::Element;
-use crate::model::layers::{BatchNormParams, ConvParams, LinearParams};
+use crate::model::layers::{ConvParams, LinearParams, NormParams};
 use crate::model::resnet_config::{Block, BlockConfig, ChannelAttention, Downsample, Pooling, ResNetConfig, Stem};
 use crate::model::tape::{Act, Network, ParamRef, Tape};
 use crate::ops::conv2d::Padding;
@@ -39,7 +39,8 @@ impl Network for ResNetConfig {
 /// A convolution without a bias and its norm, declared.
 struct Unit<'a> {
     conv: ConvParams,
-    norm: BatchNormParams,
+    norm: NormParams,
+    activation: Pointwise,
     /// Of either.
     names: [&'a str; 2],
 }
@@ -49,11 +50,34 @@ impl Unit<'_> {
         t.conv2d(x, self.names[0], self.conv)
     }
 
-    /// norm(conv(x)), through a ReLU if `relu`.
-    fn forward(&self, t: &mut Tape, x: Act, relu: bool) -> Act {
-        let x = self.convolved(t, x);
-        t.batch_norm(x, self.names[1], self.norm, relu)
+    /// norm(conv(x)), through the activation if it is `active`.
+    fn forward(&self, t: &mut Tape, x: Act, active: bool) -> Act {
+        let (x, name) = (self.convolved(t, x), self.names[1]);
+        let relu = self.activation == Pointwise::Relu;
+        let x = t.pixel_norm(x, name, self.norm, active && relu);
+        if active && !relu { t.activation(x, &format!("{name}.act"), self.activation) } else { x }
     }
+
+    /// act(norm(conv(x)) + shortcut)
+    fn onto(&self, t: &mut Tape, shortcut: Act, x: Act) -> Act {
+        match self.norm {
+            NormParams::Batch(norm) if self.activation == Pointwise::Relu => {
+                let x = self.convolved(t, x);
+                t.batch_norm_onto(shortcut, x, self.names[1], norm)
+            }
+            _ => {
+                let x = self.forward(t, x, false);
+                t.recall();
+                added(t, shortcut, x, self.activation)
+            }
+        }
+    }
+}
+
+/// act(shortcut + x)
+fn added(t: &mut Tape, shortcut: Act, x: Act, activation: Pointwise) -> Act {
+    let sum = t.add(shortcut, x, "sum", None);
+    t.activation(sum, "act", activation)
 }
 
 /// The parameters of what weighs a branch's channels.
@@ -101,7 +125,8 @@ impl ResNetConfig {
     ) -> Unit<'a> {
         let weight = t.param(&format!("{}.weight", names[0]), &[outputs, inputs / groups, kernel, kernel]);
         let conv = ConvParams { weight, inputs, outputs, kernel, stride, padding: Padding::Even(kernel / 2), groups };
-        Unit { conv, norm: t.batch_norm_params(names[1], outputs, self.eps, self.momentum), names }
+        let norm = t.pixel_norm_params(names[1], outputs, self.norm_groups, (self.eps, self.momentum));
+        Unit { conv, norm, activation: self.activation, names }
     }
 
     fn stem(&self, t: &mut Tape, mut x: Act) -> Act {
@@ -110,7 +135,7 @@ impl ResNetConfig {
             Stem::Halved => (&[["conv1", "bn1"]], [3, 2]),
             Stem::Small => (&[["conv1", "bn1"]], [3, 1]),
             Stem::Deep => (&[["conv1.0", "conv1.1"], ["conv1.3", "conv1.4"], ["conv1.6", "bn1"]], [3, 2]),
-            Stem::Clip => (&[["conv1", "bn1"], ["conv2", "bn2"], ["conv3", "bn3"]], [3, 2]),
+            Stem::Clip | Stem::Three => (&[["conv1", "bn1"], ["conv2", "bn2"], ["conv3", "bn3"]], [3, 2]),
         };
         assert_eq!(names.len(), self.stem_widths.len(), "a stem {:?} of widths {:?}", self.stem, self.stem_widths);
         let mut channels = self.in_channels();
@@ -120,11 +145,14 @@ impl ResNetConfig {
             channels = width;
         }
         match self.stem {
-            Stem::Conv | Stem::Deep if self.stem_pool_conv => {
+            Stem::Conv | Stem::Deep | Stem::Three if self.stem_pool_conv => {
                 self.unit(t, ["maxpool.0", "maxpool.1"], [channels; 2], [3, 2], 1).forward(t, x, true)
             }
-            Stem::Conv | Stem::Deep if self.anti_alias => t.avg_pool(x, "stem", 2, false),
-            Stem::Conv | Stem::Deep => t.max_pool(x, "stem", (3, 2, Padding::Even(1)), false),
+            Stem::Conv | Stem::Deep | Stem::Three if self.anti_alias => t.avg_pool(x, "stem", 2, false),
+            Stem::Conv | Stem::Deep | Stem::Three => {
+                let padding = if self.ceil_pool { Padding::Over } else { Padding::Even(1) };
+                t.max_pool(x, "stem", (3, 2, padding), false)
+            }
             Stem::Clip => t.avg_pool(x, "stem", 2, false),
             Stem::Halved => x,
             // Windows of one pixel, which is no pool.
@@ -139,14 +167,21 @@ impl ResNetConfig {
         // An anti-aliased branch has a pool in place of the stride.
         let pooled = self.downsample == Downsample::AntiAliased || self.anti_alias;
         let (conv_stride, pool_stride) = if pooled { (1, stride) } else { (stride, 1) };
+        let [first_stride, middle_stride] = if self.stride_first { [conv_stride, 1] } else { [1, conv_stride] };
         let units = match self.block {
             Block::Basic => vec![
                 self.unit(t, ["conv1", "bn1"], [channels, inner], [3, conv_stride], 1),
                 self.unit(t, ["conv2", "bn2"], [inner, out], [3, 1], 1),
             ],
             Block::Bottleneck => vec![
-                self.unit(t, ["conv1", "bn1"], [channels, inner], [1, 1], 1),
-                self.unit(t, ["conv2", "bn2"], [inner, second], [3, conv_stride], block.groups.unwrap_or(self.groups)),
+                self.unit(t, ["conv1", "bn1"], [channels, inner], [1, first_stride], 1),
+                self.unit(
+                    t,
+                    ["conv2", "bn2"],
+                    [inner, second],
+                    [3, middle_stride],
+                    block.groups.unwrap_or(self.groups),
+                ),
                 self.unit(t, ["conv3", "bn3"], [second, out], [1, 1], 1),
             ],
         };
@@ -177,20 +212,23 @@ impl ResNetConfig {
         let x = first.iter().fold(x, |x, unit| unit.forward(t, x, true));
         let x = pool(t, x, "pool", pool_stride, false);
         match attention {
-            None => {
-                let x = last.convolved(t, x);
-                t.batch_norm_onto(shortcut, x, last.names[1], last.norm)
-            }
+            None => last.onto(t, shortcut, x),
             Some(attention) if self.attention_inside => {
                 let scale = attention.scale(t, x);
                 let x = t.gate(x, scale, "se.gate", Kind::Sigmoid);
-                let x = last.convolved(t, x);
-                t.batch_norm_onto(shortcut, x, last.names[1], last.norm)
+                last.onto(t, shortcut, x)
             }
             Some(attention) => {
-                let x = last.forward(t, x, false);
+                let x = last.forward(t, x, self.active_gate);
                 let scale = attention.scale(t, x);
-                t.gate_onto(shortcut, x, scale, "se.gate")
+                match self.activation {
+                    Pointwise::Relu => t.gate_onto(shortcut, x, scale, "se.gate"),
+                    activation => {
+                        let x = t.gate(x, scale, "se.gate", Kind::Sigmoid);
+                        t.recall();
+                        added(t, shortcut, x, activation)
+                    }
+                }
             }
         }
     }

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::shapes::Pointwise;
+
 /// The kind of residual block (He et al. 2016).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -20,6 +22,8 @@ pub enum Stem {
     Conv,
     /// Three 3×3 convolutions, the first of stride 2 (ResNet-C and -D, He et al. 2019), a 3×3 max pool.
     Deep,
+    /// The same by other names (SENet-154, Hu et al. 2018).
+    Three,
     /// Three 3×3 convolutions, the first of stride 2, a 2×2 average pool (CLIP, Radford et al. 2021).
     Clip,
     /// A 3×3 convolution of stride 2 and no pool (RegNet, Radosavovic et al. 2020).
@@ -127,6 +131,21 @@ pub struct ResNetConfig {
     /// Whether channels are weighed before the last convolution of a branch (RegNet) and not behind it.
     #[serde(default)]
     pub attention_inside: bool,
+    /// Whether a bottleneck's stride is taken by its first convolution (timm's legacy SE-ResNets).
+    #[serde(default)]
+    pub stride_first: bool,
+    /// Whether the windows of the stem's max pool begin at the edge and may reach over the far one (timm's legacy SENets).
+    #[serde(default)]
+    pub ceil_pool: bool,
+    /// Whether a ReLU stands behind the last norm of a basic block, before its gate (timm's legacy SE-ResNets).
+    #[serde(default)]
+    pub active_gate: bool,
+    /// Groups of channels, if norms are group norms.
+    #[serde(default)]
+    pub norm_groups: Option<usize>,
+    /// The activation.
+    #[serde(default = "relu")]
+    pub activation: Pointwise,
     /// Groups of the 3×3 convolutions of bottlenecks.
     pub groups: usize,
     /// Batch norm's epsilon.
@@ -145,6 +164,10 @@ pub struct ResNetConfig {
     pub grey: bool,
 }
 
+fn relu() -> Pointwise {
+    Pointwise::Relu
+}
+
 impl ResNetConfig {
     /// Channels that the stem reads.
     pub fn in_channels(&self) -> usize {
@@ -154,6 +177,12 @@ impl ResNetConfig {
     /// The name of the first convolution's weight.
     pub fn stem_weight(&self) -> &'static str {
         if self.stem == Stem::Deep { "conv1.0.weight" } else { "conv1.weight" }
+    }
+
+    /// Whether it has parts that neither tensors nor the usual ResNet tell.
+    pub fn untold(&self) -> bool {
+        let usual = self.activation == Pointwise::Relu && self.norm_groups.is_none();
+        !usual || self.stride_first || self.ceil_pool || self.active_gate
     }
 
     /// Channels that leave the last block.
@@ -182,8 +211,8 @@ impl ResNetConfig {
     pub fn final_size(&self) -> usize {
         let halved = self.image_size.div_ceil(2);
         let pooled = match self.stem {
-            Stem::Conv | Stem::Deep if !self.anti_alias => halved.div_ceil(2),
-            Stem::Conv | Stem::Deep | Stem::Clip => halved / 2,
+            Stem::Conv | Stem::Deep | Stem::Three if !self.anti_alias => halved.div_ceil(2),
+            Stem::Conv | Stem::Deep | Stem::Three | Stem::Clip => halved / 2,
             Stem::Halved => halved,
             Stem::Small => self.image_size,
         };
@@ -203,7 +232,7 @@ impl ResNetConfig {
     /// Pixels of the image to one pixel of what leaves the last block.
     pub fn stride(&self) -> usize {
         let stem = match self.stem {
-            Stem::Conv | Stem::Deep | Stem::Clip => 4,
+            Stem::Conv | Stem::Deep | Stem::Three | Stem::Clip => 4,
             Stem::Halved => 2,
             Stem::Small => 1,
         };

@@ -1,8 +1,8 @@
 //! A ResNetV2 (He et al. 2016; BiT, Kolesnikov et al. 2020) as timm builds it. Images are NHWC inside.
 
 use crate::gpu::buffer::Element;
-use crate::model::layers::{BatchNormParams, ConvParams, GroupNormParams};
-use crate::model::resnetv2_config::{NormKind, PreBlock, ResNetV2Config};
+use crate::model::layers::ConvParams;
+use crate::model::resnetv2_config::{PreBlock, ResNetV2Config};
 use crate::model::tape::{Act, Network, Tape};
 use crate::ops::conv2d::Padding;
 use crate::shapes::Pointwise;
@@ -22,29 +22,6 @@ impl Network for ResNetV2Config {
         let head = t.pointwise_params("head.fc", self.classes, self.features(), self.head_bias);
         let features = if self.normalize { t.unit_length(features, "features at unit length") } else { features };
         t.linear(features, "head.fc", head, Element::Word)
-    }
-}
-
-/// A norm's parameters.
-#[derive(Clone, Copy)]
-enum Norm {
-    Batch(BatchNormParams),
-    Group(GroupNormParams),
-}
-
-impl Norm {
-    fn declare(t: &mut Tape, c: &ResNetV2Config, name: &str, channels: usize) -> Norm {
-        match c.norm {
-            NormKind::Batch => Norm::Batch(t.batch_norm_params(name, channels, c.eps, c.momentum)),
-            NormKind::Group { groups } => Norm::Group(t.group_norm_params(name, channels, groups, c.eps)),
-        }
-    }
-
-    fn forward(self, t: &mut Tape, x: Act, name: &str, relu: bool) -> Act {
-        match self {
-            Norm::Batch(own) => t.batch_norm(x, name, own, relu),
-            Norm::Group(own) => t.group_norm(x, name, own, relu),
-        }
     }
 }
 
@@ -88,7 +65,8 @@ impl ResNetV2Config {
     }
 
     fn norm(&self, t: &mut Tape, x: Act, name: &str, relu: bool) -> Act {
-        Norm::declare(t, self, name, t.shape(x).cols).forward(t, x, name, relu)
+        let own = t.pixel_norm_params(name, t.shape(x).cols, self.norm.groups(), (self.eps, self.momentum));
+        t.pixel_norm(x, name, own, relu)
     }
 
     fn stem(&self, t: &mut Tape, mut x: Act) -> Act {

@@ -40,6 +40,16 @@ pub enum NormKind {
     },
 }
 
+impl NormKind {
+    /// Groups of channels of a group norm.
+    pub fn groups(self) -> Option<usize> {
+        match self {
+            NormKind::Batch => None,
+            NormKind::Group { groups } => Some(groups),
+        }
+    }
+}
+
 /// A residual block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PreBlock {

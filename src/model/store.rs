@@ -255,7 +255,6 @@ impl<'a> Store<'a> {
         };
         let (sum, shape) = (self.share(act), self.shape(act));
         assert!(before.mask.is_none(), "{}: a share beside a masked gradient", self.label(act));
-        assert_eq!(sum.element, Element::Word, "{}: only words can be shared by such layers", self.label(act));
         residual::forward(r, &sum, &before.view, &view, None, shape.rows(), shape.cols)?;
         self.gradients[act.0] = Some(Gradient { view: sum, mask: None, owned: true });
         Ok(())

@@ -5,6 +5,7 @@ use crate::model::config::{AttentionPool, Block, LastNorm, Pool, Positions, VitC
 use crate::model::layers::{EmbedParams, LinearParams, Turns};
 use crate::model::rope::Angles;
 use crate::model::tape::{Act, Network, ParamRef, Tape};
+use crate::ops::conv2d::Padding;
 use crate::ops::rope::Learned;
 use crate::shapes::Activation;
 
@@ -39,6 +40,21 @@ impl VitConfig {
         let registers = distilled.or(registers);
         let rows = self.grid() * self.grid() + prefix.positions();
         let positions = (parts.positions != Positions::Absent).then(|| t.param("pos_embed", &stored(&[1, rows, d], 2)));
+        if let Some(backbone) = &parts.backbone {
+            let map = t.within("patch_embed.backbone", |t| backbone.map(t, images));
+            let patch = self.patch_size / backbone.stride();
+            let weight = t.param("patch_embed.proj.weight", &[d, backbone.features(), patch, patch]);
+            let bias = self.patch_bias.then(|| t.param("patch_embed.proj.bias", &[d]));
+            let x = match patch {
+                1 => map,
+                _ => t.unfold(map, "patches", backbone.features(), (patch, patch, Padding::Even(0)), t.element()),
+            };
+            let projection = LinearParams { weight, bias };
+            let x = t.linear(x, "patch embedding", projection, WIDE);
+            let (patch, channels) = (self.patch_size, 3);
+            let own = EmbedParams { class_token, registers, positions, projection, prefix, channels, patch, dim: d };
+            return t.assemble(x, "tokens", own, self.image_size);
+        }
         let channels = if parts.grey { 1 } else { 3 };
         let weight = t.param("patch_embed.proj.weight", &[d, channels, self.patch_size, self.patch_size]);
         let bias = self.patch_bias.then(|| t.param("patch_embed.proj.bias", &[d]));

@@ -19,8 +19,6 @@ impl Elem {
         Elem { width: 1, stored: Element::Word },
         Elem { width: 1, stored: Element::Half },
     ];
-    /// Those that are stored as f32.
-    pub(super) const WORDS: [Elem; 2] = [Elem::ALL[0], Elem::ALL[2]];
 
     /// For rows of `cols` elements: vectors if `cols` is a multiple of 4.
     pub(super) fn of(cols: usize, stored: Element) -> Elem {

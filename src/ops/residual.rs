@@ -2,7 +2,6 @@
 
 use crate::error::Result;
 use crate::gpu::View;
-use crate::gpu::buffer::Element;
 use crate::gpu::shaders::{Shader, shader};
 use crate::ops::elem::Elem;
 use crate::ops::variants::{LANES, Variants};
@@ -24,17 +23,17 @@ fn params(rows: usize, cols: usize) -> Params {
 
 /// Every variant that this file records.
 pub fn variants() -> Vec<Variants> {
-    vec![Variants::of(&SHADER).append(Elem::WORDS.map(Elem::alias)).with("WG", LANES)]
+    vec![Variants::of(&SHADER).append(Elem::ALL.map(Elem::tail)).with("WG", LANES)]
 }
 
-/// Runs an elementwise entry.
+/// Runs an elementwise entry, over what the first of the views holds.
 fn run(r: &mut Recorder, entry: &str, views: &[(&str, &View)], rows: usize, cols: usize) -> Result<()> {
-    let elem = Elem::of(cols, Element::Word);
+    let elem = Elem::of(cols, views[0].1.element);
     let params = |_| params(rows, cols / elem.width);
-    r.push_spread((&SHADER, entry, &[], &elem.alias()), views, rows * cols, elem.width, params)
+    r.push_spread((&SHADER, entry, &[], &elem.tail()), views, rows * cols, elem.width, params)
 }
 
-/// `out = inp + gamma·branch`, all `[rows, cols]`; `gamma` (`[cols]`) is the layer scale, if there is one.
+/// `out = inp + gamma·branch`, all `[rows, cols]`, all f32 or all f16; `gamma` (`[cols]`, f32) is the layer scale, if there is one.
 pub fn forward(
     r: &mut Recorder,
     out: &View,
@@ -46,6 +45,7 @@ pub fn forward(
 ) -> Result<()> {
     for (name, view) in [("out", out), ("inp", inp), ("branch", branch)] {
         check("residual", name, view, rows * cols);
+        assert_eq!(view.element, out.element, "residual: {name} and out of one kind");
     }
     let mut views = vec![("out", out), ("inp", inp), ("branch", branch)];
     match gamma {
@@ -71,6 +71,7 @@ pub fn backward_input(
     check("residual::backward_input", "dbranch", dbranch, rows * cols);
     check("residual::backward_input", "dout", dout, rows * cols);
     check("residual::backward_input", "gamma", gamma, cols);
+    assert_eq!(dbranch.element, dout.element, "residual::backward_input: dbranch and dout of one kind");
     run(r, "backward_input", &[("dbranch", dbranch), ("dout", dout), ("gamma", gamma)], rows, cols)
 }
 
@@ -86,10 +87,11 @@ pub fn backward_params(
     check("residual::backward_params", "dgamma", dgamma, cols);
     check("residual::backward_params", "dout", dout, rows * cols);
     check("residual::backward_params", "branch", branch, rows * cols);
+    assert_eq!(branch.element, dout.element, "residual::backward_params: branch and dout of one kind");
     let chunks = rows.div_ceil(ROWS_PER_CHUNK);
     let [partial, _] = r.scratch("residual::backward_params", chunks * cols);
-    let elem = Elem::of(cols, Element::Word);
-    let kernel = r.kernel_with(&SHADER, "backward_params", &[], &elem.alias())?;
+    let elem = Elem::of(cols, dout.element);
+    let kernel = r.kernel_with(&SHADER, "backward_params", &[], &elem.tail())?;
     let views = [("dgamma", &partial), ("dout", dout), ("branch", branch)];
     let grid = [(cols / elem.width).div_ceil(WG) as u32, chunks as u32, 1];
     r.push(&kernel, &views, &params(rows, cols / elem.width), grid);

@@ -31,4 +31,6 @@ pub enum Pointwise {
     Silu,
     /// `x·min(max(x + 3, 0), 6)/6`
     HardSwish,
+    /// `x·Φ(x)`
+    Gelu,
 }

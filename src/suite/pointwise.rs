@@ -330,7 +330,7 @@ fn swiglu(p: &mut Plan) -> Result<()> {
 }
 
 fn residual(p: &mut Plan) -> Result<()> {
-    for launch in Launch::all(p.gpu) {
+    for (launch, &element) in Launch::all(p.gpu).into_iter().flat_map(|l| formats(p.gpu).iter().map(move |e| (l, e))) {
         let shapes = [
             (1, 1),
             (3, 65),
@@ -350,29 +350,30 @@ fn residual(p: &mut Plan) -> Result<()> {
             p.add(move |s| {
                 let mut random = Random::new((rows * cols) as u64);
                 let n = rows * cols;
-                let (inp, branch, dout, gamma) = (random.vec(n), random.vec(n), random.vec(n), random.vec(cols));
+                let [inp, branch, dout] = [0; 3].map(|_| rounded(random.vec(n), element));
+                let gamma = random.vec(cols);
                 let (inp64, branch64, dout64, gamma64) = (wide(&inp), wide(&branch), wide(&dout), wide(&gamma));
-                let name = format!("rows {rows}, cols {cols}, {}", launch.suffix());
+                let name = format!("{}rows {rows}, cols {cols}, {}", prefix(element), launch.suffix());
                 let mut c = Case::new(s.gpu, name, ops::scratch_len(rows, cols))?;
-                let [inp, branch] = [c.input("inp", &inp)?, c.input("branch", &branch)?];
-                let [dout, gamma] = [c.input("dout", &dout)?, c.input("gamma", &gamma)?];
+                let [inp, branch] = [c.input_as("inp", element, &inp)?, c.input_as("branch", element, &branch)?];
+                let [dout, gamma] = [c.input_as("dout", element, &dout)?, c.input("gamma", &gamma)?];
 
                 // An addition and a product: each rounds once.
                 let kernels = [("residual::forward", None), ("residual::forward_scaled", Some(&gamma))];
                 for (kernel, gamma) in kernels {
-                    let out = c.output("out", n)?;
+                    let out = c.output_as("out", element, n)?;
                     let mut want = vec![0.0; n];
                     let gamma64 = gamma.map(|_| gamma64.as_slice());
                     cpu::residual::forward(&mut want, &inp64, &branch64, gamma64, rows, cols);
                     c.run(launch, |r| ops::residual::forward(r, &out, &inp, &branch, gamma, rows, cols))?;
-                    c.expect(kernel, &out, &want, 2.0 * EPS);
+                    c.expect(kernel, &out, &want, stored_eps(element) + 2.0 * EPS);
                 }
 
-                let dbranch = c.output("dbranch", n)?;
+                let dbranch = c.output_as("dbranch", element, n)?;
                 let mut want = vec![0.0; n];
                 cpu::residual::backward_input(&mut want, &dout64, Some(&gamma64), rows, cols);
                 c.run(launch, |r| ops::residual::backward_input(r, &dbranch, &dout, &gamma, rows, cols))?;
-                c.expect("residual::backward_input", &dbranch, &want, EPS);
+                c.expect("residual::backward_input", &dbranch, &want, stored_eps(element) + EPS);
 
                 let before = random.vec(cols);
                 let dgamma = c.input("dgamma", &before)?;

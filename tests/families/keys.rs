@@ -165,7 +165,7 @@ fn timm_arguments_of_a_resnet() {
         read,
         "config.json",
         &[
-            ("model_args.act_layer", json!("silu")),
+            ("model_args.act_layer", json!("leaky_relu")),
             ("model_args.output_stride", json!(8)),
             ("model_args.aa_layer", json!("blurpool")),
             ("model_args.block_args", json!({"attn_layer": "se"})),
@@ -189,6 +189,7 @@ fn timm_arguments_of_a_resnet() {
     }
     for (path, value) in [
         ("model_args.act_layer", json!("relu")),
+        ("model_args.act_layer", json!("silu")),
         ("model_args.output_stride", json!(32)),
         ("model_args.block_args", json!({})),
         ("model_args.zero_init_last", json!(false)),

@@ -122,7 +122,8 @@ def said_facts(told):
         # What the network of this name has; whatever else the module has is a difference.
         eca = "neighbours" in json.dumps(config)
         pool = "AvgPool2d" if config.get("anti_alias") else "ReLU" if config.get("stem_pool_conv") else "MaxPool2d"
-        facts |= dict(odd="EcaModule" if eca else "nothing", stem_pool=pool, stride=32, eps=None)
+        norm = "GroupNorm" if config.get("norm_groups") else "nothing"
+        facts |= dict(odd="EcaModule" if eca else norm, stem_pool=pool, stride=32, eps=None)
     return facts
 
 

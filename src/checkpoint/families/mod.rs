@@ -23,6 +23,7 @@ mod resnet;
 mod resnet_parts;
 mod resnet_pool;
 mod resnetv2;
+mod senet;
 mod tensors;
 pub(super) mod text;
 mod timm_vit;
@@ -79,6 +80,7 @@ const FAMILIES: &[Family] = &[
     open_clip::FAMILY,
     transformers::CLIP_VISION,
     transformers::SIGLIP_VISION,
+    senet::FAMILY,
     resnet::FAMILY,
     resnet::TRANSFORMERS,
     regnet::FAMILY,

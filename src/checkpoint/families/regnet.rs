@@ -2,6 +2,7 @@
 
 use super::names::Table;
 use super::resnet::{self, Dialect};
+use super::resnet_parts::Told;
 use super::tensors::Tensors;
 use super::{Family, Prefixes};
 use crate::checkpoint::facts::Facts;
@@ -148,6 +149,11 @@ fn read(
         tensors,
         overrides,
         facts,
-        Dialect { name: family.name, head, interpolation: Some(interpolation), regnet: true },
+        Dialect {
+            name: family.name,
+            head,
+            interpolation: Some(interpolation),
+            told: Told { regnet: true, ..Told::PLAIN },
+        },
     )
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::inputs::{self, IMAGENET};
 use super::names::Table;
-use super::resnet_parts::{agrees, config};
+use super::resnet_parts::{Told, agrees, config};
 use super::resnet_pool::{attention, grid, resize};
 use super::tensors::{ASSUMED, Tensors, class_names, first, misfit, of_tower, preprocessing_assumed};
 use super::transformers::CLIP_MODEL;
@@ -73,6 +73,9 @@ const SE: &str = r#"{"attn_layer":"se"}"#;
 const SE_QUARTER: &str = r#"{"attn_layer":"SEModule(rd_ratio=0.25)"}"#;
 const ECA: &str = r#"{"attn_layer":"eca"}"#;
 
+/// The activations of timm's ResNets that are computed.
+const ACTIVATIONS: &[&str] = &["\"relu\"", "\"silu\"", "\"swish\"", "\"gelu\"", "\"hard_swish\"", "\"relu6\""];
+
 /// What timm's ResNets are built from. The tensors tell widths, depths and the stem.
 const CLASSES: &[Class] = &[Class {
     name: "ResNet",
@@ -96,8 +99,8 @@ const CLASSES: &[Class] = &[Class {
         ],
         idle: &["drop_block_rate", "drop_path_rate", "drop_rate", "zero_init_last"],
         only: &[
-            ("act_layer", &["\"relu\""]),
-            ("norm_layer", &["\"batchnorm\"", "\"batchnorm2d\""]),
+            ("act_layer", ACTIVATIONS),
+            ("norm_layer", &["\"batchnorm\"", "\"batchnorm2d\"", "\"groupnorm\""]),
             ("aa_layer", &["\"AvgPool2d\"", "\"avg\"", "\"avgpool\""]),
             ("block_args", &["{}", SE, SE_QUARTER, ECA]),
         ],
@@ -137,7 +140,7 @@ fn read_plain(checkpoint: &Checkpoint, prefixes: Prefixes, overrides: &Overrides
     };
     let head = if tensors.has("attnpool.c_proj.weight") { "head" } else { "fc" };
     let head = format!("{}{head}", prefixes.outer);
-    read(tensors, overrides, facts, Dialect { name: FAMILY.name, head, interpolation: None, regnet: false })
+    read(tensors, overrides, facts, Dialect { name: FAMILY.name, head, interpolation: None, told: Told::PLAIN })
 }
 
 fn read_transformers(checkpoint: &Checkpoint, prefixes: Prefixes, overrides: &Overrides) -> Result<Recognised> {
@@ -150,7 +153,7 @@ fn read_transformers(checkpoint: &Checkpoint, prefixes: Prefixes, overrides: &Ov
         );
     }
     let head = format!("{}classifier.1", prefixes.outer);
-    read(tensors, overrides, facts, Dialect { name: TRANSFORMERS.name, head, interpolation: None, regnet: false })
+    read(tensors, overrides, facts, Dialect { name: TRANSFORMERS.name, head, interpolation: None, told: Told::PLAIN })
 }
 
 /// What only one of the families has that share their network with ResNets.
@@ -161,8 +164,8 @@ pub(super) struct Dialect {
     pub(super) head: String,
     /// How images are resized where no file says it, if not as for other ResNets.
     pub(super) interpolation: Option<Interpolation>,
-    /// Whether it is a RegNet.
-    pub(super) regnet: bool,
+    /// What kind of ResNet it is.
+    pub(super) told: Told,
 }
 
 pub(super) fn read(tensors: Tensors, overrides: &Overrides, facts: Facts, dialect: Dialect) -> Result<Recognised> {
@@ -192,8 +195,8 @@ pub(super) fn read(tensors: Tensors, overrides: &Overrides, facts: Facts, dialec
                     and with the usual strides and stem";
         notes.push(what.into());
     }
-    let mut config = config(&tensors, eps, dialect.regnet)?;
-    agrees(&facts, &config)?;
+    let mut config = config(&tensors, eps, dialect.told.with(&facts, own.config.as_ref())?)?;
+    agrees(&facts, &config, &tensors)?;
     config.anti_alias = own.anti_alias.unwrap_or_else(|| facts.anti_alias());
     if config.anti_alias && config.stem_pool_conv {
         return Err(
@@ -316,7 +319,7 @@ pub(super) fn read(tensors: Tensors, overrides: &Overrides, facts: Facts, dialec
 /// What torchvision's first weights, timm's ResNet-D and CLIP's expect.
 fn usual(config: &ResNetConfig, by: Option<Interpolation>) -> Preprocess {
     let (crop_pct, interpolation, (mean, std)) = match config.stem {
-        Stem::Conv | Stem::Halved | Stem::Small => (0.875, Interpolation::Bilinear, IMAGENET),
+        Stem::Conv | Stem::Halved | Stem::Small | Stem::Three => (0.875, Interpolation::Bilinear, IMAGENET),
         Stem::Deep => (0.875, Interpolation::Bicubic, IMAGENET),
         Stem::Clip => return inputs::clip(config.image_size),
     };
@@ -350,7 +353,8 @@ fn leftover(
     used.extend(counters.iter().map(String::as_str));
     let mut projector = false;
     let head = format!("{}.", config.head());
-    let parts = ["conv1.", "conv2.", "conv3.", "bn1.", "bn2.", "bn3.", "maxpool.", "layer", "attnpool.", &head];
+    let parts =
+        ["layer0.", "conv1.", "conv2.", "conv3.", "bn1.", "bn2.", "bn3.", "maxpool.", "layer", "attnpool.", &head];
     for (name, info) in &tensors.by_name {
         let inside = of_tower(name) || parts.iter().any(|part| name.starts_with(part));
         if !inside || used.contains(info.name.as_str()) {

@@ -5,10 +5,53 @@ use serde_json::Value;
 use super::tensors::Tensors;
 use crate::checkpoint::facts::Facts;
 use crate::error::{Error, Result};
+use crate::model::ModelConfig;
 use crate::model::resnet_config::{Block, BlockConfig, ChannelAttention, Downsample, Pooling, ResNetConfig, Stem};
+use crate::shapes::Pointwise;
+
+/// What no tensor tells of a ResNet.
+#[derive(Clone, Copy)]
+pub(super) struct Told {
+    /// Whether it is a RegNet.
+    pub(super) regnet: bool,
+    /// Whether it is one of timm's legacy SENets.
+    pub(super) legacy: bool,
+    /// Whether bottlenecks have their stride on the first convolution.
+    pub(super) stride_first: bool,
+    /// Groups of channels, of group norms.
+    pub(super) norm_groups: Option<usize>,
+    /// The activation.
+    pub(super) activation: Pointwise,
+}
+
+impl Told {
+    /// A plain ResNet.
+    pub(super) const PLAIN: Told =
+        Told { regnet: false, legacy: false, stride_first: false, norm_groups: None, activation: Pointwise::Relu };
+
+    /// With what we have saved ourselves, or else timm's configuration.
+    pub(super) fn with(self, facts: &Facts, saved: Option<&ModelConfig>) -> Result<Told> {
+        if let Some(ModelConfig::ResNet(saved)) = saved {
+            let ResNetConfig { stride_first, norm_groups, activation, .. } = *saved;
+            return Ok(Told { stride_first, norm_groups, activation, ..self });
+        }
+        let Some(timm) = facts.timm_config() else { return Ok(self) };
+        let word = |key: &str| timm.word(key).unwrap_or_default().to_ascii_lowercase();
+        let norm_groups = if word("norm_layer").starts_with("groupnorm") { Some(32) } else { self.norm_groups };
+        let activation = match word("act_layer").as_str() {
+            "silu" | "swish" => Pointwise::Silu,
+            "gelu" => Pointwise::Gelu,
+            "hardswish" | "hard_swish" => Pointwise::HardSwish,
+            "relu6" => Pointwise::Relu6,
+            _ => self.activation,
+        };
+        Ok(Told { stride_first: self.legacy && word("block") == "seresnetbottleneck", norm_groups, activation, ..self })
+    }
+}
 
 /// What the convolutions tell: all but the image size, the pooling and the head.
-pub(super) fn config(tensors: &Tensors, eps: f32, regnet: bool) -> Result<ResNetConfig> {
+pub(super) fn config(tensors: &Tensors, eps: f32, told: Told) -> Result<ResNetConfig> {
+    let Told { regnet, legacy, stride_first, norm_groups, activation } = told;
     let width = |name: &str, kernel: usize| {
         let expected = format!("[channels, channels, {kernel}, {kernel}]");
         tensors.dims::<4>(&format!("{name}.weight"), &expected).map(|shape| shape[0])
@@ -17,7 +60,10 @@ pub(super) fn config(tensors: &Tensors, eps: f32, regnet: bool) -> Result<ResNet
     let (stem, stem_widths) = if tensors.has("conv1.0.weight") {
         (Stem::Deep, vec![width("conv1.0", 3)?, width("conv1.3", 3)?, width("conv1.6", 3)?])
     } else if tensors.has("conv2.weight") || tensors.has("conv3.weight") {
-        (Stem::Clip, vec![width("conv1", 3)?, width("conv2", 3)?, width("conv3", 3)?])
+        (
+            if legacy { Stem::Three } else { Stem::Clip },
+            vec![width("conv1", 3)?, width("conv2", 3)?, width("conv3", 3)?],
+        )
     } else if regnet {
         (Stem::Halved, vec![width("conv1", 3)?])
     } else {
@@ -76,6 +122,11 @@ pub(super) fn config(tensors: &Tensors, eps: f32, regnet: bool) -> Result<ResNet
         anti_alias: false,
         attention_inside: regnet,
         stem_pool_conv: tensors.has("maxpool.0.weight"),
+        stride_first,
+        ceil_pool: legacy,
+        active_gate: legacy && block == Block::Basic,
+        norm_groups,
+        activation,
         groups,
         eps,
         momentum: 0.1,
@@ -87,7 +138,7 @@ pub(super) fn config(tensors: &Tensors, eps: f32, regnet: bool) -> Result<ResNet
 }
 
 /// An error where timm's configuration says something else than the tensors.
-pub(super) fn agrees(facts: &Facts, config: &ResNetConfig) -> Result<()> {
+pub(super) fn agrees(facts: &Facts, config: &ResNetConfig, tensors: &Tensors) -> Result<()> {
     let (Facts::Timm(timm) | Facts::Trunk(_, timm)) = facts else { return Ok(()) };
     let blocks = || config.stages.iter().flatten();
     let attention = match blocks().next().map_or(ChannelAttention::None, |block| block.attention) {
@@ -99,11 +150,15 @@ pub(super) fn agrees(facts: &Facts, config: &ResNetConfig) -> Result<()> {
     let wide = blocks().any(|block| block.wide_shortcut);
     let agrees = |key: &str, value: &Value| match key {
         "block_args" => attention_of(value) == attention,
+        "norm_layer" => {
+            let grouped = value.as_str().is_some_and(|name| name.to_ascii_lowercase().starts_with("group"));
+            grouped != tensors.has("bn1.running_mean") || !tensors.has("bn1.weight")
+        }
         "replace_stem_pool" => value.as_bool() == Some(config.stem_pool_conv),
         "down_kernel_size" => value.as_u64() == Some(if wide { 3 } else { 1 }),
         _ => value.as_u64() == Some(if reduced { 2 } else { 1 }),
     };
-    for key in ["block_args", "replace_stem_pool", "down_kernel_size", "block_reduce_first"] {
+    for key in ["block_args", "norm_layer", "replace_stem_pool", "down_kernel_size", "block_reduce_first"] {
         let Some((value, place)) = timm.value(key).filter(|(value, _)| !agrees(key, value)) else { continue };
         let named = if place.ends_with(key) { place } else { format!("{place}: {key}") };
         return Err(timm.error(format!("{named} is {value}, which the tensors contradict")));

@@ -96,21 +96,7 @@ fn config(tensors: &Tensors, timm: &TimmConfig) -> Result<ResNetV2Config> {
     };
     let (standard, same) = standard(timm)?;
     let basic = timm.flag("basic")?;
-    let (mut stages, mut entering) = (Vec::new(), *stem_chs.last().expect("a stem has convolutions"));
-    for stage in 0..=numbered(tensors, "stages.") {
-        let mut blocks = Vec::new();
-        for i in 0..=numbered(tensors, &format!("stages.{stage}.blocks.")) {
-            let name = |part: &str| format!("stages.{stage}.blocks.{i}.{part}.weight");
-            let inner = convolution(&name("conv1"))?[0];
-            let out = convolution(&name(if basic { "conv2" } else { "conv3" }))?[0];
-            let stride = if stage > 0 && i == 0 { 2 } else { 1 };
-            // A bottleneck stage's first block always has one.
-            let downsample = i == 0 && (!basic || stride > 1 || entering != out);
-            blocks.push(PreBlock { inner, out, stride, downsample });
-            entering = out;
-        }
-        stages.push(blocks);
-    }
+    let stages = stages(tensors, "", *stem_chs.last().expect("a stem has convolutions"), basic)?;
     Ok(ResNetV2Config {
         image_size: 0,
         stem_chs,
@@ -128,6 +114,56 @@ fn config(tensors: &Tensors, timm: &TimmConfig) -> Result<ResNetV2Config> {
         head_bias: false,
         normalize: false,
         grey: convolution(stem[0])?[1] == 1,
+    })
+}
+
+/// The blocks under `prefix`, stage by stage, behind a stem of this many channels.
+fn stages(tensors: &Tensors, prefix: &str, mut entering: usize, basic: bool) -> Result<Vec<Vec<PreBlock>>> {
+    let mut stages = Vec::new();
+    if !tensors.by_name.keys().any(|name| name.starts_with(&format!("{prefix}stages."))) {
+        return Ok(stages);
+    }
+    for stage in 0..=numbered(tensors, &format!("{prefix}stages.")) {
+        let mut blocks = Vec::new();
+        for i in 0..=numbered(tensors, &format!("{prefix}stages.{stage}.blocks.")) {
+            let rows = |part: &str| {
+                let name = format!("{prefix}stages.{stage}.blocks.{i}.{part}.weight");
+                tensors.dims::<4>(&name, "[outputs, inputs, kernel, kernel]").map(|shape| shape[0])
+            };
+            let (inner, out) = (rows("conv1")?, rows(if basic { "conv2" } else { "conv3" })?);
+            let stride = if stage > 0 && i == 0 { 2 } else { 1 };
+            // A bottleneck stage's first block always has one.
+            let downsample = i == 0 && (!basic || stride > 1 || entering != out);
+            blocks.push(PreBlock { inner, out, stride, downsample });
+            entering = out;
+        }
+        stages.push(blocks);
+    }
+    Ok(stages)
+}
+
+/// The network in front of a hybrid ViT, under `prefix`: norms behind standardised convolutions, which are padded as TensorFlow's
+/// "same". timm builds no other there.
+pub(super) fn backbone(tensors: &Tensors, prefix: &str) -> Result<ResNetV2Config> {
+    let [width, channels, _, _] =
+        tensors.dims::<4>(&format!("{prefix}stem.conv.weight"), "[outputs, channels, 7, 7]")?;
+    Ok(ResNetV2Config {
+        image_size: 0,
+        stem_chs: vec![width],
+        stem_pool: StemPool::Same,
+        basic: false,
+        preact: false,
+        stages: stages(tensors, prefix, width, false)?,
+        avg_down: false,
+        norm: NormKind::Group { groups: 32 },
+        standard: Some(1e-8),
+        same: true,
+        eps: 1e-5,
+        momentum: 0.1,
+        classes: 0,
+        head_bias: false,
+        normalize: false,
+        grey: channels == 1,
     })
 }
 

@@ -81,6 +81,7 @@ const KEYS: Keys = Keys {
     ],
     only: &[
         ("block_fn", &["\"Block\"", "\"ResPostBlock\"", "\"ParallelScalingBlock\""]),
+        ("embed_layer", &["\"HybridEmbed(backbone=ResNetV2)\"", "\"HybridEmbed(backbone=Sequential)\""]),
         ("mlp_layer", &["\"Mlp\"", "\"GluMlp(act_layer=SiLU, gate_last=False)\"", "\"SwiGLU\""]),
     ],
 };
@@ -176,7 +177,7 @@ const CLASSES: &[Class] = &[
 
 /// Parts of names that stand for a computation we don't have, and what it is called.
 const UNSUPPORTED: [(&str, &str); 7] = [
-    ("patch_embed.backbone.", "a convolutional stem (hybrid ViT)"),
+    ("patch_embed.backbone.0.", "a convolutional stem (hybrid ViT)"),
     (".q_norm.", "query-key normalisation"),
     (".k_norm.", "query-key normalisation"),
     ("lambda_q1", "differential attention"),
@@ -211,6 +212,9 @@ const EVA_PROJECTED: &Table = &[
     ("blocks.#.ls2.gamma", "blocks.#.gamma_2"),
     ("*", "*"),
 ];
+
+/// A hybrid ViT whose backbone is a stem alone.
+const STEM: &Table = &[("patch_embed.backbone.stem.*", "patch_embed.backbone.*"), ("*", "*")];
 
 /// A CLIP model's head as its projection, with a classifier behind it.
 const PROJECTED: &Table = &[("proj.*", "head.*"), ("head.*", "classifier.*"), ("*", "*")];
@@ -269,6 +273,7 @@ fn read(checkpoint: &Checkpoint, prefixes: Prefixes, overrides: &Overrides) -> R
             (false, true) => DINOV2,
             (false, false) if eva => EVA,
             (false, false) if trunk => TRUNK,
+            (false, false) if tensors.has("patch_embed.backbone.conv.weight") => STEM,
             (false, false) => &[],
         },
         facts,

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::Prefixes;
 use super::names::Table;
+use super::resnetv2;
 use super::tensors::{ASSUMED, Tensors, class_names, first, misfit, of_tower, preprocessing_assumed};
 use crate::checkpoint::facts::Facts;
 use crate::checkpoint::file::Checkpoint;
@@ -209,7 +210,16 @@ impl Reader<'_> {
         let Reader { tensors, dialect, own, overrides } = *self;
         let [dim, channels, patch_size, width] =
             tensors.dims("patch_embed.proj.weight", "[dim, 3 or 1, patch, patch]")?;
-        if ![1, 3].contains(&channels) || width != patch_size {
+        let backbone = match tensors.has("patch_embed.backbone.stem.conv.weight") {
+            true => Some(Box::new(resnetv2::backbone(tensors, "patch_embed.backbone.")?)),
+            false => None,
+        };
+        let fits = match &backbone {
+            Some(backbone) => channels == backbone.features(),
+            None => [1, 3].contains(&channels),
+        };
+        let grey = backbone.as_ref().map_or(channels == 1, |backbone| backbone.grey);
+        if !fits || width != patch_size {
             let info = tensors.get("patch_embed.proj.weight")?;
             let shape = &info.shape;
             return Err(tensors.error(
@@ -217,6 +227,7 @@ impl Reader<'_> {
                 format!("has shape {shape:?}, only square patches of one or three channels are supported"),
             ));
         }
+        let patch_size = patch_size * backbone.as_ref().map_or(1, |backbone| backbone.stride());
         let class_token = tensors.has("cls_token");
         let skips = |part| dialect.classifier.as_ref().is_some_and(|c| c.skips.contains(&part));
         let attention_pool = if skips("attn_pool.") { None } else { self.attention_pool(dim)? };
@@ -316,7 +327,8 @@ impl Reader<'_> {
             projection: self.projection()?,
             attention_pool,
             normalize: overrides.normalize.or(own.normalize).unwrap_or(false),
-            grey: channels == 1,
+            grey,
+            backbone,
             ..structure
         };
         let config = VitConfig {

@@ -3,8 +3,8 @@
 use crate::error::Result;
 use crate::model::store::Store;
 use crate::model::tape::{Act, Layer, Tape};
-use crate::ops::{Recorder, hard_swish, relu, relu6, silu};
-use crate::shapes::Pointwise;
+use crate::ops::{Recorder, gelu, hard_swish, relu, relu6, silu};
+use crate::shapes::{self, Pointwise};
 
 #[derive(Debug)]
 struct Activation {
@@ -30,6 +30,7 @@ impl Layer for Activation {
             Pointwise::Relu6 => relu6::forward(r, &out, &inp),
             Pointwise::Silu => silu::forward(r, &out, &inp),
             Pointwise::HardSwish => hard_swish::forward(r, &out, &inp),
+            Pointwise::Gelu => gelu::forward(r, &out, &inp, shapes::Activation::Gelu),
         }
     }
 
@@ -42,6 +43,9 @@ impl Layer for Activation {
             Pointwise::Relu6 => s.assign(r, self.inp, |r, dinp| relu6::backward_input(r, dinp, &dout, &inp)),
             Pointwise::Silu => s.assign(r, self.inp, |r, dinp| silu::backward_input(r, dinp, &dout, &inp)),
             Pointwise::HardSwish => s.assign(r, self.inp, |r, dinp| hard_swish::backward_input(r, dinp, &dout, &inp)),
+            Pointwise::Gelu => {
+                s.assign(r, self.inp, |r, dinp| gelu::backward(r, dinp, &dout, &inp, shapes::Activation::Gelu))
+            }
         }
     }
 }

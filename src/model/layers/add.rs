@@ -1,7 +1,6 @@
 //! A branch that is added to a stream where no product ends in the sum.
 
 use crate::error::Result;
-use crate::gpu::buffer::Element;
 use crate::model::store::Store;
 use crate::model::tape::{Act, Layer, ParamRef, Tape};
 use crate::ops::{Recorder, residual, scratch_len};
@@ -17,10 +16,10 @@ struct Add {
 }
 
 impl Tape {
-    /// `out = stream + gamma·branch`, all f32; without `gamma`, plainly the sum.
+    /// `out = stream + gamma·branch`, which holds what both hold; without `gamma`, plainly the sum.
     pub fn add(&mut self, stream: Act, branch: Act, name: &str, gamma: Option<ParamRef>) -> Act {
         let shape = self.shape(stream);
-        let out = self.act(name, shape, Element::Word);
+        let out = self.act(name, shape, self.element_of(stream));
         let params: Vec<ParamRef> = gamma.into_iter().collect();
         let layer = Add { stream, branch, gamma, out, rows: shape.rows(), cols: shape.cols };
         self.push(layer, &[stream, branch], &params, &[out]);

@@ -102,7 +102,16 @@ impl Tape {
         self.push(Unfold { images, out: patches, dims }, &[images], &[], &[patches]);
         let embedded = self.linear(patches, "patch embedding", projection, Element::Word);
         let embedded = between(self, embedded);
-        let shape = Shape { height: grid * grid + prefix.tokens(), ..rows.with_cols(dim) };
+        self.assemble(embedded, name, own, size)
+    }
+
+    /// The last step of it: what is embedded already, `[B, P, D]` in f32, of images of `size` pixels, behind the prefix and at its
+    /// positions.
+    pub fn assemble(&mut self, embedded: Act, name: &str, own: EmbedParams, size: usize) -> Act {
+        let Shape { batch, .. } = self.shape(embedded);
+        let EmbedParams { channels, patch, dim, prefix, .. } = own;
+        let dims = patch_embed::Dims { batch, size, channels, patch, dim, prefix };
+        let shape = Shape { batch, height: dims.tokens(), width: 1, cols: dim };
         let tokens = self.act(name, shape, Element::Word);
         let params: Vec<ParamRef> = [own.positions, own.class_token, own.registers].into_iter().flatten().collect();
         self.push(Assemble { own, embedded, tokens, dims }, &[embedded], &params, &[tokens]);
