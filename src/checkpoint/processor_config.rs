@@ -214,7 +214,9 @@ impl ProcessorConfig {
     /// Mean and std where white is 1, whatever the processor scales levels by.
     fn statistics(&self, usual: &Preprocess) -> Result<([f32; 3], [f32; 3])> {
         let (mean, std) = match self.flag("do_normalize", true) {
-            true => (self.triple("image_mean", usual.mean)?, self.triple("image_std", usual.std)?),
+            true => {
+                (self.triple("image_mean", usual.mean, usual.grey)?, self.triple("image_std", usual.std, usual.grey)?)
+            }
             false => ([0.0; 3], [1.0; 3]),
         };
         let factor = match self.flag("do_rescale", true) {
@@ -229,13 +231,13 @@ impl ProcessorConfig {
         Ok((rescaled(mean), rescaled(std)))
     }
 
-    fn triple(&self, key: &str, usual: [f32; 3]) -> Result<[f32; 3]> {
+    fn triple(&self, key: &str, usual: [f32; 3], grey: bool) -> Result<[f32; 3]> {
         let Some(value) = self.entry(key) else { return Ok(usual) };
         let list: Option<Vec<f32>> =
             value.as_array().and_then(|list| list.iter().map(|v| v.as_f64().map(|x| x as f32)).collect());
         // One number is that of a grey image.
         match list.as_deref() {
-            Some(&[one]) => Ok([one; 3]),
+            Some(&[one]) if grey => Ok([one; 3]),
             Some(&[r, g, b]) => Ok([r, g, b]),
             _ => Err(self.wrong(format!("{key} is {}, expected three numbers", quote(&value.to_string())))),
         }

@@ -66,7 +66,7 @@ pub(super) fn follow(recognised: &mut Recognised, overrides: &Overrides) -> Resu
         *stem = Some(StemChange { name: config.stem().into(), grey });
     }
     let uneven = |three: [f32; 3]| three != [three[0]; 3];
-    if grey && !preprocess.grey && (uneven(preprocess.mean) || uneven(preprocess.std)) {
+    if grey && (uneven(preprocess.mean) || uneven(preprocess.std)) {
         let mean = |three: [f32; 3]| [(three.iter().sum::<f32>() / 3.0 * 1e4).round() / 1e4; 3];
         (preprocess.mean, preprocess.std) = (mean(preprocess.mean), mean(preprocess.std));
         let what = format!(

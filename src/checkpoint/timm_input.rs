@@ -138,8 +138,9 @@ impl TimmConfig {
         let numbers: Option<Vec<f32>> =
             value.as_array().and_then(|list| list.iter().map(|v| v.as_f64().map(|x| x as f32)).collect());
         // One number is that of a grey image.
+        let channels = self.input("input_size").and_then(|size| size.get(0)?.as_u64());
         match numbers.as_deref() {
-            Some(&[one]) => Ok([one; 3]),
+            Some(&[one]) if channels == Some(1) => Ok([one; 3]),
             Some(&[r, g, b]) => Ok([r, g, b]),
             _ => Err(self.error(format!("{key} is {}, expected three numbers", quote(&value.to_string())))),
         }

@@ -264,6 +264,8 @@ impl<'a> TransformersConfig<'a> {
 
     /// The input; what is not written is as in `usual`.
     pub(super) fn preprocess(&self, usual: Preprocess, notes: &mut Vec<Note>) -> Result<Option<Preprocess>> {
+        let grey = self.entry("num_channels").and_then(Value::as_u64) == Some(1);
+        let usual = Preprocess { grey, ..usual };
         self.processor.as_ref().map(|processor| processor.preprocess(usual, notes)).transpose()
     }
 

@@ -26,7 +26,8 @@ pub struct ModelArgs {
     #[arg(long, value_parser = word::<Pool>)]
     pub pool: Option<Pool>,
     /// What the checkpoint is, where its names don't tell: timm-vit, torchvision-vit, hf-vit, hf-dinov2, clip-vit, hf-clip, hf-siglip,
-    /// resnet, hf-resnet, convnext, torchvision-convnext, hf-convnext, regnet, torchvision-regnet or efficientnet
+    /// resnet, hf-resnet, resnetv2, legacy-senet, vgg, torchvision-vgg, convnext, torchvision-convnext, hf-convnext, regnet,
+    /// torchvision-regnet, efficientnet, torchvision-efficientnet, torchvision-mobilenetv2, torchvision-mobilenetv3 or torchvision-mnasnet
     #[arg(long, value_name = "FAMILY")]
     pub family: Option<String>,
     /// A .safetensors file with a head [classes, features] to start from, such as CLIP's text embeddings of the classes

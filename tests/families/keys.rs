@@ -122,7 +122,7 @@ fn timm_architectures_say_what_leaves_no_tensor() {
         ("beit_base_patch16_224", &["use_rel_pos_bias is true"]),
         ("samvit_base_patch16.sa1b", &["samvit_base_patch16 is timm's VisionTransformerSAM"]),
         ("vit_relpos_small_patch16_224", &["timm's VisionTransformerRelPos"]),
-        ("vit_small_r26_s32_224", &["embed_layer is \"HybridEmbed"]),
+        ("vit_small_r26_s32_224", &["embed_layer is \"HybridEmbed", "not what the tensors are of"]),
         ("vit_base_patch16_xp_224", &["qk_norm is true"]),
         ("vit_small_patch16_of_my_own", &["none of timm 1.0.31's"]),
     ] {

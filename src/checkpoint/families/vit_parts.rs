@@ -60,7 +60,12 @@ impl Reader<'_> {
         let mlp = |name: &str| timm.word("mlp_layer").map(|own| own == name);
         let positions = tensors.has("pos_embed");
         let whole = parts.block != Block::Parallel;
+        let hybrid =
+            |backbone: &str| timm.word("embed_layer").map(|own| own == format!("HybridEmbed(backbone={backbone})"));
+        let stages = parts.backbone.as_ref().map(|backbone| backbone.stages.len());
         let plain = [
+            ("embed_layer", hybrid("ResNetV2"), stages.is_some_and(|stages| stages > 0)),
+            ("embed_layer", hybrid("Sequential"), stages == Some(0)),
             ("scale_attn_norm", timm.choice("scale_attn_norm")?, parts.attn_norm),
             ("scale_mlp_norm", timm.choice("scale_mlp_norm")?, parts.mlp_norm),
             ("proj_bias", timm.choice("proj_bias")?.filter(|_| whole), !parts.unbiased),
