@@ -10,6 +10,7 @@
 //   forward         fold(⌈rows·cols/(WG·PER_LANE)⌉)      out =
 //   backward        fold(⌈rows·cols/(WG·PER_LANE)⌉)      dinp =
 //   forward_pair, backward_pair: the same of two tensors; dgate = , dvalue =
+//                                With PLAIN out = a · b: the product that makes a has applied the activation
 //
 // The host appends `alias elem = vec4f;`, or f32 where columns are no multiple of 4; `len` (rows·cols) and `cols` count elems.
 // `alias stored` is what the tensors hold, elem or the f16 of that. No epilogue of the product that makes inp: its workgroups
@@ -20,6 +21,7 @@ var<immediate> p: Params;
 
 override WG: u32 = 64u;
 override PER_LANE: u32 = 16u;
+override PLAIN: bool = false;
 
 // By exp of a clamped argument, as in lib/gelu.wgsl.
 fn sigmoid(x: elem) -> elem {
@@ -76,7 +78,7 @@ fn forward_pair(
     let first = fold_index(group, groups) * WG * PER_LANE + lane;
     for (var i = first; i < min(first + WG * PER_LANE, p.len); i += WG) {
         let a = elem(gate[i]);
-        out[i] = stored(a * sigmoid(a) * elem(value[i]));
+        if PLAIN { out[i] = stored(a * elem(value[i])); } else { out[i] = stored(a * sigmoid(a) * elem(value[i])); }
     }
 }
 
@@ -92,8 +94,13 @@ fn backward_pair(
     let first = fold_index(group, groups) * WG * PER_LANE + lane;
     for (var i = first; i < min(first + WG * PER_LANE, p.len); i += WG) {
         let a = elem(gate[i]);
-        let s = sigmoid(a);
         let d = elem(dout[i]);
+        if PLAIN {
+            dgate[i] = stored(d * elem(value[i]));
+            dvalue[i] = stored(d * a);
+            continue;
+        }
+        let s = sigmoid(a);
         dgate[i] = stored(d * elem(value[i]) * s * (1.0 + a * (1.0 - s)));
         dvalue[i] = stored(d * a * s);
     }

@@ -350,7 +350,7 @@ families! {
     torchvision_vit hf_vit_memory hf_deit hf_deit_teacher hf_msn hf_ijepa hf_dinov2_classifier hf_dinov2_reg_memory
     hf_clip_classifier hf_siglip_classifier open_clip_mean open_clip_timm timm_leftover hf_vit_narrow
     timm_eva02 timm_eva02_clip timm_eva_post timm_dinov3 timm_rope timm_rope_mixed timm_pe timm_beit timm_beit3 timm_aimv2
-    timm_post_norm timm_parallel timm_reg_gap timm_radio
+    timm_post_norm timm_parallel timm_reg_gap timm_radio timm_mobileclip timm_vitamin timm_vitamin_xl open_clip_coca
     hf_beit hf_beit_memory hf_data2vec hf_dinov3 hf_dinov3_memory hf_dinov3_convnext hf_dinov3_convnext_memory hf_msn_memory
     hf_dinov2_memory
     timm_convnext timm_convnext_f16 timm_convnext_first timm_convnextv2 open_clip_convnext open_clip_convnext_mlp

@@ -387,7 +387,7 @@ fn max_pool(b: &Bench, backward: bool) -> Result<Alone> {
 /// The 2 × 2 pool of a ResNet-D's shortcut.
 fn avg_pool(b: &Bench, backward: bool) -> Result<Alone> {
     let (height, width, channels) = (56, 56, CHANNELS_OUT);
-    let dims = AvgPool { batch: BATCH, height, width, channels, kernel: 2, stride: 2, ceil_mode: true };
+    let dims = AvgPool { batch: BATCH, height, width, channels, kernel: 2, stride: 2, padding: 0, ceil_mode: true };
     let [inp, out] = [tensor(b.gpu, dims.in_len())?, tensor(b.gpu, dims.out_len())?];
     let program = record(b, 1, |r| match backward {
         true => ops::avg_pool::backward(r, &inp, &out, dims),

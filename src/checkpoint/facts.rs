@@ -180,6 +180,14 @@ impl<'a> Facts<'a> {
         matches!(self, Self::OpenClip(config) if config.norm_after_pool())
     }
 
+    /// Heads of CoCa's attention pool, where there is OpenCLIP's configuration.
+    pub(super) fn pooler_heads(&self) -> Option<usize> {
+        match self {
+            Self::OpenClip(config) => config.pooler_heads(),
+            _ => None,
+        }
+    }
+
     /// Height and width of the input.
     pub(super) fn input_size(&self) -> Option<[u64; 2]> {
         match self {

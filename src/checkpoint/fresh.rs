@@ -176,7 +176,10 @@ pub fn replace_head(recognised: &mut Recognised, weights: &mut Vec<Weight>, clas
     let mut names_in_file = recognised.head_names.to_vec();
     if config.vit().is_some_and(|c| c.parts.distilled) {
         heads.extend(new_head("head_dist", classes.len(), config.width(), seed));
-        names_in_file.extend(recognised.head_names.clone().map(|name| name.replace("head.", "head_dist.")));
+        // timm's name of the second head, or transformers'.
+        let second =
+            |name: String| name.replace("head.", "head_dist.").replace("cls_classifier.", "distillation_classifier.");
+        names_in_file.extend(recognised.head_names.clone().map(second));
     }
     let had = match config.classes() {
         0 => "the checkpoint has no head".into(),

@@ -144,6 +144,8 @@ fn vit_words(c: &VitConfig, from: impl Fn(&str) -> String) -> Words {
     let class_token = prefix_words(c);
     let (size, patch, grid, tokens) = (c.image_size, c.patch_size, c.grid(), c.tokens());
     let norm = if c.fc_norm { "then fc_norm" } else { "after norm" };
+    let stem = if c.parts.stem.is_some() { "convolutions to patches" } else { "patches" };
+    let attended = c.parts.pooler.map_or("", |_| " of what attention pools");
     let pre = if c.parts.norm_pre { ", a norm before the blocks" } else { "" };
     let split = if c.parts.split_qkv { ", q, k and v apart" } else { "" };
     let projection = c.parts.projection.map_or(String::new(), |p| format!(", projected to {}", p.features));
@@ -158,10 +160,10 @@ fn vit_words(c: &VitConfig, from: impl Fn(&str) -> String) -> Words {
             ),
             ("heads", format!("{} of {} dimensions{}", c.heads, c.dim / c.heads, from("heads"))),
         ],
-        input: format!("{size} x {size}, patches of {patch}: {grid} x {grid}{class_token}, {tokens} tokens"),
+        input: format!("{size} x {size}, {stem} of {patch}: {grid} x {grid}{class_token}, {tokens} tokens"),
         computation: vec![
             ("activation", format!("{}, layer norm eps {:e}{}", word(&c.activation), c.eps, both(&from))),
-            ("pooling", format!("{}, {norm}{projection}{unit}{}", word(&c.pool), from("pool"))),
+            ("pooling", format!("{}{attended}, {norm}{projection}{unit}{}", word(&c.pool), from("pool"))),
             ("head", if c.classes == 0 { "none".into() } else { format!("{} classes{head_bias}{two}", c.classes) }),
         ],
     }

@@ -10,7 +10,7 @@ use super::file::Checkpoint;
 use crate::data::preprocess::Preprocess;
 use crate::error::Result;
 use crate::model::ModelConfig;
-use crate::model::config::{Block, LastNorm, Pool, VitParts};
+use crate::model::config::{Block, LastNorm, Pool, Positions, VitParts};
 use crate::model::resnet_config::{Pooling, ResNetConfig};
 use crate::shapes::Activation;
 
@@ -117,9 +117,10 @@ pub fn tpgm_metadata(recognised: &Recognised) -> BTreeMap<String, String> {
 
 /// Whether a model has parts that no tensor tells.
 fn untold(parts: &VitParts) -> bool {
-    let heads = parts.attention_pool.is_some_and(|pool| pool.heads.is_some());
+    let heads = parts.pooler.is_some() || parts.attention_pool.is_some_and(|pool| pool.heads.is_some());
+    let positions = parts.rope.is_some() || parts.positions == Positions::Absent;
     let norms = parts.rms_norm || parts.last_norm != LastNorm::One;
-    heads || norms || parts.rope.is_some() || parts.keyless_bias || parts.block != Block::PreNorm || parts.pool_prefix
+    heads || norms || positions || parts.keyless_bias || parts.block != Block::PreNorm || parts.pool_prefix
 }
 
 fn json(value: &impl Serialize) -> String {

@@ -35,6 +35,8 @@ const MODEL: Keys = Keys {
 const TOWER: Keys = Keys {
     followed: &[
         "act_kwargs",
+        "attn_pooler_heads",
+        "attn_pooler_queries",
         "final_ln_after_pool",
         "head_width",
         "image_size",
@@ -47,8 +49,6 @@ const TOWER: Keys = Keys {
         "width",
     ],
     idle: &[
-        "attn_pooler_heads",
-        "attn_pooler_queries",
         "output_tokens",
         "patch_dropout",
         "timm_drop",
@@ -59,7 +59,7 @@ const TOWER: Keys = Keys {
         "timm_proj_bias",
     ],
     only: &[
-        ("attentional_pool", &["false"]),
+        ("attentional_pool", &["false", "true"]),
         ("block_type", &["\"default\""]),
         ("pool_type", &["\"tok\"", "\"avg\""]),
         ("pos_embed_type", &["\"learnable\"", "\"sin_cos_2d\""]),
@@ -136,7 +136,7 @@ impl OpenClipConfig {
         Ok(Some(Self { path, root }))
     }
 
-    fn error(&self, what: impl Into<String>) -> Error {
+    pub(super) fn error(&self, what: impl Into<String>) -> Error {
         Error::checkpoint(&self.path, what)
     }
 
@@ -283,6 +283,19 @@ impl OpenClipConfig {
         let mean = self.vision("pool_type").and_then(Value::as_str) == Some("avg");
         let transformer = !self.vision("layers").is_some_and(Value::is_array);
         transformer.then_some(if mean { Pool::Mean } else { Pool::Cls })
+    }
+
+    /// Whether an attention pool stands behind the blocks: CoCa's.
+    pub(super) fn attentional_pool(&self) -> bool {
+        self.vision("attentional_pool").and_then(Value::as_bool).unwrap_or(false)
+    }
+
+    /// Its heads.
+    pub(super) fn pooler_heads(&self) -> Option<usize> {
+        match self.vision("attn_pooler_heads") {
+            None => Some(8),
+            Some(heads) => heads.as_u64().and_then(|heads| usize::try_from(heads).ok()),
+        }
     }
 
     /// Whether the last norm stands behind the pooling.

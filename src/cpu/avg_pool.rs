@@ -1,4 +1,4 @@
-//! The mean of every window, channel by channel, over NHWC images, without padding.
+//! The mean of every window, channel by channel, over NHWC images. Padding is not counted.
 //!
 //! ```text
 //! out[b, y, x, c] = mean of inp[b, u, v, c] over the window's pixels u, v that lie in the image
@@ -26,7 +26,9 @@ pub struct Dims {
     pub kernel: usize,
     /// Pixels from one window to the next.
     pub stride: usize,
-    /// Whether the last windows may be partly outside.
+    /// Pixels before the first one that the first window reaches, less than `kernel`.
+    pub padding: usize,
+    /// Whether the last windows may be partly outside; without padding.
     pub ceil_mode: bool,
 }
 
@@ -43,9 +45,11 @@ impl Dims {
 
     fn windows(self, size: usize) -> usize {
         if !self.ceil_mode {
+            let size = size + 2 * self.padding;
             assert!(size >= self.kernel, "an image of {size} pixels is smaller than a window: {self:?}");
             return (size - self.kernel) / self.stride + 1;
         }
+        assert_eq!(self.padding, 0, "windows over the edge have no padding: {self:?}");
         let windows = size.saturating_sub(self.kernel).div_ceil(self.stride) + 1;
         if (windows - 1) * self.stride >= size { windows - 1 } else { windows }
     }
@@ -79,14 +83,17 @@ pub fn backward<T: Float>(dinp: &mut [T], dout: &[T], dims: Dims) {
 
 /// Calls `each` with the index of an output element, that of an input element of its window, and the window's size.
 fn each_pair(dims: Dims, mut each: impl FnMut(usize, usize, usize)) {
-    let Dims { batch, height, width, channels, kernel, stride, .. } = dims;
+    let Dims { batch, height, width, channels, kernel, stride, padding, .. } = dims;
+    // The window `at` along a side of `size` pixels.
+    let inside =
+        |at: usize, size: usize| (at * stride).saturating_sub(padding)..(at * stride + kernel - padding).min(size);
     for b in 0..batch {
         for y in 0..dims.out_height() {
             for x in 0..dims.out_width() {
-                let (bottom, right) = ((y * stride + kernel).min(height), (x * stride + kernel).min(width));
-                let count = (bottom - y * stride) * (right - x * stride);
-                for u in y * stride..bottom {
-                    for v in x * stride..right {
+                let (down, across) = (inside(y, height), inside(x, width));
+                let count = down.len() * across.len();
+                for u in down {
+                    for v in across.clone() {
                         for c in 0..channels {
                             let o = ((b * dims.out_height() + y) * dims.out_width() + x) * channels + c;
                             each(o, ((b * height + u) * width + v) * channels + c, count);

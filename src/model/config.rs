@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::resnetv2_config::ResNetV2Config;
 use crate::model::rope::Rope;
+use crate::model::vit_stem::Stem;
 use crate::shapes::{Activation, Prefix};
 
 /// How the sequence becomes one feature vector.
@@ -84,6 +85,17 @@ pub struct AttentionPool {
     pub heads: Option<usize>,
 }
 
+/// CoCa's attention pool (Yu et al. 2022), of which the first query alone is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pooler {
+    /// Rows of `attn_pool.query`.
+    pub queries: usize,
+    /// Its columns, and the width of what leaves the pool.
+    pub width: usize,
+    /// Its heads.
+    pub heads: usize,
+}
+
 /// What only some families of vision transformers have.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -91,7 +103,7 @@ pub struct VitParts {
     /// Tokens of `reg_token`, after the class token.
     pub registers: usize,
     /// DeiT's `dist_token` after the class token, and `head_dist`: the logits are the mean of both heads, which is what timm
-    /// computes in training, too, unless told otherwise.
+    /// computes in training, too, unless told otherwise. Without heads the features are the mean of both tokens.
     pub distilled: bool,
     /// Which tokens have positions.
     pub positions: Positions,
@@ -106,6 +118,8 @@ pub struct VitParts {
     pub projection: Option<Projection>,
     /// With [`Pool::Attention`].
     pub attention_pool: Option<AttentionPool>,
+    /// In place of the pooling by tokens.
+    pub pooler: Option<Pooler>,
     /// Whether what enters the head is scaled to unit length.
     pub normalize: bool,
     /// Whether the patch embedding reads one channel and not three.
@@ -119,6 +133,8 @@ pub struct VitParts {
     pub block: Block,
     /// Whether norms divide by the root of the mean square and have no bias.
     pub rms_norm: bool,
+    /// Convolutions in place of a patch's projection.
+    pub stem: Option<Stem>,
     /// Whether a norm stands behind the patches' projection, before their positions (`patch_embed.norm`).
     pub patch_norm: bool,
     /// Whether a norm stands before `attn.proj` (`attn.norm`).
@@ -131,6 +147,8 @@ pub struct VitParts {
     pub keyless_bias: bool,
     /// Whether `attn.proj` and the MLP have no biases.
     pub unbiased: bool,
+    /// Whether a norm of the MLP's own stands before its first layer (`mlp.first_norm`).
+    pub gate_norm: bool,
     /// Whether a gated MLP has two tensors for its first layer (`mlp.fc1_g`, `mlp.fc1_x`).
     pub split_gate: bool,
     /// Rotary positions.
@@ -209,7 +227,15 @@ impl VitConfig {
 
     /// Length of the feature vector that enters the head.
     pub fn features(&self) -> usize {
-        let pooled = if self.pool == Pool::ClsMean { 2 * self.dim } else { self.dim };
-        self.parts.projection.map_or(pooled, |p| p.features)
+        self.parts.projection.map_or(self.pooled(), |p| p.features)
+    }
+
+    /// Length of what leaves the pooling.
+    pub fn pooled(&self) -> usize {
+        match self.parts.pooler {
+            Some(pooler) => pooler.width,
+            None if self.pool == Pool::ClsMean => 2 * self.dim,
+            None => self.dim,
+        }
     }
 }

@@ -27,6 +27,7 @@ mod value;
 pub mod vgg;
 pub mod vgg_config;
 pub mod vit;
+pub mod vit_stem;
 
 pub use activations::{Activations, Mode};
 pub use config::{Pool, VitConfig, VitParts};

@@ -1,12 +1,13 @@
 //! A vision transformer (Dosovitskiy et al. 2021), as timm builds it in its `vision_transformer`, `eva` and `beit`.
 
 use crate::gpu::buffer::Element;
-use crate::model::config::{AttentionPool, Block, LastNorm, Pool, Positions, VitConfig};
-use crate::model::layers::{EmbedParams, LinearParams, Turns};
+use crate::model::config::{AttentionPool, Block, LastNorm, Pool, Pooler, Positions, VitConfig};
+use crate::model::layers::{EmbedParams, LinearParams, TokenParams, Turns};
 use crate::model::rope::Angles;
 use crate::model::tape::{Act, Network, ParamRef, Tape};
 use crate::ops::conv2d::Padding;
 use crate::ops::rope::Learned;
+use crate::ops::swiglu::Gate;
 use crate::shapes::Activation;
 
 /// The residual stream, pooled features and logits are f32 whatever branches off the stream.
@@ -40,31 +41,37 @@ impl VitConfig {
         let registers = distilled.or(registers);
         let rows = self.grid() * self.grid() + prefix.positions();
         let positions = (parts.positions != Positions::Absent).then(|| t.param("pos_embed", &stored(&[1, rows, d], 2)));
-        if let Some(backbone) = &parts.backbone {
-            let map = t.within("patch_embed.backbone", |t| backbone.map(t, images));
-            let patch = self.patch_size / backbone.stride();
-            let weight = t.param("patch_embed.proj.weight", &[d, backbone.features(), patch, patch]);
-            let bias = self.patch_bias.then(|| t.param("patch_embed.proj.bias", &[d]));
-            let x = match patch {
-                1 => map,
-                _ => t.unfold(map, "patches", backbone.features(), (patch, patch, Padding::Even(0)), t.element()),
-            };
-            let projection = LinearParams { weight, bias };
-            let x = t.linear(x, "patch embedding", projection, WIDE);
-            let (patch, channels) = (self.patch_size, 3);
-            let own = EmbedParams { class_token, registers, positions, projection, prefix, channels, patch, dim: d };
-            return t.assemble(x, "tokens", own, self.image_size);
-        }
-        let channels = if parts.grey { 1 } else { 3 };
-        let weight = t.param("patch_embed.proj.weight", &[d, channels, self.patch_size, self.patch_size]);
-        let bias = self.patch_bias.then(|| t.param("patch_embed.proj.bias", &[d]));
-        let (projection, patch) = (LinearParams { weight, bias }, self.patch_size);
-        let embedding = EmbedParams { class_token, registers, positions, projection, prefix, channels, patch, dim: d };
-        let x = match parts.patch_norm {
-            true => {
-                t.patch_embed_through(images, "tokens", embedding, |t, x| self.norm(t, x, "patch_embed.norm", WIDE))
+        let tokens = TokenParams { class_token, registers, positions, prefix };
+        let x = match (&parts.stem, &parts.backbone) {
+            (Some(stem), _) => {
+                let patches = stem.forward(t, images, d);
+                t.tokens(patches, "tokens", tokens)
             }
-            false => t.patch_embed(images, "tokens", embedding),
+            (None, Some(backbone)) => {
+                let map = t.within("patch_embed.backbone", |t| backbone.map(t, images));
+                let (patch, features) = (self.patch_size / backbone.stride(), backbone.features());
+                let weight = t.param("patch_embed.proj.weight", &[d, features, patch, patch]);
+                let bias = self.patch_bias.then(|| t.param("patch_embed.proj.bias", &[d]));
+                let x = match patch {
+                    1 => map,
+                    _ => t.unfold(map, "patches", features, (patch, patch, Padding::Even(0)), t.element()),
+                };
+                let x = t.linear(x, "patch embedding", LinearParams { weight, bias }, WIDE);
+                t.tokens(x, "tokens", tokens)
+            }
+            (None, None) => {
+                let channels = if parts.grey { 1 } else { 3 };
+                let weight = t.param("patch_embed.proj.weight", &[d, channels, self.patch_size, self.patch_size]);
+                let bias = self.patch_bias.then(|| t.param("patch_embed.proj.bias", &[d]));
+                let (projection, patch) = (LinearParams { weight, bias }, self.patch_size);
+                let embedding = EmbedParams { tokens, projection, channels, patch, dim: d };
+                match parts.patch_norm {
+                    true => t.patch_embed_through(images, "tokens", embedding, |t, x| {
+                        self.norm(t, x, "patch_embed.norm", WIDE)
+                    }),
+                    false => t.patch_embed(images, "tokens", embedding),
+                }
+            }
         };
         if parts.norm_pre { self.norm(t, x, "norm_pre", WIDE) } else { x }
     }
@@ -149,12 +156,19 @@ impl VitConfig {
     /// The hidden layer of an MLP, up to its last product.
     fn hidden(&self, t: &mut Tape, h: Act, width: usize) -> Act {
         let (d, element, bias) = (self.dim, t.element_of(h), !self.parts.unbiased);
-        let h = if self.activation == Activation::SwiGlu && self.parts.split_gate {
+        let h = if self.parts.gate_norm { self.norm(t, h, "mlp.first_norm", element) } else { h };
+        let h = if self.activation == Activation::GeGlu {
+            let gate = t.linear_params("mlp.fc1_g", width, d, bias);
+            let gate = t.linear_gelu(h, "mlp.fc1_g", gate, Activation::Gelu);
+            let value = t.linear_params("mlp.fc1_x", width, d, bias);
+            let value = t.linear(h, "mlp.fc1_x", value, element);
+            t.swiglu_pair(gate, value, "mlp.act", Gate::Plain)
+        } else if self.activation == Activation::SwiGlu && self.parts.split_gate {
             let [gate, value] = ["mlp.fc1_g", "mlp.fc1_x"].map(|name| {
                 let layer = t.linear_params(name, width, d, bias);
                 t.linear(h, name, layer, element)
             });
-            t.swiglu_pair(gate, value, "mlp.act")
+            t.swiglu_pair(gate, value, "mlp.act", Gate::Silu)
         } else if self.activation == Activation::SwiGlu {
             let fc1 = t.linear_params("mlp.fc1", 2 * width, d, bias);
             let hidden = t.linear(h, "mlp.fc1", fc1, element);
@@ -211,6 +225,7 @@ impl VitConfig {
         };
         let x = if before { self.norm(t, x, "norm", WIDE) } else { x };
         let features = match self.parts.attention_pool {
+            None if self.parts.pooler.is_some() => t.within("attn_pool", |t| self.query_pool(t, x)),
             Some(pool) => t.within("attn_pool", |t| self.attention_pool(t, x, pool)),
             // In reverse it is the first that assigns.
             None if !after => t.aside(|t| t.pool_runs(x, "pooled", &runs, WIDE)),
@@ -221,7 +236,10 @@ impl VitConfig {
         let features = if after { self.norm(t, features, "fc_norm", WIDE) } else { features };
         let features = self.project(t, features);
         if self.classes == 0 {
-            return features;
+            return match second {
+                Some(second) => t.average(features, second, "mean of both tokens"),
+                None => features,
+            };
         }
         let logits = self.head(t, features, "head");
         match second {
@@ -235,7 +253,7 @@ impl VitConfig {
 
     /// Into the space that images and texts share, if there is one.
     fn project(&self, t: &mut Tape, features: Act) -> Act {
-        let (d, Some(p)) = (self.dim, self.parts.projection) else { return features };
+        let (d, Some(p)) = (self.pooled(), self.parts.projection) else { return features };
         if p.transposed {
             let weight = t.param("proj", &[d, p.features]);
             if p.bias {
@@ -254,6 +272,25 @@ impl VitConfig {
         };
         let head = t.linear_params(name, self.classes, self.features(), self.head_bias);
         t.linear(features, name, head, WIDE)
+    }
+
+    /// What the first of CoCa's queries attends to.
+    fn query_pool(&self, t: &mut Tape, x: Act) -> Act {
+        let Some(Pooler { queries, width, heads }) = self.parts.pooler else { return x };
+        let query = t.param("query", &[queries, width]);
+        let [q, k, v] = [("q", width), ("k", self.dim), ("v", self.dim)]
+            .map(|(name, inputs)| t.param(&format!("attn.{name}_proj_weight"), &[width, inputs]));
+        let bias = t.param("attn.in_proj_bias", &[3 * width]);
+        let layer = |weight, at: usize| LinearParams { weight, bias: Some(bias.part(at * width, width)) };
+        let query = t.spread(query.part(0, width), "first query");
+        let query = self.norm(t, query, "ln_q", WIDE);
+        let tokens = self.norm(t, x, "ln_k", WIDE);
+        let q = t.linear(query, "q", layer(q, 0), WIDE);
+        let k = t.linear(tokens, "k", layer(k, 1), WIDE);
+        let v = t.linear(tokens, "v", layer(v, 2), WIDE);
+        let attended = t.attend([q, k, v], "attended", heads);
+        let out = t.linear_params("attn.out_proj", width, width, true);
+        t.linear(attended, "attn.out_proj", out, WIDE)
     }
 
     /// SigLIP's (Zhai et al. 2023): attention of one learned query over all tokens, and an MLP behind it.

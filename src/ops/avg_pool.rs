@@ -22,6 +22,7 @@ struct Params {
     cols: u32,
     kernel: u32,
     stride: u32,
+    padding: u32,
 }
 
 /// Every variant that [`forward`] and [`backward`] record.
@@ -49,6 +50,7 @@ fn run(
         cols: cols as u32,
         kernel: dims.kernel as u32,
         stride: dims.stride as u32,
+        padding: dims.padding as u32,
     };
     r.push(&kernel, views, &params, [cols.div_ceil(lanes.min(cols)) as u32, lines as u32, 1]);
     Ok(())

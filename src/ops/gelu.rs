@@ -19,7 +19,7 @@ pub(super) fn kind(activation: Activation) -> String {
         Activation::Gelu => 0,
         Activation::GeluTanh => 1,
         Activation::QuickGelu => 2,
-        Activation::SwiGlu => unreachable!("gelu: SwiGLU is a stem of its own"),
+        Activation::SwiGlu | Activation::GeGlu => unreachable!("gelu: what is gated is a stem of its own"),
     };
     format!("const KIND = {kind}u;\n")
 }

@@ -17,6 +17,9 @@ pub enum Activation {
     /// DINOv2's giant. The first layer has twice as many outputs as the second has inputs.
     #[serde(rename = "swiglu")]
     SwiGlu,
+    /// `gelu(a)·b` of two first layers: ViTamin's.
+    #[serde(rename = "geglu")]
+    GeGlu,
 }
 
 /// An activation on its own, element by element, as convolutional networks have it behind their norms.

@@ -7,6 +7,7 @@ use crate::cpu;
 use crate::error::Result;
 use crate::gpu::View;
 use crate::gpu::buffer::Element;
+use crate::ops::swiglu::Gate;
 use crate::ops::{self, Recorder};
 use crate::shapes::Activation;
 
@@ -292,13 +293,13 @@ fn swiglu(p: &mut Plan) -> Result<()> {
                 let spread = |(i, x): (usize, f32)| if i.is_multiple_of(2) { 3.0 * x } else { 30.0 * x };
                 let values =
                     rounded(random.vec(2 * rows * cols).into_iter().enumerate().map(spread).collect(), element);
-                let dout = rounded(random.vec(rows * cols), element);
+                let douts = rounded(random.vec(rows * cols), element);
                 let (mut want, mut want_grad) = (vec![0.0; rows * cols], vec![0.0; 2 * rows * cols]);
                 cpu::swiglu::forward(&mut want, &wide(&values), rows, cols);
-                cpu::swiglu::backward(&mut want_grad, &wide(&dout), &wide(&values), rows, cols);
+                cpu::swiglu::backward(&mut want_grad, &wide(&douts), &wide(&values), rows, cols);
                 let name = format!("{}rows {rows}, cols {cols}, {}", prefix(element), launch.suffix());
                 let mut c = Case::new(s.gpu, name, 0)?;
-                let [inp, dout] = [c.input_as("inp", element, &values)?, c.input_as("dout", element, &dout)?];
+                let [inp, dout] = [c.input_as("inp", element, &values)?, c.input_as("dout", element, &douts)?];
                 let out = c.output_as("out", element, want.len())?;
                 let dinp = c.output_as("dinp", element, want_grad.len())?;
                 c.run(launch, |r| {
@@ -309,19 +310,25 @@ fn swiglu(p: &mut Plan) -> Result<()> {
                 c.expect("swiglu::forward", &out, &want, stored_eps(element) + 20.0 * EPS);
                 c.expect("swiglu::backward", &dinp, &want_grad, stored_eps(element) + 40.0 * EPS);
 
-                let (gate, value) = halves(&values, cols);
-                let [gate, value] = [c.input_as("gate", element, &gate)?, c.input_as("value", element, &value)?];
-                let out = c.output_as("out", element, want.len())?;
-                let [dgate, dvalue] =
-                    [c.output_as("dgate", element, want.len())?, c.output_as("dvalue", element, want.len())?];
-                c.run(launch, |r| {
-                    ops::swiglu::forward_pair(r, &out, &gate, &value, rows, cols)?;
-                    ops::swiglu::backward_pair(r, &dgate, &dvalue, &dout, &gate, &value, rows, cols)
-                })?;
-                let (want_gate, want_value) = halves(&want_grad, cols);
-                c.expect("swiglu::forward_pair", &out, &want, stored_eps(element) + 20.0 * EPS);
-                c.expect("swiglu::backward_pair", &dgate, &want_gate, stored_eps(element) + 40.0 * EPS);
-                c.expect("swiglu::backward_pair", &dvalue, &want_value, stored_eps(element) + 40.0 * EPS);
+                let (gates, factors) = halves(&values, cols);
+                let [gate, value] = [c.input_as("gate", element, &gates)?, c.input_as("value", element, &factors)?];
+                for by in [Gate::Silu, Gate::Plain] {
+                    let (mut want, mut want_gate) = (vec![0.0; rows * cols], vec![0.0; rows * cols]);
+                    let mut want_value = want_gate.clone();
+                    let [a, b, d] = [&gates, &factors, &douts].map(|values| wide(values));
+                    cpu::swiglu::forward_pair(&mut want, &a, &b, by);
+                    cpu::swiglu::backward_pair(&mut want_gate, &mut want_value, &d, &a, &b, by);
+                    let out = c.output_as("out", element, want.len())?;
+                    let [dgate, dvalue] =
+                        [c.output_as("dgate", element, want.len())?, c.output_as("dvalue", element, want.len())?];
+                    c.run(launch, |r| {
+                        ops::swiglu::forward_pair(r, &out, &gate, &value, by, rows, cols)?;
+                        ops::swiglu::backward_pair(r, &dgate, &dvalue, &dout, &gate, &value, by, rows, cols)
+                    })?;
+                    c.expect("swiglu::forward_pair", &out, &want, stored_eps(element) + 20.0 * EPS);
+                    c.expect("swiglu::backward_pair", &dgate, &want_gate, stored_eps(element) + 40.0 * EPS);
+                    c.expect("swiglu::backward_pair", &dvalue, &want_value, stored_eps(element) + 40.0 * EPS);
+                }
                 s.finish(c)
             });
         }

@@ -82,30 +82,34 @@ fn max_pool(p: &mut Plan) -> Result<()> {
 }
 
 fn avg_pool(p: &mut Plan) -> Result<()> {
-    // Batch, height, width, channels, kernel, stride; whether the last windows may be partly outside.
+    // Batch, height, width, channels, kernel, stride; whether the last windows may be partly outside; padding.
     let shapes = [
-        ([2, 8, 6, 16, 2, 2], false),
-        ([2, 7, 9, 65, 2, 2], true),
-        ([1, 7, 9, 64, 2, 2], false),
-        ([3, 1, 1, 63, 2, 2], true),
-        ([1, 7, 7, 5, 7, 7], false),
-        ([2, 10, 8, 12, 3, 2], true),
-        ([1, 5, 5, 260, 1, 3], true),
-        ([1, 9, 10, 3, 2, 3], true),
+        ([2, 8, 6, 16, 2, 2], false, 0),
+        ([2, 7, 9, 65, 2, 2], true, 0),
+        ([1, 7, 9, 64, 2, 2], false, 0),
+        ([3, 1, 1, 63, 2, 2], true, 0),
+        ([1, 7, 7, 5, 7, 7], false, 0),
+        ([2, 10, 8, 12, 3, 2], true, 0),
+        ([1, 5, 5, 260, 1, 3], true, 0),
+        ([1, 9, 10, 3, 2, 3], true, 0),
+        ([2, 8, 7, 12, 3, 2], false, 1),
+        ([1, 1, 5, 66, 3, 1], false, 1),
+        ([1, 9, 9, 4, 5, 3], false, 2),
     ];
     for (launch, element) in launches(p) {
-        for (_, ([batch, height, width, channels, kernel, stride], ceil_mode)) in p.pick(&shapes, &[1, 5]) {
+        for (_, ([batch, height, width, channels, kernel, stride], ceil_mode, padding)) in p.pick(&shapes, &[1, 8]) {
             p.add(move |s| {
-                let dims = avg_pool::Dims { batch, height, width, channels, kernel, stride, ceil_mode };
+                let dims = avg_pool::Dims { batch, height, width, channels, kernel, stride, padding, ceil_mode };
                 let mut random = Random::new((height * channels) as u64);
                 let [inp, dout] = [dims.in_len(), dims.out_len()].map(|len| rounded(random.vec(len), element));
                 let (mut want, mut want_grad) = (vec![0.0; dims.out_len()], vec![0.0; dims.in_len()]);
                 cpu::avg_pool::forward(&mut want, &wide(&inp), dims);
                 cpu::avg_pool::backward(&mut want_grad, &wide(&dout), dims);
                 let name = format!(
-                    "{}{batch}×{height}×{width}×{channels}, kernel {kernel}, stride {stride}{}, {}",
+                    "{}{batch}×{height}×{width}×{channels}, kernel {kernel}, stride {stride}{}{}, {}",
                     prefix(element),
                     if ceil_mode { ", ceil" } else { "" },
+                    if padding > 0 { format!(", padding {padding}") } else { String::new() },
                     launch.suffix()
                 );
                 let mut c = Case::new(s.gpu, name, 0)?;

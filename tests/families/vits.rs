@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 
-use tpgm::checkpoint::{Overrides, write_model};
+use tpgm::checkpoint::{Overrides, replace_head, write_model};
 use tpgm::method::{Learner, LossScaling, Settings};
 use tpgm::train::source::Source;
 
@@ -11,7 +11,7 @@ use super::common::{Fixture, gpu, relative};
 use super::told::{assert_error, assert_usage};
 use super::{Family, LOGITS, predict, sampled};
 
-const VITS: [&str; 14] = [
+const VITS: [&str; 18] = [
     "timm_eva02",
     "timm_eva02_clip",
     "timm_eva_post",
@@ -26,6 +26,10 @@ const VITS: [&str; 14] = [
     "timm_parallel",
     "timm_reg_gap",
     "timm_radio",
+    "timm_mobileclip",
+    "timm_vitamin",
+    "timm_vitamin_xl",
+    "open_clip_coca",
 ];
 
 #[test]
@@ -51,7 +55,8 @@ fn our_own_names_and_metadata_tell_all_of_them() {
         let images = family.golden.f32("images");
         let path = family.path("own/model.safetensors");
         fs::create_dir(path.parent().unwrap()).unwrap();
-        write_model(&path, &source.recognised, &source.weights).unwrap();
+        let all = [source.weights.as_slice(), &source.stats].concat();
+        write_model(&path, &source.recognised, &all).unwrap();
         let again = Source::open(&path, &Overrides::default()).unwrap_or_else(|e| panic!("{name}: {e}"));
         assert_eq!(again.recognised.config, source.recognised.config, "{name}");
         let logits = [&again, &source].map(|source| predict(source, &source.snapshot(), &images));
@@ -120,6 +125,32 @@ fn positions_of_all_kinds_follow_the_image_size() {
             assert_eq!(again.recognised.config, source.recognised.config, "{name}");
             assert!(again.recognised.resize.is_none(), "{name}");
             assert!(predict(&again, &again.snapshot(), &images) == logits, "{name}");
+        }
+    }
+}
+
+#[test]
+fn features_of_a_distilled_deit_are_the_mean_of_both_tokens() {
+    let family = Family::new("deit_distilled");
+    let source = family.open().without_head();
+    let features = predict(&source, &source.snapshot(), &family.golden.f32("images"));
+    let error = relative(&features, &family.golden.f32("pre_logits"));
+    assert!(error < LOGITS, "{error:e}");
+}
+
+#[test]
+fn both_heads_of_a_distilled_deit_are_new_for_other_classes() {
+    for (name, heads) in
+        [("deit_distilled", ["head", "head_dist"]), ("hf_deit_teacher", ["cls_classifier", "distillation_classifier"])]
+    {
+        let Source { mut recognised, mut weights, .. } = Family::new(name).open();
+        replace_head(&mut recognised, &mut weights, &["a", "b", "c"].map(String::from), 1);
+        let in_file: Vec<&String> = recognised.names.iter().map(|(_, in_file)| in_file).collect();
+        for head in heads {
+            for what in ["weight", "bias"] {
+                let times = in_file.iter().filter(|own| own.ends_with(&format!("{head}.{what}"))).count();
+                assert_eq!(times, 1, "{name}: {head}.{what} among {in_file:?}");
+            }
         }
     }
 }

@@ -191,12 +191,20 @@ fn max_pool_of_equal_values_takes_the_first() {
 
 #[test]
 fn average_pool_of_whole_and_cut_windows() {
-    for [height, width, kernel, stride] in [[4, 6, 2, 2], [5, 3, 2, 2], [1, 1, 2, 2], [7, 4, 3, 2], [4, 5, 1, 3]] {
+    for [height, width, kernel, stride, padding] in [
+        [4, 6, 2, 2, 0],
+        [5, 3, 2, 2, 0],
+        [1, 1, 2, 2, 0],
+        [7, 4, 3, 2, 0],
+        [4, 5, 1, 3, 0],
+        [5, 6, 3, 2, 1],
+        [1, 4, 3, 1, 1],
+    ] {
         for ceil_mode in [false, true] {
-            if !ceil_mode && height < kernel {
+            if (!ceil_mode && height + 2 * padding < kernel) || (ceil_mode && padding > 0) {
                 continue;
             }
-            let dims = avg_pool::Dims { batch: 2, height, width, channels: 3, kernel, stride, ceil_mode };
+            let dims = avg_pool::Dims { batch: 2, height, width, channels: 3, kernel, stride, padding, ceil_mode };
             check_op(
                 &format!("{dims:?}"),
                 &[dims.in_len()],

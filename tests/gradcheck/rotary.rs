@@ -91,16 +91,18 @@ fn rms_norm_over_odd_rows() {
 
 #[test]
 fn swiglu_of_two_tensors() {
-    check_op(
-        "swiglu_pair",
-        &[21, 21],
-        |x| assigned(21, |out| swiglu::forward_pair(out, &x[0], &x[1])),
-        |x, dout| {
-            let mut dvalue = vec![f64::NAN; 21];
-            let dgate = assigned(21, |d| swiglu::backward_pair(d, &mut dvalue, dout, &x[0], &x[1]));
-            vec![dgate, dvalue]
-        },
-    );
+    for by in [swiglu::Gate::Silu, swiglu::Gate::Plain] {
+        check_op(
+            &format!("swiglu_pair, {by:?}"),
+            &[21, 21],
+            |x| assigned(21, |out| swiglu::forward_pair(out, &x[0], &x[1], by)),
+            |x, dout| {
+                let mut dvalue = vec![f64::NAN; 21];
+                let dgate = assigned(21, |d| swiglu::backward_pair(d, &mut dvalue, dout, &x[0], &x[1], by));
+                vec![dgate, dvalue]
+            },
+        );
+    }
 }
 
 #[test]

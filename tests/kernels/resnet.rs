@@ -246,7 +246,8 @@ fn average_pooling_agrees_with_pytorch() {
     for golden in cases("avg_pool") {
         let [batch, height, width, channels, kernel, stride, ceil_mode] =
             ["batch", "height", "width", "channels", "kernel", "stride", "ceil_mode"].map(|k| golden.size(k));
-        let dims = avg_pool::Dims { batch, height, width, channels, kernel, stride, ceil_mode: ceil_mode == 1 };
+        let dims =
+            avg_pool::Dims { batch, height, width, channels, kernel, stride, padding: 0, ceil_mode: ceil_mode == 1 };
         let [inp, dout, out, dinp] = ["inp", "dout", "out", "dinp"].map(|k| golden.images(k));
         let (mut got, mut grad) = (vec![0.0; out.len()], vec![0.0; inp.len()]);
         cpu::avg_pool::forward(&mut got, &wide(&inp), dims);

@@ -178,7 +178,9 @@ impl Machine for Reference<'_> {
     }
 
     fn swiglu_pair(&mut self, gate: usize, value: usize, _: &str) -> usize {
-        self.push(self.shape(gate), |m, out| swiglu::forward_pair(out, m.value(gate), m.value(value)))
+        self.push(self.shape(gate), |m, out| {
+            swiglu::forward_pair(out, m.value(gate), m.value(value), swiglu::Gate::Silu)
+        })
     }
 
     fn add(&mut self, stream: usize, branch: usize, name: &str, scaled: bool) -> usize {
@@ -337,7 +339,7 @@ impl Machine for Reference<'_> {
 
     fn avg_pool(&mut self, x: usize, _: &str, ceil_mode: bool) -> usize {
         let Shape { batch, height, width, cols: channels } = self.shape(x);
-        let dims = avg_pool::Dims { batch, height, width, channels, kernel: 2, stride: 2, ceil_mode };
+        let dims = avg_pool::Dims { batch, height, width, channels, kernel: 2, stride: 2, padding: 0, ceil_mode };
         let shape = Shape { height: dims.out_height(), width: dims.out_width(), ..self.shape(x) };
         self.push(shape, |m, out| avg_pool::forward(out, m.value(x), dims))
     }

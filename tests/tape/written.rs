@@ -1,12 +1,13 @@
 //! A network of these tests, written on a tape.
 
 use tpgm::gpu::buffer::Element;
-use tpgm::model::layers::{ConvParams, DepthwiseParams, EmbedParams, Turns};
+use tpgm::model::layers::{ConvParams, DepthwiseParams, EmbedParams, TokenParams, Turns};
 use tpgm::model::rope::{Angles, Rope};
 use tpgm::model::tape::{Act, Network, ParamRef, Shape, Tape};
 use tpgm::ops::depthwise::Padding;
 use tpgm::ops::gate::Kind;
 use tpgm::ops::rope::Learned;
+use tpgm::ops::swiglu::Gate;
 use tpgm::shapes::Prefix;
 use tpgm::shapes::{Activation, Pointwise};
 
@@ -49,12 +50,8 @@ impl Machine for Tape {
         let registers = Some(t.param("registers", &[PREFIX.registers, COLS]));
         let positions = Some(t.param("positions", &[rows, COLS]));
         let projection = t.linear_params("patches", COLS, 3 * PATCH * PATCH, true);
-        let (prefix, patch, dim) = (PREFIX, PATCH, COLS);
-        t.patch_embed(
-            images,
-            "tokens",
-            EmbedParams { class_token, registers, positions, projection, prefix, channels: 3, patch, dim },
-        )
+        let tokens = TokenParams { class_token, registers, positions, prefix: PREFIX };
+        t.patch_embed(images, "tokens", EmbedParams { tokens, projection, channels: 3, patch: PATCH, dim: COLS })
     }
 
     fn pixels(&mut self) -> Act {
@@ -111,7 +108,7 @@ impl Machine for Tape {
     }
 
     fn swiglu_pair(&mut self, gate: Act, value: Act, name: &str) -> Act {
-        self.swiglu_pair(gate, value, name)
+        self.swiglu_pair(gate, value, name, Gate::Silu)
     }
 
     fn add(&mut self, stream: Act, branch: Act, name: &str, scaled: bool) -> Act {

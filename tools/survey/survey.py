@@ -116,8 +116,8 @@ def said_facts(told):
     config, facts = told["config"], dict(told["preprocess"])
     facts |= {key: config.get(key) for key in ("heads", "activation", "eps", "pool")}
     facts["tokens"] = told.get("tokens")
-    if facts["activation"] == "swiglu":
-        facts["activation"] = "silu"
+    gates = dict(swiglu="silu", geglu="gelu")
+    facts["activation"] = gates.get(facts["activation"], facts["activation"])
     if "stages" in config:
         # What the network of this name has; whatever else the module has is a difference.
         eca = "neighbours" in json.dumps(config)

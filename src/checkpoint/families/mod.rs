@@ -37,6 +37,7 @@ mod vit;
 mod vit_facts;
 mod vit_parts;
 mod vit_positions;
+mod vit_stem;
 
 use tensors::misfit;
 

@@ -48,6 +48,7 @@ macro_rules! names {
             ("blocks.#.mlp.fc2.*", "transformer.resblocks.#.mlp.c_proj.*"),
             ("blocks.#.ls2.gamma", "transformer.resblocks.#.ls_2.gamma"),
             ($norm, "ln_post.*"),
+            ("attn_pool.*", "attn_pool.*"),
             ("proj", "proj"),
             ("head.*", "^head.*"),
         ]
@@ -68,9 +69,16 @@ pub(super) fn is_openai(checkpoint: &Checkpoint, outer: &str) -> bool {
 fn read(checkpoint: &Checkpoint, prefixes: Prefixes, overrides: &Overrides) -> Result<Recognised> {
     let openai = is_openai(checkpoint, prefixes.outer);
     let facts = Facts::open_clip(checkpoint, &CLIP_MODEL)?;
+    let pooler = checkpoint.tensor(&format!("{}attn_pool.query", prefixes.prefix)).is_some();
+    if let Facts::OpenClip(config) = &facts
+        && config.attentional_pool() != pooler
+    {
+        let what = format!("vision_cfg.attentional_pool is {}, which is not what the tensors are of", !pooler);
+        return Err(config.error(what));
+    }
     let dialect = Dialect {
         name: FAMILY.name,
-        table: if facts.norm_after_pool() { NORM_AFTER_POOL } else { NAMES },
+        table: if pooler || facts.norm_after_pool() { NORM_AFTER_POOL } else { NAMES },
         facts,
         eps: 1e-5,
         eps_noted: false,
@@ -80,7 +88,7 @@ fn read(checkpoint: &Checkpoint, prefixes: Prefixes, overrides: &Overrides) -> R
         input: (inputs::clip, "CLIP's mean and std, bicubic, crop 1"),
         rope: None,
         whose: "CLIP",
-        unsupported: &[("attn_pool.", "attention pooling (CoCa)"), ("patchnorm", "a norm of patches")],
+        unsupported: &[("attn_pool_contrastive.", "two attention pools"), ("patchnorm", "a norm of patches")],
         unneeded: &[],
         classifier: None,
         head_names: ["weight", "bias"].map(|what| format!("{}head.{what}", prefixes.outer)),

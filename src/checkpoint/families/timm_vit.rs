@@ -28,6 +28,9 @@ pub(super) const FAMILY: Family = Family {
         "blocks.0.norm1.weight",
         "blocks.0.attn.proj.weight",
         "blocks.0.mlp.fc2.weight",
+        "blocks.0.mlp.w2.weight",
+        "patch_embed.backbone.stem.conv1.weight",
+        "patch_embed.backbone.0.conv.weight",
         "blocks.0.in_norm.weight",
         "blocks.0.attn_out_proj.weight",
         "blocks.0.mlp_out_proj.weight",
@@ -81,8 +84,18 @@ const KEYS: Keys = Keys {
     ],
     only: &[
         ("block_fn", &["\"Block\"", "\"ResPostBlock\"", "\"ParallelScalingBlock\""]),
-        ("embed_layer", &["\"HybridEmbed(backbone=ResNetV2)\"", "\"HybridEmbed(backbone=Sequential)\""]),
-        ("mlp_layer", &["\"Mlp\"", "\"GluMlp(act_layer=SiLU, gate_last=False)\"", "\"SwiGLU\""]),
+        (
+            "embed_layer",
+            &[
+                "\"PatchEmbed\"",
+                "\"HybridEmbed(backbone=ConvStem, proj=False)\"",
+                "\"HybridEmbed(backbone=MbConvStages, proj=False)\"",
+                "\"HybridEmbed(backbone=ResNetV2)\"",
+                "\"HybridEmbed(backbone=Sequential)\"",
+            ],
+        ),
+        ("pos_embed", &["\"learn\"", "\"none\"", "\"\""]),
+        ("mlp_layer", &["\"Mlp\"", "\"GeGluMlp\"", "\"GluMlp(act_layer=SiLU, gate_last=False)\"", "\"SwiGLU\""]),
     ],
 };
 
@@ -176,8 +189,7 @@ const CLASSES: &[Class] = &[
 ];
 
 /// Parts of names that stand for a computation we don't have, and what it is called.
-const UNSUPPORTED: [(&str, &str); 7] = [
-    ("patch_embed.backbone.0.", "a convolutional stem (hybrid ViT)"),
+const UNSUPPORTED: [(&str, &str); 6] = [
     (".q_norm.", "query-key normalisation"),
     (".k_norm.", "query-key normalisation"),
     ("lambda_q1", "differential attention"),
@@ -216,6 +228,25 @@ const EVA_PROJECTED: &Table = &[
 /// A hybrid ViT whose backbone is a stem alone.
 const STEM: &Table = &[("patch_embed.backbone.stem.*", "patch_embed.backbone.*"), ("*", "*")];
 
+/// ViTamin's MLPs, which begin with a norm; alone, with OpenCLIP's projection, and with a head as projection.
+const VITAMIN: &Table = &[
+    ("proj.*", "^head.proj.*"),
+    ("blocks.#.mlp.first_norm.*", "blocks.#.mlp.norm.*"),
+    ("blocks.#.mlp.fc1_g.*", "blocks.#.mlp.w0.*"),
+    ("blocks.#.mlp.fc1_x.*", "blocks.#.mlp.w1.*"),
+    ("blocks.#.mlp.fc2.*", "blocks.#.mlp.w2.*"),
+    ("*", "*"),
+];
+const VITAMIN_PROJECTED: &Table = &[
+    ("proj.*", "head.*"),
+    ("head.*", "classifier.*"),
+    ("blocks.#.mlp.first_norm.*", "blocks.#.mlp.norm.*"),
+    ("blocks.#.mlp.fc1_g.*", "blocks.#.mlp.w0.*"),
+    ("blocks.#.mlp.fc1_x.*", "blocks.#.mlp.w1.*"),
+    ("blocks.#.mlp.fc2.*", "blocks.#.mlp.w2.*"),
+    ("*", "*"),
+];
+
 /// A CLIP model's head as its projection, with a classifier behind it.
 const PROJECTED: &Table = &[("proj.*", "head.*"), ("head.*", "classifier.*"), ("*", "*")];
 
@@ -235,6 +266,7 @@ fn read(checkpoint: &Checkpoint, prefixes: Prefixes, overrides: &Overrides) -> R
     let tensors = Tensors::new(checkpoint, prefixes, &[]);
     let eva = [".attn.q_proj.weight", ".attn.q_bias", ".gamma_1"].iter().any(|ending| tensors.any(ending));
     let original = tensors.has("register_tokens") || tensors.any(".mlp.w12.weight");
+    let vitamin = tensors.any(".mlp.w2.weight");
     let clip = tensors.has("norm_pre.weight");
     let siglip = tensors.by_name.keys().any(|name| name.starts_with("attn_pool."));
     // OpenCLIP takes the head of a tower of timm's for its projection, unless it has one of its own.
@@ -268,6 +300,8 @@ fn read(checkpoint: &Checkpoint, prefixes: Prefixes, overrides: &Overrides) -> R
     let dialect = Dialect {
         name,
         table: match (projected, original) {
+            (true, _) if vitamin => VITAMIN_PROJECTED,
+            (false, _) if vitamin => VITAMIN,
             (true, _) if eva => EVA_PROJECTED,
             (true, _) => PROJECTED,
             (false, true) => DINOV2,

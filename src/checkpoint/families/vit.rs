@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::Prefixes;
 use super::names::Table;
-use super::resnetv2;
 use super::tensors::{ASSUMED, Tensors, class_names, first, misfit, of_tower, preprocessing_assumed};
+use super::vit_stem::Embedding;
 use crate::checkpoint::facts::Facts;
 use crate::checkpoint::file::Checkpoint;
 use crate::checkpoint::metadata;
@@ -15,7 +15,7 @@ use crate::checkpoint::{Note, OVERRIDE, Overrides, Recognised};
 use crate::data::preprocess::Preprocess;
 use crate::error::{Error, Help, Result, Setting};
 use crate::model::Network;
-use crate::model::config::{AttentionPool, Block, LastNorm, Pool, Positions, Projection, VitConfig, VitParts};
+use crate::model::config::{AttentionPool, Block, LastNorm, Pool, Pooler, Positions, Projection, VitConfig, VitParts};
 use crate::model::rope::Rope;
 use crate::shapes::Activation;
 
@@ -89,7 +89,17 @@ pub(super) fn read(
         });
     }
     let mut names = tensors.names_of(config.parameters())?;
-    let mut ignored = ignored(&tensors, &names, &dialect, own.fc_norm, &mut notes)?;
+    let buffers = tensors.names_of(config.buffers())?;
+    let counted =
+        |(name, _): (String, Vec<usize>)| Some(format!("{}.num_batches_tracked", name.strip_suffix(".running_mean")?));
+    let counters: Vec<String> = config
+        .buffers()
+        .into_iter()
+        .filter_map(counted)
+        .filter_map(|name| Some(tensors.by_name.get(&name)?.name.clone()))
+        .collect();
+    let used = names.iter().chain(&buffers).map(|(_, in_file)| in_file).chain(&counters).map(String::as_str).collect();
+    let mut ignored = ignored(&tensors, &used, &dialect, own.fc_norm, &mut notes)?;
     let initialised = new_fc_norm(&tensors, overrides, &mut config, &mut names, &mut ignored, &mut notes)?;
     let resize = reader.resize(&mut config, &mut notes)?;
     let usual = (dialect.input.0)(config.image_size);
@@ -136,8 +146,8 @@ pub(super) fn read(
         config: config.into(),
         preprocess,
         names,
-        buffers: Vec::new(),
-        counters: Vec::new(),
+        buffers,
+        counters,
         head_names: dialect.head_names,
         initialised,
         ignored,
@@ -208,29 +218,11 @@ impl Reader<'_> {
     /// The model at the file's own image size.
     fn config(&self, notes: &mut Vec<Note>, sources: &mut Sources) -> Result<VitConfig> {
         let Reader { tensors, dialect, own, overrides } = *self;
-        let [dim, channels, patch_size, width] =
-            tensors.dims("patch_embed.proj.weight", "[dim, 3 or 1, patch, patch]")?;
-        let backbone = match tensors.has("patch_embed.backbone.stem.conv.weight") {
-            true => Some(Box::new(resnetv2::backbone(tensors, "patch_embed.backbone.")?)),
-            false => None,
-        };
-        let fits = match &backbone {
-            Some(backbone) => channels == backbone.features(),
-            None => [1, 3].contains(&channels),
-        };
-        let grey = backbone.as_ref().map_or(channels == 1, |backbone| backbone.grey);
-        if !fits || width != patch_size {
-            let info = tensors.get("patch_embed.proj.weight")?;
-            let shape = &info.shape;
-            return Err(tensors.error(
-                info,
-                format!("has shape {shape:?}, only square patches of one or three channels are supported"),
-            ));
-        }
-        let patch_size = patch_size * backbone.as_ref().map_or(1, |backbone| backbone.stride());
+        let Embedding { stem, backbone, dim, patch_size, grey } = self.embedding()?;
         let class_token = tensors.has("cls_token");
         let skips = |part| dialect.classifier.as_ref().is_some_and(|c| c.skips.contains(&part));
-        let attention_pool = if skips("attn_pool.") { None } else { self.attention_pool(dim)? };
+        let pooler = self.pooler(notes)?;
+        let attention_pool = if skips("attn_pool.") || pooler.is_some() { None } else { self.attention_pool(dim)? };
         let distilled = tensors.has("dist_token");
         let registers =
             if tensors.has("reg_token") { tensors.dims::<3>("reg_token", "[1, registers, dim]")?[1] } else { 0 };
@@ -238,7 +230,7 @@ impl Reader<'_> {
             return Err(tensors.get("cls_token").err().unwrap_or_else(|| tensors.checkpoint.error("no class token")));
         }
         let structure = self.structure(skips("norm."))?;
-        let other = structure.rope.is_some() || structure.relative;
+        let other = structure.rope.is_some() || structure.relative || self.has_no_positions();
         let flat = tensors.by_name.get("pos_embed").is_some_and(|info| info.shape.len() == 2);
         let extra = registers + usize::from(distilled);
         let (image_size, positions) = match tensors.has("pos_embed") || !other {
@@ -271,6 +263,7 @@ impl Reader<'_> {
         let fc_norm = tensors.has("fc_norm.weight");
         let by_tensors = match attention_pool {
             Some(_) => Pool::Attention,
+            None if pooler.is_some() => Pool::Cls,
             None if fc_norm || !class_token => Pool::Mean,
             None => Pool::Cls,
         };
@@ -288,6 +281,12 @@ impl Reader<'_> {
             return Err(tensors
                 .checkpoint
                 .error("pools the class token, but has no tensor cls_token; use mean pooling"));
+        }
+        if pooler.is_some() && pool != Pool::Cls {
+            let info = tensors.get("attn_pool.query")?;
+            return Err(
+                tensors.error(info, "belongs to an attention pool whose first query is read: pooling must be cls")
+            );
         }
         if (pool == Pool::Attention) != attention_pool.is_some() {
             let what = if attention_pool.is_some() { "an attention pool, and no other" } else { "no attention pool" };
@@ -326,11 +325,14 @@ impl Reader<'_> {
             flat,
             projection: self.projection()?,
             attention_pool,
+            pooler,
+            stem,
             normalize: overrides.normalize.or(own.normalize).unwrap_or(false),
             grey,
             backbone,
             ..structure
         };
+        let structure_gate = parts.gate_norm;
         let config = VitConfig {
             image_size,
             patch_size,
@@ -340,7 +342,13 @@ impl Reader<'_> {
             mlp_dim,
             classes,
             eps: self.eps(notes, sources)?,
-            activation: if gated { self.gate(sources)? } else { self.activation(notes, sources)? },
+            activation: if structure_gate {
+                self.gelu_gate(sources)?
+            } else if gated {
+                self.gate(sources)?
+            } else {
+                self.activation(notes, sources)?
+            },
             pool,
             class_token,
             layer_scale: tensors.any(".ls1.gamma") || tensors.any(".ls2.gamma") || tensors.any(".ls.gamma"),
@@ -352,6 +360,32 @@ impl Reader<'_> {
         };
         self.agree(&config.parts, gated)?;
         Ok(config)
+    }
+
+    /// CoCa's attention pool, of which the first query alone is read.
+    fn pooler(&self, notes: &mut Vec<Note>) -> Result<Option<Pooler>> {
+        let tensors = self.tensors;
+        if !tensors.has("attn_pool.query") {
+            return Ok(None);
+        }
+        let [queries, width] = tensors.dims("attn_pool.query", "[queries, width]")?;
+        let own = self.own.parts.as_ref().and_then(|parts| Some(parts.pooler?.heads));
+        let heads = match own.or(self.dialect.facts.pooler_heads()) {
+            Some(heads) => heads,
+            None => {
+                notes.push("heads of the attention pool assumed: 8, as CoCa has".into());
+                8
+            }
+        };
+        if heads == 0 || !width.is_multiple_of(heads) {
+            let what = format!("has {width} columns, which {heads} heads do not divide");
+            return Err(tensors.error(tensors.get("attn_pool.query")?, what));
+        }
+        if !width.is_multiple_of(64) {
+            let what = format!("has {width} columns, no multiple of 64: not supported yet");
+            return Err(tensors.error(tensors.get("attn_pool.query")?, what));
+        }
+        Ok(Some(Pooler { queries, width, heads }))
     }
 
     fn attention_pool(&self, dim: usize) -> Result<Option<AttentionPool>> {
@@ -419,12 +453,11 @@ const PARTS: [&str; 10] = [
 /// The tensors that are left over; an error where one would change what the model computes.
 fn ignored(
     tensors: &Tensors,
-    names: &[(String, String)],
+    used: &BTreeSet<&str>,
     dialect: &Dialect,
     own_fc_norm: bool,
     notes: &mut Vec<Note>,
 ) -> Result<Vec<String>> {
-    let used: BTreeSet<&str> = names.iter().map(|(_, in_file)| in_file.as_str()).collect();
     let foreign = |info| {
         tensors.error(info, format!("belongs to a part that a {} does not have: not supported yet", dialect.name))
     };
@@ -451,5 +484,5 @@ fn ignored(
     if tensors.by_name.keys().any(|name| name.starts_with("pre_logits.")) {
         notes.push("pre_logits is left out, as timm leaves it out".into());
     }
-    Ok(tensors.unused(&used))
+    Ok(tensors.unused(used))
 }

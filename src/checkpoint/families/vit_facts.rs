@@ -32,8 +32,11 @@ impl Reader<'_> {
             (told.0, told.1.unwrap_or_default()),
         ];
         match first(said, sources, "activation") {
-            Some(Activation::SwiGlu) => {
-                let what = "swiglu needs an mlp.fc1 with twice as many outputs as mlp.fc2 has inputs";
+            Some(gated @ (Activation::SwiGlu | Activation::GeGlu)) => {
+                let what = match gated {
+                    Activation::GeGlu => "geglu needs MLPs with two first layers behind a norm of their own",
+                    _ => "swiglu needs an mlp.fc1 with twice as many outputs as mlp.fc2 has inputs",
+                };
                 return Err(match self.overrides.activation {
                     Some(_) => misfit(Setting::Activation, what),
                     None => self.tensors.checkpoint.error(format!("metadata tpgm.activation: {what}")),
@@ -53,6 +56,7 @@ impl Reader<'_> {
             Activation::GeluTanh => "GELU with tanh",
             Activation::QuickGelu => "QuickGELU",
             Activation::SwiGlu => "SwiGLU",
+            Activation::GeGlu => "GEGLU",
         };
         let what = format!("activation assumed: {what}, as {whose} have");
         notes.push(Note { what, settings: &[Setting::Activation] });
@@ -90,6 +94,24 @@ impl Reader<'_> {
         self.dialect.facts.check_gate()?;
         sources.insert("activation", "tensor shapes".into());
         Ok(Activation::SwiGlu)
+    }
+
+    /// The activation of MLPs that a norm of their own and two first layers tell: ViTamin's.
+    pub(super) fn gelu_gate(&self, sources: &mut Sources) -> Result<Activation> {
+        let other = |said: Option<Activation>| said.filter(|said| *said != Activation::GeGlu).is_some();
+        let what = "its MLPs are gated by GELU, as their tensors tell: the activation is geglu";
+        if other(self.overrides.activation) {
+            return Err(misfit(Setting::Activation, what));
+        }
+        if other(self.own.activation) {
+            return Err(self.tensors.checkpoint.error(format!("metadata tpgm.activation: {what}")));
+        }
+        if self.dialect.facts.activation()?.is_some_and(|act| act != Activation::Gelu) {
+            let file = self.dialect.facts.file();
+            return Err(self.tensors.checkpoint.error(format!("{what}; {file} says another one")));
+        }
+        sources.insert("activation", "tensor names".into());
+        Ok(Activation::GeGlu)
     }
 
     pub(super) fn heads(&self, dim: usize, notes: &mut Vec<Note>, sources: &mut Sources) -> Result<usize> {

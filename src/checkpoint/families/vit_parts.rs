@@ -6,8 +6,11 @@ use crate::checkpoint::header::TensorInfo;
 use crate::checkpoint::json::quote;
 use crate::checkpoint::timm_config::TimmConfig;
 use crate::error::{Error, Result};
-use crate::model::config::{Block, LastNorm, VitParts};
+use crate::model::config::{Block, LastNorm, Positions, VitParts};
 use crate::model::rope::{Angles, Rope};
+
+/// The values of timm's `pos_embed` that mean no positions.
+const NO_POSITIONS: [&str; 2] = ["none", ""];
 
 impl Reader<'_> {
     /// The parts that say how blocks are built, which norms stand where, and by which positions attention goes; the others are left as
@@ -29,6 +32,7 @@ impl Reader<'_> {
                 && !tensors.any(".attn.proj.bias")
                 && !tensors.any(".mlp.fc2.bias")
                 && tensors.any(".attn.proj.weight"),
+            gate_norm: tensors.any(".mlp.first_norm.weight"),
             split_gate: tensors.any(".mlp.fc1_g.weight") || tensors.any(".mlp.fc1_x.weight"),
             rope: self.rope(&own)?,
             relative: tensors.any(".attn.relative_position_bias_table"),
@@ -38,6 +42,15 @@ impl Reader<'_> {
             },
             ..VitParts::default()
         })
+    }
+
+    /// Whether something says that the model learns no positions.
+    pub(super) fn has_no_positions(&self) -> bool {
+        let own = self.own.parts.as_ref().is_some_and(|parts| parts.positions == Positions::Absent);
+        own || self
+            .timm()
+            .and_then(|timm| timm.word("pos_embed"))
+            .is_some_and(|word| NO_POSITIONS.contains(&word.as_str()))
     }
 
     /// timm's configuration. One that names no architecture tells what it writes.
@@ -64,6 +77,7 @@ impl Reader<'_> {
             |backbone: &str| timm.word("embed_layer").map(|own| own == format!("HybridEmbed(backbone={backbone})"));
         let stages = parts.backbone.as_ref().map(|backbone| backbone.stages.len());
         let plain = [
+            ("embed_layer", timm.word("embed_layer").map(|own| own.ends_with("proj=False)")), parts.stem.is_some()),
             ("embed_layer", hybrid("ResNetV2"), stages.is_some_and(|stages| stages > 0)),
             ("embed_layer", hybrid("Sequential"), stages == Some(0)),
             ("scale_attn_norm", timm.choice("scale_attn_norm")?, parts.attn_norm),
@@ -72,7 +86,9 @@ impl Reader<'_> {
             ("final_norm", timm.choice("final_norm")?.filter(|last| !last), parts.last_norm != LastNorm::Absent),
             ("embed_norm_layer", Some(timm.value("embed_norm_layer").is_some()), parts.patch_norm),
             ("block_fn", Some(timm.word("block_fn").as_deref() == Some("ParallelScalingBlock")), !whole),
-            ("mlp_layer", mlp("SwiGLU").filter(|_| whole), parts.split_gate),
+            ("pos_embed", timm.word("pos_embed").map(|word| !NO_POSITIONS.contains(&word.as_str())), positions),
+            ("mlp_layer", mlp("SwiGLU").filter(|_| whole && !parts.gate_norm), parts.split_gate),
+            ("mlp_layer", mlp("GeGluMlp").filter(|_| whole), parts.gate_norm),
             ("mlp_layer", mlp("Mlp").filter(|plain| *plain && whole), !gated),
         ];
         let keyless = match timm.is_class("Beit") || timm.word("attn_type").as_deref() == Some("eva") {

@@ -120,7 +120,9 @@ impl Reader<'_> {
             return Err(misfit(format!("an image size of {size} is no multiple of the patch size {patch}")));
         }
         if config.parts.positions == Positions::Absent && !config.parts.relative {
-            notes.push(format!("rotary positions follow the grid of {size} pixels").into());
+            if config.parts.rope.is_some() {
+                notes.push(format!("rotary positions follow the grid of {size} pixels").into());
+            }
             config.image_size = size;
             return Ok(None);
         }

@@ -58,6 +58,11 @@ impl Tape {
     /// `latent` `[cols]` once for each image, in f32.
     pub fn spread(&mut self, latent: ParamRef, name: &str) -> Act {
         let shape = Shape { batch: self.batch, height: 1, width: 1, cols: latent.len };
+        self.spread_over(latent, name, shape)
+    }
+
+    /// The same once for each pixel of `shape`.
+    pub fn spread_over(&mut self, latent: ParamRef, name: &str, shape: Shape) -> Act {
         let out = self.act(name, shape, Element::Word);
         self.push(Spread { latent, out, rows: shape.rows(), cols: shape.cols }, &[], &[latent], &[out]);
         out

@@ -16,7 +16,18 @@ impl Tape {
     /// `[B, H, W, cols]` to `[B, H', W', cols]`, by windows of 2 × 2 pixels. With `ceil_mode` they may reach over the edge.
     pub fn avg_pool(&mut self, inp: Act, name: &str, stride: usize, ceil_mode: bool) -> Act {
         let Shape { batch, height, width, cols: channels } = self.shape(inp);
-        let dims = avg_pool::Dims { batch, height, width, channels, kernel: 2, stride, ceil_mode };
+        let dims = avg_pool::Dims { batch, height, width, channels, kernel: 2, stride, padding: 0, ceil_mode };
+        self.pool_windows(inp, name, dims)
+    }
+
+    /// The same by windows of 3 × 3 pixels around every `stride`-th one; what is outside does not count.
+    pub fn avg_pool_around(&mut self, inp: Act, name: &str, stride: usize) -> Act {
+        let Shape { batch, height, width, cols: channels } = self.shape(inp);
+        let dims = avg_pool::Dims { batch, height, width, channels, kernel: 3, stride, padding: 1, ceil_mode: false };
+        self.pool_windows(inp, name, dims)
+    }
+
+    fn pool_windows(&mut self, inp: Act, name: &str, dims: avg_pool::Dims) -> Act {
         let shape = Shape { height: dims.out_height(), width: dims.out_width(), ..self.shape(inp) };
         let out = self.act(name, shape, self.element_of(inp));
         self.push(AvgPool { inp, out, dims }, &[inp], &[], &[out]);

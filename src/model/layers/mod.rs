@@ -37,5 +37,5 @@ pub use depthwise::DepthwiseParams;
 pub use group_norm::GroupNormParams;
 pub use linear::LinearParams;
 pub use norm::NormParams;
-pub use patch_embed::EmbedParams;
+pub use patch_embed::{EmbedParams, TokenParams};
 pub use rope::Turns;

@@ -8,19 +8,26 @@ use crate::model::tape::{Act, Layer, ParamRef, Shape, Tape};
 use crate::ops::{Recorder, column_sum, matmul, patch_embed, scratch_len};
 use crate::shapes::Prefix;
 
-/// The parameters of a patch embedding, and what comes before the patches.
+/// What comes before the patches, and where they stand.
 #[derive(Clone, Copy, Debug)]
-pub struct EmbedParams {
+pub struct TokenParams {
     /// `[dim]`
     pub class_token: Option<ParamRef>,
     /// `[registers, dim]`
     pub registers: Option<ParamRef>,
     /// A row of `dim` for each token that has a position.
     pub positions: Option<ParamRef>,
-    /// `[dim, channels, patch, patch]`, and `[dim]`.
-    pub projection: LinearParams,
     /// Which tokens come before the patches.
     pub prefix: Prefix,
+}
+
+/// The parameters of a patch embedding.
+#[derive(Clone, Copy, Debug)]
+pub struct EmbedParams {
+    /// What is beside the patches.
+    pub tokens: TokenParams,
+    /// `[dim, channels, patch, patch]`, and `[dim]`.
+    pub projection: LinearParams,
     /// Channels of an image that are read, the first of its three.
     pub channels: usize,
     /// Height and width of a patch, in pixels.
@@ -47,7 +54,7 @@ impl Tape {
     /// Tokens `[B, N, D]` of images.
     pub fn patch_embed(&mut self, images: Act, name: &str, own: EmbedParams) -> Act {
         let Shape { batch, height: size, .. } = self.shape(images);
-        let EmbedParams { channels, patch, dim, prefix, projection, .. } = own;
+        let EmbedParams { tokens: TokenParams { prefix, .. }, channels, patch, dim, projection } = own;
         // Products with a width that is no multiple of 4 are f32: a patch's, if its side is odd.
         let element = if patch.is_multiple_of(2) { self.element() } else { Element::Word };
         self.product(projection.weight, element);
@@ -58,7 +65,8 @@ impl Tape {
         let embedded = self.act("patch embedding", rows.with_cols(dim), Element::Word);
         let shape = Shape { batch, height: grid * grid + prefix.tokens(), width: 1, cols: dim };
         let tokens = self.act(name, shape, Element::Word);
-        let params = [own.positions, own.class_token, own.registers, Some(projection.weight), projection.bias];
+        let TokenParams { positions, class_token, registers, .. } = own.tokens;
+        let params = [positions, class_token, registers, Some(projection.weight), projection.bias];
         let params: Vec<ParamRef> = params.into_iter().flatten().collect();
         let layer = PatchEmbed { own, images, patches, embedded, tokens, dims, element };
         self.push(layer, &[images], &params, &[tokens, patches, embedded]);
@@ -77,7 +85,7 @@ struct Unfold {
 /// What is embedded already, behind the prefix and at its positions.
 #[derive(Debug)]
 struct Assemble {
-    own: EmbedParams,
+    own: TokenParams,
     embedded: Act,
     tokens: Act,
     dims: patch_embed::Dims,
@@ -93,25 +101,24 @@ impl Tape {
         between: impl FnOnce(&mut Tape, Act) -> Act,
     ) -> Act {
         let Shape { batch, height: size, .. } = self.shape(images);
-        let EmbedParams { channels, patch, dim, prefix, projection, .. } = own;
+        let EmbedParams { tokens: before, channels, patch, dim, projection } = own;
         let element = if patch.is_multiple_of(2) { self.element() } else { Element::Word };
-        let dims = patch_embed::Dims { batch, size, channels, patch, dim, prefix };
+        let dims = patch_embed::Dims { batch, size, channels, patch, dim, prefix: before.prefix };
         let grid = size / patch;
-        let rows = Shape { batch, height: grid * grid, width: 1, cols: channels * patch * patch };
+        let rows = Shape { batch, height: grid, width: grid, cols: channels * patch * patch };
         let patches = self.act("patches", rows, element);
         self.push(Unfold { images, out: patches, dims }, &[images], &[], &[patches]);
         let embedded = self.linear(patches, "patch embedding", projection, Element::Word);
         let embedded = between(self, embedded);
-        self.assemble(embedded, name, own, size)
+        self.tokens(embedded, name, before)
     }
 
-    /// The last step of it: what is embedded already, `[B, P, D]` in f32, of images of `size` pixels, behind the prefix and at its
-    /// positions.
-    pub fn assemble(&mut self, embedded: Act, name: &str, own: EmbedParams, size: usize) -> Act {
-        let Shape { batch, .. } = self.shape(embedded);
-        let EmbedParams { channels, patch, dim, prefix, .. } = own;
-        let dims = patch_embed::Dims { batch, size, channels, patch, dim, prefix };
-        let shape = Shape { batch, height: dims.tokens(), width: 1, cols: dim };
+    /// Tokens of a square of patches `[B, H, W, D]`.
+    pub fn tokens(&mut self, embedded: Act, name: &str, own: TokenParams) -> Act {
+        let Shape { batch, height: grid, width, cols: dim } = self.shape(embedded);
+        assert_eq!(grid, width, "tokens: patches lie on a square");
+        let dims = patch_embed::Dims { batch, size: grid, channels: 3, patch: 1, dim, prefix: own.prefix };
+        let shape = Shape { batch, height: grid * grid + own.prefix.tokens(), width: 1, cols: dim };
         let tokens = self.act(name, shape, Element::Word);
         let params: Vec<ParamRef> = [own.positions, own.class_token, own.registers].into_iter().flatten().collect();
         self.push(Assemble { own, embedded, tokens, dims }, &[embedded], &params, &[tokens]);
@@ -162,7 +169,8 @@ impl Layer for PatchEmbed {
         patch_embed::unfold(r, &patches, &s.view(self.images), self.dims)?;
         let (weight, bias) = (s.product_weight(own.projection.weight, self.element), s.maybe(own.projection.bias));
         matmul::forward(r, &embedded, &patches, &weight, bias.as_ref(), m, n, k)?;
-        let (class, registers, positions) = (s.maybe(own.class_token), s.maybe(own.registers), s.maybe(own.positions));
+        let TokenParams { class_token, registers, positions, .. } = own.tokens;
+        let (class, registers, positions) = (s.maybe(class_token), s.maybe(registers), s.maybe(positions));
         patch_embed::assemble(r, &tokens, &embedded, positions.as_ref(), class.as_ref(), registers.as_ref(), self.dims)
     }
 
@@ -170,8 +178,9 @@ impl Layer for PatchEmbed {
         let (own, (m, n, k)) = (&self.own, self.product());
         // Its product alone reads it.
         let dembedded = s.tensor("gradient of the patch embedding", self.element, m * n);
-        let (dclass, dregisters) = (own.class_token.map(|p| s.dparam(p)), own.registers.map(|p| s.dparam(p)));
-        let (dpositions, dtokens) = (own.positions.map(|p| s.dparam(p)), s.gradient(self.tokens));
+        let TokenParams { class_token, registers, positions, .. } = own.tokens;
+        let (dclass, dregisters) = (class_token.map(|p| s.dparam(p)), registers.map(|p| s.dparam(p)));
+        let (dpositions, dtokens) = (positions.map(|p| s.dparam(p)), s.gradient(self.tokens));
         patch_embed::backward(
             r,
             &dembedded,

@@ -3,6 +3,7 @@
 use crate::error::Result;
 use crate::model::store::Store;
 use crate::model::tape::{Act, Layer, Tape};
+use crate::ops::swiglu::Gate;
 use crate::ops::{Recorder, swiglu};
 
 #[derive(Debug)]
@@ -19,16 +20,17 @@ struct Pair {
     gate: Act,
     value: Act,
     out: Act,
+    by: Gate,
     rows: usize,
     cols: usize,
 }
 
 impl Tape {
-    /// `gate·σ(gate)·value`.
-    pub fn swiglu_pair(&mut self, gate: Act, value: Act, name: &str) -> Act {
+    /// `gate·σ(gate)·value`, or what else `by` says.
+    pub fn swiglu_pair(&mut self, gate: Act, value: Act, name: &str, by: Gate) -> Act {
         let shape = self.shape(gate);
         let out = self.act(name, shape, self.element_of(gate));
-        self.push(Pair { gate, value, out, rows: shape.rows(), cols: shape.cols }, &[gate, value], &[], &[out]);
+        self.push(Pair { gate, value, out, by, rows: shape.rows(), cols: shape.cols }, &[gate, value], &[], &[out]);
         out
     }
 
@@ -56,14 +58,14 @@ impl Layer for SwiGlu {
 impl Layer for Pair {
     fn forward(&self, s: &Store, r: &mut Recorder) -> Result<()> {
         let [out, gate, value] = [self.out, self.gate, self.value].map(|act| s.view(act));
-        swiglu::forward_pair(r, &out, &gate, &value, self.rows, self.cols)
+        swiglu::forward_pair(r, &out, &gate, &value, self.by, self.rows, self.cols)
     }
 
     fn backward(&self, s: &mut Store, r: &mut Recorder) -> Result<()> {
         let inputs = [self.gate, self.value];
         let ([gate, value], [dgate, dvalue]) = (inputs.map(|act| s.view(act)), inputs.map(|act| s.share(act)));
         let dout = s.gradient(self.out);
-        swiglu::backward_pair(r, &dgate, &dvalue, &dout, &gate, &value, self.rows, self.cols)?;
+        swiglu::backward_pair(r, &dgate, &dvalue, &dout, &gate, &value, self.by, self.rows, self.cols)?;
         s.settle(r, self.gate, dgate)?;
         s.settle(r, self.value, dvalue)
     }
