@@ -4,12 +4,16 @@
 
 mod common;
 
+#[path = "families/contradictions.rs"]
+mod contradictions;
 #[path = "families/convnets.rs"]
 mod convnets;
 #[path = "families/gated.rs"]
 mod gated;
 #[path = "families/keys.rs"]
 mod keys;
+#[path = "families/matrix.rs"]
+mod matrix;
 #[path = "families/projected.rs"]
 mod projected;
 #[path = "families/resized.rs"]

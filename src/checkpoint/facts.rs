@@ -176,15 +176,28 @@ impl<'a> Facts<'a> {
     }
 
     /// Whether the last norm stands behind the pooling under the name that it has before it.
-    pub(super) fn norm_after_pool(&self) -> bool {
-        matches!(self, Self::OpenClip(config) if config.norm_after_pool())
+    pub(super) fn norm_after_pool(&self) -> Result<bool> {
+        match self {
+            Self::OpenClip(config) => config.norm_after_pool(),
+            _ => Ok(false),
+        }
+    }
+
+    /// A number that the configuration gives under `key`, and where. What an architecture of timm's has by itself is not told here.
+    pub(super) fn number(&self, key: &str) -> Option<(f64, String)> {
+        match self {
+            Self::Timm(config) | Self::Trunk(_, config) => config.written(key),
+            Self::Transformers(config) => Some((config.entry(key)?.as_f64()?, key.into())),
+            Self::OpenClip(config) => config.number(key),
+            Self::Torchvision(_) => None,
+        }
     }
 
     /// Heads of CoCa's attention pool, where there is OpenCLIP's configuration.
-    pub(super) fn pooler_heads(&self) -> Option<usize> {
+    pub(super) fn pooler_heads(&self) -> Result<Option<usize>> {
         match self {
-            Self::OpenClip(config) => config.pooler_heads(),
-            _ => None,
+            Self::OpenClip(config) => config.pooler_heads().map(Some),
+            _ => Ok(None),
         }
     }
 

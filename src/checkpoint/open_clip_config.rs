@@ -151,8 +151,8 @@ impl OpenClipConfig {
     }
 
     /// Whether both towers have QuickGELU.
-    pub(super) fn quick_gelu(&self) -> bool {
-        self.root.get("model_cfg").and_then(|m| m.get("quick_gelu")).and_then(Value::as_bool).unwrap_or(false)
+    pub(super) fn quick_gelu(&self) -> Result<bool> {
+        self.flag(self.root.get("model_cfg").and_then(|m| m.get("quick_gelu")), "quick_gelu")
     }
 
     fn vision(&self, key: &str) -> Option<&Value> {
@@ -226,6 +226,18 @@ impl OpenClipConfig {
         }
     }
 
+    /// A number of `vision_cfg`, and its place. A ResNet's width is another thing.
+    pub(super) fn number(&self, key: &str) -> Option<(f64, String)> {
+        Some((self.vision(key)?.as_f64()?, format!("vision_cfg.{key}")))
+    }
+
+    /// An entry that is true or false; false where it is not given.
+    fn flag(&self, entry: Option<&Value>, place: &str) -> Result<bool> {
+        let Some(value) = entry.filter(|value| !value.is_null()) else { return Ok(false) };
+        let wrong = || self.error(format!("{place} is {}, expected true or false", quote(&value.to_string())));
+        value.as_bool().ok_or_else(wrong)
+    }
+
     /// Blocks of a vision transformer.
     pub(super) fn depth(&self) -> Option<(u64, &'static str)> {
         Some((self.vision("layers")?.as_u64()?, "vision_cfg.layers"))
@@ -266,7 +278,7 @@ impl OpenClipConfig {
 
     /// QuickGELU where that is said; OpenCLIP's own models have GELU with erf.
     pub(super) fn activation(&self) -> Result<Option<Activation>> {
-        let quick = self.quick_gelu();
+        let quick = self.quick_gelu()?;
         match self.argument("act_kwargs", "approximate")?.map(|value| (value, value.as_str())) {
             None if quick => Ok(Some(Activation::QuickGelu)),
             None | Some((_, Some("none"))) if !quick => Ok(Some(Activation::Gelu)),
@@ -286,21 +298,23 @@ impl OpenClipConfig {
     }
 
     /// Whether an attention pool stands behind the blocks: CoCa's.
-    pub(super) fn attentional_pool(&self) -> bool {
-        self.vision("attentional_pool").and_then(Value::as_bool).unwrap_or(false)
+    pub(super) fn attentional_pool(&self) -> Result<bool> {
+        self.flag(self.vision("attentional_pool"), "vision_cfg.attentional_pool")
     }
 
     /// Its heads.
-    pub(super) fn pooler_heads(&self) -> Option<usize> {
-        match self.vision("attn_pooler_heads") {
-            None => Some(8),
-            Some(heads) => heads.as_u64().and_then(|heads| usize::try_from(heads).ok()),
-        }
+    pub(super) fn pooler_heads(&self) -> Result<usize> {
+        let Some(heads) = self.vision("attn_pooler_heads") else { return Ok(8) };
+        let wrong = || {
+            let heads = quote(&heads.to_string());
+            self.error(format!("vision_cfg.attn_pooler_heads is {heads}, expected a whole number"))
+        };
+        heads.as_u64().and_then(|heads| usize::try_from(heads).ok()).ok_or_else(wrong)
     }
 
     /// Whether the last norm stands behind the pooling.
-    pub(super) fn norm_after_pool(&self) -> bool {
-        self.vision("final_ln_after_pool").and_then(Value::as_bool).unwrap_or(false)
+    pub(super) fn norm_after_pool(&self) -> Result<bool> {
+        self.flag(self.vision("final_ln_after_pool"), "vision_cfg.final_ln_after_pool")
     }
 
     /// The input; what is not written is as OpenAI has it.

@@ -116,7 +116,7 @@ impl TextFacts {
             },
         };
         let approximate = argument("act_kwargs", "approximate")?.map(|value| value.as_str().unwrap_or_default());
-        let activation = match (config.quick_gelu(), approximate) {
+        let activation = match (config.quick_gelu()?, approximate) {
             (true, None) => Activation::QuickGelu,
             (false, None | Some("none")) => Activation::Gelu,
             (false, Some("tanh")) => Activation::GeluTanh,

@@ -177,6 +177,11 @@ impl TimmConfig {
         self.word("norm_layer").is_some_and(|name| name.to_ascii_lowercase().starts_with("rmsnorm"))
     }
 
+    /// A number of `model_args`, and its place.
+    pub(super) fn written(&self, key: &str) -> Option<(f64, String)> {
+        Some((self.arg(key)?.as_f64()?, format!("{}{key}", self.place)))
+    }
+
     /// Blocks, where `model_args` has them: what an architecture has by itself its own files fit.
     pub(super) fn depth(&self) -> Result<Option<(u64, &'static str)>> {
         let Some(value) = self.arg("depth") else { return Ok(None) };

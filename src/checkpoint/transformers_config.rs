@@ -165,6 +165,16 @@ impl<'a> TransformersConfig<'a> {
         }
     }
 
+    /// The same of a layer scale, which a model has if its first value, under `key`, is above 0.
+    pub(super) fn agree_scale(&self, key: &str, found: bool) -> Result<()> {
+        match self.entry(key).map(|value| (value, value.as_f64().is_some_and(|value| value > 0.0))) {
+            Some((value, told)) if told != found => {
+                Err(self.error(format!("{key} is {}, which is not what the tensors are of", quote(&value.to_string()))))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// A finite number above 0.
     pub(super) fn number(&self, key: &str) -> Result<Option<f64>> {
         let Some(value) = self.entry(key) else { return Ok(None) };

@@ -13,6 +13,7 @@ use crate::model::resnet_config::ResNetConfig;
 use crate::model::resnetv2_config::ResNetV2Config;
 use crate::model::tape::{Act, Network, Tape};
 use crate::model::vgg_config::VggConfig;
+use crate::model::vit_stem::Stem;
 use crate::shapes::ParamLayout;
 
 /// What a model is made of, whichever it is.
@@ -159,7 +160,7 @@ impl ModelConfig {
     pub fn stem(&self) -> &'static str {
         match self {
             Self::Vit(c) if c.parts.backbone.is_some() => "patch_embed.backbone.stem.conv.weight",
-            Self::Vit(_) => "patch_embed.proj.weight",
+            Self::Vit(c) => c.parts.stem.as_ref().map_or("patch_embed.proj.weight", Stem::weight),
             Self::ResNet(c) => c.stem_weight(),
             Self::ConvNext(_) => "stem.0.weight",
             Self::EfficientNet(_) => "conv_stem.weight",

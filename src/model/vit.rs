@@ -41,10 +41,11 @@ impl VitConfig {
         let registers = distilled.or(registers);
         let rows = self.grid() * self.grid() + prefix.positions();
         let positions = (parts.positions != Positions::Absent).then(|| t.param("pos_embed", &stored(&[1, rows, d], 2)));
+        let channels = if parts.grey { 1 } else { 3 };
         let tokens = TokenParams { class_token, registers, positions, prefix };
         let x = match (&parts.stem, &parts.backbone) {
             (Some(stem), _) => {
-                let patches = stem.forward(t, images, d);
+                let patches = stem.forward(t, images, channels, d);
                 t.tokens(patches, "tokens", tokens)
             }
             (None, Some(backbone)) => {
@@ -60,7 +61,6 @@ impl VitConfig {
                 t.tokens(x, "tokens", tokens)
             }
             (None, None) => {
-                let channels = if parts.grey { 1 } else { 3 };
                 let weight = t.param("patch_embed.proj.weight", &[d, channels, self.patch_size, self.patch_size]);
                 let bias = self.patch_bias.then(|| t.param("patch_embed.proj.bias", &[d]));
                 let (projection, patch) = (LinearParams { weight, bias }, self.patch_size);

@@ -50,13 +50,21 @@ impl Stem {
         }
     }
 
-    /// Images to patches, `[B, H', W', dim]`.
-    pub(super) fn forward(&self, t: &mut Tape, images: Act, dim: usize) -> Act {
-        let x = t.pixels(images, "images with channels last", 3);
+    /// The name of the weight that reads the images' channels.
+    pub fn weight(&self) -> &'static str {
+        match self {
+            Stem::Patches { .. } => "patch_embed.backbone.0.conv.weight",
+            Stem::Bottlenecks { .. } => "patch_embed.backbone.stem.conv1.weight",
+        }
+    }
+
+    /// Images, of which the first `channels` are read, to patches `[B, H', W', dim]`.
+    pub(super) fn forward(&self, t: &mut Tape, images: Act, channels: usize, dim: usize) -> Act {
+        let x = t.pixels(images, "images with channels last", channels);
         t.within("patch_embed.backbone", |t| match self {
-            Stem::Patches { layers } => patches(t, x, layers),
+            Stem::Patches { layers } => patches(t, x, channels, layers),
             Stem::Bottlenecks { width, stages, hidden } => {
-                let mut x = t.within("stem", |t| bottleneck_stem(t, x, *width));
+                let mut x = t.within("stem", |t| bottleneck_stem(t, x, channels, *width));
                 for (i, (&[width, depth], &hidden)) in stages.iter().zip(hidden).enumerate() {
                     for block in 0..depth {
                         let name = format!("stages.{i}.{block}");
@@ -75,8 +83,8 @@ impl Stem {
     }
 }
 
-fn patches(t: &mut Tape, mut x: Act, layers: &[[usize; 2]]) -> Act {
-    let mut inputs = 3;
+fn patches(t: &mut Tape, mut x: Act, channels: usize, layers: &[[usize; 2]]) -> Act {
+    let mut inputs = channels;
     for (i, &[outputs, size]) in layers.iter().enumerate() {
         let last = i + 1 == layers.len();
         x = t.within(&i.to_string(), |t| {
@@ -96,9 +104,9 @@ fn patches(t: &mut Tape, mut x: Act, layers: &[[usize; 2]]) -> Act {
     x
 }
 
-fn bottleneck_stem(t: &mut Tape, x: Act, width: usize) -> Act {
-    let conv1 = convolution(t, "conv1", [width, 3, 3]);
-    let x = t.unfold(x, "conv1.windows", 3, (3, 2, Padding::Even(1)), WIDE);
+fn bottleneck_stem(t: &mut Tape, x: Act, channels: usize, width: usize) -> Act {
+    let conv1 = convolution(t, "conv1", [width, channels, 3]);
+    let x = t.unfold(x, "conv1.windows", channels, (3, 2, Padding::Even(1)), WIDE);
     let x = t.linear(x, "conv1", conv1, WIDE);
     let x = t.layer_norm(x, "norm1", EPS, WIDE);
     let x = t.activation(x, "norm1.act", Pointwise::Gelu);

@@ -19,7 +19,7 @@ use super::told::assert_error;
 use super::{Family, LOGITS, predict};
 
 /// The configuration with one value changed, at a path of keys.
-fn with(mut config: Value, path: &str, value: &Value) -> Value {
+pub(super) fn with(mut config: Value, path: &str, value: &Value) -> Value {
     let mut at = &mut config;
     for key in path.split('.') {
         at = &mut at[key];
@@ -40,14 +40,14 @@ fn read(dir: &Path) -> Result<Recognised> {
     recognise(&Checkpoint::open(dir)?, &Overrides::default())
 }
 
-fn changed(name: &str, path: &str, value: &Value) -> Result<Recognised> {
+pub(super) fn changed(name: &str, path: &str, value: &Value) -> Result<Recognised> {
     let family = Family::new(name);
     fs::write(family.path("config.json"), with(family.golden.json("config"), path, value).to_string()).unwrap();
     read(family.dir.path())
 }
 
 /// Each value is refused with a message that has the file, the key and the value.
-fn refuse(read: impl Fn(&str, &Value) -> Result<Recognised>, file: &str, cases: &[(&str, Value)]) {
+pub(super) fn refuse(read: impl Fn(&str, &Value) -> Result<Recognised>, file: &str, cases: &[(&str, Value)]) {
     for (path, value) in cases {
         let key = path.rsplit('.').next().unwrap();
         let shown = value.as_str().map_or(value.to_string(), str::to_string);
@@ -356,6 +356,9 @@ fn no_tensor_of_a_tower_is_left_out() {
         ("timm_vit", "patch_embed.proj2.weight"),
         ("timm_vit", "stem.conv.weight"),
         ("timm_vit", "pos_embed_window"),
+        ("timm_vit", "adapter.weight"),
+        ("timm_vit", "lora_A.weight"),
+        ("timm_vit", "prompt"),
         ("timm_vit", "rope.freqs"),
         ("timm_vit", "register_tokens"),
         ("hf_vit", "vit.encoder.layer.1.lambda"),

@@ -103,6 +103,8 @@ def timm_facts(model):
     if hasattr(model, "blocks") and hasattr(model.blocks[0], "attn"):
         facts |= transformer_facts(model.blocks, lambda b: b.attn, lambda b: getattr(b, "mlp", None))
         facts["pool"] = {"token": "cls", "avg": "mean", "map": "attention"}.get(model.global_pool, model.global_pool)
+        # Of one tag the two disagree: the images are those that the model takes.
+        facts["image_size"] = model.patch_embed.img_size[0]
         facts["tokens"] = model.patch_embed.num_patches + model.num_prefix_tokens
     elif type(model).__name__ == "ResNet":
         facts |= convolutional_facts(model)

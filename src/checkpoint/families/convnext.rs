@@ -273,6 +273,11 @@ fn read_torchvision(checkpoint: &Checkpoint, prefixes: Prefixes, overrides: &Ove
 fn read_transformers(checkpoint: &Checkpoint, prefixes: Prefixes, overrides: &Overrides) -> Result<Recognised> {
     let facts = Facts::transformers(checkpoint, &TRANSFORMERS_MODEL)?;
     let tensors = Tensors::new(checkpoint, prefixes, TRANSFORMERS_NAMES);
+    if let Facts::Transformers(config) = &facts
+        && !tensors.by_name.keys().any(|name| name.contains(".grn."))
+    {
+        config.agree_scale("layer_scale_init_value", tensors.by_name.keys().any(|name| name.ends_with(".gamma")))?;
+    }
     // The others have a fixed one, whatever the configuration says.
     let head_eps = facts.eps()?.or(Some(1e-12));
     let head_names = ["weight", "bias"].map(|what| format!("{}classifier.{what}", prefixes.outer));

@@ -71,14 +71,14 @@ fn read(checkpoint: &Checkpoint, prefixes: Prefixes, overrides: &Overrides) -> R
     let facts = Facts::open_clip(checkpoint, &CLIP_MODEL)?;
     let pooler = checkpoint.tensor(&format!("{}attn_pool.query", prefixes.prefix)).is_some();
     if let Facts::OpenClip(config) = &facts
-        && config.attentional_pool() != pooler
+        && config.attentional_pool()? != pooler
     {
         let what = format!("vision_cfg.attentional_pool is {}, which is not what the tensors are of", !pooler);
         return Err(config.error(what));
     }
     let dialect = Dialect {
         name: FAMILY.name,
-        table: if pooler || facts.norm_after_pool() { NORM_AFTER_POOL } else { NAMES },
+        table: if pooler || facts.norm_after_pool()? { NORM_AFTER_POOL } else { NAMES },
         facts,
         eps: 1e-5,
         eps_noted: false,

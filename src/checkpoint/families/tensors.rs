@@ -118,7 +118,8 @@ impl<'a> Tensors<'a> {
 /// Whether a name without the tower's prefix is, by its first part, one of a tower's block, stem, norm or tokens. What training
 /// puts beside a tower (a decoder, a predictor, another head) is not.
 pub(super) fn of_tower(name: &str) -> bool {
-    const PARTS: [&str; 17] = [
+    const PARTS: [&str; 20] = [
+        "adapter",
         "attn",
         "block",
         "bn",
@@ -128,9 +129,11 @@ pub(super) fn of_tower(name: &str) -> bool {
         "encoder",
         "layer",
         "ln_",
+        "lora_",
         "norm",
         "pool",
         "pos",
+        "prompt",
         "rel_",
         "rope",
         "stem",

@@ -220,6 +220,7 @@ fn check_beit(checkpoint: &Checkpoint, prefixes: Prefixes) -> Result<()> {
     let any = |part: &str| names().any(|name| name.contains(part));
     let pools = any("pooler.layernorm.") || names().any(|name| name == "layernorm.weight");
     let config = TransformersConfig::of(checkpoint, BEIT_MODEL.usual())?;
+    config.agree_scale("layer_scale_init_value", any(".lambda_1"))?;
     config.agree("use_mean_pooling", true, any("pooler.layernorm.") || !pools)?;
     config.agree("use_relative_position_bias", false, any(".relative_position_bias_table"))?;
     config.agree("use_absolute_position_embeddings", false, any("embeddings.position_embeddings"))

@@ -359,6 +359,8 @@ impl Reader<'_> {
             parts,
         };
         self.agree(&config.parts, gated)?;
+        self.check_rope(&config)?;
+        self.check_numbers(&config)?;
         Ok(config)
     }
 
@@ -370,7 +372,7 @@ impl Reader<'_> {
         }
         let [queries, width] = tensors.dims("attn_pool.query", "[queries, width]")?;
         let own = self.own.parts.as_ref().and_then(|parts| Some(parts.pooler?.heads));
-        let heads = match own.or(self.dialect.facts.pooler_heads()) {
+        let heads = match own.or(self.dialect.facts.pooler_heads()?) {
             Some(heads) => heads,
             None => {
                 notes.push("heads of the attention pool assumed: 8, as CoCa has".into());

@@ -5,8 +5,8 @@ use super::vit::Reader;
 use crate::checkpoint::header::TensorInfo;
 use crate::checkpoint::json::quote;
 use crate::checkpoint::timm_config::TimmConfig;
-use crate::error::{Error, Result};
-use crate::model::config::{Block, LastNorm, Positions, VitParts};
+use crate::error::{Error, Help, Result};
+use crate::model::config::{Block, LastNorm, Positions, VitConfig, VitParts};
 use crate::model::rope::{Angles, Rope};
 
 /// The values of timm's `pos_embed` that mean no positions.
@@ -249,6 +249,43 @@ impl Reader<'_> {
         };
         let temperature = number("rope_temperature")?.unwrap_or(10000.0);
         Ok(Some(Rope { angles, temperature, transposed, halves }))
+    }
+
+    /// Checks that a head's elements fall into pairs, and those of rows and columns apart.
+    pub(super) fn check_rope(&self, config: &VitConfig) -> Result<()> {
+        let Some(rope) = config.parts.rope else { return Ok(()) };
+        let (head_dim, of) = (config.dim / config.heads, if rope.angles == Angles::Learned { 2 } else { 4 });
+        if head_dim > 0 && head_dim.is_multiple_of(of) {
+            return Ok(());
+        }
+        let heads = config.heads;
+        let what = format!("{heads} heads have {head_dim} dimensions each: rotary positions need a multiple of {of}");
+        Err(self.tensors.checkpoint.error(what).with_help(Help::Heads))
+    }
+
+    /// Checks the numbers that a configuration gives and the tensors tell, too. A library that finds other ones resizes the weights,
+    /// or leaves some out.
+    pub(super) fn check_numbers(&self, config: &VitConfig) -> Result<()> {
+        let registers = config.parts.registers;
+        let patch = Some(config.patch_size).filter(|_| config.parts.stem.is_none() && config.parts.backbone.is_none());
+        for (keys, found) in [
+            (&["patch_size"][..], patch),
+            (&["embed_dim", "hidden_size", "width"], Some(config.dim)),
+            (&["in_chans", "num_channels"], Some(if config.parts.grey { 1 } else { 3 })),
+            (&["reg_tokens", "num_reg_tokens", "num_register_tokens"], Some(registers)),
+        ] {
+            for key in keys {
+                let told = self.dialect.facts.number(key);
+                if let (Some((told, place)), Some(found)) = (told, found)
+                    && told != found as f64
+                {
+                    let file = self.dialect.facts.file();
+                    let what = format!("{place} is {told} in {file}, but the tensors are of {found}");
+                    return Err(self.tensors.checkpoint.error(what));
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Heads of the attention pool, where they are not the blocks'.

@@ -3,6 +3,7 @@
 use super::tensors;
 use super::vit::Reader;
 use crate::checkpoint::Note;
+use crate::checkpoint::facts::Facts;
 use crate::checkpoint::positions::Resize;
 use crate::error::{Help, Result, Setting};
 use crate::model::config::{Positions, VitConfig};
@@ -85,6 +86,7 @@ impl Reader<'_> {
             }
             None => self.overrides.image_size,
         };
+        self.check_tower_size(written)?;
         match written {
             Some(size) if size >= patch_size && size.is_multiple_of(patch_size) && size <= MAX_SIZE => Ok(size),
             Some(size) => Err(tensors.checkpoint.error(format!(
@@ -94,6 +96,17 @@ impl Reader<'_> {
                 let what = "has no position embedding, and no configuration that gives the size of its images";
                 Err(tensors.checkpoint.error(what).with_help(Help::ImageSize))
             }
+        }
+    }
+
+    /// Checks that a tower of timm's takes the images that OpenCLIP makes.
+    fn check_tower_size(&self, written: Option<usize>) -> Result<()> {
+        let (Facts::Trunk(_, timm), Some(size)) = (&self.dialect.facts, written) else { return Ok(()) };
+        let Some((value, place)) = timm.value("img_size") else { return Ok(()) };
+        let own = value.as_u64().or_else(|| value.as_array()?.first()?.as_u64());
+        match own.filter(|own| *own != size as u64) {
+            Some(own) => Err(timm.error(format!("image_size is {size}, but {place} takes images of {own} pixels"))),
+            None => Ok(()),
         }
     }
 

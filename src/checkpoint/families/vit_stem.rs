@@ -35,7 +35,13 @@ impl Reader<'_> {
             return self.projected();
         };
         let (stem, dim) = stem;
-        Ok(Embedding { patch_size: stem.patch_size(), stem: Some(stem), backbone: None, dim, grey: false })
+        let channels = tensors.dims::<4>(stem.weight(), "[width, 3 or 1, height, width]")?[1];
+        if ![1, 3].contains(&channels) {
+            let what = format!("reads {channels} channels, only one or three are supported");
+            return Err(tensors.error(tensors.get(stem.weight())?, what));
+        }
+        let (patch_size, grey) = (stem.patch_size(), channels == 1);
+        Ok(Embedding { stem: Some(stem), backbone: None, dim, patch_size, grey })
     }
 
     /// A projection of patches, or of a network's pixels.
