@@ -113,7 +113,15 @@ fn bottleneck_stem(t: &mut Tape, x: Act, channels: usize, width: usize) -> Act {
     // Windows of this many pixels would take nine times as much memory.
     let weight = t.param("conv2.weight", &[width, width, 3, 3]);
     let bias = t.param("conv2.bias", &[width]);
-    let conv2 = ConvParams { weight, inputs: width, outputs: width, kernel: 3, stride: 1, padding: Padding::Even(1), groups: 1 };
+    let conv2 = ConvParams {
+        weight,
+        inputs: width,
+        outputs: width,
+        kernel: 3,
+        stride: 1,
+        padding: Padding::Even(1),
+        groups: 1,
+    };
     let x = t.conv2d(x, "conv2", conv2);
     let shape = t.shape(x);
     let bias = t.spread_over(bias, "conv2.bias of each pixel", shape);

@@ -21,7 +21,16 @@ const SAME: f32 = 1e-5;
 
 #[test]
 fn a_stem_for_three_channels_is_summed_for_one() {
-    for name in ["timm_vit", "hf_vit_memory", "timm_seresnet", "timm_regnet", "timm_convnext", "timm_efficientnet"] {
+    for name in [
+        "timm_vit",
+        "hf_vit_memory",
+        "timm_mobileclip",
+        "timm_vitamin",
+        "timm_seresnet",
+        "timm_regnet",
+        "timm_convnext",
+        "timm_efficientnet",
+    ] {
         let family = Family::new(name);
         let (plain, one) = (family.open(), with(&family, 1));
         let size = family.golden.shape("images")[2];

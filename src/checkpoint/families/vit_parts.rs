@@ -268,10 +268,12 @@ impl Reader<'_> {
     pub(super) fn check_numbers(&self, config: &VitConfig) -> Result<()> {
         let registers = config.parts.registers;
         let patch = Some(config.patch_size).filter(|_| config.parts.stem.is_none() && config.parts.backbone.is_none());
+        // Our own file may have another stem than the one that it was made from.
+        let channels = self.own.preprocess.is_none().then_some(if config.parts.grey { 1 } else { 3 });
         for (keys, found) in [
             (&["patch_size"][..], patch),
             (&["embed_dim", "hidden_size", "width"], Some(config.dim)),
-            (&["in_chans", "num_channels"], Some(if config.parts.grey { 1 } else { 3 })),
+            (&["in_chans", "num_channels"], channels),
             (&["reg_tokens", "num_reg_tokens", "num_register_tokens"], Some(registers)),
         ] {
             for key in keys {
