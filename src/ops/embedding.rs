@@ -48,7 +48,7 @@ impl Dims {
 
 /// Every variant that this file records.
 pub fn variants() -> Vec<Variants> {
-    vec![Variants::of(&SHADER).append(Elem::WORDS.map(Elem::alias))]
+    vec![Variants::of(&SHADER).append([4, 1].map(|cols| Elem::of(cols, Element::Word).alias()))]
 }
 
 /// `out` `[batch, tokens, dim] = weight[ids] + positions`: `ids` `[batch, tokens]` u32, rows of `weight` `[vocabulary, dim]`;
