@@ -9,9 +9,7 @@
 //! times that; what is wrong in a backward is far above it.
 
 use tpgm::cpu::mars::{clip_radius, initial_radius, norms, project, radius_backward};
-use tpgm::cpu::{
-    attention, average, column_sum, cross_entropy, gelu, hard_swish, l2_normalize, l2_sp, layer_norm, matmul::matmul,
-};
+use tpgm::cpu::{attention, average, column_sum, gelu, hard_swish, l2_normalize, l2_sp, layer_norm, matmul::matmul};
 use tpgm::cpu::{patch_embed, pool, residual};
 use tpgm::shapes::Activation;
 use tpgm::shapes::Norm;
@@ -21,6 +19,8 @@ use tpgm::shapes::norm::rows_of;
 mod channels;
 #[path = "gradcheck/gate.rs"]
 mod gate;
+#[path = "gradcheck/loss.rs"]
+mod loss;
 #[path = "gradcheck/network.rs"]
 mod network;
 #[path = "gradcheck/resnet.rs"]
@@ -405,46 +405,6 @@ fn pull_back_to_the_anchor() {
     let (w, w0, lambda, scale) = (Noise(5).vec(7), Noise(6).vec(7), 0.3, 1.5);
     let dw = added(7, |dw| l2_sp::backward(dw, &w, &w0, lambda, scale));
     assert_gradient("l2_sp", &dw, &w, |w| scale * l2_sp::forward(w, &w0, lambda));
-}
-
-#[test]
-fn cross_entropy_with_and_without_smoothing() {
-    let (batch, classes, labels, grad_scale) = (3, 5, [4, 0, 2], 0.37);
-    for smoothing in [0.0, 0.1] {
-        let run = |logits: &[f64]| {
-            let mut dlogits = vec![f64::NAN; batch * classes];
-            let loss = assigned(batch, |loss| {
-                cross_entropy::forward(loss, &mut dlogits, logits, &labels, batch, classes, smoothing, grad_scale);
-            });
-            (loss, dlogits)
-        };
-        // The last op of its graph: its upstream gradient is `grad_scale` for every sample.
-        let x = Noise(3).vec(batch * classes);
-        let before = |x: &[f64]| -> Vec<f64> { x.iter().map(|v| 3.0 * v + v.sin()).collect() };
-        let dlogits = run(&before(&x)).1;
-        let dx: Vec<f64> = dlogits.iter().zip(&x).map(|(d, v)| d * (3.0 + v.cos())).collect();
-        assert_gradient(&format!("cross_entropy, smoothing {smoothing}"), &dx, &x, |x| {
-            run(&before(x)).0.iter().map(|loss| grad_scale * loss).sum()
-        });
-    }
-}
-
-#[test]
-fn cross_entropy_of_targets_of_any_sum() {
-    let (batch, classes, grad_scale) = (3, 5, 0.37);
-    // A mixture of two classes, a weighted class with smoothing, nothing.
-    let targets = [[0.0, 0.3, 0.0, 0.7, 0.0], [0.1, 0.1, 2.6, 0.1, 0.1], [0.0; 5]].concat();
-    let run = |logits: &[f64]| {
-        let mut dlogits = vec![f64::NAN; batch * classes];
-        let loss = assigned(batch, |loss| {
-            cross_entropy::forward_targets(loss, &mut dlogits, logits, &targets, batch, classes, grad_scale);
-        });
-        (loss, dlogits)
-    };
-    let x = Noise(4).vec(batch * classes);
-    let (loss, dx) = run(&x);
-    assert_gradient("cross_entropy of targets", &dx, &x, |x| run(x).0.iter().map(|loss| grad_scale * loss).sum());
-    assert_eq!((loss[2], &dx[10..]), (0.0, &[0.0; 5][..]));
 }
 
 /// A drift of five rows whose norms are far apart, so that a radius can stand well inside a gap.
