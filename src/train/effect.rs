@@ -9,9 +9,34 @@ use crate::model::Precision;
 use crate::train::config::TrainConfig;
 use crate::train::optim_args::OptimizerName;
 
+/// What steps of an optimiser go by, of which a head that is solved for takes none.
+const OF_STEPS: [&str; 18] = [
+    "augment",
+    "clip-norm",
+    "drop-last",
+    "early-stop",
+    "epochs",
+    "eval-every",
+    "label-smoothing",
+    "lr",
+    "lr-schedule",
+    "momentum",
+    "nesterov",
+    "no-flip",
+    "no-shuffle",
+    "optimizer",
+    "sampler",
+    "steps",
+    "warmup-steps",
+    "weight-decay",
+];
+
 impl TrainConfig {
     /// Why `key` has no effect in this run; none if it has one.
     pub(super) fn idle(&self, key: &str) -> Option<Idle> {
+        if self.method.solves() && OF_STEPS.contains(&key) {
+            return Some(Idle { with: "--probe steps".into(), refused: false });
+        }
         let optim = &self.optim;
         let sgd = optim.optimizer == OptimizerName::Sgd;
         let (effect, with) = match key {

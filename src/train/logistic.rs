@@ -9,6 +9,9 @@ use argmin::solver::quasinewton::LBFGS;
 use rayon::prelude::*;
 
 use crate::error::{Error, Result};
+use crate::method::ClassWeights;
+use crate::train::by_class::balanced;
+use crate::train::imbalance_args::BestBy;
 
 /// Weights of the penalty that are tried first, one after another, each from the solution of the one before.
 const STRENGTHS: [f64; 8] = [1e1, 1e0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6];
@@ -44,7 +47,7 @@ pub struct Solution {
     pub accuracy: f64,
 }
 
-/// The mean loss of images, and the penalty; features are scaled so that their mean square is 1.
+/// The weighted mean loss of images, and the penalty; features are scaled so that their mean square is 1.
 struct Problem<'a> {
     images: &'a Labelled,
     scale: f64,
@@ -52,6 +55,8 @@ struct Problem<'a> {
     classes: usize,
     bias: bool,
     strength: f64,
+    /// What an image of each class weighs.
+    weights: &'a [f64],
     /// The point that was asked for last, its loss and its gradient: a line search asks for each by itself.
     last: Mutex<Option<(Vec<f64>, f64, Vec<f64>)>>,
 }
@@ -74,15 +79,18 @@ impl Problem<'_> {
             return (*loss, gradient.clone());
         }
         let (width, classes, count) = (self.width, self.classes, self.images.labels.len());
+        let total: f64 = self.images.labels.iter().map(|label| self.weights[*label as usize]).sum();
         let part = |images: (&[f32], &[u32])| {
             let (mut loss, mut gradient) = (0.0, vec![0.0; point.len()]);
             for (row, label) in images.0.chunks(width).zip(images.1) {
+                let weighs = self.weights[*label as usize];
                 let mut p = logits(point, row, self.scale, classes);
                 let peak = p.iter().copied().fold(f64::NEG_INFINITY, f64::max);
                 let sum: f64 = p.iter().map(|l| (l - peak).exp()).sum();
-                loss += sum.ln() + peak - p[*label as usize];
+                loss += weighs * (sum.ln() + peak - p[*label as usize]);
                 p.iter_mut().for_each(|l| *l = (*l - peak).exp() / sum);
                 p[*label as usize] -= 1.0;
+                p.iter_mut().for_each(|p| *p *= weighs);
                 let (weight, bias) = gradient.split_at_mut(classes * width);
                 for ((own, bias), p) in weight.chunks_mut(width).zip(bias).zip(p) {
                     own.iter_mut().zip(row).for_each(|(own, x)| *own += p * self.scale * f64::from(*x));
@@ -100,8 +108,8 @@ impl Problem<'_> {
             gradient.iter_mut().zip(share).for_each(|(sum, own)| *sum += own);
         }
         let weights = classes * width;
-        loss = loss / count as f64 + self.strength / 2.0 * point[..weights].iter().map(|w| w * w).sum::<f64>();
-        gradient.iter_mut().for_each(|g| *g /= count as f64);
+        loss = loss / total + self.strength / 2.0 * point[..weights].iter().map(|w| w * w).sum::<f64>();
+        gradient.iter_mut().for_each(|g| *g /= total);
         gradient[..weights].iter_mut().zip(point).for_each(|(g, w)| *g += self.strength * w);
         *last = Some((point.to_vec(), loss, gradient.clone()));
         (loss, gradient)
@@ -126,6 +134,15 @@ impl Gradient for Problem<'_> {
     }
 }
 
+/// A strength with its solution.
+struct Tried {
+    /// On the images for selection: a figure of which more is better, then the loss.
+    score: (f64, f64),
+    accuracy: f64,
+    strength: f64,
+    point: Vec<f64>,
+}
+
 /// The weights and biases of least loss, from `start` on.
 fn least(problem: Problem, start: Vec<f64>) -> Result<Vec<f64>> {
     let fault = |e: argmin::core::Error| Error::Train(format!("logistic regression failed: {e}"));
@@ -141,8 +158,8 @@ fn least(problem: Problem, start: Vec<f64>) -> Result<Vec<f64>> {
     Ok(solved.state().get_best_param().cloned().unwrap_or(start))
 }
 
-/// Share of `images` that `point` gets right, and their mean loss.
-fn score(point: &[f64], images: &Labelled, scale: f64, classes: usize) -> (f64, f64) {
+/// Share of `images` that `point` gets right, its mean over their classes, and their mean loss.
+fn score(point: &[f64], images: &Labelled, scale: f64, classes: usize) -> (f64, f64, f64) {
     let width = images.features.len() / images.labels.len();
     let one = |(row, label): (&[f32], &u32)| {
         let logits = logits(point, row, scale, classes);
@@ -150,23 +167,29 @@ fn score(point: &[f64], images: &Labelled, scale: f64, classes: usize) -> (f64, 
         let first = logits.iter().position(|l| logits.iter().all(|other| other <= l));
         let peak = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         let loss = logits.iter().map(|l| (l - peak).exp()).sum::<f64>().ln() + peak - own;
-        (f64::from(u8::from(first == Some(*label as usize))), loss)
+        (first == Some(*label as usize), loss)
     };
-    let all: Vec<(f64, f64)> = images.features.par_chunks(width).zip(&images.labels).map(one).collect();
+    let all: Vec<(bool, f64)> = images.features.par_chunks(width).zip(&images.labels).map(one).collect();
+    let mut per_class = vec![(0, 0); classes];
+    for (label, (right, _)) in images.labels.iter().zip(&all) {
+        per_class[*label as usize].0 += 1;
+        per_class[*label as usize].1 += usize::from(*right);
+    }
     let count = all.len() as f64;
-    (all.iter().map(|one| one.0).sum::<f64>() / count, all.iter().map(|one| one.1).sum::<f64>() / count)
+    let right = all.iter().filter(|one| one.0).count() as f64;
+    (right / count, balanced(&per_class), all.iter().map(|one| one.1).sum::<f64>() / count)
 }
 
-/// The head for `classes` classes with the least loss on `train`, at the strength that does best on `select`: by accuracy, then by loss.
-/// `tell` hears of each strength that was tried, with the accuracy on `select`.
+/// The head for `classes` classes with the least loss on `train`, with `weights` for the classes (all the same without), at the strength that
+/// does best on `select`: by the figure that `best_by` names, then by loss. `tell` hears of each strength that was tried, with the accuracy on `select`.
 ///
 /// # Errors
 /// [`Error::Train`] where features are not finite, or the solver fails.
 pub fn solve(
-    train: &Labelled,
-    select: &Labelled,
-    classes: usize,
-    bias: bool,
+    (train, select): (&Labelled, &Labelled),
+    (classes, bias): (usize, bool),
+    weights: Option<&ClassWeights>,
+    best_by: BestBy,
     tell: &mut dyn FnMut(f64, f64),
 ) -> Result<Solution> {
     let width = train.features.len() / train.labels.len();
@@ -175,29 +198,32 @@ pub fn solve(
     if !scale.is_finite() {
         return Err(Error::Train("logistic regression: the features are all zero, or not finite numbers".into()));
     }
+    let own = weights.map_or(vec![1.0; classes], |own| own.values().iter().map(|w| f64::from(*w)).collect());
     let mut at = |strength: f64, start: Vec<f64>| {
-        let problem = Problem { images: train, scale, width, classes, bias, strength, last: Mutex::new(None) };
-        let point = least(problem, start)?;
-        let (accuracy, loss) = score(&point, select, scale, classes);
+        let (last, weights) = (Mutex::new(None), own.as_slice());
+        let point = least(Problem { images: train, scale, width, classes, bias, strength, weights, last }, start)?;
+        let (accuracy, balanced, loss) = score(&point, select, scale, classes);
         tell(strength, accuracy);
-        Ok::<_, Error>((accuracy, -loss, strength, point))
+        Ok::<_, Error>(Tried { score: best_by.score(accuracy, balanced, loss), accuracy, strength, point })
     };
-    let mut tried: Vec<(f64, f64, f64, Vec<f64>)> = Vec::new();
+    let mut tried: Vec<Tried> = Vec::new();
     for strength in STRENGTHS {
-        let start = tried.last().map_or_else(|| vec![0.0; classes * (width + 1)], |last| last.3.clone());
+        let start = tried.last().map_or_else(|| vec![0.0; classes * (width + 1)], |last| last.point.clone());
         tried.push(at(strength, start)?);
     }
-    let best = |tried: &[(f64, f64, f64, Vec<f64>)]| {
-        let order =
-            |a: &usize, b: &usize| tried[*a].0.total_cmp(&tried[*b].0).then(tried[*a].1.total_cmp(&tried[*b].1));
+    let best = |tried: &[Tried]| {
+        let order = |a: &usize, b: &usize| {
+            let ([a, b], loss) = ([*a, *b].map(|i| tried[i].score), |of: (f64, f64)| of.1);
+            a.0.total_cmp(&b.0).then(loss(b).total_cmp(&loss(a)))
+        };
         (0..tried.len()).max_by(order).expect("some were tried")
     };
     let first = best(&tried);
-    for strength in [tried[first].2 * BETWEEN, tried[first].2 / BETWEEN] {
-        let start = tried[first].3.clone();
+    for strength in [tried[first].strength * BETWEEN, tried[first].strength / BETWEEN] {
+        let start = tried[first].point.clone();
         tried.push(at(strength, start)?);
     }
-    let (accuracy, _, strength, point) = tried.swap_remove(best(&tried));
+    let Tried { accuracy, strength, point, .. } = tried.swap_remove(best(&tried));
     let (weight, bias) = point.split_at(classes * width);
     Ok(Solution {
         weight: weight.iter().map(|w| (scale * w) as f32).collect(),
@@ -232,6 +258,7 @@ mod tests {
             classes: 3,
             bias: true,
             strength,
+            weights: &[1.0, 0.5, 3.0],
             last: Mutex::new(None),
         };
         let point: Vec<f64> = (0..15).map(|i| (f64::from(i) * 0.7).sin()).collect();
@@ -255,8 +282,10 @@ mod tests {
     fn the_strength_is_the_one_that_does_best_on_other_images() {
         let (train, select) = (clouds(90, 2), clouds(300, 3));
         let mut heard = Vec::new();
-        let solution =
-            solve(&train, &select, 3, true, &mut |strength, accuracy| heard.push((strength, accuracy))).unwrap();
+        let solution = solve((&train, &select), (3, true), None, BestBy::Top1, &mut |strength, accuracy| {
+            heard.push((strength, accuracy))
+        })
+        .unwrap();
         assert_eq!(heard.len(), STRENGTHS.len() + 2);
         let most = heard.iter().map(|(_, accuracy)| *accuracy).fold(0.0, f64::max);
         assert_eq!(solution.accuracy, most);
@@ -264,9 +293,9 @@ mod tests {
         // The weights are those of the features as they are.
         let point: Vec<f64> = solution.weight.iter().chain(&solution.bias).map(|w| f64::from(*w)).collect();
         assert_eq!(score(&point, &select, 1.0, 3).0, most);
-        let again = solve(&train, &select, 3, true, &mut |_, _| {}).unwrap();
+        let again = solve((&train, &select), (3, true), None, BestBy::Top1, &mut |_, _| {}).unwrap();
         assert_eq!(again, solution);
         // Without a bias there is none.
-        assert_eq!(solve(&train, &select, 3, false, &mut |_, _| {}).unwrap().bias, [0.0; 3]);
+        assert_eq!(solve((&train, &select), (3, false), None, BestBy::Top1, &mut |_, _| {}).unwrap().bias, [0.0; 3]);
     }
 }

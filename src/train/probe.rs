@@ -3,6 +3,7 @@
 use crate::data::Dataset;
 use crate::error::Result;
 use crate::gpu::Gpu;
+use crate::method::ClassWeights;
 use crate::train::config::TrainConfig;
 use crate::train::evaluate::{Predictor, Sound, Watched, features};
 use crate::train::events::Event;
@@ -19,7 +20,7 @@ pub(super) fn solve(
     gpu: &Gpu,
     config: &TrainConfig,
     source: &mut Source,
-    splits: &Splits,
+    (splits, weights): (&Splits, Option<&ClassWeights>),
     events: &mut dyn FnMut(Event),
 ) -> Result<()> {
     let tower = Source::open(&config.model, &config.overrides())?.without_head();
@@ -48,7 +49,8 @@ pub(super) fn solve(
     let is_head = |tensor: &str, what: &str| tensor == format!("{}.{what}", source.recognised.config.head());
     let bias = source.weights.iter().any(|(tensor, ..)| is_head(tensor, "bias"));
     let mut tried = 0;
-    let solution = solve_for(&train, &select, classes, bias, &mut |_, _| tried += 1)?;
+    let solution =
+        solve_for((&train, &select), (classes, bias), weights, config.imbalance.best_by, &mut |_, _| tried += 1)?;
     events(Event::Note(format!(
         "logistic regression: strength {:.0e} of {tried} is best on {name}, {:.1} % right",
         solution.strength,

@@ -84,7 +84,7 @@ fn run(
     let anchor_values = source.snapshot();
     let solved = match config.method.solves() {
         true => {
-            probe::solve(gpu, config, &mut source, &splits, events)?;
+            probe::solve(gpu, config, &mut source, (&splits, weights.as_ref()), events)?;
             Some(source.snapshot())
         }
         false => None,
