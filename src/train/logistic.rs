@@ -199,6 +199,9 @@ pub fn solve(
         return Err(Error::Train("logistic regression: the features are all zero, or not finite numbers".into()));
     }
     let own = weights.map_or(vec![1.0; classes], |own| own.values().iter().map(|w| f64::from(*w)).collect());
+    if train.labels.iter().all(|label| own[*label as usize] == 0.0) {
+        return Err(Error::Train("logistic regression: all training images are of classes that weigh nothing".into()));
+    }
     let mut at = |strength: f64, start: Vec<f64>| {
         let (last, weights) = (Mutex::new(None), own.as_slice());
         let point = least(Problem { images: train, scale, width, classes, bias, strength, weights, last }, start)?;
