@@ -1,6 +1,8 @@
 //! A whole vision transformer of one block, through every stem: its gradient in every parameter, and the gradients of
 //! its radii, against finite differences.
 
+use tpgm::cpu::cross_entropy;
+
 use super::*;
 
 const BATCH: usize = 2;
