@@ -319,7 +319,7 @@ fn geometry_that_we_cannot_run_is_told() {
     };
     for (name, shape, parts) in [
         ("pos_embed", &[1, 7, 64][..], &["6 positions for patches, no square grid"][..]),
-        ("patch_embed.proj.weight", &[64, 1, 4, 4], &["[64, 1, 4, 4]", "RGB"]),
+        ("patch_embed.proj.weight", &[64, 2, 4, 4], &["[64, 2, 4, 4]", "one or three channels"]),
         ("patch_embed.proj.weight", &[64, 3, 4, 2], &["[64, 3, 4, 2]", "square patches"]),
         ("blocks.18446744073709551615.norm1.weight", &[64], &["blocks.2.norm1.weight is missing"]),
         ("blocks.3.norm1.weight", &[64], &["blocks.2.norm1.weight is missing"]),
