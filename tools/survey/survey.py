@@ -296,7 +296,7 @@ def structure(model):
 
 
 # timm's modules whose networks are compared whole: their depth is no argument.
-WHOLE = ("convnext", "efficientnet", "mobilenetv3", "hardcorenas", "regnet")
+WHOLE = ("convnext", "efficientnet", "mobilenetv3", "hardcorenas", "regnet", "resnetv2", "senet", "vgg")
 
 
 def logits(path, prefixes):
