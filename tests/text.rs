@@ -69,7 +69,7 @@ fn model(name: &str, dir: &Path) -> PathBuf {
     let tensors: Vec<_> = tensors.iter().map(|(n, s, v)| (n.clone(), s.clone(), Values::F32(v))).collect();
     let out = dir.join(name);
     std::fs::create_dir_all(&out).unwrap();
-    write_safetensors(&out.join("model.safetensors"), &tensors, &BTreeMap::new()).unwrap();
+    write_safetensors(out.join("model.safetensors"), &tensors, &BTreeMap::new()).unwrap();
     for entry in std::fs::read_dir(folder(name)).unwrap() {
         let path = entry.unwrap().path();
         if path.extension().is_some_and(|e| e == "json") {

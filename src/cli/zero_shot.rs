@@ -71,8 +71,11 @@ pub(super) fn run(args: ZeroShotArgs) -> Result<()> {
     print(&format!("{out}: {} features of each of {classes} classes, from {templates} sentences each\n", head.features))
 }
 
+/// Hears what the making of a head tells.
+type Hear<'a> = &'a mut dyn FnMut(Told);
+
 /// Builds a head with notes and progress on stderr.
-pub(super) fn build<T>(make: &mut dyn FnMut(&mut dyn FnMut(Told)) -> Result<T>) -> Result<T> {
+pub(super) fn build<T>(make: &mut dyn FnMut(Hear) -> Result<T>) -> Result<T> {
     let mut count = Count::new("texts");
     make(&mut |told| match told {
         Told::Note(what) => count.beside(|| note!("{what}")),

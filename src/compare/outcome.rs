@@ -163,7 +163,7 @@ fn finished(dir: &Path, config: &TrainConfig, weights: Weights) -> Result<Option
     let path = dir.join("metrics.jsonl");
     let Ok(text) = std::fs::read_to_string(&path) else { return Ok(None) };
     let evaluation = |line: &str| match Metric::parse(line) {
-        Ok(Metric::Evaluation(e)) => Some(e),
+        Ok(Metric::Evaluation(e)) => Some(*e),
         _ => None,
     };
     let evals: Vec<EvaluationLine> = text.lines().filter_map(evaluation).collect();

@@ -29,7 +29,7 @@ impl Sampler {
         };
         if shuffle {
             // Of its own stream where the draws have used the epoch's.
-            let seed = if self == Sampler::Once { seed } else { seed ^ 0x6f72_6465_72 };
+            let seed = if self == Sampler::Once { seed } else { seed ^ 0x006f_7264_6572 };
             order.shuffle(&mut order_rng(seed, epoch));
         }
         order

@@ -117,7 +117,7 @@ impl Gpu {
         device.on_uncaptured_error(Arc::new(move |error| {
             let what = match error {
                 wgpu::Error::OutOfMemory { .. } => Fault::Memory,
-                other => Fault::Other(one_line(&other.to_string())),
+                other => Fault::Other(one_line(other)),
             };
             first.lock().unwrap_or_else(|e| e.into_inner()).get_or_insert(what);
         }));
@@ -207,7 +207,7 @@ impl Gpu {
 
     /// The error for `what` that failed: the device's own where it has one, which says more.
     pub(crate) fn failed(&self, what: &str, error: impl std::fmt::Display) -> Error {
-        let own = || Error::Adapter(format!("{}: {what} failed: {}", self.info.name, one_line(&error.to_string())));
+        let own = || Error::Adapter(format!("{}: {what} failed: {}", self.info.name, one_line(&error)));
         self.check().err().unwrap_or_else(own)
     }
 

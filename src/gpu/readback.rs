@@ -58,11 +58,17 @@ impl<T: bytemuck::Pod> Readback<T> {
         }
     }
 
+    /// The elements of a copy that was started before another one that has arrived: this one is done, but where several threads poll, the
+    /// news of it may be with one of them for a moment longer.
+    pub fn arriving(&self, gpu: &Gpu) -> Result<Vec<T>> {
+        self.take(gpu, self.mapped.recv_timeout(CALLBACK).map_err(|e| e.to_string()))
+    }
+
     /// Waits for the elements.
     pub fn wait(&self, gpu: &Gpu) -> Result<Vec<T>> {
         gpu.wait()?;
         // Where several threads wait, another one's poll may be what calls back, a moment after ours has returned.
-        self.take(gpu, self.mapped.recv_timeout(CALLBACK).map_err(|e| e.to_string()))
+        self.arriving(gpu)
     }
 
     fn take(&self, gpu: &Gpu, result: Result<Result<(), wgpu::BufferAsyncError>, String>) -> Result<Vec<T>> {

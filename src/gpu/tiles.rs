@@ -18,7 +18,7 @@ pub enum Tile {
     TiledLarge,
     /// `*_subgroup.wgsl`, 64 × 64, through the registers of a subgroup, where the adapter has such.
     Subgroup,
-    /// By cooperative matrices, for f16 operands where [`Gpu::cooperative`] has them.
+    /// By cooperative matrices, for f16 operands where [`Gpu::cooperative`](crate::gpu::Gpu::cooperative) has them.
     Cooperative,
 }
 
@@ -109,7 +109,7 @@ impl Tile {
     /// All of them that ask nothing of an adapter but subgroups.
     pub const ALL: [Tile; 5] = [Tile::DirectSmall, Tile::Direct, Tile::Tiled, Tile::TiledLarge, Tile::Subgroup];
 
-    /// Whether it is one of `*_direct.wgsl`, which needs [`Gpu::has_wide_subgroups`].
+    /// Whether it is one of `*_direct.wgsl`, which needs [`Gpu::has_wide_subgroups`](crate::gpu::Gpu::has_wide_subgroups).
     pub fn is_direct(self) -> bool {
         matches!(self, Tile::DirectSmall | Tile::Direct)
     }

@@ -399,11 +399,13 @@ impl<'g> Learner<'g> {
                 }
                 None => None,
             };
-            let values = if wait { Some(copy.wait(self.gpu)?) } else { copy.poll(self.gpu)? };
-            let Some(values) = values else {
-                assert!(stats.is_none(), "the ring was copied before the statistics, so it has arrived too");
-                break;
+            let values = match stats {
+                // Copied before the statistics.
+                Some(_) => Some(copy.arriving(self.gpu)?),
+                None if wait => Some(copy.wait(self.gpu)?),
+                None => copy.poll(self.gpu)?,
             };
+            let Some(values) = values else { break };
             self.sound = sound.or(self.sound.take());
             records.extend((*first..first + count).map(|step| StepRecord::new(step, &values)));
             self.pending.pop_front();

@@ -313,7 +313,8 @@ impl Tpgm {
         while let Some((first, count, ring, log)) = self.pending.front() {
             let gpu = learner.gpu;
             let Some(log) = (if wait { Some(log.wait(gpu)?) } else { log.poll(gpu)? }) else { break };
-            let ring = ring.poll(gpu)?.expect("the ring was copied before the log, so it has arrived too");
+            // Copied before the log.
+            let ring = ring.arriving(gpu)?;
             for iteration in *first..first + count {
                 let slot = (iteration % WINDOW as u64) as usize;
                 records.push(OuterRecord {

@@ -29,7 +29,7 @@ pub struct Recorder<'a> {
     pub for_cpu: bool,
     /// Reduce by subgroup operations instead of through workgroup memory; the adapter must have subgroups.
     pub subgroups: bool,
-    /// Read and write words of 64 bits where a kernel for CPU adapters can ([`words::fours`]); the adapter must have them.
+    /// Read and write words of 64 bits where a kernel for CPU adapters can ([`fours`](crate::ops::words::fours)); the adapter must have them.
     pub wide_words: bool,
     /// Record every product as this variant, where the adapter can run it; the kernel suite goes through them all.
     pub forced: Option<Variant>,

@@ -184,8 +184,8 @@ fn metrics(path: &Path) -> Result<(Vec<StepLine>, Vec<EvaluationLine>)> {
     let mut copies = Vec::new();
     for line in lines(path, &text(path)?, Metric::parse)? {
         match line {
-            Metric::Evaluation(e) if e.corruption.is_some() => corrupted::add(&mut copies, e),
-            Metric::Evaluation(e) => evals.push(e),
+            Metric::Evaluation(e) if e.corruption.is_some() => corrupted::add(&mut copies, *e),
+            Metric::Evaluation(e) => evals.push(*e),
             Metric::Wise(_) => {}
             Metric::Step(step) => {
                 // A resumed run logs some steps again: the later lines are the ones that led to the weights.

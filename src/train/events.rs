@@ -47,7 +47,7 @@ pub enum Event {
         of: usize,
     },
     /// An evaluation.
-    Evaluated(TestResult),
+    Evaluated(Box<TestResult>),
 }
 
 impl Event {

@@ -47,6 +47,9 @@ pub struct Solution {
     pub accuracy: f64,
 }
 
+/// A point, its loss and its gradient.
+type Known = (Vec<f64>, f64, Vec<f64>);
+
 /// The weighted mean loss of images, and the penalty; features are scaled so that their mean square is 1.
 struct Problem<'a> {
     images: &'a Labelled,
@@ -58,7 +61,7 @@ struct Problem<'a> {
     /// What an image of each class weighs.
     weights: &'a [f64],
     /// The point that was asked for last, its loss and its gradient: a line search asks for each by itself.
-    last: Mutex<Option<(Vec<f64>, f64, Vec<f64>)>>,
+    last: Mutex<Option<Known>>,
 }
 
 /// Logits of the scaled `row`, from weights and biases one behind the other.

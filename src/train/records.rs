@@ -62,7 +62,7 @@ fn present<'de, D: Deserializer<'de>, T: Deserialize<'de> + From<f32>>(from: D) 
 #[serde(untagged)]
 pub enum Metric {
     /// About an evaluation.
-    Evaluation(EvaluationLine),
+    Evaluation(Box<EvaluationLine>),
     /// About where WiSE-FT has put the weights.
     Wise(WiseLine),
     /// About a training step, or an outer iteration of the post-hoc recipe.

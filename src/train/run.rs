@@ -261,14 +261,14 @@ impl Training<'_, '_> {
         let (model, name, steps) = (Weights::Last, name.to_string(), self.steps.learner.steps);
         let result = TestResult { name, model, id: None, corruption: None, subset: None, evaluation };
         self.steps.log.metric(&self.line(&result, steps, false))?;
-        (self.steps.events)(Event::Evaluated(result));
+        (self.steps.events)(Event::Evaluated(result.into()));
         Ok(())
     }
 
     /// A line of `metrics.jsonl` about an evaluation after `steps` steps.
     fn line(&self, result: &TestResult, steps: u64, is_final: bool) -> Metric {
         let e = &result.evaluation;
-        Metric::Evaluation(EvaluationLine {
+        Metric::Evaluation(Box::new(EvaluationLine {
             step: steps,
             epoch: Some(steps / self.steps.lr.epoch_steps),
             set: result.name.clone(),
@@ -290,7 +290,7 @@ impl Training<'_, '_> {
             corruption: result.corruption.map(|c| c.kind.name().to_string()),
             severity: result.corruption.map(|c| c.severity().into()),
             subset: result.subset.map(|classes| classes as u64),
-        })
+        }))
     }
 
     /// Keeps `values` as the best if they are: by the figure that was asked for, then by loss.
@@ -326,7 +326,7 @@ impl Training<'_, '_> {
             let result = TestResult { name: name.clone(), model, id: *id, corruption, subset, evaluation };
             self.steps.log.metric(&self.line(&result, steps, true))?;
             self.evaluations.write(&result)?;
-            (self.steps.events)(Event::Evaluated(result.clone()));
+            (self.steps.events)(Event::Evaluated(result.clone().into()));
             summary.tests.push(result);
         }
         let ood = summary.tests.iter().filter(|r| r.model == model && r.id == Some(false));
