@@ -156,7 +156,7 @@ fn a_tpgm_run_shows_every_number() {
             "<td class=\"first\"><b>86.0</b><small>± 3.5</small></td>",
             "<td>48.0<small>± 3.4</small></td>",
             "<small>n = 100</small>",
-            "<td>1.25</td><td>86.0</td><td>93.0</td><td>–</td><td>4.2</td>",
+            "<td>1.25</td><td>86.0</td><td>93.0</td><td>–</td><td>–</td><td>–</td><td>4.2</td>",
             "60 outer iterations over 6 radii. In the last one, 25 of 75 rows stood outside",
             "1 of 6 radii were dead",
             "<td>0.0738</td>",

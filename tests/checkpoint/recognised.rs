@@ -399,7 +399,7 @@ fn another_architecture_is_named_by_its_keys() {
         keys.iter().for_each(|key| model.add_f32(key, &[1]));
         let tensors = format!("unknown architecture: its {} tensors", keys.len());
         let key = keys[keys.len() - 1].replace(".0.", ".N.");
-        let parts = [&tensors, &key, "supported: timm ViT (cls_token, pos_embed", "model.safetensors"];
+        let parts = [&tensors, &key, "supported: timm ViT, transformers ViT", "names alike: ", "model.safetensors"];
         assert_error(model.recognise(None, &Overrides::default()), &parts);
     }
     let dir = tempfile::tempdir().unwrap();

@@ -219,11 +219,22 @@ fn unknown(checkpoint: &Checkpoint) -> String {
     let seen: Vec<String> =
         (0..shown).map(|i| patterns[i * patterns.len() / shown].chars().take(60).collect()).collect();
     let more = if patterns.len() > shown { ", ..." } else { "" };
-    let supported: Vec<String> = FAMILIES.iter().map(|f| format!("{} ({})", f.name, f.layout)).collect();
+    let mut supported: Vec<&str> = FAMILIES.iter().map(|f| f.name).collect();
+    supported.dedup();
+    // Of the families that share most words with the file, a reader wants to see what else they have.
+    let alike = |family: &Family| {
+        let words = family.layout.split([',', ';', ' ']).map(|word| word.trim_matches(['.', '*']));
+        words.filter(|word| word.len() > 3 && patterns.iter().any(|pattern| pattern.contains(word))).count()
+    };
+    let mut near: Vec<(usize, String)> =
+        FAMILIES.iter().map(|f| (alike(f), format!("{} ({})", f.name, f.layout))).filter(|f| f.0 > 0).collect();
+    near.sort_by_key(|(count, _)| std::cmp::Reverse(*count));
+    let near: Vec<String> = near.into_iter().take(3).map(|(_, family)| family).collect();
+    let near = if near.is_empty() { String::new() } else { format!("; those with names alike: {}", near.join("; ")) };
     format!(
-        "unknown architecture: its {} tensors have names such as {}{more}; supported: {}",
+        "unknown architecture: its {} tensors have names such as {}{more}; supported: {}{near}",
         tensors.len(),
         seen.join(", "),
-        supported.join("; ")
+        supported.join(", ")
     )
 }
