@@ -157,7 +157,16 @@ pub fn tokenizer(
     let (context, beside) = (tower.config.context, checkpoint.path().with_file_name(TOKENIZER));
     let fallback = (Clean::Nothing, None, None, false);
     let (clean, pad, pad_id, left) = match &tower.tokenizer {
-        TokenizerKind::OpenAi(clean) if given.is_none() => return Ok(Tokenizer::openai(*clean, context)),
+        TokenizerKind::OpenAi(clean) if given.is_none() => {
+            let of = tower.config.vocabulary;
+            if of < OPENAI_VOCABULARY {
+                let what = format!(
+                    "its text tower has {of} tokens, OpenAI's vocabulary {OPENAI_VOCABULARY}: give its own tokenizer.json with --tokenizer"
+                );
+                return Err(Error::checkpoint(checkpoint.path(), what));
+            }
+            return Ok(Tokenizer::openai(*clean, context));
+        }
         TokenizerKind::OpenAi(_) => fallback,
         TokenizerKind::File { clean, pad, pad_id, left } => (*clean, pad.as_deref(), *pad_id, *left),
     };

@@ -108,6 +108,14 @@ fn names_and_models_that_do_not_do_are_said() {
 }
 
 #[test]
+fn a_tower_of_fewer_tokens_than_openais_vocabulary_asks_for_its_own() {
+    let space = Space::with_text_tower("open_clip");
+    let parts = ["model.safetensors", "text tower has", "49408", "--tokenizer"];
+    space.fails(1, "zero-shot --model clip --classes-of train --out h.safetensors", &parts);
+    space.fails(1, "eval --model clip --data t=test --zero-shot", &parts);
+}
+
+#[test]
 fn in_a_comparison_all_rows_start_from_the_same_head() {
     let space = Space::with_text_tower("hf_clip");
     let file = "seeds = [0]\n[common]\nmodel = \"clip\"\nzero-shot = true\nepochs = 1\nbatch-size = 6\naugment = \"none\"\n[[data]]\nname = \
