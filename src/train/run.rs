@@ -79,9 +79,8 @@ impl Training<'_, '_> {
         let mut next = || val.as_mut().expect("what learns on validation images has a loader").next();
         let (started, mut throughput) = (Instant::now(), Throughput::start());
         let last = self.steps.lr.steps;
-        let every = config.eval_every * self.steps.lr.epoch_steps;
         for step in first..last {
-            if self.progress.steps == step && self.progress.stalls(config.early_stop, every) {
+            if self.progress.steps == step && self.stalls() {
                 let best = self.progress.best_steps;
                 let count = config.early_stop;
                 let what = format!(
@@ -95,6 +94,7 @@ impl Training<'_, '_> {
                 self.steps.enter_stage(false)?;
             }
             self.steps.step(&batch, &mut next, &mut throughput)?;
+            let every = config.eval_every * self.steps.lr.epoch_steps;
             if step + 1 != last && every > 0 && (step + 1).is_multiple_of(every) {
                 let paused = Instant::now();
                 self.evaluate_on_the_way(select_name, &select)?;
@@ -137,6 +137,13 @@ impl Training<'_, '_> {
         Ok(summary)
     }
 
+    /// Whether the training ends here, since no evaluation gets better.
+    fn stalls(&self) -> bool {
+        let every = self.config.eval_every * self.steps.lr.epoch_steps;
+        let since = self.steps.stages.last().map_or(0, |stage| stage.since);
+        self.progress.stalls(self.config.early_stop, every, since)
+    }
+
     /// Evaluates what the method makes of the weights so far, and saves the state. The weights leave the device once. An evaluation
     /// that ends the training is made again at its end, and written there.
     fn evaluate_on_the_way(&mut self, name: &str, select: &Arc<ImageCache>) -> Result<()> {
@@ -153,8 +160,7 @@ impl Training<'_, '_> {
             self.note_best(&evaluation, average.as_ref().unwrap_or(&own))?;
         }
         self.progress.steps = self.steps.learner.steps;
-        let every = self.config.eval_every * self.steps.lr.epoch_steps;
-        if !self.progress.stalls(self.config.early_stop, every) {
+        if !self.stalls() {
             self.log(name, evaluation)?;
         }
         if average.is_some() {

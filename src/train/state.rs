@@ -28,10 +28,11 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Whether the evaluation at this step was the `after`th in a row, `every` steps apart, without a better one; 0 is never.
-    pub fn stalls(&self, after: u64, every: u64) -> bool {
+    /// Whether the evaluation at this step was the `after`th in a row, `every` steps apart, without a better one; 0 is never. Those
+    /// before `since`, the beginning of the last stage, don't count: a head that is trained alone first may be done long before.
+    pub fn stalls(&self, after: u64, every: u64, since: u64) -> bool {
         let known = after > 0 && every > 0 && self.best.is_some() && self.steps.is_multiple_of(every);
-        known && self.steps - self.best_steps >= after * every
+        known && self.steps.saturating_sub(since.max(self.best_steps)) >= after * every
     }
 }
 

@@ -212,7 +212,8 @@ fn run(
     let layout = learner.model.layout();
     let tensors = active.radii().into_iter().map(|(t, rows)| (layout.params[t].name.clone(), rows)).collect();
     let (reached, radii) = (progress.steps, active.recorded(&learner));
-    let stalls = progress.stalls(config.early_stop, config.eval_every * epoch_steps);
+    let since = stages.last().map_or(0, |stage| stage.since);
+    let stalls = progress.stalls(config.early_stop, config.eval_every * epoch_steps, since);
     let reached = resumed.then_some(Reached { steps: reached, radii, done: reached == steps || stalls });
     let log = RunLog::open(&out.join("metrics.jsonl"), &out.join("radii.csv"), tensors, reached)?;
     let evaluations = EvaluationLog::open(out.join(run_dir::EVALUATIONS), &source.classes()?, resumed)?;

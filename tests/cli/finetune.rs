@@ -84,6 +84,10 @@ fn a_run_ends_early_where_nothing_gets_better() {
     assert_eq!(evals("run"), [3, 6, 9, 12, 15]);
     space.ok(&format!("{line} --early-stop 9 --out all"));
     assert_eq!(steps(&space, "all").len(), 27);
+    // Half of the steps train the head alone: the other half has its own patience.
+    let (_, said) =
+        space.run(&format!("{} --early-stop 1 --out lp", line.replace("vanilla", "lp-ft --probe-share 0.56")));
+    assert!(said.contains("ends after 18 of 27 steps"), "{said}");
     space.fails(2, &format!("{line} --early-stop 1 --eval-every 0 --out x"), &["--early-stop", "--eval-every"]);
     let post = with(TRAIN, "--early-stop 1 --schedule post --out x");
     space.fails(2, &post, &["--early-stop", "--schedule post"]);
