@@ -29,7 +29,7 @@ pub fn told(error: &Error) -> String {
         Help::ImageSize => "give another with --image-size",
         Help::ImagesTooSmall { at_least } => &format!("use --image-size {at_least} or more"),
         Help::MeanPooling => "use --pool mean, or leave out --fc-norm",
-        Help::BrokenImages => "remove them, or leave them out with --skip-broken",
+        Help::BrokenImages => "--skip-broken leaves out what can't be read",
         Help::ClassMap => "--class-map says which class is which output",
         Help::Splits => "`tpgm finetune --data` takes all of them",
         Help::ListRoot => "--root gives another folder",
