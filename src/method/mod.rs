@@ -32,6 +32,7 @@ pub mod radius_record;
 pub mod saved;
 pub mod settings;
 pub mod snapshot;
+mod soup;
 pub mod soups;
 pub mod spd;
 pub mod stage;

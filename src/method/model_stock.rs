@@ -11,7 +11,7 @@
 
 use crate::error::{Error, Result};
 use crate::method::Snapshot;
-use crate::method::soups::{Ingredients, Mixed, Soup};
+use crate::method::soup::{Ingredients, Mixed, Soup};
 use crate::shapes::ParamLayout;
 
 /// The soup.

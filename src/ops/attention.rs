@@ -8,12 +8,14 @@ use crate::gpu::buffer::Element;
 use crate::gpu::shaders::{Shader, shader};
 use crate::gpu::tiles::{Cooperative, Tile};
 use crate::gpu::{Gpu, Kernel, View};
+use crate::ops::attention_dims::{MEMORY, WIDEST};
 use crate::ops::attention_tails::{SLICE, Scoring, block, cooperative_tail, direct_tail, tail};
 use crate::ops::elem::FORMATS;
 use crate::ops::product::{Pass, Product};
 use crate::ops::variants::{Needs, Variants};
 use crate::ops::{Recorder, check, rows};
 
+pub use crate::ops::attention_dims::{Dims, has_memory, suits_matrices};
 pub use crate::ops::attention_tails::Mask;
 
 static SHADER: Shader = shader!("attention");
@@ -26,19 +28,6 @@ const DIRECT_ROWS: usize = 16;
 const ROWS: usize = 32;
 /// Invocations of its workgroups.
 const THREADS: usize = 128;
-
-/// Shape of self-attention.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Dims {
-    /// Images.
-    pub batch: usize,
-    /// Sequence length.
-    pub tokens: usize,
-    /// Heads.
-    pub heads: usize,
-    /// Width of a head.
-    pub head_dim: usize,
-}
 
 /// What becomes of the products of queries and keys besides their scale, before the softmax.
 #[derive(Clone, Copy, Debug, Default)]
@@ -107,41 +96,11 @@ struct Params {
 }
 
 impl Dims {
-    /// Elements of out.
-    pub(super) fn len(self) -> usize {
-        self.batch * self.tokens * self.heads * self.head_dim
-    }
-
-    /// Rows of scores.
-    pub(super) fn stats(self) -> usize {
-        self.batch * self.tokens * self.heads
-    }
-
-    /// Patches along a side, if the tokens are a class token and a square grid of patches.
-    fn grid(self) -> usize {
-        (self.tokens - 1).isqrt()
-    }
-
-    /// Rows of a table of relative positions: one for each offset on the grid, and three for the class token.
-    pub fn offsets(self) -> usize {
-        (2 * self.grid()).saturating_sub(1).pow(2) + 3
-    }
-
-    /// Elements of the scores' gradients, summed up over the images.
-    pub fn scores(self) -> usize {
-        self.heads * self.tokens * self.tokens
-    }
-
     /// Runs of images that one dispatch takes, and the products that a lane forms for a pair of tokens.
     fn parts(self, r: &Recorder, element: Element, products: usize) -> Vec<(Range<usize>, Dims)> {
         let strides = [self.len() / self.batch, self.stats() / self.batch];
         let parts = r.parts(self.batch, self.flops(products) / self.batch as u64, element, &strides);
         parts.into_iter().map(|part| (part.clone(), Dims { batch: part.len(), ..self })).collect()
-    }
-
-    /// Of so many products of queries and keys.
-    pub(super) fn flops(self, products: usize) -> u64 {
-        2 * (products * self.len() * self.tokens) as u64
     }
 
     fn params(self) -> Params {
@@ -224,21 +183,6 @@ pub fn variants() -> Vec<Variants> {
         Variants::of(&COOPERATIVE).append_to(cooperative).needing(Needs::Matrices).with_memory(MEMORY),
         Variants::of(&DIRECT).append(direct).needing(Needs::WideSubgroups),
     ]
-}
-
-/// The widest head that `attention_cooperative.wgsl` takes: of wider ones the rows leave no room in workgroup memory.
-const WIDEST: usize = 128;
-/// Workgroup memory that it may use, in bytes: WebGPU promises half of that, so not every adapter has it.
-const MEMORY: u32 = 32 << 10;
-
-/// Whether cooperative matrices could compute heads of this width, in f16, on an adapter that has them.
-pub fn suits_matrices(head_dim: usize) -> bool {
-    head_dim.is_multiple_of(4) && head_dim <= WIDEST
-}
-
-/// Whether an adapter's workgroups have the memory for it.
-pub fn has_memory(gpu: &Gpu) -> bool {
-    gpu.limits.max_compute_workgroup_storage_size >= MEMORY
 }
 
 /// `out = softmax(q·kᵀ/√d)·v` per image and head; saves `lse` (`[batch, heads, tokens]`) for backward.

@@ -3,6 +3,7 @@
 //! beside it ([`variants`]).
 
 mod agreement;
+mod attention_dims;
 mod attention_tails;
 pub mod columns;
 mod conv_classes;

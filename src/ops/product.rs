@@ -5,7 +5,8 @@ use crate::cpu::conv2d;
 use crate::gpu::Gpu;
 use crate::gpu::buffer::Element;
 use crate::gpu::tiles::{LargeTiles, Tile, Variant};
-use crate::ops::{attention, conv_classes};
+use crate::ops::attention_tails::Mask;
+use crate::ops::{attention_dims, conv_classes};
 
 /// Which of a layer's three products.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,11 +49,11 @@ pub enum Product {
         /// [`Pass::Forward`], or [`Pass::BackwardInput`].
         pass: Pass,
         /// Its shape.
-        dims: attention::Dims,
+        dims: attention_dims::Dims,
         /// What its tensors hold.
         element: Element,
         /// Which keys are hidden.
-        mask: attention::Mask,
+        mask: Mask,
     },
 }
 
@@ -123,7 +124,7 @@ impl Product {
     pub fn class(self) -> String {
         let half = |element: Element| if element == Element::Half { ", f16" } else { "" };
         match self {
-            Product::Attention { pass, dims: attention::Dims { tokens, head_dim, .. }, element, mask } => {
+            Product::Attention { pass, dims: attention_dims::Dims { tokens, head_dim, .. }, element, mask } => {
                 let pass = if pass == Pass::Forward { "forward" } else { "backward" };
                 let causal = if mask.causal { ", causal" } else { "" };
                 let padded = if mask.padded { ", padded" } else { "" };
@@ -149,7 +150,7 @@ impl Product {
         let fits = match self {
             Product::Linear { out, inp, .. } => out.is_multiple_of(4) && inp.is_multiple_of(4),
             Product::Conv2d { dims, .. } => dims.out_channels.is_multiple_of(4) && dims.in_channels.is_multiple_of(4),
-            Product::Attention { dims, .. } => attention::suits_matrices(dims.head_dim),
+            Product::Attention { dims, .. } => attention_dims::suits_matrices(dims.head_dim),
         };
         self.element() == Element::Half && fits
     }
@@ -218,7 +219,7 @@ impl Product {
         let direct = gpu.is_cpu() && gpu.has_wide_subgroups();
         let matrices = gpu.cooperative().filter(|_| self.suits_matrices()).map(|_| Tile::Cooperative);
         if let Product::Attention { .. } = self {
-            let matrices = matrices.filter(|_| attention::has_memory(gpu)).map(|tile| Variant { tile, split: 1 });
+            let matrices = matrices.filter(|_| attention_dims::has_memory(gpu)).map(|tile| Variant { tile, split: 1 });
             return std::iter::once(self.reference(gpu)).chain(matrices).collect();
         }
         let fits = |tile: Tile| tile != Tile::TiledLarge || gpu.large_tiles() != LargeTiles::Spill;

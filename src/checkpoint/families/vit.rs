@@ -218,7 +218,7 @@ impl Reader<'_> {
     /// The model at the file's own image size.
     fn config(&self, notes: &mut Vec<Note>, sources: &mut Sources) -> Result<VitConfig> {
         let Reader { tensors, dialect, own, overrides } = *self;
-        let Embedding { stem, backbone, dim, patch_size, grey } = self.embedding()?;
+        let Embedding { stem, backbone, dim, patch_size, grey } = Embedding::read(tensors)?;
         let class_token = tensors.has("cls_token");
         let skips = |part| dialect.classifier.as_ref().is_some_and(|c| c.skips.contains(&part));
         let pooler = self.pooler(notes)?;

@@ -1,7 +1,7 @@
 //! What stands in place of a patch's projection in a vision transformer, and how large its patches are: the tensors tell.
 
 use super::resnetv2;
-use super::vit::Reader;
+use super::tensors::Tensors;
 use crate::error::Result;
 use crate::model::resnetv2_config::ResNetV2Config;
 use crate::model::vit_stem::Stem;
@@ -23,16 +23,15 @@ pub(super) struct Embedding {
     pub(super) grey: bool,
 }
 
-impl Reader<'_> {
-    /// What makes patches of images.
-    pub(super) fn embedding(&self) -> Result<Embedding> {
-        let tensors = self.tensors;
+impl Embedding {
+    /// What makes patches of images, by the tensors that there are.
+    pub(super) fn read(tensors: &Tensors) -> Result<Embedding> {
         let stem = if tensors.has(&format!("{BACKBONE}stem.conv1.weight")) {
-            self.bottlenecks()?
+            bottlenecks(tensors)?
         } else if tensors.has(&format!("{BACKBONE}0.conv.weight")) {
-            self.patches()?
+            patches(tensors)?
         } else {
-            return self.projected();
+            return Self::projected(tensors);
         };
         let (stem, dim) = stem;
         let channels = tensors.dims::<4>(stem.weight(), "[width, 3 or 1, height, width]")?[1];
@@ -45,8 +44,7 @@ impl Reader<'_> {
     }
 
     /// A projection of patches, or of a network's pixels.
-    fn projected(&self) -> Result<Embedding> {
-        let tensors = self.tensors;
+    fn projected(tensors: &Tensors) -> Result<Embedding> {
         let name = "patch_embed.proj.weight";
         let [dim, channels, patch_size, width] = tensors.dims(name, "[dim, 3 or 1, patch, patch]")?;
         let backbone = match tensors.has(&format!("{BACKBONE}stem.conv.weight")) {
@@ -66,36 +64,36 @@ impl Reader<'_> {
         let patch_size = patch_size * backbone.as_ref().map_or(1, |backbone| backbone.stride());
         Ok(Embedding { stem: None, backbone, dim, patch_size, grey })
     }
+}
 
-    /// How many there are of `name`, whose `#` is a number from 0 on.
-    fn count(&self, name: &str) -> usize {
-        let has = |i: &usize| self.tensors.has(&format!("{BACKBONE}{}", name.replace('#', &i.to_string())));
-        (0..).take_while(has).count()
-    }
+/// How many there are of `name`, whose `#` is a number from 0 on.
+fn count(tensors: &Tensors, name: &str) -> usize {
+    let has = |i: &usize| tensors.has(&format!("{BACKBONE}{}", name.replace('#', &i.to_string())));
+    (0..).take_while(has).count()
+}
 
-    fn patches(&self) -> Result<(Stem, usize)> {
-        let layer = |i: usize| {
-            let name = format!("{BACKBONE}{i}.conv.weight");
-            let [outputs, _, size, _] = self.tensors.dims(&name, "[outputs, inputs, patch, patch]")?;
-            Ok([outputs, size])
-        };
-        let layers = (0..self.count("#.conv.weight")).map(layer).collect::<Result<Vec<_>>>()?;
-        let dim = layers.last().map_or(0, |[outputs, _]| *outputs);
-        Ok((Stem::Patches { layers }, dim))
-    }
+fn patches(tensors: &Tensors) -> Result<(Stem, usize)> {
+    let layer = |i: usize| {
+        let name = format!("{BACKBONE}{i}.conv.weight");
+        let [outputs, _, size, _] = tensors.dims(&name, "[outputs, inputs, patch, patch]")?;
+        Ok([outputs, size])
+    };
+    let layers = (0..count(tensors, "#.conv.weight")).map(layer).collect::<Result<Vec<_>>>()?;
+    let dim = layers.last().map_or(0, |[outputs, _]| *outputs);
+    Ok((Stem::Patches { layers }, dim))
+}
 
-    fn bottlenecks(&self) -> Result<(Stem, usize)> {
-        let width = |name: &str, expected: &str| -> Result<usize> {
-            Ok(self.tensors.dims::<4>(&format!("{BACKBONE}{name}"), expected)?[0])
-        };
-        let (mut stages, mut hidden) = (Vec::new(), Vec::new());
-        for stage in 0..self.count("stages.#.0.conv1_1x1.weight") {
-            let depth = self.count(&format!("stages.{stage}.#.conv1_1x1.weight"));
-            hidden.push(width(&format!("stages.{stage}.0.conv1_1x1.weight"), "[hidden, inputs, 1, 1]")?);
-            stages.push([width(&format!("stages.{stage}.0.conv3_1x1.weight"), "[width, hidden, 1, 1]")?, depth]);
-        }
-        let first = width("stem.conv1.weight", "[width, 3, 3, 3]")?;
-        let dim = width("pool.proj.weight", "[dim, width, 3, 3]")?;
-        Ok((Stem::Bottlenecks { width: first, stages, hidden }, dim))
+fn bottlenecks(tensors: &Tensors) -> Result<(Stem, usize)> {
+    let width = |name: &str, expected: &str| -> Result<usize> {
+        Ok(tensors.dims::<4>(&format!("{BACKBONE}{name}"), expected)?[0])
+    };
+    let (mut stages, mut hidden) = (Vec::new(), Vec::new());
+    for stage in 0..count(tensors, "stages.#.0.conv1_1x1.weight") {
+        let depth = count(tensors, &format!("stages.{stage}.#.conv1_1x1.weight"));
+        hidden.push(width(&format!("stages.{stage}.0.conv1_1x1.weight"), "[hidden, inputs, 1, 1]")?);
+        stages.push([width(&format!("stages.{stage}.0.conv3_1x1.weight"), "[width, hidden, 1, 1]")?, depth]);
     }
+    let first = width("stem.conv1.weight", "[width, 3, 3, 3]")?;
+    let dim = width("pool.proj.weight", "[dim, width, 3, 3]")?;
+    Ok((Stem::Bottlenecks { width: first, stages, hidden }, dim))
 }
