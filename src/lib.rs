@@ -46,6 +46,7 @@ pub mod checkpoint;
 pub mod cli;
 pub mod compare;
 pub mod cpu;
+pub mod csv_text;
 pub mod data;
 pub mod error;
 pub mod flag;

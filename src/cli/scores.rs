@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use crate::atomic::atomic_write;
 use crate::cli::console::warning;
 use crate::cli::table::{percent, table};
+use crate::csv_text::csv_text;
 use crate::data::{Dataset, Looks, overlaps};
 use crate::error::{Error, Result, shown};
 use crate::train::calibration::Logits;
@@ -38,15 +39,12 @@ pub(super) fn json_of_confusion(classes: &[String], e: &Evaluation) -> Value {
 
 /// Writes the confusion matrices to a CSV: a row for each pair of class and predicted class that there is.
 pub(super) fn write_confusion(path: &Path, classes: &[String], results: &[(&str, Evaluation)]) -> Result<()> {
-    let mut csv = csv::Writer::from_writer(Vec::new());
-    csv.write_record(["data", "class", "predicted", "images"]).expect("writing to memory");
-    for (name, e) in results {
-        for (class, predicted, images) in &e.confusion {
-            let row = (name, &classes[*class as usize], &classes[*predicted as usize], images);
-            csv.serialize(row).expect("names and a number");
-        }
-    }
-    atomic_write(path, &csv.into_inner().expect("writing to memory"))
+    let name = |class: u32| &classes[class as usize];
+    let rows = results.iter().flat_map(|(data, e)| {
+        e.confusion.iter().map(move |(class, predicted, images)| (data, name(*class), name(*predicted), images))
+    });
+    let header = csv_text([["data", "class", "predicted", "images"]]);
+    atomic_write(path, (header + &csv_text(rows)).as_bytes())
 }
 
 /// One row per data set; with a temperature, loss and calibration error at it as well.

@@ -6,19 +6,15 @@ use std::path::Path;
 use crate::atomic::atomic_write;
 use crate::compare::results::{DataResults, EntryResults, Results};
 use crate::compare::stats::Estimate;
-use crate::error::Result;
+use crate::csv_text::csv_text;
+use crate::error::{Result, escaped};
 use crate::gpu::buffer::mib;
 
 /// What the numbers of [`accuracies`] are.
 pub const CAPTION: &str = "top-1 %, mean and 95 % interval over seeds";
 
 fn csv(path: &Path, header: &[&str], rows: impl Iterator<Item = Vec<String>>) -> Result<()> {
-    let mut csv = csv::Writer::from_writer(Vec::new());
-    csv.write_record(header).expect("writing to memory");
-    for row in rows {
-        csv.write_record(&row).expect("rows have a field a column");
-    }
-    atomic_write(path, &csv.into_inner().expect("writing to memory"))
+    atomic_write(path, (csv_text([header]) + &csv_text(rows)).as_bytes())
 }
 
 fn text(value: Option<impl ToString>) -> String {
@@ -110,13 +106,16 @@ fn markdown(results: &Results) -> String {
     let mut out = String::new();
     for data in &results.data {
         let (header, rows) = accuracies(data);
-        let line = |cells: &[String]| format!("| {} |\n", cells.join(" | "));
-        let names: Vec<String> = header.iter().map(|name| name.replace('|', "\\|")).collect();
-        let _ = write!(out, "{}, {CAPTION}; gains over {}\n\n", data.name, results.reference);
+        let line = |cells: &[String]| {
+            let cells: Vec<String> = cells.iter().map(|cell| escaped(cell).replace('|', "\\|")).collect();
+            format!("| {} |\n", cells.join(" | "))
+        };
+        let names: Vec<String> = header.iter().map(|name| name.to_string()).collect();
+        let _ = write!(out, "{}, {CAPTION}; gains over {}\n\n", escaped(&data.name), escaped(&results.reference));
         out += &line(&names);
         out += &line(&vec!["---".to_string(); names.len()]);
         for row in rows {
-            out += &line(&row.iter().map(|cell| cell.replace('|', "\\|")).collect::<Vec<_>>());
+            out += &line(&row);
         }
         out.push('\n');
     }

@@ -1,9 +1,11 @@
 //! Text of a page: what HTML gives a meaning is escaped, and numbers are short.
 
-/// `text` as HTML text or attribute value.
+use crate::error::escaped;
+
+/// `text` as HTML text or attribute value, on one line.
 pub(super) fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
+    for c in escaped(text).chars() {
         match c {
             '&' => out.push_str("&amp;"),
             '<' => out.push_str("&lt;"),

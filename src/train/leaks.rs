@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use crate::checkpoint::atomic_write;
+use crate::csv_text::csv_text;
 use crate::data::{Dataset, Overlap, Same, overlaps};
 use crate::error::{Error, Result, shown};
 use crate::train::splits::Splits;
@@ -54,18 +55,15 @@ impl Leaks {
     /// # Errors
     /// [`Error::Io`] where the file can't be written.
     pub fn write(&self, path: &Path) -> Result<()> {
-        let mut csv = csv::Writer::from_writer(Vec::new());
-        let header = ["first_split", "first_path", "second_split", "second_path", "same"];
-        csv.write_record(header).expect("writing to memory");
-        for Overlap { first, second, same } in &self.overlaps {
-            let (one, two) = (first.1.display().to_string(), second.1.display().to_string());
+        let rows = self.overlaps.iter().map(|Overlap { first, second, same }| {
             let same = match same {
                 Same::Bytes => "bytes",
                 Same::Pixels => "pixels",
             };
-            csv.write_record([&first.0, &one, &second.0, &two, same]).expect("writing to memory");
-        }
-        atomic_write(path, &csv.into_inner().expect("writing to memory"))
+            (&first.0, first.1.to_string_lossy(), &second.0, second.1.to_string_lossy(), same)
+        });
+        let header = csv_text([["first_split", "first_path", "second_split", "second_path", "same"]]);
+        atomic_write(path, (header + &csv_text(rows)).as_bytes())
     }
 
     /// The pairs of splits that share something, in order.

@@ -5,6 +5,7 @@ use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use crate::checkpoint::atomic_write;
+use crate::csv_text::csv_text;
 use crate::error::{Error, Result};
 use crate::method::{At, Learned, StepRecord};
 use crate::train::records::{DriftRow, Metric, RadiusRow, StepLine};
@@ -132,8 +133,7 @@ impl RunLog {
         if learned.is_empty() {
             return Ok(());
         }
-        let mut csv = csv::WriterBuilder::new().has_headers(false).from_writer(Vec::new());
-        let mut lines = String::new();
+        let (mut lines, mut rows) = (String::new(), Vec::new());
         for l in learned {
             let step = match l.at {
                 At::Step(step) => step,
@@ -142,21 +142,17 @@ impl RunLog {
                     step
                 }
             };
-            for ((name, rows), r) in self.tensors.iter().zip(&l.radii) {
-                let row = RadiusRow {
-                    step,
-                    tensor: name.clone(),
-                    radius: r.radius,
-                    max_norm: r.max_norm,
-                    active_rows: r.active_rows.into(),
-                    rows: *rows as u64,
-                };
-                csv.serialize(row).expect("a row of numbers and a name");
-            }
+            rows.extend(self.tensors.iter().zip(&l.radii).map(|((name, rows), r)| RadiusRow {
+                step,
+                tensor: name.clone(),
+                radius: r.radius,
+                max_norm: r.max_norm,
+                active_rows: r.active_rows.into(),
+                rows: *rows as u64,
+            }));
         }
-        let bytes = csv.into_inner().expect("writing to memory");
         self.metrics.write(&lines)?;
-        self.radii.write(std::str::from_utf8(&bytes).expect("CSV of UTF-8 names"))
+        self.radii.write(&csv_text(rows))
     }
 
     /// Brings all lines to the disk, before a state that takes them for written.
@@ -250,10 +246,5 @@ pub const LEAKS: &str = "leaks.csv";
 
 /// Writes `drift.csv`.
 pub fn write_drift(path: &Path, rows: &[DriftRow]) -> Result<()> {
-    let mut csv = csv::WriterBuilder::new().has_headers(false).from_writer(Vec::new());
-    csv.write_record(DriftRow::COLUMNS).expect("writing to memory");
-    for row in rows {
-        csv.serialize(row).expect("a row of numbers and a name");
-    }
-    atomic_write(path, &csv.into_inner().expect("writing to memory"))
+    atomic_write(path, (csv_text([DriftRow::COLUMNS]) + &csv_text(rows)).as_bytes())
 }

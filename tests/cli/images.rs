@@ -306,6 +306,8 @@ fn control_characters_of_names_are_written_out() {
             }
         }
     }
+    let shared = format!("{evil}/\u{1b}]0;x\n0.png");
+    fs::copy(space.path(&format!("train/{shared}")), space.path(&format!("test/{shared}"))).unwrap();
     let init =
         "init --out m.safetensors --classes-of train --image-size 16 --patch-size 8 --dim 16 --depth 1 --heads 2";
     let clean = |text: &str, what: &str| {
@@ -319,7 +321,7 @@ fn control_characters_of_names_are_written_out() {
         init,
         "inspect m.safetensors",
         "predict --model m.safetensors --data test",
-        "eval --model m.safetensors --data t=test --per-class",
+        "eval --model m.safetensors --data t=test --per-class --confusion confusion.csv",
         &train,
         "report run --out page.html",
     ] {
@@ -329,6 +331,17 @@ fn control_characters_of_names_are_written_out() {
         if !line.starts_with("report") {
             assert!(out.contains(shown) || err.contains(shown), "{line}\n{out}\n{err}");
         }
+    }
+    // So do files that are not JSON.
+    for (file, part) in [
+        ("confusion.csv", shown),
+        ("run/leaks.csv", "\\u{1b}]0;x\\n0.png"),
+        ("run/report.html", shown),
+        ("page.html", shown),
+    ] {
+        let text = space.text(file);
+        clean(&text, file);
+        assert!(text.contains(part), "{file}: {text}");
     }
     // JSON has the names as they are.
     let json = space.json("predict --model m.safetensors --data test --top 2");
