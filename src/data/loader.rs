@@ -27,7 +27,7 @@ pub const CACHE_BYTES: usize = 512 << 20;
 /// Images on their way to the model.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Batch {
-    /// `[B, 3, H, W]`, normalised; H and W are the preprocessing's image size.
+    /// `[B, 3, H, W]`, normalised; H and W are the preprocessing's image size. Or [features](ImageCache::with_features) of each.
     pub images: Vec<f32>,
     /// `[B]`, indices into the data set's classes.
     pub labels: Vec<u32>,
@@ -52,6 +52,7 @@ impl Batch {
 pub struct ImageCache {
     decoded: Arc<Decoded>,
     corruption: Option<Corruption>,
+    features: Option<Arc<Vec<Vec<f32>>>>,
 }
 
 struct Decoded {
@@ -65,13 +66,19 @@ impl ImageCache {
     pub fn new(dataset: Dataset, budget: usize) -> Arc<Self> {
         let images = dataset.items.iter().map(|_| OnceLock::new()).collect();
         let decoded = Arc::new(Decoded { dataset, images, bytes_left: AtomicUsize::new(budget) });
-        Arc::new(Self { decoded, corruption: None })
+        Arc::new(Self { decoded, corruption: None, features: None })
     }
 
     /// The same data set with its images corrupted on their way to the model, in place of any augmentation. The decoded
     /// images, which stay as they are, are shared.
     pub fn corrupted(&self, corruption: Corruption) -> Arc<Self> {
-        Arc::new(Self { decoded: self.decoded.clone(), corruption: Some(corruption) })
+        Arc::new(Self { decoded: self.decoded.clone(), corruption: Some(corruption), features: None })
+    }
+
+    /// The same data set with what a network gave for each of its images, in their order: batches have these in place of images.
+    pub fn with_features(&self, features: Vec<Vec<f32>>) -> Arc<Self> {
+        assert_eq!(features.len(), self.dataset().items.len(), "features of each image");
+        Arc::new(Self { decoded: self.decoded.clone(), corruption: None, features: Some(Arc::new(features)) })
     }
 
     /// What is done to the images of [`Self::corrupted`].
@@ -311,6 +318,9 @@ impl BatchMaker {
         let image = |&draw: &Draw| {
             if stop.load(Ordering::Relaxed) {
                 return None;
+            }
+            if let Some(features) = &self.images.features {
+                return Some(Ok(features[draw % count].clone()));
             }
             // An image that comes again is augmented in another way.
             let (index, mut rng) = (draw % count, item_rng(self.seed, epoch, draw));

@@ -96,6 +96,12 @@ impl View {
         View { buffer: self.buffer.clone(), offset: self.offset * 4 / element.bytes(), len, element }
     }
 
+    /// The words that this view lies in.
+    pub fn words(&self) -> View {
+        let (offset, len) = (self.offset * self.element.bytes() / 4, self.element.words(self.len));
+        View { buffer: self.buffer.clone(), offset, len, element: Element::Word }
+    }
+
     /// The first `len` elements.
     pub fn first(&self, len: usize) -> View {
         self.slice(0, len)

@@ -12,13 +12,15 @@ use crate::method::settings::{BatchNorm, Optimizer, Settings, WINDOW};
 use crate::method::snapshot::Snapshot;
 use crate::method::stage::{Group, Stage};
 use crate::method::step_record::StepRecord;
-use crate::model::{Activations, Mode, Model, Phase};
+use crate::model::{Activations, Cut, Mode, Model, Part, Phase};
 use crate::ops::cross_entropy::{self, CHANNELS, Channel};
 use crate::ops::product::Product;
 use crate::ops::step_state::{STATE_WORDS, StepState};
 use crate::ops::{Recorder, adamw, loss_scale, norm_clip, sgd};
 use crate::shapes::ParamLayout;
 use crate::shapes::Segment;
+
+mod features;
 
 /// Submissions that may be in flight: the host prepares the next batch while the adapter works, but never runs away.
 pub(crate) const IN_FLIGHT: usize = 3;
@@ -71,6 +73,8 @@ pub struct Learner<'g> {
     around: Vec<Around>,
     /// Weights of the classes, and targets `[capacity, classes]` that follow from them; none if all classes weigh the same.
     weighted: Option<(ClassWeights, View)>,
+    /// Where passes begin: at the images, or at what crosses this cut.
+    cut: Option<Cut>,
     gradients: HashMap<(usize, usize), Program>,
     inference: HashMap<usize, Program>,
     requested: u64,
@@ -127,6 +131,7 @@ impl<'g> Learner<'g> {
             update: Program::new(),
             around: Vec::new(),
             weighted: None,
+            cut: None,
             gradients: HashMap::new(),
             inference: HashMap::new(),
             requested: 0,
@@ -158,7 +163,7 @@ impl<'g> Learner<'g> {
         }
         self.settings.batch_norm = stage.batch_norm;
         self.stage = stage;
-        self.gradients.clear();
+        self.begin_at(None);
         self.update = self.record_update()?;
         Ok(())
     }
@@ -221,7 +226,8 @@ impl<'g> Learner<'g> {
         let moves = channel == Channel::Train && self.settings.batch_norm == BatchNorm::Train;
         let phase = if moves { Phase::Train } else { Phase::Eval };
         let dims = cross_entropy::Dims { batch, classes, smoothing, grad_scale: 1.0 / of as f32 };
-        let recording = acts.forward(&self.model.config, r, batch, w, &self.stats, phase)?;
+        let part = self.begins_at(channel).map_or(Part::Whole, Part::Behind);
+        let recording = acts.forward_part(&self.model.config, r, batch, w, &self.stats, phase, part)?;
         let (loss, dlogits, logits, labels) =
             (acts.loss(batch), acts.dlogits(batch), acts.logits(batch), acts.labels(batch));
         match (&self.weighted, &self.scale) {
@@ -283,10 +289,8 @@ impl<'g> Learner<'g> {
     /// Writes a part of a batch to the device: its `images` `[part, 3, size, size]` and `labels` `[part]`, of `whole` `[batch]`, for the
     /// loss of `channel`.
     pub fn upload(&self, images: &[f32], labels: &[u32], whole: &[u32], channel: Channel) {
-        let (to, count) = (self.acts.images(labels.len()), labels.len());
-        assert_eq!(images.len(), to.len, "images for {count} labels");
-        self.gpu.write(&to, images);
-        self.gpu.write(&self.acts.labels(count), labels);
+        self.write_input(images, labels.len(), self.begins_at(channel));
+        self.gpu.write(&self.acts.labels(labels.len()), labels);
         if let Some((weights, targets)) = &self.weighted {
             self.gpu.write(targets, &weights.targets(labels, whole, self.smoothing(channel)));
         }
@@ -464,13 +468,13 @@ impl<'g> Learner<'g> {
     pub fn logits(&mut self, images: &[f32], batch: usize) -> Result<Vec<f32>> {
         if !self.inference.contains_key(&batch) {
             let mut r = self.recorder();
-            self.acts.forward(&self.model.config, &mut r, batch, &self.w, &self.stats, Phase::Eval)?;
+            let part = self.cut.as_ref().map_or(Part::Whole, Part::Behind);
+            let (config, phase) = (&self.model.config, Phase::Eval);
+            self.acts.forward_part(config, &mut r, batch, &self.w, &self.stats, phase, part)?;
             let program = r.program;
             self.inference.insert(batch, program);
         }
-        let to = self.acts.images(batch);
-        assert_eq!(images.len(), to.len, "images for a batch of {batch}");
-        self.gpu.write(&to, images);
+        self.write_input(images, batch, self.cut.as_ref());
         Program::run(self.gpu, &[], &[&self.cast, &self.inference[&batch]])?;
         self.gpu.read(&self.acts.logits(batch))
     }

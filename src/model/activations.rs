@@ -3,6 +3,7 @@
 use crate::error::Result;
 use crate::gpu::buffer::Element;
 use crate::gpu::{Gpu, View};
+use crate::model::cut::Cut;
 use crate::model::half_weights::HalfWeights;
 use crate::model::plan::{Lifetimes, Plan, Planned};
 use crate::model::precision::Precision;
@@ -22,6 +23,17 @@ pub enum Mode {
     Recompute,
     /// Forward alone.
     Infer,
+}
+
+/// Which layers of a pass.
+#[derive(Clone, Copy, Debug)]
+pub enum Part<'a> {
+    /// All.
+    Whole,
+    /// Those from the images to a cut.
+    Below(&'a Cut),
+    /// Those from a cut to the end.
+    Behind(&'a Cut),
 }
 
 const LABELS: &str = "labels";
@@ -120,7 +132,7 @@ impl Activations {
         let mut r = Recorder::planning(gpu, &scratch);
         // One value has no variance to train a batch norm with.
         let phase = if self.norm_pixels.is_some_and(|p| p * batch < 2) { Phase::Eval } else { Phase::Train };
-        let recording = self.record(net, &mut r, batch, room, &w, &stats, phase)?;
+        let recording = self.record(net, &mut r, batch, room, &w, &stats, phase, Part::Whole)?;
         if self.mode != Mode::Infer {
             recording.backward(&mut r, &dlogits, &dw, &|_| true)?;
         }
@@ -136,13 +148,19 @@ impl Activations {
         w: &View,
         stats: &View,
         phase: Phase,
+        part: Part,
     ) -> Result<Recording<'a>> {
         let (mut tape, out) = Tape::of(net, batch, self.precision);
         let half = (self.half.len > 0).then(|| (&self.half, room.take(HALF, Element::Half, self.half.len, true)));
         let (layout, statistics) = (&self.layout, &self.statistics);
         let arenas = Arenas { layout, statistics, w: w.clone(), stats: stats.clone(), half };
         let store = Store::new(std::mem::take(&mut tape.values), room, arenas, phase);
-        Recording::forward(tape, out, store, r, self.mode == Mode::Recompute)
+        let layers = match part {
+            Part::Whole => 0..tape.entries.len(),
+            Part::Below(cut) => 0..cut.entry,
+            Part::Behind(cut) => cut.entry..tape.entries.len(),
+        };
+        Recording::forward(tape, out, store, r, layers, self.mode == Mode::Recompute)
     }
 
     /// Records the forward pass of `net` over the first `batch` images with the weights in arena `w` and the running
@@ -156,9 +174,36 @@ impl Activations {
         stats: &View,
         phase: Phase,
     ) -> Result<Recording<'a>> {
+        self.forward_part(net, r, batch, w, stats, phase, Part::Whole)
+    }
+
+    /// As [`Activations::forward`], for a part of the layers.
+    pub fn forward_part<'a>(
+        &'a self,
+        net: &dyn Network,
+        r: &mut Recorder,
+        batch: usize,
+        w: &View,
+        stats: &View,
+        phase: Phase,
+        part: Part,
+    ) -> Result<Recording<'a>> {
         assert!(batch > 0 && batch <= self.batch, "a batch of {batch}, activations are for {}", self.batch);
         let room = Room::Planned { plan: &self.plan, tensors: self.planned() };
-        self.record(net, r, batch, room, w, stats, phase)
+        self.record(net, r, batch, room, w, stats, phase, part)
+    }
+
+    /// The cut below all parameters for which `trained` holds, by their places; none if passes have to begin with the images.
+    pub fn cut(&self, net: &dyn Network, trained: &dyn Fn(usize) -> bool) -> Option<Cut> {
+        let (tape, _) = Tape::of(net, self.batch, self.precision);
+        let dropped = if self.mode == Mode::Recompute { tape.segments.saturating_sub(1) } else { 0 };
+        Cut::below(&tape, dropped, trained)
+    }
+
+    /// What crosses `cut` in a pass over `batch` images: a view of the words of each value, `[batch, words of an image]`. It is there
+    /// after [`Part::Below`], and what [`Part::Behind`] reads.
+    pub fn crossing(&self, cut: &Cut, batch: usize) -> Vec<View> {
+        cut.values.iter().map(|value| self.view(&value.label, batch * value.len).words()).collect()
     }
 
     /// Allocates them all, and writes what stays the same.

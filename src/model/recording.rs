@@ -1,5 +1,7 @@
 //! A tape that is played: forward, and in reverse.
 
+use std::ops::Range;
+
 use crate::error::Result;
 use crate::gpu::View;
 use crate::model::store::Store;
@@ -19,15 +21,16 @@ pub struct Recording<'a> {
 }
 
 impl<'a> Recording<'a> {
-    /// Records the forward pass of `tape`, which ends in `out`, in the tensors of `store`.
+    /// Records these layers of the forward pass of `tape`, which ends in `out`, in the tensors of `store`.
     pub(super) fn forward(
         tape: Tape,
         out: Act,
         store: Store<'a>,
         r: &mut Recorder,
+        layers: Range<usize>,
         recompute: bool,
     ) -> Result<Recording<'a>> {
-        for entry in &tape.entries {
+        for entry in &tape.entries[layers] {
             entry.layer.forward(&store, r)?;
         }
         // Backward begins with the last segment, whose values are still there.

@@ -93,12 +93,8 @@ pub struct Store<'a> {
 impl<'a> Store<'a> {
     /// Takes the memory of `values`.
     pub(super) fn new(values: Vec<Value>, mut room: Room<'a>, arenas: Arenas<'a>, phase: Phase) -> Store<'a> {
-        let take = |value: &Value| match value.memory {
-            Memory::None => None,
-            Memory::Host => Some(room.take(&value.label, value.element, value.shape.len(), true)),
-            Memory::Shared | Memory::Held => {
-                Some(room.take(&format!("activation {}", value.label), value.element, value.shape.len(), false))
-            }
+        let take = |value: &Value| {
+            Some(room.take(&value.tensor()?, value.element, value.shape.len(), value.memory == Memory::Host))
         };
         let views = values.iter().map(take).collect();
         let count = values.len();

@@ -109,6 +109,17 @@ pub(super) struct Value {
     pub(super) readers: usize,
 }
 
+impl Value {
+    /// What its tensor is called; none if it has no memory.
+    pub(super) fn tensor(&self) -> Option<String> {
+        match self.memory {
+            Memory::None => None,
+            Memory::Host => Some(self.label.clone()),
+            Memory::Shared | Memory::Held => Some(format!("activation {}", self.label)),
+        }
+    }
+}
+
 /// Whether a value has memory, and for how long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Memory {

@@ -14,6 +14,7 @@ pub mod evaluate;
 pub mod evaluations;
 pub mod events;
 pub mod exclude;
+mod feature_cache;
 pub mod fit;
 pub mod given;
 pub mod heads;

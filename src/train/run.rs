@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::data::loader::CACHE_BYTES;
-use crate::data::{Dataset, ImageCache, Loader, LoaderConfig, Preprocess};
+use crate::data::{Augment, Dataset, ImageCache, Loader, LoaderConfig, Preprocess};
 use crate::error::Result;
 use crate::method::active::Finished;
 use crate::method::{Anchor, Held, Saved, Snapshot};
@@ -17,6 +17,7 @@ use crate::train::corrupted::{self, Test};
 use crate::train::evaluate::{Evaluation, Watched, evaluate, evaluate_to_fit};
 use crate::train::evaluations::EvaluationLog;
 use crate::train::events::{Event, Start, Summary, TestResult};
+use crate::train::feature_cache::Features;
 use crate::train::records::{Calibrated, Distribution, DriftRow, EvaluationLine, Metric, Weights, WiseLine, bits};
 use crate::train::run_dir;
 use crate::train::source::Source;
@@ -41,6 +42,8 @@ pub(super) struct Training<'a, 'g> {
     pub(super) steps: Steps<'a, 'g>,
     pub(super) evaluations: EvaluationLog,
     pub(super) progress: Progress,
+    /// What stays the same of images in the stage that the run is in.
+    pub(super) features: Option<Features>,
     /// The best weights, if they were found since the run was started or resumed.
     pub(super) best: Option<Snapshot>,
     /// What identifies the run in its state.
@@ -70,11 +73,8 @@ impl Training<'_, '_> {
         }
 
         let config = self.config;
-        let mut train = Loader::with_cache(
-            train_images,
-            self.preprocess,
-            LoaderConfig { start_batch: first, ..train_config.clone() },
-        )?;
+        let images = (&train_images, &select);
+        let mut train = self.train_loader(images, select_name, &train_config)?;
         let mut val = self.val_loader(&val_images)?;
         let mut next = || val.as_mut().expect("what learns on validation images has a loader").next();
         let (started, mut throughput) = (Instant::now(), Throughput::start());
@@ -89,10 +89,10 @@ impl Training<'_, '_> {
                 (self.steps.events)(Event::Note(what));
                 break;
             }
-            let batch = train.next()?;
-            if step > first {
-                self.steps.enter_stage(false)?;
+            if step > first && self.steps.enter_stage(false)? {
+                train = self.train_loader(images, select_name, &train_config)?;
             }
+            let batch = train.next()?;
             self.steps.step(&batch, &mut next, &mut throughput)?;
             let every = config.eval_every * self.steps.lr.epoch_steps;
             if step + 1 != last && every > 0 && (step + 1).is_multiple_of(every) {
@@ -102,6 +102,8 @@ impl Training<'_, '_> {
             }
             throughput.pause(self.between()?);
         }
+        self.features = None;
+        self.steps.learner.begin_at(None);
         let mut throughput = Throughput::start();
         while self.steps.rest(&mut next, &mut throughput)? {
             throughput.pause(self.between()?);
@@ -137,6 +139,21 @@ impl Training<'_, '_> {
         Ok(summary)
     }
 
+    /// Batches of training images from the next step on: of their features, if the layers below all that is trained stay as they are.
+    fn train_loader(
+        &mut self,
+        (train, select): (&Arc<ImageCache>, &Arc<ImageCache>),
+        name: &str,
+        config: &LoaderConfig,
+    ) -> Result<Loader> {
+        let Steps { learner, events, .. } = &mut self.steps;
+        let augmented = config.augment != Augment::NONE;
+        self.features = Features::of(learner, (train, select), (name, augmented), self.preprocess, events)?;
+        learner.begin_at(self.features.as_ref().map(|features| features.cut.clone()));
+        let images = self.features.as_ref().map_or(train, |features| &features.train).clone();
+        Loader::with_cache(images, self.preprocess, LoaderConfig { start_batch: learner.steps, ..config.clone() })
+    }
+
     /// Whether the training ends here, since no evaluation gets better.
     fn stalls(&self) -> bool {
         let every = self.config.eval_every * self.steps.lr.epoch_steps;
@@ -151,10 +168,17 @@ impl Training<'_, '_> {
         let saved = state::capture(&self.steps.learner, &self.steps.active)?;
         let own = self.steps.learner.own(&saved);
         let average = self.steps.active.evaluated(&saved, own.batches);
-        if let Some(average) = &average {
-            self.steps.learner.load(average);
-        }
-        let (evaluation, _) = self.evaluated(name, select)?;
+        let own_features = self.features.as_ref().map(|features| (features.cut.clone(), features.select.clone()));
+        let (evaluation, _) = match (&average, &own_features) {
+            (None, Some((_, features))) => self.evaluated(name, features)?,
+            (None, None) => self.evaluated(name, select)?,
+            // An average of weights has features of its own.
+            (Some(average), _) => {
+                self.steps.learner.load(average);
+                self.steps.learner.begin_at(None);
+                self.evaluated(name, select)?
+            }
+        };
         // What a method has yet to change after the last step is no result.
         if self.steps.active.rest().is_none() {
             self.note_best(&evaluation, average.as_ref().unwrap_or(&own))?;
@@ -165,6 +189,7 @@ impl Training<'_, '_> {
         }
         if average.is_some() {
             self.steps.learner.load(&own);
+            self.steps.learner.begin_at(own_features.map(|(cut, _)| cut));
         }
         self.save_state(&saved)
     }

@@ -55,12 +55,12 @@ impl<'a, 'g> Steps<'a, 'g> {
         Steps { learner, active, stages, lr, log, events, spoilt, waiting, radius_losses, latest, losses, watched }
     }
 
-    /// Goes into the stage of the next step, if it `is_new` or begins with that step.
-    pub(super) fn enter_stage(&mut self, is_new: bool) -> Result<()> {
+    /// Goes into the stage of the next step, if it `is_new` or begins with that step; whether it did.
+    pub(super) fn enter_stage(&mut self, is_new: bool) -> Result<bool> {
         let steps = self.learner.steps;
         match self.stages.iter().rfind(|stage| stage.since <= steps) {
-            Some(stage) if is_new || stage.since == steps => self.learner.begin(stage.clone()),
-            _ => Ok(()),
+            Some(stage) if is_new || stage.since == steps => self.learner.begin(stage.clone()).map(|()| true),
+            _ => Ok(false),
         }
     }
 

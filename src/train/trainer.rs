@@ -244,6 +244,7 @@ fn run(
         steps,
         evaluations,
         progress,
+        features: None,
         best,
         identity,
         saved,

@@ -35,3 +35,27 @@ fn a_head_is_solved_for_without_steps() {
         &["--probe goes with --method linear-probe"],
     );
 }
+
+#[test]
+fn the_tower_runs_once_for_each_image_while_it_stays_as_it_is() {
+    let space = Space::new();
+    let steps = "finetune --model m.safetensors --train train --val val --epochs 3 --batch-size 6 --test t=test";
+    let (_, said) = space.run(&format!("{steps} --augment none --method linear-probe --out kept"));
+    assert!(said.contains("the layers that are not trained run once for each of"), "{said}");
+    // Images that are others every time have no features to keep.
+    let (_, said) = space.run(&format!("{steps} --augment flip --method linear-probe --out flipped"));
+    assert!(said.contains("with --augment none they run once for each image"), "{said}");
+    // The evaluation on the way, which reads features, is that of the end, which reads images.
+    let lines = space.text("kept/metrics.jsonl");
+    let last = lines.lines().rfind(|line| line.contains("\"val\"")).unwrap();
+    let (_, again) = space.run(&format!("{steps} --augment none --method linear-probe --eval-every 3 --out once"));
+    assert!(again.contains("run once for each of"), "{again}");
+    let of_once = space.text("once/metrics.jsonl");
+    assert_eq!(last, of_once.lines().rfind(|line| line.contains("\"val\"")).unwrap());
+    assert_eq!(space.bytes("kept/last.safetensors"), space.bytes("once/last.safetensors"));
+    // What trains everything says nothing of it; lp-ft keeps features in its first part alone.
+    let (_, said) = space.run(&format!("{steps} --augment none --method vanilla --out all"));
+    assert!(!said.contains("that are not trained"), "{said}");
+    let (_, said) = space.run(&format!("{steps} --augment none --method lp-ft --out parts"));
+    assert_eq!(said.matches("that are not trained run once").count(), 1, "{said}");
+}
