@@ -16,6 +16,8 @@ mod common;
 
 #[path = "cli/advice.rs"]
 mod advice;
+#[path = "cli/augment.rs"]
+mod augment;
 #[path = "cli/bad_data.rs"]
 mod bad_data;
 #[path = "cli/bad_models.rs"]

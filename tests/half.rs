@@ -226,7 +226,7 @@ fn run(path: &std::path::Path, half: Option<LossScaling>, from: u64, until: u64)
         let (images, labels) = batch(step, 6);
         learner.step(&images, &labels, 1e-3).unwrap();
         let (images, labels) = batch(100 + step, 6);
-        let mut next = || Ok(Batch { images: images.clone(), labels: labels.clone(), indices: Vec::new() });
+        let mut next = || Ok(Batch { images: images.clone(), labels: labels.clone(), ..Batch::default() });
         active.after_step(&mut learner, &mut next).unwrap();
     }
     let progress = Progress { steps: until, taken: until, best: None, best_steps: 0 };

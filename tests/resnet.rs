@@ -391,7 +391,7 @@ fn run(path: &std::path::Path, from: u64, until: u64) -> Vec<u8> {
         learner.step(&images, &labels, 1e-2).unwrap();
         let before: Vec<u32> = learner.gpu.read(&learner.stats).unwrap();
         let (images, labels) = batch(100 + step, 6, 36);
-        let mut next = || Ok(Batch { images: images.clone(), labels: labels.clone(), indices: Vec::new() });
+        let mut next = || Ok(Batch { images: images.clone(), labels: labels.clone(), ..Batch::default() });
         active.after_step(&mut learner, &mut next).unwrap();
         assert!(before == learner.gpu.read::<u32>(&learner.stats).unwrap(), "a radius batch moved the statistics");
     }

@@ -4,7 +4,7 @@
 mod common;
 
 use common::{Fixture, Random, fixture_path, gpu, relative};
-use tpgm::data::Batch;
+use tpgm::data::{Batch, Mixed};
 use tpgm::gpu::Gpu;
 use tpgm::method::{
     Active, Anchor, BatchNorm, ClassWeights, Held, Learner, METHODS, MethodArgs, Optimizer, Settings, Snapshot, Tpgm,
@@ -103,6 +103,60 @@ fn a_weighted_class_is_one_whose_images_come_twice() {
     }
 }
 
+/// A mixed batch has the mean, by the shares, of the losses and gradients for its two kinds of labels, with weights of classes and label
+/// smoothing as without, however it is cut. Radius batches stay as they are.
+#[test]
+fn mixed_labels_are_the_mean_of_both() {
+    const PLAIN: Optimizer = Optimizer::Sgd(Sgd { momentum: 0.0, nesterov: false, weight_decay: 0.0 });
+    let (images, labels) = batch(5, 5);
+    let others: Vec<u32> = labels.iter().rev().copied().collect();
+    let weighed = |smoothing: f32, weights: &ClassWeights, micro: usize| {
+        let (model, start) = model();
+        let batch_norm = BatchNorm::Train;
+        let settings = Settings {
+            optimizer: PLAIN,
+            clip_norm: 0.0,
+            smoothing,
+            micro_batch: micro,
+            batch_norm,
+            recompute: false,
+            half: None,
+        };
+        let mut learner = Learner::new(gpu(), model, &start, settings).unwrap();
+        learner.weigh(weights.clone()).unwrap();
+        learner
+    };
+    let start = model().1.w;
+    let unequal = ClassWeights::new((0..7).map(|class| 0.5 + class as f32).collect());
+    for (smoothing, weights) in [(0.0, ClassWeights::equal(7)), (0.1, unequal)] {
+        // One step without momentum moves the weights by the gradient.
+        let step = |labels: &[u32], mixed: Option<&Mixed>, micro: usize| {
+            let mut learner = weighed(smoothing, &weights, micro);
+            let mut radii = tpgm(&learner, Norm::Mars, &|_| false);
+            learner.step_mixed(&images, labels, mixed, 0.5).unwrap();
+            let moved = learner.snapshot().unwrap().w.iter().zip(&start).map(|(w, w0)| w - w0).collect::<Vec<f32>>();
+            learner.load(&model().1);
+            radii.outer(&mut learner, &images, &labels.to_vec()).unwrap();
+            let radius = radii.records(&mut learner, true).unwrap()[0].loss;
+            (moved, learner.records(true).unwrap()[0].loss, radius)
+        };
+        let (one, other) = (step(&labels, None, 5), step(&others, None, 5));
+        for own in [1.0, 0.3, 0.0] {
+            let mean = |a: f32, b: f32| own as f32 * a + (1.0 - own as f32) * b;
+            let want: Vec<f32> = one.0.iter().zip(&other.0).map(|(a, b)| mean(*a, *b)).collect();
+            let mixed = Mixed { labels: others.clone(), own };
+            for micro in [5, 3, 1] {
+                let (moved, loss, radius) = step(&labels, Some(&mixed), micro);
+                let error = relative(&moved, &want);
+                assert!(error < 1e-4, "{micro} at once, {own}: {error}");
+                assert!((loss - mean(one.1, other.1)).abs() < 1e-5 * loss.abs().max(1.0), "{loss}, {own}, {micro}");
+                assert!((radius - one.2).abs() < 1e-5, "{radius}, {}", one.2);
+            }
+        }
+        assert!((one.1 - other.1).abs() > 1e-3 && relative(&one.0, &other.0) > 1e-2);
+    }
+}
+
 #[test]
 fn a_batch_is_learned_by_heart() {
     for (optimizer, lr, steps) in [(SGD, 0.02, 60), (ADAMW, 2e-3, 60)] {
@@ -174,7 +228,7 @@ fn run(flags: &str, path: &std::path::Path, from: u64, until: u64) -> (Vec<u8>, 
         let (images, labels) = batch(step, 6);
         learner.step(&images, &labels, 1e-3).unwrap();
         let (images, labels) = batch(100 + step, 6);
-        let mut next = || Ok(Batch { images: images.clone(), labels: labels.clone(), indices: Vec::new() });
+        let mut next = || Ok(Batch { images: images.clone(), labels: labels.clone(), ..Batch::default() });
         active.after_step(&mut learner, &mut next).unwrap();
     }
     let progress = Progress { steps: until, taken: active.taken(), best: Some((0.5, 1.25)), best_steps: 2 };

@@ -34,7 +34,7 @@ fn loader(dataset: &Dataset, net: &Net) -> Result<Loader> {
         batch_size: net.batch,
         shuffle: true,
         rest: Rest::Dropped,
-        augment: Augment::CROP_FLIP,
+        augment: Augment::CROP_FLIP.into(),
         cache_bytes: 0,
         ..LoaderConfig::default()
     };

@@ -10,7 +10,7 @@ use std::thread::{self, JoinHandle};
 
 use rayon::prelude::*;
 
-use super::augment::{Augment, item_rng};
+use super::augment::{Mixed, Transforms, batch_rng, item_rng};
 use super::corrupt::Corruption;
 use super::dataset::Dataset;
 use super::decode::{RgbImage, decode};
@@ -25,7 +25,7 @@ pub const PREFETCH: usize = 4;
 pub const CACHE_BYTES: usize = 512 << 20;
 
 /// Images on their way to the model.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Batch {
     /// `[B, 3, H, W]`, normalised; H and W are the preprocessing's image size. Or [features](ImageCache::with_features) of each.
     pub images: Vec<f32>,
@@ -33,6 +33,8 @@ pub struct Batch {
     pub labels: Vec<u32>,
     /// `[B]`, indices into the data set's items.
     pub indices: Vec<usize>,
+    /// The other labels of images that were mixed with others of the batch.
+    pub mixed: Option<Mixed>,
 }
 
 impl Batch {
@@ -160,8 +162,8 @@ pub struct LoaderConfig {
     pub sampler: Sampler,
     /// What order and augmentation are drawn from.
     pub seed: u64,
-    /// What is done to an image before normalisation.
-    pub augment: Augment,
+    /// What is done to images and batches.
+    pub augment: Transforms,
     /// What becomes of the images that are no full batch.
     pub rest: Rest,
     /// The first batch to make, counted from the start of training: how a resumed run goes on. Those before it are
@@ -181,7 +183,7 @@ impl Default for LoaderConfig {
             shuffle: false,
             sampler: Sampler::Once,
             seed: 0,
-            augment: Augment::NONE,
+            augment: Transforms::default(),
             rest: Rest::Kept,
             start_batch: 0,
             prefetch: PREFETCH,
@@ -263,10 +265,12 @@ impl EvalBatches {
     pub fn new(images: Arc<ImageCache>, preprocess: &Preprocess, batch_size: usize) -> Result<Self> {
         preprocess.validate()?;
         let (count, size) = (images.dataset().items.len(), check_batch_size(batch_size)?);
-        let plans = (0..count)
-            .step_by(size)
-            .map(move |start| Plan { epoch: 0, draws: (start..count.min(start.saturating_add(size))).collect() });
-        let maker = BatchMaker { images, preprocess: preprocess.clone(), augment: Augment::NONE, seed: 0 };
+        let plans = (0..count).step_by(size).map(move |start| Plan {
+            epoch: 0,
+            batch: start / size,
+            draws: (start..count.min(start.saturating_add(size))).collect(),
+        });
+        let maker = BatchMaker { images, preprocess: preprocess.clone(), augment: Transforms::default(), seed: 0 };
         Ok(Self(Prefetch::start(maker, PREFETCH, plans)))
     }
 }
@@ -286,6 +290,8 @@ fn check_batch_size(size: usize) -> Result<usize> {
 /// Which images a batch has.
 struct Plan {
     epoch: u64,
+    /// Its number in the epoch.
+    batch: usize,
     draws: Vec<Draw>,
 }
 
@@ -299,7 +305,7 @@ fn plan_epochs(labels: Vec<u32>, per_epoch: u64, config: &LoaderConfig) -> impl 
         (skipped..per_epoch as usize).map(move |batch| {
             let start = batch * batch_size;
             let len = if batch + 1 == per_epoch as usize { rest.last(count, batch_size) } else { batch_size };
-            Plan { epoch, draws: order[start..start + len].to_vec() }
+            Plan { epoch, batch, draws: order[start..start + len].to_vec() }
         })
     })
 }
@@ -307,13 +313,13 @@ fn plan_epochs(labels: Vec<u32>, per_epoch: u64, config: &LoaderConfig) -> impl 
 struct BatchMaker {
     images: Arc<ImageCache>,
     preprocess: Preprocess,
-    augment: Augment,
+    augment: Transforms,
     seed: u64,
 }
 
 impl BatchMaker {
     /// `None` where `stop` was set midway.
-    fn make(&self, Plan { epoch, draws }: Plan, stop: &AtomicBool) -> Option<Result<Batch>> {
+    fn make(&self, Plan { epoch, batch, draws }: Plan, stop: &AtomicBool) -> Option<Result<Batch>> {
         let count = self.images.dataset().items.len();
         let image = |&draw: &Draw| {
             if stop.load(Ordering::Relaxed) {
@@ -332,10 +338,13 @@ impl BatchMaker {
         let images: Vec<Result<Vec<f32>>> = draws.par_iter().map(image).collect::<Option<_>>()?;
         let indices: Vec<usize> = draws.iter().map(|draw| draw % count).collect();
         // Joined in order, so that of several broken images it is always the first that is named.
-        Some(images.into_iter().collect::<Result<Vec<_>>>().map(|images| Batch {
-            images: images.concat(),
-            labels: indices.iter().map(|&index| self.images.dataset().items[index].label).collect(),
-            indices,
+        Some(images.into_iter().collect::<Result<Vec<_>>>().map(|images| {
+            let mut images = images.concat();
+            let labels: Vec<u32> = indices.iter().map(|&index| self.images.dataset().items[index].label).collect();
+            let side = self.preprocess.image_size;
+            let mixing = self.augment.mix.draw(side, &mut batch_rng(self.seed, epoch, batch));
+            let mixed = mixing.map(|mixing| mixing.apply(&mut images, &labels, side));
+            Batch { images, labels, indices, mixed }
         }))
     }
 }

@@ -8,7 +8,7 @@
 //! 2. [`mod@decode`]: one file to 8-bit RGB, upright, as Pillow gives it.
 //! 3. [`mod@resize`]: Pillow's antialiased bilinear, bicubic and Lanczos.
 //! 4. [`preprocess`]: the evaluation transform that a checkpoint was trained for: resize, crop, normalise.
-//! 5. [`augment`]: the training transforms, each drawn from (seed, epoch, image) and nothing else.
+//! 5. [`augment`]: the training transforms, each drawn from (seed, epoch, image or batch) and nothing else.
 //! 6. [`corrupt`]: test images made worse: noise, blur, weather and compression at five severities.
 //! 7. [`loader`]: batches in a fixed order, decoded ahead on other threads, with a cache of decoded images.
 //!
@@ -38,7 +38,7 @@ pub mod split;
 pub mod summary;
 mod walk;
 
-pub use augment::{Augment, RandomResizedCrop, flip_doubt, item_rng};
+pub use augment::{Augment, ColorJitter, Mix, Mixed, Policy, RandomResizedCrop, Transforms, flip_doubt, item_rng};
 pub use check::{Broken, Check, Looks};
 pub use class_file::Class;
 pub use class_map::{ClassMap, Outputs};

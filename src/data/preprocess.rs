@@ -51,6 +51,12 @@ pub struct Preprocess {
     pub grey: bool,
 }
 
+/// The luma of a colour as Pillow's `convert("L")` gives it: ITU-R 601-2 in 16 bits, rounded.
+pub(super) fn luma(colour: [u8; 3]) -> u8 {
+    let [r, g, b] = colour.map(u32::from);
+    ((r * 19595 + g * 38470 + b * 7471 + 0x8000) >> 16) as u8
+}
+
 /// The `crop_pct` at which images go to exactly `resized` pixels for a crop of `size`: their ratio, or the number next to
 /// it where the division would end below `resized`.
 pub(crate) fn crop_share(size: usize, resized: usize) -> f64 {
@@ -134,9 +140,7 @@ impl Preprocess {
         }
         let mut grey = image.clone();
         for pixel in grey.pixels_mut() {
-            let [r, g, b] = pixel.0.map(u32::from);
-            // ITU-R 601-2 in 16 bits, with Pillow's rounding.
-            pixel.0 = [((r * 19595 + g * 38470 + b * 7471 + 0x8000) >> 16) as u8; 3];
+            pixel.0 = [luma(pixel.0); 3];
         }
         Cow::Owned(grey)
     }

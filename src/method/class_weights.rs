@@ -1,5 +1,7 @@
 //! Weights of the classes in the loss, as in PyTorch's `F.cross_entropy(weight=…, label_smoothing=ε)` with its mean.
 
+use crate::data::Mixed;
+
 /// A weight for each class of the model, 0 or more.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ClassWeights(Vec<f32>);
@@ -8,6 +10,11 @@ impl ClassWeights {
     /// These.
     pub fn new(weights: Vec<f32>) -> ClassWeights {
         ClassWeights(weights)
+    }
+
+    /// The same weight for each of `classes`.
+    pub fn equal(classes: usize) -> ClassWeights {
+        ClassWeights(vec![1.0; classes])
     }
 
     /// Weights by which each of the classes that have images counts as much as any other, by `counts` of images, 1 on average over
@@ -44,6 +51,24 @@ impl ClassWeights {
             row.into_iter().map(|target| target as f32)
         };
         labels.iter().flat_map(row).collect()
+    }
+
+    /// The same for a part, from image `first` of a batch on, whose images may be mixed: the mean, by their shares, of the targets for
+    /// both labels.
+    pub(super) fn mixed_targets(
+        &self,
+        labels: &[u32],
+        whole: &[u32],
+        mixed: Option<(&Mixed, usize)>,
+        smoothing: f32,
+    ) -> Vec<f32> {
+        let mut targets = self.targets(labels, whole, smoothing);
+        if let Some((Mixed { labels: others, own }, first)) = mixed {
+            let other = self.targets(&others[first..first + labels.len()], others, smoothing);
+            let (own, rest) = (*own as f32, (1.0 - own) as f32);
+            targets.iter_mut().zip(other).for_each(|(target, other)| *target = own * *target + rest * other);
+        }
+        targets
     }
 }
 

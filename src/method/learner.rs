@@ -3,6 +3,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
+use crate::data::Mixed;
 use crate::error::{Error, Help, Result};
 use crate::gpu::buffer::align;
 use crate::gpu::readback::Readback;
@@ -287,18 +288,34 @@ impl<'g> Learner<'g> {
     }
 
     /// Writes a part of a batch to the device: its `images` `[part, 3, size, size]` and `labels` `[part]`, of `whole` `[batch]`, for the
-    /// loss of `channel`.
-    pub fn upload(&self, images: &[f32], labels: &[u32], whole: &[u32], channel: Channel) {
+    /// loss of `channel`. If the images are `mixed`, the loss is the mean, by their shares, of the losses for both labels; then classes
+    /// have been [weighed](Learner::weigh), if only equally. `mixed` is of the whole batch, of which the part begins with image `first`.
+    pub fn upload(
+        &self,
+        images: &[f32],
+        labels: &[u32],
+        whole: &[u32],
+        mixed: Option<(&Mixed, usize)>,
+        channel: Channel,
+    ) {
         self.write_input(images, labels.len(), self.begins_at(channel));
         self.gpu.write(&self.acts.labels(labels.len()), labels);
-        if let Some((weights, targets)) = &self.weighted {
-            self.gpu.write(targets, &weights.targets(labels, whole, self.smoothing(channel)));
+        match &self.weighted {
+            Some((weights, targets)) => {
+                self.gpu.write(targets, &weights.mixed_targets(labels, whole, mixed, self.smoothing(channel)));
+            }
+            None => assert!(mixed.is_none(), "mixed images need weights of the classes"),
         }
     }
 
     /// One step of the optimiser with learning rate `lr` on a batch: images `[batch, 3, size, size]`, labels `[batch]`.
     /// Returns without waiting for it; the loss comes with [`Learner::records`].
     pub fn step(&mut self, images: &[f32], labels: &[u32], lr: f64) -> Result<()> {
+        self.step_mixed(images, labels, None, lr)
+    }
+
+    /// As [`Learner::step`], for images that are perhaps mixed, with the labels that they have besides.
+    pub fn step_mixed(&mut self, images: &[f32], labels: &[u32], mixed: Option<&Mixed>, lr: f64) -> Result<()> {
         let of = labels.len();
         assert!(of > 0, "a step on an empty batch");
         let per_image = images.len() / of;
@@ -307,7 +324,7 @@ impl<'g> Learner<'g> {
             self.prepare_gradient(part.len(), of)?;
             let first = i * micro;
             let own = &images[first * per_image..(first + part.len()) * per_image];
-            self.upload(own, part, labels, Channel::Train);
+            self.upload(own, part, labels, mixed.map(|mixed| (mixed, first)), Channel::Train);
             self.gpu.write(&self.state, &self.step_state(lr, i).words());
             let gradient = &self.gradients[&(part.len(), of)];
             let clear: &[&View] = if i == 0 { &[&self.dw] } else { &[] };

@@ -258,7 +258,7 @@ impl Tpgm {
                 self.losses.insert(key, r.program);
             }
             let own = &images[first * per_image..(first + part.len()) * per_image];
-            learner.upload(own, part, labels, Channel::Radius);
+            learner.upload(own, part, labels, None, Channel::Radius);
             // Only its place in the ring and the log matters, and which micro-batch runs.
             let slot = (self.iterations % WINDOW as u64) as u32;
             let state = StepState { slot, micro: i as u32, ..StepState::default() };

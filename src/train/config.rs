@@ -12,6 +12,7 @@ use crate::data::{Corruption, Rest, Sampler};
 use crate::error::{Error, Result};
 use crate::method::{BatchNorm, LossScaling, MethodArgs, Settings};
 use crate::model::Precision;
+use crate::train::augment_args::AugmentArgs;
 use crate::train::corrupted::corruptions;
 use crate::train::data_args::{SplitArgs, named_paths, path};
 use crate::train::imbalance_args::ImbalanceArgs;
@@ -49,6 +50,10 @@ pub struct TrainConfig {
     #[serde(flatten)]
     #[allow(missing_docs)]
     pub optim: OptimArgs,
+    #[command(flatten)]
+    #[serde(flatten)]
+    #[allow(missing_docs)]
+    pub augment: AugmentArgs,
     /// Batches in sorted order, for training and radii alike
     #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL", default_value_t = false,
         action = clap::ArgAction::Set)]
@@ -99,6 +104,7 @@ impl TrainConfig {
         self.splits.validate()?;
         self.zero_shot.validate(&self.model_args)?;
         self.optim.validate()?;
+        self.augment.validate()?;
         self.memory.validate()?;
         self.method.validate(&self.settings(0))?;
         self.corruptions()?;

@@ -10,9 +10,11 @@ use crate::train::config::TrainConfig;
 use crate::train::optim_args::OptimizerName;
 
 /// What steps of an optimiser go by, of which a head that is solved for takes none.
-const OF_STEPS: [&str; 18] = [
+const OF_STEPS: [&str; 28] = [
     "augment",
     "clip-norm",
+    "color-jitter",
+    "cutmix",
     "drop-last",
     "early-stop",
     "epochs",
@@ -20,13 +22,21 @@ const OF_STEPS: [&str; 18] = [
     "label-smoothing",
     "lr",
     "lr-schedule",
+    "mixup",
+    "mixup-prob",
+    "mixup-switch-prob",
     "momentum",
     "nesterov",
     "no-flip",
     "no-shuffle",
     "optimizer",
+    "rand-augment",
+    "rand-augment-ops",
+    "random-erasing",
+    "rotation",
     "sampler",
     "steps",
+    "trivial-augment",
     "warmup-steps",
     "weight-decay",
 ];

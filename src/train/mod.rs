@@ -3,6 +3,7 @@
 
 pub mod adapter;
 pub mod advice;
+pub mod augment_args;
 pub mod blend;
 pub mod by_class;
 pub mod calibration;

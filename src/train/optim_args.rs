@@ -3,7 +3,6 @@
 use clap::Args;
 use serde::{Deserialize, Serialize};
 
-use crate::data::Augment;
 use crate::error::{Error, Result};
 use crate::flag::{in_range, positive, word};
 use crate::method::{BatchNorm, Optimizer};
@@ -89,14 +88,6 @@ pub struct OptimArgs {
     /// doubled after 2000 steps without overflow [default: 65536]
     #[arg(long, value_name = "SCALE")]
     pub loss_scale: Option<f32>,
-    /// What is done to training images: none, or any of crop (random resized crop) and flip (left to right, half of the time); in
-    /// a file, a list
-    #[arg(long, value_name = "WORD,WORD", default_value = "crop,flip")]
-    pub augment: Augment,
-    /// Never flip, whatever --augment says: for digits, text, or classes that differ by left and right
-    #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL", default_value_t = false,
-        action = clap::ArgAction::Set)]
-    pub no_flip: bool,
     /// What batch norm does in training: train (the batch's statistics, and the running ones move) or frozen (the running
     /// ones, which stay); frozen with linear-probe, bitfit and partial
     #[arg(long, default_value = "train", value_parser = word::<BatchNorm>)]
@@ -104,11 +95,6 @@ pub struct OptimArgs {
 }
 
 impl OptimArgs {
-    /// What is done to training images.
-    pub fn augmentation(&self) -> Augment {
-        Augment { flip: self.augment.flip && !self.no_flip, ..self.augment }
-    }
-
     /// The optimiser with its hyperparameters.
     pub fn optimizer(&self) -> Optimizer {
         let OptimArgs { momentum, nesterov, weight_decay, .. } = *self;
@@ -130,9 +116,6 @@ impl OptimArgs {
         in_range("clip-norm", self.clip_norm, |c| c >= 0.0 && c.is_finite(), "at least 0")?;
         in_range("label-smoothing", self.label_smoothing, |s| (0.0..1.0).contains(&s), "at least 0 and below 1")?;
         in_range("loss-scale", self.loss_scale, |s: f32| (1.0..=16_777_216.0).contains(&s), "1 to 16777216")?;
-        if self.no_flip && self.augment == Augment::FLIP {
-            return Err(Error::Usage("--no-flip leaves nothing of --augment flip: give one of them".into()));
-        }
         if self.optimizer == OptimizerName::Sgd && self.nesterov && self.momentum == 0.0 {
             return Err(Error::Usage("--nesterov needs a --momentum above 0".into()));
         }

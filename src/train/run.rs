@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::data::loader::CACHE_BYTES;
-use crate::data::{Augment, Dataset, ImageCache, Loader, LoaderConfig, Preprocess};
+use crate::data::{Dataset, ImageCache, Loader, LoaderConfig, Preprocess};
 use crate::error::Result;
 use crate::method::active::Finished;
 use crate::method::{Anchor, Held, Saved, Snapshot};
@@ -147,7 +147,7 @@ impl Training<'_, '_> {
         config: &LoaderConfig,
     ) -> Result<Loader> {
         let Steps { learner, events, .. } = &mut self.steps;
-        let augmented = config.augment != Augment::NONE;
+        let augmented = !config.augment.keeps_images();
         self.features = Features::of(learner, (train, select), (name, augmented), self.preprocess, events)?;
         learner.begin_at(self.features.as_ref().map(|features| features.cut.clone()));
         let images = self.features.as_ref().map_or(train, |features| &features.train).clone();

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::atomic::atomic_write;
-use crate::data::{Augment, Broken, ClassMap, Dataset, LeftOut, Looks, Summary, flip_doubt, split_off};
+use crate::data::{Broken, ClassMap, Dataset, LeftOut, Looks, Summary, flip_doubt, split_off};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::train::config::TrainConfig;
@@ -158,12 +158,12 @@ impl Splits {
             held_out.into_iter().flatten().filter_map(|(name, set)| subset::lacking(name, set, &self.classes));
         let subset = config.splits.subset;
         let tests = self.tests.iter().filter_map(|t| subset::note(&t.name, &t.images, &self.classes, subset));
-        let augment = config.optim.augmentation();
-        let augmented = match augment == Augment::NONE || config.method.solves() {
+        let augmented = match config.method.solves() {
             true => "training images are not augmented".to_string(),
-            false => format!("training images are augmented by {augment} (--augment)"),
+            false => config.augment.note(),
         };
-        let doubt = flip_doubt(&self.classes.names()).filter(|_| augment.flip);
+        let flips = config.augment.transforms().words.flip;
+        let doubt = flip_doubt(&self.classes.names()).filter(|_| flips);
         let doubt = doubt.map(|why| format!("training images are flipped: {why}; --no-flip if that matters"));
         let unequal = config.imbalance.note(&self.train, &self.classes.names());
         shared.into_iter().chain(held_out).chain(tests).chain(unequal).chain([augmented]).chain(doubt).collect()

@@ -66,7 +66,7 @@ impl<'a, 'g> Steps<'a, 'g> {
 
     /// One step on `batch`.
     pub(super) fn step(&mut self, batch: &Batch, next: Batches, throughput: &mut Throughput) -> Result<()> {
-        self.learner.step(&batch.images, &batch.labels, self.lr.at(self.learner.steps))?;
+        self.learner.step_mixed(&batch.images, &batch.labels, batch.mixed.as_ref(), self.lr.at(self.learner.steps))?;
         self.active.after_step(&mut self.learner, next)?;
         self.flush(false)?;
         self.progress(self.learner.steps, self.lr.steps, throughput.submitted(batch.len()));

@@ -8,7 +8,7 @@ use crate::data::LoaderConfig;
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::gpu::tiles::Choices;
-use crate::method::{Anchor, BatchNorm, Held, Learner, Stage, Trained};
+use crate::method::{Anchor, BatchNorm, ClassWeights, Held, Learner, Stage, Trained};
 use crate::stop;
 use crate::train::adapter;
 use crate::train::config::TrainConfig;
@@ -90,13 +90,16 @@ fn run(
         false => None,
     };
     let start_values = solved.as_ref().unwrap_or(&anchor_values);
+    // Mixed labels are targets, as those of weighted classes are.
+    let equal = || ClassWeights::equal(splits.classes.names().len());
+    let weights = weights.or_else(|| config.augment.transforms().mix.is_on().then(equal));
     let settings = config.settings(0);
     let train_config = LoaderConfig {
         batch_size: config.optim.batch_size,
         shuffle: !config.no_shuffle,
         sampler: config.imbalance.sampler,
         seed: config.seed,
-        augment: config.optim.augmentation(),
+        augment: config.augment.transforms(),
         rest: config.rest(splits.train.items.len(), config.optim.batch_size),
         ..LoaderConfig::default()
     };

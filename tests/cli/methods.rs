@@ -6,7 +6,7 @@ use tpgm::method::METHODS;
 use crate::{Space, TRAIN, with};
 
 /// Flags of a method that its run is better seen with, or can't be without.
-const FLAGS: [(&str, &str); 3] =
+pub(crate) const FLAGS: [(&str, &str); 3] =
     [("partial", "--freeze-blocks 1"), ("fixed-radius", "--radius 0.01"), ("ftp", "--optimizer adamw")];
 
 /// How far each tensor of a run ended from its anchor.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 use tpgm::data::{
     Augment, Batch, Dataset, EvalBatches, ImageCache, Loader, LoaderConfig, Preprocess, RandomResizedCrop, Rest,
-    Sampler, decode, eval_batches, item_rng,
+    Sampler, Transforms, decode, eval_batches, item_rng,
 };
 use tpgm::error::Result;
 
@@ -18,7 +18,7 @@ use super::{assert_error, image_file, preprocess, tree};
 fn augmentation_depends_on_seed_epoch_and_index_alone() {
     let image = decode(image_file("landscape.png")).unwrap();
     let apply = |augment: Augment, (seed, epoch, index)| {
-        augment.apply(&image, &preprocess(8), &mut item_rng(seed, epoch, index))
+        Transforms::from(augment).apply(&image, &preprocess(8), &mut item_rng(seed, epoch, index))
     };
     let plain = preprocess(8).apply(&image);
     assert_eq!(apply(Augment::NONE, (1, 2, 3)), plain);
@@ -112,7 +112,7 @@ fn unshuffled_batches_run_in_order_and_start_again() {
 #[test]
 fn shuffled_batches_are_a_new_permutation_each_epoch() {
     let (_dir, dataset) = seven();
-    let shuffled = |seed| LoaderConfig { shuffle: true, seed, augment: Augment::CROP_FLIP, ..config(3) };
+    let shuffled = |seed| LoaderConfig { shuffle: true, seed, augment: Augment::CROP_FLIP.into(), ..config(3) };
     let batches = take(&dataset, shuffled(5), 30);
     let epochs: Vec<Vec<usize>> =
         batches.chunks(3).map(|epoch| epoch.iter().flat_map(|batch| batch.indices.clone()).collect()).collect();
@@ -208,7 +208,7 @@ fn a_balanced_epoch_has_as_many_of_each_class() {
     let dir = tree(&files.iter().map(String::as_str).zip(names).collect::<Vec<_>>());
     let dataset = Dataset::open(dir.path(), None).unwrap();
     let balanced = |augment| LoaderConfig { shuffle: true, sampler: Sampler::Balanced, seed: 4, augment, ..config(3) };
-    let batches = take(&dataset, balanced(Augment::CROP_FLIP), 30);
+    let batches = take(&dataset, balanced(Augment::CROP_FLIP.into()), 30);
     let mut seen = [0; 7];
     for epoch in batches.chunks(3) {
         let of = |label| epoch.iter().flat_map(|batch| &batch.labels).filter(|own| **own == label).count();
@@ -224,7 +224,7 @@ fn a_balanced_epoch_has_as_many_of_each_class() {
     }
     assert!(seen.iter().all(|n| *n > 0), "{seen:?}");
     for start in [1, 3, 7, 29] {
-        let resumed = LoaderConfig { start_batch: start, ..balanced(Augment::CROP_FLIP) };
+        let resumed = LoaderConfig { start_batch: start, ..balanced(Augment::CROP_FLIP.into()) };
         assert_eq!(take(&dataset, resumed, 30 - start as usize), batches[start as usize..], "from batch {start}");
     }
 }

@@ -1,5 +1,20 @@
-//! Training transforms. What is drawn depends on the seed, the epoch and the image's index alone, so that neither
-//! threads nor a resumed run change it.
+//! Training transforms. What is drawn for an image depends on the seed, the epoch and the image's index alone, and what is drawn
+//! for a batch on the seed, the epoch and the batch's number, so that neither threads nor a resumed run change it.
+//!
+//! [`Transforms`] is all of them, in their order; [`Augment`] is the first two.
+
+mod affine;
+mod colour;
+pub mod erasing;
+mod jitter;
+pub mod mix;
+pub mod policy;
+mod transforms;
+
+pub use jitter::ColorJitter;
+pub use mix::{Mix, Mixed};
+pub use policy::Policy;
+pub use transforms::Transforms;
 
 use std::fmt;
 
@@ -9,9 +24,9 @@ use rand_chacha::ChaCha8Rng;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::decode::RgbImage;
-use super::preprocess::Preprocess;
-use super::resize::resize;
+use crate::data::decode::RgbImage;
+use crate::data::preprocess::Preprocess;
+use crate::data::resize::resize;
 
 /// What is done to a training image before normalisation: any of these together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -30,14 +45,17 @@ impl Augment {
     /// A random crop, mirrored half of the time.
     pub const CROP_FLIP: Augment = Augment { crop: true, flip: true };
 
-    /// The transformed and normalised image, `[3, image_size, image_size]`.
-    pub fn apply(self, image: &RgbImage, preprocess: &Preprocess, rng: &mut impl Rng) -> Vec<f32> {
+    /// The transformed image, `image_size` square.
+    fn apply(self, image: &RgbImage, preprocess: &Preprocess, rng: &mut impl Rng) -> RgbImage {
         // The crop is drawn before the flip.
-        let cropped = match self.crop {
+        let mut cropped = match self.crop {
             true => RandomResizedCrop::default().apply(image, preprocess, rng),
             false => preprocess.crop(image),
         };
-        preprocess.normalise(&cropped, self.flip && rng.random_bool(0.5))
+        if self.flip && rng.random_bool(0.5) {
+            imageops::flip_horizontal_in_place(&mut cropped);
+        }
+        cropped
     }
 
     fn words(self) -> Vec<&'static str> {
@@ -178,6 +196,11 @@ impl RandomResizedCrop {
 /// The random stream of one image in one epoch; `index` is its place in the data set's items.
 pub fn item_rng(seed: u64, epoch: u64, index: usize) -> ChaCha8Rng {
     stream([seed, epoch, index as u64, 1])
+}
+
+/// The random stream of one batch; `batch` is its number in the epoch.
+pub(crate) fn batch_rng(seed: u64, epoch: u64, batch: usize) -> ChaCha8Rng {
+    stream([seed, epoch, batch as u64, 2])
 }
 
 /// The random stream of an epoch's order. The last word of the key keeps it apart from every image's.
