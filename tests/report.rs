@@ -1,5 +1,7 @@
 //! The report page, from run directories written here.
 
+#[path = "report/augmented.rs"]
+mod augmented;
 #[cfg(unix)]
 #[path = "report/pipe.rs"]
 mod pipe;

@@ -14,6 +14,7 @@ use crate::cli::table::{percent, table};
 use crate::cli::{RunArgs, print, print_json, scores};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
+use crate::train::preview::write_grid;
 use crate::train::records::Weights;
 use crate::train::run_dir;
 use crate::train::{Evaluation, FileSettings, Flags, Start, Summary, TestResult, TrainConfig, train};
@@ -24,7 +25,7 @@ pub(super) struct FinetuneArgs {
     #[command(flatten)]
     train: Flags,
     /// The run directory to write
-    #[arg(long, value_name = "DIR", required_unless_present = "resume")]
+    #[arg(long, value_name = "DIR", required_unless_present_any = ["resume", "augment_preview"])]
     out: Option<PathBuf>,
     /// A TOML file with the same names as these flags, which win over it
     #[arg(long, value_name = "FILE")]
@@ -43,6 +44,9 @@ pub(super) struct FinetuneArgs {
     /// apply`
     #[arg(long)]
     delta: bool,
+    /// Write a PNG with a grid of training images as the model would get them, with their labels, and train nothing
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["out", "resume", "delta", "trace"])]
+    augment_preview: Option<PathBuf>,
     /// Time every kernel of one training step before the run, and print the table
     #[arg(long)]
     trace: bool,
@@ -177,7 +181,27 @@ impl FinetuneArgs {
     }
 }
 
+/// Writes the grid of training images, and says so.
+fn preview(args: FinetuneArgs, file: &Path) -> Result<()> {
+    let settings = args.config.as_deref().map(FileSettings::read).transpose()?;
+    if let Some(note) = settings.as_ref().and_then(|settings| settings.note.as_ref()) {
+        note!("{note}");
+    }
+    let config = args.train.resolve(settings.as_ref())?;
+    let gpu = args.run.open(config.memory.precision())?;
+    let mut progress = Progress::new("");
+    write_grid(&gpu, &config, file, &mut |event| progress.show(event))?;
+    drop(progress);
+    match args.json {
+        true => print_json(&json!({ "augment_preview": file })),
+        false => print(&format!("{}\n", file.display())),
+    }
+}
+
 pub(super) fn run(args: FinetuneArgs) -> Result<()> {
+    if let Some(file) = args.augment_preview.clone() {
+        return preview(args, &file);
+    }
     let out = args.dir()?;
     if args.resume.is_some() {
         run_dir::check(&out, true)?;

@@ -10,7 +10,8 @@
 //! 4. [`preprocess`]: the evaluation transform that a checkpoint was trained for: resize, crop, normalise.
 //! 5. [`augment`]: the training transforms, each drawn from (seed, epoch, image or batch) and nothing else.
 //! 6. [`corrupt`]: test images made worse: noise, blur, weather and compression at five severities.
-//! 7. [`loader`]: batches in a fixed order, decoded ahead on other threads, with a cache of decoded images.
+//! 7. [`picture`]: what of it people are shown.
+//! 8. [`loader`]: batches in a fixed order, decoded ahead on other threads, with a cache of decoded images.
 //!
 //! Evaluation follows timm's, torchvision's, OpenCLIP's and transformers' transforms on Pillow images, bit for bit, because
 //! a pre-trained model's accuracy depends on the pixels that it was trained on.
@@ -30,6 +31,7 @@ pub mod loader;
 mod look;
 pub mod overlap;
 mod parse;
+pub mod picture;
 pub mod preprocess;
 mod read;
 pub mod resize;

@@ -190,6 +190,17 @@ impl Preprocess {
         planes
     }
 
+    /// The image of `[3, image_size, image_size]` normalised values; a mixture of two has values between levels, which are rounded.
+    pub fn denormalise(&self, planes: &[f32]) -> RgbImage {
+        let side = self.image_size;
+        assert_eq!(planes.len(), 3 * side * side, "one image");
+        RgbImage::from_fn(side as u32, side as u32, |x, y| {
+            let at = y as usize * side + x as usize;
+            let level = |c: usize| (planes[c * side * side + at] * self.std[c] + self.mean[c]) * 255.0;
+            Rgb(std::array::from_fn(|channel| level(channel).round() as u8))
+        })
+    }
+
     /// timm's `floor(image_size / crop_pct)`.
     fn scale_size(&self) -> usize {
         (self.image_size as f64 / self.crop_pct).floor() as usize

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use super::read::Run;
 use super::tensors::{self, Tensor};
 use super::text::{escape, integer};
-use super::{charts, figures, seen, tables};
+use super::{augmented, charts, figures, seen, tables};
 
 pub(super) const STYLE: &str = include_str!("page.css");
 
@@ -103,6 +103,7 @@ fn warnings(run: &Run) -> String {
 /// Charts, errors, tensors and configuration of one run, under headings of level `h`.
 fn section(id: &str, run: &Run, tensors: &[Tensor], h: &str) -> String {
     let mut out = format!("<{h}>Training</{h}>\n<div class=\"charts\">{}</div>\n", charts::of_run(id, run, tensors));
+    out += &augmented::of_run(run, h);
     out += &figures::of_run(id, run, h);
     let _ = writeln!(out, "<{h}>Radius and drift by tensor</{h}>");
     out += &activity(run);

@@ -3,8 +3,9 @@
 //! [`read`] turns a run directory into a typed [`read::Run`], with [`evaluations`] in full; `tensors` orders its tensors by
 //! depth; `svg` draws one line chart, `charts` says which charts there are, `tables` does the same for tables. `figures`
 //! shows what the model gets wrong, by `reliability` diagrams, `confusion` matrices and `classes`; `seen` says which images each
-//! number saw. `html` puts the page together, with the words of `text`. `compare` is the page about a comparison, with `scatter` and `forest` for its drawings.
+//! number saw, and `augmented` shows some of them. `html` puts the page together, with the words of `text`. `compare` is the page about a comparison, with `scatter` and `forest` for its drawings.
 
+mod augmented;
 mod charts;
 mod classes;
 mod compare;

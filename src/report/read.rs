@@ -13,6 +13,7 @@ use super::evaluations::Evaluations;
 use crate::data::Summary;
 use crate::error::{Error, Result, quote};
 use crate::train::json_lines::lines;
+use crate::train::preview::{SHOWN, Shown};
 use crate::train::records::{DriftRow, EvaluationLine, Metric, RadiusRow, StepLine};
 use crate::train::run_dir::{EVALUATIONS, LEAKS};
 use crate::train::splits::SUMMARIES;
@@ -58,6 +59,8 @@ pub struct Run {
     pub leaks: Option<Vec<Leak>>,
     /// What each split holds; empty where the run did not write it.
     pub data: Vec<Summary>,
+    /// Training images as the model got them; empty where the run did not write them.
+    pub shown: Vec<Shown>,
 }
 
 impl Run {
@@ -92,7 +95,8 @@ impl Run {
         let full = if path.is_file() { Evaluations::parse(&path, &text(&path)?)? } else { Evaluations::default() };
         let leaks = leaks(&dir.join(LEAKS))?;
         let data = summaries(&dir.join(SUMMARIES))?;
-        Ok(Self { name, dir: dir.into(), config, train, evals, evaluations: full, radii, drift, leaks, data })
+        let shown = Shown::read(&dir.join(SHOWN))?;
+        Ok(Self { name, dir: dir.into(), config, train, evals, evaluations: full, radii, drift, leaks, data, shown })
     }
 
     /// The resolved flag `key` as text, `-` and `_` taken as the same; also found one table down.

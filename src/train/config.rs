@@ -8,7 +8,7 @@ use clap::Args;
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::Overrides;
-use crate::data::{Corruption, Rest, Sampler};
+use crate::data::{Corruption, LoaderConfig, Rest, Sampler};
 use crate::error::{Error, Result};
 use crate::method::{BatchNorm, LossScaling, MethodArgs, Settings};
 use crate::model::Precision;
@@ -168,6 +168,19 @@ impl TrainConfig {
             return 0;
         }
         self.optim.steps.unwrap_or_else(|| self.optim.epochs.unwrap_or(1) * self.epoch_steps(images))
+    }
+
+    /// How a run goes through its `images` training images.
+    pub fn loader(&self, images: usize) -> LoaderConfig {
+        LoaderConfig {
+            batch_size: self.optim.batch_size,
+            shuffle: !self.no_shuffle,
+            sampler: self.imbalance.sampler,
+            seed: self.seed,
+            augment: self.augment.transforms(),
+            rest: self.rest(images, self.optim.batch_size),
+            ..LoaderConfig::default()
+        }
     }
 
     /// What the learner is set to, with `micro_batch` images at once.

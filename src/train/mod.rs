@@ -32,6 +32,7 @@ pub mod logistic;
 pub mod memory_args;
 pub mod model_args;
 pub mod optim_args;
+pub mod preview;
 mod probe;
 pub mod project;
 mod recipe;

@@ -18,6 +18,7 @@ use crate::train::evaluate::{Evaluation, Watched, evaluate, evaluate_to_fit};
 use crate::train::evaluations::EvaluationLog;
 use crate::train::events::{Event, Start, Summary, TestResult};
 use crate::train::feature_cache::Features;
+use crate::train::preview::{self, SHOWN};
 use crate::train::records::{Calibrated, Distribution, DriftRow, EvaluationLine, Metric, Weights, WiseLine, bits};
 use crate::train::run_dir;
 use crate::train::source::Source;
@@ -73,6 +74,11 @@ impl Training<'_, '_> {
         }
 
         let config = self.config;
+        let shown = self.out.join(SHOWN);
+        if !config.method.solves() && !shown.is_file() {
+            let names = splits.classes.names();
+            preview::write(&shown, train_images.clone(), &names, self.preprocess, &train_config)?;
+        }
         let images = (&train_images, &select);
         let mut train = self.train_loader(images, select_name, &train_config)?;
         let mut val = self.val_loader(&val_images)?;

@@ -4,7 +4,6 @@ use std::path::Path;
 use std::time::Instant;
 
 use crate::atomic::remove_temporaries;
-use crate::data::LoaderConfig;
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::gpu::tiles::Choices;
@@ -94,15 +93,7 @@ fn run(
     let equal = || ClassWeights::equal(splits.classes.names().len());
     let weights = weights.or_else(|| config.augment.transforms().mix.is_on().then(equal));
     let settings = config.settings(0);
-    let train_config = LoaderConfig {
-        batch_size: config.optim.batch_size,
-        shuffle: !config.no_shuffle,
-        sampler: config.imbalance.sampler,
-        seed: config.seed,
-        augment: config.augment.transforms(),
-        rest: config.rest(splits.train.items.len(), config.optim.batch_size),
-        ..LoaderConfig::default()
-    };
+    let train_config = config.loader(splits.train.items.len());
     let state_path = out.join(run_dir::STATE);
     // A run that goes on goes on as it began, and no other choices count; on another adapter they have yet to be compared.
     let mut unconfirmed = None;

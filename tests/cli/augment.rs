@@ -1,5 +1,8 @@
 //! Augmentation from the command line and from files: what is told, what goes on, and what is refused.
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use image::{Rgb, RgbImage};
 use tpgm::method::METHODS;
 
 use crate::methods::FLAGS;
@@ -112,4 +115,79 @@ fn wrong_augmentations_are_refused() {
     }
     space.write("c.toml", "color-jitter = \"0.4\"\n");
     space.fails(2, &with(&line(), "--config c.toml --out run"), &["line 1", "color-jitter", "a list of numbers"]);
+}
+
+/// The middle of the i-th picture of a grid whose rows are `height` pixels apart.
+fn picture(grid: &RgbImage, height: u32, i: u32) -> Rgb<u8> {
+    *grid.get_pixel(4 + i % 6 * 132 + 64, 4 + i / 6 * height + 64)
+}
+
+#[test]
+fn a_preview_shows_what_the_model_gets_and_trains_nothing() {
+    let space = Space::new();
+    let preview = |flags: &str, file: &str| {
+        let before = space.snapshot().len();
+        let out = space.ok(&with(&line(), &format!("{flags} --augment-preview {file}")));
+        assert_eq!((out.as_str(), space.snapshot().len()), (&*format!("{file}\n"), before + 1));
+        image::load_from_memory(&space.bytes(file)).unwrap().to_rgb8()
+    };
+    // In order, 18 images of three colours, and six more of the first.
+    let plain = preview("--augment none --no-shuffle", "plain.png");
+    assert_eq!(plain.dimensions(), (6 * 132 + 4, 4 * 146 + 4));
+    for i in 0..24 {
+        let Rgb([r, g, b]) = picture(&plain, 146, i);
+        let strongest = [b, g, r, b][i as usize / 6];
+        assert_eq!(strongest, r.max(g).max(b), "{i}: {r} {g} {b}");
+    }
+    // The same again, and another with other flags or another seed.
+    let shuffled = preview("--rand-augment --seed 1", "one.png");
+    assert!(
+        preview("--rand-augment --seed 1", "two.png") == shuffled && preview("--rand-augment", "three.png") != shuffled
+    );
+    // Mixed images have two labels, one below the other.
+    assert_eq!(preview("--mixup 1", "mixed.png").dimensions(), (6 * 132 + 4, 4 * 156 + 4));
+    let said = space.json(&with(&line(), "--augment-preview four.png"));
+    assert_eq!(said, serde_json::json!({"augment_preview": "four.png"}));
+    for (flags, code, part) in [
+        ("--augment-preview grid.jpg", 2, "end in .png"),
+        ("--augment-preview nowhere/grid.png", 1, "nowhere"),
+        ("--augment-preview grid.png --rotation 200", 2, "--rotation"),
+    ] {
+        space.fails(code, &with(&line(), flags), &[part]);
+    }
+    assert_eq!(
+        space.command(&with(&line(), "--augment-preview a.png --out run")).output().unwrap().status.code(),
+        Some(2)
+    );
+}
+
+#[test]
+fn the_page_of_a_run_shows_its_first_images() {
+    let space = Space::new();
+    space.ok(&with(&line(), "--steps 1 --augment none --no-shuffle --cutmix 1 --out run"));
+    let text = space.text("run/augmented.json");
+    let shown: Vec<serde_json::Value> = serde_json::from_str(&text).unwrap();
+    assert_eq!(shown.len(), 24);
+    let page = space.text("run/report.html");
+    assert_eq!(page.matches("<img ").count(), 24);
+    for image in &shown {
+        let jpeg = image["jpeg"].as_str().unwrap();
+        let bytes = BASE64_STANDARD.decode(jpeg).unwrap();
+        assert_eq!(image::guess_format(&bytes).unwrap(), image::ImageFormat::Jpeg);
+        assert!(page.contains(jpeg));
+    }
+    // Batches of one class each: an image is mixed with another of the same, whose label is the same.
+    let labels: Vec<&str> = shown.iter().map(|image| image["labels"][0].as_str().unwrap()).collect();
+    assert!(labels[..6].iter().all(|l| *l == "blue") && labels[17] == "red" && labels[18] == "blue", "{labels:?}");
+    space.ok(&with(&line(), "--steps 1 --mixup 1 --out mixed"));
+    let shown: Vec<serde_json::Value> = serde_json::from_str(&space.text("mixed/augmented.json")).unwrap();
+    let mixed: Vec<_> = shown.iter().filter(|image| image["labels"].as_array().unwrap().len() == 2).collect();
+    assert!(!mixed.is_empty());
+    for image in mixed {
+        let share = |i: usize| image["labels"][i].as_str().unwrap().split(' ').next().unwrap().parse::<f64>().unwrap();
+        assert!((share(0) + share(1) - 1.0).abs() < 0.011, "{image}");
+    }
+    // A head that is solved for has no batches.
+    space.ok(&with(&line(), "--method linear-probe --probe logistic --out solved"));
+    assert!(!space.path("solved/augmented.json").exists());
 }
