@@ -73,6 +73,7 @@ pub(crate) const PIXELS: &str = include_str!("../../shaders/lib/pixels.wgsl");
 pub(crate) const STORE_PIXELS: &str = include_str!("../../shaders/lib/store_pixels.wgsl");
 pub(crate) const GELU_FUNCTIONS: &str = include_str!("../../shaders/lib/gelu.wgsl");
 pub(crate) const ROWS: &str = include_str!("../../shaders/lib/rows.wgsl");
+pub(crate) const STRIPES: &str = include_str!("../../shaders/lib/stripes.wgsl");
 pub(crate) const SEAT: &str = include_str!("../../shaders/lib/seat.wgsl");
 pub(crate) const STEP: &str = include_str!("../../shaders/lib/step.wgsl");
 

@@ -1,4 +1,4 @@
-//! Host wrapper of `shaders/depthwise.wgsl`: depth-wise 2-D convolutions over NHWC images, with weights in PyTorch's order
+//! Host wrapper of `shaders/depthwise.wgsl` and `depthwise_strided.wgsl`: depth-wise 2-D convolutions over NHWC images, with weights in PyTorch's order
 //! `[C, 1, k, k]`.
 //!
 //! Images and their gradients may be f16, all of them; weights, biases and their gradients are f32 whatever they are.
@@ -9,14 +9,15 @@ use crate::error::Result;
 use crate::gpu::buffer::{Element, align};
 use crate::gpu::shaders::{Shader, shader};
 use crate::gpu::{Kernel, View};
-use crate::ops::elem::{Elem, FORMATS};
+use crate::ops::elem::Elem;
 use crate::ops::variants::{FLAG, LANES, Variants};
-use crate::ops::words::fours;
+use crate::ops::words::{all_elems, elems};
 use crate::ops::{CPU_LANES, Recorder, WG, check, column_sum, flag, scratch_len as column_scratch};
 
 pub use crate::cpu::depthwise::{Dims, Padding};
 
-static SHADER: Shader = shader!("depthwise");
+static SHADER: Shader = shader!("depthwise", STRIPES);
+static STRIDED: Shader = shader!("depthwise_strided", STRIPES);
 
 /// Kernels whose window fits a lane's registers.
 const WALKED: &[f64] = &[3.0, 5.0, 7.0];
@@ -50,27 +51,17 @@ struct Split {
     for_cpu: bool,
 }
 
-/// Fours of pixels of a stripe.
+/// Fours of pixels of a stripe where the stride is 1.
 fn fours_of(elem: Elem) -> usize {
     if elem.width == 4 { 2 } else { 1 }
 }
 
 fn tail(elem: Elem, element: Element, wide: bool) -> String {
-    let four = elem.width == 4;
-    let stored = if four {
-        fours(element, element, wide) + "alias loaded = loaded4;\nalias stored = stored4;\n"
-    } else {
-        let scalar = element.scalar();
-        format!(
-            "alias loaded = {scalar};\nalias stored = {scalar};\nfn from_loaded(x: loaded) -> f32 {{ return f32(x); }}\n\
-             fn from_stored(x: stored) -> f32 {{ return f32(x); }}\nfn to_stored(x: f32) -> stored {{ return stored(x); }}\n"
-        )
-    };
-    let of = if four { "vec4f(a, b, c, d)" } else { "a" };
+    let of = if elem.width == 4 { "vec4f(a, b, c, d)" } else { "a" };
     format!(
-        "{}{stored}const WIDTH = {}u;\nconst FOURS = {}u;\n\
+        "{}const WIDTH = {}u;\nconst FOURS = {}u;\n\
          fn elem_of(a: f32, b: f32, c: f32, d: f32) -> elem {{ return {of}; }}\n",
-        elem.alias(),
+        elems(elem, element, wide),
         elem.width,
         fours_of(elem)
     )
@@ -78,20 +69,32 @@ fn tail(elem: Elem, element: Element, wide: bool) -> String {
 
 /// Every variant that this file records.
 pub fn variants() -> Vec<Variants> {
-    let formats = FORMATS.into_iter().flat_map(|element| {
-        let [four, one] = [4, 1].map(|cols| Elem::of(cols, element));
-        [tail(four, element, false), tail(four, element, true), tail(one, element, false)]
-    });
+    let formats = all_elems().into_iter().map(|(elem, element, wide)| tail(elem, element, wide));
     let walks = &["forward", "backward_input", "backward_weight"];
     let biased = &["forward", "forward_any"];
     let added = &["backward_input", "backward_input_any"];
-    let of = Variants::of(&SHADER).append(formats).with("WG", LANES).with_in(walks, "K", WALKED);
-    vec![of.with_in(biased, "BIAS", FLAG).with_in(added, "ACCUMULATE", FLAG)]
+    let of = |shader| Variants::of(shader).append(formats.clone()).with("WG", LANES).with_in(walks, "K", WALKED);
+    let of = |shader| of(shader).with_in(biased, "BIAS", FLAG).with_in(added, "ACCUMULATE", FLAG);
+    vec![of(&SHADER), of(&STRIDED)]
 }
 
 /// Whether the kernels that walk down stripes apply.
 fn walks(dims: Dims) -> bool {
-    dims.stride == 1 && WALKED.contains(&(dims.kernel as f64))
+    dims.stride <= 2 && WALKED.contains(&(dims.kernel as f64))
+}
+
+/// Where these dims have the entry for `pass`, and its name.
+fn entry(pass: &str, dims: Dims) -> (&'static Shader, String) {
+    match (walks(dims), dims.stride) {
+        (true, 1) => (&SHADER, pass.to_string()),
+        (true, _) => (&STRIDED, pass.to_string()),
+        _ => (&SHADER, format!("{pass}_any")),
+    }
+}
+
+/// Pairs of `size` pixels behind `before` zeros, of which each has an even and an odd one.
+fn pairs(size: usize, before: usize) -> usize {
+    (before + size).div_ceil(2) - before / 2
 }
 
 impl Split {
@@ -105,8 +108,9 @@ impl Split {
         self.dims.channels / self.elem.width
     }
 
+    /// Stripes of `width` pixels of `out`, or of `dinp` where the stride is 1.
     fn stripes(self, width: usize) -> usize {
-        width.div_ceil(4 * fours_of(self.elem))
+        width.div_ceil(if self.dims.stride == 1 { 4 * fours_of(self.elem) } else { 4 })
     }
 
     /// Workgroups for the columns of `across` pixels or stripes, or taps.
@@ -156,36 +160,48 @@ impl Split {
         }
     }
 
-    fn kernel(self, r: &Recorder, entry: &str, own: &[(&str, f64)], element: Element) -> Result<Arc<Kernel>> {
+    fn kernel(
+        self,
+        r: &Recorder,
+        (shader, entry): (&'static Shader, String),
+        own: &[(&str, f64)],
+        element: Element,
+    ) -> Result<Arc<Kernel>> {
         let constants = [&[("WG", self.lanes as f64)], own].concat();
-        r.kernel_with(&SHADER, entry, &constants, &tail(self.elem, element, self.elem.width == 4 && r.wide_words))
+        let wide = self.elem.width == 4 && r.wide_words;
+        r.kernel_with(shader, &entry, &constants, &tail(self.elem, element, wide))
     }
 
-    /// The dispatch of `entry` that writes all of `dst`: by walks if that applies, else by pixels.
+    /// The dispatch of `pass` that writes all of `dst`, whose pixels lie in `rows` and `across`, or pairs of them: by walks if that
+    /// applies, else by pixels.
     fn gather(
         self,
         r: &mut Recorder,
-        entry: &str,
+        pass: &str,
         own: (&str, bool),
         views: &[(&str, &View)],
         params: Params,
+        [height, width]: [usize; 2],
     ) -> Result<()> {
-        let [height, width] = params.dst.map(|n| n as usize);
         let element = views[0].1.element;
-        let flags = (own.0, flag(own.1));
+        let (entry, flags, batch) = (entry(pass, self.dims), (own.0, flag(own.1)), self.dims.batch);
         if walks(self.dims) {
             let stripes = self.stripes(width);
             let groups = self.groups(stripes);
-            let rows = self.rows(height, groups as usize * self.dims.batch);
+            let rows = self.rows(height, groups as usize * batch);
             let kernel = self.kernel(r, entry, &[flags, ("K", self.dims.kernel as f64)], element)?;
             let params = Params { rows: rows as u32, stripes: stripes as u32, ..params };
-            r.push(&kernel, views, &params, [groups, height.div_ceil(rows) as u32, self.dims.batch as u32]);
+            r.push(&kernel, views, &params, [groups, height.div_ceil(rows) as u32, batch as u32]);
         } else {
-            let kernel = self.kernel(r, &format!("{entry}_any"), &[flags], element)?;
-            r.push(&kernel, views, &params, [self.groups(width), height as u32, self.dims.batch as u32]);
+            let kernel = self.kernel(r, entry, &[flags], element)?;
+            r.push(&kernel, views, &params, [self.groups(width), height as u32, batch as u32]);
         }
-        r.work(2 * (height * width * self.dims.batch * self.dims.weight_len()) as u64);
+        self.note_work(r);
         Ok(())
+    }
+
+    fn note_work(self, r: &mut Recorder) {
+        r.work(2 * (self.dims.out_len() * self.dims.kernel * self.dims.kernel) as u64);
     }
 }
 
@@ -217,7 +233,8 @@ pub fn forward(r: &mut Recorder, out: &View, inp: &View, weight: &View, bias: Op
     }
     let split = Split::new(r, dims, inp.element);
     let views = [("dst", out), ("src", inp), ("weight", weight), ("bias", bias.unwrap_or(weight))];
-    split.gather(r, "forward", ("BIAS", bias.is_some()), &views, split.params())
+    let out = [dims.out_height(), dims.out_width()];
+    split.gather(r, "forward", ("BIAS", bias.is_some()), &views, split.params(), out)
 }
 
 /// Gradient of the input: `dinp = `, or `+= ` with `accumulate`. Shapes as in [`forward`].
@@ -233,14 +250,18 @@ pub fn backward_input(
     let split = Split::new(r, dims, dinp.element);
     let forward = split.params();
     let mut params = Params { src: forward.dst, dst: forward.src, ..forward };
-    let mut views = vec![("dst", dinp), ("src", dout), ("weight", weight)];
-    if walks(dims) {
+    let views = [("dst", dinp), ("src", dout), ("weight", weight), ("bias", weight)];
+    // Walks forward and back share what may read a bias.
+    let views = &views[..if walks(dims) && dims.stride == 1 { 4 } else { 3 }];
+    let mut size = [dims.height, dims.width];
+    if walks(dims) && dims.stride == 1 {
         // The kernel turned round reaches as far on the other side.
         params.before = forward.before.map(|before| dims.kernel as i32 - 1 - before);
-        // Walks forward and back share what may read it.
-        views.push(("bias", weight));
+    } else if walks(dims) {
+        let [above, left] = dims.before();
+        size = [pairs(dims.height, above), pairs(dims.width, left)];
     }
-    split.gather(r, "backward_input", ("ACCUMULATE", accumulate), &views, params)
+    split.gather(r, "backward_input", ("ACCUMULATE", accumulate), views, params, size)
 }
 
 /// Gradient of the weight: `dweight += `. Shapes as in [`forward`].
@@ -252,19 +273,20 @@ pub fn backward_weight(r: &mut Recorder, dweight: &View, dout: &View, inp: &View
     let [partial] = r.scratch(op, partials * dims.weight_len());
     let views = [("src", inp), ("dout", dout), ("partial", &partial)];
     let params = split.params();
+    let entry = entry("backward_weight", dims);
     if walks(dims) {
         let stripes = split.stripes(dims.out_width());
         let params = Params { rows: split.images() as u32, stripes: stripes as u32, ..params };
-        let kernel = split.kernel(r, "backward_weight", &[("K", dims.kernel as f64)], inp.element)?;
+        let kernel = split.kernel(r, entry, &[("K", dims.kernel as f64)], inp.element)?;
         r.push(&kernel, &views, &params, [split.groups(stripes), (partials / stripes) as u32, 1]);
     } else {
         let params = Params { rows: split.image_rows() as u32, ..params };
-        let kernel = split.kernel(r, "backward_weight_any", &[], inp.element)?;
+        let kernel = split.kernel(r, entry, &[], inp.element)?;
         r.push(&kernel, &views, &params, [split.groups(taps), partials as u32, 1]);
     }
-    r.work(2 * (dims.out_len() * taps) as u64);
+    split.note_work(r);
     let params = Params { batch: partials as u32, cols: dims.channels as u32, ..params };
-    let kernel = split.kernel(r, "finish", &[], inp.element)?;
+    let kernel = split.kernel(r, (&SHADER, "finish".to_string()), &[], inp.element)?;
     let grid = [(dims.channels * taps).div_ceil(split.lanes) as u32, 1, 1];
     r.push(&kernel, &[("parts", &partial), ("dweight", dweight)], &params, grid);
     Ok(())

@@ -3,6 +3,7 @@
 
 use crate::gpu::buffer::Element;
 use crate::gpu::shaders;
+use crate::ops::elem::{Elem, FORMATS};
 
 /// `loaded4`, four values of a buffer that is only read, `stored4`, four of one that is written, and how they become a `vec4f`
 /// and come from one.
@@ -32,4 +33,26 @@ pub fn fours(loaded: Element, stored: Element, wide: bool) -> String {
          fn to_stored(x: vec4f) -> stored4 {{ {to_stored} }}\n{}",
         if wide { shaders::WORDS } else { "" }
     )
+}
+
+/// `elem`, `loaded` and `stored`, what a matrix of `elem` holds that is only read and one that is written, and how they become an `elem`
+/// and come from one; `wide` as in [`fours`], for elems of four.
+pub(super) fn elems(elem: Elem, element: Element, wide: bool) -> String {
+    if elem.width == 4 {
+        let fours = fours(element, element, wide);
+        return format!("{}{fours}alias loaded = loaded4;\nalias stored = stored4;\n", elem.alias());
+    }
+    let scalar = element.scalar();
+    format!(
+        "{}alias loaded = {scalar};\nalias stored = {scalar};\n\
+         fn from_loaded(x: loaded) -> f32 {{ return f32(x); }}\nfn from_stored(x: stored) -> f32 {{ return f32(x); }}\n\
+         fn to_stored(x: f32) -> stored {{ return stored(x); }}\n",
+        elem.alias()
+    )
+}
+
+/// What [`elems`] makes of every elem: of those of four in words of 64 bits, too.
+pub(super) fn all_elems() -> Vec<(Elem, Element, bool)> {
+    let widths = [(4, false), (4, true), (1, false)];
+    FORMATS.iter().flat_map(|&element| widths.map(|(cols, wide)| (Elem::of(cols, element), element, wide))).collect()
 }

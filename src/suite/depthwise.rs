@@ -14,7 +14,7 @@ pub(super) const STEMS: &[Stem] =
 
 /// Batch, height, width, channels, kernel, stride, padding, or 9 for TensorFlow's "same": images narrower and lower than a window,
 /// at and past stripes of 4 and 8 pixels, more rows than one walk has, channels below and past a workgroup's.
-const SHAPES: [[usize; 7]; 20] = [
+const SHAPES: [[usize; 7]; 26] = [
     [1, 1, 1, 4, 7, 1, 3],
     [2, 7, 9, 40, 7, 1, 3],
     [1, 37, 8, 12, 7, 1, 3],
@@ -35,6 +35,12 @@ const SHAPES: [[usize; 7]; 20] = [
     [2, 6, 5, 4, 1, 1, 0],
     [1, 12, 7, 20, 4, 3, 1],
     [70, 3, 3, 4, 3, 1, 1],
+    [1, 1, 1, 4, 3, 2, 1],
+    [1, 75, 17, 12, 3, 2, 1],
+    [2, 7, 19, 36, 3, 2, 2],
+    [1, 71, 9, 5, 5, 2, 2],
+    [2, 14, 16, 68, 5, 2, 0],
+    [70, 7, 8, 8, 7, 2, 9],
 ];
 
 /// A shape and its place in the list, how it is launched, whether there is a bias, and the format.
@@ -51,7 +57,11 @@ impl Convolution {
     fn shows(&self) -> Vec<String> {
         let Convolution { dims, launch, element, .. } = *self;
         let width = if launch.for_cpu && dims.channels.is_multiple_of(4) { "fours" } else { "ones" };
-        let way = if dims.stride == 1 && [3, 5, 7].contains(&dims.kernel) { "walked" } else { "any" };
+        let way = match (dims.stride, dims.kernel) {
+            (1, 3 | 5 | 7) => "walked",
+            (2, 3 | 5 | 7) => "walked by two",
+            _ => "any",
+        };
         let kernel = format!("{way}, kernel {}", dims.kernel);
         vec![kernel, format!("{way}, {}, {width}, {}, {}", launch.tile(), launch.word(), prefix(element))]
     }
