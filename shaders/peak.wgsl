@@ -3,14 +3,15 @@
 //
 //   multiply_add   x ← a · x + b, 8 · LOOPS times, for x = inp, inp + 1 and inp + 2;   out = the sum of the three
 //                  inp, out [lanes, 4]; 8 · LOOPS · 3 · 4 multiply-adds a lane
-//   copy           out = inp         inp, out [len], a multiple of 4
+//   copy           copied = whole         both [len], a multiple of 4
 //
 //   entry          grid                           writes
 //   multiply_add   fold(lanes/WG)                 out =
-//   copy           fold(⌈len/(4·WG·PER_LANE)⌉)    out =
+//   copy           fold(⌈len/(4·WG·PER_LANE)⌉)    copied =
 //
 // Twelve chains a lane hide a multiply-add's latency and, with a and b, fit the sixteen registers of a CPU's vector unit;
-// eight rounds per turn make the loop itself cheap. `len` counts vectors of four.
+// eight rounds per turn make the loop itself cheap. `len` counts vectors of four, which the host says how to read and write
+// (src/ops/words.rs).
 
 struct Params { len: u32, loops: u32, a: f32, b: f32 }
 var<immediate> p: Params;
@@ -47,6 +48,9 @@ fn multiply_add(
     out[i] = x + y + z;
 }
 
+@group(0) @binding(0) var<storage, read> whole: array<loaded4>;
+@group(0) @binding(1) var<storage, read_write> copied: array<stored4>;
+
 @compute @workgroup_size(WG)
 fn copy(
     @builtin(workgroup_id) group: vec3u,
@@ -54,5 +58,5 @@ fn copy(
     @builtin(local_invocation_index) lane: u32,
 ) {
     let first = fold_index(group, groups) * WG * PER_LANE + lane;
-    for (var i = first; i < min(first + WG * PER_LANE, p.len); i += WG) { out[i] = inp[i]; }
+    for (var i = first; i < min(first + WG * PER_LANE, p.len); i += WG) { copied[i] = to_stored(from_loaded(whole[i])); }
 }

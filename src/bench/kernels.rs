@@ -1,4 +1,4 @@
-//! Kernels alone, at the shapes of ViT-Tiny and ResNet-18 with four images of 224 pixels.
+//! Kernels alone, at the shapes of ViT-Tiny, ResNet-18, ConvNeXt-Tiny and EfficientNet-B0 with four images of 224 pixels.
 //!
 //! Of bytes the fewest are counted: every input read once, every output written once. What is added to counts as written.
 
@@ -66,6 +66,21 @@ const WIDE: Conv = conv(56, 64, 64, 3, 1);
 const STRIDED: Conv = conv(56, 64, 128, 3, 2);
 const DEEP: Conv = conv(7, 512, 512, 3, 1);
 const SHORTCUT: Conv = conv(56, 64, 128, 1, 2);
+/// ResNeXt-50's in its first stage, of 32 groups, and RegNetY-1.6GF's in its third, of 14.
+const GROUPED: Conv = Conv { groups: 32, ..conv(56, 128, 128, 3, 1) };
+const GROUPED_WIDE: Conv = Conv { groups: 14, ..conv(14, 336, 336, 3, 1) };
+
+const fn by_channel(size: usize, channels: usize, kernel: usize, stride: usize) -> Depthwise {
+    let padding = Padding::Even(kernel / 2);
+    Depthwise { batch: BATCH, height: size, width: size, channels, kernel, stride, padding }
+}
+
+/// Depth-wise convolutions: ConvNeXt-Tiny's in its first stage, EfficientNet-B0's in its third, second, fifth and third block.
+const CONVNEXT: Depthwise = by_channel(56, 96, 7, 1);
+const MOBILE_3: Depthwise = by_channel(56, 144, 3, 1);
+const MOBILE_3_STRIDED: Depthwise = by_channel(112, 96, 3, 2);
+const MOBILE_5: Depthwise = by_channel(28, 240, 5, 1);
+const MOBILE_5_STRIDED: Depthwise = by_channel(56, 144, 5, 2);
 
 /// All of them by name.
 pub static KERNELS: &[(&str, Record)] = &[
@@ -96,9 +111,27 @@ pub static KERNELS: &[(&str, Record)] = &[
     ("kernel_conv2d_shortcut", |b| convolve(b, SHORTCUT, Pass::Forward)),
     ("kernel_conv2d_shortcut_backward_input", |b| convolve(b, SHORTCUT, Pass::Input)),
     ("kernel_conv2d_shortcut_backward_weight", |b| convolve(b, SHORTCUT, Pass::Weight)),
-    ("kernel_depthwise", |b| depthwise(b, Pass::Forward)),
-    ("kernel_depthwise_backward_input", |b| depthwise(b, Pass::Input)),
-    ("kernel_depthwise_backward_weight", |b| depthwise(b, Pass::Weight)),
+    ("kernel_conv2d_grouped", |b| convolve(b, GROUPED, Pass::Forward)),
+    ("kernel_conv2d_grouped_backward_input", |b| convolve(b, GROUPED, Pass::Input)),
+    ("kernel_conv2d_grouped_backward_weight", |b| convolve(b, GROUPED, Pass::Weight)),
+    ("kernel_conv2d_grouped_wide", |b| convolve(b, GROUPED_WIDE, Pass::Forward)),
+    ("kernel_conv2d_grouped_wide_backward_input", |b| convolve(b, GROUPED_WIDE, Pass::Input)),
+    ("kernel_conv2d_grouped_wide_backward_weight", |b| convolve(b, GROUPED_WIDE, Pass::Weight)),
+    ("kernel_depthwise", |b| depthwise(b, CONVNEXT, Pass::Forward)),
+    ("kernel_depthwise_backward_input", |b| depthwise(b, CONVNEXT, Pass::Input)),
+    ("kernel_depthwise_backward_weight", |b| depthwise(b, CONVNEXT, Pass::Weight)),
+    ("kernel_depthwise_3", |b| depthwise(b, MOBILE_3, Pass::Forward)),
+    ("kernel_depthwise_3_backward_input", |b| depthwise(b, MOBILE_3, Pass::Input)),
+    ("kernel_depthwise_3_backward_weight", |b| depthwise(b, MOBILE_3, Pass::Weight)),
+    ("kernel_depthwise_3_strided", |b| depthwise(b, MOBILE_3_STRIDED, Pass::Forward)),
+    ("kernel_depthwise_3_strided_backward_input", |b| depthwise(b, MOBILE_3_STRIDED, Pass::Input)),
+    ("kernel_depthwise_3_strided_backward_weight", |b| depthwise(b, MOBILE_3_STRIDED, Pass::Weight)),
+    ("kernel_depthwise_5", |b| depthwise(b, MOBILE_5, Pass::Forward)),
+    ("kernel_depthwise_5_backward_input", |b| depthwise(b, MOBILE_5, Pass::Input)),
+    ("kernel_depthwise_5_backward_weight", |b| depthwise(b, MOBILE_5, Pass::Weight)),
+    ("kernel_depthwise_5_strided", |b| depthwise(b, MOBILE_5_STRIDED, Pass::Forward)),
+    ("kernel_depthwise_5_strided_backward_input", |b| depthwise(b, MOBILE_5_STRIDED, Pass::Input)),
+    ("kernel_depthwise_5_strided_backward_weight", |b| depthwise(b, MOBILE_5_STRIDED, Pass::Weight)),
     ("kernel_batch_norm", |b| norm_by_batch(b, false)),
     ("kernel_batch_norm_backward", |b| norm_by_batch(b, true)),
     ("kernel_relu", |b| rectify(b, false)),
@@ -306,26 +339,26 @@ fn convolve(b: &Bench, dims: Conv, pass: Pass) -> Result<Alone> {
         Pass::Input => conv2d::backward_input(r, &inp, &out, &weight, dims, false),
         Pass::Weight => conv2d::backward_weight(r, &weight, &out, &inp, dims),
     })?;
-    let Conv { batch, height, in_channels, out_channels, kernel, stride, .. } = dims;
-    let shape = format!("{batch} × {height} px, {in_channels} to {out_channels}, {kernel} × {kernel} / {stride}");
+    let Conv { batch, height, in_channels, out_channels, kernel, stride, groups, .. } = dims;
+    let mut shape = format!("{batch} × {height} px, {in_channels} to {out_channels}, {kernel} × {kernel} / {stride}");
+    if groups > 1 {
+        shape += &format!(", {groups} groups");
+    }
     Ok(Alone { shape, work: macs(dims.out_pixels() * dims.weight_len()), program })
 }
 
-/// ConvNeXt-Tiny's first stage.
-fn depthwise(b: &Bench, pass: Pass) -> Result<Alone> {
-    let (height, width, channels, kernel) = (56, 56, 96, 7);
-    let dims = Depthwise { batch: BATCH, height, width, channels, kernel, stride: 1, padding: Padding::Even(3) };
-    let [inp, out] = tensors(b.gpu, dims.in_len())?;
+fn depthwise(b: &Bench, dims: Depthwise, pass: Pass) -> Result<Alone> {
+    let Depthwise { height, channels, kernel, stride, .. } = dims;
+    let [inp, out] = [tensor(b.gpu, dims.in_len())?, tensor(b.gpu, dims.out_len())?];
     let ([weight], [bias]) = (tensors(b.gpu, dims.weight_len())?, tensors(b.gpu, channels)?);
     let program = record(b, ops::depthwise::scratch_len(dims), |r| match pass {
         Pass::Forward => ops::depthwise::forward(r, &out, &inp, &weight, Some(&bias), dims),
         Pass::Input => ops::depthwise::backward_input(r, &inp, &out, &weight, dims, false),
         Pass::Weight => ops::depthwise::backward_weight(r, &weight, &out, &inp, dims),
     })?;
-    let arrays = 2 * dims.in_len();
-    Ok(Alone {
-        shape: format!("{BATCH} × {height} px, {channels}, {kernel} × {kernel}"), work: bytes(arrays), program
-    })
+    let shape = format!("{BATCH} × {height} px, {channels}, {kernel} × {kernel} / {stride}");
+    let flop = (2 * dims.out_len() * kernel * kernel) as f64;
+    Ok(Alone { shape, work: Work::Both { flop, bytes: 4.0 * (dims.in_len() + dims.out_len()) as f64 }, program })
 }
 
 fn norm_by_batch(b: &Bench, backward: bool) -> Result<Alone> {

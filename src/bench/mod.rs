@@ -54,6 +54,13 @@ pub enum Work {
     Flop(f64),
     /// Bytes that must be read and written at least.
     Bytes(f64),
+    /// Both, where either may be the limit.
+    Both {
+        /// Floating-point operations.
+        flop: f64,
+        /// Bytes that must be read and written at least.
+        bytes: f64,
+    },
     /// Neither.
     None,
 }
@@ -105,7 +112,8 @@ pub struct Row {
     pub gflops: Option<f64>,
     /// Billions of bytes per second, of the median.
     pub gbs: Option<f64>,
-    /// Share of the adapter's measured peak: of its multiply-adds, or of its copy bandwidth where bytes are counted.
+    /// Share of the adapter's measured peak: of its multiply-adds, of its copy bandwidth where bytes are counted, or of the one that is
+    /// nearer where both are.
     pub share_of_peak: Option<f64>,
     /// That peak, in the same unit.
     pub peak: Option<f64>,
@@ -159,14 +167,26 @@ impl<'a> Bench<'a> {
     ///
     /// Errors where the adapter's memory or limits are too small for it, or the device fails.
     pub fn run(&self, workload: &Workload) -> Result<Row> {
-        let Figures { shape, precision, times, work, more } = (workload.run)(self)?;
+        let Figures { shape, precision, times, work, mut more } = (workload.run)(self)?;
         let rate = |work: f64| work / times.median() / 1e6;
-        let (gflops, gbs, peak) = match work {
-            Work::Flop(flop) => (Some(rate(flop)), None, Some(self.peak()?.gflops)),
-            Work::Bytes(bytes) => (None, Some(rate(bytes)), Some(self.peak()?.gbs)),
-            Work::None => (None, None, None),
+        let (flop, bytes) = match work {
+            Work::Flop(flop) => (Some(flop), None),
+            Work::Bytes(bytes) => (None, Some(bytes)),
+            Work::Both { flop, bytes } => (Some(flop), Some(bytes)),
+            Work::None => (None, None),
         };
-        let share_of_peak = gflops.or(gbs).zip(peak).map(|(rate, peak)| rate / peak);
+        let (gflops, gbs) = (flop.map(rate), bytes.map(rate));
+        let mut shares: Vec<(&str, f64, f64)> = Vec::new();
+        if gflops.or(gbs).is_some() {
+            let peak = self.peak()?;
+            shares.extend(gflops.map(|rate| ("of_multiply_adds", rate / peak.gflops, peak.gflops)));
+            shares.extend(gbs.map(|rate| ("of_copy", rate / peak.gbs, peak.gbs)));
+        }
+        if shares.len() == 2 {
+            more.extend(shares.iter().map(|(name, share, _)| (*name, *share)));
+        }
+        let nearer = shares.iter().max_by(|a, b| a.1.total_cmp(&b.1));
+        let (share_of_peak, peak) = (nearer.map(|(_, share, _)| *share), nearer.map(|(.., peak)| *peak));
         Ok(Row {
             workload: workload.name,
             shape,

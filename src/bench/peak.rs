@@ -27,13 +27,22 @@ pub struct Measured {
     pub work: f64,
 }
 
+/// A copy's measurement.
+#[derive(Debug)]
+pub struct MeasuredCopy {
+    /// By the faster way.
+    pub best: Measured,
+    /// Billions of bytes per second of the kernel: what no kernel here reads and writes faster.
+    pub kernel_gbs: f64,
+}
+
 /// Long enough to see the adapter at its full clock, short enough to stand before every benchmark.
 const BUDGET: Budget = Budget { seconds: 0.5, warmup: 2, min_reps: 5, max_reps: 200 };
 
 impl Peak {
     /// Measures both.
     pub fn measure(gpu: &Gpu) -> Result<Peak> {
-        let [fma, copy] = [multiply_add(gpu, &BUDGET)?, copy(gpu, &BUDGET)?];
+        let [fma, copy] = [multiply_add(gpu, &BUDGET)?, copy(gpu, &BUDGET)?.best];
         let best = |m: &Measured| m.work / m.times.min() / 1e6;
         Ok(Peak { gflops: best(&fma), gbs: best(&copy) })
     }
@@ -54,13 +63,15 @@ pub fn multiply_add(gpu: &Gpu, budget: &Budget) -> Result<Measured> {
     Ok(Measured { shape, times, work: peak::flop(len, loops) })
 }
 
-/// The copy's measurement, by the faster way's times.
-pub fn copy(gpu: &Gpu, budget: &Budget) -> Result<Measured> {
+/// Copies by a kernel and by the driver.
+pub fn copy(gpu: &Gpu, budget: &Budget) -> Result<MeasuredCopy> {
     let copy = Copy::new(gpu)?;
     let kernel = budget.time(|| copy.by_kernel(1))?;
     let driver = budget.time(|| copy.by_driver(1))?;
+    let kernel_gbs = copy.bytes() / kernel.min() / 1e6;
     let (how, times) = if kernel.min() <= driver.min() { ("kernel", kernel) } else { ("driver", driver) };
-    Ok(Measured { shape: format!("{} MiB, by {how}", copy.len >> 20), times, work: copy.bytes() })
+    let best = Measured { shape: format!("{} MiB, by {how}", copy.len >> 20), times, work: copy.bytes() };
+    Ok(MeasuredCopy { best, kernel_gbs })
 }
 
 /// A copy between buffers that no cache holds, where the adapter allows such.

@@ -79,8 +79,8 @@ fn list() -> Vec<Workload> {
         Ok(Figures::new(m.shape, m.times, Work::Flop(m.work)))
     };
     let copy = |b: &Bench| {
-        let m = peak::copy(b.gpu, &b.budget)?;
-        Ok(Figures::new(m.shape, m.times, Work::Bytes(m.work)))
+        let peak::MeasuredCopy { best, kernel_gbs } = peak::copy(b.gpu, &b.budget)?;
+        Ok(Figures::new(best.shape, best.times, Work::Bytes(best.work)).with("kernel_gbs", kernel_gbs))
     };
     add(to, "peak_multiply_add", multiply_add, nothing);
     add(to, "peak_copy", copy, nothing);
