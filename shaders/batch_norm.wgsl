@@ -1,7 +1,7 @@
 // Batch norm over rows (one row per pixel, one column per channel; Ioffe & Szegedy 2015), and its backward. A shortcut may be
-// added behind it, and a ReLU may follow.
+// added behind it, and an activation may follow.
 //
-//   x̂ = (inp − mean) · rstd,   out = relu(x̂ · weight + bias + shortcut),   rstd = 1 / √(var + eps), var biased
+//   x̂ = (inp − mean) · rstd,   out = f(x̂ · weight + bias + shortcut),   rstd = 1 / √(var + eps), var biased
 //
 //   inp, shortcut, out, dout, dinp   [rows, cols]      weight, bias, mean, rstd, running_*, dweight, dbias   [cols]
 //   partials   [2, P, cols]: each chunk's mean and sum of squared deviations; in backward, sums of g and of g · x̂
@@ -12,8 +12,10 @@
 //   running_statistics fold(⌈cols/WG⌉)                  mean =, rstd =   from the running ones
 //   forward            [⌈cols/lanes⌉, chunks, 1]        out =
 //   backward_partials  [⌈cols/lanes⌉, chunks, 1]        partials =       g = dout where out > 0 (all of it without RELU)
+//   backward_partials_curved  the same                  partials =       g = dout · f'(x̂ · weight + bias), f as ACT says
 //   backward_params    fold(cols)                       dweight +=, dbias +=; this batch's own sums go to row 0 of partials
 //   backward_input     [⌈cols/lanes⌉, chunks, 1]        dinp =
+//   backward_input_curved     the same                  dinp =
 //
 //   dinp = rstd · weight · (g − Σ g / rows − x̂ · Σ(g · x̂) / rows)     TRAIN: through the statistics; else rstd · weight · g
 //
@@ -21,10 +23,10 @@
 // channel around 1e3 with a deviation of 1e-2; its distance from one of its own values, which is never more than √rows
 // deviations, is not.
 //
-// The host appends `alias elem = vec4f;`, or f32 where channels are no multiple of 4; `cols` counts these. `alias stored` is
-// what the matrices hold, elem or the f16 of that, and `alias single` one element of it; statistics and sums are f32. Lanes stand
-// side by side along the columns, and in several rows where there are fewer columns than lanes. No atomics: the same bits every
-// time.
+// The host appends `alias elem = vec4f;`, or f32 where channels are no multiple of 4; `cols` counts these. `alias loaded` and
+// `alias stored` are what the matrices hold (src/ops/words.rs), and `alias single` is one element of them; statistics and sums are
+// f32. Lanes stand side by side along the columns, and in several rows where there are fewer columns than lanes. No atomics: the
+// same bits every time.
 
 struct Params { rows: u32, cols: u32, chunk: u32, partials: u32, eps: f32, momentum: f32 }
 var<immediate> p: Params;
@@ -32,9 +34,10 @@ var<immediate> p: Params;
 override WG: u32 = 64u;
 override TRAIN: bool = true;
 override RELU: bool = false;
+override ACT: u32 = 0u; // f: itself, ReLU, ReLU6, SiLU, hard swish
 override SHORTCUT: bool = false; // binding 5 may be anything readable when off
 
-@group(0) @binding(0) var<storage, read> inp: array<stored>;
+@group(0) @binding(0) var<storage, read> inp: array<loaded>;
 @group(0) @binding(1) var<storage, read_write> partials: array<elem>;
 
 // Rows that are added up around one of their own before their sum joins the others.
@@ -46,18 +49,18 @@ fn statistics(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_ind
     if s.step == 0u { return; }
     let end = min((group.y + 1u) * p.chunk, p.rows);
     let zero = elem();
-    let origin = elem(inp[s.col]);
+    let origin = from_loaded(inp[s.col]);
     var mean = zero;
     var squares = zero;
     var count = 0.0;
     for (var start = group.y * p.chunk + s.sub; start < end; start += BLOCK * s.step) {
         // Around one of the block's own values nothing cancels, even where the channel is far from zero.
-        let own = elem(inp[start * p.cols + s.col]);
+        let own = from_loaded(inp[start * p.cols + s.col]);
         var sum = zero;
         var sum_squares = zero;
         var n = 0.0;
         for (var row = start; row < min(start + BLOCK * s.step, end); row += s.step) {
-            let d = elem(inp[row * p.cols + s.col]) - own;
+            let d = from_loaded(inp[row * p.cols + s.col]) - own;
             sum += d;
             sum_squares += d * d;
             n += 1.0;
@@ -161,11 +164,19 @@ fn backward_params(
 @group(0) @binding(2) var<storage, read> saved_rstd: array<elem>;
 @group(0) @binding(3) var<storage, read> weight: array<elem>;
 @group(0) @binding(4) var<storage, read> bias: array<elem>;
-@group(0) @binding(5) var<storage, read> shortcut: array<stored>;
+@group(0) @binding(5) var<storage, read> shortcut: array<loaded>;
 @group(0) @binding(6) var<storage, read_write> out: array<stored>;
 
+fn behind(x: elem) -> elem {
+    if ACT == 1u { return max(x, elem()); }
+    if ACT == 2u { return clamp(x, elem(), elem(6.0)); }
+    if ACT == 3u { return x / (1.0 + exp(-x)); }
+    if ACT == 4u { return x * clamp(x + 3.0, elem(), elem(6.0)) / 6.0; }
+    return x;
+}
+
 fn origin_of(col: u32) -> elem {
-    if TRAIN { return elem(inp[col]); }
+    if TRAIN { return from_loaded(inp[col]); }
     return elem();
 }
 
@@ -174,28 +185,26 @@ fn forward(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index)
     let s = seat(group, lane);
     if s.step == 0u { return; }
     let end = min((group.y + 1u) * p.chunk, p.rows);
-    let zero = elem();
     let origin = origin_of(s.col);
     let mu = saved_mean[s.col];
     let scale = saved_rstd[s.col] * weight[s.col];
     let b = bias[s.col];
     for (var row = group.y * p.chunk + s.sub; row < end; row += s.step) {
         let i = row * p.cols + s.col;
-        var y = (elem(inp[i]) - origin - mu) * scale + b;
-        if SHORTCUT { y += elem(shortcut[i]); }
-        if RELU { y = max(y, zero); }
-        out[i] = stored(y);
+        var y = (from_loaded(inp[i]) - origin - mu) * scale + b;
+        if SHORTCUT { y += from_loaded(shortcut[i]); }
+        out[i] = to_stored(behind(y));
     }
 }
 
-@group(0) @binding(4) var<storage, read> dout: array<stored>;
-@group(0) @binding(5) var<storage, read> saved_out: array<stored>; // may be anything readable without RELU
+@group(0) @binding(4) var<storage, read> dout: array<loaded>;
+@group(0) @binding(5) var<storage, read> saved_out: array<loaded>; // may be anything readable without RELU
 
 // Zeros of elem alone: beside those of stored, which may be another name of the same type, naga would write the function for
 // them twice in HLSL.
 fn gradient(i: u32) -> elem {
-    if RELU { return select(elem(), elem(dout[i]), elem(saved_out[i]) > elem()); }
-    return elem(dout[i]);
+    if RELU { return select(elem(), from_loaded(dout[i]), from_loaded(saved_out[i]) > elem()); }
+    return from_loaded(dout[i]);
 }
 
 @group(0) @binding(6) var<storage, read_write> dpartials: array<elem>;
@@ -213,7 +222,7 @@ fn backward_partials(@builtin(workgroup_id) group: vec3u, @builtin(local_invocat
         let i = row * p.cols + s.col;
         let g = gradient(i);
         db += g;
-        dw += g * (elem(inp[i]) - origin - mu);
+        dw += g * (from_loaded(inp[i]) - origin - mu);
     }
     let i = (group.y * s.step + s.sub) * p.cols + s.col;
     dpartials[i] = db;
@@ -237,7 +246,66 @@ fn backward_input(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation
     for (var row = group.y * p.chunk + s.sub; row < end; row += s.step) {
         let i = row * p.cols + s.col;
         var g = gradient(i);
-        if TRAIN { g -= mean_g + (elem(inp[i]) - origin - mu) * mean_gx; }
-        dinp[i] = stored(scale * g);
+        if TRAIN { g -= mean_g + (from_loaded(inp[i]) - origin - mu) * mean_gx; }
+        dinp[i] = to_stored(scale * g);
+    }
+}
+
+// ---- the same behind an activation, whose slope is computed from the norm's result: that is not saved.
+
+@group(0) @binding(5) var<storage, read> own_bias: array<elem>;
+
+fn slope(x: elem) -> elem {
+    if ACT == 2u { return select(elem(), elem(1.0), (x > elem()) & (x < elem(6.0))); }
+    if ACT == 3u {
+        let gate = 1.0 / (1.0 + exp(-x));
+        return gate * (1.0 + x * (1.0 - gate));
+    }
+    // 2x + 3 is exact where it cancels, x/3 + 1/2 is not.
+    let bent = select((2.0 * x + 3.0) / 6.0, elem(1.0), x >= elem(3.0));
+    return select(bent, elem(), x <= elem(-3.0));
+}
+
+@compute @workgroup_size(WG)
+fn backward_partials_curved(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
+    let s = seat(group, lane);
+    if s.step == 0u { return; }
+    let end = min((group.y + 1u) * p.chunk, p.rows);
+    let origin = origin_of(s.col);
+    let mu = saved_mean[s.col];
+    let scale = saved_rstd[s.col] * weight[s.col];
+    let b = own_bias[s.col];
+    var db = elem();
+    var dw = elem();
+    for (var row = group.y * p.chunk + s.sub; row < end; row += s.step) {
+        let i = row * p.cols + s.col;
+        let x = from_loaded(inp[i]) - origin - mu;
+        let g = from_loaded(dout[i]) * slope(x * scale + b);
+        db += g;
+        dw += g * x;
+    }
+    let i = (group.y * s.step + s.sub) * p.cols + s.col;
+    dpartials[i] = db;
+    dpartials[p.partials * p.cols + i] = dw * saved_rstd[s.col];
+}
+
+@compute @workgroup_size(WG)
+fn backward_input_curved(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
+    let s = seat(group, lane);
+    if s.step == 0u { return; }
+    let end = min((group.y + 1u) * p.chunk, p.rows);
+    let origin = origin_of(s.col);
+    let mu = saved_mean[s.col];
+    let r = saved_rstd[s.col];
+    let scale = r * weight[s.col];
+    let b = own_bias[s.col];
+    let mean_g = totals[s.col] / f32(p.rows);
+    let mean_gx = totals[p.partials * p.cols + s.col] / f32(p.rows) * r;
+    for (var row = group.y * p.chunk + s.sub; row < end; row += s.step) {
+        let i = row * p.cols + s.col;
+        let x = from_loaded(inp[i]) - origin - mu;
+        var g = from_loaded(dout[i]) * slope(x * scale + b);
+        if TRAIN { g -= mean_g + x * mean_gx; }
+        dinp[i] = to_stored(scale * g);
     }
 }

@@ -12,7 +12,7 @@
 //   finish     fold(⌈B·cols/WG⌉)               dscale = σ'(scale) · Σ partial
 //
 // The shortcut's gradient is g itself. The host appends `alias elem = vec4f;`, or f32 where channels are no multiple of 4; `cols`
-// counts these. `alias stored` is what images hold, elem or the f16 of that; scales and sums are f32.
+// counts these. `alias loaded` and `alias stored` are what images hold (src/ops/words.rs); scales and sums are f32.
 
 struct Params { batch: u32, rows: u32, cols: u32, chunk: u32, partials: u32, eps: f32 }
 var<immediate> p: Params;
@@ -22,9 +22,9 @@ override RELU: bool = false;
 override HARD: bool = false;
 override SHORTCUT: bool = false; // binding 2 may be anything readable when off
 
-@group(0) @binding(0) var<storage, read> inp: array<stored>;
+@group(0) @binding(0) var<storage, read> inp: array<loaded>;
 @group(0) @binding(1) var<storage, read> scale: array<elem>;
-@group(0) @binding(2) var<storage, read> shortcut: array<stored>;
+@group(0) @binding(2) var<storage, read> shortcut: array<loaded>;
 @group(0) @binding(3) var<storage, read_write> out: array<stored>;
 
 fn gate_of(x: elem) -> elem {
@@ -40,21 +40,21 @@ fn forward(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index)
     let gate = gate_of(scale[group.z * p.cols + s.col]);
     for (var row = group.y * p.chunk + s.sub; row < end; row += s.step) {
         let i = (group.z * p.rows + row) * p.cols + s.col;
-        var y = elem(inp[i]) * gate;
-        if SHORTCUT { y += elem(shortcut[i]); }
+        var y = from_loaded(inp[i]) * gate;
+        if SHORTCUT { y += from_loaded(shortcut[i]); }
         if RELU { y = max(y, elem()); }
-        out[i] = stored(y);
+        out[i] = to_stored(y);
     }
 }
 
-@group(0) @binding(2) var<storage, read> dout: array<stored>;
-@group(0) @binding(3) var<storage, read> saved_out: array<stored>; // may be anything readable without RELU
+@group(0) @binding(2) var<storage, read> dout: array<loaded>;
+@group(0) @binding(3) var<storage, read> saved_out: array<loaded>; // may be anything readable without RELU
 @group(0) @binding(4) var<storage, read_write> dinp: array<stored>;
 @group(0) @binding(5) var<storage, read_write> partial: array<elem>;
 
 fn gradient(i: u32) -> elem {
-    if RELU { return select(elem(), elem(dout[i]), elem(saved_out[i]) > elem()); }
-    return elem(dout[i]);
+    if RELU { return select(elem(), from_loaded(dout[i]), from_loaded(saved_out[i]) > elem()); }
+    return from_loaded(dout[i]);
 }
 
 @compute @workgroup_size(WG)
@@ -67,8 +67,8 @@ fn backward(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index
     for (var row = group.y * p.chunk + s.sub; row < end; row += s.step) {
         let i = (group.z * p.rows + row) * p.cols + s.col;
         let g = gradient(i);
-        sum += g * elem(inp[i]);
-        dinp[i] = stored(g * gate);
+        sum += g * from_loaded(inp[i]);
+        dinp[i] = to_stored(g * gate);
     }
     partial[(group.z * p.partials + group.y * s.step + s.sub) * p.cols + s.col] = sum;
 }

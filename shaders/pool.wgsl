@@ -8,8 +8,8 @@
 //   forward    fold(⌈B·D/WG⌉)                  out =
 //   backward   fold(⌈B·T·D/(WG·PER_LANE)⌉)     dinp =   every token, zero where the pooling does not look; += with ACCUMULATE
 //
-// The host appends `alias stored = f32;` or f16, what inp and dinp hold, and `alias pooled = f32;` or f16, what out and dout do.
-// Sums are f32.
+// The host appends `alias elem = vec4f;` where all columns come in fours, else f32; `dim`, `stride` and `column` count these.
+// `alias stored` is what inp and dinp hold, elem or the f16 of that, and `alias pooled` what out and dout do. Sums are f32.
 
 struct Params { batch: u32, tokens: u32, dim: u32, first: u32, count: u32, stride: u32, column: u32 }
 var<immediate> p: Params;
@@ -30,8 +30,8 @@ fn forward(
     let i = fold_index(group, groups) * WG + lane;
     if i >= p.batch * p.dim { return; }
     let start = ((i / p.dim) * p.tokens + p.first) * p.dim + i % p.dim;
-    var sum = 0.0;
-    for (var t = 0u; t < p.count; t++) { sum += f32(inp[start + t * p.dim]); }
+    var sum = elem();
+    for (var t = 0u; t < p.count; t++) { sum += elem(inp[start + t * p.dim]); }
     out[(i / p.dim) * p.stride + p.column + i % p.dim] = pooled(sum / f32(p.count));
 }
 
@@ -46,10 +46,14 @@ fn backward(
 ) {
     let start = fold_index(group, groups) * WG * PER_LANE + lane;
     for (var i = start; i < min(start + WG * PER_LANE, p.batch * p.tokens * p.dim); i += WG) {
-        let t = (i / p.dim) % p.tokens;
-        let g = f32(dout[i / (p.dim * p.tokens) * p.stride + p.column + i % p.dim]) / f32(p.count);
-        var own = select(0.0, g, t >= p.first && t < p.first + p.count);
-        if ACCUMULATE { own += f32(dinp[i]); }
+        let row = i / p.dim;
+        let image = row / p.tokens;
+        let t = row - image * p.tokens;
+        var own = elem();
+        if t >= p.first && t < p.first + p.count {
+            own = elem(dout[image * p.stride + p.column + i - row * p.dim]) / f32(p.count);
+        }
+        if ACCUMULATE { own += elem(dinp[i]); }
         dinp[i] = stored(own);
     }
 }

@@ -23,8 +23,7 @@ use reference::{BATCH, Reference, SIZE};
 use tpgm::gpu::Program;
 use tpgm::model::{Activations, Mode, Network, Phase, Precision};
 use tpgm::ops::Recorder;
-use tpgm::shapes::Activation;
-use tpgm::shapes::ParamLayout;
+use tpgm::shapes::{Activation, ParamLayout, Pointwise};
 
 /// Largest error of a gradient, as a share of the largest element of that gradient.
 const TOLERANCE: f64 = 5e-5;
@@ -198,13 +197,17 @@ fn each_layer_of_pixels() {
     let nets = [
         ("convolution", vec![Op::Conv { inp: 0, grouped: false }]),
         ("groups", vec![Op::Conv { inp: 0, grouped: true }]),
-        ("batch norm", vec![Op::BatchNorm { inp: 0, relu: false }]),
-        ("batch norm and ReLU", vec![Op::BatchNorm { inp: 0, relu: true }]),
+        ("batch norm", vec![Op::BatchNorm { inp: 0, activation: None }]),
+        ("batch norm and ReLU", vec![Op::BatchNorm { inp: 0, activation: Some(Pointwise::Relu) }]),
+        ("batch norm and ReLU6", vec![Op::BatchNorm { inp: 0, activation: Some(Pointwise::Relu6) }]),
+        ("batch norm and SiLU", vec![Op::BatchNorm { inp: 0, activation: Some(Pointwise::Silu) }]),
+        ("batch norm and hard swish", vec![Op::BatchNorm { inp: 0, activation: Some(Pointwise::HardSwish) }]),
+        ("batch norm and GELU", vec![Op::BatchNorm { inp: 0, activation: Some(Pointwise::Gelu) }]),
         ("identity", vec![Op::Join { shortcut: 0, inp: 0, own: false }]),
         ("shortcut", vec![Op::Join { shortcut: 0, inp: 0, own: true }]),
         (
             "a norm as the shortcut",
-            vec![Op::BatchNorm { inp: 0, relu: false }, Op::Join { shortcut: 1, inp: 0, own: false }],
+            vec![Op::BatchNorm { inp: 0, activation: None }, Op::Join { shortcut: 1, inp: 0, own: false }],
         ),
         ("max pool", vec![Op::MaxPool(0)]),
         ("depth-wise", vec![Op::Depthwise(0)]),
@@ -215,7 +218,7 @@ fn each_layer_of_pixels() {
         ("neighbours", vec![Op::Depthwise(0), Op::Gate { shortcut: 0, inp: 1, neighbours: true }]),
         (
             "a norm as a gate's shortcut",
-            vec![Op::BatchNorm { inp: 0, relu: false }, Op::Gate { shortcut: 1, inp: 0, neighbours: false }],
+            vec![Op::BatchNorm { inp: 0, activation: None }, Op::Gate { shortcut: 1, inp: 0, neighbours: false }],
         ),
     ];
     for (name, ops) in nets {
@@ -228,6 +231,9 @@ fn each_layer_of_pixels() {
 }
 
 /// Random steps from the values `0..seen` on.
+const AFTER_NORM: [Option<Pointwise>; 4] =
+    [None, Some(Pointwise::Relu), Some(Pointwise::Silu), Some(Pointwise::HardSwish)];
+
 fn random_ops(random: &mut Random, start: Start, seen: usize, count: usize, nested: bool) -> Vec<Op> {
     let mut ops: Vec<Op> = Vec::new();
     for i in 0..count {
@@ -265,7 +271,9 @@ fn random_ops(random: &mut Random, start: Start, seen: usize, count: usize, nest
             }
             (Start::Pixels, 0) => Op::MaxPool(a),
             (Start::Pixels, 1) => Op::Conv { inp: a, grouped: yes },
-            (Start::Pixels, 2 | 3) => Op::BatchNorm { inp: a, relu: yes },
+            (Start::Pixels, 2 | 3) => {
+                Op::BatchNorm { inp: a, activation: AFTER_NORM[2 * usize::from(yes) + usize::from(other)] }
+            }
             (Start::Pixels, 9) => Op::Depthwise(a),
             (Start::Pixels, 10) => Op::Windows(a),
             (Start::Pixels, 11) => Op::Grn(a),

@@ -15,13 +15,14 @@ use crate::gpu::buffer::Element;
 use crate::gpu::{Gpu, Program, View};
 use crate::ops::adamw::{self, AdamW};
 use crate::ops::attention::Scores;
+use crate::ops::batch_norm::Behind;
 use crate::ops::cross_entropy::CHANNELS;
 use crate::ops::sgd::{self, Sgd};
 use crate::ops::step_state::StepState;
 use crate::ops::{self, Recorder, attention, batch_norm, conv2d, cross_entropy, gelu, layer_norm, norm_clip};
-use crate::shapes::Activation;
 use crate::shapes::Prefix;
 use crate::shapes::Segment;
+use crate::shapes::{Activation, Pointwise};
 use crate::suite::harness::Random;
 
 /// Dispatches of one kernel or of the few that belong together.
@@ -132,8 +133,10 @@ pub static KERNELS: &[(&str, Record)] = &[
     ("kernel_depthwise_5_strided", |b| depthwise(b, MOBILE_5_STRIDED, Pass::Forward)),
     ("kernel_depthwise_5_strided_backward_input", |b| depthwise(b, MOBILE_5_STRIDED, Pass::Input)),
     ("kernel_depthwise_5_strided_backward_weight", |b| depthwise(b, MOBILE_5_STRIDED, Pass::Weight)),
-    ("kernel_batch_norm", |b| norm_by_batch(b, false)),
-    ("kernel_batch_norm_backward", |b| norm_by_batch(b, true)),
+    ("kernel_batch_norm", |b| norm_by_batch(b, Pointwise::Relu, false)),
+    ("kernel_batch_norm_backward", |b| norm_by_batch(b, Pointwise::Relu, true)),
+    ("kernel_batch_norm_silu", |b| norm_by_batch(b, Pointwise::Silu, false)),
+    ("kernel_batch_norm_silu_backward", |b| norm_by_batch(b, Pointwise::Silu, true)),
     ("kernel_relu", |b| rectify(b, false)),
     ("kernel_relu_backward", |b| rectify(b, true)),
     ("kernel_max_pool", |b| max_pool(b, false)),
@@ -361,7 +364,7 @@ fn depthwise(b: &Bench, dims: Depthwise, pass: Pass) -> Result<Alone> {
     Ok(Alone { shape, work: Work::Both { flop, bytes: 4.0 * (dims.in_len() + dims.out_len()) as f64 }, program })
 }
 
-fn norm_by_batch(b: &Bench, backward: bool) -> Result<Alone> {
+fn norm_by_batch(b: &Bench, kind: Pointwise, backward: bool) -> Result<Alone> {
     let (rows, cols) = (PIXELS, CHANNELS_OUT);
     let dims = batch_norm::Dims { rows, cols, eps: 1e-5, momentum: 0.1 };
     let [out, inp, dout, dinp] = tensors(b.gpu, rows * cols)?;
@@ -371,14 +374,18 @@ fn norm_by_batch(b: &Bench, backward: bool) -> Result<Alone> {
     let mode = batch_norm::Mode::Train;
     let program = record(b, batch_norm::scratch_len(rows, cols), |r| {
         if backward {
-            let out = Some(&out);
-            batch_norm::backward(r, &dinp, &dweight, &dbias, &dout, out, &inp, &weight, &mean, &rstd, mode, dims)
+            let behind = match kind {
+                Pointwise::Relu => Behind::Relu(&out),
+                curve => Behind::Curve(curve, &bias),
+            };
+            batch_norm::backward(r, &dinp, &dweight, &dbias, &dout, behind, &inp, &weight, &mean, &rstd, mode, dims)
         } else {
-            batch_norm::forward(r, &out, stats, &inp, &weight, &bias, None, true, mode, dims)
+            batch_norm::forward(r, &out, stats, &inp, &weight, &bias, None, Some(kind), mode, dims)
         }
     })?;
-    let arrays = if backward { 4 } else { 2 };
-    Ok(Alone { shape: format!("{rows} × {cols}, with ReLU"), work: bytes(arrays * rows * cols), program })
+    let saved = usize::from(kind == Pointwise::Relu);
+    let arrays = if backward { 3 + saved } else { 2 };
+    Ok(Alone { shape: format!("{rows} × {cols}, with {kind:?}"), work: bytes(arrays * rows * cols), program })
 }
 
 fn rectify(b: &Bench, backward: bool) -> Result<Alone> {

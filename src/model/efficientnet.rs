@@ -71,12 +71,7 @@ impl EfficientNetConfig {
     /// A batch norm, and an activation behind it if one is given.
     fn norm(&self, t: &mut Tape, x: Act, name: &str, activation: Option<Pointwise>) -> Act {
         let own = t.batch_norm_params(name, t.shape(x).cols, self.eps, self.momentum);
-        let relu = activation == Some(Pointwise::Relu);
-        let x = t.batch_norm(x, name, own, relu);
-        match activation {
-            Some(activation) if !relu => t.activation(x, &format!("{name}.act"), activation),
-            _ => x,
-        }
+        t.batch_norm_then(x, name, own, activation)
     }
 
     fn block(&self, t: &mut Tape, x: Act, block: &MobileBlock) -> Act {

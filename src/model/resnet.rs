@@ -53,9 +53,7 @@ impl Unit<'_> {
     /// norm(conv(x)), through the activation if it is `active`.
     fn forward(&self, t: &mut Tape, x: Act, active: bool) -> Act {
         let (x, name) = (self.convolved(t, x), self.names[1]);
-        let relu = self.activation == Pointwise::Relu;
-        let x = t.pixel_norm(x, name, self.norm, active && relu);
-        if active && !relu { t.activation(x, &format!("{name}.act"), self.activation) } else { x }
+        t.pixel_norm_then(x, name, self.norm, active.then_some(self.activation))
     }
 
     /// act(norm(conv(x)) + shortcut)

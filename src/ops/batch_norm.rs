@@ -8,7 +8,9 @@ use crate::gpu::shaders::{Shader, shader};
 use crate::gpu::{Kernel, View, program::MAX_GROUPS, program::fold};
 use crate::ops::elem::Elem;
 use crate::ops::variants::{FLAG, LANES, Variants};
+use crate::ops::words::{all_elems, elems};
 use crate::ops::{Recorder, WG, check, flag};
+use crate::shapes::Pointwise;
 
 static SHADER: Shader = shader!("batch_norm", REDUCE, FOLD, SEAT);
 
@@ -47,6 +49,41 @@ pub struct Stats<'a> {
     pub running_var: &'a View,
 }
 
+/// What is behind a norm, as its gradients need it.
+#[derive(Clone, Copy, Debug)]
+pub enum Behind<'a> {
+    /// Nothing.
+    Nothing,
+    /// A ReLU: its saved output, since the gradient counts where that is positive.
+    Relu(&'a View),
+    /// Another activation that [`fuses`]: the norm's bias, since its slope is computed anew.
+    Curve(Pointwise, &'a View),
+}
+
+/// `ACT` of the shader.
+const CURVES: &[f64] = &[2.0, 3.0, 4.0];
+
+/// Whether the activation can be computed in the norm's kernels.
+pub fn fuses(kind: Pointwise) -> bool {
+    number(kind).is_some()
+}
+
+fn number(kind: Pointwise) -> Option<f64> {
+    match kind {
+        Pointwise::Relu => Some(1.0),
+        Pointwise::Relu6 => Some(2.0),
+        Pointwise::Silu => Some(3.0),
+        Pointwise::HardSwish => Some(4.0),
+        Pointwise::Gelu => None,
+    }
+}
+
+/// The override for an activation. Panics on one that the kernels don't have: the caller asks [`fuses`].
+fn act(kind: Option<Pointwise>) -> (&'static str, f64) {
+    let number = |kind| number(kind).unwrap_or_else(|| panic!("batch_norm: {kind:?} in its kernels"));
+    ("ACT", kind.map_or(0.0, number))
+}
+
 #[repr(C)]
 #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
 struct Params {
@@ -68,27 +105,32 @@ const LANE_ROWS: usize = 64;
 struct Split {
     dims: Dims,
     elem: Elem,
+    element: Element,
     lanes: usize,
     /// Lanes side by side, and rows of them.
     across: usize,
     subs: usize,
 }
 
-fn tail(elem: Elem) -> String {
-    format!("{}alias single = {};\n", elem.tail(), elem.scalar())
+fn tail(elem: Elem, element: Element, wide: bool) -> String {
+    format!("{}alias single = {};\n", elems(elem, element, wide), element.scalar())
 }
 
 /// Every variant that this file records.
 pub fn variants() -> Vec<Variants> {
-    let flags = Variants::of(&SHADER).with("WG", LANES).with("TRAIN", FLAG).with("RELU", FLAG).with("SHORTCUT", FLAG);
-    vec![flags.append(Elem::ALL.map(tail))]
+    let formats = all_elems().into_iter().map(|(elem, element, wide)| tail(elem, element, wide));
+    let curved = &["backward_partials_curved", "backward_input_curved"];
+    let flags = Variants::of(&SHADER).append(formats).with("WG", LANES).with("TRAIN", FLAG);
+    let flags = flags.with_in(&["backward_partials", "backward_input"], "RELU", FLAG);
+    let flags = flags.with_in(&["forward"], "SHORTCUT", FLAG).with_in(curved, "ACT", CURVES);
+    vec![flags.with_in(&["forward"], "ACT", &[0.0, 1.0, 2.0, 3.0, 4.0])]
 }
 
 impl Split {
     fn new(dims: Dims, element: Element, lanes: usize) -> Split {
         let elem = Elem::of(dims.cols, element);
         let across = lanes.min(dims.cols / elem.width);
-        Split { dims, elem, lanes, across, subs: lanes / across }
+        Split { dims, elem, element, lanes, across, subs: lanes / across }
     }
 
     /// Rows of a workgroup of a reduction.
@@ -111,10 +153,10 @@ impl Split {
         }
     }
 
-    fn kernel(self, r: &Recorder, entry: &str, constants: &[(&str, bool)]) -> Result<Arc<Kernel>> {
-        let mut constants: Vec<_> = constants.iter().map(|(name, on)| (*name, flag(*on))).collect();
-        constants.push(("WG", self.lanes as f64));
-        r.kernel_with(&SHADER, entry, &constants, &tail(self.elem))
+    fn kernel(self, r: &Recorder, entry: &str, constants: &[(&str, f64)]) -> Result<Arc<Kernel>> {
+        let constants = [constants, &[("WG", self.lanes as f64)]].concat();
+        let wide = self.elem.width == 4 && r.for_cpu && r.wide_words;
+        r.kernel_with(&SHADER, entry, &constants, &tail(self.elem, self.element, wide))
     }
 
     /// Runs an entry whose lanes walk down columns, `chunk` rows per workgroup.
@@ -122,7 +164,7 @@ impl Split {
         self,
         r: &mut Recorder,
         entry: &str,
-        constants: &[(&str, bool)],
+        constants: &[(&str, f64)],
         views: &[(&str, &View)],
         chunk: usize,
     ) -> Result<()> {
@@ -163,7 +205,7 @@ fn check_all(op: &str, matrices: &[(&str, &View)], columns: &[(&str, &View)], di
     }
 }
 
-/// `out = x̂·weight + bias`, plus `shortcut` if there is one, then with `relu` what is negative becomes zero. Assigns
+/// `out = x̂·weight + bias`, plus `shortcut` if there is one, then through `activation`, one that [`fuses`]. Assigns
 /// `stats.mean` and `stats.rstd`, and in train mode moves the running statistics. Matrices are `[rows, cols]`, all f32
 /// or all f16; the rest is `[cols]`, f32.
 pub fn forward(
@@ -174,7 +216,7 @@ pub fn forward(
     weight: &View,
     bias: &View,
     shortcut: Option<&View>,
-    relu: bool,
+    activation: Option<Pointwise>,
     mode: Mode,
     dims: Dims,
 ) -> Result<()> {
@@ -203,7 +245,7 @@ pub fn forward(
             [("saved_running_mean", running_mean), ("saved_running_var", running_var), ("mean", mean), ("rstd", rstd)];
         r.push(&kernel, &views, &split.params(split.chunk(), 1), fold(dims.cols.div_ceil(split.lanes)));
     }
-    normalize(r, out, inp, weight, bias, mean, rstd, shortcut, relu, mode, dims)
+    normalize(r, out, inp, weight, bias, mean, rstd, shortcut, activation, mode, dims)
 }
 
 /// The last part of [`forward`], with statistics that it has saved: `out` once more, and nothing else moves.
@@ -216,7 +258,7 @@ pub fn normalize(
     mean: &View,
     rstd: &View,
     shortcut: Option<&View>,
-    relu: bool,
+    activation: Option<Pointwise>,
     mode: Mode,
     dims: Dims,
 ) -> Result<()> {
@@ -233,19 +275,19 @@ pub fn normalize(
         ("bias", bias),
         ("shortcut", shortcut.unwrap_or(inp)),
     ];
-    let constants = [("TRAIN", mode == Mode::Train), ("RELU", relu), ("SHORTCUT", shortcut.is_some())];
+    let constants = [("TRAIN", flag(mode == Mode::Train)), act(activation), ("SHORTCUT", flag(shortcut.is_some()))];
     split.columns(r, "forward", &constants, &views, split.elementwise())
 }
 
-/// `dinp = `, `dweight += `, `dbias += `. With `out`, the saved output of a ReLU behind the norm, `dout` counts only where
-/// that is positive; a shortcut's gradient is then [`crate::ops::relu::backward`] of the same, or `dout` itself.
+/// `dinp = `, `dweight += `, `dbias += `, where `dout` is the gradient of what is `behind` the norm. A shortcut's gradient, where a
+/// ReLU is, is [`crate::ops::relu::backward`] of its output, without one `dout` itself.
 pub fn backward(
     r: &mut Recorder,
     dinp: &View,
     dweight: &View,
     dbias: &View,
     dout: &View,
-    out: Option<&View>,
+    behind: Behind,
     inp: &View,
     weight: &View,
     mean: &View,
@@ -254,19 +296,35 @@ pub fn backward(
     dims: Dims,
 ) -> Result<()> {
     let op = "batch_norm::backward";
-    check_all(op, &[("dinp", dinp), ("dout", dout), ("out", out.unwrap_or(dout)), ("inp", inp)], &[], dims);
+    check_all(op, &[("dinp", dinp), ("dout", dout), ("inp", inp)], &[], dims);
     let columns = [("dweight", dweight), ("dbias", dbias), ("weight", weight), ("mean", mean), ("rstd", rstd)];
     check_all(op, &[], &columns, dims);
     let split = Split::new(dims, inp.element, r.reduce_lanes());
     let [partials] = r.scratch(op, 2 * split.partials() * dims.cols);
-    let constants = [("TRAIN", mode == Mode::Train), ("RELU", out.is_some())];
-    let common =
-        [("dout", dout), ("saved_out", out.unwrap_or(dout)), ("inp", inp), ("saved_mean", mean), ("saved_rstd", rstd)];
-    let mut views = common.to_vec();
-    views.push(("dpartials", &partials));
-    split.columns(r, "backward_partials", &constants, &views, split.chunk())?;
+    let train = ("TRAIN", flag(mode == Mode::Train));
+    let mut common = vec![("dout", dout), ("inp", inp), ("saved_mean", mean), ("saved_rstd", rstd)];
+    let relu = ("RELU", flag(matches!(behind, Behind::Relu(_))));
+    let (entries, constants) = match behind {
+        Behind::Nothing | Behind::Relu(_) => (["backward_partials", "backward_input"], [train, relu]),
+        Behind::Curve(kind, _) => (["backward_partials_curved", "backward_input_curved"], [train, act(Some(kind))]),
+    };
+    match behind {
+        Behind::Nothing => common.push(("saved_out", dout)),
+        Behind::Relu(out) => {
+            check_all(op, &[("out", out), ("dout", dout)], &[], dims);
+            common.push(("saved_out", out));
+        }
+        Behind::Curve(_, bias) => {
+            check_all(op, &[], &[("bias", bias)], dims);
+            common.push(("own_bias", bias));
+        }
+    }
+    let mut views = [&common[..], &[("dpartials", &partials)]].concat();
+    if let Behind::Curve(..) = behind {
+        views.push(("weight", weight));
+    }
+    split.columns(r, entries[0], &constants, &views, split.chunk())?;
     split.channels(r, "backward_params", &[("sums", &partials), ("dweight", dweight), ("dbias", dbias)])?;
-    let mut views = common.to_vec();
-    views.extend([("totals", &partials), ("weight", weight), ("dinp", dinp)]);
-    split.columns(r, "backward_input", &constants, &views, split.elementwise())
+    let views = [&common[..], &[("totals", &partials), ("weight", weight), ("dinp", dinp)]].concat();
+    split.columns(r, entries[1], &constants, &views, split.elementwise())
 }

@@ -7,6 +7,7 @@ use crate::gpu::buffer::{Element, align};
 use crate::gpu::shaders::Shader;
 use crate::gpu::{Kernel, View};
 use crate::ops::elem::Elem;
+use crate::ops::words::elems;
 use crate::ops::{CPU_LANES, Recorder, WG};
 
 /// Partial results of a column of an image that are left for the last stage, at most, for each row of lanes.
@@ -55,6 +56,8 @@ pub(super) struct Columns {
     pub(super) dims: Dims,
     pub(super) elem: Elem,
     pub(super) lanes: usize,
+    /// What images hold, for shaders that read them as `loaded` and write them as `stored` (src/ops/words.rs).
+    words: Option<Element>,
     /// Lanes side by side, and rows of them.
     across: usize,
     subs: usize,
@@ -65,10 +68,15 @@ impl Columns {
         Columns::of(dims, element, r.reduce_lanes())
     }
 
+    /// The same for a shader that reads images as `loaded` and writes them as `stored`.
+    pub(super) fn in_words(r: &Recorder, dims: Dims, element: Element) -> Columns {
+        Columns { words: Some(element), ..Columns::new(r, dims, element) }
+    }
+
     fn of(dims: Dims, element: Element, lanes: usize) -> Columns {
         let elem = Elem::of(dims.cols, element);
         let across = lanes.min(dims.cols / elem.width);
-        Columns { dims, elem, lanes, across, subs: lanes / across }
+        Columns { dims, elem, lanes, words: None, across, subs: lanes / across }
     }
 
     /// Rows of a workgroup.
@@ -105,7 +113,9 @@ impl Columns {
         entry: &str,
         own: &[(&str, f64)],
     ) -> Result<Arc<Kernel>> {
-        r.kernel_with(shader, entry, &[&[("WG", self.lanes as f64)], own].concat(), &self.elem.tail())
+        let wide = self.elem.width == 4 && r.for_cpu && r.wide_words;
+        let tail = self.words.map_or_else(|| self.elem.tail(), |element| elems(self.elem, element, wide));
+        r.kernel_with(shader, entry, &[&[("WG", self.lanes as f64)], own].concat(), &tail)
     }
 
     /// Runs an entry whose lanes walk down columns.

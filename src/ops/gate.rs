@@ -4,8 +4,8 @@ use crate::error::Result;
 use crate::gpu::shaders::{Shader, shader};
 use crate::gpu::{View, program::fold};
 use crate::ops::columns::{self, Columns};
-use crate::ops::elem::Elem;
 use crate::ops::variants::{FLAG, LANES, Variants};
+use crate::ops::words::{all_elems, elems};
 use crate::ops::{Recorder, check, flag};
 
 pub use crate::cpu::gate::Kind;
@@ -15,7 +15,8 @@ static SHADER: Shader = shader!("gate", FOLD, SEAT);
 
 /// Every variant that this file records.
 pub fn variants() -> Vec<Variants> {
-    let of = Variants::of(&SHADER).append(Elem::ALL.map(Elem::tail)).with("WG", LANES).with("HARD", FLAG);
+    let formats = all_elems().into_iter().map(|(elem, element, wide)| elems(elem, element, wide));
+    let of = Variants::of(&SHADER).append(formats).with("WG", LANES).with("HARD", FLAG);
     vec![of.with_in(&["forward", "backward"], "RELU", FLAG).with_in(&["forward"], "SHORTCUT", FLAG)]
 }
 
@@ -52,7 +53,7 @@ pub fn forward(
     check_images("gate", &[("inp", inp), ("out", out), ("shortcut", shortcut.unwrap_or(inp))], scale, dims);
     let flags = [hard(kind), ("RELU", flag(relu)), ("SHORTCUT", flag(shortcut.is_some()))];
     let views = [("out", out), ("inp", inp), ("scale", scale), ("shortcut", shortcut.unwrap_or(inp))];
-    Columns::new(r, dims, inp.element).walk(r, (&SHADER, "forward", &flags), &views)
+    Columns::in_words(r, dims, inp.element).walk(r, (&SHADER, "forward", &flags), &views)
 }
 
 /// `dinp = `, `dscale = `. With `out`, the saved output of a ReLU behind the gate, `dout` counts only where that is positive.
@@ -71,7 +72,7 @@ pub fn backward(
     let images = [("dinp", dinp), ("dout", dout), ("out", out.unwrap_or(dout)), ("inp", inp)];
     check_images(op, &images, scale, dims);
     check(op, "dscale", dscale, dims.batch * dims.cols);
-    let columns = Columns::new(r, dims, inp.element);
+    let columns = Columns::in_words(r, dims, inp.element);
     let [partial] = r.scratch(op, columns.partial_len());
     let views = [
         ("dinp", dinp),

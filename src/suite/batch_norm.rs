@@ -3,16 +3,21 @@
 use super::formats::{formats, prefix, rounded, stored_eps};
 use super::harness::{Case, Launch, Random, narrow, sum_tolerance, wide};
 use super::{Plan, Stem, Suite, stem};
+use crate::cpu;
 use crate::cpu::batch_norm::{backward, normalise, statistics, update_running};
 use crate::error::Result;
 use crate::gpu::buffer::Element;
 use crate::ops;
-use crate::ops::batch_norm::{Dims, Mode, Stats};
+use crate::ops::batch_norm::{Behind, Dims, Mode, Stats};
+use crate::shapes::Pointwise;
 
 pub(super) const STEMS: &[Stem] =
     &[stem("batch_norm", batch_norm, &["batch_norm::forward", "batch_norm::running", "batch_norm::backward"])];
 
 const MOMENTUM: f32 = 0.1;
+
+/// Activations whose slope backward computes anew.
+const CURVES: [Pointwise; 3] = [Pointwise::Relu6, Pointwise::Silu, Pointwise::HardSwish];
 
 /// Of the shapes those of a quick run: in vectors and not.
 const QUICK: [usize; 2] = [4, 5];
@@ -91,7 +96,8 @@ fn case(
     let relative: Vec<f64> = mean64.iter().zip(&origin).map(|(m, o)| m - o).collect();
     let tolerance = sum_tolerance(rows, 24.0);
     let mut rstd64 = vec![0.0; cols];
-    for (with_shortcut, relu) in [(false, false), (false, true), (true, true), (true, false)] {
+    let plain = [None, Some(Pointwise::Relu)].into_iter().flat_map(|act| [(false, act), (true, act)]);
+    for (with_shortcut, act) in plain.chain(CURVES.map(|curve| (false, Some(curve)))) {
         let mut want = vec![0.0; n];
         let shortcut64 = with_shortcut.then_some(shortcut64.as_slice());
         normalise(
@@ -103,11 +109,12 @@ fn case(
             &weight64,
             &bias64,
             shortcut64,
-            relu,
+            false,
             rows,
             cols,
             f64::from(eps),
         );
+        let want = through(act, want);
         let out = c.output_as("out", element, n)?;
         let [mean, rstd] = [c.output("mean", cols)?, c.output("rstd", cols)?];
         let [running_mean, running_var] =
@@ -115,7 +122,7 @@ fn case(
         let stats = Stats { mean: &mean, rstd: &rstd, running_mean: &running_mean, running_var: &running_var };
         let shortcut = with_shortcut.then_some(&shortcut_view);
         c.run(launch, |r| {
-            ops::batch_norm::forward(r, &out, stats, &inp, &weight_view, &bias_view, shortcut, relu, mode, dims)
+            ops::batch_norm::forward(r, &out, stats, &inp, &weight_view, &bias_view, shortcut, act, mode, dims)
         })?;
         // Sums over rows, then some operations on values of the size of the deviation.
         c.expect("batch_norm::forward", &out, &want, stored + tolerance);
@@ -139,9 +146,18 @@ fn case(
     // Any output will do as a mask.
     let out: Vec<f32> = rounded(random.vec(n).iter().map(|v| v.max(0.0)).collect(), element);
     let out_view = c.input_as("saved_out", element, &out)?;
-    for relu in [false, true] {
-        let masked: Vec<f64> =
-            wide(&dout).iter().zip(&out).map(|(g, y)| if relu && *y <= 0.0 { 0.0 } else { *g }).collect();
+    // The norm's results, from the statistics that backward is given.
+    let normed: Vec<f64> = (0..n)
+        .map(|i| (x64[i] - absolute[i % cols]) * rstd64[i % cols] * weight64[i % cols] + bias64[i % cols])
+        .collect();
+    let masks = [Behind::Nothing, Behind::Relu(&out_view)];
+    for behind in masks.into_iter().chain(CURVES.map(|curve| Behind::Curve(curve, &bias_view))) {
+        let mut masked = vec![0.0; n];
+        match behind {
+            Behind::Nothing => masked = wide(&dout),
+            Behind::Relu(_) => cpu::relu::backward(&mut masked, &wide(&dout), &wide(&out), false),
+            Behind::Curve(curve, _) => bent(curve, &mut masked, &wide(&dout), &normed),
+        }
         let (before_weight, before_bias) = (random.vec(cols), random.vec(cols));
         let (mut want, mut want_weight, mut want_bias) = (vec![0.0; n], wide(&before_weight), wide(&before_bias));
         backward(
@@ -159,7 +175,6 @@ fn case(
         );
         let dinp = c.output_as("dinp", element, n)?;
         let [dweight, dbias] = [c.input("dweight", &before_weight)?, c.input("dbias", &before_bias)?];
-        let mask = relu.then_some(&out_view);
         c.run(launch, |r| {
             ops::batch_norm::backward(
                 r,
@@ -167,7 +182,7 @@ fn case(
                 &dweight,
                 &dbias,
                 &dout_view,
-                mask,
+                behind,
                 &inp,
                 &weight_view,
                 &mean,
@@ -183,6 +198,30 @@ fn case(
         c.expect("batch_norm::backward", &dbias, &want_bias, tolerance);
     }
     s.finish(c)
+}
+
+/// `x` through an activation.
+fn through(act: Option<Pointwise>, x: Vec<f64>) -> Vec<f64> {
+    let mut out = x.clone();
+    match act {
+        None => {}
+        Some(Pointwise::Relu) => cpu::relu::forward(&mut out, &x),
+        Some(Pointwise::Relu6) => cpu::relu6::forward(&mut out, &x),
+        Some(Pointwise::Silu) => cpu::silu::forward(&mut out, &x),
+        Some(Pointwise::HardSwish) => cpu::hard_swish::forward(&mut out, &x),
+        Some(Pointwise::Gelu) => unreachable!("a batch norm's kernels have no GELU"),
+    }
+    out
+}
+
+/// The gradient before one of [`CURVES`], whose input was `x`.
+fn bent(curve: Pointwise, dinp: &mut [f64], dout: &[f64], x: &[f64]) {
+    match curve {
+        Pointwise::Relu6 => cpu::relu6::backward_input(dinp, dout, x),
+        Pointwise::Silu => cpu::silu::backward_input(dinp, dout, x),
+        Pointwise::HardSwish => cpu::hard_swish::backward_input(dinp, dout, x),
+        Pointwise::Relu | Pointwise::Gelu => unreachable!("{curve:?} is none of the curves"),
+    }
 }
 
 /// The first row is 400 deviations away from the others: as far as one of so many rows can be, nearly.
@@ -205,7 +244,7 @@ fn outlier(s: &mut Suite) -> Result<()> {
     let [running_mean, running_var] = [c.input("running_mean", &zero)?, c.input("running_var", &one)?];
     let stats = Stats { mean: &mean, rstd: &rstd, running_mean: &running_mean, running_var: &running_var };
     c.run(Launch::natural(s.gpu), |r| {
-        ops::batch_norm::forward(r, &out, stats, &inp, &weight, &bias, None, false, Mode::Train, dims)
+        ops::batch_norm::forward(r, &out, stats, &inp, &weight, &bias, None, None, Mode::Train, dims)
     })?;
     // Distances from row 0 round by 2^-15, a 16-thousandth of a deviation.
     let relative: Vec<f64> = mean64.iter().map(|m| m - 400.0).collect();

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use tpgm::cpu;
-use tpgm::ops::batch_norm::{Mode, Stats};
+use tpgm::ops::batch_norm::{Behind, Mode, Stats};
 use tpgm::ops::conv2d::Padding;
 use tpgm::ops::{self, avg_pool, conv2d, max_pool};
 use tpgm::suite::harness::{EPS, sum_tolerance, wide};
@@ -187,8 +187,8 @@ fn batch_norm_agrees_with_pytorch_over_three_steps_and_in_eval_mode() {
                 run(c, &|p| {
                     let stats =
                         Stats { mean: &mean, rstd: &rstd, running_mean: &running_mean, running_var: &running_var };
-                    ops::batch_norm::forward(p, &y, stats, &x, &w, &b, None, false, mode, dims)?;
-                    ops::batch_norm::backward(p, &dx, &dw, &db, &g, None, &x, &w, &mean, &rstd, mode, dims)
+                    ops::batch_norm::forward(p, &y, stats, &x, &w, &b, None, None, mode, dims)?;
+                    ops::batch_norm::backward(p, &dx, &dw, &db, &g, Behind::Nothing, &x, &w, &mean, &rstd, mode, dims)
                 })?;
                 c.expect("batch_norm::forward", &y, &wide(&want), tolerance);
                 c.expect("batch_norm::backward", &dx, &wide(&want_inp), tolerance);

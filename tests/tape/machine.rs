@@ -1,7 +1,7 @@
 //! What a network of these tests is made of, whether a tape or the f64 reference goes through it.
 
 use tpgm::model::tape::Shape;
-use tpgm::shapes::Activation;
+use tpgm::shapes::{Activation, Pointwise};
 
 pub const CLASSES: usize = 3;
 pub const HEADS: usize = 2;
@@ -32,7 +32,7 @@ pub trait Machine: Sized {
     fn spread(&mut self, name: &str, cols: usize) -> Self::V;
     fn attend(&mut self, qkv: [Self::V; 3], name: &str) -> Self::V;
     fn conv(&mut self, x: Self::V, name: &str, outputs: usize, groups: usize) -> Self::V;
-    fn batch_norm(&mut self, x: Self::V, name: &str, relu: bool) -> Self::V;
+    fn batch_norm(&mut self, x: Self::V, name: &str, activation: Option<Pointwise>) -> Self::V;
     fn batch_norm_onto(&mut self, shortcut: Self::V, x: Self::V, name: &str) -> Self::V;
     fn gate_onto(&mut self, shortcut: Self::V, x: Self::V, name: &str, neighbours: bool) -> Self::V;
     fn gate(&mut self, x: Self::V, name: &str) -> Self::V;
@@ -87,7 +87,7 @@ pub enum Op {
     },
     BatchNorm {
         inp: usize,
-        relu: bool,
+        activation: Option<Pointwise>,
     },
     /// relu(norm(conv(inp)) + shortcut), whose shortcut may have a convolution of its own, put aside.
     Join {
@@ -233,15 +233,15 @@ fn steps<M: Machine>(m: &mut M, ops: &[Op], values: &mut Vec<M::V>, scope: &str)
             Op::Unit(x) => m.unit(values[*x], &name("unit")),
             Op::Project(x) => m.project(values[*x], &name("project"), cols),
             Op::Conv { inp, grouped } => m.conv(values[*inp], &name("conv"), cols, if *grouped { 2 } else { 1 }),
-            Op::BatchNorm { inp, relu } => {
+            Op::BatchNorm { inp, activation } => {
                 let x = m.conv(values[*inp], &name("conv"), cols, 1);
-                m.batch_norm(x, &name("norm"), *relu)
+                m.batch_norm(x, &name("norm"), *activation)
             }
             Op::Join { shortcut, inp, own } => {
                 let shortcut = match own {
                     true => m.aside(|m| {
                         let x = m.conv(values[*shortcut], &name("shortcut"), cols, 1);
-                        m.batch_norm(x, &name("shortcut norm"), false)
+                        m.batch_norm(x, &name("shortcut norm"), None)
                     }),
                     false => values[*shortcut],
                 };

@@ -6,10 +6,11 @@ use tpgm::cpu::depthwise::Padding;
 use tpgm::cpu::matmul::matmul;
 use tpgm::cpu::{attention, attention_pool, average, avg_pool, batch_norm, conv2d, gelu, l2_normalize, layer_norm};
 use tpgm::cpu::{
-    depthwise, eca, gate, grn, max_pool, patch_embed, pool, relu, residual, rms_norm, rope, swiglu, unfold,
+    depthwise, eca, gate, grn, hard_swish, max_pool, patch_embed, pool, relu, relu6, residual, rms_norm, rope, silu,
+    swiglu, unfold,
 };
 use tpgm::model::tape::Shape;
-use tpgm::shapes::Activation;
+use tpgm::shapes::{Activation, Pointwise};
 
 use crate::machine::{EPS, HEADS, Machine};
 use crate::written::{LEARNED, PREFIX, angles};
@@ -243,8 +244,17 @@ impl Machine for Reference<'_> {
         self.convolved(x, name, outputs, groups)
     }
 
-    fn batch_norm(&mut self, x: usize, name: &str, relu: bool) -> usize {
-        Reference::norm(self, x, name, relu, None)
+    fn batch_norm(&mut self, x: usize, name: &str, activation: Option<Pointwise>) -> usize {
+        let x = Reference::norm(self, x, name, false, None);
+        let through: fn(&mut [f64], &[f64]) = match activation {
+            None => return x,
+            Some(Pointwise::Relu) => relu::forward,
+            Some(Pointwise::Relu6) => relu6::forward,
+            Some(Pointwise::Silu) => silu::forward,
+            Some(Pointwise::HardSwish) => hard_swish::forward,
+            Some(Pointwise::Gelu) => |out, inp| gelu::forward(out, inp, Activation::Gelu),
+        };
+        self.push(self.shape(x), |m, out| through(out, m.value(x)))
     }
 
     fn batch_norm_onto(&mut self, shortcut: usize, x: usize, name: &str) -> usize {

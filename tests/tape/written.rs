@@ -154,9 +154,9 @@ impl Machine for Tape {
         self.conv2d(x, name, convolution(weight, inputs, outputs, groups))
     }
 
-    fn batch_norm(&mut self, x: Act, name: &str, relu: bool) -> Act {
+    fn batch_norm(&mut self, x: Act, name: &str, activation: Option<Pointwise>) -> Act {
         let norm = self.batch_norm_params(name, self.shape(x).cols, EPS, 0.1);
-        self.batch_norm(x, name, norm, relu)
+        self.batch_norm_then(x, name, norm, activation)
     }
 
     fn batch_norm_onto(&mut self, shortcut: Act, x: Act, name: &str) -> Act {

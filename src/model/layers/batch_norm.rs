@@ -1,11 +1,13 @@
-//! Batch norm over the pixels of all images, with the shortcut and the ReLU behind it in the same kernel.
+//! Batch norm over the pixels of all images, with the shortcut and the activation behind it in the same kernel.
 
 use crate::error::Result;
 use crate::gpu::buffer::Element;
 use crate::model::store::{Phase, Store};
 use crate::model::tape::{Act, Layer, ParamRef, Shape, Statistic, Tape};
 use crate::model::value::Memory;
+use crate::ops::batch_norm::Behind;
 use crate::ops::{Recorder, batch_norm, relu};
+use crate::shapes::Pointwise;
 
 /// The parameters and running statistics of a batch norm, `[channels]` each.
 #[derive(Clone, Copy, Debug)]
@@ -24,7 +26,7 @@ pub struct BatchNormParams {
     pub momentum: f32,
 }
 
-/// `out = relu(norm(inp) + shortcut)`, or less of it.
+/// `out = activation(norm(inp))` or `relu(norm(inp) + shortcut)`, or less of it.
 #[derive(Clone, Copy, Debug)]
 struct Norm {
     own: BatchNormParams,
@@ -33,7 +35,7 @@ struct Norm {
     mean: Act,
     rstd: Act,
     shortcut: Option<Act>,
-    relu: bool,
+    activation: Option<Pointwise>,
     batch: usize,
     dims: batch_norm::Dims,
 }
@@ -60,16 +62,31 @@ impl Tape {
 
     /// `norm(inp)`, through a ReLU if `relu`.
     pub fn batch_norm(&mut self, inp: Act, name: &str, own: BatchNormParams, relu: bool) -> Act {
-        let norm = self.norm(inp, name, own, relu, None);
-        self.values[norm.out.0].masked = !relu;
+        self.batch_norm_then(inp, name, own, relu.then_some(Pointwise::Relu))
+    }
+
+    /// `norm(inp)`, through an activation if there is one: in the same kernel if that [fuses](batch_norm::fuses).
+    pub fn batch_norm_then(
+        &mut self,
+        inp: Act,
+        name: &str,
+        own: BatchNormParams,
+        activation: Option<Pointwise>,
+    ) -> Act {
+        let fused = activation.filter(|kind| batch_norm::fuses(*kind));
+        let norm = self.norm(inp, name, own, fused, None);
+        self.values[norm.out.0].masked = fused.is_none();
         self.push(norm, &[inp], &[own.weight, own.bias], &[norm.out, norm.mean, norm.rstd]);
-        norm.out
+        match activation.filter(|_| fused.is_none()) {
+            Some(kind) => self.activation(norm.out, &format!("{name}.act"), kind),
+            None => norm.out,
+        }
     }
 
     /// `relu(norm(inp) + shortcut)`. In reverse the shortcut's gradient comes first, what was put [aside](Tape::aside) is
     /// [recalled](Tape::recall) then, and the norm's follows.
     pub fn batch_norm_onto(&mut self, shortcut: Act, inp: Act, name: &str, own: BatchNormParams) -> Act {
-        let norm = self.norm(inp, name, own, true, Some(shortcut));
+        let norm = self.norm(inp, name, own, Some(Pointwise::Relu), Some(shortcut));
         let branch = self.value(&format!("{name}.branch"), self.shape(norm.out), self.element_of(inp), Memory::None);
         self.values[branch.0].masked = true;
         self.push(
@@ -83,7 +100,14 @@ impl Tape {
         norm.out
     }
 
-    fn norm(&mut self, inp: Act, name: &str, own: BatchNormParams, relu: bool, shortcut: Option<Act>) -> Norm {
+    fn norm(
+        &mut self,
+        inp: Act,
+        name: &str,
+        own: BatchNormParams,
+        activation: Option<Pointwise>,
+        shortcut: Option<Act>,
+    ) -> Norm {
         let shape = self.shape(inp);
         let fewest = self.norm_pixels.unwrap_or(usize::MAX);
         self.norm_pixels = Some(fewest.min(shape.pixels()));
@@ -92,7 +116,7 @@ impl Tape {
         let row = Shape { batch: 1, ..shape.pooled(shape.cols) };
         let [mean, rstd] =
             ["mean", "rstd"].map(|what| self.value(&format!("{name}.{what}"), row, Element::Word, Memory::Held));
-        Norm { own, inp, out, mean, rstd, shortcut, relu, batch: shape.batch, dims }
+        Norm { own, inp, out, mean, rstd, shortcut, activation, batch: shape.batch, dims }
     }
 }
 
@@ -106,15 +130,23 @@ fn mode(s: &Store) -> batch_norm::Mode {
 impl Norm {
     /// From the gradient of its result, which counts where `mask` is positive.
     fn reverse(&self, s: &mut Store, r: &mut Recorder) -> Result<()> {
-        let (dout, mask) = match self.shortcut.is_none() && self.relu {
-            true => (s.gradient(self.out), Some(s.view(self.out))),
-            false => s.masked_gradient(self.out),
+        let own = self.activation.filter(|_| self.shortcut.is_none());
+        let (dout, out) = match own {
+            Some(Pointwise::Relu) => (s.gradient(self.out), Some(s.view(self.out))),
+            Some(_) => (s.gradient(self.out), None),
+            None => s.masked_gradient(self.out),
+        };
+        let bias = s.param(self.own.bias);
+        let behind = match (own, &out) {
+            (_, Some(out)) => Behind::Relu(out),
+            (Some(curve), None) => Behind::Curve(curve, &bias),
+            (None, None) => Behind::Nothing,
         };
         let (dweight, dbias, weight) = (s.dparam(self.own.weight), s.dparam(self.own.bias), s.param(self.own.weight));
         let [inp, mean, rstd] = [self.inp, self.mean, self.rstd].map(|act| s.view(act));
         let dinp = s.share(self.inp);
-        let (mode, mask) = (mode(s), mask.as_ref());
-        batch_norm::backward(r, &dinp, &dweight, &dbias, &dout, mask, &inp, &weight, &mean, &rstd, mode, self.dims)?;
+        let mode = mode(s);
+        batch_norm::backward(r, &dinp, &dweight, &dbias, &dout, behind, &inp, &weight, &mean, &rstd, mode, self.dims)?;
         s.settle(r, self.inp, dinp)
     }
 }
@@ -127,8 +159,8 @@ impl Layer for Norm {
         let shortcut = self.shortcut.map(|act| s.view(act));
         let stats =
             batch_norm::Stats { mean: &mean, rstd: &rstd, running_mean: &running_mean, running_var: &running_var };
-        let (shortcut, relu) = (shortcut.as_ref(), self.relu);
-        batch_norm::forward(r, &out, stats, &inp, &weight, &bias, shortcut, relu, mode(s), self.dims)
+        let (shortcut, activation) = (shortcut.as_ref(), self.activation);
+        batch_norm::forward(r, &out, stats, &inp, &weight, &bias, shortcut, activation, mode(s), self.dims)
     }
 
     /// Normalises by the statistics that it had, and moves none.
@@ -139,8 +171,8 @@ impl Layer for Norm {
         let [out, mean, rstd, inp] = [self.out, self.mean, self.rstd, self.inp].map(|act| s.view(act));
         let (weight, bias) = (s.param(self.own.weight), s.param(self.own.bias));
         let shortcut = self.shortcut.map(|act| s.view(act));
-        let (shortcut, relu) = (shortcut.as_ref(), self.relu);
-        batch_norm::normalize(r, &out, &inp, &weight, &bias, &mean, &rstd, shortcut, relu, mode(s), self.dims)
+        let (shortcut, act) = (shortcut.as_ref(), self.activation);
+        batch_norm::normalize(r, &out, &inp, &weight, &bias, &mean, &rstd, shortcut, act, mode(s), self.dims)
     }
 
     fn backward(&self, s: &mut Store, r: &mut Recorder) -> Result<()> {

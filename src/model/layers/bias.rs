@@ -4,6 +4,7 @@ use crate::error::Result;
 use crate::model::store::Store;
 use crate::model::tape::{Act, Layer, ParamRef, Tape};
 use crate::ops::{Recorder, batch_norm, column_sum, relu, scratch_len};
+use crate::shapes::Pointwise;
 
 #[derive(Debug)]
 struct Bias {
@@ -33,8 +34,8 @@ impl Tape {
 impl Layer for Bias {
     fn forward(&self, s: &Store, r: &mut Recorder) -> Result<()> {
         let [out, inp, ones, zeros] = [self.out, self.inp, self.ones, self.zeros].map(|act| s.view(act));
-        let (bias, mode) = (s.param(self.bias), batch_norm::Mode::Eval);
-        batch_norm::normalize(r, &out, &inp, &ones, &bias, &zeros, &ones, None, self.relu, mode, self.dims)
+        let (bias, mode, act) = (s.param(self.bias), batch_norm::Mode::Eval, self.relu.then_some(Pointwise::Relu));
+        batch_norm::normalize(r, &out, &inp, &ones, &bias, &zeros, &ones, None, act, mode, self.dims)
     }
 
     fn backward(&self, s: &mut Store, r: &mut Recorder) -> Result<()> {

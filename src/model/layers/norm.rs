@@ -2,6 +2,7 @@
 
 use crate::model::layers::{BatchNormParams, GroupNormParams};
 use crate::model::tape::{Act, Tape};
+use crate::shapes::Pointwise;
 
 /// The parameters of a norm.
 #[derive(Clone, Copy, Debug)]
@@ -29,9 +30,20 @@ impl Tape {
 
     /// `norm(inp)`, through a ReLU if `relu`.
     pub fn pixel_norm(&mut self, inp: Act, name: &str, own: NormParams, relu: bool) -> Act {
-        match own {
-            NormParams::Batch(own) => self.batch_norm(inp, name, own, relu),
-            NormParams::Group(own) => self.group_norm(inp, name, own, relu),
+        self.pixel_norm_then(inp, name, own, relu.then_some(Pointwise::Relu))
+    }
+
+    /// `norm(inp)`, through an activation if there is one: in the same kernel where that can be.
+    pub fn pixel_norm_then(&mut self, inp: Act, name: &str, own: NormParams, activation: Option<Pointwise>) -> Act {
+        let own = match own {
+            NormParams::Batch(own) => return self.batch_norm_then(inp, name, own, activation),
+            NormParams::Group(own) => own,
+        };
+        let relu = activation == Some(Pointwise::Relu);
+        let x = self.group_norm(inp, name, own, relu);
+        match activation.filter(|_| !relu) {
+            Some(kind) => self.activation(x, &format!("{name}.act"), kind),
+            None => x,
         }
     }
 }
