@@ -56,6 +56,13 @@ macro_rules! for_each_stem {
             };
             max_pool;
             avg_pool;
+            blur;
+            slice {
+                golden: "it copies; in MixNet and ResNeSt, tests/families.rs"
+            };
+            split_attention {
+                golden: "in ResNeSt, tests/families.rs"
+            };
             patch_embed;
             embedding {
                 golden: "in text towers, tests/text.rs"

@@ -14,6 +14,17 @@ use crate::ops::unfold::Dims as Windows;
 pub(super) const STEMS: &[Stem] = &[
     stem("gate", gate, &["gate::forward", "gate::backward"]),
     stem("grn", grn, &["grn::forward", "grn::backward"]),
+    stem("slice", slice, &["slice::forward", "slice::backward", "slice::place"]),
+    stem(
+        "split_attention",
+        split_attention,
+        &[
+            "split_attention::weigh",
+            "split_attention::forward",
+            "split_attention::backward_input",
+            "split_attention::backward_logits",
+        ],
+    ),
     stem("unfold", unfold, &["unfold::forward", "unfold::backward"]),
     stem("eca", eca, &["eca::forward", "eca::backward_input", "eca::backward_weight"]),
 ];
@@ -176,6 +187,98 @@ fn window_formats(p: &Plan) -> &'static [[Element; 2]] {
     use Element::{Half, Word};
     let all: &[[Element; 2]] = &[[Word, Word], [Half, Word], [Half, Half]];
     if formats(p.gpu).contains(&Half) { all } else { &all[..1] }
+}
+
+fn slice(p: &mut Plan) -> Result<()> {
+    // Rows, columns, the first that is meant, how many.
+    let shapes = [[1, 1, 0, 1], [5, 65, 3, 61], [49, 36, 12, 24], [197, 7, 6, 1], [3, 1100, 4, 1000], [1200, 12, 0, 4]];
+    for (launch, &element) in Launch::all(p.gpu).into_iter().flat_map(|l| formats(p.gpu).iter().map(move |e| (l, e))) {
+        for (_, [rows, pitch, first, count]) in p.pick(&shapes, &[1, 2]) {
+            p.add(move |s| {
+                let dims = ops::slice::Dims { rows, pitch, first, count };
+                let mut random = Random::new((rows * pitch) as u64);
+                let [whole, part] = [dims.len(), dims.part_len()].map(|len| rounded(random.vec(len), element));
+                let name = format!("{}{rows}×{pitch}, {count} from {first}, {}", prefix(element), launch.suffix());
+                let mut c = Case::new(s.gpu, name, 0)?;
+                let [inp, dout] = [c.input_as("inp", element, &whole)?, c.input_as("dout", element, &part)?];
+                let mut want = vec![0.0; part.len()];
+                cpu::slice::forward(&mut want, &wide(&whole), dims);
+                let out = c.output_as("out", element, want.len())?;
+                c.run(launch, |r| ops::slice::forward(r, &out, &inp, dims))?;
+                c.expect("slice::forward", &out, &want, 0.0);
+                for accumulate in [false, true] {
+                    let mut want = wide(&whole);
+                    cpu::slice::backward(&mut want, &wide(&part), dims, accumulate);
+                    let dinp = match accumulate {
+                        true => c.input_as("dinp", element, &whole)?,
+                        false => c.output_as("dinp", element, want.len())?,
+                    };
+                    c.run(launch, |r| ops::slice::backward(r, &dinp, &dout, dims, accumulate))?;
+                    // One sum.
+                    let tolerance = if accumulate { stored_eps(element) + EPS } else { 0.0 };
+                    c.expect("slice::backward", &dinp, &want, tolerance);
+                }
+                let mut want = wide(&whole);
+                cpu::slice::place(&mut want, &wide(&part), dims);
+                let placed = c.input_as("placed", element, &whole)?;
+                c.run(launch, |r| ops::slice::place(r, &placed, &dout, dims))?;
+                c.expect("slice::place", &placed, &want, 0.0);
+                s.finish(c)
+            });
+        }
+    }
+    Ok(())
+}
+
+fn split_attention(p: &mut Plan) -> Result<()> {
+    // Images, pixels of each, channels, splits, groups: below, at and past a workgroup's channels and rows of lanes.
+    let shapes = [
+        [1, 1, 1, 1, 1],
+        [2, 49, 12, 2, 1],
+        [3, 65, 30, 3, 2],
+        [1, 300, 16, 4, 2],
+        [2, 3, 65, 2, 5],
+        [1, 197, 36, 1, 4],
+    ];
+    for (launch, &element) in Launch::all(p.gpu).into_iter().flat_map(|l| formats(p.gpu).iter().map(move |e| (l, e))) {
+        for (_, [batch, pixels, channels, radix, groups]) in p.pick(&shapes, &[1, 2]) {
+            p.add(move |s| {
+                let dims = ops::split_attention::Dims { batch, pixels, channels, radix, groups };
+                let mut random = Random::new((pixels * channels) as u64);
+                let [inp, dout] = [dims.in_len(), dims.len()].map(|len| rounded(random.vec(len), element));
+                // Out to where one split has almost all.
+                let logits: Vec<f32> = random.vec(dims.weights_len()).into_iter().map(|x| 6.0 * x).collect();
+                let (mut want, mut prob) = (vec![0.0; dims.len()], vec![0.0; dims.weights_len()]);
+                cpu::split_attention::forward(&mut want, &mut prob, &wide(&inp), &wide(&logits), dims);
+                let (mut dinp, mut dlogits) = (vec![0.0; dims.in_len()], vec![0.0; dims.weights_len()]);
+                cpu::split_attention::backward(&mut dinp, &mut dlogits, &wide(&dout), &wide(&inp), &prob, dims);
+                let shape = format!("{batch}×{pixels}×{channels}, {radix} splits, {groups} groups");
+                let mut c = Case::new(s.gpu, format!("{}{shape}, {}", prefix(element), launch.suffix()), 0)?;
+                let [x, g] = [c.input_as("inp", element, &inp)?, c.input_as("dout", element, &dout)?];
+                let l = c.input("logits", &logits)?;
+                let [y, dx] = [c.output_as("out", element, want.len())?, c.output_as("dinp", element, dinp.len())?];
+                let [a, dl] = [c.output("prob", prob.len())?, c.output("dlogits", dlogits.len())?];
+                c.run(launch, |r| {
+                    ops::split_attention::forward(r, &y, &a, &x, &l, dims)?;
+                    ops::split_attention::backward(r, &dx, &dl, &g, &x, &a, dims)
+                })?;
+                // Exponentials of up to 12, off by 3 + 2·12 units, their sum, a division; then a product and a sum over the splits.
+                let weights = 32.0 * EPS;
+                c.expect("split_attention::weigh", &a, &prob, weights);
+                c.expect(
+                    "split_attention::forward",
+                    &y,
+                    &want,
+                    stored_eps(element) + weights + sum_tolerance(radix, 4.0),
+                );
+                c.expect("split_attention::backward_input", &dx, &dinp, stored_eps(element) + weights);
+                let sums = 2.0 * weights + sum_tolerance(pixels, 8.0) + sum_tolerance(radix, 4.0);
+                c.expect("split_attention::backward_logits", &dl, &dlogits, 2.0 * sums);
+                s.finish(c)
+            });
+        }
+    }
+    Ok(())
 }
 
 fn unfold(p: &mut Plan) -> Result<()> {

@@ -7,11 +7,12 @@ use crate::cpu;
 use crate::error::Result;
 use crate::gpu::buffer::Element;
 use crate::ops;
-use crate::ops::{avg_pool, max_pool};
+use crate::ops::{avg_pool, blur, max_pool};
 
 pub(super) const STEMS: &[Stem] = &[
     stem("max_pool", max_pool, &["max_pool::forward", "max_pool::backward"]),
     stem("avg_pool", avg_pool, &["avg_pool::forward", "avg_pool::backward"]),
+    stem("blur", blur, &["blur::forward", "blur::backward"]),
     stem("pool", pool, &["pool::forward", "pool::backward"]),
 ];
 
@@ -124,6 +125,50 @@ fn avg_pool(p: &mut Plan) -> Result<()> {
                 let tolerance = stored_eps(element) + sum_tolerance(kernel * kernel, 3.0);
                 c.expect("avg_pool::forward", &out, &want, tolerance);
                 c.expect("avg_pool::backward", &dinp, &want_grad, tolerance);
+                s.finish(c)
+            });
+        }
+    }
+    Ok(())
+}
+
+fn blur(p: &mut Plan) -> Result<()> {
+    use blur::Filter::{Mean, Reflected, Zeros};
+    // Batch, height, width, channels, stride: sides that the stride divides and others, down to the smallest that reflects.
+    let shapes = [
+        ([2, 8, 6, 16, 2], Reflected),
+        ([2, 7, 9, 65, 2], Reflected),
+        ([1, 2, 3, 63, 2], Reflected),
+        ([1, 3, 2, 260, 1], Reflected),
+        ([1, 10, 11, 12, 3], Reflected),
+        ([3, 7, 8, 12, 2], Zeros),
+        ([1, 1, 5, 3, 2], Zeros),
+        ([2, 9, 8, 66, 2], Mean),
+        ([1, 1, 1, 64, 2], Mean),
+        ([1, 5, 6, 5, 1], Mean),
+    ];
+    for (launch, element) in launches(p) {
+        for (_, ([batch, height, width, channels, stride], filter)) in p.pick(&shapes, &[1, 2]) {
+            p.add(move |s| {
+                let dims = blur::Dims { batch, height, width, channels, stride, filter };
+                let mut random = Random::new((height * channels) as u64);
+                let [inp, dout] = [dims.in_len(), dims.out_len()].map(|len| rounded(random.vec(len), element));
+                let (mut want, mut want_grad) = (vec![0.0; dims.out_len()], vec![0.0; dims.in_len()]);
+                cpu::blur::forward(&mut want, &wide(&inp), dims);
+                cpu::blur::backward(&mut want_grad, &wide(&dout), dims);
+                let shape = format!("{batch}×{height}×{width}×{channels}, stride {stride}, {filter:?}");
+                let mut c = Case::new(s.gpu, format!("{}{shape}, {}", prefix(element), launch.suffix()), 0)?;
+                let [inp, dout] = [c.input_as("inp", element, &inp)?, c.input_as("dout", element, &dout)?];
+                let out = c.output_as("out", element, want.len())?;
+                let dinp = c.output_as("dinp", element, want_grad.len())?;
+                c.run(launch, |r| {
+                    ops::blur::forward(r, &out, &inp, dims)?;
+                    ops::blur::backward(r, &dinp, &dout, dims)
+                })?;
+                // A sum of nine products, whose weights are rounded.
+                let tolerance = stored_eps(element) + sum_tolerance(9, 5.0);
+                c.expect("blur::forward", &out, &want, tolerance);
+                c.expect("blur::backward", &dinp, &want_grad, tolerance);
                 s.finish(c)
             });
         }

@@ -1,7 +1,7 @@
 //! The operations over the channels of images, in mid-graph as all others.
 
 use tpgm::cpu::depthwise::{self, Padding};
-use tpgm::cpu::{eca, gate, grn, group_norm, relu6, silu, standardize, unfold};
+use tpgm::cpu::{blur, eca, gate, grn, group_norm, relu6, silu, slice, split_attention, standardize, unfold};
 
 use super::*;
 
@@ -51,6 +51,79 @@ fn windows_that_touch_overlap_and_leave_pixels_out() {
             },
         );
     }
+}
+
+#[test]
+fn blurred_images() {
+    use blur::Filter::{Mean, Reflected, Zeros};
+    // Batch, height, width, channels, stride.
+    for ([batch, height, width, channels, stride], filter) in [
+        ([2, 5, 4, 2, 2], Reflected),
+        ([1, 2, 3, 1, 2], Reflected),
+        ([1, 4, 7, 1, 3], Reflected),
+        ([1, 3, 4, 2, 1], Reflected),
+        ([1, 6, 5, 2, 2], Zeros),
+        ([2, 1, 5, 1, 2], Mean),
+    ] {
+        let dims = blur::Dims { batch, height, width, channels, stride, filter };
+        check_op(
+            &format!("{dims:?}"),
+            &[dims.in_len()],
+            |x| assigned(dims.out_len(), |out| blur::forward(out, &x[0], dims)),
+            |_, dout| vec![assigned(dims.in_len(), |d| blur::backward(d, dout, dims))],
+        );
+    }
+}
+
+#[test]
+fn splits_of_every_kind() {
+    // Images, pixels, channels, splits, groups.
+    for [batch, pixels, channels, radix, groups] in [[2, 3, 4, 2, 1], [1, 4, 4, 3, 2], [2, 2, 3, 1, 3], [1, 5, 6, 2, 3]]
+    {
+        let dims = split_attention::Dims { batch, pixels, channels, radix, groups };
+        let run = |x: &[Vec<f64>]| {
+            let mut prob = vec![f64::NAN; dims.weights_len()];
+            let out = assigned(dims.len(), |out| split_attention::forward(out, &mut prob, &x[0], &x[1], dims));
+            (out, prob)
+        };
+        check_op(
+            &format!("{dims:?}"),
+            &[dims.in_len(), dims.weights_len()],
+            |x| run(x).0,
+            |x, dout| {
+                let prob = run(x).1;
+                let mut dlogits = vec![f64::NAN; dims.weights_len()];
+                let dinp =
+                    assigned(dims.in_len(), |d| split_attention::backward(d, &mut dlogits, dout, &x[0], &prob, dims));
+                vec![dinp, dlogits]
+            },
+        );
+    }
+}
+
+#[test]
+fn columns_alone_and_beside_others() {
+    let of = |first, count| slice::Dims { rows: 3, pitch: 7, first, count };
+    for dims in [of(0, 7), of(2, 3), of(6, 1)] {
+        check_op(
+            &format!("{dims:?}"),
+            &[dims.len()],
+            |x| assigned(dims.part_len(), |out| slice::forward(out, &x[0], dims)),
+            |_, dout| {
+                let dinp = assigned(dims.len(), |d| slice::backward(d, dout, dims, false));
+                let again = added(dims.len(), |d| slice::backward(d, dout, dims, true));
+                assert!(dinp.iter().zip(&again).all(|(a, b)| (a - b).abs() <= 1e-12), "assigned and added differ");
+                vec![dinp]
+            },
+        );
+    }
+    let parts = [of(0, 4), of(4, 3)];
+    check_op(
+        "two side by side",
+        &parts.map(slice::Dims::part_len),
+        |x| assigned(21, |out| parts.iter().zip(x).for_each(|(dims, part)| slice::place(out, part, *dims))),
+        |_, dout| parts.map(|dims| assigned(dims.part_len(), |d| slice::forward(d, dout, dims))).to_vec(),
+    );
 }
 
 #[test]

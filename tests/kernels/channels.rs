@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use tpgm::cpu;
 use tpgm::ops::depthwise::Padding;
-use tpgm::ops::{self, conv2d, depthwise, eca, gate, grn, group_norm, max_pool, standardize, unfold};
+use tpgm::ops::{self, blur, conv2d, depthwise, eca, gate, grn, group_norm, max_pool, standardize, unfold};
 use tpgm::suite::harness::{EPS, sum_tolerance, wide};
 
 use super::common::Fixture;
@@ -88,6 +88,34 @@ fn depthwise_convolutions_agree_with_pytorch() {
             c.expect("depthwise::backward_input", &dx, &wide(&dinp), stride as f64 * window);
             c.expect("depthwise::backward_weight", &dw, &wide(&dweight), pixels);
             c.expect("column_sum::forward", &db, &wide(&dbias), pixels);
+            Ok(())
+        });
+    }
+}
+
+#[test]
+fn blurs_agree_with_timm() {
+    for golden in cases("blur") {
+        let [batch, height, width, channels] = golden.sizes(IMAGE);
+        let [stride, kind] = golden.sizes(["stride", "kind"]);
+        let filter = [blur::Filter::Reflected, blur::Filter::Zeros, blur::Filter::Mean][kind];
+        let dims = blur::Dims { batch, height, width, channels, stride, filter };
+        let [inp, dout, out, dinp] = ["inp", "dout", "out", "dinp"].map(|k| golden.get(k));
+        let (mut got, mut got_inp) = (vec![0.0; out.len()], vec![0.0; inp.len()]);
+        cpu::blur::forward(&mut got, &wide(&inp), dims);
+        cpu::blur::backward(&mut got_inp, &wide(&dout), dims);
+        assert_reference(&golden.name, &got, &out);
+        assert_reference(&golden.name, &got_inp, &dinp);
+        on_devices(&golden.name, |c, run| {
+            let [x, g] = [c.input("inp", &inp)?, c.input("dout", &dout)?];
+            let [y, dx] = [c.output("out", out.len())?, c.output("dinp", inp.len())?];
+            run(c, &|p| {
+                blur::forward(p, &y, &x, dims)?;
+                blur::backward(p, &dx, &g, dims)
+            })?;
+            // As in the suite.
+            c.expect("blur::forward", &y, &wide(&out), sum_tolerance(9, 5.0));
+            c.expect("blur::backward", &dx, &wide(&dinp), sum_tolerance(9, 5.0));
             Ok(())
         });
     }
