@@ -1,5 +1,7 @@
 //! What stands beside the weights: the configuration of whichever library wrote them.
 
+use serde_json::Value;
+
 use super::Note;
 use super::file::Checkpoint;
 use super::open_clip_config::OpenClipConfig;
@@ -167,10 +169,10 @@ impl<'a> Facts<'a> {
         }
     }
 
-    /// Whether strides of a ResNet are anti-aliased, which no tensor tells.
+    /// Whether strides of a ResNet are anti-aliased by averages, which no tensor tells.
     pub(super) fn anti_alias(&self) -> bool {
         match self {
-            Self::Timm(config) | Self::Trunk(_, config) => config.value("aa_layer").is_some(),
+            Self::Timm(config) | Self::Trunk(_, config) => config.value("aa_layer").is_some() && !config.blurs(),
             Self::Transformers(_) | Self::OpenClip(_) | Self::Torchvision(_) => false,
         }
     }
@@ -183,12 +185,12 @@ impl<'a> Facts<'a> {
         }
     }
 
-    /// A number that the configuration gives under `key`, and where. What an architecture of timm's has by itself is not told here.
-    pub(super) fn number(&self, key: &str) -> Option<(f64, String)> {
+    /// What the configuration gives under `key`, and where. What an architecture of timm's has by itself is not told here.
+    pub(super) fn told(&self, key: &str) -> Option<(Value, String)> {
         match self {
             Self::Timm(config) | Self::Trunk(_, config) => config.written(key),
-            Self::Transformers(config) => Some((config.entry(key)?.as_f64()?, key.into())),
-            Self::OpenClip(config) => config.number(key),
+            Self::Transformers(config) => Some((config.entry(key)?.clone(), key.into())),
+            Self::OpenClip(config) => config.told(key),
             Self::Torchvision(_) => None,
         }
     }
@@ -208,6 +210,21 @@ impl<'a> Facts<'a> {
             Self::Transformers(config) => config.input_size(),
             Self::OpenClip(config) | Self::Trunk(config, _) => config.input_size(),
             Self::Torchvision(weights) => weights.as_ref().map(|weights| [weights.preprocess().image_size as u64; 2]),
+        }
+    }
+
+    /// Pixels along a side of the input.
+    ///
+    /// # Errors
+    /// Where its sides differ.
+    pub(super) fn square_input(&self, checkpoint: &Checkpoint) -> Result<Option<usize>> {
+        match self.input_size() {
+            Some([height, width]) if height != width => {
+                let what =
+                    format!("{} gives images of {height} x {width} pixels: only squares are supported", self.file());
+                Err(checkpoint.error(what))
+            }
+            sides => Ok(sides.map(|[side, _]| side as usize)),
         }
     }
 

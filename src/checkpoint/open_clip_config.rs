@@ -226,9 +226,9 @@ impl OpenClipConfig {
         }
     }
 
-    /// A number of `vision_cfg`, and its place. A ResNet's width is another thing.
-    pub(super) fn number(&self, key: &str) -> Option<(f64, String)> {
-        Some((self.vision(key)?.as_f64()?, format!("vision_cfg.{key}")))
+    /// An entry of `vision_cfg`, and its place. A ResNet's width is another thing.
+    pub(super) fn told(&self, key: &str) -> Option<(Value, String)> {
+        Some((self.vision(key)?.clone(), format!("vision_cfg.{key}")))
     }
 
     /// An entry that is true or false; false where it is not given.

@@ -16,6 +16,41 @@ const CONVNEXT_SHARE: f64 = 0.875;
 /// From this size on ConvNeXt's processor resizes both sides and crops nothing.
 const CONVNEXT_WHOLE: usize = 384;
 
+/// What the names of a processor's class end in, whoever resizes.
+const ENDINGS: [&str; 4] = ["ImageProcessorFast", "ImageProcessorPil", "ImageProcessor", "FeatureExtractor"];
+
+/// transformers' processors that are followed, and what each takes for what its file leaves out, as JSON.
+const CLASSES: [(&str, &str); 8] = [
+    (
+        "Beit",
+        r#"{"size":224,"crop_size":224,"do_center_crop":false,"resample":3,"image_mean":[0.5,0.5,0.5],"image_std":[0.5,0.5,0.5]}"#,
+    ),
+    ("Bit", CLIP),
+    ("CLIP", CLIP),
+    (
+        "ConvNext",
+        r#"{"size":{"shortest_edge":384},"crop_pct":0.875,"do_center_crop":false,"resample":3,"image_mean":[0.5,0.5,0.5],"image_std":[0.5,0.5,0.5]}"#,
+    ),
+    (
+        "DINOv3ViT",
+        r#"{"size":{"height":224,"width":224},"do_center_crop":false,"resample":2,"image_mean":[0.485,0.456,0.406],"image_std":[0.229,0.224,0.225]}"#,
+    ),
+    (
+        "DeiT",
+        r#"{"size":{"height":256,"width":256},"crop_size":224,"resample":3,"image_mean":[0.5,0.5,0.5],"image_std":[0.5,0.5,0.5]}"#,
+    ),
+    (
+        "Siglip",
+        r#"{"size":{"height":224,"width":224},"do_center_crop":false,"resample":3,"image_mean":[0.5,0.5,0.5],"image_std":[0.5,0.5,0.5]}"#,
+    ),
+    (
+        "ViT",
+        r#"{"size":{"height":224,"width":224},"do_center_crop":false,"resample":2,"image_mean":[0.5,0.5,0.5],"image_std":[0.5,0.5,0.5]}"#,
+    ),
+];
+
+const CLIP: &str = r#"{"size":{"shortest_edge":224},"crop_size":224,"resample":3,"image_mean":[0.48145466,0.4578275,0.40821073],"image_std":[0.26862954,0.26130258,0.27577711]}"#;
+
 /// The keys of transformers' image processors. Images are made RGB in any case.
 const KEYS: Keys = Keys {
     followed: &[
@@ -24,7 +59,6 @@ const KEYS: Keys = Keys {
         "do_center_crop",
         "do_normalize",
         "do_rescale",
-        "do_resize",
         "feature_extractor_type",
         "image_mean",
         "image_processor_type",
@@ -52,6 +86,8 @@ const KEYS: Keys = Keys {
         ("do_flip_channel_order", &["false"]),
         ("do_pad", &["false"]),
         ("do_reduce_labels", &["false"]),
+        // What is not resized keeps its shape.
+        ("do_resize", &["true"]),
         ("offset", &["false"]),
         ("reduce_labels", &["false"]),
     ],
@@ -83,10 +119,29 @@ impl ProcessorConfig {
             let root: Value = parse(&path, &read_bytes(&path)?)?;
             let root = key.map_or(Some(&root), |key| root.get(key));
             if let Some(root) = root.filter(|root| root.is_object()) {
-                return Ok(Some(Self { root: root.clone(), path }));
+                return Self { root: root.clone(), path }.completed().map(Some);
             }
         }
         Ok(None)
+    }
+
+    /// With what its class takes for what is not written. An older file may name no class.
+    fn completed(mut self) -> Result<Self> {
+        let Some(named) = self.class() else { return Ok(self) };
+        let start = ENDINGS.iter().find_map(|ending| named.strip_suffix(ending)).unwrap_or(named);
+        let Some((_, usual)) = CLASSES.iter().find(|(class, _)| *class == start) else {
+            let known = CLASSES.map(|(class, _)| class).join(", ");
+            let what = format!("image_processor_type is {}: not supported yet, only those of {known}", quote(named));
+            return Err(self.wrong(what));
+        };
+        let usual: serde_json::Map<String, Value> =
+            serde_json::from_str(usual).expect("a processor's defaults are JSON");
+        for (key, value) in usual {
+            if self.entry(&key).is_none() {
+                self.root[key] = value;
+            }
+        }
+        Ok(self)
     }
 
     /// Checks that every key is understood.
@@ -116,14 +171,21 @@ impl ProcessorConfig {
         self.entry(key).and_then(Value::as_bool).unwrap_or(usual)
     }
 
+    /// The name of its class, if it is written.
+    fn class(&self) -> Option<&str> {
+        ["image_processor_type", "feature_extractor_type"].iter().find_map(|key| self.entry(key)?.as_str())
+    }
+
     /// Whether the class is one of these, by the start of its name.
     fn is(&self, classes: &[&str]) -> bool {
-        let class = ["image_processor_type", "feature_extractor_type"].iter().find_map(|key| self.entry(key)?.as_str());
-        class.is_some_and(|class| classes.iter().any(|start| class.starts_with(start)))
+        self.class().is_some_and(|class| classes.iter().any(|start| class.starts_with(start)))
     }
 
     fn convnext(&self) -> bool {
-        self.is(&["ConvNext"]) || self.entry("crop_pct").is_some()
+        match self.class() {
+            Some(class) => class.starts_with("ConvNext"),
+            None => self.entry("crop_pct").is_some(),
+        }
     }
 
     fn size(&self) -> Option<Size> {
@@ -160,7 +222,7 @@ impl ProcessorConfig {
             let missing = missing.join(", ");
             notes.push(format!("{file} does not give {missing}: the family's usual one was assumed").into());
         }
-        let (crop_mode, crop_pct) = self.geometry(&usual, notes)?;
+        let (crop_mode, crop_pct) = self.geometry(&usual)?;
         let (mean, std) = self.statistics(&usual)?;
         let interpolation = match self.entry("resample").map(|code| (code, code.as_u64())) {
             None => usual.interpolation,
@@ -178,12 +240,7 @@ impl ProcessorConfig {
     }
 
     /// The way to a square, and the share that the crop keeps.
-    fn geometry(&self, usual: &Preprocess, notes: &mut Vec<Note>) -> Result<(CropMode, f64)> {
-        let file = self.file();
-        if !self.flag("do_resize", true) {
-            let what = format!("do_resize is false in {file}: images are resized to the model's size all the same");
-            notes.push(what.into());
-        }
+    fn geometry(&self, usual: &Preprocess) -> Result<(CropMode, f64)> {
         let as_usual = (usual.crop_mode, usual.crop_pct);
         Ok(match (self.size(), self.crop()) {
             (None, _) => match self.entry("size") {
@@ -202,9 +259,9 @@ impl ProcessorConfig {
             },
             (Some(Size::Shortest(size)), Some(crop)) => (CropMode::CenterFloor, crop_share(crop, size)),
             (Some(Size::Shortest(size)), None) => {
-                let what = format!("{file} keeps an image's shape at {size} pixels: its centre is cropped here");
-                notes.push(what.into());
-                (CropMode::CenterFloor, 1.0)
+                let what = "without a centre crop it keeps each image's shape, which is not supported: set do_center_crop and \
+                            crop_size";
+                return Err(self.wrong(format!("size is shortest_edge {size}: {what}")));
             }
             (Some(Size::Square(size)), Some(crop)) => (CropMode::SquashFloor, crop_share(crop, size)),
             (Some(Size::Square(_)), None) => (CropMode::SquashFloor, 1.0),

@@ -177,9 +177,14 @@ impl TimmConfig {
         self.word("norm_layer").is_some_and(|name| name.to_ascii_lowercase().starts_with("rmsnorm"))
     }
 
-    /// A number of `model_args`, and its place.
-    pub(super) fn written(&self, key: &str) -> Option<(f64, String)> {
-        Some((self.arg(key)?.as_f64()?, format!("{}{key}", self.place)))
+    /// Whether blurs take the place of strides.
+    pub(super) fn blurs(&self) -> bool {
+        self.word("aa_layer").is_some_and(|name| name.to_ascii_lowercase().starts_with("blur"))
+    }
+
+    /// An entry of `model_args`, and its place.
+    pub(super) fn written(&self, key: &str) -> Option<(Value, String)> {
+        Some((self.arg(key)?.clone(), format!("{}{key}", self.place)))
     }
 
     /// Blocks, where `model_args` has them: what an architecture has by itself its own files fit.

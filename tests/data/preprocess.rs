@@ -7,7 +7,7 @@ use std::path::Path;
 
 use safetensors::SafeTensors;
 use serde::Deserialize;
-use tpgm::checkpoint::{Checkpoint, Overrides, recognise};
+use tpgm::checkpoint::{Checkpoint, Overrides, Recognised, recognise};
 use tpgm::data::{CropMode, Interpolation, Preprocess, RgbImage, decode};
 
 use super::fixtures;
@@ -155,14 +155,19 @@ fn damaged_jpegs_are_images_or_errors_of_one_line() {
     assert!(decoded > 100 && refused > 1000, "{decoded} decoded, {refused} refused");
 }
 
-/// What hf_clip's fixture makes of images with this processor, and what is said of it.
-fn with_processor(file: &str, processor: &str) -> (Preprocess, String) {
+/// hf_clip's fixture with this processor.
+fn read_processor(file: &str, processor: &str) -> tpgm::error::Result<Recognised> {
     let home = tempfile::tempdir().unwrap();
     fs::copy(fixtures().join("families/hf_clip.safetensors"), home.path().join("model.safetensors")).unwrap();
     fs::write(home.path().join("config.json"), model_config("families/hf_clip").unwrap()).unwrap();
     fs::write(home.path().join("preprocessor_config.json"), r#"{"size": 8, "resample": 2}"#).unwrap();
     fs::write(home.path().join(file), processor).unwrap();
-    let recognised = recognise(&Checkpoint::open(home.path()).unwrap(), &Overrides::default()).unwrap();
+    recognise(&Checkpoint::open(home.path()).unwrap(), &Overrides::default())
+}
+
+/// What it makes of images, and what is said of it.
+fn with_processor(file: &str, processor: &str) -> (Preprocess, String) {
+    let recognised = read_processor(file, processor).unwrap();
     let notes: Vec<&str> = recognised.notes.iter().map(|note| note.what.as_str()).collect();
     (recognised.preprocess, notes.join("\n"))
 }
@@ -184,13 +189,6 @@ fn processors_of_every_age_are_understood() {
             40,
             CenterFloor,
             40.0 / 48.0,
-        ),
-        (
-            "CLIPImageProcessor",
-            r#""size": {"shortest_edge": 48}, "crop_size": 40, "do_center_crop": false"#,
-            48,
-            CenterFloor,
-            1.0,
         ),
         (
             "DeiTFeatureExtractor",
@@ -224,12 +222,40 @@ fn processors_of_every_age_are_understood() {
     assert_eq!(statistics(r#""rescale_factor": 0.00392156862745098"#), ([51.0, 102.0, 153.0], [51.0; 3]));
     assert_eq!(statistics(r#""do_normalize": false"#), ([0.0; 3], [1.0; 3]));
 
+    let (_, notes) = with_processor("preprocessor_config.json", r#"{"size": 8}"#);
+    assert!(notes.contains("does not give image_mean, image_std, resample"), "{notes}");
+    // A class that is named takes its own values for what is left out.
+    let usual = |class: &str, rest: &str| {
+        let text = format!(r#"{{"image_processor_type": "{class}"{rest}}}"#);
+        let (own, notes) = with_processor("preprocessor_config.json", &text);
+        assert!(!notes.contains("does not give"), "{class}: {notes}");
+        (own.crop_mode, own.crop_pct, own.interpolation, own.mean[0])
+    };
+    let size = r#", "size": {"height": 8, "width": 8}"#;
+    assert_eq!(usual("ViTImageProcessor", size), (SquashFloor, 1.0, Interpolation::Bilinear, 0.5));
+    assert_eq!(usual("SiglipImageProcessorFast", size), (SquashFloor, 1.0, Interpolation::Bicubic, 0.5));
+    assert_eq!(usual("DINOv3ViTImageProcessorFast", size), (SquashFloor, 1.0, Interpolation::Bilinear, 0.485));
+    // Only ConvNeXt's reads `crop_pct`, and BEiT's crops only if it is told to.
+    let share = r#", "size": {"height": 8, "width": 8}, "crop_pct": 0.5"#;
+    assert_eq!(usual("ViTImageProcessor", share), (SquashFloor, 1.0, Interpolation::Bilinear, 0.5));
+    let crop = r#", "size": {"height": 12, "width": 12}, "crop_size": {"height": 8, "width": 8}"#;
+    assert_eq!(usual("BeitImageProcessor", crop), (SquashFloor, 1.0, Interpolation::Bicubic, 0.5));
+    assert_eq!(usual("DeiTImageProcessor", crop).1, 8.0 / 12.0);
+
     for (processor, said) in [
-        (r#"{"size": 8, "do_resize": false}"#, "do_resize is false"),
-        (r#"{"size": {"shortest_edge": 8}}"#, "keeps an image's shape at 8 pixels"),
-        (r#"{"size": 8}"#, "does not give image_mean, image_std, resample"),
+        (r#"{"size": 8, "do_resize": false}"#, "do_resize is false: not supported yet, only true"),
+        (r#"{"size": {"shortest_edge": 8}}"#, "size is shortest_edge 8: without a centre crop"),
+        (
+            r#"{"image_processor_type": "CLIPImageProcessor", "size": {"shortest_edge": 8}, "do_center_crop": false}"#,
+            "size is shortest_edge 8: without a centre crop",
+        ),
+        (
+            r#"{"image_processor_type": "LevitImageProcessor", "size": 8}"#,
+            "image_processor_type is LevitImageProcessor",
+        ),
+        (r#"{"image_processor_type": "Siglip2ImageProcessor", "size": 8}"#, "Siglip2ImageProcessor: not supported yet"),
     ] {
-        let (_, notes) = with_processor("preprocessor_config.json", processor);
-        assert!(notes.contains(said), "{processor}: {notes}");
+        let error = read_processor("preprocessor_config.json", processor).unwrap_err().to_string();
+        assert!(error.contains("preprocessor_config.json") && error.contains(said), "{processor}: {error}");
     }
 }

@@ -9,7 +9,7 @@ use tpgm::train::evaluate::{Classifier, Predictor};
 use tpgm::train::source::Source;
 
 use super::common::{Fixture, fixture_path, gpu, relative};
-use super::told::assert_usage;
+use super::told::{assert_error, assert_usage};
 use super::{LOGITS, learner};
 
 fn open(size: Option<usize>) -> Source {
@@ -83,11 +83,11 @@ fn openclips_configuration_tells_the_heads_and_the_input() {
 }
 
 #[test]
-fn a_configuration_for_another_size_does_not_resize() {
+fn a_configuration_for_another_size_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     fs::copy(fixture_path("clip_resnet"), dir.path().join("model.safetensors")).unwrap();
     fs::write(dir.path().join("config.json"), r#"{"pretrained_cfg": {"input_size": [3, 96, 96]}}"#).unwrap();
-    let source = Source::open(dir.path(), &Overrides { heads: Some(4), ..Overrides::default() }).unwrap();
-    assert_eq!(source.recognised.config.image_size(), 64);
-    assert!(source.recognised.notes.iter().any(|note| note.what.contains("config.json says 96 pixels")));
+    let read = |image_size| Source::open(dir.path(), &Overrides { heads: Some(4), image_size, ..Overrides::default() });
+    assert_error(read(None), &["config.json says 96 pixels", "positions are for 64", "--image-size"]);
+    assert_eq!(read(Some(64)).unwrap().recognised.config.image_size(), 64);
 }

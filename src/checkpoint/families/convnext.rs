@@ -351,7 +351,7 @@ fn read(tensors: Tensors, overrides: &Overrides, dialect: Dialect) -> Result<Rec
         config.classes = tensors.dims::<2>(&weight, "[classes, width]")?[0];
         config.head_bias = tensors.has(&format!("{head}.bias"));
     }
-    let written = facts.input_size().map(|[height, width]| height.min(width) as usize);
+    let written = facts.square_input(checkpoint)?;
     let said = [
         (overrides.image_size, OVERRIDE),
         (own.preprocess.as_ref().map(|p| p.image_size), "metadata tpgm.preprocess"),

@@ -74,7 +74,7 @@ impl Described<'_> {
             None => 0,
         };
         config.set_head(classes, tensors.has(&bias));
-        let written = facts.input_size().map(|[height, width]| height.min(width) as usize);
+        let written = facts.square_input(checkpoint)?;
         let said = [
             (overrides.image_size, OVERRIDE),
             (own.preprocess.as_ref().map(|p| p.image_size), "metadata tpgm.preprocess"),

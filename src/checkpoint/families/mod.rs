@@ -3,12 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::file::Checkpoint;
+use super::json::quote;
+use super::metadata;
 use super::open_clip_config::OpenClipConfig;
 use super::stem;
 use super::timm_config::{Class, TimmConfig};
 use super::torchvision_table::Weights;
 use super::{Overrides, Recognised};
-use crate::error::{Help, Result, Setting};
+use crate::error::{Error, Help, Result, Setting};
 
 mod convnext;
 mod convnext_parts;
@@ -122,6 +124,7 @@ pub(super) fn recognise(checkpoint: &Checkpoint, overrides: &Overrides) -> Resul
                 let base = family.bases.iter().find(|base| fits(prefix, base)).unwrap_or(&"");
                 let outer = prefix.strip_suffix(base).unwrap_or(prefix);
                 let mut recognised = (family.read)(checkpoint, Prefixes { prefix, outer }, overrides)?;
+                check_outputs(checkpoint, &recognised, overrides)?;
                 stem::follow(&mut recognised, overrides)?;
                 return projected(checkpoint, prefix, recognised);
             }
@@ -148,6 +151,32 @@ pub(super) fn recognise(checkpoint: &Checkpoint, overrides: &Overrides) -> Resul
             None => Err(checkpoint.error(unknown(checkpoint))),
         },
     }
+}
+
+/// An error where a configuration gives the head another number of outputs than the file has: its library starts a new head, or
+/// none. What we have saved ourselves, and a head of another file, are told otherwise.
+fn check_outputs(checkpoint: &Checkpoint, recognised: &Recognised, overrides: &Overrides) -> Result<()> {
+    let (Some(root), outputs) = (checkpoint.config(), recognised.config.classes()) else { return Ok(()) };
+    let ours = overrides.head.is_some() || metadata::read(checkpoint)?.preprocess.is_some();
+    if ours || outputs == 0 || root.get("model_cfg").is_some() {
+        return Ok(());
+    }
+    let count = |place: &str| root.pointer(place).filter(|value| !value.is_null());
+    let (place, told) = if root.get("model_type").is_some() {
+        // The names are the library's own for whatever it classifies with, and with none it classifies nothing.
+        let Some(names) = root.get("id2label").and_then(serde_json::Value::as_object) else { return Ok(()) };
+        ("the length of id2label", serde_json::Value::from(names.len()))
+    } else {
+        let places = ["/model_args/num_classes", "/num_classes", "/pretrained_cfg/num_classes"];
+        let Some(place) = places.into_iter().find(|place| count(place).is_some()) else { return Ok(()) };
+        (&place[1..], count(place).cloned().unwrap_or_default())
+    };
+    if told.as_u64() == Some(outputs as u64) {
+        return Ok(());
+    }
+    let (place, told) = (place.replace('/', "."), quote(&told.to_string()));
+    let path = checkpoint.config_path().unwrap_or(checkpoint.path());
+    Err(Error::checkpoint(path, format!("{place} is {told}, but the file's head has {outputs} outputs")))
 }
 
 /// An error where OpenCLIP projects what leaves a tower of timm's, and the family does not.

@@ -220,10 +220,12 @@ pub(super) fn read(tensors: Tensors, overrides: &Overrides, facts: Facts, dialec
     config.head_bias = tensors.has(&format!("{}.bias", config.head()));
     let own_size = grid.map_or(IMAGE_SIZE, |grid| grid * config.stride());
     let fits = |size: &usize| grid.is_none_or(|grid| config.at(*size).final_size() == grid);
-    let written = facts.input_size().map(|[height, width]| height.min(width) as usize);
-    if let Some(size) = written.filter(|size| !fits(size)) {
-        let what = format!("config.json says {size} pixels, the positions are for {own_size}: {own_size} is used");
-        notes.push(what.into());
+    let written = facts.square_input(checkpoint)?;
+    let ours = own.preprocess.is_some() || overrides.image_size.is_some();
+    if let Some(size) = written.filter(|size| !ours && !fits(size)) {
+        let file = facts.file();
+        let what = format!("{file} says {size} pixels, but the attention pool's positions are for {own_size}");
+        return Err(checkpoint.error(what).with_help(Help::ImageSize));
     }
     let said = [
         (overrides.image_size, OVERRIDE),

@@ -12,6 +12,14 @@ use crate::model::rope::{Angles, Rope};
 /// The values of timm's `pos_embed` that mean no positions.
 const NO_POSITIONS: [&str; 2] = ["none", ""];
 
+/// Whether a value is this number, or a list of it for height and width.
+fn is_number(value: &serde_json::Value, number: usize) -> bool {
+    match value.as_array() {
+        Some(sides) => !sides.is_empty() && sides.iter().all(|side| is_number(side, number)),
+        None => value.as_f64() == Some(number as f64),
+    }
+}
+
 impl Reader<'_> {
     /// The parts that say how blocks are built, which norms stand where, and by which positions attention goes; the others are left as
     /// they are by default. With `no_norm`, what reads the blocks does without their last norm.
@@ -277,11 +285,11 @@ impl Reader<'_> {
             (&["reg_tokens", "num_reg_tokens", "num_register_tokens"], Some(registers)),
         ] {
             for key in keys {
-                let told = self.dialect.facts.number(key);
+                let told = self.dialect.facts.told(key);
                 if let (Some((told, place)), Some(found)) = (told, found)
-                    && told != found as f64
+                    && !is_number(&told, found)
                 {
-                    let file = self.dialect.facts.file();
+                    let (file, told) = (self.dialect.facts.file(), quote(&told.to_string()));
                     let what = format!("{place} is {told} in {file}, but the tensors are of {found}");
                     return Err(self.tensors.checkpoint.error(what));
                 }

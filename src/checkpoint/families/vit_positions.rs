@@ -4,6 +4,7 @@ use super::tensors;
 use super::vit::Reader;
 use crate::checkpoint::Note;
 use crate::checkpoint::facts::Facts;
+use crate::checkpoint::json::quote;
 use crate::checkpoint::positions::Resize;
 use crate::error::{Help, Result, Setting};
 use crate::model::config::{Positions, VitConfig};
@@ -42,22 +43,67 @@ impl Reader<'_> {
             );
         };
         let size = grid * patch_size;
-        if let Some([height, width]) = self.dialect.facts.input_size() {
-            if height != width {
-                return Err(
-                    tensors.error(info, format!("is for images of {height} x {width} by config.json: not square"))
-                );
+        let fits = |size: usize| size / patch_size == grid;
+        // What we have saved or are told to take comes before the configuration.
+        let ours = self.own.preprocess.is_some() || self.overrides.image_size.is_some();
+        if let Some((told, place)) = self.told_size()? {
+            if fits(told) {
+                return Ok((told, positions));
             }
-            if width / patch_size as u64 == grid as u64 {
-                return Ok((width as usize, positions));
+            if !ours {
+                let what = format!(
+                    "is for images of {size} pixels, but {place} is {told}: its library resizes the positions or refuses them"
+                );
+                return Err(tensors.error(info, what).with_help(Help::ImageSize));
+            }
+        }
+        if let Some(written) = self.dialect.facts.square_input(tensors.checkpoint)? {
+            if fits(written) {
+                return Ok((written, positions));
             }
             let file = self.dialect.facts.file();
-            let what = format!("{file} says {width} pixels, the positions are for {size}: {size} is used");
+            let what = format!("{file} says {written} pixels, the positions are for {size}: {size} is used");
             notes.push(what.into());
         }
         // A patch's worth may be left over at the bottom and on the right, as the convolution leaves it.
         let own = self.own.preprocess.as_ref().map(|p| p.image_size);
         Ok((own.filter(|own| own / patch_size == grid).unwrap_or(size), positions))
+    }
+
+    /// The size of the images that the library builds the model for, and where it is written. timm's images have that size,
+    /// whatever its `input_size` says.
+    fn told_size(&self) -> Result<Option<(usize, String)>> {
+        let facts = &self.dialect.facts;
+        let Facts::Timm(timm) = facts else {
+            // A file's name says how images are prepared.
+            if matches!(facts, Facts::Torchvision(_)) {
+                return Ok(None);
+            }
+            let written = facts.square_input(self.tensors.checkpoint)?;
+            return Ok(written.map(|size| (size, format!("image_size of {}", facts.file()))));
+        };
+        let written = timm.written("img_size");
+        let fixed = timm.input("fixed_input_size").and_then(serde_json::Value::as_bool) == Some(true);
+        if let (None, true, Some(size)) = (&written, fixed, facts.square_input(self.tensors.checkpoint)?) {
+            return Ok(Some((size, "input_size of config.json, which is fixed".into())));
+        }
+        let Some((value, place)) = written.or_else(|| timm.value("img_size").filter(|_| timm.is_built())) else {
+            return Ok(None);
+        };
+        let side = |value: &serde_json::Value| value.as_u64().and_then(|side| usize::try_from(side).ok());
+        let size = match value.as_array().map(Vec::as_slice) {
+            Some([height, width]) if height == width => side(height),
+            Some(_) => None,
+            None => side(&value),
+        };
+        let Some(size) = size else {
+            let what = format!(
+                "img_size is {} ({place}), supported: a whole number, or two that are equal",
+                quote(&value.to_string())
+            );
+            return Err(timm.error(what));
+        };
+        Ok(Some((size, if place.starts_with("architecture") { format!("img_size of {place}") } else { place })))
     }
 
     /// The image size of a model without a position embedding: from the offsets of relative positions, our own metadata, or the
