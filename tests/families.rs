@@ -366,4 +366,7 @@ families! {
     timm_mobilenetv4 timm_mobilenetv4_aa tv_efficientnet tv_efficientnet_v2 tv_mobilenetv2 tv_mobilenetv3 tv_mnasnet
     tv_vgg tv_vgg_bn timm_vgg timm_legacy_seresnet timm_legacy_seresnet_basic timm_legacy_senet
     timm_resnet_silu timm_hybrid timm_hybrid_stem
+    timm_siglip_narrow hf_siglip_narrow open_clip_coca_narrow
+    timm_resnet_gn timm_resnetblur timm_resnetblur_basic timm_mobilenetv4_blur timm_mixnet timm_mixnet_same
+    timm_efficientnet_odd timm_resnetv2_odd timm_resnest timm_resnest_four timm_resnest_one
 }

@@ -237,6 +237,7 @@ fn heads_of_an_attention_pool_are_64_wide_and_travel_with_the_file() {
         downsample: Downsample::AntiAliased,
         pooling: Pooling::Attention { heads: 4, features: 16 },
         anti_alias: false,
+        blur: false,
         attention_inside: false,
         stem_pool_conv: false,
         stride_first: false,

@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::method::{BatchNorm, Learner, LossScaling, Optimizer, Settings, Snapshot};
 use crate::model::convnext_config::{ConvNextConfig, ConvNextStage, ConvNextStem};
-use crate::model::efficientnet_config::{AntiAlias, EfficientNetConfig, MobileBlock, MobileHead, MobileKind};
+use crate::model::efficientnet_config::{AntiAlias, EfficientNetConfig, Mixed, MobileBlock, MobileHead, MobileKind};
 use crate::model::resnet_config::{Block, BlockConfig, Downsample, Pooling, ResNetConfig, Stem};
 use crate::model::rope::{Angles, Rope};
 use crate::model::{Model, ModelConfig, Pool, Precision, VitConfig, VitParts};
@@ -119,6 +119,7 @@ fn resnet(
         stages: depths.iter().enumerate().map(stage).collect(),
         downsample: Downsample::Conv,
         anti_alias: false,
+        blur: false,
         attention_inside: false,
         stem_pool_conv: false,
         stride_first: false,
@@ -168,6 +169,7 @@ fn efficientnet_b0() -> ModelConfig {
                 middle,
                 out,
                 kernel,
+                mixed: Mixed::default(),
                 start: 0,
                 stride,
                 squeeze,

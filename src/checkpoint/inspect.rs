@@ -206,7 +206,11 @@ fn resnet_words(c: &ResNetConfig, from: impl Fn(&str) -> String) -> Words {
         (_, true) => "average pool",
         _ => pool,
     };
-    let strides = if c.anti_alias { ", anti-aliased strides" } else { "" };
+    let strides = match (c.anti_alias, c.blur) {
+        (true, _) => ", anti-aliased strides",
+        (_, true) => ", blurred strides",
+        _ => "",
+    };
     let attention = match c.stages.iter().flatten().next().map_or(ChannelAttention::None, |block| block.attention) {
         ChannelAttention::None => "",
         ChannelAttention::Squeeze { .. } => ", squeeze and excitation",

@@ -217,6 +217,7 @@ fn resnet(args: &InitArgs, classes: &[String]) -> Result<(Recognised, Vec<Weight
         downsample: Downsample::Conv,
         pooling: Pooling::Mean,
         anti_alias: false,
+        blur: false,
         attention_inside: false,
         stem_pool_conv: false,
         stride_first: false,

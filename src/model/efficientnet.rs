@@ -2,9 +2,10 @@
 //! Images are NHWC inside.
 
 use crate::gpu::buffer::Element;
-use crate::model::efficientnet_config::{AntiAlias, EfficientNetConfig, MobileBlock, MobileHead, MobileKind};
+use crate::model::efficientnet_config::{AntiAlias, EfficientNetConfig, Mixed, MobileBlock, MobileHead, MobileKind};
 use crate::model::layers::{ConvParams, DepthwiseParams};
 use crate::model::tape::{Act, Network, Tape};
+use crate::ops::blur::Filter;
 use crate::ops::depthwise::Padding;
 use crate::shapes::Pointwise;
 
@@ -49,6 +50,44 @@ impl EfficientNetConfig {
         self.convolution(t, x, name, [t.shape(x).cols, outputs], [1, 1])
     }
 
+    /// Several convolutions under `name`, each from its part of the channels to its part of `outputs`.
+    fn beside(
+        &self,
+        t: &mut Tape,
+        x: Act,
+        name: &str,
+        outputs: usize,
+        parts: usize,
+        one: impl Fn(&mut Tape, Act, &str, usize, usize) -> Act,
+    ) -> Act {
+        let split = Mixed::split(t.shape(x).cols, parts);
+        let made: Vec<Act> = (split.iter().zip(Mixed::split(outputs, parts)).enumerate())
+            .map(|(i, (&count, outputs))| {
+                let own = t.slice(x, &format!("{name}.{i}.part"), split[..i].iter().sum(), count);
+                one(t, own, &format!("{name}.{i}"), outputs, i)
+            })
+            .collect();
+        t.beside(&made, name)
+    }
+
+    /// A 1×1 convolution, or `parts` of them.
+    fn mixed_pointwise(&self, t: &mut Tape, x: Act, name: &str, outputs: usize, parts: usize) -> Act {
+        match parts {
+            0 | 1 => self.pointwise(t, x, name, outputs),
+            _ => self.beside(t, x, name, outputs, parts, |t, x, name, outputs, _| self.pointwise(t, x, name, outputs)),
+        }
+    }
+
+    /// A depth-wise convolution, or one for each of the kernels of `mixed`.
+    fn mixed_depthwise(&self, t: &mut Tape, x: Act, name: &str, [kernel, stride]: [usize; 2], mixed: &Mixed) -> Act {
+        match mixed.kernels.iter().filter(|kernel| **kernel > 0).count() {
+            0 | 1 => self.depthwise(t, x, name, [kernel, stride]),
+            parts => self.beside(t, x, name, t.shape(x).cols, parts, |t, x, name, _, i| {
+                self.depthwise(t, x, name, [mixed.kernels[i], stride])
+            }),
+        }
+    }
+
     fn depthwise(&self, t: &mut Tape, x: Act, name: &str, [kernel, stride]: [usize; 2]) -> Act {
         let weight = t.param(&format!("{name}.weight"), &[t.shape(x).cols, 1, kernel, kernel]);
         let padding = if self.same { Padding::Same } else { Padding::Even(kernel / 2) };
@@ -63,8 +102,11 @@ impl EfficientNetConfig {
     /// The pool in place of a stride, if there is one.
     fn pooled(&self, t: &mut Tape, x: Act, stride: usize) -> Act {
         match self.anti_alias {
-            AntiAlias::Average if stride > 1 => t.avg_pool(x, "aa", stride, false),
-            AntiAlias::Average | AntiAlias::None => x,
+            _ if stride == 1 => x,
+            AntiAlias::None => x,
+            AntiAlias::Average => t.avg_pool(x, "aa", stride, false),
+            AntiAlias::Blur => t.blur(x, "aa", stride, Filter::Reflected),
+            AntiAlias::BlurAmongZeros => t.blur(x, "aa", stride, Filter::Zeros),
         }
     }
 
@@ -75,7 +117,7 @@ impl EfficientNetConfig {
     }
 
     fn block(&self, t: &mut Tape, x: Act, block: &MobileBlock) -> Act {
-        let MobileBlock { kind, middle, out, kernel, start, stride, activation, .. } = *block;
+        let MobileBlock { kind, middle, out, kernel, ref mixed, start, stride, activation, .. } = *block;
         let (entering, window) = (t.shape(x).cols, [kernel, self.own_stride(stride)]);
         let act = Some(activation);
         let h = match kind {
@@ -93,13 +135,13 @@ impl EfficientNetConfig {
                 self.norm(t, h, "bn2", act.filter(|_| block.twice_active))
             }
             MobileKind::Inverted => {
-                let h = self.pointwise(t, x, "conv_pw", middle);
+                let h = self.mixed_pointwise(t, x, "conv_pw", middle, mixed.widen);
                 let h = self.norm(t, h, "bn1", act);
-                let h = self.depthwise(t, h, "conv_dw", window);
+                let h = self.mixed_depthwise(t, h, "conv_dw", window, mixed);
                 let h = self.norm(t, h, "bn2", act);
                 let h = self.pooled(t, h, stride);
                 let h = self.squeeze(t, h, block);
-                let h = self.pointwise(t, h, "conv_pwl", out);
+                let h = self.mixed_pointwise(t, h, "conv_pwl", out, mixed.narrow);
                 self.norm(t, h, "bn3", None)
             }
             MobileKind::Fused => {

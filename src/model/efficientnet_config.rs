@@ -31,6 +31,30 @@ pub enum AntiAlias {
     None,
     /// An average pool of 2 × 2 pixels.
     Average,
+    /// A blur of 3 × 3 taps, reflected at the edges (Zhang 2019).
+    Blur,
+    /// The same among zeros.
+    BlurAmongZeros,
+}
+
+/// Convolutions that take the place of one, each for a part of the channels (MixNet, Tan & Le 2019).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mixed {
+    /// 1×1 convolutions that widen, if they are several.
+    pub widen: usize,
+    /// Height and width of each depth-wise kernel, if they are several; the others are 0.
+    pub kernels: [usize; 6],
+    /// 1×1 convolutions that narrow, if they are several.
+    pub narrow: usize,
+}
+
+impl Mixed {
+    /// How channels fall into `parts`: all alike, and what is left over into the first.
+    pub fn split(channels: usize, parts: usize) -> Vec<usize> {
+        let mut split = vec![channels / parts; parts];
+        split[0] += channels % parts;
+        split
+    }
 }
 
 /// A block.
@@ -44,6 +68,9 @@ pub struct MobileBlock {
     pub out: usize,
     /// Height and width of the kernel of the convolution that has one; 0 if a universal block has none between its 1×1 convolutions.
     pub kernel: usize,
+    /// What convolutions of an inverted block are cut into.
+    #[serde(default)]
+    pub mixed: Mixed,
     /// The same of a universal block's first convolution; 0 if there is none.
     #[serde(default)]
     pub start: usize,

@@ -201,7 +201,7 @@ impl ModelConfig {
             }
             (Self::ResNet(a), Self::ResNet(b)) => {
                 let what = |c: &ResNetConfig| {
-                    let parts = (c.stride_first, c.ceil_pool, c.active_gate, c.norm_groups, c.activation);
+                    let parts = (c.stride_first, c.ceil_pool, c.active_gate, c.norm_groups, c.blur, c.activation);
                     let whole = (c.eps, c.block, c.stem, c.downsample, c.pooling, c.anti_alias, c.attention_inside);
                     (whole, parts, c.normalize)
                 };
@@ -297,17 +297,9 @@ impl Model {
         gpu.check_f16()?;
         let widths = match &self.config {
             ModelConfig::Vit(c) => vec![("tokens have", c.dim), ("MLP has", c.mlp_dim)],
-            // It takes any: it has no epilogue.
-            ModelConfig::ResNet(_) | ModelConfig::Vgg(_) => Vec::new(),
-            ModelConfig::EfficientNet(c) => {
-                let blocks = c.stages.iter().flatten();
-                let blocks = blocks.flat_map(|block| [("blocks have", block.middle), ("pixels have", block.out)]);
-                blocks.chain([("pixels have", c.stem[0]), ("features have", c.features())]).collect()
-            }
-            ModelConfig::ResNetV2(c) => {
-                let blocks = c.stages.iter().flatten();
-                let blocks = blocks.flat_map(|block| [("blocks have", block.inner), ("pixels have", block.out)]);
-                blocks.chain(c.stem_chs.iter().map(|width| ("pixels have", *width))).collect()
+            // They take any: their convolutions have no epilogue.
+            ModelConfig::ResNet(_) | ModelConfig::Vgg(_) | ModelConfig::EfficientNet(_) | ModelConfig::ResNetV2(_) => {
+                Vec::new()
             }
             ModelConfig::ConvNext(c) => {
                 c.stages.iter().flat_map(|s| [("pixels have", s.width), ("MLP has", s.hidden)]).collect()

@@ -2,8 +2,11 @@
 
 use crate::gpu::buffer::Element;
 use crate::model::layers::{ConvParams, LinearParams, NormParams};
-use crate::model::resnet_config::{Block, BlockConfig, ChannelAttention, Downsample, Pooling, ResNetConfig, Stem};
+use crate::model::resnet_config::{
+    Block, BlockConfig, ChannelAttention, Downsample, Pooling, ResNetConfig, Splits, Stem,
+};
 use crate::model::tape::{Act, Network, ParamRef, Tape};
+use crate::ops::blur::Filter;
 use crate::ops::conv2d::Padding;
 use crate::ops::gate::Kind;
 use crate::shapes::Pointwise;
@@ -78,6 +81,20 @@ fn added(t: &mut Tape, shortcut: Act, x: Act, activation: Pointwise) -> Act {
     t.activation(sum, "act", activation)
 }
 
+/// A 1×1 convolution of `groups` groups with a bias, over one pixel.
+fn dense(t: &mut Tape, x: Act, name: &str, outputs: usize, groups: usize) -> Act {
+    let inputs = t.shape(x).cols;
+    if groups == 1 {
+        let layer = t.pointwise_params(name, outputs, inputs, true);
+        return t.linear(x, name, layer, Element::Word);
+    }
+    let weight = t.param(&format!("{name}.weight"), &[outputs, inputs / groups, 1, 1]);
+    let bias = t.param(&format!("{name}.bias"), &[outputs]);
+    let (kernel, stride, padding) = (1, 1, Padding::Even(0));
+    let x = t.conv2d(x, name, ConvParams { weight, inputs, outputs, kernel, stride, padding, groups });
+    t.bias(x, &format!("{name}.biased"), bias, false)
+}
+
 /// The parameters of what weighs a branch's channels.
 enum Attention {
     Squeeze([LinearParams; 2]),
@@ -147,6 +164,10 @@ impl ResNetConfig {
                 self.unit(t, ["maxpool.0", "maxpool.1"], [channels; 2], [3, 2], 1).forward(t, x, true)
             }
             Stem::Conv | Stem::Deep | Stem::Three if self.anti_alias => t.avg_pool(x, "stem", 2, false),
+            Stem::Conv | Stem::Deep | Stem::Three if self.blur => {
+                let x = t.max_pool(x, "stem", (3, 1, Padding::Even(1)), false);
+                t.blur(x, "stem.aa", 2, Filter::Reflected)
+            }
             Stem::Conv | Stem::Deep | Stem::Three => {
                 let padding = if self.ceil_pool { Padding::Over } else { Padding::Even(1) };
                 t.max_pool(x, "stem", (3, 2, padding), false)
@@ -163,13 +184,17 @@ impl ResNetConfig {
         let BlockConfig { inner, out, stride, downsample, .. } = *block;
         let second = block.second.unwrap_or(inner);
         // An anti-aliased branch has a pool in place of the stride.
-        let pooled = self.downsample == Downsample::AntiAliased || self.anti_alias;
+        let pooled = self.downsample == Downsample::AntiAliased || self.anti_alias || self.blur;
         let (conv_stride, pool_stride) = if pooled { (1, stride) } else { (stride, 1) };
         let [first_stride, middle_stride] = if self.stride_first { [conv_stride, 1] } else { [1, conv_stride] };
         let units = match self.block {
             Block::Basic => vec![
                 self.unit(t, ["conv1", "bn1"], [channels, inner], [3, conv_stride], 1),
                 self.unit(t, ["conv2", "bn2"], [inner, out], [3, 1], 1),
+            ],
+            Block::Bottleneck if block.splits.is_some() => vec![
+                self.unit(t, ["conv1", "bn1"], [channels, inner], [1, 1], 1),
+                self.unit(t, ["conv3", "bn3"], [second, out], [1, 1], 1),
             ],
             Block::Bottleneck => vec![
                 self.unit(t, ["conv1", "bn1"], [channels, inner], [1, first_stride], 1),
@@ -208,7 +233,14 @@ impl ResNetConfig {
         };
         let (last, first) = units.split_last().expect("a block has convolutions");
         let x = first.iter().fold(x, |x, unit| unit.forward(t, x, true));
-        let x = pool(t, x, "pool", pool_stride, false);
+        let x = match block.splits {
+            Some(splits) => self.split(t, x, splits, stride, block.groups.unwrap_or(self.groups)),
+            None => x,
+        };
+        let x = match pool_stride {
+            2.. if self.blur => t.blur(x, "aa", pool_stride, Filter::Reflected),
+            _ => pool(t, x, "pool", pool_stride, false),
+        };
         match attention {
             None => last.onto(t, shortcut, x),
             Some(attention) if self.attention_inside => {
@@ -229,6 +261,32 @@ impl ResNetConfig {
                 }
             }
         }
+    }
+
+    /// The splits of a 3×3 convolution of this many groups, weighed and summed. Behind it or before it stands a pool in place of a stride.
+    fn split(&self, t: &mut Tape, x: Act, splits: Splits, stride: usize, groups: usize) -> Act {
+        let Splits { radix, hidden, pool_first } = splits;
+        let pool = |t: &mut Tape, x: Act, here: bool| match stride {
+            2.. if here => t.blur(x, "avd", stride, Filter::Mean),
+            _ => x,
+        };
+        let x = pool(t, x, pool_first);
+        let channels = t.shape(x).cols;
+        let names = ["conv2.conv", "conv2.bn0"];
+        let x = self.unit(t, names, [channels, radix * channels], [3, 1], groups * radix).forward(t, x, true);
+        let pooled = t.pool(x, "conv2.pool", 0, t.shape(x).pixels(), Element::Word);
+        let part = |t: &mut Tape, r: usize| t.slice(pooled, &format!("conv2.pool.{r}"), r * channels, channels);
+        let first = if radix == 1 { pooled } else { part(t, 0) };
+        let sum = (1..radix).fold(first, |sum, r| {
+            let own = part(t, r);
+            t.add(sum, own, &format!("conv2.sum.{r}"), None)
+        });
+        let h = dense(t, sum, "conv2.fc1", hidden, groups);
+        let norm = t.batch_norm_params("conv2.bn1", hidden, self.eps, self.momentum);
+        let h = t.batch_norm(h, "conv2.bn1", norm, true);
+        let logits = dense(t, h, "conv2.fc2", radix * channels, groups);
+        let x = t.split_attention(x, logits, "conv2.split", radix, groups);
+        pool(t, x, !pool_first)
     }
 
     /// CLIP's (Radford et al. 2021): attention with the pixels' mean as the query, and a projection.

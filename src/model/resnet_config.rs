@@ -80,6 +80,18 @@ pub enum ChannelAttention {
     },
 }
 
+/// The splits that the 3×3 convolution of a bottleneck makes (ResNeSt, Zhang et al. 2020). Their sum, each weighed channel by channel, goes
+/// on; what weighs them comes from two 1×1 convolutions over the pixels' mean.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Splits {
+    /// How many they are.
+    pub radix: usize,
+    /// Channels between the two convolutions.
+    pub hidden: usize,
+    /// Whether the pool in place of the stride stands before the 3×3 convolution and not behind the splits.
+    pub pool_first: bool,
+}
+
 /// A residual block.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -101,6 +113,8 @@ pub struct BlockConfig {
     pub attention: ChannelAttention,
     /// Groups of its 3×3 convolution, if they are not [`ResNetConfig::groups`].
     pub groups: Option<usize>,
+    /// What its 3×3 convolution is split into.
+    pub splits: Option<Splits>,
 }
 
 /// A ResNet in torchvision's, timm's and OpenCLIP's terms.
@@ -125,6 +139,10 @@ pub struct ResNetConfig {
     /// before the last convolution (timm's `aa_layer`).
     #[serde(default)]
     pub anti_alias: bool,
+    /// Whether a blur of 3 × 3 taps, reflected at the edges, stands there instead, in the stem behind a max pool without a stride (Zhang
+    /// 2019).
+    #[serde(default)]
+    pub blur: bool,
     /// Whether a 3×3 convolution of stride 2 takes the place of the stem's max pool (ResNet-RS).
     #[serde(default)]
     pub stem_pool_conv: bool,
@@ -182,7 +200,8 @@ impl ResNetConfig {
     /// Whether it has parts that neither tensors nor the usual ResNet tell.
     pub fn untold(&self) -> bool {
         let usual = self.activation == Pointwise::Relu && self.norm_groups.is_none();
-        !usual || self.stride_first || self.ceil_pool || self.active_gate
+        let splits = self.stages.iter().flatten().any(|block| block.splits.is_some());
+        !usual || splits || self.blur || self.stride_first || self.ceil_pool || self.active_gate
     }
 
     /// Channels that leave the last block.

@@ -10,6 +10,9 @@ use crate::ops::rope::Learned;
 use crate::ops::swiglu::Gate;
 use crate::shapes::Activation;
 
+/// Parts of a tensor begin where a binding may.
+const ALIGNED: usize = 64;
+
 /// The residual stream, pooled features and logits are f32 whatever branches off the stream.
 const WIDE: Element = Element::Word;
 
@@ -281,13 +284,20 @@ impl VitConfig {
         let [q, k, v] = [("q", width), ("k", self.dim), ("v", self.dim)]
             .map(|(name, inputs)| t.param(&format!("attn.{name}_proj_weight"), &[width, inputs]));
         let bias = t.param("attn.in_proj_bias", &[3 * width]);
-        let layer = |weight, at: usize| LinearParams { weight, bias: Some(bias.part(at * width, width)) };
         let query = t.spread(query.part(0, width), "first query");
         let query = self.norm(t, query, "ln_q", WIDE);
         let tokens = self.norm(t, x, "ln_k", WIDE);
-        let q = t.linear(query, "q", layer(q, 0), WIDE);
-        let k = t.linear(tokens, "k", layer(k, 1), WIDE);
-        let v = t.linear(tokens, "v", layer(v, 2), WIDE);
+        let [q, k, v] = [(query, "q", q, 0), (tokens, "k", k, width), (tokens, "v", v, 2 * width)].map(|part| {
+            let (inp, name, weight, at) = part;
+            if width.is_multiple_of(ALIGNED) {
+                let bias = Some(bias.part(at, width));
+                return t.linear(inp, name, LinearParams { weight, bias }, WIDE);
+            }
+            let product = t.linear(inp, name, LinearParams { weight, bias: None }, WIDE);
+            let biases = t.spread_over(bias, &format!("{name}.biases"), t.shape(inp).with_cols(3 * width));
+            let own = t.slice(biases, &format!("{name}.bias"), at, width);
+            t.add(product, own, &format!("{name}.biased"), None)
+        });
         let attended = t.attend([q, k, v], "attended", heads);
         let out = t.linear_params("attn.out_proj", width, width, true);
         t.linear(attended, "attn.out_proj", out, WIDE)
@@ -297,22 +307,30 @@ impl VitConfig {
     fn attention_pool(&self, t: &mut Tape, x: Act, pool: AttentionPool) -> Act {
         let d = self.dim;
         let latent = t.param("latent", &[1, 1, d]);
+        // Each with the first of its outputs.
         let [q, k, v] = if pool.fused {
             let weight = t.param("in_proj_weight", &[3 * d, d]);
             let bias = Some(t.param("in_proj_bias", &[3 * d]));
-            [0, 1, 2].map(|at| LinearParams { weight, bias }.outputs(at * d, d, d))
+            [0, d, 2 * d].map(|first| (LinearParams { weight, bias }, first))
         } else {
             let q = t.linear_params("q", d, d, true);
             let kv = t.linear_params("kv", 2 * d, d, true);
-            [q, kv.outputs(0, d, d), kv.outputs(d, d, d)]
+            [(q, 0), (kv, 0), (kv, d)]
+        };
+        let part = |t: &mut Tape, x: Act, name: &str, (layer, first): (LinearParams, usize)| {
+            if d.is_multiple_of(ALIGNED) {
+                return t.linear(x, name, layer.outputs(first, d, d), WIDE);
+            }
+            let whole = t.linear(x, &format!("{name}.whole"), layer, WIDE);
+            t.slice(whole, name, first, d)
         };
         // In reverse the keys' share of the tokens' gradient comes before the values'.
         let q = t.aside(|t| {
             let query = t.spread(latent, "query");
-            t.linear(query, "q", q, WIDE)
+            part(t, query, "q", q)
         });
-        let k = t.aside(|t| t.linear(x, "k", k, WIDE));
-        let v = t.linear(x, "v", v, WIDE);
+        let k = t.aside(|t| part(t, x, "k", k));
+        let v = part(t, x, "v", v);
         t.recall();
         let attended = t.attend([q, k, v], "attended", pool.heads.unwrap_or(self.heads));
         let proj = t.linear_params("proj", d, d, true);

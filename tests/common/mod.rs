@@ -130,6 +130,7 @@ pub fn resnet_50() -> ResNetConfig {
         stages: vec![stage(3, 64, 1), stage(4, 128, 2), stage(6, 256, 2), stage(3, 512, 2)],
         downsample: Downsample::Conv,
         anti_alias: false,
+        blur: false,
         attention_inside: false,
         stem_pool_conv: false,
         stride_first: false,

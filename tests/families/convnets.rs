@@ -5,7 +5,7 @@ use tpgm::method::{Learner, LossScaling, Settings};
 use super::common::{Random, gpu, relative};
 use super::{Family, settings};
 
-const NETS: [&str; 25] = [
+const NETS: [&str; 34] = [
     "timm_convnext",
     "timm_convnext_first",
     "timm_convnextv2",
@@ -27,6 +27,15 @@ const NETS: [&str; 25] = [
     "timm_legacy_seresnet",
     "timm_legacy_senet",
     "timm_resnet_silu",
+    "timm_resnet_gn",
+    "timm_resnetblur",
+    "timm_resnetblur_basic",
+    "timm_mobilenetv4_blur",
+    "timm_mixnet",
+    "timm_resnest",
+    "timm_resnest_four",
+    "timm_efficientnet_odd",
+    "timm_resnetv2_odd",
     "timm_hybrid",
     "timm_hybrid_stem",
     "timm_vgg",

@@ -178,7 +178,7 @@ fn timm_arguments_of_a_resnet() {
             ("pretrained_cfg.crop_mode", json!("tile")),
         ],
     );
-    for architecture in ["seresnet50", "ecaresnet50d", "resnetblur50", "resnet50_gn", "skresnet18"] {
+    for architecture in ["seresnet50", "ecaresnet50d", "resnet50_gn", "skresnet18"] {
         assert_error(read("architecture", &json!(architecture)), &[&format!("architecture {architecture}: ")]);
     }
     for (architecture, class) in [("resnetv2_50", "ResNetV2"), ("regnety_032", "RegNet")] {

@@ -23,6 +23,7 @@ fn a_stem_for_small_images_learns_as_in_pytorch() {
         stages: vec![vec![block(4, 1)], vec![block(8, 2)]],
         downsample: Downsample::Conv,
         anti_alias: false,
+        blur: false,
         attention_inside: false,
         stem_pool_conv: false,
         stride_first: false,

@@ -122,10 +122,12 @@ def said_facts(told):
     facts["activation"] = gates.get(facts["activation"], facts["activation"])
     if "stages" in config:
         # What the network of this name has; whatever else the module has is a difference.
-        eca = "neighbours" in json.dumps(config)
+        blur = config.get("blur")
+        parts = dict(BlurPool2d=blur, EcaModule="neighbours" in json.dumps(config), GroupNorm=config.get("norm_groups"),
+                     SplitAttn='"radix"' in json.dumps(config))
         pool = "AvgPool2d" if config.get("anti_alias") else "ReLU" if config.get("stem_pool_conv") else "MaxPool2d"
-        norm = "GroupNorm" if config.get("norm_groups") else "nothing"
-        facts |= dict(odd="EcaModule" if eca else norm, stem_pool=pool, stride=32, eps=None)
+        odd = ", ".join(name for name, there in parts.items() if there) or "nothing"
+        facts |= dict(odd=odd, stem_pool="BlurPool2d" if blur else pool, stride=32, eps=None)
     return facts
 
 
@@ -271,6 +273,9 @@ def table(paths):
 def randomise(model, seed=0):
     """Every parameter and statistic away from its start, so that each shows in the logits."""
     random = torch.Generator().manual_seed(seed)
+    # In a deep ResNet a branch's last norm is small, as in one that is trained: else rounding alone changes f32's logits.
+    last = re.compile(r"layer\d+\.\d+\.bn3\.weight")
+    deep = sum(1 for name, _ in model.named_parameters() if last.fullmatch(name)) > 30
     for name, value in model.named_parameters():
         noise = torch.randn(value.shape, generator=random)
         if value.ndim > 1 and not re.search("pos|token|latent|probe", name):
@@ -279,7 +284,7 @@ def randomise(model, seed=0):
             value.data = 0.5 * noise
         else:
             centre = 0.3 if "gamma" in name else 1.0 if name.endswith("weight") else 0.0
-            value.data = centre + 0.2 * noise
+            value.data = (centre + 0.2 * noise) * (0.2 if deep and last.fullmatch(name) else 1.0)
     for name, value in model.named_buffers():
         if name.endswith("running_var"):
             value.copy_(0.6 + 0.8 * torch.rand(value.shape, generator=random))

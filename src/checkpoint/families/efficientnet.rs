@@ -47,7 +47,10 @@ const KEYS: Keys = Keys {
         "stem_size",
     ],
     idle: &["drop_path_rate", "drop_rate"],
-    only: &[("aa_layer", &["\"avg\""]), ("pad_type", &["\"same\""])],
+    only: &[
+        ("aa_layer", &["\"avg\"", "\"avgpool\"", "\"blur\"", "\"blurpc\"", "\"blurpool\""]),
+        ("pad_type", &["\"same\""]),
+    ],
 };
 
 const CLASSES: &[Class] = &[Class { name: "EfficientNet", keys: KEYS }, Class { name: "MobileNetV3", keys: KEYS }];

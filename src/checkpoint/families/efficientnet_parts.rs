@@ -7,7 +7,7 @@ use crate::checkpoint::facts::Facts;
 use crate::checkpoint::known::Keys;
 use crate::checkpoint::timm_config::TimmConfig;
 use crate::error::Result;
-use crate::model::efficientnet_config::{AntiAlias, EfficientNetConfig, MobileBlock, MobileHead, MobileKind};
+use crate::model::efficientnet_config::{AntiAlias, EfficientNetConfig, Mixed, MobileBlock, MobileHead, MobileKind};
 use crate::ops::gate::Kind;
 use crate::shapes::Pointwise;
 
@@ -27,18 +27,13 @@ const BLOCK: Keys = Keys {
         "noskip",
         "out_chs",
         "pw_act",
+        "pw_kernel_size",
         "se_ratio",
         "skip",
         "stride",
     ],
     idle: &[],
-    only: &[
-        ("dw_kernel_size_end", &["0"]),
-        ("group_size", &["0"]),
-        ("num_experts", &["0"]),
-        ("pw_kernel_size", &["1"]),
-        ("s2d", &["0", "false"]),
-    ],
+    only: &[("dw_kernel_size_end", &["0"]), ("group_size", &["0"]), ("num_experts", &["0"]), ("s2d", &["0", "false"])],
 };
 
 /// The model, but for image size and head; nothing where no architecture is named.
@@ -85,7 +80,12 @@ pub(super) fn config(tensors: &Tensors, facts: &Facts) -> Result<Option<Efficien
         gate,
         squeeze_activation,
         same: timm.value("pad_type").is_some_and(|(value, _)| value == "same"),
-        anti_alias: if timm.value("aa_layer").is_some() { AntiAlias::Average } else { AntiAlias::None },
+        anti_alias: match timm.word("aa_layer").as_deref() {
+            None => AntiAlias::None,
+            Some("blur" | "blurpool") => AntiAlias::Blur,
+            Some("blurpc") => AntiAlias::BlurAmongZeros,
+            Some(_) => AntiAlias::Average,
+        },
         eps: eps(timm)?,
         momentum: 0.1,
         classes: 0,
@@ -102,7 +102,9 @@ fn block(
     (stage, i, entering): (usize, usize, usize),
     usual: Pointwise,
 ) -> Result<MobileBlock> {
-    let name = |part: &str| format!("blocks.{stage}.{i}.{part}.weight");
+    let part = |part: &str| format!("blocks.{stage}.{i}.{part}");
+    let name = |own: &str| part(own) + ".weight";
+    let mut mixed = Mixed::default();
     let shape = |part: &str| tensors.dims::<4>(&name(part), "four dimensions");
     let flag = |key: &str| args.get(key).and_then(Value::as_bool).unwrap_or(false);
     let written = args.get("block_type").and_then(Value::as_str).unwrap_or("");
@@ -111,7 +113,18 @@ fn block(
     let (kind, middle, out, kernel) = match written {
         "cn" => (MobileKind::Conv, shape("conv")?[0], shape("conv")?[0], shape("conv")?[2]),
         "ds" | "dsa" => (MobileKind::Separable, entering, shape("conv_pw")?[0], shape("conv_dw")?[2]),
-        "ir" => (MobileKind::Inverted, shape("conv_pw")?[0], shape("conv_pwl")?[0], shape("conv_dw")?[2]),
+        "ir" => {
+            let [widen, depthwise, narrow] = [
+                several(tensors, &part("conv_pw"))?,
+                several(tensors, &part("conv_dw"))?,
+                several(tensors, &part("conv_pwl"))?,
+            ];
+            mixed = mixture(&widen, &depthwise, &narrow).ok_or_else(|| {
+                timm.error(format!("blocks.{stage}.{i} is mixed of more kernels than six: not supported yet"))
+            })?;
+            let rows = |shapes: &[[usize; 4]]| shapes.iter().map(|shape| shape[0]).sum();
+            (MobileKind::Inverted, rows(&widen), rows(&narrow), depthwise[0][2])
+        }
         "er" => (MobileKind::Fused, shape("conv_exp")?[0], shape("conv_pwl")?[0], shape("conv_exp")?[2]),
         "uir" => {
             let kernel = optional("dw_mid.conv")?;
@@ -119,7 +132,7 @@ fn block(
         }
         other => return Err(timm.error(format!("block_type {other} of block_args: not supported yet"))),
     };
-    if let Some(even) = [kernel, start].into_iter().find(|kernel| *kernel > 0 && kernel % 2 == 0) {
+    if let Some(even) = mixed.kernels.into_iter().chain([kernel, start]).find(|kernel| *kernel > 0 && kernel % 2 == 0) {
         return Err(timm.error(format!("a kernel of {even} pixels in blocks.{stage}.{i}: only odd ones are supported")));
     }
     // Later blocks of a stage have none, whatever is written.
@@ -137,6 +150,7 @@ fn block(
         middle,
         out,
         kernel,
+        mixed,
         start,
         stride,
         squeeze: if squeezed { shape("se.conv_reduce")?[0] } else { 0 },
@@ -144,6 +158,25 @@ fn block(
         twice_active: kind == MobileKind::Separable && flag("pw_act"),
         skip,
     })
+}
+
+/// The shapes of the convolution `name`, or of those that take its place.
+fn several(tensors: &Tensors, name: &str) -> Result<Vec<[usize; 4]>> {
+    let own = |i: usize| format!("{name}.{i}.weight");
+    match (0..).take_while(|i| tensors.has(&own(*i))).count() {
+        0 => Ok(vec![tensors.dims(&format!("{name}.weight"), "four dimensions")?]),
+        parts => (0..parts).map(|i| tensors.dims(&own(i), "four dimensions")).collect(),
+    }
+}
+
+/// What an inverted block's convolutions are cut into; none if there is no room for it.
+fn mixture(widen: &[[usize; 4]], depthwise: &[[usize; 4]], narrow: &[[usize; 4]]) -> Option<Mixed> {
+    let count = |shapes: &[[usize; 4]]| if shapes.len() > 1 { shapes.len() } else { 0 };
+    let mut mixed = Mixed { widen: count(widen), narrow: count(narrow), ..Mixed::default() };
+    if depthwise.len() > 1 {
+        mixed.kernels.get_mut(..depthwise.len())?.iter_mut().zip(depthwise).for_each(|(to, shape)| *to = shape[2]);
+    }
+    Some(mixed)
 }
 
 fn pointwise(timm: &TimmConfig, said: Option<(Value, String)>, usual: Pointwise) -> Result<Pointwise> {

@@ -35,6 +35,7 @@ pub(super) const FAMILY: Family = Family {
         "layer1.0.conv2.weight",
         "layer2.0.conv1.weight",
         "layer2.0.bn2.weight",
+        "layer1.0.conv2.conv.weight",
     ],
     enough: 4,
     bases: &["visual.", ""],
@@ -73,6 +74,14 @@ const SE: &str = r#"{"attn_layer":"se"}"#;
 const SE_QUARTER: &str = r#"{"attn_layer":"SEModule(rd_ratio=0.25)"}"#;
 const ECA: &str = r#"{"attn_layer":"eca"}"#;
 
+/// The blocks of timm's ResNeSts.
+const SPLIT: [&str; 4] = [
+    r#"{"avd":true,"avd_first":false,"radix":2}"#,
+    r#"{"avd":true,"avd_first":true,"radix":1}"#,
+    r#"{"avd":true,"avd_first":true,"radix":2}"#,
+    r#"{"avd":true,"avd_first":true,"radix":4}"#,
+];
+
 /// The activations of timm's ResNets that are computed.
 const ACTIVATIONS: &[&str] = &["\"relu\"", "\"silu\"", "\"swish\"", "\"gelu\"", "\"hard_swish\"", "\"relu6\""];
 
@@ -101,8 +110,8 @@ const CLASSES: &[Class] = &[Class {
         only: &[
             ("act_layer", ACTIVATIONS),
             ("norm_layer", &["\"batchnorm\"", "\"batchnorm2d\"", "\"groupnorm\""]),
-            ("aa_layer", &["\"AvgPool2d\"", "\"avg\"", "\"avgpool\""]),
-            ("block_args", &["{}", SE, SE_QUARTER, ECA]),
+            ("aa_layer", &["\"AvgPool2d\"", "\"BlurPool2d\"", "\"avg\"", "\"avgpool\""]),
+            ("block_args", &["{}", SE, SE_QUARTER, ECA, SPLIT[0], SPLIT[1], SPLIT[2], SPLIT[3]]),
         ],
     },
 }];
@@ -198,7 +207,7 @@ pub(super) fn read(tensors: Tensors, overrides: &Overrides, facts: Facts, dialec
     let mut config = config(&tensors, eps, dialect.told.with(&facts, own.config.as_ref())?)?;
     agrees(&facts, &config, &tensors)?;
     config.anti_alias = own.anti_alias.unwrap_or_else(|| facts.anti_alias());
-    if config.anti_alias && config.stem_pool_conv {
+    if (config.anti_alias || config.blur) && config.stem_pool_conv {
         return Err(
             checkpoint.error("a stem with a convolution in place of its pool, and anti-aliasing: not supported yet")
         );

@@ -6,7 +6,9 @@ use super::tensors::Tensors;
 use crate::checkpoint::facts::Facts;
 use crate::error::{Error, Result};
 use crate::model::ModelConfig;
-use crate::model::resnet_config::{Block, BlockConfig, ChannelAttention, Downsample, Pooling, ResNetConfig, Stem};
+use crate::model::resnet_config::{
+    Block, BlockConfig, ChannelAttention, Downsample, Pooling, ResNetConfig, Splits, Stem,
+};
 use crate::shapes::Pointwise;
 
 /// What no tensor tells of a ResNet.
@@ -20,20 +22,33 @@ pub(super) struct Told {
     pub(super) stride_first: bool,
     /// Groups of channels, of group norms.
     pub(super) norm_groups: Option<usize>,
+    /// Whether blurs take the place of strides.
+    pub(super) blur: bool,
+    /// Whether the pool of a ResNeSt stands before the 3×3 convolution, if that is known.
+    pub(super) pool_first: Option<bool>,
     /// The activation.
     pub(super) activation: Pointwise,
 }
 
 impl Told {
     /// A plain ResNet.
-    pub(super) const PLAIN: Told =
-        Told { regnet: false, legacy: false, stride_first: false, norm_groups: None, activation: Pointwise::Relu };
+    pub(super) const PLAIN: Told = Told {
+        regnet: false,
+        legacy: false,
+        stride_first: false,
+        norm_groups: None,
+        blur: false,
+        pool_first: None,
+        activation: Pointwise::Relu,
+    };
 
     /// With what we have saved ourselves, or else timm's configuration.
     pub(super) fn with(self, facts: &Facts, saved: Option<&ModelConfig>) -> Result<Told> {
         if let Some(ModelConfig::ResNet(saved)) = saved {
-            let ResNetConfig { stride_first, norm_groups, activation, .. } = *saved;
-            return Ok(Told { stride_first, norm_groups, activation, ..self });
+            let ResNetConfig { stride_first, norm_groups, blur, activation, .. } = *saved;
+            let splits = saved.stages.iter().flatten().find_map(|block| block.splits);
+            let pool_first = splits.map(|splits| splits.pool_first);
+            return Ok(Told { stride_first, norm_groups, blur, pool_first, activation, ..self });
         }
         let Some(timm) = facts.timm_config() else { return Ok(self) };
         let word = |key: &str| timm.word(key).unwrap_or_default().to_ascii_lowercase();
@@ -45,13 +60,16 @@ impl Told {
             "relu6" => Pointwise::Relu6,
             _ => self.activation,
         };
-        Ok(Told { stride_first: self.legacy && word("block") == "seresnetbottleneck", norm_groups, activation, ..self })
+        let stride_first = self.legacy && word("block") == "seresnetbottleneck";
+        let args = timm.value("block_args").map(|(args, _)| args).unwrap_or_default();
+        let pool_first = args.get("avd").and_then(|_| args.get("avd_first")?.as_bool());
+        Ok(Told { stride_first, norm_groups, blur: timm.blurs(), pool_first, activation, ..self })
     }
 }
 
 /// What the convolutions tell: all but the image size, the pooling and the head.
 pub(super) fn config(tensors: &Tensors, eps: f32, told: Told) -> Result<ResNetConfig> {
-    let Told { regnet, legacy, stride_first, norm_groups, activation } = told;
+    let Told { regnet, legacy, stride_first, norm_groups, blur, pool_first, activation } = told;
     let width = |name: &str, kernel: usize| {
         let expected = format!("[channels, channels, {kernel}, {kernel}]");
         tensors.dims::<4>(&format!("{name}.weight"), &expected).map(|shape| shape[0])
@@ -96,7 +114,11 @@ pub(super) fn config(tensors: &Tensors, eps: f32, told: Told) -> Result<ResNetCo
             let stride = if (stage > 1 || regnet) && i == 0 { 2 } else { 1 };
             let shortcut = [0, 1].iter().find_map(|n| tensors.by_name.get(&format!("{name}.downsample.{n}.weight")));
             let conv = shortcut.filter(|info| info.shape.len() == 4);
-            let second = if block == Block::Basic { inner } else { width(&format!("{name}.conv2"), 3)? };
+            let splits = splits(tensors, &name, inner, pool_first)?;
+            let second = match (block, splits) {
+                (Block::Basic, _) | (_, Some(_)) => inner,
+                _ => width(&format!("{name}.conv2"), 3)?,
+            };
             blocks.push(BlockConfig {
                 inner,
                 out,
@@ -106,6 +128,7 @@ pub(super) fn config(tensors: &Tensors, eps: f32, told: Told) -> Result<ResNetCo
                 wide_shortcut: conv.is_some_and(|info| info.shape[2] == 3),
                 attention: channel_attention(tensors, &name)?,
                 groups: (own_groups != groups).then_some(own_groups),
+                splits,
             });
             entering = out;
         }
@@ -120,6 +143,7 @@ pub(super) fn config(tensors: &Tensors, eps: f32, told: Told) -> Result<ResNetCo
         downsample,
         pooling: Pooling::Mean,
         anti_alias: false,
+        blur,
         attention_inside: regnet,
         stem_pool_conv: tensors.has("maxpool.0.weight"),
         stride_first,
@@ -148,8 +172,9 @@ pub(super) fn agrees(facts: &Facts, config: &ResNetConfig, tensors: &Tensors) ->
     };
     let reduced = blocks().any(|block| block.second == Some(2 * block.inner));
     let wide = blocks().any(|block| block.wide_shortcut);
+    let radix = blocks().next().and_then(|block| block.splits).map(|splits| splits.radix as u64);
     let agrees = |key: &str, value: &Value| match key {
-        "block_args" => attention_of(value) == attention,
+        "block_args" => attention_of(value) == attention && value.get("radix").and_then(Value::as_u64) == radix,
         "norm_layer" => {
             let grouped = value.as_str().is_some_and(|name| name.to_ascii_lowercase().starts_with("group"));
             grouped != tensors.has("bn1.running_mean") || !tensors.has("bn1.weight")
@@ -175,6 +200,25 @@ fn attention_of(block_args: &Value) -> &'static str {
     }
 }
 
+/// What the 3×3 convolution of a bottleneck of `inner` channels is split into, if it is.
+fn splits(tensors: &Tensors, name: &str, inner: usize, pool_first: Option<bool>) -> Result<Option<Splits>> {
+    let conv = format!("{name}.conv2.conv.weight");
+    if !tensors.has(&conv) {
+        return Ok(None);
+    }
+    let [outputs, ..] = tensors.dims::<4>(&conv, "[radix·channels, channels, 3, 3]")?;
+    let [hidden, ..] = tensors.dims::<4>(&format!("{name}.conv2.fc1.weight"), "[hidden, channels, 1, 1]")?;
+    let info = tensors.get(&conv)?;
+    let Some(pool_first) = pool_first else {
+        let what = "is of a ResNeSt: where its pools stand can't be told without timm's config.json beside the file";
+        return Err(tensors.error(info, what));
+    };
+    match inner > 0 && outputs >= inner && outputs.is_multiple_of(inner) {
+        true => Ok(Some(Splits { radix: outputs / inner, hidden, pool_first })),
+        false => Err(tensors.error(info, format!("has {outputs} outputs, no multiple of the {inner} inputs"))),
+    }
+}
+
 /// What weighs a block's channels, by its tensors.
 fn channel_attention(tensors: &Tensors, name: &str) -> Result<ChannelAttention> {
     let [squeeze, neighbours] = ["fc1", "conv"].map(|layer| format!("{name}.se.{layer}.weight"));
@@ -195,7 +239,9 @@ fn channel_attention(tensors: &Tensors, name: &str) -> Result<ChannelAttention> 
 
 /// The kind of a block and its groups, by its kernels.
 fn kind(tensors: &Tensors, name: &str) -> Result<(Block, usize)> {
-    let conv = |i: usize| format!("{name}.conv{i}.weight");
+    let split = tensors.has(&format!("{name}.conv2.conv.weight"));
+    let conv =
+        |i: usize| if i == 2 && split { format!("{name}.conv2.conv.weight") } else { format!("{name}.conv{i}.weight") };
     let shape = |i: usize| tensors.dims::<4>(&conv(i), "four dimensions");
     let ([_, _, h1, w1], [_, in2, h2, w2]) = (shape(1)?, shape(2)?);
     let bottleneck = tensors.has(&conv(3));
@@ -203,10 +249,12 @@ fn kind(tensors: &Tensors, name: &str) -> Result<(Block, usize)> {
         ([3, 3], [3, 3], false) => Ok((Block::Basic, 1)),
         ([1, 1], [3, 3], true) => {
             let inner = shape(1)?[0];
-            if !inner.is_multiple_of(in2) {
+            // Each split has as many groups.
+            let radix = if split { shape(2)?[0] / inner.max(1) } else { 1 };
+            if in2 == 0 || !inner.is_multiple_of(in2) || !(inner / in2).is_multiple_of(radix.max(1)) {
                 return Err(unfit(tensors, &conv(2)));
             }
-            Ok((Block::Bottleneck, inner / in2))
+            Ok((Block::Bottleneck, inner / in2 / radix.max(1)))
         }
         ([3, 3] | [1, 1], _, _) => Err(unfit(tensors, &conv(2))),
         _ => Err(unfit(tensors, &conv(1))),

@@ -12,7 +12,7 @@ use crate::checkpoint::{Overrides, Recognised};
 use crate::data::resize::Interpolation;
 use crate::error::{Error, Result};
 use crate::model::ModelConfig;
-use crate::model::efficientnet_config::{AntiAlias, EfficientNetConfig, MobileBlock, MobileHead, MobileKind};
+use crate::model::efficientnet_config::{AntiAlias, EfficientNetConfig, Mixed, MobileBlock, MobileHead, MobileKind};
 use crate::ops::gate::Kind;
 use crate::shapes::Pointwise;
 
@@ -196,6 +196,7 @@ impl Names<'_> {
             middle: if kind == MobileKind::Separable { entering } else { shapes[0][0] },
             out,
             kernel: shapes[depthwise.unwrap_or(0)][2],
+            mixed: Mixed::default(),
             start: 0,
             stride,
             squeeze: squeezed,
@@ -273,6 +274,7 @@ fn config(tensors: &Tensors, design: Design) -> Result<(EfficientNetConfig, Vec<
             middle: entering,
             out,
             kernel,
+            mixed: Mixed::default(),
             start: 0,
             stride: 1,
             squeeze: 0,
@@ -317,6 +319,7 @@ fn config(tensors: &Tensors, design: Design) -> Result<(EfficientNetConfig, Vec<
                 middle: width_of_last,
                 out: width_of_last,
                 kernel: 1,
+                mixed: Mixed::default(),
                 start: 0,
                 stride: 1,
                 squeeze: 0,

@@ -254,12 +254,6 @@ impl Reader<'_> {
             0
         };
         let split_qkv = tensors.any(".attn.q.weight") || tensors.any(".attn.k.weight") || tensors.any(".attn.v.weight");
-        if attention_pool.is_some() && !dim.is_multiple_of(64) {
-            return Err(tensors.checkpoint.error(format!(
-                "its width {dim} is no multiple of 64, which attention pooling needs: not supported yet"
-            )));
-        }
-
         let fc_norm = tensors.has("fc_norm.weight");
         let by_tensors = match attention_pool {
             Some(_) => Pool::Attention,
@@ -381,10 +375,6 @@ impl Reader<'_> {
         };
         if heads == 0 || !width.is_multiple_of(heads) {
             let what = format!("has {width} columns, which {heads} heads do not divide");
-            return Err(tensors.error(tensors.get("attn_pool.query")?, what));
-        }
-        if !width.is_multiple_of(64) {
-            let what = format!("has {width} columns, no multiple of 64: not supported yet");
             return Err(tensors.error(tensors.get("attn_pool.query")?, what));
         }
         Ok(Some(Pooler { queries, width, heads }))
