@@ -368,5 +368,5 @@ families! {
     timm_resnet_silu timm_hybrid timm_hybrid_stem
     timm_siglip_narrow hf_siglip_narrow open_clip_coca_narrow
     timm_resnet_gn timm_resnetblur timm_resnetblur_basic timm_mobilenetv4_blur timm_mixnet timm_mixnet_same
-    timm_efficientnet_odd timm_resnetv2_odd timm_resnest timm_resnest_four timm_resnest_one
+    timm_efficientnet_odd timm_resnetv2_odd timm_resnest timm_resnest_four timm_resnest_one timm_edgetpu
 }

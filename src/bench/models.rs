@@ -169,6 +169,7 @@ fn efficientnet_b0() -> ModelConfig {
                 middle,
                 out,
                 kernel,
+                group_size: 0,
                 mixed: Mixed::default(),
                 start: 0,
                 stride,

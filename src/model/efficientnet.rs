@@ -41,8 +41,21 @@ impl EfficientNetConfig {
         [inputs, outputs]: [usize; 2],
         [kernel, stride]: [usize; 2],
     ) -> Act {
-        let weight = t.param(&format!("{name}.weight"), &[outputs, inputs, kernel, kernel]);
-        let (groups, padding) = (1, if self.same { Padding::Same } else { Padding::Even(kernel / 2) });
+        self.grouped(t, x, name, [inputs, outputs], [kernel, stride], 1)
+    }
+
+    /// The same with groups of channels.
+    fn grouped(
+        &self,
+        t: &mut Tape,
+        x: Act,
+        name: &str,
+        [inputs, outputs]: [usize; 2],
+        [kernel, stride]: [usize; 2],
+        groups: usize,
+    ) -> Act {
+        let weight = t.param(&format!("{name}.weight"), &[outputs, inputs / groups, kernel, kernel]);
+        let padding = if self.same { Padding::Same } else { Padding::Even(kernel / 2) };
         t.conv2d(x, name, ConvParams { weight, inputs, outputs, kernel, stride, padding, groups })
     }
 
@@ -145,7 +158,8 @@ impl EfficientNetConfig {
                 self.norm(t, h, "bn3", None)
             }
             MobileKind::Fused => {
-                let h = self.convolution(t, x, "conv_exp", [entering, middle], window);
+                let groups = if block.group_size == 0 { 1 } else { entering / block.group_size };
+                let h = self.grouped(t, x, "conv_exp", [entering, middle], window, groups);
                 let h = self.norm(t, h, "bn1", act);
                 let h = self.pooled(t, h, stride);
                 let h = self.squeeze(t, h, block);

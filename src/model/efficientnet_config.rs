@@ -68,6 +68,9 @@ pub struct MobileBlock {
     pub out: usize,
     /// Height and width of the kernel of the convolution that has one; 0 if a universal block has none between its 1×1 convolutions.
     pub kernel: usize,
+    /// Channels of each group of a fused block's first convolution; 0 if it has one group.
+    #[serde(default)]
+    pub group_size: usize,
     /// What convolutions of an inverted block are cut into.
     #[serde(default)]
     pub mixed: Mixed,

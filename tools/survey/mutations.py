@@ -138,21 +138,22 @@ def images(folder):
         Image.fromarray(coarse).resize((width, height), Image.BICUBIC).save(folder / f"{i}.png")
 
 
-def predict(model, folder):
-    """tpgm's logits, or its error."""
+def predict(model, folder, features):
+    """tpgm's logits or features, or its error."""
     out = folder / "out.safetensors"
-    command = [survey.TPGM, "predict", "--model", model, "--data", folder / "images", "--logits", out, "--no-tune", "--batch-size", "3"]
+    command = [survey.TPGM, *(["embed", "--out", out] if features else ["predict", "--logits", out])]
+    command += ["--model", model, "--data", folder / "images", "--no-tune", "--batch-size", "3"]
     run = subprocess.run(command, capture_output=True, text=True, timeout=300)
     if run.returncode:
         assert run.returncode in (1, 2), run.stderr[-2000:]
         return None, run.stderr.strip().splitlines()[-1][:300]
-    return load_file(out)["logits"], None
+    return load_file(out)["features" if features else "logits"], None
 
 
-def compare(line, model, folder, home, most=1e-3):
+def compare(line, model, folder, home, most=1e-3, features=False):
     """A line: what tpgm makes of the folder `model`, against `home()`."""
     try:
-        got, error = predict(model, folder)
+        got, error = predict(model, folder, features)
     except (AssertionError, subprocess.TimeoutExpired) as crash:
         return line | dict(kind="differs", crash=str(crash)[-500:])
     if error:
@@ -328,6 +329,65 @@ def run_transformers(prefixes):
                     checked(dict(tag=name, key="processor." + key, value=value))
 
 
+#: Image towers of OpenCLIP's, small, by what is set besides.
+TOWER = dict(image_size=32, layers=2, width=48, head_width=16, patch_size=16)
+OPEN_CLIP = {
+    "vit": dict(vision_cfg=TOWER), "vit_quick": dict(vision_cfg=TOWER, quick_gelu=True),
+    "vit_mean": dict(vision_cfg=dict(TOWER, pool_type="avg", no_ln_pre=True, final_ln_after_pool=True)),
+    "coca": dict(vision_cfg=dict(TOWER, attentional_pool=True, attn_pooler_queries=4, attn_pooler_heads=3)),
+    "resnet": dict(vision_cfg=dict(image_size=64, layers=[1, 1, 1, 1], width=16, head_width=16, patch_size=None)),
+    "timm_vit": dict(vision_cfg=dict(timm_model_name="test_vit", timm_model_pretrained=False, timm_pool="avg", timm_proj="linear",
+                                     image_size=160)),
+    "timm_convnext": dict(vision_cfg=dict(timm_model_name="test_convnext", timm_model_pretrained=False, timm_pool="", timm_proj="linear",
+                                          image_size=160)),
+}
+TEXT = dict(context_length=8, vocab_size=64, width=32, heads=2, layers=1)
+
+
+def run_open_clip(prefixes):
+    import open_clip
+    for name, cfg in OPEN_CLIP.items():
+        if prefixes and not name.startswith(tuple(prefixes)):
+            continue
+        with tempfile.TemporaryDirectory() as folder:
+            folder = Path(folder)
+            model = folder / "model"
+            model.mkdir()
+            images(folder / "images")
+            config = dict(model_cfg=dict(embed_dim=48, text_cfg=TEXT, **cfg),
+                          preprocess_cfg=dict(mean=[0.5, 0.4, 0.3], std=[0.3, 0.25, 0.2], interpolation="bicubic", resize_mode="shortest"))
+            # Where the visual tower has a name of its own, timm's towers are built so.
+            cls = open_clip.CustomTextCLIP if "timm_model_name" in cfg["vision_cfg"] else open_clip.CLIP
+            net = cls(**config["model_cfg"]).eval()
+            survey.randomise(net)
+            save_file(dict(net.state_dict()), model / "open_clip_model.safetensors", {"format": "pt"})
+            written = model / "open_clip_config.json"
+
+            def home():
+                read, _, transform = open_clip.create_model_and_transforms(f"local-dir:{model}")
+                batch = [Image.open(folder / "images" / f"{i}.png") for i in range(3)]
+                return read.eval().encode_image(torch.stack([transform(image) for image in batch]))
+
+            def checked(line):
+                line = compare(line, model, folder, home, features=True)
+                print(json.dumps(line, default=str), flush=True)
+                return line
+
+            written.write_text(json.dumps(config))
+            if checked(dict(tag=name, key="-", value=None))["kind"] != "equal":
+                continue
+            vision = {key: value for key, value in vars(open_clip.CLIPVisionCfg()).items()} | config["model_cfg"]["vision_cfg"]
+            cases = [(["model_cfg", "vision_cfg"], key, value) for key in vision for value in [*others(key, vision[key]), LEFT_OUT]]
+            top = ["embed_dim", "quick_gelu", "init_logit_scale", "init_logit_bias", "output_dict", "custom_text", "cast_dtype"]
+            cases += [(["model_cfg"], key, value) for key in top for value in others(key, config["model_cfg"].get(key))]
+            keys = [*config["preprocess_cfg"], "size", "mode", "fill_color"]
+            cases += [(["preprocess_cfg"], key, value) for key in keys
+                      for value in [*others(key, config["preprocess_cfg"].get(key)), LEFT_OUT]]
+            for path, key, value in cases:
+                written.write_text(json.dumps(mutated(config, path, key, value)))
+                checked(dict(tag=name, key=".".join([*path, key]), value=value))
+
+
 def table(paths):
     rows = [json.loads(line) for path in paths for line in open(path)]
     kinds = collections.Counter(row["kind"] for row in rows)
@@ -339,7 +399,7 @@ def table(paths):
 
 def main():
     command, *words = sys.argv[1:]
-    dict(timm=run_timm, transformers=run_transformers, table=table)[command](words)
+    dict(timm=run_timm, transformers=run_transformers, open_clip=run_open_clip, table=table)[command](words)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ const BLOCK: Keys = Keys {
         "exp_kernel_size",
         "exp_ratio",
         "force_in_chs",
+        "group_size",
         "kernel_size",
         "n",
         "noskip",
@@ -33,7 +34,7 @@ const BLOCK: Keys = Keys {
         "stride",
     ],
     idle: &[],
-    only: &[("dw_kernel_size_end", &["0"]), ("group_size", &["0"]), ("num_experts", &["0"]), ("s2d", &["0", "false"])],
+    only: &[("dw_kernel_size_end", &["0"]), ("num_experts", &["0"]), ("s2d", &["0", "false"])],
 };
 
 /// The model, but for image size and head; nothing where no architecture is named.
@@ -104,7 +105,7 @@ fn block(
 ) -> Result<MobileBlock> {
     let part = |part: &str| format!("blocks.{stage}.{i}.{part}");
     let name = |own: &str| part(own) + ".weight";
-    let mut mixed = Mixed::default();
+    let (mut mixed, mut group_size) = (Mixed::default(), 0);
     let shape = |part: &str| tensors.dims::<4>(&name(part), "four dimensions");
     let flag = |key: &str| args.get(key).and_then(Value::as_bool).unwrap_or(false);
     let written = args.get("block_type").and_then(Value::as_str).unwrap_or("");
@@ -125,7 +126,15 @@ fn block(
             let rows = |shapes: &[[usize; 4]]| shapes.iter().map(|shape| shape[0]).sum();
             (MobileKind::Inverted, rows(&widen), rows(&narrow), depthwise[0][2])
         }
-        "er" => (MobileKind::Fused, shape("conv_exp")?[0], shape("conv_pwl")?[0], shape("conv_exp")?[2]),
+        "er" => {
+            let [middle, inputs, kernel, _] = shape("conv_exp")?;
+            if inputs == 0 || !entering.is_multiple_of(inputs) {
+                let what = format!("has {inputs} inputs of each group, which do not divide {entering} channels");
+                return Err(tensors.error(tensors.get(&name("conv_exp"))?, what));
+            }
+            group_size = if inputs == entering { 0 } else { inputs };
+            (MobileKind::Fused, middle, shape("conv_pwl")?[0], kernel)
+        }
         "uir" => {
             let kernel = optional("dw_mid.conv")?;
             (MobileKind::Universal, shape("pw_exp.conv")?[0], shape("pw_proj.conv")?[0], kernel)
@@ -150,6 +159,7 @@ fn block(
         middle,
         out,
         kernel,
+        group_size,
         mixed,
         start,
         stride,
