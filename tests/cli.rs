@@ -42,6 +42,8 @@ mod finetune;
 mod half;
 #[path = "cli/images.rs"]
 mod images;
+#[path = "cli/lr_find.rs"]
+mod lr_find;
 #[path = "cli/methods.rs"]
 mod methods;
 #[cfg(unix)]

@@ -14,6 +14,7 @@ mod eval;
 mod finetune;
 mod init;
 mod inspect;
+mod lr_find;
 mod predict;
 mod progress;
 mod project;
@@ -78,6 +79,8 @@ enum Command {
     Corrupt(corrupt::CorruptArgs),
     /// Fine-tune a model, held near the pre-trained one by radii learned on validation data
     Finetune(Box<finetune::FinetuneArgs>),
+    /// Try rising learning rates for a few steps, and suggest one
+    LrFind(Box<lr_find::LrFindArgs>),
     /// Learn radii for a checkpoint that was fine-tuned elsewhere, and project it
     Project(project::ProjectArgs),
     /// Interpolate between a pre-trained and a fine-tuned model (WiSE-FT)
@@ -240,6 +243,7 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         Command::Eval(args) => eval::run(args),
         Command::Corrupt(args) => corrupt::run(args),
         Command::Finetune(args) => finetune::run(*args),
+        Command::LrFind(args) => lr_find::run(*args),
         Command::Project(args) => project::run(args),
         Command::Wise(args) => wise::run(*args),
         Command::Soup(args) => soup::run(*args),

@@ -12,7 +12,7 @@ pub(super) const DRIFT: &str = "Drift from the pre-trained weights, L2 by block"
 /// Fewer values than this are drawn as they are.
 const SMOOTH_FROM: usize = 40;
 
-fn line(label: impl Into<String>, color: usize, points: Vec<(f64, f64)>) -> Series {
+pub(super) fn line(label: impl Into<String>, color: usize, points: Vec<(f64, f64)>) -> Series {
     Series { label: label.into(), points, color, style: Style::Line }
 }
 

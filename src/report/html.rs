@@ -43,10 +43,15 @@ pub(super) fn page(runs: &[Run]) -> String {
             body += "</section>\n";
         }
     }
+    document(&format!("Fine-tuning report: {names}"), &body)
+}
+
+/// A whole page around `body`. Both are HTML.
+pub(super) fn document(title: &str, body: &str) -> String {
     format!(
         "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
-         <meta name=\"color-scheme\" content=\"light dark\">\n<title>Fine-tuning report: {names}</title>\n\
+         <meta name=\"color-scheme\" content=\"light dark\">\n<title>{title}</title>\n\
          <style>\n{STYLE}</style>\n</head>\n<body>\n<main>\n{body}</main>\n</body>\n</html>\n"
     )
 }

@@ -17,6 +17,7 @@ pub mod evaluations;
 mod figures;
 mod forest;
 mod html;
+mod rates;
 pub mod read;
 mod reliability;
 mod scatter;
@@ -31,6 +32,7 @@ use std::path::{Path, PathBuf};
 use crate::atomic::atomic_write;
 use crate::compare::Results;
 use crate::error::{Error, Result};
+use crate::train::lr_find::Curve;
 
 /// The page about the runs in `dirs`, in that order, as HTML text.
 ///
@@ -60,4 +62,12 @@ pub fn write(dirs: &[PathBuf], out: &Path) -> Result<()> {
 /// A run directory among the results that can't be read, and an `out` that can't be written.
 pub fn write_comparison(results: &Results, out: &Path) -> Result<()> {
     atomic_write(out, compare::page(results)?.as_bytes())
+}
+
+/// Writes the page about a learning-rate range test of `model` to the file `out`; `sentence` says what came of it.
+///
+/// # Errors
+/// An `out` that can't be written.
+pub fn write_rates(model: &str, curve: &Curve, sentence: &str, out: &Path) -> Result<()> {
+    atomic_write(out, rates::page(model, curve, sentence).as_bytes())
 }

@@ -105,7 +105,10 @@ fn nothing_learned(run: &Course) -> Option<String> {
         "nothing was learned: {top1:.1} % of {name} are right, always answering with one class gives {chance:.1} %, and the training \
          loss ended at {last:.3}, where guessing has {guess:.3}"
     );
-    Some(format!("{what}; check that images and labels belong together, then try --optimizer adamw {}", run.gentler()))
+    Some(format!(
+        "{what}; check that images and labels belong together, then try --optimizer adamw {}, or the rate that `tpgm lr-find` suggests",
+        run.gentler()
+    ))
 }
 
 /// The loss still falls steeply at the end: by more than a twentieth of what guessing costs from the third quarter of the steps to

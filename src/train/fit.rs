@@ -6,9 +6,11 @@ use crate::data::{Dataset, LoaderConfig};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::gpu::buffer::mib;
-use crate::method::{Active, Anchor, ClassWeights, Learner, Memory, MethodArgs, Settings, Snapshot};
+use crate::method::{Active, Anchor, BatchNorm, ClassWeights, Learner, Memory, MethodArgs, Settings, Snapshot};
 use crate::model::Model;
+use crate::train::config::TrainConfig;
 use crate::train::events::Event;
+use crate::train::splits::Splits;
 
 /// Images that pass through the adapter at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,6 +70,34 @@ pub fn choices(
         MicroBatch::Images(images) => (vec![images.min(batch)], limit(gpu, memory_limit, false)),
         MicroBatch::Fitting(_) => (sizes(batch), limit(gpu, memory_limit, true)),
     }
+}
+
+/// The sizes to try for a run of `model` with `micro_batch` images at once, and the limit to keep to.
+pub(super) fn of_run(
+    gpu: &Gpu,
+    config: &TrainConfig,
+    model: &Model,
+    splits: &Splits,
+    micro_batch: MicroBatch,
+) -> (Vec<usize>, Option<u64>) {
+    let (batch, loader) = (config.optim.batch_size, config.loader(splits.train.items.len()));
+    let longest = loader.rest.longest(splits.train.items.len(), batch);
+    let micro_batch = match micro_batch {
+        // The whole batch, with the image that joins the last one.
+        MicroBatch::Images(images) if images == batch => MicroBatch::Images(batch.max(longest)),
+        as_asked => as_asked,
+    };
+    let images = splits.train.items.len().max(splits.val.items.len());
+    let (mut sizes, limit) = choices(gpu, micro_batch, batch.min(images).max(longest), config.memory.memory_limit);
+    if sizes.len() > 1 && config.optim.bn == BatchNorm::Train {
+        let fits = |micro: &usize| {
+            let pass = smallest_pass(&splits.train, &loader, *micro);
+            model.norm_pixels().is_none_or(|pixels| pixels * pass > 1)
+        };
+        let whole = sizes[0];
+        sizes.retain(|size| *size == whole || fits(size));
+    }
+    (sizes, limit)
 }
 
 /// What `make` builds for the first of `sizes` whose plan is inside `limit` and which the device has room for.

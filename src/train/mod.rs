@@ -29,6 +29,7 @@ pub mod leaks;
 pub mod lines;
 mod lock;
 pub mod logistic;
+pub mod lr_find;
 pub mod memory_args;
 pub mod model_args;
 pub mod optim_args;

@@ -120,24 +120,11 @@ fn run(
             unconfirmed = Some(choices);
         }
     }
-    let batch = config.optim.batch_size;
-    let longest = train_config.rest.longest(splits.train.items.len(), batch);
-    let micro_batch = match config.memory.micro_batch(batch) {
+    let micro_batch = match config.memory.micro_batch(config.optim.batch_size) {
         MicroBatch::Fitting(_) if start.resume => MicroBatch::Images(state::micro_batch(&state_path)?),
-        // The whole batch, with the image that joins the last one.
-        MicroBatch::Images(images) if images == batch => MicroBatch::Images(batch.max(longest)),
         as_asked => as_asked,
     };
-    let images = splits.train.items.len().max(splits.val.items.len());
-    let (mut sizes, limit) = fit::choices(gpu, micro_batch, batch.min(images).max(longest), config.memory.memory_limit);
-    if sizes.len() > 1 && config.optim.bn == BatchNorm::Train {
-        let fits = |micro: &usize| {
-            let pass = fit::smallest_pass(&splits.train, &train_config, *micro);
-            model.norm_pixels().is_none_or(|pixels| pixels * pass > 1)
-        };
-        let whole = sizes[0];
-        sizes.retain(|size| *size == whole || fits(size));
-    }
+    let (sizes, limit) = fit::of_run(gpu, config, &model, &splits, micro_batch);
     let method = &config.method;
     let excluded = excluded(method.exclude.as_deref(), &source)?;
     let anchor = Anchor { values: &anchor_values, excluded: &excluded };
