@@ -18,6 +18,8 @@ mod offline;
 mod runs;
 #[path = "hub/server.rs"]
 mod server;
+#[path = "hub/texts.rs"]
+mod texts;
 
 use server::{Asked, Hub, sha256};
 

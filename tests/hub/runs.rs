@@ -35,7 +35,7 @@ fn publish(hub: &Hub, home: &Home, seed: u64) {
 }
 
 /// `line` on the adapter under test.
-fn on_adapter(line: &str) -> String {
+pub(super) fn on_adapter(line: &str) -> String {
     match std::env::var("TPGM_TEST_ADAPTER") {
         Ok(adapter) => format!("{line} --adapter {adapter}"),
         Err(_) => line.into(),
