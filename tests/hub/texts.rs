@@ -32,7 +32,7 @@ fn a_text_tower_comes_with_its_tokenizer() {
     let home = Home::of(&hub);
     fs::write(home.path("names.txt"), "blue\nnaïve café\n").unwrap();
     let zero_shot = |model: &str, out: &str| {
-        on_adapter(&format!("zero-shot --model {model} --class-names names.txt --templates varied --out {out}"))
+        on_adapter(&format!("zero-shot --model {model} --classes names.txt --templates varied --out {out}"))
     };
     good(home.command(&zero_shot(&format!("hf://{NAME}"), "fetched.safetensors")));
     assert!(paths(&hub.asked()).iter().any(|path| path.ends_with("/tokenizer.json")));
@@ -53,7 +53,7 @@ fn a_text_tower_without_its_tokenizer_is_refused() {
     publish(&hub, "tokenizer.json");
     let home = Home::of(&hub);
     fs::write(home.path("names.txt"), "blue\nred\n").unwrap();
-    let line = format!("zero-shot --model hf://{NAME} --class-names names.txt --out head.safetensors");
+    let line = format!("zero-shot --model hf://{NAME} --classes names.txt --out head.safetensors");
     fails(home.command(&on_adapter(&line)), &["tokenizer.json", "is missing", "--tokenizer"]);
     assert!(!home.path("head.safetensors").exists());
 }
