@@ -12,6 +12,9 @@ use tempfile::TempDir;
 
 mod common;
 
+#[path = "compare/splits.rs"]
+mod splits;
+
 const CLASSES: [(&str, [u8; 3]); 3] = [("blue", [40, 60, 200]), ("green", [50, 190, 60]), ("red", [200, 50, 40])];
 
 /// The start of every CONFIG here: 12 training images in batches of 6, so two steps per epoch.
