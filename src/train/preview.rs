@@ -71,7 +71,7 @@ fn examples(
             let own = name(batch.labels[i]);
             let labels = match &batch.mixed {
                 Some(mixed) if mixed.labels[i] != batch.labels[i] => {
-                    vec![format!("{:.2} {own}", mixed.own), format!("{:.2} {}", 1.0 - mixed.own, name(mixed.labels[i]))]
+                    both([(mixed.own, own), (1.0 - mixed.own, name(mixed.labels[i]))])
                 }
                 _ => vec![own],
             };
@@ -79,6 +79,14 @@ fn examples(
         }
     }
     Ok(shown)
+}
+
+/// Two labels with their shares; one alone if nothing is left of the other in two digits.
+fn both(labels: [(f64, String); 2]) -> Vec<String> {
+    match labels.iter().find(|(share, _)| *share > 0.995) {
+        Some((_, only)) => vec![only.clone()],
+        None => labels.map(|(share, label)| format!("{share:.2} {label}")).to_vec(),
+    }
 }
 
 /// Writes a PNG with a grid of the images that a run of `config` trains on first, and their labels.
