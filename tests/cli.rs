@@ -16,6 +16,8 @@ mod common;
 
 #[path = "cli/advice.rs"]
 mod advice;
+#[path = "cli/archives.rs"]
+mod archives;
 #[path = "cli/augment.rs"]
 mod augment;
 #[path = "cli/bad_data.rs"]

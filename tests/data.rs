@@ -12,6 +12,8 @@ use tpgm::data::{
 use tpgm::error::{Error, Result};
 use tpgm::train::help::told;
 
+#[path = "data/archives.rs"]
+mod archives;
 #[path = "data/augment.rs"]
 mod augment;
 #[path = "data/check.rs"]

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use sha2::{Digest, Sha256};
 
+use super::archive;
 use super::look::Look;
 use crate::atomic::atomic_write;
 use crate::error::Result;
@@ -29,7 +30,9 @@ pub(super) struct Stamp {
 impl Stamp {
     /// Of the file at `path`; none if it can't be told, or has not settled yet.
     pub(super) fn of(path: &Path) -> Option<Stamp> {
-        let meta = fs::metadata(path).ok().filter(Metadata::is_file)?;
+        // In an archive, a file is as old as the archive.
+        let archive = archive::split(path).map(|(archive, _)| archive);
+        let meta = fs::metadata(archive.as_deref().unwrap_or(path)).ok().filter(Metadata::is_file)?;
         let modified = nanoseconds(meta.modified().ok()?);
         let stamp = Stamp { len: meta.len(), modified, changed: changed(&meta) };
         let settled = nanoseconds(SystemTime::now()) - SETTLED.as_nanos() as i128;

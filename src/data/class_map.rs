@@ -12,8 +12,9 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use super::class_file::{self, Class};
-use super::dataset::{Dataset, name_some};
+use super::dataset::Dataset;
 use super::item::Item;
+use super::names::name_some;
 use crate::error::{Error, Help, Result};
 
 /// What a model says of its outputs.

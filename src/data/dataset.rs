@@ -1,11 +1,14 @@
 //! Which images there are, and which class each has.
 
-use std::path::Path;
+use std::fs;
+use std::path::{Path, PathBuf};
 
+use super::archive::{self, Archive};
 use super::item::Item;
+use super::packed;
 use super::parse;
 use super::walk::{self, LeftOut, is_image};
-use crate::error::{Error, Help, Result};
+use crate::error::{Error, Result};
 
 /// What is read, for messages.
 const READ: &str = "png, jpg, webp, bmp, gif, tif, pnm";
@@ -25,8 +28,8 @@ pub struct Dataset {
 }
 
 impl Dataset {
-    /// Opens a folder with one folder per class, a list file (`path label` a line) or a CSV (with the columns `path` and
-    /// `label`).
+    /// Opens a folder with one folder per class, a list file (`path label` a line), a CSV (with the columns `path` and
+    /// `label`), a folder with `metadata.csv` or `metadata.jsonl`, an archive of class folders, or shards of WebDataset's kind.
     ///
     /// - **Class folders** sort by name, and the files of each, found at any depth, by path. What is hidden, belongs to the system
     ///   (`@eaDir`, `__MACOSX`) or is no image by its extension is counted in [`Self::left_out`], and so is a link to a folder
@@ -36,18 +39,24 @@ impl Dataset {
     ///   sorted by name. In a list the label is the last word of a line, so that paths may contain spaces; blank
     ///   lines and lines that start with `#` are left out.
     ///
+    /// - **Metadata**, as Hugging Face's image folders have it, names images by `file_name`, below its folder, with `label`.
+    /// - **Archives** (`.tar`, `.tar.gz`, `.tgz`, `.zip`), and folders in them, are read as class folders are. A folder that all others
+    ///   are in is passed over.
+    /// - **Shards**, one or a folder of them, have a `.cls` or `.json` beside each image, with the same name up to its first dot.
+    ///
     /// # Errors
     /// [`Error::Data`] naming the folder or the file and line: nothing there, no class folders, an empty class
     /// folder, no images, a line that can't be understood, a label that is not a number where others are or is too
     /// large, a listed file that does not exist. [`Error::Io`] where the system refuses to read.
     pub fn open(path: impl AsRef<Path>, root: Option<&Path>) -> Result<Self> {
         let path = path.as_ref();
-        if !exists(path)? {
-            return Err(Error::data(path, "there is no such file or folder"));
-        }
         let mut left_out = LeftOut::default();
-        let (classes, items) = if path.is_dir() {
-            class_folders(path, &mut left_out)?
+        let (classes, items) = if let Some((file, inside)) = archive::split(path) {
+            in_archive(path, &file, &inside, &mut left_out)?
+        } else if !exists(path)? {
+            return Err(Error::data(path, "there is no such file or folder"));
+        } else if path.is_dir() {
+            in_folder(path, &mut left_out)?
         } else if is_image(path) {
             return Err(Error::data(path, "this is one image: a class folder tree, a list file or a CSV is needed"));
         } else {
@@ -65,8 +74,18 @@ impl Dataset {
     pub fn unlabelled(path: impl AsRef<Path>, root: Option<&Path>) -> Result<Self> {
         let path = path.as_ref();
         let mut left_out = LeftOut::default();
-        let paths = if path.is_dir() {
-            let paths = walk::images_below(path, &mut left_out)?;
+        let paths = if let Some((file, inside)) = archive::split(path) {
+            images_in(path, &file, &inside, &mut left_out)?
+        } else if path.is_dir() {
+            let mut paths = walk::images_below(path, &mut left_out)?;
+            if paths.is_empty() {
+                let files = archives(path)?;
+                // They are read, not left out.
+                left_out = if files.is_empty() { left_out } else { LeftOut::default() };
+                for file in files {
+                    paths.extend(images_in(&file, &file, "", &mut left_out)?);
+                }
+            }
             if paths.is_empty() {
                 let has = if left_out.total() > 0 { format!(" (it has {left_out})") } else { String::new() };
                 return Err(Error::data(path, format!("there are no images ({READ}) in this folder{has}")));
@@ -80,6 +99,77 @@ impl Dataset {
         let items: Vec<Item> = paths.into_iter().map(|path| Item { path, label: 0 }).collect();
         all_text(&items)?;
         Ok(Self { name: name_of(path), classes: Vec::new(), items, left_out })
+    }
+}
+
+/// What is at `path` in the archive `file`, `inside` of it.
+fn in_archive(path: &Path, file: &Path, inside: &str, left_out: &mut LeftOut) -> Result<(Vec<String>, Vec<Item>)> {
+    let archive = Archive::open(file)?;
+    let names = packed::below(&archive, inside);
+    if names.is_empty() {
+        return Err(not_inside(path, &archive, inside));
+    }
+    match inside.is_empty() && packed::is_shard(&names) {
+        true => packed::labelled(file, packed::samples(file, &archive, &names, left_out)?),
+        false => packed::class_folders(file, inside, &names, left_out),
+    }
+}
+
+/// All images at `path` in the archive `file`, `inside` of it.
+fn images_in(path: &Path, file: &Path, inside: &str, left_out: &mut LeftOut) -> Result<Vec<PathBuf>> {
+    let archive = Archive::open(file)?;
+    if archive.len(inside).is_ok() && is_image(path) {
+        return Ok(vec![path.to_path_buf()]);
+    }
+    let names = packed::below(&archive, inside);
+    let images = packed::images(&names, left_out);
+    match images.is_empty() {
+        true if names.is_empty() => Err(not_inside(path, &archive, inside)),
+        true => Err(Error::data(path, format!("there are no images ({READ}) in this archive"))),
+        false => Ok(images.into_iter().map(|name| path.join(name)).collect()),
+    }
+}
+
+fn not_inside(path: &Path, archive: &Archive, inside: &str) -> Error {
+    let what = match archive.len(inside).is_ok() {
+        true if is_image(path) => "this is one image: a class folder tree, a list file or a CSV is needed",
+        true => "a list in an archive is not read: put it beside the archive, with paths such as photos.zip/cat/1.jpg",
+        false if inside.is_empty() => "there are no files in this archive",
+        false => "there is no such file or folder in this archive",
+    };
+    Error::data(path, what)
+}
+
+/// The archives that lie in a folder, sorted.
+fn archives(folder: &Path) -> Result<Vec<PathBuf>> {
+    let cannot_read = |e| Error::io(folder, "cannot read the folder", e);
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).map_err(cannot_read)? {
+        let path = entry.map_err(cannot_read)?.path();
+        if archive::is_archive(&path) && path.is_file() {
+            found.push(path);
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// A folder with a table of its images, with shards, or with one folder per class.
+fn in_folder(path: &Path, left_out: &mut LeftOut) -> Result<(Vec<String>, Vec<Item>)> {
+    if let Some(table) = parse::metadata(path) {
+        match parse::labelled_table(&table)? {
+            Some(found) => return Ok(found),
+            None if walk::entries(path, &mut LeftOut::default())?.folders.is_empty() => {
+                let what = "its images have no column `label` here, and there are no class folders beside it";
+                return Err(Error::data(&table, what));
+            }
+            None => {}
+        }
+    }
+    let folders = walk::entries(path, &mut LeftOut::default())?.folders;
+    match archives(path)? {
+        files if folders.is_empty() && !files.is_empty() => packed::shards(path, &files, left_out),
+        _ => class_folders(path, left_out),
     }
 }
 
@@ -100,13 +190,7 @@ fn class_folders(path: &Path, left_out: &mut LeftOut) -> Result<(Vec<String>, Ve
         folders.push((name.to_owned(), folder));
     }
     folders.sort();
-    if folders.len() > 1 && folders.iter().all(|(name, _)| is_split(name)) {
-        let names = name_some(folders.iter().map(|(name, _)| name.as_str()));
-        let first = folders[0].1.display();
-        let what =
-            format!("its folders ({names}) are named as splits, not as classes: give one of them, such as {first}");
-        return Err(Error::data(path, what).with_help(Help::Splits));
-    }
+    walk::refuse_splits(path, folders.iter().map(|(name, _)| name.as_str()))?;
 
     let (mut classes, mut items) = (Vec::new(), Vec::new());
     for (label, (class, folder)) in (0..).zip(folders) {
@@ -122,11 +206,6 @@ fn class_folders(path: &Path, left_out: &mut LeftOut) -> Result<(Vec<String>, Ve
         classes.push(class);
     }
     Ok((classes, items))
-}
-
-/// Whether a folder is called as people call splits.
-fn is_split(name: &str) -> bool {
-    ["train", "training", "val", "valid", "validation", "test", "testing"].contains(&name.to_lowercase().as_str())
 }
 
 /// The paths have to be text: reports, JSON and lists hold them.
@@ -148,17 +227,7 @@ fn exists(path: &Path) -> Result<bool> {
 fn name_of(path: &Path) -> String {
     // "." and ".." have no name of their own.
     let full = path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
-    let name = if full.is_dir() { full.file_name() } else { full.file_stem() };
-    name.map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned())
-}
-
-/// The first few names, quoted, and how many more there are: a message stays one line.
-pub fn name_some<'a>(names: impl ExactSizeIterator<Item = &'a str>) -> String {
-    const SHOWN: usize = 8;
-    let count = names.len();
-    let mut text = names.take(SHOWN).map(|name| format!("{name:?}")).collect::<Vec<_>>().join(", ");
-    if count > SHOWN {
-        text += &format!(" and {} more", count - SHOWN);
-    }
-    text
+    let name = if full.is_file() && !archive::is_archive(&full) { full.file_stem() } else { full.file_name() };
+    let name = name.map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned());
+    archive::stem(&name).to_string()
 }

@@ -2,7 +2,8 @@
 //!
 //! In reading order:
 //!
-//! 1. [`dataset`]: which images there are and which class each has (class folders, list files, CSV); [`class_map`]: which
+//! 1. [`dataset`]: which images there are and which class each has (class folders, list files, CSV, metadata,
+//!    archives, WebDataset's shards); [`class_map`]: which
 //!    class is which output of a model; [`overlap`]: whether two data sets share an image.
 //!    [`check`] looks at every image before any work begins, [`summary`] says what there is, [`split`] sets a part apart.
 //! 2. [`mod@decode`]: one file to 8-bit RGB, upright, as Pillow gives it.
@@ -16,6 +17,7 @@
 //! Evaluation follows timm's, torchvision's, OpenCLIP's and transformers' transforms on Pillow images, bit for bit, because
 //! a pre-trained model's accuracy depends on the pixels that it was trained on.
 
+mod archive;
 pub mod augment;
 pub mod check;
 mod check_cache;
@@ -29,7 +31,9 @@ mod item;
 mod jpeg;
 pub mod loader;
 mod look;
+mod names;
 pub mod overlap;
+mod packed;
 mod parse;
 pub mod picture;
 pub mod preprocess;
@@ -45,13 +49,15 @@ pub use check::{Broken, Check, Looks};
 pub use class_file::Class;
 pub use class_map::{ClassMap, Outputs};
 pub use corrupt::Corruption;
-pub use dataset::{Dataset, name_some};
+pub use dataset::Dataset;
 pub use decode::{RgbImage, decode};
 pub use item::Item;
 pub use loader::{Batch, EvalBatches, ImageCache, Loader, LoaderConfig, Rest, eval_batches};
 pub use look::Look;
+pub use names::name_some;
 pub use overlap::{Overlap, Same, overlaps};
 pub use preprocess::{CropMode, Preprocess};
+pub use read::{exists, size_of};
 pub use resize::{Interpolation, resize};
 pub use sampler::Sampler;
 pub use split::split_off;

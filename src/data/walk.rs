@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Result};
+use super::names::name_some;
+use crate::error::{Error, Help, Result};
 
 /// Extensions of the formats that [`super::decode()`] reads. The content decides what a file is; the extension, whether it is
 /// opened.
@@ -155,6 +156,38 @@ fn descend(folder: &Path, place: &Place, left_out: &mut LeftOut, images: &mut Ve
         }
     }
     Ok(())
+}
+
+/// Whether the file `name` of an archive, `/` between folders, is an image that counts; the others are counted in `left_out`.
+pub(super) fn keep(name: &str, left_out: &mut LeftOut) -> bool {
+    let mut parts = name.split('/');
+    if parts.clone().any(|part| is_system(OsStr::new(part))) {
+        left_out.count("of the system (@eaDir and its like)");
+    } else if parts.any(|part| part.starts_with('.')) {
+        left_out.count("hidden");
+    } else if is_image(Path::new(name)) {
+        return true;
+    } else {
+        left_out.count(extension(Path::new(name)).map_or("without an extension".into(), |end| format!(".{end}")));
+    }
+    false
+}
+
+/// Whether a folder is called as people call splits.
+fn is_split(name: &str) -> bool {
+    ["train", "training", "val", "valid", "validation", "test", "testing"].contains(&name.to_lowercase().as_str())
+}
+
+/// # Errors
+/// [`Error::Data`] where the folders in `place`, which would be classes, are called as splits are.
+pub(super) fn refuse_splits<'a>(place: &Path, names: impl ExactSizeIterator<Item = &'a str> + Clone) -> Result<()> {
+    if names.len() < 2 || !names.clone().all(is_split) {
+        return Ok(());
+    }
+    let first = place.join(names.clone().next().unwrap_or_default());
+    let (names, first) = (name_some(names), first.display());
+    let what = format!("its folders ({names}) are named as splits, not as classes: give one of them, such as {first}");
+    Err(Error::data(place, what).with_help(Help::Splits))
 }
 
 fn is_system(name: &OsStr) -> bool {

@@ -7,7 +7,7 @@ use clap::Args;
 use serde::{Deserialize, Serialize};
 use toml::Table;
 
-use crate::data::{Broken, Check, ClassMap, Dataset, Looks};
+use crate::data::{Broken, Check, ClassMap, Dataset, Looks, exists};
 use crate::error::{Error, Result, shown};
 use crate::flag::in_range;
 use crate::gpu::cache::cache_dir;
@@ -117,7 +117,8 @@ pub struct SplitArgs {
     /// --test
     #[arg(long, value_name = "ROOT")]
     pub data: Option<PathBuf>,
-    /// Training images: a folder with one folder per class, a list file (one `path label` per line) or a CSV (path,label)
+    /// Training images: a folder with one folder per class, a list file (one `path label` per line), a CSV (path,label), an archive
+    /// (.tar, .tar.gz, .zip), a folder with metadata.csv or metadata.jsonl, or WebDataset's shards
     #[arg(long, value_name = "PATH", value_parser = path, default_value = "", hide_default_value = true)]
     pub train: PathBuf,
     /// Validation images: what the radii are learned on [default: a share of the training images, set apart]
@@ -155,7 +156,7 @@ impl SplitArgs {
     /// The defaults that follow from `--data`, by their keys.
     pub(super) fn following(&self) -> Table {
         let Some(root) = &self.data else { return Table::new() };
-        let first = |names: &[&str]| names.iter().map(|name| root.join(name)).find(|path| path.exists());
+        let first = |names: &[&str]| names.iter().map(|name| root.join(name)).find(|path| exists(path));
         let text = |path: PathBuf| path.to_str().map(String::from);
         let mut out = Table::new();
         for (key, names) in [("train", &["train"][..]), ("val", &["val", "valid", "validation"])] {

@@ -1,14 +1,13 @@
 //! What a run reads, by digest: resumed with other images or another model under the same path, it would go on as something else.
 
 use std::collections::BTreeMap;
-use std::fs;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::checkpoint::Checkpoint;
-use crate::data::Dataset;
-use crate::error::{Error, Result};
+use crate::data::{Dataset, size_of};
+use crate::error::Result;
 use crate::method::ClassWeights;
 use crate::train::splits::Splits;
 
@@ -53,7 +52,7 @@ fn digest(images: &Dataset) -> Result<String> {
     };
     images.classes.iter().for_each(|class| part(class.as_bytes()));
     for item in &images.items {
-        let size = fs::metadata(&item.path).map_err(|e| Error::io(&item.path, "cannot read", e))?.len();
+        let size = size_of(&item.path)?;
         part(item.path.as_os_str().as_encoded_bytes());
         part(&size.to_le_bytes());
         part(&item.label.to_le_bytes());
