@@ -37,8 +37,9 @@ pub fn size_of(path: &Path) -> Result<u64> {
 pub fn exists(path: &Path) -> bool {
     let has = |(archive, inside): (PathBuf, String)| {
         let below = format!("{inside}/");
-        Archive::open(&archive)
-            .is_ok_and(|archive| inside.is_empty() || archive.names().any(|name| name == inside || name.starts_with(&below)))
+        Archive::open(&archive).is_ok_and(|archive| {
+            inside.is_empty() || archive.names().any(|name| name == inside || name.starts_with(&below))
+        })
     };
     path.exists() || split(path).is_some_and(has)
 }

@@ -220,13 +220,21 @@ fn case(s: &mut Suite, launch: Launch, dims: Dims, scale: f32, element: Element,
     let (eps, tolerance) = (stored_eps(element), sum_tolerance(tokens + head_dim, 8.0) * sharp + weights);
     c.expect("attention::forward", &out, &want, eps + tolerance);
     c.expect("attention::forward", &lse, &want_lse, sum_tolerance(tokens + head_dim, 8.0));
-    let parts = |offset: usize, len: usize| -> Vec<_> {
-        (0..batch * tokens).map(|row| row * 3 * dim + offset..row * 3 * dim + offset + len).collect()
-    };
-    c.expect_at("attention::backward_query", &dqkv, &parts(0, dim), &want_grad, eps + 2.0 * tolerance);
+    // Gradients of queries, keys and values. Errors are relative to the mean as well, and zeros, as of queries that see a single key and
+    // of keys that nobody sees, make that smaller without making the others' rounded weights any better.
+    for (kernel, offset) in
+        [("attention::backward_query", 0), ("attention::backward_key", dim), ("attention::backward_key", 2 * dim)]
+    {
+        let rows = (0..batch * tokens).map(|row| row * 3 * dim + offset..row * 3 * dim + offset + dim);
+        let rows: Vec<_> = rows.collect();
+        let values = || rows.iter().cloned().flatten().map(|i| want_grad[i].abs());
+        let largest = values().fold(0.0, f64::max);
+        let some = values().filter(|value| *value > 1e-9 * largest).count();
+        let diluted = values().count() as f64 / some.max(1) as f64;
+        let tolerance = tolerance + weights * (diluted - 1.0);
+        c.expect_at(kernel, &dqkv, &rows, &want_grad, eps + 2.0 * tolerance);
+    }
     c.expect("attention::backward_query", &delta, &want_delta, sum_tolerance(head_dim, 4.0));
-    c.expect_at("attention::backward_key", &dqkv, &parts(dim, dim), &want_grad, eps + 2.0 * tolerance);
-    c.expect_at("attention::backward_key", &dqkv, &parts(2 * dim, dim), &want_grad, eps + 2.0 * tolerance);
     if let Some(table) = table {
         let mut want_scores = vec![0.0; dims.scores()];
         cpu::attention::score_gradients(
