@@ -2,7 +2,7 @@
 //! images, with weights in PyTorch's order `[O, I, k, k]`.
 //!
 //! Channel counts that are no multiple of 4 may be stored padded to one, with zeros: a view's length tells. RGB images
-//! from [`to_nhwc`] are best stored so, since unpadded they, and grouped convolutions, take a slow path.
+//! from [`to_nhwc`] are best stored so, since unpadded they, and groups whose channels do not come in fours, take a slow path.
 //!
 //! Images, their gradients and the weight may be f16, all of them; sums and the weight's gradient are f32 whatever they are.
 
@@ -16,6 +16,7 @@ use crate::gpu::shaders::{Shader, shader};
 use crate::gpu::tiles::{Cooperative, Tile};
 use crate::gpu::{Kernel, View};
 use crate::ops::conv_classes::Class;
+use crate::ops::conv_grouped;
 use crate::ops::elem::{FORMATS, stored};
 use crate::ops::product::{Pass, Product};
 use crate::ops::variants::{FLAG, LANES, Needs, Variants};
@@ -114,6 +115,12 @@ impl Layout {
         self.dims.groups == 1 && self.in_pitch.is_multiple_of(4) && self.out_pitch.is_multiple_of(4)
     }
 
+    /// Whether the kernels for groups of several fours of channels apply.
+    fn grouped(self) -> bool {
+        let Dims { in_channels, out_channels, groups, .. } = self.dims;
+        groups > 1 && (in_channels / groups).is_multiple_of(4) && (out_channels / groups).is_multiple_of(4)
+    }
+
     /// Whether this is a linear layer over pixels.
     fn pointwise(self) -> bool {
         let Dims { kernel, stride, groups, in_channels, out_channels, .. } = self.dims;
@@ -123,6 +130,9 @@ impl Layout {
 
     /// Elements of packed weights.
     fn packed_len(self) -> usize {
+        if self.dims.groups > 1 {
+            return self.dims.weight_len();
+        }
         self.dims.kernel * self.dims.kernel * self.in_pitch * self.out_pitch
     }
 
@@ -200,6 +210,7 @@ pub fn variants() -> Vec<Variants> {
         with_flag(&COOPERATIVE).append(matrices).needing(Needs::Matrices),
         with_flag(&DIRECT).append(direct).with("COLS", &[16.0, 32.0]).needing(Needs::WideSubgroups),
         with_flag(&SUBGROUP).append(FORMATS.map(stored)).needing(Needs::Subgroups),
+        conv_grouped::variants(),
     ]
 }
 
@@ -271,6 +282,13 @@ fn flops(dims: Dims) -> u64 {
 fn pack(r: &mut Recorder, weight: &View, layout: Layout, transposed: bool) -> Result<View> {
     let [words] = r.scratch("conv2d", layout.element.words(layout.packed_len()));
     let packed = words.holding(layout.element, layout.packed_len());
+    if layout.grouped() {
+        let (kernel, lanes) = conv_grouped::kernel(r, "pack", &[("TRANSPOSED", transposed)], layout.element)?;
+        let params = Params { chunk: layout.dims.groups as u32, ..layout.params() };
+        let grid = [(packed.len / 4).div_ceil(lanes) as u32, 1, 1];
+        r.push(&kernel, &[("weight", weight), ("packed_weight", &packed)], &params, grid);
+        return Ok(packed);
+    }
     let lanes = r.reduce_lanes();
     let constants = [("TRANSPOSED", flag(transposed)), ("WG", lanes as f64)];
     let kernel = kernel(r, "pack", &constants, Tile::Tiled, layout.element)?;
@@ -284,7 +302,8 @@ fn pack(r: &mut Recorder, weight: &View, layout: Layout, transposed: bool) -> Re
 /// The dispatch that `forward` and every class of `backward_input` share.
 fn gather(
     r: &mut Recorder,
-    product: Product,
+    layout: Layout,
+    pass: Pass,
     entry: &str,
     dst: &View,
     src: &View,
@@ -293,6 +312,21 @@ fn gather(
     accumulate: bool,
 ) -> Result<()> {
     let channels = params.dst_c4 as usize * 4;
+    if layout.grouped() {
+        let flags = [("ACCUMULATE", accumulate), ("ALONG", r.for_cpu)];
+        let flags = if pass == Pass::Forward { &flags[1..] } else { &flags };
+        let (kernel, lanes) = conv_grouped::kernel(r, entry, flags, src.element)?;
+        let params = Params { chunk: layout.dims.groups as u32, ..*params };
+        let across = params.dst_c4 as usize * (params.rows[1] as usize).div_ceil(conv_grouped::PIXELS);
+        let grid = [across.div_ceil(lanes) as u32, params.rows[0], params.batch];
+        r.push(&kernel, &[("dst", dst), ("src", src), ("packed", packed)], &params, grid);
+        let taps = params.taps.map(usize::from).iter().product::<usize>() * params.src_c4 as usize * 4;
+        r.work(
+            2 * (params.batch * params.rows[0] * params.rows[1]) as u64 * (taps * channels / layout.dims.groups) as u64,
+        );
+        return Ok(());
+    }
+    let product = layout.product(pass);
     let tile = r.variant(product).tile;
     let [rows, cols] = tile_size(r, product, tile);
     let kernel = product_kernel(r, entry, &[("ACCUMULATE", flag(accumulate))], (tile, cols), src.element)?;
@@ -319,10 +353,9 @@ fn forward_part(r: &mut Recorder, out: &View, inp: &View, weight: &View, dims: D
     if layout.pointwise() {
         return matmul::forward(r, out, inp, weight, None, dims.out_pixels(), dims.out_channels, dims.in_channels);
     }
-    if layout.fast() {
+    if layout.fast() || layout.grouped() {
         let packed = pack(r, weight, layout, false)?;
-        let product = layout.product(Pass::Forward);
-        return gather(r, product, "forward", out, inp, &packed, &layout.params(), false);
+        return gather(r, layout, Pass::Forward, "forward", out, inp, &packed, &layout.params(), false);
     }
     let kernel = kernel(r, "forward_any", &[], Tile::Tiled, layout.element)?;
     let views = [("out", out), ("inp", inp), ("filters", weight)];
@@ -361,7 +394,7 @@ fn backward_input_part(
         let op = if accumulate { matmul::backward_input_added } else { matmul::backward_input };
         return op(r, dinp, dout, weight, dims.out_pixels(), dims.out_channels, dims.in_channels);
     }
-    if !layout.fast() {
+    if !layout.fast() && !layout.grouped() {
         let kernel = kernel(r, "backward_input_any", &[("ACCUMULATE", flag(accumulate))], Tile::Tiled, layout.element)?;
         let views = [("dinp", dinp), ("dout", dout), ("filters", weight)];
         r.push(&kernel, &views, &layout.shape(), fold(dinp.len.div_ceil(WG)));
@@ -395,7 +428,7 @@ fn backward_input_part(
             into: [rest_y as u16, rest_x as u16],
             ..layout.params()
         };
-        gather(r, layout.product(Pass::BackwardInput), "backward_input", dinp, dout, &packed, &params, accumulate)?;
+        gather(r, layout, Pass::BackwardInput, "backward_input", dinp, dout, &packed, &params, accumulate)?;
     }
     Ok(())
 }
@@ -418,6 +451,18 @@ fn backward_weight_part(r: &mut Recorder, dweight: &View, dout: &View, inp: &Vie
     if !layout.fast() {
         let chunks = pixels.div_ceil(CHUNK);
         let [partial] = r.scratch("conv2d::backward_weight", chunks * dweight.len);
+        if layout.grouped() {
+            let (kernel, lanes) = conv_grouped::kernel(r, "backward_weight", &[], layout.element)?;
+            let params = Params {
+                chunk: CHUNK as u32,
+                into: [u16::try_from(dims.groups).expect("fewer groups than 65,536"), 0],
+                ..layout.params()
+            };
+            let grid = [(dweight.len / 16).div_ceil(lanes) as u32, chunks as u32, 1];
+            r.push(&kernel, &[("partial", &partial), ("dout", dout), ("src", inp)], &params, grid);
+            r.work(flops(dims));
+            return column_sum::add_rows(r, dweight, &partial, chunks, dweight.len);
+        }
         let kernel = kernel(r, "backward_weight_any", &[], Tile::Tiled, layout.element)?;
         let params = Shape { chunk: CHUNK as u32, ..layout.shape() };
         let views = [("dweight", &partial), ("gradient", dout), ("inp", inp)];

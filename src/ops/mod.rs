@@ -7,6 +7,7 @@ mod attention_dims;
 mod attention_tails;
 pub mod columns;
 mod conv_classes;
+mod conv_grouped;
 mod elem;
 mod epilogue;
 mod grid;

@@ -19,7 +19,7 @@ pub(super) const STEMS: &[Stem] = &[stem(
 
 /// Batch, height, width, channels in and out, kernel, stride, padding, groups: below, at and past tiles and chunks;
 /// strides that leave pixels out, or whole classes of them without a tap.
-const SHAPES: [[usize; 9]; 28] = [
+const SHAPES: [[usize; 9]; 34] = [
     [1, 1, 1, 1, 1, 1, 1, 0, 1],
     [1, 1, 1, 4, 4, 3, 1, 1, 1],
     [2, 5, 7, 3, 5, 3, 1, 1, 1],
@@ -48,13 +48,19 @@ const SHAPES: [[usize; 9]; 28] = [
     [1, 8, 7, 3, 16, 7, 2, SAME, 1],
     [2, 6, 7, 5, 8, 5, 3, SAME, 1],
     [1, 8, 5, 8, 12, 3, 2, SAME, 4],
+    [2, 9, 19, 24, 36, 3, 1, 1, 3],
+    [1, 12, 9, 32, 32, 3, 2, 1, 8],
+    [2, 7, 17, 16, 8, 1, 1, 0, 2],
+    [1, 9, 10, 40, 24, 5, 2, SAME, 2],
+    [1, 33, 40, 16, 16, 3, 1, 1, 2],
+    [1, 7, 8, 144, 72, 3, 3, 0, 18],
 ];
 
 /// In place of zeros around an image: as many as TensorFlow's "same" has.
 const SAME: usize = 9;
 
 /// Those of a quick run: windows and single pixels, in vectors and not, few channels, groups.
-const QUICK: [usize; 7] = [5, 6, 8, 12, 13, 21, 24];
+const QUICK: [usize; 9] = [5, 6, 8, 12, 13, 21, 24, 28, 29];
 
 /// Workgroups that share a sum, at most.
 const MOST_SPLIT: usize = 3;
@@ -76,6 +82,10 @@ impl Convolution {
         let Convolution { i, dims, launch, padded, element } = *self;
         let shape = format!("{i}, padded {padded}, folded {}", launch.fold);
         let stored = padded || (dims.in_channels.is_multiple_of(4) && dims.out_channels.is_multiple_of(4));
+        if in_fours(dims) && !launch.fold {
+            let width = if launch.for_cpu { "CPU" } else { "GPU" };
+            return vec![shape, format!("groups, {width}, {}, {}", launch.word(), prefix(element))];
+        }
         if dims.groups > 1 || launch.fold || !stored {
             return vec![shape, format!("slow, {}", prefix(element))];
         }
@@ -87,6 +97,12 @@ impl Convolution {
         }
         pairs(&[&launch.tile(), launch.word(), prefix(element)]).into_iter().chain([shape]).collect()
     }
+}
+
+/// Whether each of several groups has fours of channels.
+fn in_fours(dims: Dims) -> bool {
+    let Dims { in_channels, out_channels, groups, .. } = dims;
+    groups > 1 && [in_channels, out_channels].iter().all(|channels| (channels / groups).is_multiple_of(4))
 }
 
 fn conv2d(p: &mut Plan) -> Result<()> {
@@ -101,7 +117,11 @@ fn conv2d(p: &mut Plan) -> Result<()> {
         // Linear layers over pixels are matrix products, which in f16 take multiples of 4 alone.
         let linear = (kernel, stride, padding, groups) == (1, 1, Padding::Even(0), 1);
         for &element in formats(p.gpu) {
-            let launches = if fast { Launch::products(p.gpu, 1 + i % MOST_SPLIT) } else { vec![natural] };
+            let launches = match (fast, in_fours(dims)) {
+                (true, _) => Launch::products(p.gpu, 1 + i % MOST_SPLIT),
+                (_, true) => Launch::both(p.gpu),
+                _ => vec![natural],
+            };
             for launch in launches {
                 if element == Element::Word || fours || !linear {
                     cases.push(Convolution { i, dims, launch, padded: false, element });
@@ -111,7 +131,7 @@ fn conv2d(p: &mut Plan) -> Result<()> {
                 }
             }
             // The slow kernels take folded grids.
-            if groups > 1 || (!in_channels.is_multiple_of(4) && kernel > 1) {
+            if (groups > 1 && !in_fours(dims)) || (!in_channels.is_multiple_of(4) && kernel > 1) {
                 let folded = Launch { fold: true, ..natural };
                 cases.push(Convolution { i, dims, launch: folded, padded: false, element });
             }

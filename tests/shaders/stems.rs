@@ -10,7 +10,7 @@ use super::{root, variants, wgsl_files};
 
 /// The stems of the shaders' folder. A second algorithm for the same stem is a file of its own.
 fn stems() -> BTreeSet<String> {
-    let algorithms = ["_direct", "_subgroup", "_cooperative"];
+    let algorithms = ["_direct", "_subgroup", "_cooperative", "_grouped", "_strided"];
     let of_file = |path: &PathBuf| {
         let name = path.file_stem().unwrap().to_string_lossy().into_owned();
         algorithms.iter().find_map(|end| name.strip_suffix(end)).map_or(name.clone(), str::to_string)
