@@ -186,10 +186,10 @@ fn pool_formats(p: &Plan) -> &'static [[Element; 2]] {
 fn pool(p: &mut Plan) -> Result<()> {
     let formats = pool_formats(p);
     for (launch, &[tokens_in, pooled]) in
-        Launch::folded(p.gpu).into_iter().flat_map(|l| formats.iter().map(move |f| (l, f)))
+        Launch::all(p.gpu).into_iter().flat_map(|l| formats.iter().map(move |f| (l, f)))
     {
-        let shapes = [(1, 2, 1), (3, 5, 65), (2, 197, 63), (65, 3, 3), (2, 4, 768), (1, 65, 197)];
-        for (_, (batch, tokens, dim)) in p.pick(&shapes, &[1]) {
+        let shapes = [(1, 2, 1), (3, 5, 65), (2, 197, 63), (65, 3, 3), (2, 4, 768), (1, 65, 196)];
+        for (_, (batch, tokens, dim)) in p.pick(&shapes, &[1, 4]) {
             // The last two stand beside other columns.
             let runs = [(0, 1, dim, 0), (1, tokens - 1, dim, 0), (0, tokens, dim, 0), (1, 1, dim, 0)];
             let beside = [(0, 1, 2 * dim, 0), (1, tokens - 1, 2 * dim + 1, dim)];
