@@ -14,6 +14,9 @@ use crate::error::{Error, Result};
 use crate::model::config::Pool;
 use crate::shapes::Activation;
 
+/// Pixels along a side, if nothing is written.
+const IMAGE_SIZE: u64 = 224;
+
 /// `model_cfg`. The text tower is read elsewhere ([`super::text_config`]).
 const MODEL: Keys = Keys {
     followed: &["quick_gelu", "vision_cfg"],
@@ -218,11 +221,12 @@ impl OpenClipConfig {
         Ok(Some(TimmConfig::new(self.path.clone(), root, "vision_cfg.timm_model_name ")))
     }
 
-    /// Height and width of the input.
+    /// Height and width of the input; OpenCLIP's own if none is given.
     pub(super) fn input_size(&self) -> Option<[u64; 2]> {
-        match self.vision("image_size")? {
-            Value::Array(pair) => Some([pair.first()?.as_u64()?, pair.get(1)?.as_u64()?]),
-            size => size.as_u64().map(|size| [size; 2]),
+        match self.vision("image_size") {
+            None => Some([IMAGE_SIZE; 2]),
+            Some(Value::Array(pair)) => Some([pair.first()?.as_u64()?, pair.get(1)?.as_u64()?]),
+            Some(size) => size.as_u64().map(|size| [size; 2]),
         }
     }
 

@@ -123,7 +123,7 @@ fn heads_come_from_the_flag_then_our_metadata_then_the_config() {
         model.recognise(config, &overrides).map(|recognised| recognised.config.vit().unwrap().heads)
     };
     let none = Overrides::default;
-    let args = r#"{"architecture": "vit_tiny_patch16_224", "model_args": {"num_heads": 12}}"#;
+    let args = r#"{"architecture": "vit_tiny_patch16_224", "model_args": {"img_size": 8, "num_heads": 12}}"#;
     assert_eq!(heads(&model, Some(args), none()).unwrap(), 12);
     for (architecture, expected) in [
         ("vit_tiny_patch16_224.augreg_in21k", 3),
@@ -136,18 +136,18 @@ fn heads_come_from_the_flag_then_our_metadata_then_the_config() {
         ("test_vit2", 2),
         ("vit_tiny_patch16_224_in21k", 3),
     ] {
-        let config = serde_json::json!({ "architecture": architecture }).to_string();
+        let config = serde_json::json!({ "architecture": architecture, "model_args": {"img_size": 8} }).to_string();
         assert_eq!(heads(&model, Some(&config), none()).unwrap(), expected, "{architecture}");
     }
     for other in ["somebody's own", "vit_x.y"] {
-        let config = serde_json::json!({ "architecture": other }).to_string();
+        let config = serde_json::json!({ "architecture": other, "model_args": {"img_size": 8} }).to_string();
         let own = other.split('.').next().unwrap();
         assert_error(
             heads(&model, Some(&config), none()),
             &[&format!("config.json: architecture {own} is none of timm")],
         );
     }
-    let giant = r#"{"architecture": "vit_betwixt_patch16_gap_256"}"#;
+    let giant = r#"{"architecture": "vit_betwixt_patch16_gap_256", "model_args": {"img_size": 8}}"#;
     assert_error(heads(&model, Some(giant), none()), &["10 heads (architecture vit_betwixt", "--heads"]);
     let text = r#"{"model_args": {"num_heads": "12"}}"#;
     assert_error(heads(&model, Some(text), none()), &["config.json: model_args.num_heads is \"12\""]);
@@ -174,7 +174,7 @@ fn heads_come_from_the_flag_then_our_metadata_then_the_config() {
 fn timms_config_gives_preprocessing_pooling_activation_and_classes() {
     let model = Model::vit(&tiny());
     let config = r#"{"architecture": "vit_tiny_patch16_224", "global_pool": "avg", "label_names": ["ant", "bee", "cat"],
-        "model_args": {"act_layer": "gelu_tanh", "num_heads": 2},
+        "model_args": {"act_layer": "gelu_tanh", "img_size": 8, "num_heads": 2},
         "pretrained_cfg": {"input_size": [3, 8, 8], "interpolation": "bilinear", "crop_pct": 0.95,
             "crop_mode": "squash", "mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6]}}"#;
     let recognised = model.recognise(Some(config), &Overrides::default()).unwrap();
@@ -191,7 +191,7 @@ fn timms_config_gives_preprocessing_pooling_activation_and_classes() {
 
     // An older layout, and one that leaves things out.
     let flat = r#"{"architecture": "vit_tiny_patch16_224", "mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6], "crop_pct": 1.0,
-        "interpolation": "bicubic", "id2label": {"0": "ant", "2": "cat", "1": "bee"}, "model_args": {"num_heads": 1}}"#;
+        "interpolation": "bicubic", "id2label": {"0": "ant", "2": "cat", "1": "bee"}, "model_args": {"img_size": 8, "num_heads": 1}}"#;
     let recognised = model.recognise(Some(flat), &Overrides::default()).unwrap();
     assert_eq!((recognised.preprocess.mean, recognised.preprocess.crop_pct), ([0.1, 0.2, 0.3], 1.0));
     assert_eq!(recognised.classes, Some(names(&["ant", "bee", "cat"])));
@@ -223,7 +223,10 @@ fn timms_config_gives_preprocessing_pooling_activation_and_classes() {
     let behind = model.recognise(Some(r#"{"model_args": {"block_fn": "ResPostBlock"}}"#), &Overrides::default());
     assert_eq!(behind.unwrap().config.vit().unwrap().parts.block, Block::PostNorm);
     let wide = r#"{"input_size": [3, 8, 16]}"#;
-    assert_error(model.recognise(Some(wide), &Overrides::default()), &["tensor pos_embed", "8 x 16", "not square"]);
+    assert_error(
+        model.recognise(Some(wide), &Overrides::default()),
+        &["config.json gives images of 8 x 16", "only squares"],
+    );
     // Of 9 pixels the last in each row and column are in no patch.
     let rest = model.recognise(Some(r#"{"input_size": [3, 9, 9]}"#), &Overrides::default()).unwrap();
     assert_eq!(rest.config, ModelConfig::from(VitConfig { image_size: 9, ..tiny() }));
@@ -479,7 +482,8 @@ fn fresh_weights_follow_timms_initialisation() {
 fn the_description_fits_a_screen() {
     let mut model = Model::vit(&tiny());
     (0..40).for_each(|i| model.add_f32(&format!("decoder.{i}"), &[1]));
-    let config = r#"{"architecture": "vit_tiny_patch16_224", "label_names": ["ant", "bee", "cat"], "model_args": {"num_heads": 4}}"#;
+    let config = r#"{"architecture": "vit_tiny_patch16_224", "label_names": ["ant", "bee", "cat"],
+        "model_args": {"img_size": 8, "num_heads": 4}}"#;
     let (dir, checkpoint) = model.open(Some(config));
     let checkpoint = checkpoint.unwrap();
     let description = describe(&checkpoint, &recognise(&checkpoint, &Overrides::default()).unwrap());

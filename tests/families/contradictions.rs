@@ -61,6 +61,9 @@ fn numbers_and_choices_that_tensors_tell() {
             &["config.json gives images of", "only squares"],
         );
     }
+    // What is left out is OpenCLIP's own.
+    let usual = changed("open_clip_gelu", "model_cfg.vision_cfg.image_size", &json!(null));
+    assert_error(usual, &["for images of 16 pixels", "image_size of open_clip_config.json is 224"]);
     let three = changed("open_clip_coca", "model_cfg.vision_cfg.attn_pooler_heads", &json!(3));
     assert_error(three, &["attn_pool.query", "64 columns", "3 heads"]);
     let mean = changed("open_clip_coca", "model_cfg.vision_cfg.pool_type", &json!("avg"));

@@ -72,7 +72,7 @@ fn positions_of_an_attention_pool_are_resized_as_timm_does() {
 fn openclips_configuration_tells_the_heads_and_the_input() {
     let dir = tempfile::tempdir().unwrap();
     fs::copy(fixture_path("clip_resnet"), dir.path().join("model.safetensors")).unwrap();
-    let config = r#"{"model_cfg": {"vision_cfg": {"layers": [1, 2, 1, 1], "width": 5, "head_width": 40}},
+    let config = r#"{"model_cfg": {"vision_cfg": {"layers": [1, 2, 1, 1], "width": 5, "head_width": 40, "image_size": 64}},
         "preprocess_cfg": {"mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6], "interpolation": "bilinear"}}"#;
     fs::write(dir.path().join("open_clip_config.json"), config).unwrap();
     let recognised = Source::open(dir.path(), &Overrides::default()).unwrap().recognised;
