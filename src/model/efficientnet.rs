@@ -158,7 +158,7 @@ impl EfficientNetConfig {
                 self.norm(t, h, "bn3", None)
             }
             MobileKind::Fused => {
-                let groups = if block.group_size == 0 { 1 } else { entering / block.group_size };
+                let groups = entering.checked_div(block.group_size).unwrap_or(1);
                 let h = self.grouped(t, x, "conv_exp", [entering, middle], window, groups);
                 let h = self.norm(t, h, "bn1", act);
                 let h = self.pooled(t, h, stride);

@@ -64,6 +64,8 @@ fn numbers_and_choices_that_tensors_tell() {
     // What is left out is OpenCLIP's own.
     let usual = changed("open_clip_gelu", "model_cfg.vision_cfg.image_size", &json!(null));
     assert_error(usual, &["for images of 16 pixels", "image_size of open_clip_config.json is 224"]);
+    let eps = changed("open_clip_coca", "model_cfg.vision_cfg.norm_kwargs", &json!({"eps": 0.01}));
+    assert_error(eps, &["attn_pool.query", "an eps of 1e-2: only 1e-5 is supported"]);
     let three = changed("open_clip_coca", "model_cfg.vision_cfg.attn_pooler_heads", &json!(3));
     assert_error(three, &["attn_pool.query", "64 columns", "3 heads"]);
     let mean = changed("open_clip_coca", "model_cfg.vision_cfg.pool_type", &json!("avg"));

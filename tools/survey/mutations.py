@@ -334,7 +334,8 @@ TOWER = dict(image_size=32, layers=2, width=48, head_width=16, patch_size=16)
 OPEN_CLIP = {
     "vit": dict(vision_cfg=TOWER), "vit_quick": dict(vision_cfg=TOWER, quick_gelu=True),
     "vit_mean": dict(vision_cfg=dict(TOWER, pool_type="avg", no_ln_pre=True, final_ln_after_pool=True)),
-    "coca": dict(vision_cfg=dict(TOWER, attentional_pool=True, attn_pooler_queries=4, attn_pooler_heads=3)),
+    # Of another width than the tower: with the same, PyTorch keeps the pool's three weights as one.
+    "coca": dict(embed_dim=64, vision_cfg=dict(TOWER, attentional_pool=True, attn_pooler_queries=4, attn_pooler_heads=4)),
     "resnet": dict(vision_cfg=dict(image_size=64, layers=[1, 1, 1, 1], width=16, head_width=16, patch_size=None)),
     "timm_vit": dict(vision_cfg=dict(timm_model_name="test_vit", timm_model_pretrained=False, timm_pool="avg", timm_proj="linear",
                                      image_size=160)),
@@ -354,11 +355,12 @@ def run_open_clip(prefixes):
             model = folder / "model"
             model.mkdir()
             images(folder / "images")
-            config = dict(model_cfg=dict(embed_dim=48, text_cfg=TEXT, **cfg),
+            config = dict(model_cfg=dict(dict(embed_dim=48, text_cfg=TEXT), **cfg),
                           preprocess_cfg=dict(mean=[0.5, 0.4, 0.3], std=[0.3, 0.25, 0.2], interpolation="bicubic", resize_mode="shortest"))
-            # Where the visual tower has a name of its own, timm's towers are built so.
-            cls = open_clip.CustomTextCLIP if "timm_model_name" in cfg["vision_cfg"] else open_clip.CLIP
-            net = cls(**config["model_cfg"]).eval()
+            trunk = "timm_model_name" in cfg["vision_cfg"]
+            net = (open_clip.CustomTextCLIP if trunk else open_clip.CLIP)(**config["model_cfg"]).eval()
+            if trunk:
+                config["model_cfg"]["custom_text"] = True
             survey.randomise(net)
             save_file(dict(net.state_dict()), model / "open_clip_model.safetensors", {"format": "pt"})
             written = model / "open_clip_config.json"

@@ -365,6 +365,12 @@ impl Reader<'_> {
             return Ok(None);
         }
         let [queries, width] = tensors.dims("attn_pool.query", "[queries, width]")?;
+        // OpenCLIP's own norms in the pool have this one, whatever the tower's are told.
+        if let Some(eps) = self.dialect.facts.eps()?.filter(|eps| *eps != 1e-5) {
+            let what =
+                format!("belongs to an attention pool beside norms with an eps of {eps:e}: only 1e-5 is supported");
+            return Err(tensors.error(tensors.get("attn_pool.query")?, what));
+        }
         let own = self.own.parts.as_ref().and_then(|parts| Some(parts.pooler?.heads));
         let heads = match own.or(self.dialect.facts.pooler_heads()?) {
             Some(heads) => heads,
