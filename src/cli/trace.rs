@@ -6,7 +6,7 @@ use crate::error::Result;
 use crate::gpu::{Gpu, profile};
 use crate::method::{Active, Anchor, Held, Learner};
 use crate::train::config::TrainConfig;
-use crate::train::fit::MicroBatch;
+use crate::train::micro_batch::MicroBatch;
 use crate::train::source::Source;
 
 /// Times a training step of one micro-batch, and what the method does beside it, kernel by kernel; the tables go to

@@ -1,7 +1,5 @@
 //! How many images pass through the device at once: as many as were asked for, or as fit its memory.
 
-use serde::{Deserialize, Serialize};
-
 use crate::data::{Dataset, LoaderConfig};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
@@ -10,36 +8,8 @@ use crate::method::{Active, Anchor, BatchNorm, ClassWeights, Learner, Memory, Me
 use crate::model::Model;
 use crate::train::config::TrainConfig;
 use crate::train::events::Event;
+use crate::train::micro_batch::MicroBatch;
 use crate::train::splits::Splits;
-
-/// Images that pass through the adapter at once.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged, expecting = "invalid micro-batch: a number of images, or \"auto\"")]
-pub enum MicroBatch {
-    /// This many, at most.
-    Images(usize),
-    /// As many as fit the memory.
-    Fitting(Auto),
-}
-
-/// The word `auto`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Auto {
-    /// Chosen by the program.
-    Auto,
-}
-
-impl std::str::FromStr for MicroBatch {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "auto" => Ok(Self::Fitting(Auto::Auto)),
-            _ => text.parse().map(Self::Images).map_err(|_| "a number of images, or auto".into()),
-        }
-    }
-}
 
 /// The sizes that a batch can be cut into, largest first: the whole, halves, thirds, …, rounded up.
 fn sizes(batch: usize) -> Vec<usize> {

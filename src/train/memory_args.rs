@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::flag::word;
 use crate::model::Precision;
-use crate::train::fit::MicroBatch;
+use crate::train::micro_batch::MicroBatch;
 
 /// The format of the activations.
 #[derive(Args, Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]

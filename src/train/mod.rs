@@ -31,6 +31,7 @@ mod lock;
 pub mod logistic;
 pub mod lr_find;
 pub mod memory_args;
+pub mod micro_batch;
 pub mod model_args;
 pub mod optim_args;
 pub mod preview;
