@@ -136,8 +136,8 @@ fn mixed_labels_are_the_mean_of_both() {
             learner.step_mixed(&images, labels, mixed, 0.5).unwrap();
             let moved = learner.snapshot().unwrap().w.iter().zip(&start).map(|(w, w0)| w - w0).collect::<Vec<f32>>();
             learner.load(&model().1);
-            radii.outer(&mut learner, &images, &labels.to_vec()).unwrap();
-            let radius = radii.records(&mut learner, true).unwrap()[0].loss;
+            radii.outer(&mut learner, &images, labels).unwrap();
+            let radius = radii.records(&learner, true).unwrap()[0].loss;
             (moved, learner.records(true).unwrap()[0].loss, radius)
         };
         let (one, other) = (step(&labels, None, 5), step(&others, None, 5));
