@@ -25,7 +25,7 @@ use server::{Asked, Hub, sha256};
 
 /// A model whose heads only its configuration tells.
 const NAME: &str = "some-owner/vit_small.test";
-const CONFIG: &[u8] = br#"{"architecture": "vit_tiny_patch16_224", "model_args": {"num_heads": 3}}"#;
+const CONFIG: &[u8] = br#"{"architecture": "vit_tiny_patch16_224", "model_args": {"num_heads": 3, "img_size": 20}}"#;
 
 fn weights() -> Vec<u8> {
     fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/vit_small.safetensors")).unwrap()
@@ -295,7 +295,7 @@ fn shards_are_fetched_with_their_index() {
 #[test]
 fn open_clip_weights_are_taken_where_there_are_no_others() {
     let (hub, weights) = (Hub::start(), weights());
-    let config = br#"{"model_cfg": {"vision_cfg": {"timm_model_name": "vit_tiny_patch16_224"}}}"#;
+    let config = br#"{"model_cfg": {"vision_cfg": {"timm_model_name": "vit_tiny_patch16_224", "image_size": 20}}}"#;
     hub.put(NAME, "main", &[("open_clip_model.safetensors", &weights), ("open_clip_config.json", config)]);
     let json = read_json(Home::of(&hub).command(&format!("inspect hf://{NAME} --heads 3 --json")));
     assert_eq!(heads(&json), 3);

@@ -148,7 +148,7 @@ fn blur(p: &mut Plan) -> Result<()> {
         ([1, 5, 6, 5, 1], Mean),
     ];
     for (launch, element) in launches(p) {
-        for (_, ([batch, height, width, channels, stride], filter)) in p.pick(&shapes, &[1, 2]) {
+        for (_, ([batch, height, width, channels, stride], filter)) in p.pick(&shapes, &[1, 2, 5]) {
             p.add(move |s| {
                 let dims = blur::Dims { batch, height, width, channels, stride, filter };
                 let mut random = Random::new((height * channels) as u64);
