@@ -21,6 +21,9 @@ const PRODUCTS4: &[&str] = &["forward_vec4", "backward_input_vec4", "backward_we
 const CONVOLUTIONS: &[&str] = &["forward", "backward_input", "backward_weight"];
 const ATTENTION: &[&str] = &["forward", "backward_query", "backward_key"];
 const LANES: &[(&str, f64)] = &[("WG", 64.0)];
+const NORM32: &[&str] = &["elem = vec4f", "loaded4 = vec4<f32>", "ONE_SUBGROUP = false"];
+const NORM16: &[&str] = &["elem = vec4f", "loaded4 = vec4<f16>", "ONE_SUBGROUP = false"];
+const TRAINED: &[(&str, f64)] = &[("WG", 64.0), ("TRAIN", 1.0)];
 const PRODUCT: &[(&str, f64)] = &[("ACCUMULATE", 0.0), ("HAS_BIAS", 1.0)];
 
 const fn hot(
@@ -86,19 +89,32 @@ const HOT: &[Hot] = &[
         &["elem = vec4f", "stored = vec4<f16>", "ONE_SUBGROUP = false"],
         &[],
     ),
+    hot("batch_norm", &["statistics"], "f32", NORM32, TRAINED),
+    hot("batch_norm", &["forward"], "f32", NORM32, &[("WG", 64.0), ("TRAIN", 1.0), ("ACT", 1.0), ("SHORTCUT", 1.0)]),
+    hot("batch_norm", &["backward_partials"], "f32", NORM32, &[("WG", 64.0), ("TRAIN", 1.0), ("RELU", 1.0)]),
+    hot("batch_norm", &["backward_params"], "f32", NORM32, TRAINED),
+    hot("batch_norm", &["backward_input"], "f32", NORM32, &[("WG", 64.0), ("TRAIN", 1.0), ("RELU", 1.0)]),
+    hot("batch_norm", &["forward"], "f16", NORM16, &[("WG", 64.0), ("TRAIN", 1.0), ("ACT", 1.0), ("SHORTCUT", 1.0)]),
     hot(
         "batch_norm",
-        &["statistics", "forward", "backward_partials", "backward_params", "backward_input"],
-        "f32",
-        &["elem = vec4f", "stored = vec4f", "ONE_SUBGROUP = false"],
-        &[("WG", 64.0), ("TRAIN", 1.0), ("RELU", 1.0), ("SHORTCUT", 1.0)],
+        &["backward_partials", "backward_input"],
+        "f16",
+        NORM16,
+        &[("WG", 64.0), ("TRAIN", 1.0), ("RELU", 1.0)],
     ),
     hot(
         "batch_norm",
-        &["forward", "backward_partials", "backward_input"],
-        "f16",
-        &["elem = vec4f", "stored = vec4<f16>", "ONE_SUBGROUP = false"],
-        &[("WG", 64.0), ("TRAIN", 1.0), ("RELU", 1.0), ("SHORTCUT", 1.0)],
+        &["forward"],
+        "SiLU f32",
+        NORM32,
+        &[("WG", 64.0), ("TRAIN", 1.0), ("ACT", 3.0), ("SHORTCUT", 0.0)],
+    ),
+    hot(
+        "batch_norm",
+        &["backward_partials_curved", "backward_input_curved"],
+        "SiLU f32",
+        NORM32,
+        &[("WG", 64.0), ("TRAIN", 1.0), ("ACT", 3.0)],
     ),
     hot("gelu", &["forward", "backward"], "f32", &["KIND = 0u", "elem = vec4f"], LANES),
     hot("swiglu", &["forward", "backward"], "f32", &["elem = vec4f", "stored = vec4f"], LANES),
@@ -126,6 +142,9 @@ const HOT: &[Hot] = &[
         &["elem = f32", "loaded = f32"],
         LANES,
     ),
+    hot("depthwise_strided", CONVOLUTIONS, "3 f32", &["elem = f32", "loaded = f32"], &[("WG", 64.0), ("K", 3.0)]),
+    hot("depthwise_strided", &["forward"], "5 f32", &["elem = f32", "loaded = f32"], &[("WG", 64.0), ("K", 5.0)]),
+    hot("conv2d_grouped", CONVOLUTIONS, "f32", &["f32"], LANES),
     hot("unfold", &["forward", "backward"], "f32", &[], LANES),
     hot(
         "grn",
@@ -134,7 +153,7 @@ const HOT: &[Hot] = &[
         &["elem = vec4f", "stored = vec4f"],
         LANES,
     ),
-    hot("gate", &["forward", "backward"], "f32", &["elem = vec4f", "stored = vec4f"], LANES),
+    hot("gate", &["forward", "backward"], "f32", &["elem = vec4f", "loaded4 = vec4<f32>"], LANES),
     hot("silu", &["forward", "backward_input"], "f32", &["elem = vec4f", "stored = vec4f"], LANES),
     hot("hard_swish", &["forward", "backward_input"], "f32", &["elem = vec4f", "stored = vec4f"], LANES),
     hot("residual", &["forward_scaled", "backward_input"], "f32", &["elem = vec4f"], LANES),
