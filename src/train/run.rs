@@ -79,11 +79,11 @@ impl Training<'_, '_> {
             let names = splits.classes.names();
             preview::write(&shown, train_images.clone(), &names, self.preprocess, &train_config)?;
         }
-        let images = (&train_images, &select);
+        let (images, started) = ((&train_images, &select), Instant::now());
         let mut train = self.train_loader(images, select_name, &train_config)?;
         let mut val = self.val_loader(&val_images)?;
         let mut next = || val.as_mut().expect("what learns on validation images has a loader").next();
-        let (started, mut throughput) = (Instant::now(), Throughput::start());
+        let mut throughput = Throughput::start();
         let last = self.steps.lr.steps;
         for step in first..last {
             if self.progress.steps == step && self.stalls() {
