@@ -32,6 +32,8 @@ mod bench;
 mod check;
 #[path = "cli/classes.rs"]
 mod classes;
+#[path = "cli/completions.rs"]
+mod completions;
 #[path = "cli/corrupt.rs"]
 mod corrupt;
 #[path = "cli/families.rs"]

@@ -4,6 +4,7 @@ mod apply;
 mod bench;
 mod check;
 mod compare;
+mod completions;
 pub mod console;
 mod corrupt;
 mod corrupted;
@@ -93,6 +94,10 @@ enum Command {
     Apply(apply::ApplyArgs),
     /// Write one HTML page about one run or several
     Report(report::ReportArgs),
+    /// Print a script that completes commands and flags in your shell
+    Completions(completions::CompletionsArgs),
+    /// Write man pages of all commands
+    Man(completions::ManArgs),
     /// Fine-tune on the images that come with this program, plainly and with TPGM, and compare
     Demo(demo::DemoArgs),
 }
@@ -250,6 +255,8 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         Command::Compare(args) => return compare::run(args),
         Command::Apply(args) => apply::run(args),
         Command::Report(args) => report::run(args),
+        Command::Completions(args) => completions::completions(args),
+        Command::Man(args) => completions::man(args),
         Command::Demo(args) => demo::run(args),
     }?;
     Ok(ExitCode::SUCCESS)
