@@ -34,7 +34,7 @@ pub(super) fn images<'a>(names: &[&'a str], left_out: &mut LeftOut) -> Vec<&'a s
 /// passed over.
 ///
 /// # Errors
-/// [`Error::Data`] where there are no class folders.
+/// [`Error::Data`] for an archive without class folders.
 pub(super) fn class_folders(
     file: &Path,
     folder: &str,

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::checkpoint::Overrides;
 use crate::data::{Corruption, LoaderConfig, Rest, Sampler};
 use crate::error::{Error, Result};
-use crate::method::{BatchNorm, LossScaling, MethodArgs, Settings};
+use crate::method::{BatchNorm, ClassWeights, LossScaling, MethodArgs, Settings};
 use crate::model::Precision;
 use crate::train::augment_args::AugmentArgs;
 use crate::train::corrupted::corruptions;
@@ -181,6 +181,12 @@ impl TrainConfig {
             rest: self.rest(images, self.optim.batch_size),
             ..LoaderConfig::default()
         }
+    }
+
+    /// What classes weigh in losses, by `weights` if they are weighed: labels that are mixed take the same kernel, so classes then weigh
+    /// equally at least.
+    pub(super) fn loss_weights(&self, weights: Option<ClassWeights>, classes: usize) -> Option<ClassWeights> {
+        weights.or_else(|| self.augment.transforms().mix.is_on().then(|| ClassWeights::equal(classes)))
     }
 
     /// What the learner is set to, with `micro_batch` images at once.

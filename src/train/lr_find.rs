@@ -4,7 +4,7 @@
 use crate::data::Loader;
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
-use crate::method::{Anchor, ClassWeights, MethodArgs, Stage, Trained};
+use crate::method::{Anchor, MethodArgs, Stage, Trained};
 use crate::stop;
 use crate::train::config::TrainConfig;
 use crate::train::events::Event;
@@ -136,9 +136,7 @@ pub fn find(gpu: &Gpu, config: &TrainConfig, range: Range, tune: bool, events: &
     let splits = Splits::open(gpu, config, &mut source, events)?;
     source.recognised.notes.iter().for_each(|note| events(Event::Note(help::note(note))));
     let weights = config.imbalance.weights(&splits.train, &splits.classes)?;
-    // Mixed labels are targets, as those of weighted classes are.
-    let equal = || ClassWeights::equal(splits.classes.names().len());
-    let weights = weights.or_else(|| config.augment.transforms().mix.is_on().then(equal));
+    let weights = config.loss_weights(weights, splits.classes.names().len());
     let (model, values, settings) = (source.model(), source.snapshot(), config.settings(0));
     let excluded = excluded(config.method.exclude.as_deref(), &source)?;
     let anchor = Anchor { values: &values, excluded: &excluded };

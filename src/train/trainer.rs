@@ -7,7 +7,7 @@ use crate::atomic::remove_temporaries;
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::gpu::tiles::Choices;
-use crate::method::{Anchor, BatchNorm, ClassWeights, Held, Learner, Stage, Trained};
+use crate::method::{Anchor, BatchNorm, Held, Learner, Stage, Trained};
 use crate::stop;
 use crate::train::adapter;
 use crate::train::config::TrainConfig;
@@ -90,9 +90,7 @@ fn run(
         false => None,
     };
     let start_values = solved.as_ref().unwrap_or(&anchor_values);
-    // Mixed labels are targets, as those of weighted classes are.
-    let equal = || ClassWeights::equal(splits.classes.names().len());
-    let weights = weights.or_else(|| config.augment.transforms().mix.is_on().then(equal));
+    let weights = config.loss_weights(weights, splits.classes.names().len());
     let settings = config.settings(0);
     let train_config = config.loader(splits.train.items.len());
     let state_path = out.join(run_dir::STATE);
