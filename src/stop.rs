@@ -33,9 +33,30 @@ pub fn listen() -> Result<()> {
     Ok(())
 }
 
+/// As if SIGTERM had come.
+pub fn ask() {
+    ASKED.get_or_init(Arc::default).store(SIGTERM as usize, Ordering::SeqCst);
+}
+
+/// Why this process must end its work, if it must.
+static FAILED: OnceLock<String> = OnceLock::new();
+
+/// From now on [`check`] is an error with this text: for threads that watch over the work.
+pub fn fail(what: String) {
+    let _ = FAILED.set(what);
+}
+
+/// Whether [`fail`] was called.
+pub fn has_failed() -> bool {
+    FAILED.get().is_some()
+}
+
 /// # Errors
-/// [`Error::Stopped`] if a signal has come since [`listen`].
+/// [`Error::Stopped`] if a signal has come since [`listen`]; [`Error::Train`] after [`fail`].
 pub fn check() -> Result<()> {
+    if let Some(what) = FAILED.get() {
+        return Err(Error::Train(what.clone()));
+    }
     match ASKED.get().map_or(0, |asked| asked.load(Ordering::SeqCst)) {
         0 => Ok(()),
         signal => {

@@ -12,6 +12,8 @@ use tempfile::TempDir;
 
 mod common;
 
+#[path = "compare/shared.rs"]
+mod shared;
 #[path = "compare/splits.rs"]
 mod splits;
 
@@ -109,7 +111,8 @@ impl Space {
     fn run(&self, line: &str) -> (i32, String, String) {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tpgm"));
         command.current_dir(self.dir.path()).args(line.split_whitespace());
-        let on_adapter = ["compare", "wise", "soup", "finetune", "eval"].iter().any(|c| line.starts_with(c));
+        let of_own = line.contains("--adapters");
+        let on_adapter = !of_own && ["compare", "wise", "soup", "finetune", "eval"].iter().any(|c| line.starts_with(c));
         if let (true, Ok(adapter)) = (on_adapter, std::env::var("TPGM_TEST_ADAPTER")) {
             command.args(["--adapter", &adapter]);
         }

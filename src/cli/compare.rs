@@ -4,15 +4,17 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
+use serde_json::json;
 
 use crate::cli::console::{self, note, warning};
 use crate::cli::progress::Count;
 use crate::cli::table::{percent, table};
+use crate::cli::workers::{self, Workers};
 use crate::cli::{RunArgs, print, print_json};
 use crate::compare::event::{End, Work};
 use crate::compare::plan::planned;
 use crate::compare::tables::{self, time};
-use crate::compare::{CompareConfig, Event, compare};
+use crate::compare::{CompareConfig, Ended, Event, Part, Share, compare};
 use crate::error::Result;
 use crate::model::Precision;
 
@@ -29,6 +31,15 @@ pub(super) struct CompareArgs {
     /// Print the runs and their steps, and run nothing
     #[arg(long)]
     dry_run: bool,
+    /// Make the I-th of N shares of the runs alone, as in an array of jobs; whoever finds all runs whole writes the page
+    #[arg(long, value_name = "I/N", conflicts_with = "dry_run")]
+    part: Option<Part>,
+    /// One process per adapter, as of `tpgm devices`, on the same runs
+    #[arg(long, value_name = "A,B,...", value_delimiter = ',', conflicts_with_all = ["adapter", "dry_run"])]
+    adapters: Vec<String>,
+    /// Make runs alone, and stop when stdin ends: what --adapters starts
+    #[arg(long, hide = true)]
+    worker: bool,
     #[command(flatten)]
     run: RunArgs,
     /// One JSON document on stdout
@@ -44,25 +55,48 @@ pub(super) fn run(args: CompareArgs) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let any_half = config.train_configs().any(|c| c.memory.precision() == Precision::F16);
-    let gpu = args.run.open(if any_half { Precision::F16 } else { Precision::F32 })?;
+    let (run, workers) = match args.adapters.split_first() {
+        Some((first, rest)) => (args.run.on(first), Workers::start(rest)?),
+        None => (args.run, Workers::default()),
+    };
+    if args.worker {
+        workers::stop_with_parent();
+    }
+    let gpu = run.open(if any_half { Precision::F16 } else { Precision::F32 })?;
     note!("on {} ({:?}), into {}", gpu.info.name, gpu.info.backend, config.out.display());
     let (mut count, mut of_what) = (Count::new("images"), None);
-    let results = compare(&gpu, &config, args.run.tunes(), &mut |event| match event {
-        Event::Checked { done, of } => count.show(done, of, "looked at"),
-        Event::Running { name, what, done, of } => {
-            if of_what != Some(what) {
-                of_what = Some(what);
-                count = Count::new(if what == Work::Steps { "steps" } else { "images" });
-            }
-            count.show(done, of, &name);
-        }
-        Event::Warning(text) => count.beside(|| warning!("{text}")),
-        event => count.beside(|| note!("{}", said(&event))),
-    })?;
+    let ended =
+        compare(
+            &gpu,
+            &config,
+            run.tunes(),
+            Share { part: args.part, writes: !args.worker },
+            &mut |event| match event {
+                Event::Checked { done, of } => count.show(done, of, "looked at"),
+                Event::Running { name, what, done, of } => {
+                    if of_what != Some(what) {
+                        of_what = Some(what);
+                        count = Count::new(if what == Work::Steps { "steps" } else { "images" });
+                    }
+                    count.show(done, of, &name);
+                }
+                Event::Warning(text) => count.beside(|| warning!("{text}")),
+                event => count.beside(|| note!("{}", said(&event))),
+            },
+        )?;
     drop(count);
+    let (results, writer) = match ended {
+        Ended::Whole(results, writer) => (results, writer),
+        Ended::Part(missing, failed) => {
+            workers.wait()?;
+            return part_ended(&config, missing, &failed, args.json, args.worker);
+        }
+    };
     tables::write(&results, &config.out)?;
     let page = config.out.join("report.html");
     crate::report::write_comparison(&results, &page)?;
+    drop(writer);
+    workers.wait()?;
     if args.json {
         print_json(&results)?;
     } else {
@@ -81,6 +115,29 @@ pub(super) fn run(args: CompareArgs) -> Result<ExitCode> {
         let more = if failed > 1 { format!(", and {} more", failed - 1) } else { String::new() };
         console::always(format_args!(
             "error: {failed} runs failed: {name}: {error}{more}; the same command tries them again"
+        ));
+        return Ok(ExitCode::FAILURE);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What is said where runs are missing that this process may not make.
+fn part_ended(
+    config: &CompareConfig,
+    missing: usize,
+    failed: &[String],
+    as_json: bool,
+    worker: bool,
+) -> Result<ExitCode> {
+    if as_json && !worker {
+        print_json(&json!({ "out": config.out, "missing": missing, "failed": failed }))?;
+    } else if !worker {
+        print(&format!("{missing} runs of other parts are missing: whoever finds all runs whole writes the page\n"))?;
+    }
+    if let Some(error) = failed.first() {
+        console::always(format_args!(
+            "error: {} runs failed: {error}; the same command tries them again",
+            failed.len()
         ));
         return Ok(ExitCode::FAILURE);
     }

@@ -25,6 +25,7 @@ mod soup;
 mod table;
 mod trace;
 mod wise;
+mod workers;
 mod zero_shot;
 
 use std::ffi::OsString;
@@ -131,6 +132,12 @@ pub struct RunArgs {
 }
 
 impl RunArgs {
+    /// The same on another adapter.
+    fn on(mut self, adapter: &str) -> RunArgs {
+        self.adapter.adapter = Some(adapter.into());
+        self
+    }
+
     /// Opens it, with shaders as fast as they go, for activations in this format.
     fn open(&self, precision: Precision) -> Result<OpenGpu> {
         let gpu = Gpu::open(self.adapter.adapter.as_deref(), false)?;

@@ -1,11 +1,12 @@
 //! Methods side by side: every method with every seed on every data set, its grid chosen on validation images alone.
 //!
-//! [`config`] and `entries` read CONFIG.toml; [`plan`] says which runs that makes; [`run`] makes those that are missing and goes on with
-//! those that were stopped; `blends` and [`post`] make the entries that train nothing; [`select`] chooses grid points; [`stats`] and
+//! [`config`] and `entries` read CONFIG.toml; [`plan`] says which runs that makes; [`run`] and `rounds` make those that are missing
+//! and go on with those that were stopped; `claim` keeps several processes out of each other's runs; `blends` and [`post`] make the entries that train nothing; [`select`] chooses grid points; [`stats`] and
 //! [`results`] turn it all into the numbers that `report::compare` shows.
 
 mod advice;
 mod blends;
+mod claim;
 pub mod config;
 mod entries;
 pub mod entry_runs;
@@ -14,6 +15,7 @@ pub mod outcome;
 pub mod plan;
 pub mod post;
 pub mod results;
+mod rounds;
 pub mod run;
 pub mod select;
 pub mod spec;
@@ -23,4 +25,4 @@ pub mod tables;
 pub use config::CompareConfig;
 pub use event::Event;
 pub use results::Results;
-pub use run::compare;
+pub use run::{Ended, Part, Share, compare};

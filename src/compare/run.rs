@@ -1,58 +1,116 @@
-//! Makes the runs that are missing, goes on with those that were stopped, and passes over those that are there.
+//! A comparison from its first look at the data to its results; the runs themselves are made in `rounds`.
 
-use std::collections::HashMap;
-use std::path::Path;
-use std::time::Instant;
+use std::collections::{HashMap, HashSet};
 
+use crate::compare::claim::{Claim, Claims, Taken, wait};
 use crate::compare::config::CompareConfig;
-use crate::compare::entry_runs::{EntryRuns, PointRuns};
-use crate::compare::event::{End, Event, Work};
-use crate::compare::outcome::{Outcome, RUN, Standing, Took, finish, standing};
-use crate::compare::plan::TrainRun;
+use crate::compare::event::{End, Event};
+use crate::compare::outcome::{Outcome, standing};
 use crate::compare::post::Images;
 use crate::compare::results::{DataUse, Results};
-use crate::compare::select::choose;
-use crate::compare::spec::{EntryKind, Over, Point};
+use crate::compare::spec::{EntryKind, Over};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
-use crate::train::help::told;
 use crate::train::leaks::Leaks;
-use crate::train::records::Weights;
-use crate::train::{self, Start};
 
 /// A comparison on its way.
 pub(super) struct Comparison<'a> {
     pub(super) gpu: &'a Gpu,
     pub(super) config: &'a CompareConfig,
-    tune: bool,
+    pub(super) tune: bool,
+    pub(super) part: Option<Part>,
+    pub(super) claims: Claims,
     pub(super) events: &'a mut dyn FnMut(Event),
-    index: usize,
+    pub(super) index: usize,
     total: usize,
     /// Training steps that are left, and seconds per step so far.
-    steps_left: u64,
-    timed: (f64, u64),
-    steps: HashMap<(usize, usize, usize), u64>,
-    /// The end of the run that was asked to stop: then nothing else starts.
-    stopped: Option<Error>,
+    pub(super) steps_left: u64,
+    pub(super) timed: (f64, u64),
+    /// Steps of a run, by data set, method and grid point.
+    pub(super) steps: HashMap<(usize, usize, usize), u64>,
+    /// What has ended: the outcome, or the error, by data set, method, grid point and seed.
+    pub(super) ended: HashMap<(usize, usize, usize, u64), Result<Outcome, String>>,
+    /// Methods of a data set of whose grids nothing can be chosen, since runs failed.
+    pub(super) unchosen: HashSet<(usize, usize)>,
 }
 
-/// Runs everything and returns the results, in which failed runs are missing; [`Results::failures`] counts them.
+/// A share of the runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// Which, from 1.
+    pub index: usize,
+    /// Of how many.
+    pub of: usize,
+}
+
+impl Part {
+    /// Whether the run of this number belongs to it. Neighbours, which are points of one grid, go to different parts.
+    pub(super) fn has(self, number: usize) -> bool {
+        number % self.of == self.index - 1
+    }
+}
+
+impl std::str::FromStr for Part {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Part, String> {
+        let numbers = text.split_once('/').and_then(|(i, n)| Some((i.trim().parse().ok()?, n.trim().parse().ok()?)));
+        match numbers {
+            Some((index, of)) if (1..=of).contains(&index) => Ok(Part { index, of }),
+            _ => Err("not I/N with I from 1 to N, as in 2/8".into()),
+        }
+    }
+}
+
+/// What of a comparison this process does.
+#[derive(Clone, Copy, Debug)]
+pub struct Share {
+    /// Its part of the runs; none for all.
+    pub part: Option<Part>,
+    /// Whether it makes the entries without training and the results, if it finds all runs whole.
+    pub writes: bool,
+}
+
+/// What a process has come to.
+#[derive(Debug)]
+pub enum Ended {
+    /// Every run has ended, and this process alone writes the results as long as it keeps this.
+    Whole(Box<Results>, Writer),
+    /// This process may make no more runs; so many are missing. These have failed, with their errors.
+    Part(usize, Vec<String>),
+}
+
+/// The right to write the tables and the page.
+#[derive(Debug)]
+pub struct Writer(#[allow(dead_code)] Claim);
+
+/// Makes every run of its `share` that no other process makes, and returns the results once all are there. Failed
+/// runs are missing in them; [`Results::failures`] counts them.
 ///
 /// # Errors
 /// Before anything runs: a folder that holds a run with other settings, data sets or models that can't be opened. A run that
 /// fails later is no error here.
-pub fn compare(gpu: &Gpu, config: &CompareConfig, tune: bool, events: &mut dyn FnMut(Event)) -> Result<Results> {
+pub fn compare(
+    gpu: &Gpu,
+    config: &CompareConfig,
+    tune: bool,
+    share: Share,
+    events: &mut dyn FnMut(Event),
+) -> Result<Ended> {
     let mut comparison = Comparison {
         gpu,
         config,
         tune,
+        part: share.part,
+        claims: Claims::new(),
         events,
         index: 0,
         total: 0,
         steps_left: 0,
         timed: (0.0, 0),
         steps: HashMap::new(),
-        stopped: None,
+        ended: HashMap::new(),
+        unchosen: HashSet::new(),
     };
     comparison.prepare()?;
     let mut images = Vec::new();
@@ -68,18 +126,26 @@ pub fn compare(gpu: &Gpu, config: &CompareConfig, tune: bool, events: &mut dyn F
         images.push(opened);
     }
     std::fs::create_dir_all(&config.out).map_err(|e| Error::io(&config.out, "cannot create this folder", e))?;
+    let again = |error| match error {
+        Error::Stopped { signal, what } => {
+            let by = what.split(';').next().unwrap_or_default();
+            Error::Stopped { signal, what: format!("{by}; give the same command again to go on") }
+        }
+        error => error,
+    };
+    let missing = comparison.rounds().map_err(again)?;
+    if missing > 0 || !share.writes {
+        let failed = comparison.ended.values().filter_map(|outcome| outcome.as_ref().err().cloned());
+        return Ok(Ended::Part(missing, failed.collect()));
+    }
+    let writer = comparison.writer().map_err(again)?;
     let mut all = Vec::new();
     for (d, images) in images.iter().enumerate() {
         let mut entries = comparison.trained(d);
-        if let Some(Error::Stopped { signal, what }) = comparison.stopped.take() {
-            let by = what.split(';').next().unwrap_or_default();
-            let what = format!("{by}; give the same command again to go on");
-            return Err(Error::Stopped { signal, what });
-        }
         comparison.post(d, images, &mut entries);
         all.push(entries);
     }
-    Ok(Results::new(config, &gpu.info.name, all, uses))
+    Ok(Ended::Whole(Box::new(Results::new(config, &gpu.info.name, all, uses)), writer))
 }
 
 impl Comparison<'_> {
@@ -112,6 +178,21 @@ impl Comparison<'_> {
         Ok(())
     }
 
+    /// Waits until no other process makes the entries without training and writes the results.
+    fn writer(&mut self) -> Result<Writer> {
+        let mut told = false;
+        loop {
+            let owner = match self.claims.take(&self.config.out)? {
+                Taken::Ours(claim) => return Ok(Writer(claim)),
+                Taken::Others(owner) => owner.map_or("another process".into(), |owner| owner.to_string()),
+            };
+            if !std::mem::replace(&mut told, true) {
+                (self.events)(Event::Note(format!("waiting for {owner}, which writes the results")));
+            }
+            wait()?;
+        }
+    }
+
     pub(super) fn done(&mut self, name: String, end: End) {
         self.index += 1;
         let (seconds, steps) = self.timed;
@@ -123,139 +204,5 @@ impl Comparison<'_> {
     /// Mean top-1 over the OOD sets of data set `data`.
     pub(super) fn ood(&self, data: usize, outcome: &Outcome) -> f64 {
         outcome.ood(&self.config.data[data].groups)
-    }
-
-    /// The methods that train: their grids, the choices, the runs of what was chosen. Others are left empty.
-    fn trained(&mut self, d: usize) -> Vec<Option<EntryRuns>> {
-        let config = self.config;
-        let mut entries = Vec::new();
-        for (entry, method) in config.methods.iter().enumerate() {
-            let EntryKind::Train(points, _) = &method.kind else {
-                entries.push(None);
-                continue;
-            };
-            let label = |point: &Point| PointRuns { label: point.label.clone(), runs: Vec::new() };
-            let mut all: Vec<PointRuns> = points.iter().map(label).collect();
-            let (runs, after) = config.runs_of(d, entry);
-            for run in &runs {
-                all[run.point].runs.push((Some(run.seed), self.train(run)));
-            }
-            let chosen = choose(&EntryRuns::scores(&all, config.tuning_seeds()));
-            // Without a grid there is nothing to choose: a seed that failed does not spoil the others.
-            let chosen = if points.len() == 1 { Some(0) } else { chosen };
-            if after > 0 {
-                let seeds = &config.seeds[config.seeds.len() - after..];
-                for seed in seeds {
-                    match chosen {
-                        Some(point) => {
-                            let run = config.train_run(d, entry, point, *seed);
-                            let outcome = self.train(&run);
-                            all[point].runs.push((Some(*seed), outcome));
-                        }
-                        None => self.index += 1,
-                    }
-                }
-            }
-            entries.push(Some(EntryRuns {
-                name: method.name.clone(),
-                kind: "trained",
-                from: None,
-                points: all,
-                chosen,
-                cost: config.cost(entry),
-                ingredients: 1,
-                note: String::new(),
-            }));
-        }
-        entries
-    }
-
-    fn train(&mut self, run: &TrainRun) -> Result<Outcome, String> {
-        if let Some(stopped) = &self.stopped {
-            return Err(stopped.to_string());
-        }
-        let (config, method) = (self.config, &self.config.methods[run.entry]);
-        let EntryKind::Train(points, _) = &method.kind else { return Err("it does not train".into()) };
-        let point = &points[run.point].label;
-        let at = if point.is_empty() { String::new() } else { format!(" ({point})") };
-        let name = format!("{} {}{at} seed {}", config.data[run.data].name, method.name, run.seed);
-        let steps = self.steps.get(&(run.data, run.entry, run.point)).copied().unwrap_or(0);
-        self.steps_left = self.steps_left.saturating_sub(steps);
-        let started = Instant::now();
-        match self.train_or_skip(run, &name) {
-            Ok((outcome, None)) => {
-                self.done(name, End::Skipped);
-                Ok(outcome)
-            }
-            Ok((outcome, Some(resumed))) => {
-                let seconds = started.elapsed().as_secs_f64();
-                if !resumed {
-                    self.timed = (self.timed.0 + seconds, self.timed.1 + steps);
-                }
-                let (id, ood) = (outcome.id(), self.ood(run.data, &outcome));
-                self.done(name, End::Finished { id, ood, seconds, resumed });
-                Ok(outcome)
-            }
-            Err(error) => {
-                let what = told(&error);
-                match error {
-                    Error::Stopped { .. } => self.stopped = Some(error),
-                    _ => self.done(name, End::Failed(what.clone())),
-                }
-                Err(what)
-            }
-        }
-    }
-
-    /// The run's outcome, and whether it was resumed; nothing where it was there.
-    fn train_or_skip(&mut self, run: &TrainRun, name: &str) -> Result<(Outcome, Option<bool>)> {
-        let weights = self.config.weights;
-        let resume = match standing(&run.dir, &run.config, weights)? {
-            Standing::Finished(outcome) => return Ok((outcome, None)),
-            Standing::Resumable => true,
-            Standing::Begun => {
-                // Nothing in it can be gone on with, and its settings are ours.
-                for file in ["last.safetensors", "best.safetensors", RUN] {
-                    remove(&run.dir.join(file))?;
-                }
-                false
-            }
-            Standing::Absent => false,
-        };
-        let best = weights == Weights::Best;
-        let start = Start { resume, best, tune: self.tune, stoppable: true, ..Start::default() };
-        let mut memory = 0;
-        let events = &mut self.events;
-        let summary = train::train(self.gpu, &run.config, &run.dir, start, &mut |event| {
-            let mut tell = |what, done, of| events(Event::Running { name: name.into(), what, done, of });
-            match event {
-                train::Event::Planned(plan) => memory = plan.total(),
-                train::Event::Progress { step, steps, .. } => tell(Work::Steps, step as usize, steps as usize),
-                train::Event::Evaluating { done, of, .. } => tell(Work::Images, done, of),
-                train::Event::Advice(what) => events(Event::Warning(format!("{name}: {what}"))),
-                // About the images and the model: said before the first run.
-                _ => {}
-            }
-        })?;
-        let took = Took {
-            seconds: summary.seconds,
-            resumed: resume,
-            memory,
-            steps: summary.steps,
-            adapter: self.gpu.info.name.clone(),
-            best: start.best,
-        };
-        finish(&run.dir, &took)?;
-        match standing(&run.dir, &run.config, weights)? {
-            Standing::Finished(outcome) => Ok((outcome, Some(resume))),
-            _ => Err(Error::data(&run.dir, "the run has ended without the evaluations of all its test sets")),
-        }
-    }
-}
-
-fn remove(path: &Path) -> Result<()> {
-    match std::fs::remove_file(path) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::io(path, "cannot remove", e)),
-        _ => Ok(()),
     }
 }
