@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use common::resnet::{NAMES, Net, batches, open};
 use common::{Fixture, gpu, relative, with_every_tile};
 use tpgm::gpu::{Gpu, View};
-use tpgm::method::{BatchNorm, Learner, Optimizer, Settings, Tpgm, TpgmSettings};
+use tpgm::method::{BatchNorm, Learner, MethodArgs, Optimizer, Settings, Stage, Tpgm, TpgmSettings, Trained};
 use tpgm::ops::sgd::Sgd;
 use tpgm::shapes::Norm;
 use tpgm::shapes::ParamLayout;
@@ -138,6 +138,7 @@ fn running_statistics_after_three_steps_match_pytorch() {
     NAMES.iter().for_each(|name| three_steps(name));
 }
 
+/// Ten steps; of a run `prefix` called `affine`, with `--freeze-bn`.
 fn trajectory(name: &str, prefix: &str, batch_norm: BatchNorm) {
     let golden = Fixture::open(&format!("{name}_train"));
     let hyper = golden.json(prefix);
@@ -146,6 +147,14 @@ fn trajectory(name: &str, prefix: &str, batch_norm: BatchNorm) {
     let settings = settings(sgd(&hyper), data[0].1.len(), batch_norm);
     let mut learner = Learner::new(gpu(), model.clone(), &start, settings).unwrap();
     let losses = golden.f32(&format!("{prefix}.losses"));
+    let norms = model.norms();
+    if prefix == "affine" {
+        let args = MethodArgs::parse(["--method", "vanilla", "--freeze-bn"]).unwrap();
+        args.validate(&settings).unwrap();
+        let (layout, excluded) = (model.layout(), vec![false; model.layout().params.len()]);
+        let of = Trained { config: &model.config, layout, excluded: &excluded, norms, steps: losses.len() as u64 };
+        learner.begin(args.stages(Stage::whole(layout, &settings), &of).unwrap().remove(0)).unwrap();
+    }
     for step in 0..losses.len() {
         let (images, labels) = &data[step % data.len()];
         learner.step(images, labels, hyper["lr"].as_f64().unwrap()).unwrap();
@@ -155,6 +164,10 @@ fn trajectory(name: &str, prefix: &str, batch_norm: BatchNorm) {
     assert!(got.len() == losses.len() && error < LOSSES, "{prefix} losses {got:?}, PyTorch {losses:?}");
     let w = read(&learner, &learner.w);
     let weights = assert_tensors(&names, model.layout(), &w, &golden, &format!("{prefix}.w."), 1e-3);
+    if prefix == "affine" {
+        let of = |arena: &[f32], tensor: usize| model.layout().unpack(arena).nth(tensor).unwrap().1.to_vec();
+        assert!(norms.len() > 4 && norms.iter().all(|tensor| of(&w, *tensor) == of(&start.w, *tensor)), "a norm moved");
+    }
     let stats = read(&learner, &learner.stats);
     if batch_norm == BatchNorm::Train {
         let prefix = format!("{prefix}.running.");
@@ -174,6 +187,11 @@ fn ten_sgd_steps_match_pytorch() {
 #[test]
 fn ten_steps_with_frozen_statistics_match_pytorch() {
     trajectory("resnet_basic", "frozen", BatchNorm::Frozen);
+}
+
+#[test]
+fn ten_steps_with_frozen_norms_match_pytorch() {
+    trajectory("resnet_basic", "affine", BatchNorm::Frozen);
 }
 
 /// TPGM with a projection every step: losses, radii and what they come from, weights and running statistics.

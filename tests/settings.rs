@@ -122,7 +122,7 @@ fn a_folder_with_splits_fills_in_what_is_not_given() {
 }
 
 /// The pairs of a value in a file and flags that once changed or dropped it.
-const PAIRS: [(&str, &str); 26] = [
+const PAIRS: [(&str, &str); 27] = [
     ("weight-decay = 0.1", "--method tpgm"),
     ("weight-decay = 0.1", "--method ftp"),
     ("weight-decay = 0.1", "--method spd"),
@@ -141,6 +141,7 @@ const PAIRS: [(&str, &str); 26] = [
     ("ftp-k = 0.5", "--method ftp"),
     ("anchor-decay = 0.25", "--method l2-sp"),
     ("layer-decay = 0.5", "--method tpgm"),
+    ("layer-decay = 0.5", "--method llrd"),
     ("freeze-blocks = 1", "--method partial"),
     ("probe-share = 0.25", "--method lp-ft"),
     ("probe-lr = 0.5", "--method vanilla"),
@@ -279,9 +280,10 @@ fn a_length_is_one_setting() {
 fn nothing_is_without_effect_in_silence() {
     let note =
         |file: &str, flags: &str| with_file(file, &format!("{BASE} {flags}")).unwrap().note().unwrap_or_default();
-    let all = note("layer-decay = 0.5\nmomentum = 0.5\nlr = 0.1\nradius-lr = 0.5", "--method bitfit --optimizer adamw");
+    let all =
+        note("anchor-decay = 0.5\nmomentum = 0.5\nlr = 0.1\nradius-lr = 0.5", "--method bitfit --optimizer adamw");
     for part in
-        ["layer-decay (goes with --method llrd)", "momentum (goes with --optimizer sgd)", "radius-lr (goes with"]
+        ["anchor-decay (goes with --method l2-sp)", "momentum (goes with --optimizer sgd)", "radius-lr (goes with"]
     {
         assert!(all.contains(part), "{all}");
     }
@@ -289,7 +291,7 @@ fn nothing_is_without_effect_in_silence() {
     assert_eq!(note("momentum = 0.0\nnesterov = false\nradius-lr = 0.5", "--optimizer adamw"), "");
     assert!(note("loss-scale = 8.0", "").contains("--precision f16"));
     // Everything that one method or optimiser alone uses, under another.
-    let own = "radius = 1.0\nftp-k = 0.5\nanchor-decay = 0.5\nlayer-decay = 0.5\nfreeze-blocks = 1\nprobe-share = 0.25\n\
+    let own = "radius = 1.0\nftp-k = 0.5\nanchor-decay = 0.5\nfreeze-blocks = 1\nprobe-share = 0.25\n\
                probe-lr = 0.5\nmomentum = 0.5\nnesterov = true\nloss-scale = 8.0\nschedule = \"post\"\nmax-iters = 3\n\
                radius-batch-size = 2\nproj-freq = 2\nnorm = \"l2\"\nradius-lr = 0.5\nexclude = [\"a\"]\n";
     let all = note(own, "--method vanilla --optimizer adamw");
@@ -298,8 +300,8 @@ fn nothing_is_without_effect_in_silence() {
     }
 
     let methods =
-        "[[method]]\nname = \"vanilla\"\nradius-lr = 0.5\n[[method]]\nname = \"llrd\"\noptimizer = \"adamw\"\n";
-    let (_, notes) = compared("layer-decay = 0.5\nmomentum = 0.5\nproj-freq = 3", methods).unwrap();
+        "[[method]]\nname = \"vanilla\"\nradius-lr = 0.5\n[[method]]\nname = \"l2-sp\"\noptimizer = \"adamw\"\n";
+    let (_, notes) = compared("anchor-decay = 0.5\nmomentum = 0.5\nproj-freq = 3", methods).unwrap();
     assert_eq!(notes.len(), 2, "{notes:?}");
     assert!(notes[0].starts_with("method vanilla: without effect: radius-lr"), "{notes:?}");
     assert!(notes[1].contains("every method: proj-freq"), "{notes:?}");
@@ -312,17 +314,39 @@ fn values_of_another_method_are_refused_beside_it() {
         let error = result.unwrap_err();
         assert!(error.exit_code() == 2 && error.to_string().contains(part), "{error}");
     };
-    refused(flags(&format!("{BASE} --method ftp --layer-decay 0.5")), "--layer-decay goes with --method llrd");
-    refused(with_file("method = \"ftp\"", &format!("{BASE} --layer-decay 0.5")), "--method llrd");
+    refused(flags(&format!("{BASE} --method ftp --anchor-decay 0.5")), "--anchor-decay goes with --method l2-sp");
+    refused(with_file("method = \"ftp\"", &format!("{BASE} --anchor-decay 0.5")), "--method l2-sp");
     refused(with_file("optimizer = \"adamw\"", &format!("{BASE} --momentum 0.5")), "--optimizer sgd");
     refused(flags(&format!("{BASE} --loss-scale 8")), "--precision f16");
-    assert!(with_file("layer-decay = 0.5\nmethod = \"ftp\"", BASE).is_ok());
+    assert!(with_file("anchor-decay = 0.5\nmethod = \"ftp\"", BASE).is_ok());
     let entry = "[[method]]\nname = \"ftp\"\n";
     let one =
         |common: &str, key: &str| compared(common, &format!("{entry}{key}\n")).map(|(configs, _)| configs[0].clone());
-    refused(one("", "layer-decay = 0.5"), "line 11: method ftp: --layer-decay goes with");
-    refused(one("", "grid.layer-decay = [0.5]"), "method ftp: at layer-decay 0.5: --layer-decay goes with");
-    assert_eq!(one("layer-decay = 0.5", "").unwrap().method.llrd.layer_decay, 0.5);
+    refused(one("", "anchor-decay = 0.5"), "line 11: method ftp: --anchor-decay goes with");
+    refused(one("", "grid.anchor-decay = [0.5]"), "method ftp: at anchor-decay 0.5: --anchor-decay goes with");
+    assert_eq!(one("anchor-decay = 0.5", "").unwrap().method.l2_sp.anchor_decay, 0.5);
+}
+
+#[test]
+fn rates_by_layer_and_frozen_norms_go_with_every_method_that_trains_more_than_the_head() {
+    let rates = |line: &str| flags(&format!("{BASE} {line}")).unwrap().method.layer_decay;
+    assert_eq!([rates(""), rates("--method llrd"), rates("--method llrd --layer-decay 0.5")], [1.0, 0.75, 0.5]);
+    for method in ["vanilla", "tpgm", "ftp", "spd", "l2-sp", "bitfit", "partial", "lp-ft", "ema", "wise"] {
+        let line = format!("--method {method} --layer-decay 0.5 --freeze-bn");
+        let config = flags(&format!("{BASE} {line}")).unwrap_or_else(|e| panic!("{line}: {e}"));
+        assert_eq!((config.method.layer_decay, config.note()), (0.5, None), "{line}");
+        // The statistics stay, too; the file says so, and gives the same run.
+        assert!(config.to_toml().contains("bn = \"frozen\" # default\n"), "{line}");
+        assert_eq!(with_file(&config.to_toml(), "").unwrap(), config);
+    }
+    let probe = |line: &str| flags(&format!("{BASE} --method linear-probe {line}"));
+    for (line, part) in [("--layer-decay 0.5", "--layer-decay goes with"), ("--freeze-bn", "--freeze-bn goes with")] {
+        let error = probe(line).unwrap_err();
+        assert!(error.exit_code() == 2 && error.to_string().contains(part), "{error}");
+    }
+    assert!(probe("--layer-decay 1 --freeze-bn false").is_ok());
+    let both = flags(&format!("{BASE} --freeze-bn --bn train")).unwrap_err();
+    assert!(both.exit_code() == 2 && both.to_string().contains("--bn train"), "{both}");
 }
 
 #[test]
@@ -357,7 +381,7 @@ fn a_difference_names_the_setting_with_both_values() {
     let difference = |then: &str| run.difference(then).unwrap_or_default();
     assert_eq!(difference(&run.to_toml().replace("seed = 3", "seed = 4")), "seed was 4, is now 3");
     assert_eq!(difference(&format!("{}select = \"x\"\n", run.to_toml())), "select was \"x\", is now unset");
-    assert_eq!(difference(&format!("{}layer-decay = 0.5\n", run.to_toml())), "");
+    assert_eq!(difference(&format!("{}anchor-decay = 0.5\n", run.to_toml())), "");
     assert_eq!(difference(&run.to_toml().replace(" # default", "")), "");
     // A flag that the earlier version did not have, at its default and given.
     assert_eq!(difference(&run.to_toml().replace("eval-every = 1 # default\n", "")), "");

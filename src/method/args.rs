@@ -9,12 +9,10 @@ use serde::{Deserialize, Deserializer, Serialize};
 use toml::Table;
 
 use crate::error::{Error, Result};
-use crate::flag::{positive, word};
-use crate::method::settings::Settings;
+use crate::flag::{in_range, positive, word};
+use crate::method::settings::{BatchNorm, Settings};
 use crate::method::stage::{Stage, Trained};
-use crate::method::{
-    METHODS, Method, ema, fixed_radius, ftp, l2_sp, linear_probe, llrd, lp_ft, named, partial, tpgm, wise,
-};
+use crate::method::{METHODS, Method, ema, fixed_radius, ftp, l2_sp, linear_probe, lp_ft, named, partial, tpgm, wise};
 use crate::model::Model;
 use crate::shapes::Norm;
 
@@ -62,6 +60,14 @@ pub struct MethodArgs {
     /// has no pre-trained counterpart]
     #[arg(long, value_name = "GLOB", num_args = 1..)]
     pub exclude: Option<Vec<String>>,
+    /// Factor on the learning rate from each layer to the one below, from the head down to the stem, with any method that trains
+    /// more than the head; 1 for one rate, 0.75 with --method llrd
+    #[arg(long, value_name = "FACTOR", default_value_t = 1.0)]
+    pub layer_decay: f64,
+    /// Leave batch norm as it is in the checkpoint: its running statistics, as --bn frozen does, and its weights and biases too
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL", default_value_t = false,
+        action = clap::ArgAction::Set)]
+    pub freeze_bn: bool,
     #[command(flatten)]
     #[serde(flatten)]
     pub tpgm: tpgm::Flags,
@@ -74,9 +80,6 @@ pub struct MethodArgs {
     #[command(flatten)]
     #[serde(flatten)]
     pub l2_sp: l2_sp::Flags,
-    #[command(flatten)]
-    #[serde(flatten)]
-    pub llrd: llrd::Flags,
     #[command(flatten)]
     #[serde(flatten)]
     pub partial: partial::Flags,
@@ -139,6 +142,10 @@ impl MethodArgs {
     /// [`Error::Usage`] naming a value that is out of range or missing, or what does not go with a method of the run.
     pub fn validate(&self, settings: &Settings) -> Result<()> {
         positive("radius-lr", self.radius_lr > 0.0 && self.radius_lr.is_finite())?;
+        in_range("layer-decay", self.layer_decay, |d| d > 0.0 && d <= 1.0, "above 0 and at most 1")?;
+        if self.freeze_bn && settings.batch_norm == BatchNorm::Train {
+            return Err(Error::Usage("--freeze-bn keeps batch norm's statistics: leave --bn train out".into()));
+        }
         METHODS.iter().try_for_each(|method| method.check(self))?;
         self.active().try_for_each(|method| method.validate(self, settings))
     }
@@ -153,6 +160,14 @@ impl MethodArgs {
     /// Why `flag` has no effect in the run; none if it has one, or sets no method. A flag that several methods share, or that sets
     /// the default method, may stand in any run.
     pub fn idle(&self, flag: &str) -> Option<Idle> {
+        let changes = match flag {
+            "layer-decay" => self.layer_decay != 1.0,
+            "freeze-bn" => self.freeze_bn,
+            _ => false,
+        };
+        if changes && self.name.trains_head_alone() {
+            return Some(Idle { with: "a --method that trains more than the head".into(), refused: true });
+        }
         let users: Vec<&str> = METHODS.iter().filter(|m| m.flags().contains(&flag)).map(|m| m.name()).collect();
         let refused = users.len() == 1 && users[0] != DEFAULT;
         let mut used = self.active().filter(|method| method.flags().contains(&flag)).peekable();
@@ -178,7 +193,9 @@ impl MethodArgs {
     /// # Errors
     /// As [`Method::stages`].
     pub fn stages(&self, whole: Stage, of: &Trained) -> Result<Vec<Stage>> {
-        self.name.stages(self, whole, of)
+        let stages = self.name.stages(self, whole, of)?;
+        let frozen = if self.freeze_bn { of.norms } else { &[] };
+        Ok(stages.into_iter().map(|stage| stage.decayed(self.layer_decay, of).without(frozen)).collect())
     }
 
     /// Sentences about the run.

@@ -70,6 +70,10 @@ impl Method for Rule {
         Table::from_iter([("lr".into(), probe_lr.into())])
     }
 
+    fn trains_head_alone(&self) -> bool {
+        true
+    }
+
     fn freezes_batch_norm(&self) -> bool {
         true
     }

@@ -97,6 +97,11 @@ pub trait Method: fmt::Debug + Sync {
         None
     }
 
+    /// Whether nothing but the head is trained in its runs.
+    fn trains_head_alone(&self) -> bool {
+        false
+    }
+
     /// Whether batch norm keeps its running statistics unless the user says otherwise: what is frozen stays as it was.
     fn freezes_batch_norm(&self) -> bool {
         false

@@ -31,6 +31,8 @@ pub struct Trained<'a> {
     pub layout: &'a ParamLayout,
     /// Tensors that have no anchor, a flag each.
     pub excluded: &'a [bool],
+    /// The weights and biases of batch norms, by their place in the layout.
+    pub norms: &'a [usize],
     /// Steps of the run.
     pub steps: u64,
 }
@@ -59,6 +61,23 @@ impl Stage {
     /// The same with these rates.
     pub fn with_rates(self, rate: impl Fn(&str) -> f32, layout: &ParamLayout) -> Stage {
         Stage { rates: layout.params.iter().map(|p| rate(&p.name)).collect(), ..self }
+    }
+
+    /// The same with rates that fall by the factor `decay` from each layer to the one below. Layers are counted as timm's
+    /// `param_groups_layer_decay` does: a layer is a block, the stem is one, and the head with what stands behind the last block
+    /// is one, which keeps its rates.
+    pub(super) fn decayed(mut self, decay: f64, of: &Trained) -> Stage {
+        let last = of.config.blocks() + 1;
+        for (rate, param) in self.rates.iter_mut().zip(&of.layout.params) {
+            *rate *= decay.powi((last - of.config.layer(&param.name)) as i32) as f32;
+        }
+        self
+    }
+
+    /// The same without these tensors, by their place in the layout.
+    pub(super) fn without(mut self, tensors: &[usize]) -> Stage {
+        tensors.iter().for_each(|tensor| self.rates[*tensor] = 0.0);
+        self
     }
 
     /// The tensors that are trained, those of one rate and decay together.

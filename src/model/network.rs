@@ -244,6 +244,7 @@ pub struct Model {
     layout: ParamLayout,
     buffers: ParamLayout,
     norm_pixels: Option<usize>,
+    norms: Vec<usize>,
 }
 
 impl Model {
@@ -252,7 +253,7 @@ impl Model {
         let config = config.into();
         let (tape, _) = Tape::of(&config, 1, Precision::F32);
         let (layout, buffers) = (ParamLayout::new(&tape.params), ParamLayout::new(&tape.statistics));
-        Model { config, layout, buffers, norm_pixels: tape.norm_pixels }
+        Model { config, layout, buffers, norm_pixels: tape.norm_pixels, norms: tape.norms }
     }
 
     /// Its parameters.
@@ -278,6 +279,11 @@ impl Model {
     /// The fewest pixels of an image that a batch norm sees; none without batch norm.
     pub fn norm_pixels(&self) -> Option<usize> {
         self.norm_pixels
+    }
+
+    /// The weights and biases of its batch norms: places in the [layout](Model::layout).
+    pub fn norms(&self) -> &[usize] {
+        &self.norms
     }
 
     /// The activations of batches of up to `batch` images, planned but not allocated: tensors whose lifetimes do not

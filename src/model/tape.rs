@@ -87,6 +87,8 @@ pub struct Tape {
     pub(super) half: Vec<usize>,
     /// The fewest pixels of an image that a batch norm sees.
     pub(super) norm_pixels: Option<usize>,
+    /// The weights and biases of batch norms, by their place among the parameters.
+    pub(super) norms: Vec<usize>,
     /// What the host writes before a replay.
     pub(super) images: Option<Act>,
     pub(super) numbers: Vec<Act>,
@@ -113,6 +115,7 @@ impl Tape {
             statistics: Vec::new(),
             half: Vec::new(),
             norm_pixels: None,
+            norms: Vec::new(),
             images: None,
             numbers: Vec::new(),
             constants: Vec::new(),

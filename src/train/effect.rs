@@ -73,7 +73,7 @@ impl TrainConfig {
         }
     }
 
-    /// What the user gave and has no effect in this run, with the reason, such as `layer-decay (goes with --method llrd)`.
+    /// What the user gave and has no effect in this run, with the reason, such as `anchor-decay (goes with --method l2-sp)`.
     pub fn without_effect(&self) -> Vec<(&str, String)> {
         let keys = self.given.iter().filter_map(|key| Some((key.as_str(), self.idle(key)?.with)));
         keys.map(|(key, with)| (key, format!("{key} (goes with {with})"))).collect()

@@ -148,7 +148,13 @@ pub fn find(gpu: &Gpu, config: &TrainConfig, range: Range, tune: bool, events: &
         tuning::tune(gpu, &learner.untuned()?, events)?;
     }
     let layout = learner.model.layout();
-    let of = Trained { config: &source.recognised.config, layout, excluded: &excluded, steps: range.steps };
+    let of = Trained {
+        config: &source.recognised.config,
+        layout,
+        excluded: &excluded,
+        norms: learner.model.norms(),
+        steps: range.steps,
+    };
     let stages = config.method.stages(Stage::whole(layout, &settings), &of)?;
     learner.begin(stages.into_iter().next().expect("a method has a stage"))?;
     let loader = config.loader(splits.train.items.len());

@@ -98,7 +98,7 @@ fn following(given: &Table) -> Result<Table, toml::de::Error> {
     if adamw || c.optim.momentum == 0.0 {
         out.insert("nesterov".into(), false.into());
     }
-    if method.freezes_batch_norm() {
+    if method.freezes_batch_norm() || c.method.freeze_bn {
         out.insert("bn".into(), "frozen".into());
     }
     out.extend(i64::try_from(c.optim.batch_size).map(|batch| ("micro-batch".to_string(), batch.into())));

@@ -136,12 +136,20 @@ fn run(
         tuning::tune(gpu, &learner.untuned()?, events)?;
     }
     learner.check_batch(fit::smallest_pass(&splits.train, &train_config, learner.capacity()))?;
-    if config.optim.bn == BatchNorm::Frozen && learner.stats.len == 0 && !method.name.freezes_batch_norm() {
+    if config.optim.bn == BatchNorm::Frozen
+        && !method.freeze_bn
+        && learner.stats.len == 0
+        && !method.name.freezes_batch_norm()
+    {
         return Err(Error::Usage("--bn frozen is for models with batch norm, this one has none".into()));
+    }
+    if method.freeze_bn && learner.model.norms().is_empty() {
+        return Err(Error::Usage("--freeze-bn is for models with batch norm, this one has none".into()));
     }
     let (epoch_steps, steps) = (config.epoch_steps(splits.train.items.len()), config.steps(splits.train.items.len()));
     let layout = learner.model.layout();
-    let of = Trained { config: &source.recognised.config, layout, excluded: &excluded, steps };
+    let of =
+        Trained { config: &source.recognised.config, layout, excluded: &excluded, norms: learner.model.norms(), steps };
     let stages = method.stages(Stage::whole(layout, &settings), &of)?;
     method.notes(&stages).into_iter().for_each(|note| events(Event::Note(note)));
     let lr = LearningRate {

@@ -80,7 +80,7 @@ fn flags_of_other_methods_are_refused() {
     let wrong = [
         ("--method tpgm --radius 1", "--radius goes with --method fixed-radius"),
         ("--method fixed-radius", "needs its --radius"),
-        ("--method ftp --layer-decay 0.5", "--layer-decay goes with --method llrd"),
+        ("--method linear-probe --layer-decay 0.5", "--layer-decay goes with a --method that trains more"),
         ("--method ftp --ftp-k 2", "--ftp-k 2"),
         ("--method llrd --layer-decay 0", "--layer-decay 0"),
         ("--method lp-ft --probe-share 1", "--probe-share 1"),
@@ -96,10 +96,10 @@ fn flags_of_other_methods_are_refused() {
         space.fails(2, &with(TRAIN, &format!("{flags} --out run")), &[part]);
     }
     // What sets one method stays, without effect, when a flag asks for another.
-    space.ok(&with(TRAIN, "--method llrd --layer-decay 0.5 --out llrd"));
-    let (_, notes) = space.run("finetune --config llrd/config.toml --method bitfit --out bitfit");
-    assert!(notes.contains("without effect in this run: layer-decay (goes with --method llrd)"), "{notes}");
-    assert!(space.text("bitfit/config.toml").contains("layer-decay = 0.5\n"));
+    space.ok(&with(TRAIN, "--method l2-sp --anchor-decay 0.5 --out l2-sp"));
+    let (_, notes) = space.run("finetune --config l2-sp/config.toml --method bitfit --out bitfit");
+    assert!(notes.contains("without effect in this run: anchor-decay (goes with --method l2-sp)"), "{notes}");
+    assert!(space.text("bitfit/config.toml").contains("anchor-decay = 0.5\n"));
     space.ok(&with(TRAIN, "--method bitfit --out alone"));
     assert!(space.bytes("bitfit/last.safetensors") == space.bytes("alone/last.safetensors"));
 }

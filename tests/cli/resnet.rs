@@ -52,6 +52,15 @@ fn frozen_statistics_stay_and_a_new_head_has_no_radius() {
     }
     assert!(space.text("run/config.toml").contains("bn = \"frozen\""));
 
+    // With --freeze-bn the norms' weights and biases stay, too.
+    let flags = "--freeze-bn --layer-decay 0.5 --model m4.safetensors";
+    space.ok(&with(TRAIN, &format!("{flags} --epochs 1 --out whole")));
+    let after = space.tensors("whole/last.safetensors");
+    let norm = |name: &str| name.starts_with("bn") || name.contains(".bn") || name.contains("downsample.1.");
+    let (norms, others): (Vec<&String>, Vec<&String>) = before.keys().partition(|name| norm(name));
+    assert!(norms.len() > 10 && norms.iter().all(|name| after[*name] == before[*name]));
+    assert!(others.iter().all(|name| after[*name] != before[*name]), "{others:?}");
+
     for (split, count) in [("train", 6), ("val", 4)] {
         for i in 0..count {
             let to = space.path(&format!("two-{split}/{}/{i}.png", ["a", "b"][i % 2]));
@@ -81,6 +90,7 @@ fn what_a_resnet_can_not_be_trained_on_is_said_before_the_run() {
         "init --out vit.safetensors --classes-of train --image-size 16 --patch-size 8 --dim 16 --depth 1 --heads 2",
     );
     space.fails(2, &with(TRAIN, "--model vit.safetensors --bn frozen --out run"), &["--bn frozen", "batch norm"]);
+    space.fails(2, &with(TRAIN, "--model vit.safetensors --freeze-bn --out run"), &["--freeze-bn", "batch norm"]);
     space.fails(1, "project --pretrained vit.safetensors --finetuned m.safetensors --val val --out c", &["inspect"]);
 
     space.fails(2, &format!("{INIT} --widths 8 --out x"), &["--depths", "--widths"]);

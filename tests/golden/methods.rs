@@ -41,7 +41,8 @@ fn follow(prefix: &str) {
     let method = ["--method".to_string(), method.unwrap().to_string()];
     let args = MethodArgs::parse(method.into_iter().chain(flags)).unwrap();
     args.validate(&Settings { batch_norm: BatchNorm::Frozen, ..settings }).unwrap();
-    let of = Trained { config: &config, layout: &layout, excluded: &excluded, steps: losses.len() as u64 };
+    let steps = losses.len() as u64;
+    let of = Trained { config: &config, layout: &layout, excluded: &excluded, norms: &[], steps };
     let stages = args.stages(Stage::whole(&layout, &settings), &of).unwrap();
     let anchor = Anchor { values: &start, excluded: &excluded };
     let mut active = Active::start(&args, &mut learner, &anchor).unwrap();
@@ -122,12 +123,16 @@ methods! {
     llrd_matches_pytorch "llrd";
     llrd_with_sgd_matches_pytorch "llrd-sgd";
     l2_sp_matches_pytorch "l2-sp";
+    l2_sp_with_rates_by_layer_matches_pytorch "l2-sp-layers";
     a_fixed_mars_radius_matches_pytorch "fixed-radius";
     a_fixed_l2_radius_matches_pytorch "fixed-radius-l2";
     ftp_with_sgd_matches_pytorch "ftp";
     ftp_with_adam_matches_pytorch "ftp-adam";
+    ftp_with_rates_by_layer_matches_pytorch "ftp-layers";
     spd_matches_pytorch "spd";
+    spd_with_rates_by_layer_matches_pytorch "spd-layers";
     ema_matches_pytorch "ema";
+    ema_with_rates_by_layer_matches_pytorch "ema-layers";
     wise_matches_pytorch "wise";
 }
 

@@ -55,6 +55,7 @@ impl Tape {
     /// Declares `name`'s parameters and statistics for this many channels.
     pub fn batch_norm_params(&mut self, name: &str, channels: usize, eps: f32, momentum: f32) -> BatchNormParams {
         let [weight, bias] = ["weight", "bias"].map(|what| self.param(&format!("{name}.{what}"), &[channels]));
+        self.norms.extend([weight, bias].iter().flat_map(|param| param.places()));
         let [running_mean, running_var] =
             ["running_mean", "running_var"].map(|what| self.statistic(&format!("{name}.{what}"), channels));
         BatchNormParams { weight, bias, running_mean, running_var, eps, momentum }
