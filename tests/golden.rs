@@ -15,6 +15,8 @@ use tpgm::ops::adamw::AdamW;
 use tpgm::shapes::Norm;
 
 use tpgm::ops::sgd::Sgd;
+use tpgm::train::evaluate::{Classifier, Predictor};
+use tpgm::train::tta::Tta;
 
 const LOGITS: f32 = 1e-4;
 const GRADIENTS: f32 = 1e-3;
@@ -298,4 +300,19 @@ fn radii_with_proj_freq_and_max_iters_match_pytorch() {
 #[test]
 fn post_hoc_radii_match_pytorch() {
     tpgm_run("post");
+}
+
+#[test]
+fn logits_of_mirrored_images_match_pytorch() {
+    let golden = Fixture::open("vit_small_golden");
+    let (model, start) = model("vit_small");
+    let (width, images) = (model.image_size(), golden.f32("images"));
+    let batch = golden.u32("labels").len();
+    let mut predictor = Predictor::new(gpu(), model, &start, batch).unwrap();
+    let both = Fixture::open("tta").f32("logits");
+    for (tta, want) in [(Tta::None, golden.f32("logits")), (Tta::Flip, both)] {
+        let logits = tta.of(&mut predictor, width).logits(&images, batch).unwrap();
+        let error = relative(&logits, &want);
+        assert!(error < LOGITS, "{tta:?}: {error:e}");
+    }
 }

@@ -7,6 +7,7 @@ use crate::data::corrupt::{Corruption, CorruptionKind, SEVERITIES};
 use crate::train::TestResult;
 use crate::train::corrupted::copy_name;
 use crate::train::evaluate::Evaluation;
+use crate::train::tta::Tta;
 
 /// A test set's copies: what was done to each, and what came out.
 pub(super) type Copies = Vec<(Corruption, Evaluation)>;
@@ -98,7 +99,7 @@ pub(super) fn severity_table(set: &str, clean: &Evaluation, copies: &Copies) -> 
 }
 
 /// A JSON row a copy, with the set that it is `of`, and the number of classes that answers were held to.
-pub(super) fn json_rows(set: &str, copies: &Copies, subset: Option<usize>) -> Vec<Value> {
+pub(super) fn json_rows(set: &str, copies: &Copies, subset: Option<usize>, tta: Tta) -> Vec<Value> {
     let row = |(corruption, e): &(Corruption, Evaluation)| {
         let mut row = json!({
             "data": copy_name(set, *corruption), "of": set, "corruption": corruption.kind,
@@ -107,6 +108,9 @@ pub(super) fn json_rows(set: &str, copies: &Copies, subset: Option<usize>) -> Ve
         });
         if let Some(classes) = subset {
             row["subset"] = json!(classes);
+        }
+        if let Some(views) = tta.name() {
+            row["tta"] = json!(views);
         }
         row
     };

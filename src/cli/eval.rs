@@ -22,6 +22,7 @@ use crate::train::memory_args::PrecisionArgs;
 use crate::train::model_args::ModelArgs;
 use crate::train::source::Source;
 use crate::train::subset::{self, classes_with_images, evaluate_among};
+use crate::train::tta::{Tta, TtaArgs};
 use crate::train::zero_shot_args::ZeroShotArgs;
 
 /// Flags of `eval`.
@@ -59,6 +60,8 @@ pub(super) struct EvalArgs {
     #[arg(long, value_name = "NAME=PATH")]
     calibrate: Option<String>,
     #[command(flatten)]
+    views: TtaArgs,
+    #[command(flatten)]
     images: EvalDataArgs,
     #[command(flatten)]
     precision: PrecisionArgs,
@@ -82,6 +85,9 @@ pub(super) fn run(args: EvalArgs) -> Result<()> {
     args.zero_shot.validate(&args.model_args)?;
     if args.knn.is_some() && args.zero_shot.on() {
         return Err(Error::Usage("--knn and --zero-shot are two ways to answer: give one".into()));
+    }
+    if args.knn.is_some() && args.views.tta != Tta::None {
+        return Err(Error::Usage("--tta averages the logits of a head, which --knn has none of: give one".into()));
     }
     let mut source = Source::open(&args.model, &args.zero_shot.overrides(&args.model_args))?;
     match args.knn {
@@ -145,6 +151,8 @@ pub(super) fn run(args: EvalArgs) -> Result<()> {
         }
         None => &mut predictor,
     };
+    let mut viewed = args.views.tta.of(model, preprocess.image_size);
+    let model: &mut dyn Classifier = &mut viewed;
     let temperature = match to_fit {
         Some((name, images)) => {
             let mut sound = Sound::new(model, &images);
@@ -181,6 +189,9 @@ pub(super) fn run(args: EvalArgs) -> Result<()> {
     if args.json {
         let row = |(name, e): &(&str, Evaluation)| {
             let mut row = scores::json_of(name, e);
+            if let Some(views) = args.views.tta.name() {
+                row["tta"] = json!(views);
+            }
             if args.per_class {
                 row["per_class"] = scores::json_by_class(&classes, e);
             }
@@ -195,7 +206,7 @@ pub(super) fn run(args: EvalArgs) -> Result<()> {
             if let Some(classes) = subset {
                 rows[i]["subset"] = json!(classes);
             }
-            rows.extend(json_rows(name, copies, subset));
+            rows.extend(json_rows(name, copies, subset, args.views.tta));
         }
         return print_json(&rows);
     }
@@ -208,6 +219,9 @@ pub(super) fn run(args: EvalArgs) -> Result<()> {
             let (has, of) = (classes_with_images(dataset), classes.len());
             print(&format!("{name}: answers among its {has} of {of} classes (--subset)\n"))?;
         }
+    }
+    if args.views.tta == Tta::Flip {
+        print("the logits are the mean of those of each image and its horizontal mirror (--tta flip)\n")?;
     }
     if !corruptions.is_empty() {
         for ((name, clean), copies) in results.iter().zip(&corrupted) {

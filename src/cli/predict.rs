@@ -19,6 +19,7 @@ use crate::train::help;
 use crate::train::memory_args::PrecisionArgs;
 use crate::train::model_args::ModelArgs;
 use crate::train::source::Source;
+use crate::train::tta::TtaArgs;
 use crate::train::zero_shot_args::ZeroShotArgs;
 
 /// Flags of `predict`.
@@ -36,6 +37,8 @@ pub(super) struct PredictArgs {
     /// Classes to name for each image
     #[arg(long, value_name = "K", default_value_t = 1)]
     top: usize,
+    #[command(flatten)]
+    views: TtaArgs,
     #[command(flatten)]
     images: EvalDataArgs,
     #[command(flatten)]
@@ -95,7 +98,8 @@ pub(super) fn run(args: PredictArgs) -> Result<()> {
     say_summaries([("data", &images)].into_iter(), &[], &checked);
     let batch = args.images.batch_size.min(images.items.len());
     let mut model = Predictor::new_in(&gpu, source.model(), &source.snapshot(), batch, precision)?;
-    let mut sound = Sound::new(&mut model, &images);
+    let mut viewed = args.views.tta.of(&mut model, preprocess.image_size);
+    let mut sound = Sound::new(&mut viewed, &images);
     let mut count = Count::new("images");
     let mut tell = |done, of| count.show(done, of, "predicted");
     let logits = features(&mut Watched::new(&mut sound, &images, &mut tell), &images, &preprocess)?;

@@ -28,6 +28,7 @@ use crate::train::records::{bits, from_bits};
 use crate::train::source::Source;
 use crate::train::splits::Splits;
 use crate::train::subset::evaluate_among;
+use crate::train::tta::Tta;
 use crate::train::{self, Evaluation, TrainConfig};
 
 /// What an entry without training has found.
@@ -172,6 +173,9 @@ impl PostRun<'_> {
         if c.imbalance.best_by != BestBy::Top1 {
             setup["best_by"] = json!(c.imbalance.best_by);
         }
+        if let Some(views) = s.views.tta.name() {
+            setup["tta"] = json!(views);
+        }
         if s.files.skip_broken {
             setup["skip_broken"] = json!(true);
         }
@@ -224,6 +228,8 @@ struct Judge<'g, 'i> {
     classes: usize,
     /// Whether a test set with fewer classes than the model is judged among its own.
     subset: bool,
+    /// The views of a test image.
+    tta: Tta,
     /// What choices are made by.
     best_by: BestBy,
     images: &'i Images,
@@ -245,6 +251,7 @@ impl<'g, 'i> Judge<'g, 'i> {
             preprocess,
             classes: source.recognised.config.classes(),
             subset: config.splits.subset,
+            tta: config.splits.views.tta,
             best_by: config.imbalance.best_by,
             images,
             tell,
@@ -264,7 +271,8 @@ impl<'g, 'i> Judge<'g, 'i> {
         let mut sets = Vec::new();
         for (name, id, images) in &self.images.tests {
             let (preprocess, classes) = (&self.preprocess, self.classes);
-            let mut watched = Watched::new(&mut self.model, images.dataset(), self.tell);
+            let mut viewed = self.tta.of(&mut self.model, preprocess.image_size);
+            let mut watched = Watched::new(&mut viewed, images.dataset(), self.tell);
             let e = evaluate_among(&mut watched, images, preprocess, classes, self.subset, None)?;
             let (name, images, id) = (name.clone(), e.images as u64, id.unwrap_or(false));
             let Evaluation { top1, top5, balanced, macro_f1, loss, ece, .. } = e;

@@ -11,6 +11,7 @@ use crate::data::{Broken, Check, ClassMap, Dataset, Looks, exists};
 use crate::error::{Error, Result, shown};
 use crate::flag::in_range;
 use crate::gpu::cache::cache_dir;
+use crate::train::tta::TtaArgs;
 
 /// How every command reads a labelled data set.
 #[derive(Args, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -146,6 +147,10 @@ pub struct SplitArgs {
     #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL", default_value_t = false,
         action = clap::ArgAction::Set)]
     pub subset: bool,
+    #[command(flatten)]
+    #[serde(flatten)]
+    #[allow(missing_docs)]
+    pub views: TtaArgs,
     #[command(flatten)]
     #[serde(flatten)]
     #[allow(missing_docs)]

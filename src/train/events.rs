@@ -7,6 +7,7 @@ use crate::method::Memory;
 use crate::train::calibration::Temperature;
 use crate::train::evaluate::Evaluation;
 use crate::train::records::Weights;
+use crate::train::tta::Tta;
 
 /// What a run tells whoever started it.
 #[derive(Clone, Debug)]
@@ -79,12 +80,14 @@ pub struct TestResult {
     pub corruption: Option<Corruption>,
     /// The number of classes that answers were held to.
     pub subset: Option<usize>,
+    /// The views of each image that the model answered to.
+    pub tta: Tta,
     /// The figures.
     pub evaluation: Evaluation,
 }
 
 impl TestResult {
-    /// Adds to a JSON object how the set was made and read: `corruption` and `severity`, and `subset`, where they apply.
+    /// Adds to a JSON object how the set was made and read: `corruption` and `severity`, `subset` and `tta`, where they apply.
     pub fn describe(&self, line: &mut Value) {
         if let Some(corruption) = self.corruption {
             line["corruption"] = json!(corruption.kind);
@@ -92,6 +95,9 @@ impl TestResult {
         }
         if let Some(classes) = self.subset {
             line["subset"] = json!(classes);
+        }
+        if let Some(views) = self.tta.name() {
+            line["tta"] = json!(views);
         }
     }
 }

@@ -50,6 +50,7 @@ mod steps;
 pub mod subset;
 mod throughput;
 pub mod trainer;
+pub mod tta;
 pub mod tuning;
 pub mod verify;
 pub mod zero_shot;

@@ -172,6 +172,9 @@ pub struct EvaluationLine {
     /// The number of classes that answers were held to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subset: Option<u64>,
+    /// The views of each image that the model answered to, if more than the image.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tta: Option<String>,
 }
 
 /// Truth values as text: a hexadecimal digit for four of them, the first in its highest bit.

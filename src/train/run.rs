@@ -27,6 +27,7 @@ use crate::train::state::{self, Identity, Progress};
 use crate::train::steps::Steps;
 use crate::train::subset::{classes_with_images, evaluate_among};
 use crate::train::throughput::Throughput;
+use crate::train::tta::Tta;
 
 /// The radius loader draws from its own stream, so that it never follows the training loader's order.
 const RADIUS_STREAM: u64 = 0x7261_6469_7573;
@@ -127,6 +128,7 @@ impl Training<'_, '_> {
         self.source.save(&self.out.join("last.safetensors"), &values)?;
         self.write_drift(&values.w)?;
         if !tests.is_empty() {
+            let logits = self.as_tests_see(select_name, &select, logits)?;
             let temperature = Temperature::fit(&logits);
             (self.steps.events)(Event::of_temperature(temperature, select_name, Weights::Last));
             self.test(&tests, Weights::Last, steps, temperature, &mut summary)?;
@@ -138,6 +140,7 @@ impl Training<'_, '_> {
             };
             self.steps.learner.load(&values);
             let (_, logits) = self.evaluated(select_name, &select)?;
+            let logits = self.as_tests_see(select_name, &select, logits)?;
             let temperature = Temperature::fit(&logits);
             (self.steps.events)(Event::of_temperature(temperature, select_name, Weights::Best));
             self.test(&tests, Weights::Best, self.progress.best_steps, temperature, &mut summary)?;
@@ -282,6 +285,20 @@ impl Training<'_, '_> {
         evaluate_to_fit(&mut watched, images, self.preprocess, self.classes)
     }
 
+    /// The logits on the split `name` to fit the tests' temperature on: those of the views that tests take, which `logits` are if
+    /// there is one view.
+    fn as_tests_see(&mut self, name: &str, images: &Arc<ImageCache>, logits: Logits) -> Result<Logits> {
+        let tta = self.config.splits.views.tta;
+        if tta == Tta::None {
+            return Ok(logits);
+        }
+        let Steps { learner, events, .. } = &mut self.steps;
+        let mut tell = |done, of| events(Event::Evaluating { name: name.into(), done, of });
+        let mut viewed = tta.of(learner, self.preprocess.image_size);
+        let mut watched = Watched::new(&mut viewed, images.dataset(), &mut tell);
+        Ok(evaluate_to_fit(&mut watched, images, self.preprocess, self.classes)?.1)
+    }
+
     /// Says what the run's figures tell about its settings.
     fn advise(&mut self, name: &str, evaluation: &Evaluation) {
         let course = Course {
@@ -296,7 +313,7 @@ impl Training<'_, '_> {
 
     fn log(&mut self, name: &str, evaluation: Evaluation) -> Result<()> {
         let (model, name, steps) = (Weights::Last, name.to_string(), self.steps.learner.steps);
-        let result = TestResult { name, model, id: None, corruption: None, subset: None, evaluation };
+        let result = TestResult { name, model, id: None, corruption: None, subset: None, tta: Tta::None, evaluation };
         self.steps.log.metric(&self.line(&result, steps, false))?;
         (self.steps.events)(Event::Evaluated(result.into()));
         Ok(())
@@ -327,6 +344,7 @@ impl Training<'_, '_> {
             corruption: result.corruption.map(|c| c.kind.name().to_string()),
             severity: result.corruption.map(|c| c.severity().into()),
             subset: result.subset.map(|classes| classes as u64),
+            tta: result.tta.name().map(String::from),
         }))
     }
 
@@ -357,10 +375,12 @@ impl Training<'_, '_> {
             let among = self.config.splits.subset;
             let Steps { learner, events, .. } = &mut self.steps;
             let mut tell = |done, of| events(Event::Evaluating { name: name.clone(), done, of });
-            let mut watched = Watched::new(learner, images.dataset(), &mut tell);
+            let tta = self.config.splits.views.tta;
+            let mut viewed = tta.of(learner, self.preprocess.image_size);
+            let mut watched = Watched::new(&mut viewed, images.dataset(), &mut tell);
             let evaluation = evaluate_among(&mut watched, images, self.preprocess, self.classes, among, temperature)?;
             let (corruption, subset) = (images.corruption(), among.then(|| classes_with_images(images.dataset())));
-            let result = TestResult { name: name.clone(), model, id: *id, corruption, subset, evaluation };
+            let result = TestResult { name: name.clone(), model, id: *id, corruption, subset, tta, evaluation };
             self.steps.log.metric(&self.line(&result, steps, true))?;
             self.evaluations.write(&result)?;
             (self.steps.events)(Event::Evaluated(result.clone().into()));

@@ -28,6 +28,7 @@ use crate::train::source::Source;
 use crate::train::splits::{SUMMARIES, Splits};
 use crate::train::state::{self, Identity, Progress};
 use crate::train::steps::{Steps, Watch};
+use crate::train::tta::Tta;
 use crate::train::tuning;
 
 /// Fine-tunes as `config` says and writes the run directory `out`.
@@ -72,6 +73,11 @@ fn run(
         events(Event::Note(help::note(note)));
     }
     splits.notes(config).into_iter().chain(config.note()).for_each(|note| events(Event::Note(note)));
+    if config.splits.views.tta == Tta::Flip && !splits.tests.is_empty() {
+        let what =
+            "on the test sets, logits are the mean of those of each image and its horizontal mirror (--tta flip)";
+        events(Event::Note(what.into()));
+    }
     let leaks = Leaks::find(&splits);
     if config.strict_splits {
         leaks.refuse()?;

@@ -116,6 +116,49 @@ fn a_subset_of_the_classes_holds_the_answers() {
     assert!((last["loss"].as_f64().unwrap() - again[0]["loss"].as_f64().unwrap()).abs() < 1e-5);
 }
 
+/// Every image of a set beside its mirror: the mean of what the model says to both, as `predict` and the tests of a run have it.
+#[test]
+fn tests_and_predictions_can_be_means_over_mirrored_images() {
+    let space = Space::new();
+    // Images that differ from their mirrors, and these mirrors.
+    let mut images = Vec::new();
+    for (i, (class, _)) in CLASSES.iter().enumerate() {
+        let mut image =
+            image::RgbImage::from_fn(16, 16, |x, y| image::Rgb([(16 * x) as u8, (15 * y) as u8, 80 * i as u8]));
+        for folder in ["seen", "mirrored"] {
+            let path = space.path(&format!("{folder}/{class}/a.png"));
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            image.save(path).unwrap();
+            image::imageops::flip_horizontal_in_place(&mut image);
+        }
+        images.push(image);
+    }
+    let logits = |data: &str, flags: &str| {
+        space.ok(&format!("predict --model m.safetensors --data {data} --crop-pct 1 --logits l.safetensors {flags}"));
+        space.tensors("l.safetensors")["logits"].1.clone()
+    };
+    let (own, other, both) = (logits("seen", ""), logits("mirrored", ""), logits("seen", "--tta flip"));
+    let mean: Vec<f32> = own.iter().zip(&other).map(|(a, b)| (a + b) / 2.0).collect();
+    let off = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!(off(&both, &mean) < 1e-5 && off(&own, &other) > 1e-3, "{} {}", off(&both, &mean), off(&own, &other));
+
+    space.ok(&with(TRAIN, "--epochs 1 --test t=seen --tta flip --no-baseline --out run"));
+    let lines = space.lines("run/metrics.jsonl");
+    let of = |set: &str| lines.iter().rfind(|line| line["eval"] == set).unwrap();
+    assert_eq!((&of("t")["tta"], of("val").get("tta")), (&"flip".into(), None));
+    assert!(space.text("run/config.toml").contains("tta = \"flip\"\n"));
+    let eval = "eval --model run/last.safetensors --data t=seen --calibrate v=val";
+    let (plain, flipped) = (space.json(eval), space.json(&format!("{eval} --tta flip")));
+    assert_eq!((plain[0].get("tta"), &flipped[0]["tta"]), (None, &"flip".into()));
+    let loss = |value: &serde_json::Value| value["loss"].as_f64().unwrap();
+    assert!((loss(of("t")) - loss(&flipped[0])).abs() < 1e-5 && (loss(&plain[0]) - loss(&flipped[0])).abs() > 1e-5);
+    // The temperature is of what tests see.
+    let fitted = flipped[0]["calibrated"]["temperature"].as_f64().unwrap();
+    assert!((of("t")["temperature"].as_f64().unwrap() / fitted - 1.0).abs() < 1e-3);
+    assert!(space.ok(&format!("{eval} --tta flip")).contains("horizontal mirror"));
+    space.fails(2, &format!("{eval} --knn 1 --train train --tta flip"), &["--tta", "--knn"]);
+}
+
 #[test]
 fn an_image_in_two_splits_is_named_and_recorded() {
     let space = Space::new();
