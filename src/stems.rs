@@ -38,6 +38,9 @@ macro_rules! for_each_stem {
             };
             conv2d;
             depthwise;
+            dropout {
+                golden: "its masks by another implementation in timm's models, tests/families.rs"
+            };
             unfold;
             grn;
             group_norm;

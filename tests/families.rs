@@ -8,6 +8,8 @@ mod common;
 mod contradictions;
 #[path = "families/convnets.rs"]
 mod convnets;
+#[path = "families/dropped.rs"]
+mod dropped;
 #[path = "families/features.rs"]
 mod features;
 #[path = "families/gated.rs"]

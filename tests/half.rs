@@ -12,7 +12,7 @@ use tpgm::gpu::Gpu;
 use tpgm::method::{
     Active, Anchor, BatchNorm, Held, Learner, LossScaling, Memory, MethodArgs, Optimizer, Settings, Snapshot,
 };
-use tpgm::model::{Model, VitConfig};
+use tpgm::model::{Drops, Model, VitConfig};
 use tpgm::ops::adamw::AdamW;
 use tpgm::ops::sgd::Sgd;
 use tpgm::train::inputs::Inputs;
@@ -209,6 +209,28 @@ fn a_batch_is_learned_by_heart_as_in_f32() {
     assert!(single[0] > 1.0 && half[59] < 0.02, "f16: loss {} to {}", half[0], half[59]);
     // Ten steps on, before rounding has had time to lead elsewhere.
     assert!(relative(&half[..10], &single[..10]) < 2e-2, "{:?} {:?}", &half[..10], &single[..10]);
+}
+
+#[test]
+fn what_f32_drops_is_dropped_in_f16() {
+    if !has_f16() {
+        return;
+    }
+    let run = |half, seed: u64| {
+        let (model, start) = model("vit_small");
+        let model = model.dropping(Drops { path: 0.5, head: 0.4 });
+        let mut learner = Learner::new(gpu(), model, &start, settings(SGD, 8, half)).unwrap();
+        learner.randomize(seed);
+        let (images, labels) = batch(1, 8);
+        (0..8).for_each(|_| learner.step(&images, &labels, 0.0).unwrap());
+        learner.records(true).unwrap().iter().map(|r| r.loss).collect::<Vec<f32>>()
+    };
+    let (single, half, other) = (run(None, 3), run(starting(1024.0), 3), run(None, 4));
+    println!("f32 {single:?}, f16 {half:?}, another seed {other:?}");
+    // Each step has masks of its own.
+    assert!(
+        relative(&half, &single) < 5e-3 && relative(&other, &single) > 5e-2 && (single[0] - single[1]).abs() > 1e-2
+    );
 }
 
 /// Steps of TPGM from `from`, whose state is at `path` where it is not 0; saves the state after `until` steps. Returns weights and

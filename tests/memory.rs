@@ -10,7 +10,7 @@ use tpgm::gpu::Gpu;
 use tpgm::method::{
     Active, Anchor, BatchNorm, Learner, METHODS, Memory, MethodArgs, Optimizer, Settings, Snapshot, Tpgm, TpgmSettings,
 };
-use tpgm::model::{Model, VitConfig};
+use tpgm::model::{Drops, Model, VitConfig};
 use tpgm::ops::adamw::AdamW;
 use tpgm::ops::sgd::Sgd;
 use tpgm::shapes::Norm;
@@ -123,6 +123,8 @@ fn a_run_takes_what_was_planned() {
         let whole = assert_planned(name, &model, &start, plain);
         let half = assert_planned(name, &model, &start, Settings { micro_batch: 4, optimizer: adamw, ..plain });
         let again = assert_planned(name, &model, &start, Settings { recompute: true, ..plain });
+        let dropping = model.clone().dropping(Drops { path: 0.3, head: 0.1 });
+        assert_planned(&format!("{name}, dropping"), &dropping, &start, plain);
         assert!(half.activations < whole.activations && again.activations < whole.activations, "{name}");
         assert_eq!(half.optimizer, 2 * whole.optimizer);
     }

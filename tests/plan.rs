@@ -8,7 +8,7 @@ mod giants;
 use common::{Random, gpu, open, relative, resnet_50};
 use tpgm::gpu::{Program, View};
 use tpgm::method::Snapshot;
-use tpgm::model::{Activations, Mode, Model, Phase, Pool, Precision, VitConfig};
+use tpgm::model::{Activations, Drops, Mode, Model, Network, Phase, Pool, Precision, VitConfig};
 use tpgm::ops::attention::Scores;
 use tpgm::ops::cross_entropy::{self, CHANNELS, Channel};
 use tpgm::ops::step_state::{STATE_WORDS, StepState};
@@ -26,6 +26,19 @@ fn apart(model: &Model, batch: usize, mode: Mode) -> Activations {
 /// Logits, gradient and running statistics after a pass over `batch` images, which follows a pass over NaN that has gone
 /// through every tensor: whoever reads what is not his finds one.
 fn pass(
+    model: &Model,
+    start: &Snapshot,
+    acts: &Activations,
+    batch: usize,
+    phase: Phase,
+    max_flops: u64,
+) -> [Vec<u32>; 3] {
+    pass_of(&model.config, model, start, acts, batch, phase, max_flops)
+}
+
+/// The same of `net`, which is the model's.
+fn pass_of(
+    net: &dyn Network,
     model: &Model,
     start: &Snapshot,
     acts: &Activations,
@@ -53,7 +66,7 @@ fn pass(
         let dims = cross_entropy::Dims { batch, classes, smoothing: 0.1, grad_scale: 1.0 / batch as f32 };
         let mut r = Recorder::new(gpu, &scratch);
         r.max_flops = max_flops;
-        let recording = acts.forward(&model.config, &mut r, batch, &w, &stats, phase).unwrap();
+        let recording = acts.forward(net, &mut r, batch, &w, &stats, phase).unwrap();
         let (loss, dlogits, logits) = (acts.loss(batch), acts.dlogits(batch), acts.logits(batch));
         cross_entropy::forward(&mut r, &loss, &dlogits, &logits, &acts.labels(batch), dims).unwrap();
         cross_entropy::record(&mut r, &ring, &loss, &state, Channel::Train, dims).unwrap();
@@ -82,6 +95,31 @@ fn shared_buffers_and_recomputation_give_the_bits_of_separate_buffers() {
                         assert!(got[i] == wanted[i], "{name} {phase:?} batch {batch}: {what} differ where {mode}");
                     }
                 }
+            }
+        }
+    }
+}
+
+/// A network that drops at random is another one in evaluation, in the same buffers.
+#[test]
+fn shared_buffers_and_recomputation_change_no_bit_of_what_is_dropped() {
+    for name in ["vit_small", "resnet_bottleneck", "resnet_d"] {
+        let (model, start) = open(name);
+        let model = model.dropping(Drops { path: 0.5, head: 0.25 });
+        let apart = Activations::apart(gpu(), &model, CAPACITY, Mode::Train, Precision::F32).unwrap();
+        let all = [apart].into_iter().chain(
+            [Mode::Train, Mode::Recompute].map(|mode| model.plan(gpu(), CAPACITY, mode, Precision::F32).unwrap()),
+        );
+        let all: Vec<Activations> = all.map(|acts| acts.allocate(gpu()).unwrap()).collect();
+        for phase in [Phase::Train, Phase::Frozen, Phase::Eval] {
+            for batch in [CAPACITY, 2] {
+                let [wanted, shared, recomputed] = [0, 1, 2].map(|i| {
+                    gpu().write(&all[i].random().unwrap(), &[5u32, 0, 9, 2]);
+                    pass_of(&model, &model, &start, &all[i], batch, phase, MAX_FLOPS)
+                });
+                assert!(wanted[1].iter().all(|g| f32::from_bits(*g).is_finite()), "{name}");
+                assert!(wanted == shared, "{name} {phase:?} batch {batch}: shared");
+                assert!(wanted == recomputed, "{name} {phase:?} batch {batch}: recomputed");
             }
         }
     }

@@ -17,6 +17,7 @@ use crate::ops::adamw::{self, AdamW};
 use crate::ops::attention::Scores;
 use crate::ops::batch_norm::Behind;
 use crate::ops::cross_entropy::CHANNELS;
+use crate::ops::dropout::Each;
 use crate::ops::sgd::{self, Sgd};
 use crate::ops::step_state::StepState;
 use crate::ops::{self, Recorder, attention, batch_norm, conv2d, cross_entropy, gelu, layer_norm, norm_clip};
@@ -98,6 +99,8 @@ pub static KERNELS: &[(&str, Record)] = &[
     ("kernel_gelu", |b| gelus(b, false)),
     ("kernel_gelu_backward", |b| gelus(b, true)),
     ("kernel_residual", |b| residual(b, ROWS, DIM)),
+    ("kernel_dropout", |b| dropped(b, Each::Value)),
+    ("kernel_stochastic_depth", |b| dropped(b, Each::Image)),
     ("kernel_conv2d_stem", |b| convolve(b, STEM, Pass::Forward)),
     ("kernel_conv2d_stem_backward_weight", |b| convolve(b, STEM, Pass::Weight)),
     ("kernel_conv2d_wide", |b| convolve(b, WIDE, Pass::Forward)),
@@ -331,6 +334,13 @@ fn residual(b: &Bench, rows: usize, cols: usize) -> Result<Alone> {
     let [out, inp, branch] = tensors(b.gpu, rows * cols)?;
     let program = record(b, 1, |r| ops::residual::forward(r, &out, &inp, &branch, None, rows, cols))?;
     Ok(Alone { shape: format!("{rows} × {cols}"), work: bytes(3 * rows * cols), program })
+}
+
+fn dropped(b: &Bench, each: Each) -> Result<Alone> {
+    let ([out, inp], random) = (tensors(b.gpu, ROWS * DIM)?, b.gpu.upload("random", &[1u32, 2, 3, 0])?);
+    let dims = ops::dropout::Dims { batch: BATCH, per: ROWS / BATCH * DIM, each, layer: 0, rate: 0.2 };
+    let program = record(b, 1, |r| ops::dropout::forward(r, &out, &inp, &random, dims))?;
+    Ok(Alone { shape: format!("{ROWS} × {DIM}"), work: bytes(2 * ROWS * DIM), program })
 }
 
 fn convolve(b: &Bench, dims: Conv, pass: Pass) -> Result<Alone> {

@@ -15,6 +15,7 @@ use crate::method::stage::{Group, Stage};
 use crate::method::step_record::StepRecord;
 use crate::model::{Activations, Cut, Mode, Model, Part, Phase};
 use crate::ops::cross_entropy::{self, CHANNELS, Channel};
+use crate::ops::dropout::State;
 use crate::ops::product::Product;
 use crate::ops::step_state::{STATE_WORDS, StepState};
 use crate::ops::{Recorder, adamw, loss_scale, norm_clip, sgd};
@@ -65,6 +66,8 @@ pub struct Learner<'g> {
     acts: Activations,
     scratch: View,
     state: View,
+    /// Decides what is dropped at random.
+    seed: u64,
     health: View,
     /// The scale of the loss's gradient, [`loss_scale::SCALE_WORDS`] words; in f16 alone.
     scale: Option<View>,
@@ -125,6 +128,7 @@ impl<'g> Learner<'g> {
             scratch,
             acts,
             state: gpu.buffer("step state", STATE_WORDS)?,
+            seed: 0,
             health: gpu.buffer("health", norm_clip::HEALTH_LEN)?,
             scale: settings.half.map(|by| gpu.upload("loss scale", &loss_scale::start(by.start))).transpose()?,
             ring: gpu.buffer("loss ring", WINDOW * CHANNELS)?,
@@ -187,6 +191,11 @@ impl<'g> Learner<'g> {
         Ok(())
     }
 
+    /// What its model drops at random follows from `seed`, from the step and from an image's place in its batch.
+    pub fn randomize(&mut self, seed: u64) {
+        self.seed = seed;
+    }
+
     /// What it is set to.
     pub fn settings(&self) -> &Settings {
         &self.settings
@@ -224,11 +233,14 @@ impl<'g> Learner<'g> {
         let acts = &self.acts;
         let smoothing = self.smoothing(channel);
         let classes = self.model.classes();
-        let moves = channel == Channel::Train && self.settings.batch_norm == BatchNorm::Train;
-        let phase = if moves { Phase::Train } else { Phase::Eval };
+        let phase = match (channel, self.settings.batch_norm) {
+            (Channel::Train, BatchNorm::Train) => Phase::Train,
+            (Channel::Train, BatchNorm::Frozen) => Phase::Frozen,
+            _ => Phase::Eval,
+        };
         let dims = cross_entropy::Dims { batch, classes, smoothing, grad_scale: 1.0 / of as f32 };
         let part = self.begins_at(channel).map_or(Part::Whole, Part::Behind);
-        let recording = acts.forward_part(&self.model.config, r, batch, w, &self.stats, phase, part)?;
+        let recording = acts.forward_part(&self.model, r, batch, w, &self.stats, phase, part)?;
         let (loss, dlogits, logits, labels) =
             (acts.loss(batch), acts.dlogits(batch), acts.logits(batch), acts.labels(batch));
         match (&self.weighted, &self.scale) {
@@ -326,6 +338,10 @@ impl<'g> Learner<'g> {
             let own = &images[first * per_image..(first + part.len()) * per_image];
             self.upload(own, part, labels, mixed.map(|mixed| (mixed, first)), Channel::Train);
             self.gpu.write(&self.state, &self.step_state(lr, i).words());
+            if let Some(random) = self.acts.random() {
+                let state: State = [self.seed as u32, (self.seed >> 32) as u32, self.steps as u32, first as u32];
+                self.gpu.write(&random, &state);
+            }
             let gradient = &self.gradients[&(part.len(), of)];
             let clear: &[&View] = if i == 0 { &[&self.dw] } else { &[] };
             let last = first + part.len() == of;
@@ -486,8 +502,8 @@ impl<'g> Learner<'g> {
         if !self.inference.contains_key(&batch) {
             let mut r = self.recorder();
             let part = self.cut.as_ref().map_or(Part::Whole, Part::Behind);
-            let (config, phase) = (&self.model.config, Phase::Eval);
-            self.acts.forward_part(config, &mut r, batch, &self.w, &self.stats, phase, part)?;
+            let (model, phase) = (&self.model, Phase::Eval);
+            self.acts.forward_part(model, &mut r, batch, &self.w, &self.stats, phase, part)?;
             let program = r.program;
             self.inference.insert(batch, program);
         }

@@ -4,13 +4,15 @@ use crate::error::Result;
 use crate::gpu::buffer::Element;
 use crate::gpu::{Gpu, View};
 use crate::model::cut::Cut;
+use crate::model::drops::Drops;
 use crate::model::half_weights::HalfWeights;
 use crate::model::plan::{Lifetimes, Plan, Planned};
 use crate::model::precision::Precision;
 use crate::model::recording::Recording;
 use crate::model::store::{Arenas, Phase, Room, Store};
-use crate::model::tape::{Network, Tape};
+use crate::model::tape::{Network, RANDOM, Tape};
 use crate::ops::Recorder;
+use crate::ops::dropout::STATE_LEN;
 use crate::shapes::ParamLayout;
 
 /// What activations are planned for.
@@ -60,6 +62,7 @@ pub struct Activations {
     half: HalfWeights,
     scratch: usize,
     norm_pixels: Option<usize>,
+    drops: Drops,
     /// What is written once, by its label.
     constants: Vec<(String, Vec<f32>)>,
     allocated: Option<Planned>,
@@ -103,6 +106,7 @@ impl Activations {
             scratch: tape.scratch().max(1),
             statistics: ParamLayout::new(&tape.statistics),
             norm_pixels: tape.norm_pixels,
+            drops: tape.drops,
             constants: tape.constants,
             layout,
             allocated: None,
@@ -131,7 +135,7 @@ impl Activations {
         let scratch = room.take(SCRATCH, Element::Word, self.scratch, true);
         let mut r = Recorder::planning(gpu, &scratch);
         // One value has no variance to train a batch norm with.
-        let phase = if self.norm_pixels.is_some_and(|p| p * batch < 2) { Phase::Eval } else { Phase::Train };
+        let phase = if self.norm_pixels.is_some_and(|p| p * batch < 2) { Phase::Frozen } else { Phase::Train };
         let recording = self.record(net, &mut r, batch, room, &w, &stats, phase, Part::Whole)?;
         if self.mode != Mode::Infer {
             recording.backward(&mut r, &dlogits, &dw, &|_| true)?;
@@ -232,6 +236,12 @@ impl Activations {
     pub fn numbers(&self, name: &str, batch: usize) -> Option<View> {
         let (label, count) = self.numbers.iter().find(|(label, _)| label == name)?;
         Some(self.view(label, batch * count))
+    }
+
+    /// Where the random numbers of a training pass come from, a [`State`](crate::ops::dropout::State) that the host writes before it;
+    /// none if the network drops nothing.
+    pub fn random(&self) -> Option<View> {
+        self.drops.any().then(|| self.view(RANDOM, STATE_LEN))
     }
 
     /// Labels `[batch]`, u32.

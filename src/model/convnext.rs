@@ -17,13 +17,15 @@ impl Network for ConvNextConfig {
         let images = t.images(self.image_size);
         let x = t.pixels(images, "images with channels last", self.in_channels());
         let mut x = t.within("stem", |t| self.stem(t, x));
+        let (mut place, last) = (0, self.stages.iter().map(|stage| stage.depth).sum::<usize>().saturating_sub(1));
         for (i, stage) in self.stages.iter().enumerate() {
             if i > 0 {
                 x = t.within(&format!("stages.{i}.downsample"), |t| self.downsample(t, x, stage.width));
             }
             for block in 0..stage.depth {
                 let name = format!("stages.{i}.blocks.{block}");
-                x = t.segment(|t| t.within(&name, |t| self.block(t, x, stage)));
+                x = t.at_depth(place, last, |t| t.segment(|t| t.within(&name, |t| self.block(t, x, stage))));
+                place += 1;
             }
         }
         let features = self.tail(t, x);
@@ -32,6 +34,7 @@ impl Network for ConvNextConfig {
         }
         let head = t.linear_params(self.head(), self.classes, self.features(), self.head_bias);
         let features = if self.normalize { t.unit_length(features, "features at unit length") } else { features };
+        let features = t.head_dropout(features, self.head());
         t.linear(features, self.head(), head, WIDE)
     }
 }
@@ -98,7 +101,7 @@ impl ConvNextConfig {
             h = t.grn(h, "mlp.grn", weight, bias, RESPONSE_EPS);
         }
         let fc2 = linear(t, "mlp.fc2", width, hidden);
-        t.linear_onto(x, h, "mlp.fc2", fc2, gamma)
+        t.branch_onto(x, h, "mlp.fc2", fc2, gamma)
     }
 
     /// Pixels to features.

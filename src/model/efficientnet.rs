@@ -16,9 +16,13 @@ impl Network for EfficientNetConfig {
         let [width, kernel] = self.stem;
         let x = self.convolution(t, x, "conv_stem", [self.in_channels(), width], [kernel, 2]);
         let mut x = self.norm(t, x, "bn1", Some(self.activation));
+        // timm divides by their number, not by that of the last.
+        let (mut place, all) = (0, self.stages.iter().map(Vec::len).sum());
         for (stage, blocks) in self.stages.iter().enumerate() {
             for (i, block) in blocks.iter().enumerate() {
-                x = t.segment(|t| t.within(&format!("blocks.{stage}.{i}"), |t| self.block(t, x, block)));
+                let name = format!("blocks.{stage}.{i}");
+                x = t.at_depth(place, all, |t| t.segment(|t| t.within(&name, |t| self.block(t, x, block))));
+                place += 1;
             }
         }
         let features = self.tail(t, x);
@@ -27,6 +31,7 @@ impl Network for EfficientNetConfig {
         }
         let head = t.linear_params("classifier", self.classes, self.features(), self.head_bias);
         let features = if self.normalize { t.unit_length(features, "features at unit length") } else { features };
+        let features = t.head_dropout(features, "classifier");
         t.linear(features, "classifier", head, Element::Word)
     }
 }
@@ -186,7 +191,11 @@ impl EfficientNetConfig {
                 self.norm(t, h, "pw_proj.bn", None)
             }
         };
-        if block.skip { t.add(x, h, "sum", None) } else { h }
+        if !block.skip {
+            return h;
+        }
+        let h = t.drop_path(h, "branch");
+        t.add(x, h, "sum", None)
     }
 
     /// Each channel times a gate, if the block has any.

@@ -7,6 +7,7 @@ use crate::gpu::Gpu;
 use crate::model::activations::{Activations, Mode};
 use crate::model::config::{VitConfig, VitParts};
 use crate::model::convnext_config::ConvNextConfig;
+use crate::model::drops::Drops;
 use crate::model::efficientnet_config::EfficientNetConfig;
 use crate::model::precision::Precision;
 use crate::model::resnet_config::ResNetConfig;
@@ -236,15 +237,26 @@ impl Network for ModelConfig {
     }
 }
 
-/// A model: its configuration and where its tensors lie.
+/// A model: its configuration and where its tensors lie. As a network it is its configuration's, which drops what the model does.
 #[derive(Clone, Debug)]
 pub struct Model {
     /// What it is made of.
     pub config: ModelConfig,
+    drops: Drops,
     layout: ParamLayout,
     buffers: ParamLayout,
     norm_pixels: Option<usize>,
     norms: Vec<usize>,
+}
+
+impl Network for Model {
+    fn forward(&self, t: &mut Tape) -> Act {
+        self.config.forward(t)
+    }
+
+    fn drops(&self) -> Drops {
+        self.drops
+    }
 }
 
 impl Model {
@@ -253,7 +265,12 @@ impl Model {
         let config = config.into();
         let (tape, _) = Tape::of(&config, 1, Precision::F32);
         let (layout, buffers) = (ParamLayout::new(&tape.params), ParamLayout::new(&tape.statistics));
-        Model { config, layout, buffers, norm_pixels: tape.norm_pixels, norms: tape.norms }
+        Model { config, drops: Drops::default(), layout, buffers, norm_pixels: tape.norm_pixels, norms: tape.norms }
+    }
+
+    /// The same, which drops this at random while it is trained.
+    pub fn dropping(self, drops: Drops) -> Model {
+        Model { drops, ..self }
     }
 
     /// Its parameters.
@@ -293,7 +310,7 @@ impl Model {
     /// that its kernels can't take.
     pub fn plan(&self, gpu: &Gpu, batch: usize, mode: Mode, precision: Precision) -> Result<Activations> {
         self.check_precision(gpu, precision)?;
-        Activations::plan(gpu, &self.config, batch, mode, precision)
+        Activations::plan(gpu, self, batch, mode, precision)
     }
 
     fn check_precision(&self, gpu: &Gpu, precision: Precision) -> Result<()> {

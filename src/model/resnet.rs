@@ -17,10 +17,13 @@ impl Network for ResNetConfig {
         let x = t.pixels(images, "images with channels last", self.in_channels());
         let mut x = self.stem(t, x);
         let mut channels = *self.stem_widths.last().expect("a stem has convolutions");
+        let (mut place, last) = (0, self.stages.iter().map(Vec::len).sum::<usize>().saturating_sub(1));
         for (stage, blocks) in self.stages.iter().enumerate() {
             for (i, block) in blocks.iter().enumerate() {
                 let name = format!("layer{}.{i}", stage + 1);
-                x = t.segment(|t| t.within(&name, |t| self.residual_block(t, x, channels, block)));
+                let write = |t: &mut Tape| self.residual_block(t, x, channels, block);
+                x = t.at_depth(place, last, |t| t.segment(|t| t.within(&name, write)));
+                place += 1;
                 channels = block.out;
             }
         }
@@ -35,6 +38,7 @@ impl Network for ResNetConfig {
         }
         let head = t.linear_params(self.head(), self.classes, self.features(), self.head_bias);
         let features = if self.normalize { t.unit_length(features, "features at unit length") } else { features };
+        let features = t.head_dropout(features, self.head());
         t.linear(features, self.head(), head, Element::Word)
     }
 }
@@ -62,12 +66,13 @@ impl Unit<'_> {
     /// act(norm(conv(x)) + shortcut)
     fn onto(&self, t: &mut Tape, shortcut: Act, x: Act) -> Act {
         match self.norm {
-            NormParams::Batch(norm) if self.activation == Pointwise::Relu => {
+            NormParams::Batch(norm) if self.activation == Pointwise::Relu && !t.drops_paths() => {
                 let x = self.convolved(t, x);
                 t.batch_norm_onto(shortcut, x, self.names[1], norm)
             }
             _ => {
                 let x = self.forward(t, x, false);
+                let x = t.drop_path(x, "branch");
                 t.recall();
                 added(t, shortcut, x, self.activation)
             }
@@ -252,9 +257,10 @@ impl ResNetConfig {
                 let x = last.forward(t, x, self.active_gate);
                 let scale = attention.scale(t, x);
                 match self.activation {
-                    Pointwise::Relu => t.gate_onto(shortcut, x, scale, "se.gate"),
+                    Pointwise::Relu if !t.drops_paths() => t.gate_onto(shortcut, x, scale, "se.gate"),
                     activation => {
                         let x = t.gate(x, scale, "se.gate", Kind::Sigmoid);
+                        let x = t.drop_path(x, "branch");
                         t.recall();
                         added(t, shortcut, x, activation)
                     }

@@ -21,6 +21,7 @@ impl Network for ResNetV2Config {
         }
         let head = t.pointwise_params("head.fc", self.classes, self.features(), self.head_bias);
         let features = if self.normalize { t.unit_length(features, "features at unit length") } else { features };
+        let features = t.head_dropout(features, "head.fc");
         t.linear(features, "head.fc", head, Element::Word)
     }
 }
@@ -30,14 +31,16 @@ impl ResNetV2Config {
     pub(super) fn map(&self, t: &mut Tape, images: Act) -> Act {
         let x = t.pixels(images, "images with channels last", self.in_channels());
         let mut x = t.within("stem", |t| self.stem(t, x));
+        let (mut place, last) = (0, self.stages.iter().map(Vec::len).sum::<usize>().saturating_sub(1));
         for (stage, blocks) in self.stages.iter().enumerate() {
             for (i, block) in blocks.iter().enumerate() {
                 let name = format!("stages.{stage}.blocks.{i}");
-                x = t.segment(|t| {
-                    t.within(&name, |t| {
-                        if self.preact { self.pre_block(t, x, block) } else { self.post_block(t, x, block) }
-                    })
-                });
+                let write = |t: &mut Tape| match self.preact {
+                    true => self.pre_block(t, x, block),
+                    false => self.post_block(t, x, block),
+                };
+                x = t.at_depth(place, last, |t| t.segment(|t| t.within(&name, write)));
+                place += 1;
             }
         }
         x
@@ -108,6 +111,7 @@ impl ResNetV2Config {
             }
             h = self.conv(t, h, &format!("conv{}", i + 1), width, window);
         }
+        let h = t.drop_path(h, "branch");
         t.add(shortcut, h, "sum", None)
     }
 
@@ -126,6 +130,7 @@ impl ResNetV2Config {
             h = self.conv(t, h, &format!("conv{}", i + 1), width, window);
             h = self.norm(t, h, &format!("norm{}", i + 1), i < 2);
         }
+        let h = t.drop_path(h, "branch");
         let sum = t.add(shortcut, h, "sum", None);
         t.activation(sum, "act3", Pointwise::Relu)
     }

@@ -9,12 +9,14 @@ use crate::model::value::{Act, Memory, ParamRef, Shape, Statistic, Value};
 use crate::ops::{Recorder, residual};
 use crate::shapes::{Activation, ParamLayout};
 
-/// Which statistics batch norm takes. A model without running statistics has no difference between the two.
+/// What a pass is for: which statistics batch norm takes, and whether anything is dropped at random.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
-    /// The batch's, which move the running ones.
+    /// Training with the batch's statistics, which move the running ones.
     Train,
-    /// The running ones, which stay as they are.
+    /// Training with the running statistics, which stay as they are.
+    Frozen,
+    /// Evaluation, with the running statistics and without anything random.
     Eval,
 }
 
@@ -76,7 +78,7 @@ struct Gradient {
 /// The tensors of a recording.
 #[derive(Debug)]
 pub struct Store<'a> {
-    /// Which statistics batch norm takes.
+    /// What the pass is for.
     pub phase: Phase,
     values: Vec<Value>,
     room: Room<'a>,

@@ -9,17 +9,27 @@ use std::fmt;
 
 use crate::error::Result;
 use crate::gpu::buffer::Element;
+use crate::model::drops::Drops;
 use crate::model::precision::Precision;
 use crate::model::store::Store;
 use crate::model::value::{Memory, Value};
 use crate::ops::Recorder;
+use crate::ops::dropout::STATE_LEN;
 
 pub use crate::model::value::{Act, ParamRef, Shape, Statistic};
+
+/// The label of the value that random numbers come from.
+pub(super) const RANDOM: &str = "random";
 
 /// A network: its forward pass.
 pub trait Network {
     /// Writes the layers from [`Tape::images`] on; returns the last value, `[batch, classes]` if there is a head.
     fn forward(&self, t: &mut Tape) -> Act;
+
+    /// What it drops at random while it is trained.
+    fn drops(&self) -> Drops {
+        Drops::default()
+    }
 
     /// Every parameter by its canonical name with its shape; the head comes last and only if there is one. Names and order
     /// are the libraries' own: timm's, torchvision's, OpenCLIP's.
@@ -103,6 +113,13 @@ pub struct Tape {
     scope: String,
     segment: Option<usize>,
     pub(super) segments: usize,
+    pub(super) drops: Drops,
+    /// The probability that the block that is being written drops its branches.
+    pub(super) path: f64,
+    /// Where random numbers come from, which the host writes before a pass: there if anything is dropped.
+    pub(super) random: Option<Act>,
+    /// Layers that draw random numbers so far.
+    pub(super) drawn: u32,
 }
 
 impl Tape {
@@ -126,7 +143,15 @@ impl Tape {
             scope: String::new(),
             segment: None,
             segments: 0,
+            drops: network.drops(),
+            path: 0.0,
+            random: None,
+            drawn: 0,
         };
+        if tape.drops.any() {
+            let shape = Shape { batch: 1, height: 1, width: 1, cols: STATE_LEN };
+            tape.random = Some(tape.value(RANDOM, shape, Element::Word, Memory::Host));
+        }
         let out = network.forward(&mut tape);
         assert!(tape.aside.is_empty(), "layers put aside and never recalled");
         let last = &mut tape.values[out.0];

@@ -31,6 +31,7 @@ impl Network for VggConfig {
         }
         let head = t.linear_params("head.fc", self.classes, self.features(), self.head_bias);
         let features = if self.normalize { t.unit_length(features, "features at unit length") } else { features };
+        let features = t.head_dropout(features, "head.fc");
         t.linear(features, "head.fc", head, Element::Word)
     }
 }

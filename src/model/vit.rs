@@ -25,7 +25,8 @@ impl Network for VitConfig {
                 Turns::Learned { freqs, of } => Turns::Learned { freqs, of: Learned { block: i, ..of } },
                 table => table,
             });
-            x = t.segment(|t| t.within(&format!("blocks.{i}"), |t| self.block(t, x, turns)));
+            let name = format!("blocks.{i}");
+            x = t.at_depth(i, self.depth - 1, |t| t.segment(|t| t.within(&name, |t| self.block(t, x, turns))));
         }
         self.tail(t, x)
     }
@@ -52,7 +53,7 @@ impl VitConfig {
                 t.tokens(patches, "tokens", tokens)
             }
             (None, Some(backbone)) => {
-                let map = t.within("patch_embed.backbone", |t| backbone.map(t, images));
+                let map = t.within("patch_embed.backbone", |t| t.undropped(|t| backbone.map(t, images)));
                 let (patch, features) = (self.patch_size / backbone.stride(), backbone.features());
                 let weight = t.param("patch_embed.proj.weight", &[d, features, patch, patch]);
                 let bias = self.patch_bias.then(|| t.param("patch_embed.proj.bias", &[d]));
@@ -102,7 +103,7 @@ impl VitConfig {
                 let h = self.attention(t, h, turns);
                 let proj = t.linear_params("attn.proj", d, d, !self.parts.unbiased);
                 let gamma = self.layer_scale(t, "ls1");
-                let x = t.linear_onto(x, h, "attn.proj", proj, gamma);
+                let x = t.branch_onto(x, h, "attn.proj", proj, gamma);
                 let h = self.norm(t, x, "norm2", t.element());
                 self.mlp(t, x, h, self.mlp_dim, Some("ls2"))
             }
@@ -112,11 +113,13 @@ impl VitConfig {
                 let proj = t.linear_params("attn.proj", d, d, !self.parts.unbiased);
                 let h = t.linear(h, "attn.proj", proj, WIDE);
                 let h = self.norm(t, h, "norm1", WIDE);
+                let h = t.drop_path(h, "attn");
                 let x = t.add(x, h, "attn.sum", None);
                 let h = self.hidden(t, x, self.mlp_dim);
                 let fc2 = t.linear_params("mlp.fc2", d, self.mlp_dim, !self.parts.unbiased);
                 let h = t.linear(h, "mlp.fc2", fc2, WIDE);
                 let h = self.norm(t, h, "norm2", WIDE);
+                let h = t.drop_path(h, "mlp");
                 t.add(x, h, "mlp.sum", None)
             }
             Block::Parallel => {
@@ -130,6 +133,7 @@ impl VitConfig {
                 let branch = t.linear(attended, "attn_out_proj", proj, WIDE);
                 let proj = t.linear_params("mlp_out_proj", d, width, true);
                 let branch = t.linear_onto(branch, hidden, "mlp_out_proj", proj, None);
+                let branch = t.drop_path(branch, "branch");
                 let gamma = self.layer_scale(t, "ls");
                 t.add(x, branch, "sum", gamma)
             }
@@ -188,7 +192,7 @@ impl VitConfig {
         let h = self.hidden(t, h, width);
         let fc2 = t.linear_params("mlp.fc2", self.dim, width, !self.parts.unbiased);
         let gamma = scale.and_then(|name| self.layer_scale(t, name));
-        t.linear_onto(stream, h, "mlp.fc2", fc2, gamma)
+        t.branch_onto(stream, h, "mlp.fc2", fc2, gamma)
     }
 
     fn layer_scale(&self, t: &mut Tape, name: &str) -> Option<ParamRef> {
@@ -273,6 +277,7 @@ impl VitConfig {
             true => t.unit_length(features, &format!("{name}.unit")),
             false => features,
         };
+        let features = t.head_dropout(features, name);
         let head = t.linear_params(name, self.classes, self.features(), self.head_bias);
         t.linear(features, name, head, WIDE)
     }

@@ -16,6 +16,7 @@ mod batch_norm;
 mod channels;
 mod conv;
 mod depthwise;
+mod dropout;
 mod formats;
 mod linear;
 mod loss;
@@ -61,6 +62,7 @@ pub fn stems() -> &'static [Stem] {
             [linear::STEMS, conv::STEMS, depthwise::STEMS, attention::STEMS, rope::STEMS, patch_embed::STEMS];
         let others = [
             pointwise::STEMS,
+            dropout::STEMS,
             norm::STEMS,
             batch_norm::STEMS,
             channels::STEMS,

@@ -15,6 +15,7 @@ use crate::model::Precision;
 use crate::train::augment_args::AugmentArgs;
 use crate::train::corrupted::corruptions;
 use crate::train::data_args::{SplitArgs, named_paths, path};
+use crate::train::drop_args::DropArgs;
 use crate::train::imbalance_args::ImbalanceArgs;
 use crate::train::interval::Interval;
 use crate::train::memory_args::MemoryArgs;
@@ -54,6 +55,10 @@ pub struct TrainConfig {
     #[serde(flatten)]
     #[allow(missing_docs)]
     pub augment: AugmentArgs,
+    #[command(flatten)]
+    #[serde(flatten)]
+    #[allow(missing_docs)]
+    pub drops: DropArgs,
     /// Batches in sorted order, for training and radii alike
     #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL", default_value_t = false,
         action = clap::ArgAction::Set)]
@@ -105,6 +110,7 @@ impl TrainConfig {
         self.zero_shot.validate(&self.model_args)?;
         self.optim.validate()?;
         self.augment.validate()?;
+        self.drops.validate()?;
         self.memory.validate()?;
         self.method.validate(&self.settings(0))?;
         self.corruptions()?;

@@ -10,12 +10,14 @@ use crate::train::config::TrainConfig;
 use crate::train::optim_args::OptimizerName;
 
 /// What steps of an optimiser go by, of which a head that is solved for takes none.
-const OF_STEPS: [&str; 28] = [
+const OF_STEPS: [&str; 30] = [
     "augment",
     "clip-norm",
     "color-jitter",
     "cutmix",
     "drop-last",
+    "drop-path",
+    "dropout",
     "early-stop",
     "epochs",
     "eval-every",
@@ -54,6 +56,9 @@ impl TrainConfig {
             "momentum" => (sgd || optim.momentum == 0.0, "--optimizer sgd"),
             "nesterov" => (sgd || !optim.nesterov, "--optimizer sgd"),
             "loss-scale" => (self.memory.precision() == Precision::F16, "--precision f16"),
+            "drop-path" if self.method.name.trains_head_alone() => {
+                (self.drops.drop_path == 0.0, "a --method that trains more than the head")
+            }
             _ => return self.method.idle(key),
         };
         (!effect).then(|| Idle { with: with.into(), refused: true })

@@ -141,7 +141,7 @@ impl<'g> Predictor<'g> {
     /// The products of its pass that nobody has measured on this adapter.
     pub fn untuned(&self) -> Result<Vec<Product>> {
         let mut r = Recorder::new(self.gpu, &self.scratch);
-        self.acts.forward(&self.model.config, &mut r, self.capacity(), &self.w, &self.stats, Phase::Eval)?;
+        self.acts.forward(&self.model, &mut r, self.capacity(), &self.w, &self.stats, Phase::Eval)?;
         Ok(r.untuned)
     }
 
@@ -162,7 +162,7 @@ impl Classifier for Predictor<'_> {
     fn logits(&mut self, images: &[f32], batch: usize) -> Result<Vec<f32>> {
         if !self.programs.contains_key(&batch) {
             let mut r = Recorder::new(self.gpu, &self.scratch);
-            self.acts.forward(&self.model.config, &mut r, batch, &self.w, &self.stats, Phase::Eval)?;
+            self.acts.forward(&self.model, &mut r, batch, &self.w, &self.stats, Phase::Eval)?;
             self.programs.insert(batch, r.program);
         }
         self.gpu.write(&self.acts.images(batch), images);

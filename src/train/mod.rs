@@ -10,6 +10,7 @@ pub mod calibration;
 pub mod config;
 pub mod corrupted;
 pub mod data_args;
+mod drop_args;
 mod effect;
 pub mod evaluate;
 pub mod evaluations;

@@ -86,7 +86,7 @@ fn run(
     let preprocess = source.recognised.preprocess.clone();
     let weights = config.imbalance.weights(&splits.train, &splits.classes)?;
     let inputs = Inputs::of(&source.checkpoint, &splits, weights.as_ref())?;
-    let model = source.model();
+    let model = config.drops.apply(source.model())?;
     let anchor_values = source.snapshot();
     let solved = match config.method.solves() {
         true => {
@@ -135,6 +135,7 @@ fn run(
     let anchor = Anchor { values: &anchor_values, excluded: &excluded };
     let (mut learner, mut active) =
         fit::allocate(gpu, &model, (&sizes, limit), (settings, weights), method, (start_values, &anchor), events)?;
+    learner.randomize(config.seed);
     if let Some(choices) = unconfirmed {
         tuning::confirm(gpu, &learner.untuned()?, &choices, events)?;
     }

@@ -25,6 +25,17 @@ fn space() -> Space {
 }
 
 #[test]
+fn a_network_without_residual_blocks_has_no_path_to_drop() {
+    let space = Space::new();
+    fs::create_dir(space.path("vgg")).unwrap();
+    fs::copy(fixture_path("families/timm_vgg"), space.path("vgg/model.safetensors")).unwrap();
+    fs::write(space.path("vgg/config.json"), Fixture::open("families/timm_vgg_golden").json("config").to_string())
+        .unwrap();
+    let line = with(TRAIN, "--model vgg --image-size 28 --drop-path 0.1 --out run");
+    space.fails(2, &line, &["--drop-path", "residual blocks", "VGG"]);
+}
+
+#[test]
 fn a_clip_tower_is_inspected_evaluated_fine_tuned_and_projected() {
     let space = space();
     let text = space.ok(&format!("inspect clip {CLIP}"));

@@ -14,7 +14,7 @@ impl Learner<'_> {
         let moves = self.stats.len > 0 && self.settings.batch_norm == BatchNorm::Train;
         let trained = |tensor: usize| self.stage.rates[tensor] != 0.0;
         let acts = self.around.iter().any(|around| !around.before.steps.is_empty() || !around.after.steps.is_empty());
-        if moves || acts { None } else { self.acts.cut(&self.model.config, &trained) }
+        if moves || acts { None } else { self.acts.cut(&self.model, &trained) }
     }
 
     /// From now on, until the next stage, passes of steps and of [`Learner::logits`] begin at `cut`: images are what
@@ -29,8 +29,8 @@ impl Learner<'_> {
     /// memory whatever they hold. Waits.
     pub fn features(&self, images: &[f32], batch: usize, cut: &Cut) -> Result<Vec<f32>> {
         let mut r = self.recorder();
-        let config = &self.model.config;
-        self.acts.forward_part(config, &mut r, batch, &self.w, &self.stats, Phase::Eval, Part::Below(cut))?;
+        let model = &self.model;
+        self.acts.forward_part(model, &mut r, batch, &self.w, &self.stats, Phase::Eval, Part::Below(cut))?;
         self.write_input(images, batch, None);
         Program::run(self.gpu, &[], &[&self.cast, &r.program])?;
         let mut rows = vec![Vec::with_capacity(cut.words()); batch];

@@ -124,7 +124,7 @@ impl Tape {
 fn mode(s: &Store) -> batch_norm::Mode {
     match s.phase {
         Phase::Train => batch_norm::Mode::Train,
-        Phase::Eval => batch_norm::Mode::Eval,
+        Phase::Frozen | Phase::Eval => batch_norm::Mode::Eval,
     }
 }
 

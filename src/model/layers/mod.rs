@@ -11,6 +11,7 @@ mod bias;
 mod blur;
 mod conv2d;
 mod depthwise;
+mod dropout;
 mod eca;
 mod embedding;
 mod gate;
