@@ -2,6 +2,8 @@
 //! implements the method on its own): logits, every gradient, training losses, and radii after several outer steps.
 
 mod common;
+#[path = "golden/lora.rs"]
+mod lora;
 #[path = "golden/methods.rs"]
 mod methods;
 #[path = "golden/soups.rs"]

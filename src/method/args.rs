@@ -12,7 +12,9 @@ use crate::error::{Error, Result};
 use crate::flag::{in_range, positive, word};
 use crate::method::settings::{BatchNorm, Settings};
 use crate::method::stage::{Stage, Trained};
-use crate::method::{METHODS, Method, ema, fixed_radius, ftp, l2_sp, linear_probe, lp_ft, named, partial, tpgm, wise};
+use crate::method::{
+    METHODS, Method, ema, fixed_radius, ftp, l2_sp, linear_probe, lora, lp_ft, named, partial, tpgm, wise,
+};
 use crate::model::Model;
 use crate::shapes::Norm;
 
@@ -86,6 +88,9 @@ pub struct MethodArgs {
     #[command(flatten)]
     #[serde(flatten)]
     pub linear_probe: linear_probe::Flags,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub lora: lora::Flags,
     #[command(flatten)]
     #[serde(flatten)]
     pub lp_ft: lp_ft::Flags,
@@ -195,7 +200,8 @@ impl MethodArgs {
     pub fn stages(&self, whole: Stage, of: &Trained) -> Result<Vec<Stage>> {
         let stages = self.name.stages(self, whole, of)?;
         let frozen = if self.freeze_bn { of.norms } else { &[] };
-        Ok(stages.into_iter().map(|stage| stage.decayed(self.layer_decay, of).without(frozen)).collect())
+        let adapted = |stage| if self.lora.lora_rank.is_some() { lora::trained(stage, of) } else { stage };
+        Ok(stages.into_iter().map(|stage| adapted(stage.decayed(self.layer_decay, of).without(frozen))).collect())
     }
 
     /// Sentences about the run.

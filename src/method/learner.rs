@@ -252,7 +252,11 @@ impl<'g> Learner<'g> {
             (None, None) => cross_entropy::forward(r, &loss, &dlogits, &logits, &labels, dims)?,
         }
         cross_entropy::record(r, ring, &loss, state, channel, dims)?;
-        let trained = |tensor: usize| channel != Channel::Train || self.stage.rates[tensor] != 0.0;
+        // Those of adapters follow from the gradient of the weight.
+        let adapted: Vec<usize> =
+            self.model.adapters().iter().flat_map(|a| a.of.iter().map(|one| one.target)).collect();
+        let trained =
+            |tensor: usize| channel != Channel::Train || self.stage.rates[tensor] != 0.0 || adapted.contains(&tensor);
         recording.backward(r, &dlogits, &self.dw, &trained)
     }
 

@@ -24,6 +24,7 @@ pub mod l2_sp;
 pub mod learner;
 pub mod linear_probe;
 pub mod llrd;
+pub mod lora;
 pub mod lp_ft;
 pub mod memory;
 pub mod model_stock;
@@ -138,6 +139,7 @@ pub trait Method: fmt::Debug + Sync {
 
 /// All methods, in the order in which those of one run act. The default is `tpgm`.
 pub const METHODS: &[&dyn Method] = &[
+    &lora::Rule,
     &vanilla::Rule,
     &linear_probe::Rule,
     &lp_ft::Rule,

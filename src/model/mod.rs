@@ -3,6 +3,7 @@
 //! ([`recording`]). [`config`], [`resnet_config`], [`resnetv2_config`], [`convnext_config`], [`efficientnet_config`] and [`vgg_config`] say what a model is made of; [`network`] is any of them.
 
 pub mod activations;
+mod adapters;
 pub mod config;
 pub mod convnext;
 pub mod convnext_config;
@@ -32,6 +33,7 @@ pub mod vit;
 pub mod vit_stem;
 
 pub use activations::{Activations, Mode, Part};
+pub use adapters::{Adapter, Adapters};
 pub use config::{Pool, VitConfig, VitParts};
 pub use convnext_config::ConvNextConfig;
 pub use cut::Cut;

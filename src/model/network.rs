@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Help, Result};
 use crate::gpu::Gpu;
 use crate::model::activations::{Activations, Mode};
+use crate::model::adapters::Adapters;
 use crate::model::config::{VitConfig, VitParts};
 use crate::model::convnext_config::ConvNextConfig;
 use crate::model::drops::Drops;
@@ -243,6 +244,7 @@ pub struct Model {
     /// What it is made of.
     pub config: ModelConfig,
     drops: Drops,
+    adapters: Option<Adapters>,
     layout: ParamLayout,
     buffers: ParamLayout,
     norm_pixels: Option<usize>,
@@ -265,7 +267,15 @@ impl Model {
         let config = config.into();
         let (tape, _) = Tape::of(&config, 1, Precision::F32);
         let (layout, buffers) = (ParamLayout::new(&tape.params), ParamLayout::new(&tape.statistics));
-        Model { config, drops: Drops::default(), layout, buffers, norm_pixels: tape.norm_pixels, norms: tape.norms }
+        Model {
+            config,
+            drops: Drops::default(),
+            adapters: None,
+            layout,
+            buffers,
+            norm_pixels: tape.norm_pixels,
+            norms: tape.norms,
+        }
     }
 
     /// The same, which drops this at random while it is trained.
@@ -273,7 +283,19 @@ impl Model {
         Model { drops, ..self }
     }
 
-    /// Its parameters.
+    /// The same with low-rank adapters of the tensors `targets` of its layout, whose product counts `scale` times. Theirs stand behind
+    /// the others in the layout.
+    pub fn adapted(self, rank: usize, scale: f32, targets: &[usize]) -> Model {
+        let (adapters, layout) = Adapters::new(&self.layout, rank, scale, targets);
+        Model { adapters: Some(adapters), layout, ..self }
+    }
+
+    /// Its low-rank adapters, if it has any.
+    pub fn adapters(&self) -> Option<&Adapters> {
+        self.adapters.as_ref()
+    }
+
+    /// Its parameters, and those of its adapters behind them.
     pub fn layout(&self) -> &ParamLayout {
         &self.layout
     }

@@ -131,6 +131,11 @@ pub fn find(gpu: &Gpu, config: &TrainConfig, range: Range, tune: bool, events: &
     if config.method.solves() {
         return Err(Error::Usage("lr-find is for runs that take steps: --probe logistic takes none".into()));
     }
+    if config.method.lora.lora_rank.is_some() {
+        return Err(Error::Usage(
+            "lr-find moves whole weights, which says little about adapters: leave --lora-rank out".into(),
+        ));
+    }
     let mut source = Source::open(&config.model, &config.overrides())?;
     source.recognised.preprocess = config.model_args.preprocess(&source.recognised.preprocess)?;
     let splits = Splits::open(gpu, config, &mut source, events)?;

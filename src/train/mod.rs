@@ -2,6 +2,7 @@
 //! the loop that ties a learner and a method together.
 
 pub mod adapter;
+mod adapters;
 pub mod advice;
 pub mod augment_args;
 pub mod blend;

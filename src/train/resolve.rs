@@ -98,8 +98,13 @@ fn following(given: &Table) -> Result<Table, toml::de::Error> {
     if adamw || c.optim.momentum == 0.0 {
         out.insert("nesterov".into(), false.into());
     }
-    if method.freezes_batch_norm() || c.method.freeze_bn {
+    let lora = c.method.lora.lora_rank.is_some();
+    if method.freezes_batch_norm() || c.method.freeze_bn || lora {
         out.insert("bn".into(), "frozen".into());
+    }
+    if lora {
+        // A projection between steps would leave the product of two matrices.
+        out.insert("schedule".into(), "post".into());
     }
     out.extend(i64::try_from(c.optim.batch_size).map(|batch| ("micro-batch".to_string(), batch.into())));
     // The methods' own defaults follow the schedule that a recipe gives.

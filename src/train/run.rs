@@ -9,7 +9,9 @@ use crate::data::{Dataset, ImageCache, Loader, LoaderConfig, Preprocess};
 use crate::error::Result;
 use crate::method::active::Finished;
 use crate::method::{Anchor, Held, Saved, Snapshot};
+use crate::model::Adapters;
 use crate::stop;
+use crate::train::adapters;
 use crate::train::advice::{Course, HeldOut, advice, temperature_harms};
 use crate::train::calibration::{Logits, Temperature};
 use crate::train::config::TrainConfig;
@@ -125,7 +127,7 @@ impl Training<'_, '_> {
 
         self.save_state(&saved)?;
         drop(saved);
-        self.source.save(&self.out.join("last.safetensors"), &values)?;
+        self.save_model("last.safetensors", &values)?;
         self.write_drift(&values.w)?;
         if !tests.is_empty() {
             let logits = self.as_tests_see(select_name, &select, logits)?;
@@ -299,6 +301,17 @@ impl Training<'_, '_> {
         Ok(evaluate_to_fit(&mut watched, images, self.preprocess, self.classes)?.1)
     }
 
+    /// Saves a model in the run directory, and its adapters beside it, if they alone make the model of what the run began with.
+    fn save_model(&self, name: &str, values: &Snapshot) -> Result<()> {
+        let path = self.out.join(name);
+        self.source.save(&path, values)?;
+        let mut methods = self.config.method.active();
+        match methods.all(|method| ["lora", "vanilla", "llrd"].contains(&method.name())) {
+            true => adapters::write(&adapters::path_beside(&path), &self.steps.learner.model, values),
+            false => Ok(()),
+        }
+    }
+
     /// Says what the run's figures tell about its settings.
     fn advise(&mut self, name: &str, evaluation: &Evaluation) {
         let course = Course {
@@ -354,7 +367,7 @@ impl Training<'_, '_> {
         let better =
             self.progress.best.is_none_or(|(most, loss)| score.0 > most || (score.0 == most && score.1 < loss));
         if better {
-            self.source.save(&self.out.join("best.safetensors"), values)?;
+            self.save_model("best.safetensors", values)?;
             self.progress.best = Some(score);
             self.progress.best_steps = self.steps.learner.steps;
             self.best = Some(values.clone());
@@ -403,6 +416,7 @@ impl Training<'_, '_> {
         let rows: Vec<DriftRow> = layout
             .unpack(packed)
             .zip(layout.unpack(&self.anchor.values.w))
+            .filter(|((param, _), _)| !Adapters::is_part(&param.name))
             .enumerate()
             .map(|(depth, ((param, w), (_, w0)))| {
                 let delta: Vec<f64> = w.iter().zip(w0).map(|(w, w0)| f64::from(*w) - f64::from(*w0)).collect();

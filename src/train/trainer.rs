@@ -7,9 +7,11 @@ use crate::atomic::remove_temporaries;
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::gpu::tiles::Choices;
-use crate::method::{Anchor, BatchNorm, Held, Learner, Stage, Trained};
+use crate::method::{Anchor, BatchNorm, Held, Learner, Snapshot, Stage, Trained};
+use crate::model::Model;
 use crate::stop;
 use crate::train::adapter;
+use crate::train::adapters;
 use crate::train::config::TrainConfig;
 use crate::train::evaluations::EvaluationLog;
 use crate::train::events::{Event, Start, Summary};
@@ -58,6 +60,14 @@ pub fn train(
     })
 }
 
+/// Values of the model without its adapters, with theirs.
+fn begun(model: &Model, values: Snapshot, seed: u64) -> Snapshot {
+    match model.adapters() {
+        Some(adapters) => Snapshot { w: adapters.begin(model.layout(), values.w, seed), ..values },
+        None => values,
+    }
+}
+
 fn run(
     gpu: &Gpu,
     config: &TrainConfig,
@@ -86,12 +96,13 @@ fn run(
     let preprocess = source.recognised.preprocess.clone();
     let weights = config.imbalance.weights(&splits.train, &splits.classes)?;
     let inputs = Inputs::of(&source.checkpoint, &splits, weights.as_ref())?;
-    let model = config.drops.apply(source.model())?;
-    let anchor_values = source.snapshot();
+    let model = adapters::adapted(&config.method, &source, config.drops.apply(source.model())?)?;
+    adapters::note(&model).into_iter().for_each(|note| events(Event::Note(note)));
+    let anchor_values = begun(&model, source.snapshot(), config.seed);
     let solved = match config.method.solves() {
         true => {
             probe::solve(gpu, config, &mut source, (&splits, weights.as_ref()), events)?;
-            Some(source.snapshot())
+            Some(begun(&model, source.snapshot(), config.seed))
         }
         false => None,
     };
@@ -131,7 +142,9 @@ fn run(
     };
     let (sizes, limit) = fit::of_run(gpu, config, &model, &splits, micro_batch);
     let method = &config.method;
-    let excluded = excluded(method.exclude.as_deref(), &source)?;
+    let mut excluded = excluded(method.exclude.as_deref(), &source)?;
+    // What adapters hold has no pre-trained counterpart.
+    excluded.resize(model.layout().params.len(), true);
     let anchor = Anchor { values: &anchor_values, excluded: &excluded };
     let (mut learner, mut active) =
         fit::allocate(gpu, &model, (&sizes, limit), (settings, weights), method, (start_values, &anchor), events)?;
@@ -145,6 +158,7 @@ fn run(
     learner.check_batch(fit::smallest_pass(&splits.train, &train_config, learner.capacity()))?;
     if config.optim.bn == BatchNorm::Frozen
         && !method.freeze_bn
+        && method.lora.lora_rank.is_none()
         && learner.stats.len == 0
         && !method.name.freezes_batch_norm()
     {
