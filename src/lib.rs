@@ -63,5 +63,6 @@ pub mod stop;
 pub mod suite;
 pub mod text;
 pub mod train;
+pub mod version;
 
 pub use error::{Error, Result};

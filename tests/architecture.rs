@@ -23,7 +23,7 @@ const FLOORS: &[&[&str]] = &[
     &["data", "model", "text"],
     &["ops"],
     &["gpu", "cpu"],
-    &["shapes", "random", "atomic", "csv_text", "flag", "stop", "stems"],
+    &["shapes", "random", "atomic", "csv_text", "flag", "stop", "stems", "version"],
     &["error"],
 ];
 

@@ -45,10 +45,11 @@ use crate::model::Precision;
 use crate::ops::self_check;
 use crate::train::adapter;
 use crate::train::data_args::{Checked, DataArgs};
+use crate::version::VERSION;
 
 /// Robust fine-tuning of vision models on any GPU
 #[derive(Debug, Parser)]
-#[command(name = "tpgm", version, about, propagate_version = true)]
+#[command(name = "tpgm", version = VERSION, about, propagate_version = true)]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
