@@ -77,6 +77,7 @@ macro_rules! for_each_stem {
                 golden: "in whole networks, tests/golden.rs"
             };
             cross_entropy;
+            binary_cross_entropy;
             norm_clip {
                 gradcheck: "no gradient passes through a step",
                 golden: "in clipped trajectories, tests/golden.rs"

@@ -145,6 +145,7 @@ pub static KERNELS: &[(&str, Record)] = &[
     ("kernel_max_pool", |b| max_pool(b, false)),
     ("kernel_max_pool_backward", |b| max_pool(b, true)),
     ("kernel_cross_entropy", loss),
+    ("kernel_binary_cross_entropy", label_loss),
     ("kernel_avg_pool", |b| avg_pool(b, false)),
     ("kernel_avg_pool_backward", |b| avg_pool(b, true)),
     ("kernel_pool", pool),
@@ -479,6 +480,17 @@ fn loss(b: &Bench) -> Result<Alone> {
     let labels = b.gpu.upload("labels", &Random::new(1).indices(BATCH, 1000))?;
     let program = record(b, 1, |r| cross_entropy::forward(r, &loss, &dlogits, &logits, &labels, dims))?;
     Ok(Alone { shape: format!("{BATCH} × 1000, with its gradient"), work: bytes(2 * BATCH * 1000), program })
+}
+
+/// Of 80 labels an image, as COCO has.
+fn label_loss(b: &Bench) -> Result<Alone> {
+    let (batch, classes) = (BATCH, 80);
+    let dims = ops::binary_cross_entropy::Dims { batch, classes, grad_scale: 1.0 / batch as f32 };
+    let ([logits, dlogits, targets], loss) = (tensors(b.gpu, batch * classes)?, tensor(b.gpu, batch)?);
+    let positive = b.gpu.upload("positive", &vec![1f32; classes])?;
+    let both = (&targets, &positive);
+    let program = record(b, 1, |r| ops::binary_cross_entropy::forward(r, &loss, &dlogits, &logits, both, None, dims))?;
+    Ok(Alone { shape: format!("{batch} × {classes}, with its gradient"), work: bytes(3 * batch * classes), program })
 }
 
 /// What runs over the whole arena once a step.

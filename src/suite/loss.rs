@@ -19,6 +19,11 @@ pub(super) const STEMS: &[Stem] = &[
             "cross_entropy::record",
         ],
     ),
+    stem(
+        "binary_cross_entropy",
+        binary_cross_entropy,
+        &["binary_cross_entropy::forward", "binary_cross_entropy::forward_scaled"],
+    ),
     stem("loss_scale", loss_scale, &["loss_scale::settle", "loss_scale::observe"]),
 ];
 
@@ -124,6 +129,58 @@ fn targets(s: &mut Suite, launch: Launch, dims: Dims, scale: f32) -> Result<()> 
     let scaled: Vec<f64> = want_grad.iter().map(|g| 4096.0 * g).collect();
     c.expect("cross_entropy::forward_targets_scaled", &loss, &want_loss, tolerances[0]);
     c.expect("cross_entropy::forward_targets_scaled", &dlogits, &scaled, tolerances[1]);
+    s.finish(c)
+}
+
+fn binary_cross_entropy(p: &mut Plan) -> Result<()> {
+    for launch in Launch::reductions(p.gpu).into_iter().filter(|launch| !launch.fold) {
+        let shapes = [(1, 1), (3, 63), (65, 65), (5, 197), (3, 768), (63, 3), (1, 1000)];
+        for (_, (batch, classes)) in p.pick(&shapes, &[3]) {
+            for (_, scale) in p.pick(&[1.0, 80.0], &[1]) {
+                // Two micro-batches of this size make a step.
+                let dims = ops::binary_cross_entropy::Dims { batch, classes, grad_scale: 0.5 / batch as f32 };
+                p.add(move |s| labels(s, launch, dims, scale));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Labels that are there, are not, and are so in part; positives that weigh more, less, and nothing.
+fn labels(s: &mut Suite, launch: Launch, dims: ops::binary_cross_entropy::Dims, scale: f32) -> Result<()> {
+    let ops::binary_cross_entropy::Dims { batch, classes, grad_scale } = dims;
+    let mut random = Random::new((batch * classes) as u64 + 2);
+    let logits: Vec<f32> = random.vec(batch * classes).iter().map(|x| x * scale).collect();
+    let kinds = random.indices(batch * classes, 4);
+    let targets: Vec<f32> = kinds.iter().map(|kind| [0.0, 1.0, 0.3, 0.95][*kind as usize]).collect();
+    let positive: Vec<f32> = (0..classes).map(|c| [1.0, 7.5, 0.25, 0.0][c % 4]).collect();
+    let (mut want_loss, mut want_grad) = (vec![0.0; batch], vec![0.0; batch * classes]);
+    cpu::binary_cross_entropy::forward(
+        &mut want_loss,
+        &mut want_grad,
+        &wide(&logits),
+        (&wide(&targets), &wide(&positive)),
+        batch,
+        classes,
+        f64::from(grad_scale),
+    );
+    let mut c = Case::new(s.gpu, format!("{batch}×{classes}, logits ±{scale}, {}", launch.suffix()), 0)?;
+    let [logits, targets] = [c.input("logits", &logits)?, c.input("targets", &targets)?];
+    let positive = c.input("positive", &positive)?;
+    let by = c.input("loss scale", &[4096.0, f32::NAN])?;
+    for (kernel, scale, factor) in
+        [("binary_cross_entropy::forward", None, 1.0), ("binary_cross_entropy::forward_scaled", Some(&by), 4096.0)]
+    {
+        let [loss, dlogits] = [c.output(&format!("loss of {kernel}"), batch)?, c.output(kernel, batch * classes)?];
+        let both = (&targets, &positive);
+        c.run(launch, |r| ops::binary_cross_entropy::forward(r, &loss, &dlogits, &logits, both, scale, dims))?;
+        // A sum of terms that are not negative; ln(1 + e) takes twenty roundings, and its exponential is off by 3 units and more
+        // where it counts for less.
+        c.expect(kernel, &loss, &want_loss, sum_tolerance(classes, 20.0));
+        let want: Vec<f64> = want_grad.iter().map(|g| factor * g).collect();
+        // No sum: a difference of two terms of one sign each, relative to the larger.
+        c.expect(kernel, &dlogits, &want, 24.0 * EPS);
+    }
     s.finish(c)
 }
 

@@ -1,6 +1,6 @@
 //! The loss.
 
-use tpgm::cpu::cross_entropy;
+use tpgm::cpu::{binary_cross_entropy, cross_entropy};
 
 use super::{Noise, assert_gradient, assigned};
 
@@ -42,4 +42,24 @@ fn cross_entropy_of_targets_of_any_sum() {
     let (loss, dx) = run(&x);
     assert_gradient("cross_entropy of targets", &dx, &x, |x| run(x).0.iter().map(|loss| grad_scale * loss).sum());
     assert_eq!((loss[2], &dx[10..]), (0.0, &[0.0; 5][..]));
+}
+
+#[test]
+fn binary_cross_entropy_of_labels_and_shares_of_them() {
+    let (batch, classes, grad_scale) = (3, 4, 0.37);
+    let targets = [[1.0, 0.0, 0.3, 1.0], [0.0, 0.95, 0.05, 1.0], [0.0; 4]].concat();
+    let positive = [1.0, 3.5, 0.25, 0.0];
+    let run = |logits: &[f64]| {
+        let mut dlogits = vec![f64::NAN; batch * classes];
+        let loss = assigned(batch, |loss| {
+            let both = (&targets[..], &positive[..]);
+            binary_cross_entropy::forward(loss, &mut dlogits, logits, both, batch, classes, grad_scale);
+        });
+        (loss, dlogits)
+    };
+    let x = Noise(5).vec(batch * classes);
+    let dx = run(&x).1;
+    assert_gradient("binary_cross_entropy", &dx, &x, |x| run(x).0.iter().map(|loss| grad_scale * loss).sum());
+    // A positive that weighs nothing has no gradient.
+    assert_eq!((dx[3], dx[7]), (0.0, 0.0));
 }

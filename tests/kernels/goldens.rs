@@ -259,6 +259,36 @@ fn cross_entropy_agrees_with_pytorch() {
 }
 
 #[test]
+fn binary_cross_entropy_agrees_with_pytorch() {
+    let fixture = Fixture::open("labels");
+    for name in ["plain", "weighted", "soft", "large"] {
+        let get = |key: &str| fixture.f32(&format!("loss.{name}.{key}"));
+        let [logits, targets, positive] = ["logits", "targets", "positive"].map(get);
+        let [mean, losses, dlogits] = ["loss", "row_losses", "dlogits"].map(get);
+        let (batch, classes) = (losses.len(), positive.len());
+        let (mut loss, mut grad) = (vec![0.0; batch], vec![0.0; logits.len()]);
+        let both = (&wide(&targets)[..], &wide(&positive)[..]);
+        let scale = 1.0 / batch as f64;
+        cpu::binary_cross_entropy::forward(&mut loss, &mut grad, &wide(&logits), both, batch, classes, scale);
+        assert_reference(name, &loss, &losses);
+        assert_reference(name, &grad, &dlogits);
+        assert_reference(name, &[loss.iter().sum::<f64>() / batch as f64], &mean);
+
+        let dims = ops::binary_cross_entropy::Dims { batch, classes, grad_scale: 1.0 / batch as f32 };
+        on_devices(name, |c, run| {
+            let [x, y, w] =
+                [c.input("logits", &logits)?, c.input("targets", &targets)?, c.input("positive", &positive)?];
+            let [l, d] = [c.output("loss", batch)?, c.output("dlogits", logits.len())?];
+            run(c, &|p| ops::binary_cross_entropy::forward(p, &l, &d, &x, (&y, &w), None, dims))?;
+            // As in the suite: a sum over at most 65 classes.
+            c.expect("binary_cross_entropy::forward", &l, &wide(&losses), 32.0 * EPS);
+            c.expect("binary_cross_entropy::forward", &d, &wide(&dlogits), 24.0 * EPS);
+            Ok(())
+        });
+    }
+}
+
+#[test]
 fn patch_embedding_agrees_with_pytorch() {
     let fixture = ops_fixture();
     for (name, patch) in [("p4", 4), ("p5", 5)] {

@@ -161,6 +161,7 @@ const HOT: &[Hot] = &[
     hot("relu", &["forward", "backward"], "f32", &["elem = vec4f", "stored = vec4f"], LANES),
     hot("max_pool", &["forward", "backward"], "f32", &["elem = vec4f", "stored = vec4f"], LANES),
     hot("cross_entropy", &["forward"], "f32", &["ONE_SUBGROUP = false"], LANES),
+    hot("binary_cross_entropy", &["forward"], "f32", &["ONE_SUBGROUP = false"], LANES),
     hot("adamw", &["forward"], "f32", &[], LANES),
     hot("sgd", &["forward"], "f32", &[], LANES),
     hot("norm_clip", &["squares", "clip"], "f32", &["ONE_SUBGROUP = false"], LANES),
