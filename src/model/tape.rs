@@ -6,10 +6,12 @@
 //! ([`Recording`](crate::model::recording::Recording)).
 
 use std::fmt;
+use std::ops::Range;
 
 use crate::error::Result;
 use crate::gpu::buffer::Element;
 use crate::model::drops::Drops;
+use crate::model::operation::Operation;
 use crate::model::precision::Precision;
 use crate::model::store::Store;
 use crate::model::value::{Memory, Value};
@@ -71,6 +73,11 @@ pub trait Layer: fmt::Debug {
     /// Multiply-adds of its products, in the forward pass.
     fn macs(&self) -> usize {
         0
+    }
+
+    /// What it computes in evaluation, for those who write the network for another runtime; nothing if they can't have it.
+    fn operation(&self) -> Option<Operation> {
+        None
     }
 }
 
@@ -177,6 +184,51 @@ impl Tape {
     /// Elements of scratch that the layers need.
     pub(super) fn scratch(&self) -> usize {
         self.entries.iter().map(|entry| entry.layer.scratch()).max().unwrap_or(0)
+    }
+
+    /// The operations in their order; a layer that has none is an error with its name.
+    pub fn operations(&self) -> impl Iterator<Item = Result<Operation, String>> {
+        self.entries.iter().map(|entry| {
+            let named = || format!("{:?}", entry.layer).split([' ', '(']).next().unwrap_or_default().to_string();
+            entry.layer.operation().ok_or_else(named)
+        })
+    }
+
+    /// What a value is called, as no other is.
+    pub fn label(&self, act: Act) -> &str {
+        &self.values[act.0].label
+    }
+
+    /// The numbers of a [constant](Tape::constant), and their name.
+    ///
+    /// # Panics
+    /// Where it is none.
+    pub fn constant_of(&self, act: Act) -> (&str, &[f32]) {
+        let label = self.label(act);
+        let found = self.constants.iter().find(|(name, _)| name == label);
+        let (name, values) = found.unwrap_or_else(|| panic!("{label} is no constant"));
+        (name, values)
+    }
+
+    /// The parameters of which `param` is made, by their places among [`Network::parameters`](crate::model::Network::parameters),
+    /// and the elements of each.
+    pub fn pieces(&self, param: ParamRef) -> Vec<(usize, Range<usize>)> {
+        let (mut skip, mut left, mut pieces) = (param.skip, param.len, Vec::new());
+        for place in param.places() {
+            let len: usize = self.params[place].1.iter().product();
+            let (from, to) = (skip.min(len), (skip + left).min(len));
+            if from < to {
+                pieces.push((place, from..to));
+            }
+            left -= to - from;
+            skip = skip.saturating_sub(len);
+        }
+        pieces
+    }
+
+    /// The place of a running statistic among [`Network::buffers`](crate::model::Network::buffers).
+    pub fn place_of(&self, statistic: Statistic) -> usize {
+        statistic.0
     }
 
     /// Multiply-adds of each layer that has any, in the forward pass.

@@ -9,6 +9,13 @@ use crate::shapes::Activation;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Act(pub(super) usize);
 
+impl Act {
+    /// Its place among the tape's values.
+    pub fn place(self) -> usize {
+        self.0
+    }
+}
+
 /// A parameter, a part of one, or neighbouring ones read as one tensor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ParamRef {
@@ -26,6 +33,11 @@ impl ParamRef {
     /// The places of its parameters.
     pub(super) fn places(self) -> Range<usize> {
         self.index..self.index + self.count
+    }
+
+    /// Number of elements.
+    pub fn elements(self) -> usize {
+        self.len
     }
 
     /// `len` elements from `skip` on.
@@ -78,6 +90,11 @@ impl Shape {
     /// Whether there are no elements.
     pub fn is_empty(self) -> bool {
         self.len() == 0
+    }
+
+    /// Whether there is one row per image.
+    pub fn is_pooled(self) -> bool {
+        self.pixels() == 1
     }
 
     /// The same rows of `cols` channels.

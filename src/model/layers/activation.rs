@@ -1,6 +1,7 @@
 //! Activations that no other layer computes in its own kernel.
 
 use crate::error::Result;
+use crate::model::operation::Operation;
 use crate::model::store::Store;
 use crate::model::tape::{Act, Layer, Tape};
 use crate::ops::{Recorder, gelu, hard_swish, relu, relu6, silu};
@@ -47,5 +48,9 @@ impl Layer for Activation {
                 s.assign(r, self.inp, |r, dinp| gelu::backward(r, dinp, &dout, &inp, shapes::Activation::Gelu))
             }
         }
+    }
+
+    fn operation(&self) -> Option<Operation> {
+        Some(Operation::Activation { inp: self.inp, out: self.out, kind: self.kind })
     }
 }

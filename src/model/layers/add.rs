@@ -1,6 +1,7 @@
 //! A branch that is added to a stream where no product ends in the sum.
 
 use crate::error::Result;
+use crate::model::operation::Operation;
 use crate::model::store::Store;
 use crate::model::tape::{Act, Layer, ParamRef, Tape};
 use crate::ops::{Recorder, residual, scratch_len};
@@ -49,5 +50,9 @@ impl Layer for Add {
 
     fn scratch(&self) -> usize {
         scratch_len(self.rows, self.cols)
+    }
+
+    fn operation(&self) -> Option<Operation> {
+        Some(Operation::Add { stream: self.stream, branch: self.branch, gamma: self.gamma, out: self.out })
     }
 }

@@ -3,6 +3,7 @@
 use crate::error::Result;
 use crate::gpu::View;
 use crate::gpu::buffer::Element;
+use crate::model::operation::Operation;
 use crate::model::store::Store;
 use crate::model::tape::{Act, Layer, ParamRef, Shape, Tape};
 use crate::ops::Recorder;
@@ -111,5 +112,11 @@ impl Layer for Attention {
 
     fn macs(&self) -> usize {
         2 * self.shape.height * self.shape.len()
+    }
+
+    fn operation(&self) -> Option<Operation> {
+        // A masked one is a text's.
+        let &Attention { qkv, out, relative, heads, mask, .. } = self;
+        mask.is_none().then_some(Operation::Attention { qkv, out, relative, heads })
     }
 }

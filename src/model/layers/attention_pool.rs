@@ -3,6 +3,7 @@
 
 use crate::error::Result;
 use crate::gpu::buffer::Element;
+use crate::model::operation::Operation;
 use crate::model::store::Store;
 use crate::model::tape::{Act, Layer, ParamRef, Shape, Tape};
 use crate::ops::{Recorder, attention_pool, column_sum, scratch_len};
@@ -95,6 +96,10 @@ impl Layer for Attend {
     fn macs(&self) -> usize {
         2 * self.shape.len()
     }
+
+    fn operation(&self) -> Option<Operation> {
+        Some(Operation::Attend { q: self.q, k: self.k, v: self.v, out: self.out, heads: self.heads })
+    }
 }
 
 impl Layer for Assemble {
@@ -107,6 +112,10 @@ impl Layer for Assemble {
         let (dout, dinp, dpositions) = (s.gradient(self.out), s.share(self.inp), s.dparam(self.positions));
         attention_pool::assemble_backward(r, &dinp, &dpositions, &dout, dims(self.shape, 1))?;
         s.settle(r, self.inp, dinp)
+    }
+
+    fn operation(&self) -> Option<Operation> {
+        Some(Operation::TokensOfPixels { inp: self.inp, out: self.out, positions: self.positions })
     }
 }
 
@@ -121,5 +130,9 @@ impl Layer for Spread {
 
     fn scratch(&self) -> usize {
         scratch_len(self.rows, self.cols)
+    }
+
+    fn operation(&self) -> Option<Operation> {
+        Some(Operation::Spread { latent: self.latent, out: self.out })
     }
 }

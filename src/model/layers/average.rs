@@ -1,6 +1,7 @@
 //! The mean of two values: of a distilled model's heads.
 
 use crate::error::Result;
+use crate::model::operation::Operation;
 use crate::model::store::Store;
 use crate::model::tape::{Act, Layer, Tape};
 use crate::ops::{Recorder, average};
@@ -32,5 +33,9 @@ impl Layer for Average {
         let half = s.tensor(&label, dout.element, dout.len);
         average::backward(r, &half, &dout)?;
         self.inputs.into_iter().try_for_each(|act| s.lend(r, act, half.clone()))
+    }
+
+    fn operation(&self) -> Option<Operation> {
+        Some(Operation::Average { inputs: self.inputs, out: self.out })
     }
 }

@@ -1,6 +1,7 @@
 //! The mean of each window.
 
 use crate::error::Result;
+use crate::model::operation::Operation;
 use crate::model::store::Store;
 use crate::model::tape::{Act, Layer, Shape, Tape};
 use crate::ops::{Recorder, avg_pool};
@@ -43,5 +44,9 @@ impl Layer for AvgPool {
     fn backward(&self, s: &mut Store, r: &mut Recorder) -> Result<()> {
         let dout = s.gradient(self.out);
         s.assign(r, self.inp, |r, dinp| avg_pool::backward(r, dinp, &dout, self.dims))
+    }
+
+    fn operation(&self) -> Option<Operation> {
+        Some(Operation::AvgPool { inp: self.inp, out: self.out, dims: self.dims })
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::error::Result;
 use crate::gpu::buffer::Element;
+use crate::model::operation::{Normed, Operation};
 use crate::model::store::{Phase, Store};
 use crate::model::tape::{Act, Layer, ParamRef, Shape, Statistic, Tape};
 use crate::model::value::Memory;
@@ -185,6 +186,13 @@ impl Layer for Norm {
         let pixels = self.dims.rows / self.batch;
         (1..=self.batch).map(|b| batch_norm::scratch_len(b * pixels, self.dims.cols)).max().unwrap_or(0)
     }
+
+    fn operation(&self) -> Option<Operation> {
+        let &Norm { own, inp, out, shortcut, activation, .. } = self;
+        let BatchNormParams { weight, bias, running_mean: mean, running_var: var, eps, .. } = own;
+        let own = Normed { weight, bias, mean, var, eps };
+        Some(Operation::BatchNorm { own, inp, out, shortcut, activation })
+    }
 }
 
 impl Layer for Branch {
@@ -194,6 +202,10 @@ impl Layer for Branch {
 
     fn backward(&self, s: &mut Store, r: &mut Recorder) -> Result<()> {
         self.0.reverse(s, r)
+    }
+
+    fn operation(&self) -> Option<Operation> {
+        Some(Operation::Nothing)
     }
 }
 
@@ -223,5 +235,9 @@ impl Layer for Join {
 
     fn scratch(&self) -> usize {
         self.norm.scratch()
+    }
+
+    fn operation(&self) -> Option<Operation> {
+        self.norm.operation()
     }
 }

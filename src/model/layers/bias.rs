@@ -1,6 +1,7 @@
 //! The bias of a convolution, with a ReLU behind it in the same kernel: that of an affine batch norm which does nothing else.
 
 use crate::error::Result;
+use crate::model::operation::Operation;
 use crate::model::store::Store;
 use crate::model::tape::{Act, Layer, ParamRef, Tape};
 use crate::ops::{Recorder, batch_norm, column_sum, relu, scratch_len};
@@ -54,5 +55,9 @@ impl Layer for Bias {
 
     fn scratch(&self) -> usize {
         scratch_len(self.dims.rows, self.dims.cols)
+    }
+
+    fn operation(&self) -> Option<Operation> {
+        Some(Operation::Bias { inp: self.inp, out: self.out, bias: self.bias, relu: self.relu })
     }
 }

@@ -1,6 +1,7 @@
 //! Images under a fixed filter of 3 × 3 taps.
 
 use crate::error::Result;
+use crate::model::operation::Operation;
 use crate::model::store::Store;
 use crate::model::tape::{Act, Layer, Shape, Tape};
 use crate::ops::blur::{Dims, Filter};
@@ -33,5 +34,9 @@ impl Layer for Blur {
     fn backward(&self, s: &mut Store, r: &mut Recorder) -> Result<()> {
         let dout = s.gradient(self.out);
         s.assign(r, self.inp, |r, dinp| blur::backward(r, dinp, &dout, self.dims))
+    }
+
+    fn operation(&self) -> Option<Operation> {
+        Some(Operation::Blur { inp: self.inp, out: self.out, dims: self.dims })
     }
 }

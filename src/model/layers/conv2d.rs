@@ -2,6 +2,7 @@
 
 use crate::error::Result;
 use crate::gpu::buffer::Element;
+use crate::model::operation::Operation;
 use crate::model::store::Store;
 use crate::model::tape::{Act, Layer, ParamRef, Shape, Tape};
 use crate::ops::conv2d::Padding;
@@ -72,5 +73,10 @@ impl Layer for Conv2d {
 
     fn macs(&self) -> usize {
         self.dims.out_pixels() * self.dims.weight_len()
+    }
+
+    fn operation(&self) -> Option<Operation> {
+        let (standardized, &Conv2d { inp, out, weight, dims, .. }) = (None, self);
+        Some(Operation::Conv { inp, out, weight, dims, standardized })
     }
 }

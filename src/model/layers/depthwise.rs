@@ -1,6 +1,7 @@
 //! Depth-wise convolutions: each channel with a kernel of its own.
 
 use crate::error::Result;
+use crate::model::operation::Operation;
 use crate::model::store::Store;
 use crate::model::tape::{Act, Layer, ParamRef, Shape, Tape};
 use crate::ops::depthwise::{Dims, Padding};
@@ -70,5 +71,10 @@ impl Layer for Depthwise {
 
     fn macs(&self) -> usize {
         self.dims.out_len() * self.dims.kernel * self.dims.kernel
+    }
+
+    fn operation(&self) -> Option<Operation> {
+        let &Depthwise { inp, out, weight, bias, dims } = self;
+        Some(Operation::Depthwise { inp, out, weight, bias, dims })
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::error::Result;
 use crate::gpu::buffer::Element;
+use crate::model::operation::Operation;
 use crate::model::store::Store;
 use crate::model::tape::{Act, Layer, ParamRef, Tape};
 use crate::ops::eca::Dims;
@@ -37,5 +38,9 @@ impl Layer for Eca {
             eca::backward_weight(r, &s.dparam(self.weight), &dout, &s.view(self.inp), self.dims)?;
         }
         s.assign(r, self.inp, |r, dinp| eca::backward_input(r, dinp, &dout, &weight, self.dims))
+    }
+
+    fn operation(&self) -> Option<Operation> {
+        Some(Operation::Eca { inp: self.inp, out: self.out, weight: self.weight })
     }
 }

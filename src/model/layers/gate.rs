@@ -3,6 +3,7 @@
 use crate::error::Result;
 use crate::gpu::View;
 use crate::model::layers::batch_norm::reverse_join;
+use crate::model::operation::Operation;
 use crate::model::store::Store;
 use crate::model::tape::{Act, Layer, Tape};
 use crate::model::value::Memory;
@@ -95,6 +96,10 @@ impl Layer for Gate {
     fn scratch(&self) -> usize {
         gate::scratch_len(self.dims)
     }
+
+    fn operation(&self) -> Option<Operation> {
+        Some(Operation::Gate { inp: self.inp, scale: self.scale, out: self.out, kind: self.kind, shortcut: None })
+    }
 }
 
 impl Layer for Branch {
@@ -110,6 +115,10 @@ impl Layer for Branch {
     fn scratch(&self) -> usize {
         gate::scratch_len(self.dims)
     }
+
+    fn operation(&self) -> Option<Operation> {
+        Some(Operation::Nothing)
+    }
 }
 
 impl Layer for Join {
@@ -120,5 +129,10 @@ impl Layer for Join {
 
     fn backward(&self, s: &mut Store, r: &mut Recorder) -> Result<()> {
         reverse_join(s, r, self.out, self.branch, self.shortcut)
+    }
+
+    fn operation(&self) -> Option<Operation> {
+        let &Join { inp, scale, out, kind, shortcut, .. } = self;
+        Some(Operation::Gate { inp, scale, out, kind, shortcut: Some(shortcut) })
     }
 }

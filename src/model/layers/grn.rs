@@ -2,6 +2,7 @@
 
 use crate::error::Result;
 use crate::gpu::buffer::Element;
+use crate::model::operation::Operation;
 use crate::model::store::Store;
 use crate::model::tape::{Act, Layer, ParamRef, Tape};
 use crate::ops::grn::Dims;
@@ -58,5 +59,9 @@ impl Layer for Grn {
 
     fn scratch(&self) -> usize {
         grn::scratch_len(self.dims)
+    }
+
+    fn operation(&self) -> Option<Operation> {
+        Some(Operation::Grn { inp: self.inp, out: self.out, weight: self.weight, bias: self.bias, eps: self.eps })
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::error::Result;
 use crate::gpu::buffer::Element;
+use crate::model::operation::Operation;
 use crate::model::store::Store;
 use crate::model::tape::{Act, Layer, ParamRef, Tape};
 use crate::ops::group_norm::Dims;
@@ -76,5 +77,10 @@ impl Layer for GroupNorm {
 
     fn scratch(&self) -> usize {
         group_norm::scratch_len(self.dims)
+    }
+
+    fn operation(&self) -> Option<Operation> {
+        let &GroupNorm { own: GroupNormParams { weight, bias, groups, eps }, inp, out, relu, .. } = self;
+        Some(Operation::GroupNorm { inp, out, weight, bias, groups, eps, relu })
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::error::Result;
 use crate::gpu::buffer::Element;
+use crate::model::operation::Operation;
 use crate::model::store::Store;
 use crate::model::tape::{Act, Layer, ParamRef, Tape};
 use crate::ops::{Recorder, layer_norm, scratch_len};
@@ -51,5 +52,10 @@ impl Layer for LayerNorm {
 
     fn scratch(&self) -> usize {
         scratch_len(self.dims.rows, self.dims.cols)
+    }
+
+    fn operation(&self) -> Option<Operation> {
+        let &LayerNorm { inp, out, weight, bias, dims, .. } = self;
+        Some(Operation::LayerNorm { inp, out, weight, bias, eps: dims.eps })
     }
 }

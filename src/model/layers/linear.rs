@@ -4,6 +4,7 @@
 use crate::error::Result;
 use crate::gpu::View;
 use crate::gpu::buffer::Element;
+use crate::model::operation::{LinearEnd, Operation};
 use crate::model::store::Store;
 use crate::model::tape::{Act, Layer, ParamRef, Shape, Tape};
 use crate::ops::{Recorder, cast, column_sum, gelu, matmul, residual, scratch_len};
@@ -177,6 +178,16 @@ impl Layer for Product {
 
     fn macs(&self) -> usize {
         self.rows * self.n * self.k
+    }
+
+    fn operation(&self) -> Option<Operation> {
+        let end = match self.end {
+            End::Plain => LinearEnd::Plain,
+            End::Gelu { kind, .. } => LinearEnd::Through(kind),
+            End::Onto { stream, gamma, .. } => LinearEnd::Onto { stream, gamma },
+        };
+        let &Product { inp, out, weight, bias, .. } = self;
+        Some(Operation::Linear { inp, out, weight, bias, end })
     }
 }
 

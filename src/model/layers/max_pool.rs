@@ -2,6 +2,7 @@
 
 use crate::error::Result;
 use crate::gpu::buffer::Element;
+use crate::model::operation::Operation;
 use crate::model::store::Store;
 use crate::model::tape::{Act, Layer, Shape, Tape};
 use crate::ops::max_pool::Padding;
@@ -43,5 +44,9 @@ impl Layer for MaxPool {
     fn backward(&self, s: &mut Store, r: &mut Recorder) -> Result<()> {
         let (dout, tap) = (s.gradient(self.out), s.view(self.tap));
         s.assign(r, self.inp, |r, dinp| max_pool::backward(r, dinp, &dout, &tap, self.dims))
+    }
+
+    fn operation(&self) -> Option<Operation> {
+        Some(Operation::MaxPool { inp: self.inp, out: self.out, dims: self.dims })
     }
 }

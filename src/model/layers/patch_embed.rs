@@ -3,6 +3,7 @@
 use crate::error::Result;
 use crate::gpu::buffer::Element;
 use crate::model::layers::LinearParams;
+use crate::model::operation::{Operation, Places};
 use crate::model::store::Store;
 use crate::model::tape::{Act, Layer, ParamRef, Shape, Tape};
 use crate::ops::{Recorder, column_sum, matmul, patch_embed, scratch_len};
@@ -19,6 +20,13 @@ pub struct TokenParams {
     pub positions: Option<ParamRef>,
     /// Which tokens come before the patches.
     pub prefix: Prefix,
+}
+
+impl TokenParams {
+    fn places(self) -> Places {
+        let TokenParams { class_token, registers, positions, prefix } = self;
+        Places { class_token, registers, positions, prefix }
+    }
 }
 
 /// The parameters of a patch embedding.
@@ -134,6 +142,11 @@ impl Layer for Unfold {
     fn backward(&self, _: &mut Store, _: &mut Recorder) -> Result<()> {
         Ok(())
     }
+
+    fn operation(&self) -> Option<Operation> {
+        let patch_embed::Dims { patch, channels, .. } = self.dims;
+        Some(Operation::Patches { images: self.images, out: self.out, patch, channels })
+    }
 }
 
 impl Layer for Assemble {
@@ -152,6 +165,10 @@ impl Layer for Assemble {
         let (dtokens, dembedded) = (s.gradient(self.tokens), s.share(self.embedded));
         patch_embed::backward(r, &dembedded, positions, class, registers, &dtokens, self.dims)?;
         s.settle(r, self.embedded, dembedded)
+    }
+
+    fn operation(&self) -> Option<Operation> {
+        Some(Operation::Tokens { embedded: self.embedded, out: self.tokens, places: self.own.places() })
     }
 }
 
@@ -208,5 +225,11 @@ impl Layer for PatchEmbed {
     fn macs(&self) -> usize {
         let (m, n, k) = self.product();
         m * n * k
+    }
+
+    fn operation(&self) -> Option<Operation> {
+        let EmbedParams { projection: LinearParams { weight, bias }, tokens, patch, .. } = self.own;
+        let places = tokens.places();
+        Some(Operation::PatchEmbed { images: self.images, out: self.tokens, weight, bias, patch, places })
     }
 }

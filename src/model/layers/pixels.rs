@@ -1,6 +1,7 @@
 //! Images as convolutions read them: channels last, four to a pixel.
 
 use crate::error::Result;
+use crate::model::operation::Operation;
 use crate::model::store::Store;
 use crate::model::tape::{Act, Layer, Shape, Tape};
 use crate::ops::{Recorder, conv2d};
@@ -32,5 +33,9 @@ impl Layer for Pixels {
 
     fn backward(&self, _: &mut Store, _: &mut Recorder) -> Result<()> {
         unreachable!("images want no gradient")
+    }
+
+    fn operation(&self) -> Option<Operation> {
+        Some(Operation::Pixels { images: self.images, out: self.out })
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::error::Result;
 use crate::gpu::buffer::Element;
+use crate::model::operation::Operation;
 use crate::model::store::Store;
 use crate::model::tape::{Act, Layer, Shape, Tape};
 use crate::ops::{Recorder, pool};
@@ -47,5 +48,10 @@ impl Layer for Pool {
             let mut runs = self.dims.iter().enumerate();
             runs.try_for_each(|(i, dims)| pool::backward(r, dinp, &dout, *dims, accumulate || i > 0))
         })
+    }
+
+    fn operation(&self) -> Option<Operation> {
+        let runs = self.dims.iter().map(|dims| (dims.first, dims.count)).collect();
+        Some(Operation::Pool { inp: self.inp, out: self.out, runs })
     }
 }

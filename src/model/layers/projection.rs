@@ -2,6 +2,7 @@
 
 use crate::error::Result;
 use crate::gpu::buffer::Element;
+use crate::model::operation::Operation;
 use crate::model::store::Store;
 use crate::model::tape::{Act, Layer, ParamRef, Tape};
 use crate::ops::{Recorder, matmul};
@@ -51,5 +52,9 @@ impl Layer for Projection {
 
     fn macs(&self) -> usize {
         self.rows * self.from * self.to
+    }
+
+    fn operation(&self) -> Option<Operation> {
+        Some(Operation::Projection { inp: self.inp, out: self.out, weight: self.weight })
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::error::Result;
 use crate::gpu::buffer::Element;
+use crate::model::operation::Operation;
 use crate::model::store::Store;
 use crate::model::tape::{Act, Layer, ParamRef, Tape};
 use crate::ops::layer_norm::Dims;
@@ -49,5 +50,9 @@ impl Layer for RmsNorm {
 
     fn scratch(&self) -> usize {
         scratch_len(self.dims.rows, self.dims.cols)
+    }
+
+    fn operation(&self) -> Option<Operation> {
+        Some(Operation::RmsNorm { inp: self.inp, out: self.out, weight: self.weight, eps: self.dims.eps })
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::error::Result;
 use crate::gpu::buffer::Element;
+use crate::model::operation::{Angles, Operation};
 use crate::model::store::Store;
 use crate::model::tape::{Act, Layer, ParamRef, Tape};
 use crate::ops::rope::{self, Dims, Learned};
@@ -125,5 +126,14 @@ impl Layer for Rope {
 
     fn scratch(&self) -> usize {
         if self.biases.is_some() { scratch_len(self.dims.rows(), self.dims.dim()) } else { 0 }
+    }
+
+    fn operation(&self) -> Option<Operation> {
+        let &Rope { inp, out, turns, biases, dims, .. } = self;
+        let angles = turns.map(|turns| match turns {
+            Turns::Table { values, .. } => Angles::Table(values),
+            Turns::Learned { freqs, of } => Angles::Learned(freqs, of),
+        });
+        Some(Operation::Rope { inp, out, angles, biases, dims })
     }
 }

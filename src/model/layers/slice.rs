@@ -1,6 +1,7 @@
 //! Columns of a value, and values side by side.
 
 use crate::error::Result;
+use crate::model::operation::Operation;
 use crate::model::store::Store;
 use crate::model::tape::{Act, Layer, Shape, Tape};
 use crate::ops::slice::Dims;
@@ -55,6 +56,11 @@ impl Layer for Slice {
         let dout = s.gradient(self.out);
         s.add(r, self.inp, |r, dinp, accumulate| slice::backward(r, dinp, &dout, self.dims, accumulate))
     }
+
+    fn operation(&self) -> Option<Operation> {
+        let Dims { first, count, .. } = self.dims;
+        Some(Operation::Slice { inp: self.inp, out: self.out, first, count })
+    }
 }
 
 impl Layer for Beside {
@@ -66,5 +72,10 @@ impl Layer for Beside {
     fn backward(&self, s: &mut Store, r: &mut Recorder) -> Result<()> {
         let dout = s.gradient(self.out);
         (self.parts.iter()).try_for_each(|(part, dims)| s.assign(r, *part, |r, d| slice::forward(r, d, &dout, *dims)))
+    }
+
+    fn operation(&self) -> Option<Operation> {
+        let parts = self.parts.iter().map(|(part, _)| *part).collect();
+        Some(Operation::Beside { parts, out: self.out })
     }
 }

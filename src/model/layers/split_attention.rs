@@ -1,6 +1,7 @@
 //! The sum of an image's splits, weighed by a softmax over them.
 
 use crate::error::Result;
+use crate::model::operation::Operation;
 use crate::model::store::Store;
 use crate::model::tape::{Act, Layer, Tape};
 use crate::ops::split_attention::Dims;
@@ -42,5 +43,9 @@ impl Layer for SplitAttention {
         let (dout, inp, prob) = (s.gradient(self.out), s.view(self.inp), s.view(self.prob));
         split_attention::backward(r, &dinp, &dlogits, &dout, &inp, &prob, self.dims)?;
         inputs.into_iter().zip([dinp, dlogits]).try_for_each(|(act, view)| s.settle(r, act, view))
+    }
+
+    fn operation(&self) -> Option<Operation> {
+        Some(Operation::SplitAttention { inp: self.inp, logits: self.logits, out: self.out, dims: self.dims })
     }
 }

@@ -3,6 +3,7 @@
 use crate::error::Result;
 use crate::gpu::buffer::Element;
 use crate::model::layers::ConvParams;
+use crate::model::operation::Operation;
 use crate::model::store::Store;
 use crate::model::tape::{Act, Layer, ParamRef, Shape, Tape};
 use crate::ops::{Recorder, conv2d, standardize};
@@ -63,5 +64,10 @@ impl Layer for StdConv {
 
     fn macs(&self) -> usize {
         self.dims.out_pixels() * self.dims.weight_len()
+    }
+
+    fn operation(&self) -> Option<Operation> {
+        let (standardized, &StdConv { inp, out, weight, dims, .. }) = (Some(self.rows.eps), self);
+        Some(Operation::Conv { inp, out, weight, dims, standardized })
     }
 }

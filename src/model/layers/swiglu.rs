@@ -1,6 +1,7 @@
 //! The gated activation of an MLP's first layer, or of two first layers.
 
 use crate::error::Result;
+use crate::model::operation::Operation;
 use crate::model::store::Store;
 use crate::model::tape::{Act, Layer, Tape};
 use crate::ops::swiglu::Gate;
@@ -53,6 +54,10 @@ impl Layer for SwiGlu {
         let (dout, inp) = (s.gradient(self.out), s.view(self.inp));
         s.assign(r, self.inp, |r, dinp| swiglu::backward(r, dinp, &dout, &inp, self.rows, self.cols))
     }
+
+    fn operation(&self) -> Option<Operation> {
+        Some(Operation::SwiGlu { inp: self.inp, out: self.out })
+    }
 }
 
 impl Layer for Pair {
@@ -68,5 +73,9 @@ impl Layer for Pair {
         swiglu::backward_pair(r, &dgate, &dvalue, &dout, &gate, &value, self.by, self.rows, self.cols)?;
         s.settle(r, self.gate, dgate)?;
         s.settle(r, self.value, dvalue)
+    }
+
+    fn operation(&self) -> Option<Operation> {
+        Some(Operation::Gated { gate: self.gate, value: self.value, out: self.out, by: self.by })
     }
 }

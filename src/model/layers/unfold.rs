@@ -2,6 +2,7 @@
 
 use crate::error::Result;
 use crate::gpu::buffer::Element;
+use crate::model::operation::Operation;
 use crate::model::store::Store;
 use crate::model::tape::{Act, Layer, Shape, Tape};
 use crate::ops::depthwise::Padding;
@@ -43,5 +44,9 @@ impl Layer for Unfold {
     fn backward(&self, s: &mut Store, r: &mut Recorder) -> Result<()> {
         let (dout, dims) = (s.gradient(self.out), self.dims);
         s.add(r, self.inp, |r, dinp, accumulate| unfold::backward(r, dinp, &dout, dims, accumulate))
+    }
+
+    fn operation(&self) -> Option<Operation> {
+        Some(Operation::Unfold { inp: self.inp, out: self.out, dims: self.dims })
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::error::Result;
 use crate::gpu::buffer::Element;
+use crate::model::operation::Operation;
 use crate::model::store::Store;
 use crate::model::tape::{Act, Layer, Tape};
 use crate::ops::{Recorder, l2_normalize};
@@ -37,5 +38,9 @@ impl Layer for UnitLength {
     fn backward(&self, s: &mut Store, r: &mut Recorder) -> Result<()> {
         let (dout, out, scale) = (s.gradient(self.out), s.view(self.out), s.view(self.scale));
         s.assign(r, self.inp, |r, dinp| l2_normalize::backward(r, dinp, &dout, &out, &scale, self.rows, self.cols))
+    }
+
+    fn operation(&self) -> Option<Operation> {
+        Some(Operation::UnitLength { inp: self.inp, out: self.out })
     }
 }
