@@ -49,6 +49,7 @@ pub mod cpu;
 pub mod csv_text;
 pub mod data;
 pub mod error;
+pub mod export;
 pub mod flag;
 pub mod gpu;
 pub mod method;

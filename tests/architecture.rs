@@ -15,6 +15,7 @@ use files::{Sources, circles, code, open};
 /// From the top down. Those on one line know nothing of each other.
 const FLOORS: &[&[&str]] = &[
     &["cli", "prelude"],
+    &["export"],
     &["report"],
     &["compare", "bench"],
     &["train"],

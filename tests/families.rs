@@ -10,6 +10,8 @@ mod contradictions;
 mod convnets;
 #[path = "families/dropped.rs"]
 mod dropped;
+#[path = "families/exported.rs"]
+mod exported;
 #[path = "families/features.rs"]
 mod features;
 #[path = "families/gated.rs"]
@@ -18,6 +20,8 @@ mod gated;
 mod keys;
 #[path = "families/matrix.rs"]
 mod matrix;
+#[path = "families/onnx/mod.rs"]
+mod onnx;
 #[path = "families/projected.rs"]
 mod projected;
 #[path = "families/resized.rs"]

@@ -202,7 +202,7 @@ impl Preprocess {
     }
 
     /// timm's `floor(image_size / crop_pct)`.
-    fn scale_size(&self) -> usize {
+    pub(crate) fn scale_size(&self) -> usize {
         (self.image_size as f64 / self.crop_pct).floor() as usize
     }
 }

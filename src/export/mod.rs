@@ -1,0 +1,3 @@
+//! Models for other programs: [`onnx`] files.
+
+pub mod onnx;
