@@ -2,7 +2,7 @@
 //! `shaders/STEM.wgsl`, `src/ops/STEM.rs` and `src/cpu/STEM.rs`. The modules of `cpu` and `ops`, the list of all shader variants
 //! and a test of each stem in `tests/kernels.rs` follow from it.
 //!
-//! A stem whose reference is not held against differences (`tests/gradcheck.rs`), or whose kernels are not held against values of
+//! A stem that no workload of `tpgm bench` times by its name, whose reference is not held against differences (`tests/gradcheck.rs`), or whose kernels are not held against values of
 //! PyTorch's one by one (`tests/kernels/goldens.rs`, `tests/kernels/resnet.rs`, `tests/kernels/channels.rs`), says why: `tests/shaders/stems.rs` asks for it.
 
 /// Hands all stems to the macro `$each`.
@@ -11,7 +11,9 @@
 macro_rules! for_each_stem {
     ($each:ident) => {
         $each! {
-            matmul;
+            matmul {
+                bench: "as kernel_linear, matmul_512 and others"
+            };
             cast {
                 gradcheck: "it rounds, and its gradient is cast back as it is",
                 golden: "rounding to the nearest is what the half crate does"
@@ -46,7 +48,9 @@ macro_rules! for_each_stem {
             group_norm;
             standardize;
             gate;
-            eca;
+            eca {
+                bench: "a value per channel of each image: as long as a launch"
+            };
             batch_norm;
             relu {
                 golden: "in whole ResNets, tests/golden_resnet.rs"
@@ -55,7 +59,8 @@ macro_rules! for_each_stem {
                 golden: "in heads on normalised features, tests/families.rs"
             };
             average {
-                golden: "in DeiT's two heads, tests/families.rs"
+                golden: "in DeiT's two heads, tests/families.rs",
+                bench: "two logits per class: as long as a launch"
             };
             max_pool;
             avg_pool;
@@ -68,10 +73,12 @@ macro_rules! for_each_stem {
             };
             patch_embed;
             embedding {
-                golden: "in text towers, tests/text.rs"
+                golden: "in text towers, tests/text.rs",
+                bench: "rows of a table, once per text: as long as a launch"
             };
             pick {
-                golden: "in text towers, tests/text.rs"
+                golden: "in text towers, tests/text.rs",
+                bench: "one token of each text: as long as a launch"
             };
             pool {
                 golden: "in whole networks, tests/golden.rs"
@@ -84,7 +91,8 @@ macro_rules! for_each_stem {
             };
             loss_scale {
                 gradcheck: "no gradient passes through a step",
-                golden: "powers of two, which whole runs in f16 show, tests/half.rs"
+                golden: "powers of two, which whole runs in f16 show, tests/half.rs",
+                bench: "a few words: as long as a launch"
             };
             sgd {
                 gradcheck: "no gradient passes through a step"
@@ -92,14 +100,18 @@ macro_rules! for_each_stem {
             adamw {
                 gradcheck: "no gradient passes through a step"
             };
-            mars;
+            mars {
+                bench: "mars_vit_base and tpgm_overhead"
+            };
             ftp {
                 gradcheck: "its gradient is that of mars",
-                golden: "in trajectories, tests/golden/methods.rs"
+                golden: "in trajectories, tests/golden/methods.rs",
+                bench: "ftp_overhead"
             };
             spd {
                 gradcheck: "no gradient passes through a step",
-                golden: "in trajectories, tests/golden/methods.rs"
+                golden: "in trajectories, tests/golden/methods.rs",
+                bench: "the sums of mars_vit_base and the update of kernel_sgd"
             };
             l2_sp {
                 golden: "in trajectories, tests/golden/methods.rs"
@@ -110,7 +122,8 @@ macro_rules! for_each_stem {
             };
             peak {
                 gradcheck: "a benchmark trains nothing",
-                golden: "a benchmark is no operation of PyTorch"
+                golden: "a benchmark is no operation of PyTorch",
+                bench: "it is a benchmark: peak_multiply_add"
             };
         }
     };

@@ -15,6 +15,7 @@ var<immediate> p: Params;
 
 override WG: u32 = 64u;
 override K: u32 = 7u;
+override FOURS: u32 = max(MOST_FOURS - K / 7u, 1u); // fours of pixels of a stripe where the stride is 1
 override ACCUMULATE: bool = false;
 override BIAS: bool = false; // binding 2 may be anything readable when off
 

@@ -6,10 +6,8 @@ use std::time::Instant;
 
 use crate::bench::peak::{repeats, run};
 use crate::bench::{Bench, Figures, Work, models};
-use crate::cpu::avg_pool::Dims as AvgPool;
 use crate::cpu::conv2d::Dims as Conv;
 use crate::cpu::depthwise::{Dims as Depthwise, Padding};
-use crate::cpu::max_pool::Dims as MaxPool;
 use crate::error::Result;
 use crate::gpu::buffer::Element;
 use crate::gpu::{Gpu, Program, View};
@@ -20,7 +18,9 @@ use crate::ops::cross_entropy::CHANNELS;
 use crate::ops::dropout::Each;
 use crate::ops::sgd::{self, Sgd};
 use crate::ops::step_state::StepState;
-use crate::ops::{self, Recorder, attention, batch_norm, conv2d, cross_entropy, gelu, layer_norm, norm_clip};
+use crate::ops::{
+    self, Recorder, attention, batch_norm, conv2d, cross_entropy, gelu, l2_sp, layer_norm, lerp, norm_clip,
+};
 use crate::shapes::Prefix;
 use crate::shapes::Segment;
 use crate::shapes::{Activation, Pointwise};
@@ -29,23 +29,23 @@ use crate::suite::harness::Random;
 /// Dispatches of one kernel or of the few that belong together.
 #[derive(Debug)]
 pub struct Alone {
-    shape: String,
-    work: Work,
-    program: Program,
+    pub(super) shape: String,
+    pub(super) work: Work,
+    pub(super) program: Program,
 }
 
 /// Records a kernel on random tensors.
 pub type Record = fn(&Bench) -> Result<Alone>;
 
 /// Images per batch.
-const BATCH: usize = 4;
+pub(super) const BATCH: usize = 4;
 /// ViT-Tiny's tokens of a batch, its width, its MLP's.
-const ROWS: usize = BATCH * 197;
-const DIM: usize = 192;
+pub(super) const ROWS: usize = BATCH * 197;
+pub(super) const DIM: usize = 192;
 const HIDDEN: usize = 768;
 /// What leaves ResNet-18's first stage: pixels of a batch, channels.
-const PIXELS: usize = BATCH * 56 * 56;
-const CHANNELS_OUT: usize = 64;
+pub(super) const PIXELS: usize = BATCH * 56 * 56;
+pub(super) const CHANNELS_OUT: usize = 64;
 
 const fn conv(size: usize, in_channels: usize, out_channels: usize, kernel: usize, stride: usize) -> Conv {
     let (height, width, padding) = (size, size, kernel / 2);
@@ -140,19 +140,14 @@ pub static KERNELS: &[(&str, Record)] = &[
     ("kernel_batch_norm_backward", |b| norm_by_batch(b, Pointwise::Relu, true)),
     ("kernel_batch_norm_silu", |b| norm_by_batch(b, Pointwise::Silu, false)),
     ("kernel_batch_norm_silu_backward", |b| norm_by_batch(b, Pointwise::Silu, true)),
-    ("kernel_relu", |b| rectify(b, false)),
-    ("kernel_relu_backward", |b| rectify(b, true)),
-    ("kernel_max_pool", |b| max_pool(b, false)),
-    ("kernel_max_pool_backward", |b| max_pool(b, true)),
     ("kernel_cross_entropy", loss),
     ("kernel_binary_cross_entropy", label_loss),
-    ("kernel_avg_pool", |b| avg_pool(b, false)),
-    ("kernel_avg_pool_backward", |b| avg_pool(b, true)),
-    ("kernel_pool", pool),
     ("kernel_patch_embed", patch_embed),
     ("kernel_norm_clip", |b| update(b, Update::NormClip)),
     ("kernel_sgd", |b| update(b, Update::Sgd)),
     ("kernel_adamw", |b| update(b, Update::AdamW)),
+    ("kernel_lerp", |b| update(b, Update::Lerp)),
+    ("kernel_l2_sp", |b| update(b, Update::L2Sp)),
 ];
 
 /// A kernel as often in one submit as takes some milliseconds, so that the submit and the wait don't count.
@@ -192,17 +187,17 @@ pub fn layer(b: &Bench, shape: [usize; 3]) -> Result<Alone> {
     product(b, Pass::Forward, shape, b.precision.element())
 }
 
-fn tensor(gpu: &Gpu, len: usize) -> Result<View> {
+pub(super) fn tensor(gpu: &Gpu, len: usize) -> Result<View> {
     gpu.upload("benchmark", &Random::new(len as u64).vec(len))
 }
 
-fn tensors<const N: usize>(gpu: &Gpu, len: usize) -> Result<[View; N]> {
+pub(super) fn tensors<const N: usize>(gpu: &Gpu, len: usize) -> Result<[View; N]> {
     let views: Vec<View> = (0..N).map(|_| tensor(gpu, len)).collect::<Result<_>>()?;
     Ok(views.try_into().unwrap_or_else(|_| unreachable!("as many as were made")))
 }
 
 /// Records `ops` with the kernels that are fastest for them.
-fn record(b: &Bench, scratch: usize, ops: impl Fn(&mut Recorder) -> Result<()>) -> Result<Program> {
+pub(super) fn record(b: &Bench, scratch: usize, ops: impl Fn(&mut Recorder) -> Result<()>) -> Result<Program> {
     let scratch = b.gpu.buffer("scratch", scratch.max(1))?;
     let recorded = || {
         let mut r = Recorder::new(b.gpu, &scratch);
@@ -213,11 +208,11 @@ fn record(b: &Bench, scratch: usize, ops: impl Fn(&mut Recorder) -> Result<()>) 
 }
 
 /// Bytes of elements.
-fn bytes(elements: usize) -> Work {
+pub(super) fn bytes(elements: usize) -> Work {
     Work::Bytes(4.0 * elements as f64)
 }
 
-fn macs(count: usize) -> Work {
+pub(super) fn macs(count: usize) -> Work {
     Work::Flop(2.0 * count as f64)
 }
 
@@ -399,72 +394,6 @@ fn norm_by_batch(b: &Bench, kind: Pointwise, backward: bool) -> Result<Alone> {
     Ok(Alone { shape: format!("{rows} × {cols}, with {kind:?}"), work: bytes(arrays * rows * cols), program })
 }
 
-fn rectify(b: &Bench, backward: bool) -> Result<Alone> {
-    let len = PIXELS * CHANNELS_OUT;
-    let [out, inp, dout] = tensors(b.gpu, len)?;
-    let program = record(b, 1, |r| {
-        if backward { ops::relu::backward(r, &inp, &dout, &out, false) } else { ops::relu::forward(r, &out, &inp) }
-    })?;
-    let arrays = if backward { 3 } else { 2 };
-    Ok(Alone { shape: format!("{PIXELS} × {CHANNELS_OUT}"), work: bytes(arrays * len), program })
-}
-
-fn max_pool(b: &Bench, backward: bool) -> Result<Alone> {
-    let (height, width) = (112, 112);
-    let dims = MaxPool {
-        batch: BATCH,
-        height,
-        width,
-        channels: 64,
-        kernel: 3,
-        stride: 2,
-        padding: Padding::Even(1),
-        zeros: false,
-    };
-    let [inp, out] = [tensor(b.gpu, dims.in_len())?, tensor(b.gpu, dims.out_len())?];
-    // Backward reads where the values came from: forward says so first.
-    let tap = b.gpu.buffer("taps", dims.out_len())?;
-    let forward = record(b, 1, |r| ops::max_pool::forward(r, &out, &tap, &inp, dims))?;
-    let program = if backward {
-        run(b.gpu, &[&forward])?;
-        record(b, 1, |r| ops::max_pool::backward(r, &inp, &out, &tap, dims))?
-    } else {
-        forward
-    };
-    let shape = format!("{BATCH} × {height} px, 64, 3 × 3 / 2");
-    Ok(Alone { shape, work: bytes(dims.in_len() + 2 * dims.out_len()), program })
-}
-
-/// The 2 × 2 pool of a ResNet-D's shortcut.
-fn avg_pool(b: &Bench, backward: bool) -> Result<Alone> {
-    let (height, width, channels) = (56, 56, CHANNELS_OUT);
-    let dims = AvgPool { batch: BATCH, height, width, channels, kernel: 2, stride: 2, padding: 0, ceil_mode: true };
-    let [inp, out] = [tensor(b.gpu, dims.in_len())?, tensor(b.gpu, dims.out_len())?];
-    let program = record(b, 1, |r| match backward {
-        true => ops::avg_pool::backward(r, &inp, &out, dims),
-        false => ops::avg_pool::forward(r, &out, &inp, dims),
-    })?;
-    let shape = format!("{BATCH} × {height} px, {channels}, 2 × 2 / 2");
-    Ok(Alone { shape, work: bytes(dims.in_len() + dims.out_len()), program })
-}
-
-/// The mean over what leaves ResNet-18's first stage.
-fn pool(b: &Bench) -> Result<Alone> {
-    let tokens = PIXELS / BATCH;
-    let dims = ops::pool::Dims {
-        batch: BATCH,
-        tokens,
-        dim: CHANNELS_OUT,
-        first: 0,
-        count: tokens,
-        stride: CHANNELS_OUT,
-        column: 0,
-    };
-    let [inp, out] = [tensor(b.gpu, PIXELS * CHANNELS_OUT)?, tensor(b.gpu, BATCH * CHANNELS_OUT)?];
-    let program = record(b, 1, |r| ops::pool::forward(r, &out, &inp, dims))?;
-    Ok(Alone { shape: format!("{PIXELS} × {CHANNELS_OUT}"), work: bytes(PIXELS * CHANNELS_OUT), program })
-}
-
 /// Images to patches, a row each.
 fn patch_embed(b: &Bench) -> Result<Alone> {
     let prefix = Prefix { class_token: true, class_position: true, ..Prefix::default() };
@@ -499,6 +428,8 @@ enum Update {
     NormClip,
     Sgd,
     AdamW,
+    Lerp,
+    L2Sp,
 }
 
 /// Over ViT-Tiny's parameters.
@@ -524,9 +455,13 @@ fn update(b: &Bench, which: Update) -> Result<Alone> {
             let hyper = AdamW { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01 };
             adamw::step(r, &w, &m, &v, &dw, &state, &health, &segments, hyper)
         }
+        Update::Lerp => lerp::forward(r, &w, &m, &segments, 1e-4),
+        Update::L2Sp => l2_sp::backward(r, &dw, &w, &m, None, &segments, 1e-9),
     })?;
     let arrays = match which {
         Update::NormClip => 1,
+        Update::Lerp => 3,
+        Update::L2Sp => 4,
         Update::Sgd => 5,
         Update::AdamW => 7,
     };

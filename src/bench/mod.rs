@@ -6,6 +6,7 @@
 
 pub mod flops;
 pub mod kernels;
+mod layers;
 pub mod loading;
 pub mod method;
 pub mod models;

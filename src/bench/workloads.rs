@@ -3,7 +3,7 @@
 use std::sync::OnceLock;
 
 use crate::bench::models::{NETS, Net, infer, net, train};
-use crate::bench::{Bench, Figures, Work, kernels, loading, method, models, peak};
+use crate::bench::{Bench, Figures, Work, kernels, layers, loading, method, models, peak};
 use crate::error::{Error, Result};
 
 /// What measures a workload.
@@ -117,7 +117,7 @@ fn list() -> Vec<Workload> {
     add(to, "tpgm_overhead", method::tpgm_overhead, vit_tiny);
     add(to, "ftp_overhead", method::ftp_overhead, vit_tiny);
     add(to, "mars_vit_base", method::mars_vit_base, nothing);
-    for (name, record) in kernels::KERNELS {
+    for (name, record) in kernels::KERNELS.iter().chain(layers::LAYERS) {
         add(to, name, |b| kernels::alone(b, *record), |b| record(b).map(drop));
     }
     add(to, "record_submit", models::record_submit, vit_tiny);

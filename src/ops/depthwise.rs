@@ -51,19 +51,25 @@ struct Split {
     for_cpu: bool,
 }
 
-/// Fours of pixels of a stripe where the stride is 1.
-fn fours_of(elem: Elem) -> usize {
+/// Fours of pixels of a stripe where the stride is 1, at most: `MOST_FOURS` of the shader.
+fn most_fours(elem: Elem) -> usize {
     if elem.width == 4 { 2 } else { 1 }
+}
+
+/// Fours of pixels of a stripe for a kernel of this size: `FOURS` of the shader. The code for a window of 7 × 7 over eight pixels is
+/// larger than a core's instruction cache.
+fn fours_of(elem: Elem, kernel: usize) -> usize {
+    if kernel == 7 { 1 } else { most_fours(elem) }
 }
 
 fn tail(elem: Elem, element: Element, wide: bool) -> String {
     let of = if elem.width == 4 { "vec4f(a, b, c, d)" } else { "a" };
     format!(
-        "{}const WIDTH = {}u;\nconst FOURS = {}u;\n\
+        "{}const WIDTH = {}u;\nconst MOST_FOURS = {}u;\n\
          fn elem_of(a: f32, b: f32, c: f32, d: f32) -> elem {{ return {of}; }}\n",
         elems(elem, element, wide),
         elem.width,
-        fours_of(elem)
+        most_fours(elem)
     )
 }
 
@@ -110,7 +116,7 @@ impl Split {
 
     /// Stripes of `width` pixels of `out`, or of `dinp` where the stride is 1.
     fn stripes(self, width: usize) -> usize {
-        width.div_ceil(if self.dims.stride == 1 { 4 * fours_of(self.elem) } else { 4 })
+        width.div_ceil(if self.dims.stride == 1 { 4 * fours_of(self.elem, self.dims.kernel) } else { 4 })
     }
 
     /// Workgroups for the columns of `across` pixels or stripes, or taps.

@@ -285,6 +285,7 @@ fn unfold(p: &mut Plan) -> Result<()> {
     // Batch, height, width, channels, kernel, stride, padding, or 9 for TensorFlow's "same", channels of a stored pixel.
     let shapes = [
         [2, 8, 8, 12, 2, 2, 0, 12],
+        [2, 7, 9, 8, 2, 2, 0, 8],
         [1, 7, 9, 65, 2, 2, 0, 65],
         [2, 9, 8, 3, 4, 4, 0, 4],
         [1, 10, 11, 3, 3, 2, 1, 4],
@@ -296,7 +297,7 @@ fn unfold(p: &mut Plan) -> Result<()> {
     let (natural, formats) = (Launch::natural(p.gpu), window_formats(p));
     let launches = [natural, Launch { for_cpu: !natural.for_cpu, ..natural }];
     for (launch, &[image, rows]) in launches.into_iter().flat_map(|l| formats.iter().map(move |f| (l, f))) {
-        for (_, [batch, height, width, channels, kernel, stride, padding, pitch]) in p.pick(&shapes, &[3, 4]) {
+        for (_, [batch, height, width, channels, kernel, stride, padding, pitch]) in p.pick(&shapes, &[1, 4, 5]) {
             p.add(move |s| {
                 let padding = if padding == 9 { Padding::Same } else { Padding::Even(padding) };
                 let dims = Windows { batch, height, width, channels, kernel, stride, padding };

@@ -1,16 +1,17 @@
-//! The list of stems against the folders: every shader has its wrapper and reference, and every reference is held against
-//! differences and against PyTorch's values, or the list says why it is not.
+//! The list of stems against the folders: every shader has its wrapper and reference, every reference is held against
+//! differences and against PyTorch's values, and every kernel is timed, or the list says why it is not.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
+use tpgm::bench::workloads;
 use tpgm::ops::OPS;
 
 use super::{root, variants, wgsl_files};
 
 /// The stems of the shaders' folder. A second algorithm for the same stem is a file of its own.
 fn stems() -> BTreeSet<String> {
-    let algorithms = ["_direct", "_subgroup", "_cooperative", "_grouped", "_strided"];
+    let algorithms = ["_direct", "_subgroup", "_cooperative", "_grouped", "_strided", "_quads"];
     let of_file = |path: &PathBuf| {
         let name = path.file_stem().unwrap().to_string_lossy().into_owned();
         algorithms.iter().find_map(|end| name.strip_suffix(end)).map_or(name.clone(), str::to_string)
@@ -74,14 +75,14 @@ fn backwards(stem: &str) -> BTreeSet<String> {
 }
 
 #[test]
-fn every_stem_has_a_gradcheck_and_goldens_or_says_why_not() {
+fn every_stem_has_a_gradcheck_goldens_and_a_benchmark_or_says_why_not() {
     let differences = code(&of_test("gradcheck"));
     let goldens = code(&["channels", "goldens", "resnet"].map(|name| root().join(format!("tests/kernels/{name}.rs"))));
     for op in OPS {
         let stem = op.name;
         let reason = |what: &str| op.reasons.iter().find(|(of, _)| *of == what).map(|(_, why)| *why);
-        let unknown = op.reasons.iter().find(|(of, _)| !["gradcheck", "golden"].contains(of));
-        assert_eq!(unknown, None, "{stem}: src/stems.rs gives reasons for gradcheck and golden");
+        let unknown = op.reasons.iter().find(|(of, _)| !["gradcheck", "golden", "bench"].contains(of));
+        assert_eq!(unknown, None, "{stem}: src/stems.rs gives reasons for gradcheck, golden and bench");
 
         let checked = named(&differences, stem);
         let missing: Vec<String> = backwards(stem).difference(&checked).cloned().collect();
@@ -102,6 +103,14 @@ fn every_stem_has_a_gradcheck_and_goldens_or_says_why_not() {
                 "{stem}: tests/kernels/goldens.rs has no values for it; add some, or say why not in src/stems.rs"
             ),
             Some(why) => assert!(!held, "{stem} has goldens, in spite of '{why}'"),
+        }
+
+        let own = format!("kernel_{stem}");
+        let is_own = |name: &str| name.strip_prefix(&own).is_some_and(|rest| rest.is_empty() || rest.starts_with('_'));
+        let timed = workloads::all().iter().any(|workload| is_own(workload.name));
+        match reason("bench") {
+            None => assert!(timed, "{stem}: no workload {own} in src/bench; add one, or say why not in src/stems.rs"),
+            Some(why) => assert!(!timed, "{stem} has a workload, in spite of '{why}'"),
         }
     }
 }
