@@ -63,6 +63,7 @@ pub mod stop;
 #[doc(hidden)]
 pub mod suite;
 pub mod text;
+pub mod tfevents;
 pub mod train;
 pub mod version;
 

@@ -52,6 +52,8 @@ mod lora;
 mod lr_find;
 #[path = "cli/methods.rs"]
 mod methods;
+#[path = "cli/page.rs"]
+mod page;
 #[cfg(unix)]
 #[path = "cli/peers.rs"]
 mod peers;
@@ -70,6 +72,8 @@ mod resume;
 mod stopped;
 #[path = "cli/streams.rs"]
 mod streams;
+#[path = "cli/tensorboard.rs"]
+mod tensorboard;
 #[path = "cli/tuning.rs"]
 mod tuning;
 #[path = "cli/types.rs"]

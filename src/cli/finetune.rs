@@ -44,8 +44,12 @@ pub(super) struct FinetuneArgs {
     /// apply`
     #[arg(long)]
     delta: bool,
+    /// Also write event files for TensorBoard, in the run directory's folder tensorboard: figures, radii, augmented images and
+    /// histograms of drift. A run that has them goes on with them when it is resumed
+    #[arg(long)]
+    tensorboard: bool,
     /// Write a PNG with a grid of training images as the model would get them, with their labels, and train nothing
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["out", "resume", "delta", "trace"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["out", "resume", "delta", "trace", "tensorboard"])]
     augment_preview: Option<PathBuf>,
     /// Time every kernel of one training step before the run, and print the table
     #[arg(long)]
@@ -227,6 +231,7 @@ pub(super) fn run(args: FinetuneArgs) -> Result<()> {
         tune: args.run.tunes(),
         accept_changes: args.accept_changes,
         stoppable: true,
+        tensorboard: args.tensorboard,
     };
     let summary = train_and_report(&gpu, &config, &out, start, "")?;
     if args.delta {
@@ -260,6 +265,9 @@ pub(super) fn run(args: FinetuneArgs) -> Result<()> {
     let means: Vec<Mean> = if groups.is_empty() { Vec::new() } else { vec![("OOD mean", groups)] };
     print(&result_table(&rows, &means))?;
     print(&model_tables(&rows))?;
-    note!("next: tpgm predict --model {} --data IMAGES", out.join("best.safetensors").display());
+    let best = out.join("best.safetensors");
+    note!("next: tpgm report {}", out.display());
+    note!("next: tpgm eval --model {} --data NAME=FOLDER", best.display());
+    note!("next: tpgm predict --model {} --data IMAGES", best.display());
     print(&format!("{} steps in {:.0} s; {}\n", summary.steps, summary.seconds, out.join("report.html").display()))
 }

@@ -22,6 +22,7 @@ mod project;
 mod report;
 mod scores;
 mod soup;
+mod sparkline;
 mod table;
 mod trace;
 mod wise;

@@ -7,10 +7,13 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::checkpoint::Fetching;
 use crate::cli::console::{self, is_quiet, note};
+use crate::cli::sparkline::{shows_unicode, sparkline};
 use crate::cli::table::percent;
 use crate::compare::tables::time;
 use crate::error::escaped;
-use crate::train::Event;
+use crate::gpu::buffer::mib;
+use crate::train::events::EpochEnd;
+use crate::train::{Event, TestResult};
 
 /// Time between two plain lines about steps.
 const QUIET: Duration = Duration::from_secs(5);
@@ -34,7 +37,13 @@ struct Eta {
 impl Eta {
     /// In words, once `done` of `of` things are done.
     fn left(&mut self, done: u64, of: u64) -> Option<String> {
-        let (since, first) = *self.first.get_or_insert((Instant::now(), done));
+        self.first.get_or_insert((Instant::now(), done));
+        self.at(done, of)
+    }
+
+    /// The same, without a beginning.
+    fn at(&self, done: u64, of: u64) -> Option<String> {
+        let (since, first) = self.first?;
         let passed = done.checked_sub(first).filter(|passed| *passed > 0 && of > done)?;
         Some(format!("{} left", time(since.elapsed().as_secs_f64() / passed as f64 * (of - done) as f64)))
     }
@@ -112,6 +121,8 @@ pub(super) struct Progress {
     prefix: String,
     last: Instant,
     eta: Eta,
+    /// Bytes on the device, as planned.
+    memory: u64,
     /// What comes between two steps, while it goes on: a look at all images, an evaluation.
     count: Option<Count>,
 }
@@ -120,7 +131,27 @@ impl Progress {
     /// `prefix` begins every line, to tell runs apart.
     pub(super) fn new(prefix: &str) -> Progress {
         let bar = bar("steps").inspect(|bar| bar.set_prefix(prefix.to_string()));
-        Progress { bar, prefix: prefix.to_string(), last: Instant::now(), eta: Eta::default(), count: None }
+        Progress { bar, prefix: prefix.to_string(), last: Instant::now(), eta: Eta::default(), memory: 0, count: None }
+    }
+
+    /// One line about an epoch; in a terminal with the loss so far.
+    fn epoch(&self, end: &EpochEnd) -> String {
+        let number = |value: f64, text: String| (!value.is_nan()).then_some(text);
+        let mut parts = vec![number(end.train_loss.into(), format!("train loss {:.4}", end.train_loss))];
+        if let Some(TestResult { name, evaluation, .. }) = &end.held_out {
+            let (loss, top1) = (evaluation.loss, percent(evaluation.top1));
+            parts.push(Some(format!("{name} loss {loss:.4}")));
+            parts.push(Some(format!("{name} top-1 {top1} %")));
+        }
+        parts.push(number(end.rate, format!("{:.1} images/s", end.rate)));
+        parts.push(self.eta.at(end.step, end.steps));
+        parts.push((self.memory > 0).then(|| mib(self.memory)));
+        let parts: Vec<String> = parts.into_iter().flatten().collect();
+        let curve = match self.bar.is_some() {
+            true => format!("  {}", sparkline(&end.course, shows_unicode())),
+            false => String::new(),
+        };
+        format!("epoch {}/{}: {}{curve}", end.epoch, end.epochs, parts.join(", "))
     }
 
     fn line(&self, text: &str) {
@@ -161,7 +192,11 @@ impl Progress {
     pub(super) fn show(&mut self, event: Event) {
         match event {
             Event::Note(text) => self.line(&text),
-            Event::Planned(_) => {}
+            Event::Planned(planned) => self.memory = planned.total(),
+            Event::Epoch(end) => {
+                let text = self.epoch(&end);
+                self.line(&text);
+            }
             Event::Checked { done, of } => self.between(done, of, "looked at"),
             Event::Evaluating { name, done, of } => self.between(done, of, &format!("evaluated on {name}")),
             Event::Warning(text) | Event::Advice(text) => {

@@ -210,6 +210,31 @@ impl Activations {
         cut.values.iter().map(|value| self.view(&value.label, batch * value.len).words()).collect()
     }
 
+    /// Elements of each value that crosses `cut`, for one image.
+    pub fn crossing_values(&self, cut: &Cut) -> Vec<usize> {
+        cut.values.iter().map(|value| value.len).collect()
+    }
+
+    /// What crosses `cut` after a whole pass over `batch` images, value by value, as f32. Only of the last cut of a network that
+    /// predicts: other values may have given their memory to later ones.
+    ///
+    /// # Errors
+    /// A device that is lost.
+    pub fn read_crossing(&self, gpu: &Gpu, cut: &Cut, batch: usize) -> Result<Vec<f32>> {
+        let mut all = Vec::new();
+        for (value, view) in cut.values.iter().zip(self.crossing(cut, batch)) {
+            let words: Vec<f32> = gpu.read(&view)?;
+            match value.words == value.len {
+                true => all.extend(words),
+                false => all.extend(words.iter().flat_map(|word| {
+                    let [low, high] = [word.to_bits() as u16, (word.to_bits() >> 16) as u16];
+                    [low, high].map(|bits| half::f16::from_bits(bits).to_f32())
+                })),
+            }
+        }
+        Ok(all)
+    }
+
     /// Allocates them all, and writes what stays the same.
     pub fn allocate(mut self, gpu: &Gpu) -> Result<Activations> {
         self.allocated = Some(self.plan.allocate(gpu)?);

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use super::read::Run;
 use super::svg::{Axis, COLORS, Chart, Series, Style};
-use super::tensors::{self, Group, Tensor};
+use super::tensors::{self, Tensor};
+use crate::train::blocks::Group;
 use crate::train::records::{Distribution, EvaluationLine, StepLine, Weights};
 
 /// The title of the chart of drift.

@@ -1,17 +1,24 @@
 //! The page about a comparison: what stands where, and the sentences.
 
+use std::cmp::Ordering;
 use std::fmt::Write as _;
 
+use super::about;
 use super::compare_depth::{self, Depth};
 use super::compare_tables as tables;
 use super::forest::{self, signed};
+use super::gallery;
 use super::html::STYLE;
 use super::scatter::{Curve, Mark, Scatter};
+use super::seen;
 use super::text::{escape, number};
 use crate::compare::results::{DataResults, EntryResults, Results, Summary};
 use crate::compare::stats::Estimate;
 use crate::error::Result;
-use crate::train::records::Weights;
+use crate::train::records::{Session, Weights};
+
+/// Bytes of all images with answers at most.
+const GALLERY: usize = 3_000_000;
 
 /// The page about `results`.
 ///
@@ -20,14 +27,21 @@ use crate::train::records::Weights;
 pub(super) fn page(results: &Results) -> Result<String> {
     let title = escape(&results.title);
     let mut body = format!("<h1>{title}</h1>\n{}", opening(results));
-    for (i, data) in results.data.iter().enumerate() {
-        let depths = compare_depth::read(data)?;
+    let depths = results.data.iter().map(compare_depth::read).collect::<Result<Vec<_>>>()?;
+    let sessions: Vec<Session> = depths.iter().flatten().flat_map(|depth| depth.sessions.clone()).collect();
+    let facts = about::facts(&sessions, depths.iter().flatten().map(Depth::count).sum());
+    if !facts.is_empty() {
+        let _ =
+            write!(body, "<h2>How it was made</h2>\n<p>Of the reported runs, without those of the grids.</p>\n{facts}");
+    }
+    let room = GALLERY / results.data.len().max(1);
+    for (i, (data, depths)) in results.data.iter().zip(&depths).enumerate() {
         if results.data.len() > 1 {
             let _ = write!(body, "<section><h2>Data set {}</h2>", escape(&data.name));
-            body += &section(&format!("d{i}"), results, data, &depths);
+            body += &section(&format!("d{i}"), results, data, depths, room);
             body += "</section>\n";
         } else {
-            body += &section("d0", results, data, &depths);
+            body += &section("d0", results, data, depths, room);
         }
     }
     Ok(format!(
@@ -61,11 +75,41 @@ fn opening(results: &Results) -> String {
     out
 }
 
-fn section(id: &str, results: &Results, data: &DataResults, depths: &[Depth]) -> String {
+/// Images with the answers of the reference, and of the method that is best out of distribution, while they take less than `room`
+/// bytes.
+fn answers(results: &Results, data: &DataResults, depths: &[Depth], (h, room): (&str, usize)) -> String {
+    let ood = |name: &str| data.entries.iter().find(|e| e.name == name)?.summary.as_ref().map(|s| s.ood.mean);
+    let others = depths.iter().filter(|d| d.name() != results.reference && ood(d.name()).is_some());
+    let best = others.max_by(|a, b| ood(a.name()).partial_cmp(&ood(b.name())).unwrap_or(Ordering::Equal));
+    let reference = depths.iter().find(|d| d.name() == results.reference);
+    let mut out = String::new();
+    for depth in [reference, best].into_iter().flatten() {
+        let Some(examples) = &depth.examples else { continue };
+        let shown = gallery::mistakes(examples, "h4");
+        match out.len() + shown.len() <= room {
+            true => {
+                let _ = write!(out, "<h3>{}</h3>\n{shown}", escape(&depth.first()));
+            }
+            false => {
+                let name = escape(&depth.first());
+                let _ = writeln!(
+                    out,
+                    "<p>The images of {name} are left out, to keep the page small: its own page has them.</p>"
+                );
+            }
+        }
+    }
+    if out.is_empty() { out } else { format!("<{h}>What the models take images for</{h}>\n{out}") }
+}
+
+fn section(id: &str, results: &Results, data: &DataResults, depths: &[Depth], room: usize) -> String {
     let h = if results.data.len() > 1 { "h3" } else { "h2" };
-    let mut out: String = data.advice.iter().map(|what| format!("<p class=\"warn\">{}</p>\n", escape(what))).collect();
-    out += &verdict(results, data);
+    let mut out = verdict(results, data);
     out += &tables::main(results, data);
+    if !data.advice.is_empty() {
+        let items: String = data.advice.iter().map(|what| format!("<li>{}</li>", escape(what))).collect();
+        let _ = writeln!(out, "<{h}>What to try next</{h}>\n<ul class=\"next\">{items}</ul>");
+    }
     let _ = writeln!(out, "<{h}>In against out of distribution</{h}>");
     out += &format!("<div class=\"charts\">{}{}</div>\n", scatters(id, data), forests(id, results, data));
     out += &baseline(results, data);
@@ -75,13 +119,18 @@ fn section(id: &str, results: &Results, data: &DataResults, depths: &[Depth]) ->
         let _ = writeln!(out, "<p>These count once in the OOD mean: {}.</p>", groups.join("; "));
     }
     out += &tables::by_set(results, data);
+    out += &answers(results, data, depths, (h, room));
     let _ = writeln!(out, "<{h}>Radius and drift by depth</{h}>");
     out += &compare_depth::section(id, results, depths);
     let _ = writeln!(out, "<{h}>What was chosen</{h}>");
     out += &tables::grids(results, data);
     let _ = writeln!(out, "<{h}>Which images each number saw</{h}>");
     let radii: Vec<String> = depths.iter().filter(|d| d.learns_radii).map(|d| d.name().to_string()).collect();
-    out + &tables::uses(results, data, &radii)
+    out += &tables::uses(results, data, &radii);
+    if let Some(depth) = depths.iter().find(|depth| !depth.data.is_empty()) {
+        let _ = write!(out, "<{h}>What the images are</{h}>\n{}", seen::contents(&depth.data));
+    }
+    out
 }
 
 /// Which methods differ from the reference by more than chance over seeds explains.

@@ -6,11 +6,15 @@ use super::charts::{DRIFT, by_block, drift_by_block, marks};
 use super::read::Run;
 use super::svg::{COLORS, Series};
 use super::tables;
-use super::tensors::{self, Group, Tensor, UNMOVED};
+use super::tensors::{self, Tensor, UNMOVED};
 use super::text::escape;
 use crate::compare::results::{DataResults, Results};
+use crate::data::Summary;
 use crate::error::Result;
 use crate::method::learns_on_val;
+use crate::train::blocks::Group;
+use crate::train::examples::Examples;
+use crate::train::records::Session;
 
 /// A trained method with the tensors of its reported runs.
 pub(super) struct Depth {
@@ -18,11 +22,28 @@ pub(super) struct Depth {
     /// The first run's seed.
     seed: Option<u64>,
     runs: Vec<Vec<Tensor>>,
+    /// The processes of all its runs.
+    pub(super) sessions: Vec<Session>,
+    /// Images with the first run's answers, where it left some.
+    pub(super) examples: Option<Examples>,
+    /// What the images are, as the first run found them.
+    pub(super) data: Vec<Summary>,
     /// Whether its radii are learned on validation images.
     pub(super) learns_radii: bool,
 }
 
 impl Depth {
+    /// How many runs these are.
+    pub(super) fn count(&self) -> usize {
+        self.runs.len()
+    }
+
+    /// The name and the seed of the first run.
+    pub(super) fn first(&self) -> String {
+        let seed = self.seed.map(|s| format!(", seed {s}")).unwrap_or_default();
+        format!("{}{seed}", self.name)
+    }
+
     fn has_radii(&self) -> bool {
         self.runs.iter().flatten().any(|t| t.radius.is_some())
     }
@@ -41,8 +62,11 @@ pub(super) fn read(data: &DataResults) -> Result<Vec<Depth>> {
     let trained = data.entries.iter().filter(|e| e.kind == "trained" && !e.models.is_empty());
     trained
         .map(|entry| {
-            let runs = entry.models.iter().map(|m| Run::read(&m.dir)).collect::<Result<Vec<_>>>()?;
+            let mut runs = entry.models.iter().map(|m| Run::read(&m.dir)).collect::<Result<Vec<_>>>()?;
             Ok(Depth {
+                sessions: runs.iter_mut().flat_map(|run| std::mem::take(&mut run.sessions)).collect(),
+                examples: runs[0].examples.take(),
+                data: std::mem::take(&mut runs[0].data),
                 name: entry.name.clone(),
                 seed: entry.models[0].seed,
                 learns_radii: runs[0].setting("method").is_some_and(|name| learns_on_val(&name)),
@@ -115,11 +139,10 @@ pub(super) fn section(id: &str, results: &Results, depths: &[Depth]) -> String {
                 tenth of its drift.</p>\n";
     }
     for depth in with_radii {
-        let seed = depth.seed.map(|s| format!(", seed {s}")).unwrap_or_default();
         let _ = writeln!(
             out,
-            "<details><summary>{}{seed}: radius and drift by tensor</summary>{}</details>",
-            escape(&depth.name),
+            "<details><summary>{}: radius and drift by tensor</summary>{}</details>",
+            escape(&depth.first()),
             tables::layers(&depth.runs[0])
         );
     }

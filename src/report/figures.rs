@@ -2,12 +2,14 @@
 
 use super::evaluations::TestSet;
 use super::read::Run;
-use super::text::number;
+use super::text::{escape, number};
 use super::{classes, confusion, reliability};
 
 /// Figures that stand open; the others are folded away.
 const RELIABILITIES: usize = 8;
 const MATRICES: usize = 4;
+/// Cells of all confusion matrices together at most: each takes about 300 bytes of the page.
+const CELLS: usize = 5000;
 
 /// Reliability, accuracy by class and confusions under a heading of level `h`; ids start with `id`. Empty without test
 /// sets.
@@ -31,8 +33,18 @@ pub(super) fn of_run(id: &str, run: &Run, h: &str) -> String {
     if (2..=confusion::MOST_CLASSES).contains(&names.len()) {
         out +=
             "<p>Rows are classes, columns what they are taken for, in % of the row: right ones on the diagonal.</p>\n";
-        let draw = |(nth, set): (usize, &&TestSet)| confusion::figure(&format!("{id}-conf{nth}"), set, names);
-        out += &folded("charts", sets.iter().enumerate().map(draw).collect(), MATRICES);
+        let mut cells = 0;
+        let fits = |set: &&&TestSet| {
+            cells += set.figures.confusion.len();
+            cells <= CELLS
+        };
+        let drawn: Vec<&&TestSet> = sets.iter().take_while(fits).collect();
+        let left: Vec<String> = sets[drawn.len()..].iter().map(|set| escape(&set.name)).collect();
+        let draw = |(nth, set): (usize, &&&TestSet)| confusion::figure(&format!("{id}-conf{nth}"), set, names);
+        out += &folded("charts", drawn.iter().enumerate().map(draw).collect(), MATRICES);
+        if !left.is_empty() {
+            out += &format!("<p>Left out, to keep the page small: {}.</p>\n", left.join(", "));
+        }
     }
     out
 }

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use super::read::Run;
 use super::tensors::{self, Tensor};
 use super::text::{escape, integer};
-use super::{augmented, charts, figures, seen, tables};
+use super::{about, augmented, charts, drift_course, figures, gallery, seen, tables};
 
 pub(super) const STYLE: &str = include_str!("page.css");
 
@@ -105,10 +105,30 @@ fn warnings(run: &Run) -> String {
     }
 }
 
+/// What to try next, under a heading of level `h`; empty for a run that left nothing about it.
+fn next(run: &Run, h: &str) -> String {
+    let Some(advice) = &run.advice else { return String::new() };
+    let mut out = format!("<{h}>What to try next</{h}>\n");
+    if advice.is_empty() {
+        out += "<p>No rule found anything to mend in this run's figures.</p>\n";
+    } else {
+        let items = advice.iter().map(|what| format!("<li>{}</li>", escape(what)));
+        let _ = writeln!(out, "<ul class=\"next\">{}</ul>", items.collect::<String>());
+    }
+    out
+}
+
 /// Charts, errors, tensors and configuration of one run, under headings of level `h`.
 fn section(id: &str, run: &Run, tensors: &[Tensor], h: &str) -> String {
-    let mut out = format!("<{h}>Training</{h}>\n<div class=\"charts\">{}</div>\n", charts::of_run(id, run, tensors));
+    let mut out = next(run, h);
+    let facts = about::facts(&run.sessions, 1);
+    if !facts.is_empty() {
+        let _ = write!(out, "<{h}>How it was made</{h}>\n{facts}");
+    }
+    let charts = charts::of_run(id, run, tensors) + &drift_course::chart(format!("{id}-moved"), run);
+    let _ = write!(out, "<{h}>Training</{h}>\n<div class=\"charts\">{charts}</div>\n");
     out += &augmented::of_run(run, h);
+    out += &gallery::all(run.examples.as_ref(), h);
     out += &figures::of_run(id, run, h);
     let _ = writeln!(out, "<{h}>Radius and drift by tensor</{h}>");
     out += &activity(run);

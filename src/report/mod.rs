@@ -3,9 +3,12 @@
 //! [`read`] turns a run directory into a typed [`read::Run`], with [`evaluations`] in full; `tensors` orders its tensors by
 //! depth; `svg` draws one line chart, `charts` says which charts there are, `tables` does the same for tables. `figures`
 //! shows what the model gets wrong, by `reliability` diagrams, `confusion` matrices and `classes`; `seen` says which images each
-//! number saw, and `augmented` shows some of them. `html` puts the page together, with the words of `text`. `compare` is the page about a comparison, with `scatter` and `forest` for its drawings.
+//! number saw, `balance` how many of each class there are, and `augmented` shows some of them; `gallery` shows some with the model's
+//! answers. `about` has the command, the adapter and the time, `drift_course` the drift over time. `html` puts the page together, with the words of `text`. `compare` is the page about a comparison, with `scatter` and `forest` for its drawings.
 
+mod about;
 mod augmented;
+mod balance;
 mod charts;
 mod classes;
 mod compare;
@@ -13,9 +16,11 @@ mod compare_depth;
 mod compare_tables;
 mod confusion;
 mod corrupted;
+mod drift_course;
 pub mod evaluations;
 mod figures;
 mod forest;
+mod gallery;
 mod html;
 mod rates;
 pub mod read;

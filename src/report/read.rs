@@ -1,5 +1,4 @@
-//! A run directory, read into types: `config.toml`, `metrics.jsonl`, `evaluations.jsonl`, `radii.csv`, `drift.csv` and
-//! `leaks.csv`.
+//! A run directory, read into types.
 //!
 //! Unknown keys and columns are passed over, and so is a last line that was torn by an interrupted run; anything else
 //! that can't be understood is an error with file and line.
@@ -12,10 +11,12 @@ use super::corrupted;
 use super::evaluations::Evaluations;
 use crate::data::Summary;
 use crate::error::{Error, Result, quote};
+use crate::train::examples::{EXAMPLES, Examples};
 use crate::train::json_lines::lines;
 use crate::train::preview::{SHOWN, Shown};
-use crate::train::records::{DriftRow, EvaluationLine, Metric, RadiusRow, StepLine};
-use crate::train::run_dir::{EVALUATIONS, LEAKS};
+use crate::train::records::{DriftRow, EvaluationLine, Metric, RadiusRow, Session, StepLine};
+use crate::train::run_dir::{ADVICE, DRIFT_OVER_TIME, EVALUATIONS, LEAKS, SESSIONS};
+use crate::train::sessions;
 use crate::train::splits::SUMMARIES;
 
 /// The radii over a run, in file order.
@@ -55,12 +56,20 @@ pub struct Run {
     pub radii: Radii,
     /// Drift at the end; empty where the run did not write it.
     pub drift: Vec<DriftRow>,
+    /// Drift at each evaluation on the way; empty where the run did not write it.
+    pub drift_over_time: Vec<DriftRow>,
     /// Images in two splits; none where the run did not compare them.
     pub leaks: Option<Vec<Leak>>,
     /// What each split holds; empty where the run did not write it.
     pub data: Vec<Summary>,
     /// Training images as the model got them; empty where the run did not write them.
     pub shown: Vec<Shown>,
+    /// Images with the model's answers; none where the run did not write them.
+    pub examples: Option<Examples>,
+    /// The processes that the run went on in; empty where the run did not write them.
+    pub sessions: Vec<Session>,
+    /// What to try next; none where the run did not write it, or has not come to its end.
+    pub advice: Option<Vec<String>>,
 }
 
 impl Run {
@@ -94,9 +103,23 @@ impl Run {
         let path = dir.join(EVALUATIONS);
         let full = if path.is_file() { Evaluations::parse(&path, &text(&path)?)? } else { Evaluations::default() };
         let leaks = leaks(&dir.join(LEAKS))?;
-        let data = summaries(&dir.join(SUMMARIES))?;
-        let shown = Shown::read(&dir.join(SHOWN))?;
-        Ok(Self { name, dir: dir.into(), config, train, evals, evaluations: full, radii, drift, leaks, data, shown })
+        Ok(Self {
+            name,
+            dir: dir.into(),
+            config,
+            train,
+            evals,
+            evaluations: full,
+            radii,
+            drift,
+            drift_over_time: Csv::read(&dir.join(DRIFT_OVER_TIME), &DriftRow::COLUMNS)?.rows()?,
+            leaks,
+            data: json(&dir.join(SUMMARIES))?.unwrap_or_default(),
+            shown: Shown::read(&dir.join(SHOWN))?,
+            examples: Examples::read(&dir.join(EXAMPLES))?,
+            sessions: sessions::read(&dir.join(SESSIONS))?,
+            advice: json(&dir.join(ADVICE))?,
+        })
     }
 
     /// The resolved flag `key` as text, `-` and `_` taken as the same; also found one table down.
@@ -288,12 +311,13 @@ fn drift(path: &Path) -> Result<Vec<DriftRow>> {
     Ok(rows)
 }
 
-fn summaries(path: &Path) -> Result<Vec<Summary>> {
+/// What the JSON file at `path` holds; none without such a file.
+fn json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Option<T>> {
     if !path.is_file() {
-        return Ok(Vec::new());
+        return Ok(None);
     }
-    serde_json::from_str(&text(path)?)
-        .map_err(|e| Error::data(path, format!("can't be understood: {}", quote(&e.to_string()))))
+    let value = serde_json::from_str(&text(path)?);
+    value.map(Some).map_err(|e| Error::data(path, format!("can't be understood: {}", quote(&e.to_string()))))
 }
 
 fn leaks(path: &Path) -> Result<Option<Vec<Leak>>> {

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use super::balance;
 use super::read::{Leak, Run};
 use super::text::{escape, integer};
 use crate::data::Summary;
@@ -90,7 +91,7 @@ pub(super) fn of_run(run: &Run, h: &str) -> String {
 }
 
 /// A row for each split, and below them what a person was told of it beside its counts.
-fn contents(data: &[Summary]) -> String {
+pub(super) fn contents(data: &[Summary]) -> String {
     let (mut rows, mut said) = (String::new(), String::new());
     for set in data {
         let counts = set.classes.iter().map(|class| class.1 as u64);
@@ -121,7 +122,8 @@ fn contents(data: &[Summary]) -> String {
     format!(
         "<div class=\"scroll\" tabindex=\"0\"><table><thead><tr><th scope=\"col\" class=\"name\">Images</th><th \
          scope=\"col\">n</th><th scope=\"col\">classes</th><th scope=\"col\">per class</th><th scope=\"col\">pixels</th><th \
-         scope=\"col\">left out</th></tr></thead><tbody>{rows}</tbody></table></div>\n{said}"
+         scope=\"col\">left out</th></tr></thead><tbody>{rows}</tbody></table></div>\n{said}{}",
+        balance::table(data)
     )
 }
 

@@ -2,6 +2,7 @@
 //! command line prints what they say at the end of a run.
 
 use crate::train::optim_args::OptimArgs;
+use crate::train::records::EvaluationLine;
 use crate::train::schedule::Warmup;
 
 /// What is known of a run.
@@ -17,6 +18,8 @@ pub struct Course<'a> {
     pub steps: u64,
     /// The last evaluation on held-out images, once the run is over.
     pub held_out: Option<HeldOut<'a>>,
+    /// All evaluations on those images, in order, once the run is over.
+    pub evaluations: &'a [EvaluationLine],
 }
 
 /// An evaluation on images that were not trained on.
@@ -111,6 +114,29 @@ fn nothing_learned(run: &Course) -> Option<String> {
     ))
 }
 
+/// It learns by heart: the loss on held-out images ended above its least by more than a tenth, and by more than a fiftieth of what
+/// guessing costs, while the training loss fell.
+fn overfitted(run: &Course) -> Option<String> {
+    let lines = || run.evaluations.iter().filter_map(|e| Some((e.step, e.loss.filter(|loss| loss.is_finite())?)));
+    let (last_step, last) = lines().next_back()?;
+    let (step, least) = lines().min_by(|a, b| a.1.total_cmp(&b.1))?;
+    let window = beginning(run.steps);
+    let until = |step: u64| {
+        let end = usize::try_from(step).unwrap_or(usize::MAX).min(run.losses.len());
+        mean(&run.losses[end.saturating_sub(window)..end])
+    };
+    let (before, after) = (until(step), until(last_step));
+    let rises = last > 1.1 * least && last - least > 0.02 * run.guess();
+    (rises && step < last_step && after < before).then(|| {
+        let name = run.held_out.map_or("val", |held_out| held_out.name);
+        format!(
+            "overfitted: the loss on {name} rose from {least:.3} after {step} steps to {last:.3} at the end, while the training loss fell \
+             from {before:.3} to {after:.3}; try --early-stop 3, fewer steps (--steps {step}), or more augmentation (--rand-augment, \
+             --mixup 0.2)"
+        )
+    })
+}
+
 /// The loss still falls steeply at the end: by more than a twentieth of what guessing costs from the third quarter of the steps to
 /// the fourth, by more than its noise, and there is a good part of it left.
 fn still_falls(run: &Course) -> Option<String> {
@@ -135,7 +161,7 @@ fn still_falls(run: &Course) -> Option<String> {
 }
 
 /// The rules about a run that is over, the gravest first.
-const RULES: [fn(&Course) -> Option<String>; 2] = [nothing_learned, still_falls];
+const RULES: [fn(&Course) -> Option<String>; 3] = [nothing_learned, overfitted, still_falls];
 
 /// What to know after the first steps of a run, once: none before, and none if all is well.
 pub fn early(run: &Course) -> Option<String> {
@@ -175,7 +201,7 @@ mod tests {
     }
 
     fn course<'a>(losses: &'a [f32], settings: &'a OptimArgs) -> Course<'a> {
-        Course { losses, classes: 26, settings, steps: losses.len() as u64, held_out: None }
+        Course { losses, classes: 26, settings, steps: losses.len() as u64, held_out: None, evaluations: &[] }
     }
 
     const ALIKE: [(usize, usize); 26] = [(8, 0); 26];
@@ -209,6 +235,33 @@ mod tests {
         assert!(advice(&Course { held_out: of(0.10, &ALIKE), ..course(&flat, &s) }).is_empty());
         assert!(advice(&Course { held_out: of(0.04, &ALIKE), ..course(&[0.1; 36], &s) }).is_empty());
         assert!(advice(&Course { held_out: of(0.04, &ALIKE), ..course(&[], &s) }).is_empty());
+    }
+
+    #[test]
+    fn a_run_that_learns_by_heart_is_told_where_it_was_best() {
+        let s = settings("--epochs 4");
+        let falling: Vec<f32> = (0..40).map(|step| 3.0 - 0.07 * step as f32).collect();
+        let lines = |losses: [f64; 4]| -> Vec<EvaluationLine> {
+            let line = |(i, loss): (u64, f64)| {
+                let line = format!("{{\"step\":{},\"eval\":\"val\",\"loss\":{loss}}}", 10 * (i + 1));
+                serde_json::from_str(&line).unwrap()
+            };
+            (0..).zip(losses).map(line).collect()
+        };
+        let of = |losses: &[f32], evaluations: &[EvaluationLine]| {
+            let held_out = Some(HeldOut { name: "val", top1: 0.5, per_class: &ALIKE });
+            advice(&Course { held_out, evaluations, ..course(losses, &s) })
+        };
+        let told = of(&falling, &lines([2.5, 2.0, 2.2, 2.6]));
+        assert_eq!(told.len(), 1, "not to go on as well: {told:?}");
+        let text = "overfitted: the loss on val rose from 2.000 after 20 steps to 2.600 at the end, while the training loss fell from";
+        assert!(told[0].starts_with(text) && told[0].contains("(--steps 20)"), "{told:?}");
+        // It ends near its least, it ends at its least, or the training loss rose as well.
+        for losses in [[2.5, 2.0, 2.2, 2.19], [2.5, 2.4, 2.2, 2.0]] {
+            assert!(!of(&falling, &lines(losses)).iter().any(|told| told.starts_with("overfitted")), "{losses:?}");
+        }
+        let rising: Vec<f32> = falling.iter().rev().copied().collect();
+        assert!(of(&rising, &lines([2.5, 2.0, 2.2, 2.6])).is_empty());
     }
 
     #[test]

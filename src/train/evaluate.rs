@@ -9,7 +9,7 @@ use crate::data::{Dataset, EvalBatches, ImageCache, Preprocess, eval_batches};
 use crate::error::{Error, Result};
 use crate::gpu::{Gpu, Program, View};
 use crate::method::{Learner, Snapshot};
-use crate::model::{Activations, Mode, Model, Phase, Precision};
+use crate::model::{Activations, Cut, Mode, Model, Phase, Precision};
 use crate::ops::Recorder;
 use crate::ops::product::Product;
 use crate::stop;
@@ -108,6 +108,8 @@ pub struct Predictor<'g> {
     acts: Activations,
     scratch: View,
     programs: HashMap<usize, Program>,
+    /// Where the head begins, and what it has read so far: if that is to be kept.
+    features: Option<(Cut, Vec<f32>)>,
 }
 
 impl<'g> Predictor<'g> {
@@ -135,7 +137,28 @@ impl<'g> Predictor<'g> {
             acts.cast_weights(&mut r, &w)?;
             Program::run(gpu, &[], &[&r.program])?;
         }
-        Ok(Predictor { gpu, model, w, stats, acts, scratch, programs: HashMap::new() })
+        Ok(Predictor { gpu, model, w, stats, acts, scratch, programs: HashMap::new(), features: None })
+    }
+
+    /// From now on keeps the features that the head reads, of each image that passes: see [`Predictor::features`].
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for a model without a head, or one whose head reads more than one value.
+    pub fn keep_features(&mut self) -> Result<()> {
+        let Model { config, .. } = &self.model;
+        let params = &self.model.layout().params;
+        let cut = self.acts.cut(config, &|place| config.is_head(&params[place].name));
+        let width = config.width();
+        let cut = cut.filter(|cut| self.acts.crossing_values(cut) == [width]);
+        let cut =
+            cut.ok_or_else(|| Error::Usage("this model has no head that reads its features: use `tpgm embed`".into()))?;
+        self.features = Some((cut, Vec::new()));
+        Ok(())
+    }
+
+    /// The features kept so far, `[images, features]`; empty without [`Predictor::keep_features`].
+    pub fn features(self) -> Vec<f32> {
+        self.features.map(|(_, kept)| kept).unwrap_or_default()
     }
 
     /// The products of its pass that nobody has measured on this adapter.
@@ -167,6 +190,9 @@ impl Classifier for Predictor<'_> {
         }
         self.gpu.write(&self.acts.images(batch), images);
         Program::run(self.gpu, &[], &[&self.programs[&batch]])?;
+        if let Some((cut, kept)) = &mut self.features {
+            kept.extend(self.acts.read_crossing(self.gpu, cut, batch)?);
+        }
         self.gpu.read(&self.acts.logits(batch))
     }
 }
@@ -208,6 +234,26 @@ pub struct Evaluation {
     /// Which images are right, in their order; not part of the JSON.
     #[serde(skip)]
     pub right: Vec<bool>,
+    /// What each image was taken for, in their order; not part of the JSON.
+    #[serde(skip)]
+    pub answers: Vec<Answer>,
+}
+
+/// What a model takes one image for.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Answer {
+    /// The class; none where no logit is a number.
+    pub class: Option<u32>,
+    /// Its probability, 0 to 1, at no temperature; NaN where a logit is none.
+    pub confidence: f32,
+}
+
+impl Answer {
+    fn new(class: Option<usize>, logits: &[f32]) -> Answer {
+        let peak = class.map_or(f32::NAN, |class| logits[class]);
+        let total: f64 = logits.iter().map(|logit| f64::from(logit - peak).exp()).sum();
+        Answer { class: class.map(|class| class as u32), confidence: (1.0 / total) as f32 }
+    }
 }
 
 /// Of a figure that an older file lacks.
@@ -225,6 +271,7 @@ pub struct Tally {
     plain: calibration::Tally,
     calibrated: Option<calibration::Tally>,
     right: Vec<bool>,
+    answers: Vec<Answer>,
 }
 
 impl Tally {
@@ -238,6 +285,7 @@ impl Tally {
             plain: calibration::Tally::new(1.0),
             calibrated: temperature.map(calibration::Tally::new),
             right: Vec::new(),
+            answers: Vec::new(),
         }
     }
 
@@ -253,7 +301,9 @@ impl Tally {
         self.top5 += usize::from(ahead < 5);
         self.per_class[label].0 += 1;
         self.per_class[label].1 += usize::from(right);
-        if let Some(predicted) = argmax(logits) {
+        let predicted = argmax(logits);
+        self.answers.push(Answer::new(predicted, logits));
+        if let Some(predicted) = predicted {
             *self.confusion.entry((label as u32, predicted as u32)).or_default() += 1;
         }
         for tally in std::iter::once(&mut self.plain).chain(&mut self.calibrated) {
@@ -280,6 +330,7 @@ impl Tally {
             confusion: self.confusion.into_iter().map(|((label, predicted), n)| (label, predicted, n)).collect(),
             calibrated: self.calibrated.map(|tally| tally.finish()),
             right: self.right,
+            answers: self.answers,
         }
     }
 }
@@ -380,6 +431,8 @@ mod tests {
         assert_eq!(e.confusion, [(0, 0, 1), (1, 0, 1), (5, 0, 1)]);
         assert_eq!(e.bins.iter().map(|b| b.images).collect::<Vec<_>>(), [0, 0, 0, 0, 1, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0]);
         assert_eq!((e.bins[9].accuracy, e.bins[4].accuracy, e.calibrated), (0.5, 0.0, None));
+        let answer = |class, confidence: f64| Answer { class: Some(class), confidence: confidence as f32 };
+        assert_eq!(e.answers, [answer(0, 1.0 / first), answer(0, 1.0 / first), answer(0, 1.0 / third)]);
     }
 
     #[test]
@@ -418,5 +471,6 @@ mod tests {
         tally.add(&[f32::NAN, f32::NAN], 0);
         let e = tally.finish();
         assert_eq!((e.top1, e.confusion.len()), (0.0, 0));
+        assert!(e.answers[0].class.is_none() && e.answers[0].confidence.is_nan());
     }
 }

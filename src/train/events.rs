@@ -49,6 +49,29 @@ pub enum Event {
     },
     /// An evaluation.
     Evaluated(Box<TestResult>),
+    /// The end of an epoch, or of the training.
+    Epoch(Box<EpochEnd>),
+}
+
+/// What is known at the end of an epoch.
+#[derive(Clone, Debug)]
+pub struct EpochEnd {
+    /// Epochs that were begun so far, and epochs of the run.
+    pub epoch: u64,
+    /// See there.
+    pub epochs: u64,
+    /// Steps taken, and steps of the run.
+    pub step: u64,
+    /// See there.
+    pub steps: u64,
+    /// Mean training loss of the epoch's steps that have been read back; NaN without any.
+    pub train_loss: f32,
+    /// The training loss so far, as means over equal parts of it.
+    pub course: Vec<f32>,
+    /// Training images per second, evaluations left out; NaN while the first batches are under way.
+    pub rate: f64,
+    /// The evaluation on held-out images, if there was one.
+    pub held_out: Option<TestResult>,
 }
 
 impl Event {
@@ -128,4 +151,6 @@ pub struct Start {
     pub accept_changes: bool,
     /// Take Ctrl-C and SIGTERM, from the first step on, as a request to save the state and end.
     pub stoppable: bool,
+    /// Write event files for TensorBoard; a run that has some goes on with them anyway.
+    pub tensorboard: bool,
 }

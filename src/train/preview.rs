@@ -108,7 +108,7 @@ pub fn write_grid(gpu: &Gpu, config: &TrainConfig, file: &Path, events: &mut dyn
     atomic_write(file, &grid(&shown, COLUMNS))
 }
 
-/// Writes `augmented.json` at `path`, for the page of a run.
+/// Writes `augmented.json` at `path`, for the page of a run; returns a PNG with the same images.
 ///
 /// # Errors
 /// An image that can't be decoded; a file that can't be written.
@@ -118,10 +118,12 @@ pub(super) fn write(
     classes: &[String],
     preprocess: &Preprocess,
     config: &LoaderConfig,
-) -> Result<()> {
-    let shown: Vec<Shown> = examples(images, classes, preprocess, config)?
-        .into_iter()
-        .map(|(image, labels)| Shown { labels, jpeg: BASE64_STANDARD.encode(jpeg_bytes(&image)) })
+) -> Result<Vec<u8>> {
+    let pictures = examples(images, classes, preprocess, config)?;
+    let shown: Vec<Shown> = pictures
+        .iter()
+        .map(|(image, labels)| Shown { labels: labels.clone(), jpeg: BASE64_STANDARD.encode(jpeg_bytes(image)) })
         .collect();
-    atomic_write(path, (serde_json::to_string(&shown).expect("plain text") + "\n").as_bytes())
+    atomic_write(path, (serde_json::to_string(&shown).expect("plain text") + "\n").as_bytes())?;
+    Ok(grid(&pictures, COLUMNS))
 }

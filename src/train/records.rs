@@ -279,6 +279,32 @@ impl DriftRow {
     pub const COLUMNS: [&str; 6] = ["step", "tensor", "depth", "mars_drift", "l2_drift", "rows"];
 }
 
+/// One process that a run went on in, an entry of `sessions.json`. What an older file lacks is empty, 0 or none.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Session {
+    /// The command line, word by word.
+    pub command: Vec<String>,
+    /// The program's version, with its commit.
+    pub version: String,
+    /// When it began: date and time of day in UTC, as in ISO 8601.
+    pub started: String,
+    /// Seconds that it had worked when this was written: at the end, or where the state was saved last.
+    pub seconds: f64,
+    /// Training steps of the run before it, and after it.
+    pub steps: [u64; 2],
+    /// Training images per second, evaluations left out; none where there were too few batches to tell.
+    pub images_per_second: Option<f64>,
+    /// Bytes on the device at most, as planned.
+    pub memory: u64,
+    /// The adapter's name.
+    pub adapter: String,
+    /// Its driver, with the driver's version.
+    pub driver: String,
+    /// The graphics interface: Vulkan, Metal, DX12 or GL.
+    pub backend: String,
+}
+
 /// A line of `evaluations.jsonl`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(untagged)]

@@ -9,20 +9,22 @@ use crate::data::{Dataset, ImageCache, Loader, LoaderConfig, Preprocess};
 use crate::error::Result;
 use crate::method::active::Finished;
 use crate::method::{Anchor, Held, Saved, Snapshot};
-use crate::model::Adapters;
 use crate::stop;
 use crate::train::adapters;
-use crate::train::advice::{Course, HeldOut, advice, temperature_harms};
+use crate::train::advice::temperature_harms;
 use crate::train::calibration::{Logits, Temperature};
 use crate::train::config::TrainConfig;
 use crate::train::corrupted::{self, Test};
+use crate::train::drift::{self, DriftLog};
 use crate::train::evaluate::{Evaluation, Watched, evaluate, evaluate_to_fit};
 use crate::train::evaluations::EvaluationLog;
 use crate::train::events::{Event, Start, Summary, TestResult};
 use crate::train::feature_cache::Features;
+use crate::train::leave::{Chosen, Leaving, epoch_end};
 use crate::train::preview::{self, SHOWN};
 use crate::train::records::{Calibrated, Distribution, DriftRow, EvaluationLine, Metric, Weights, WiseLine, bits};
 use crate::train::run_dir;
+use crate::train::sessions::Sessions;
 use crate::train::source::Source;
 use crate::train::splits::Splits;
 use crate::train::state::{self, Identity, Progress};
@@ -45,11 +47,15 @@ pub(super) struct Training<'a, 'g> {
     pub(super) classes: usize,
     pub(super) steps: Steps<'a, 'g>,
     pub(super) evaluations: EvaluationLog,
+    pub(super) drift: DriftLog,
+    pub(super) sessions: Sessions,
     pub(super) progress: Progress,
     /// What stays the same of images in the stage that the run is in.
     pub(super) features: Option<Features>,
     /// The best weights, if they were found since the run was started or resumed.
     pub(super) best: Option<Snapshot>,
+    /// Advice that came up on the way to its end.
+    pub(super) told: Vec<String>,
     /// What identifies the run in its state.
     pub(super) identity: Identity,
     /// When the state was saved last, and the steps and iterations since.
@@ -80,7 +86,8 @@ impl Training<'_, '_> {
         let shown = self.out.join(SHOWN);
         if !config.method.solves() && !shown.is_file() {
             let names = splits.classes.names();
-            preview::write(&shown, train_images.clone(), &names, self.preprocess, &train_config)?;
+            let png = preview::write(&shown, train_images.clone(), &names, self.preprocess, &train_config)?;
+            self.steps.log.board.as_mut().map_or(Ok(()), |board| board.augmented(png))?;
         }
         let (images, started) = ((&train_images, &select), Instant::now());
         let mut train = self.train_loader(images, select_name, &train_config)?;
@@ -108,6 +115,8 @@ impl Training<'_, '_> {
                 let paused = Instant::now();
                 self.evaluate_on_the_way(select_name, &select)?;
                 throughput.pause(paused.elapsed());
+            } else if step + 1 != last && (step + 1).is_multiple_of(self.steps.lr.epoch_steps) {
+                self.tell_epoch(None);
             }
             throughput.pause(self.between()?);
         }
@@ -123,7 +132,10 @@ impl Training<'_, '_> {
         self.log(select_name, evaluation.clone())?;
         self.note_best(&evaluation, &values)?;
         (summary.seconds, summary.steps) = (started.elapsed().as_secs_f64(), steps);
-        self.advise(select_name, &evaluation);
+        let chosen = Chosen { name: select_name, images: &select, evaluation: &evaluation };
+        let (out, classes) = (self.out, self.classes);
+        let leaving = Leaving { out, config, classes, steps: self.steps.lr.steps, chosen };
+        leaving.advice()?.into_iter().for_each(|what| (self.steps.events)(Event::Advice(what)));
 
         self.save_state(&saved)?;
         drop(saved);
@@ -147,6 +159,8 @@ impl Training<'_, '_> {
             (self.steps.events)(Event::of_temperature(temperature, select_name, Weights::Best));
             self.test(&tests, Weights::Best, self.progress.best_steps, temperature, &mut summary)?;
         }
+        leaving.write(&tests, splits, &summary, &self.told)?;
+        self.sessions.write(steps, self.steps.rate)?;
         Ok(summary)
     }
 
@@ -197,6 +211,7 @@ impl Training<'_, '_> {
         self.progress.steps = self.steps.learner.steps;
         if !self.stalls() {
             self.log(name, evaluation)?;
+            self.note_drift(&average.as_ref().unwrap_or(&own).w)?;
         }
         if average.is_some() {
             self.steps.learner.load(&own);
@@ -258,9 +273,11 @@ impl Training<'_, '_> {
         // A state takes the lines before it for written.
         self.steps.log.sync()?;
         self.evaluations.sync()?;
+        self.drift.sync()?;
         let Steps { learner, active, .. } = &self.steps;
         (self.progress.steps, self.progress.taken) = (learner.steps, active.taken());
         state::write(&self.out.join(run_dir::STATE), saved, learner, self.progress, &self.identity)?;
+        self.sessions.write(self.progress.steps, self.steps.rate)?;
         self.saved = (Instant::now(), 0);
         Ok(())
     }
@@ -312,23 +329,20 @@ impl Training<'_, '_> {
         }
     }
 
-    /// Says what the run's figures tell about its settings.
-    fn advise(&mut self, name: &str, evaluation: &Evaluation) {
-        let course = Course {
-            losses: self.steps.losses(),
-            classes: self.classes,
-            settings: &self.config.optim,
-            steps: self.steps.lr.steps,
-            held_out: Some(HeldOut { name, top1: evaluation.top1, per_class: &evaluation.per_class }),
-        };
-        advice(&course).into_iter().for_each(|what| (self.steps.events)(Event::Advice(what)));
+    /// Tells where the run stands at the end of an epoch, or of all.
+    fn tell_epoch(&mut self, held_out: Option<TestResult>) {
+        let end = epoch_end(&self.steps, held_out);
+        (self.steps.events)(Event::Epoch(end.into()));
     }
 
     fn log(&mut self, name: &str, evaluation: Evaluation) -> Result<()> {
         let (model, name, steps) = (Weights::Last, name.to_string(), self.steps.learner.steps);
         let result = TestResult { name, model, id: None, corruption: None, subset: None, tta: Tta::None, evaluation };
         self.steps.log.metric(&self.line(&result, steps, false))?;
-        (self.steps.events)(Event::Evaluated(result.into()));
+        match self.steps.lr.steps {
+            0 => (self.steps.events)(Event::Evaluated(result.into())),
+            _ => self.tell_epoch(Some(result)),
+        }
         Ok(())
     }
 
@@ -406,27 +420,28 @@ impl Training<'_, '_> {
         });
         let fitted = if self.config.splits.select.is_some() { "select" } else { "val" };
         let harm = temperature.and_then(|t| temperature_harms(fitted, t, &errors.collect::<Vec<_>>()));
-        harm.into_iter().for_each(|what| (self.steps.events)(Event::Advice(what)));
+        if let Some(what) = harm {
+            self.told.push(what.clone());
+            (self.steps.events)(Event::Advice(what));
+        }
         Ok(())
     }
 
-    /// The largest row drift (MARS) and the L2 norm of each tensor's drift, in f64.
-    fn write_drift(&self, packed: &[f32]) -> Result<()> {
-        let layout = self.steps.learner.model.layout();
-        let rows: Vec<DriftRow> = layout
-            .unpack(packed)
-            .zip(layout.unpack(&self.anchor.values.w))
-            .filter(|((param, _), _)| !Adapters::is_part(&param.name))
-            .enumerate()
-            .map(|(depth, ((param, w), (_, w0)))| {
-                let delta: Vec<f64> = w.iter().zip(w0).map(|(w, w0)| f64::from(*w) - f64::from(*w0)).collect();
-                let row = |row: &[f64]| row.iter().map(|d| d.abs()).sum::<f64>();
-                let mars = delta.chunks(param.len / param.rows()).map(row).fold(0.0, f64::max);
-                let l2 = delta.iter().map(|d| d * d).sum::<f64>().sqrt();
-                let (step, tensor, rows) = (self.steps.learner.steps, param.name.clone(), param.rows() as u64);
-                DriftRow { step, tensor, depth: Some(depth), mars_drift: mars, l2_drift: l2, rows }
-            })
-            .collect();
+    /// Notes how far each tensor is from the anchor, at an evaluation on the way.
+    fn note_drift(&mut self, values: &[f32]) -> Result<()> {
+        let rows = self.measure_drift(values)?;
+        self.drift.write(&rows)
+    }
+
+    fn write_drift(&mut self, values: &[f32]) -> Result<()> {
+        let rows = self.measure_drift(values)?;
         run_dir::write_drift(&self.out.join("drift.csv"), &rows)
+    }
+
+    fn measure_drift(&mut self, values: &[f32]) -> Result<Vec<DriftRow>> {
+        let (Steps { learner, log, .. }, anchor) = (&mut self.steps, &self.anchor.values.w);
+        let (layout, step) = (learner.model.layout(), learner.steps);
+        log.board.as_mut().map_or(Ok(()), |board| board.drift(layout, values, anchor, step))?;
+        Ok(drift::rows(layout, values, anchor, step))
     }
 }

@@ -8,6 +8,8 @@ use crate::checkpoint::atomic_write;
 use crate::csv_text::csv_text;
 use crate::error::{Error, Result};
 use crate::method::{At, Learned, StepRecord};
+use crate::train::board::Board;
+use crate::train::reached::Reached;
 use crate::train::records::{DriftRow, Metric, RadiusRow, StepLine};
 
 /// Files that grow line by line.
@@ -17,6 +19,8 @@ pub struct RunLog {
     radii: Appender,
     /// Names and rows of the tensors that have a radius.
     tensors: Vec<(String, usize)>,
+    /// Where TensorBoard is told the same, if anywhere.
+    pub(super) board: Option<Board>,
 }
 
 /// A file that grows by whole lines.
@@ -50,31 +54,6 @@ impl Appender {
     }
 }
 
-/// How far a run had come that is gone on with.
-#[derive(Clone, Copy, Debug)]
-pub struct Reached {
-    /// Training steps taken.
-    pub steps: u64,
-    /// What the first column of `radii.csv` had come to: steps, or outer iterations with the post schedule.
-    pub radii: u64,
-    /// Whether these are all steps of the run: its last evaluations are then made again.
-    pub done: bool,
-}
-
-impl Reached {
-    fn keeps(self, line: &Metric) -> bool {
-        match line {
-            Metric::Evaluation(e) if e.is_final => e.is_baseline(),
-            // An evaluation says how many steps came before it; a training line belongs to the step it has.
-            Metric::Evaluation(e) => e.step < self.steps || (e.step == self.steps && !self.done),
-            Metric::Step(s) if s.train_loss.is_some() => s.step < self.steps,
-            Metric::Step(s) => s.step < self.radii,
-            // It belongs to the end of a run, which comes again.
-            Metric::Wise(_) => false,
-        }
-    }
-}
-
 impl RunLog {
     /// Starts (or, where a run has `reached` something, goes on with) the logs at `metrics` and `radii`. Lines about what
     /// is run again are dropped.
@@ -96,6 +75,7 @@ impl RunLog {
             metrics: Appender::open(metrics.into(), fresh)?,
             radii: Appender::open(radii.into(), fresh)?,
             tensors,
+            board: None,
         };
         if fresh {
             log.radii.write(&(RadiusRow::COLUMNS.join(",") + "\n"))?;
@@ -123,9 +103,9 @@ impl RunLog {
                 skipped: skipped.unwrap_or(false),
                 radius_loss: radius_loss(r.step),
             };
-            Metric::Step(line).line()
+            Metric::Step(line)
         };
-        self.metrics.write(&records.iter().map(line).collect::<String>())
+        self.lines(records.iter().map(line))
     }
 
     /// A row per tensor for the radii that were learned, and a line for each iteration after the last step.
@@ -133,12 +113,12 @@ impl RunLog {
         if learned.is_empty() {
             return Ok(());
         }
-        let (mut lines, mut rows) = (String::new(), Vec::new());
+        let (mut lines, mut rows) = (Vec::new(), Vec::new());
         for l in learned {
             let step = match l.at {
                 At::Step(step) => step,
                 At::Iteration(step) => {
-                    lines += &Metric::Step(StepLine { step, radius_loss: l.loss, ..StepLine::default() }).line();
+                    lines.push(Metric::Step(StepLine { step, radius_loss: l.loss, ..StepLine::default() }));
                     step
                 }
             };
@@ -151,8 +131,21 @@ impl RunLog {
                 rows: *rows as u64,
             }));
         }
-        self.metrics.write(&lines)?;
-        self.radii.write(&csv_text(rows))
+        self.lines(lines)?;
+        self.radii.write(&csv_text(&rows))?;
+        if let Some(board) = &mut self.board {
+            rows.chunk_by(|a, b| a.step == b.step).try_for_each(|rows| board.radii(rows))?;
+        }
+        Ok(())
+    }
+
+    fn lines(&mut self, lines: impl IntoIterator<Item = Metric>) -> Result<()> {
+        let mut text = String::new();
+        for line in lines {
+            text += &line.line();
+            self.board.as_mut().map_or(Ok(()), |board| board.metric(&line))?;
+        }
+        self.metrics.write(&text)
     }
 
     /// Brings all lines to the disk, before a state that takes them for written.
@@ -163,7 +156,8 @@ impl RunLog {
 
     /// Any other line of `metrics.jsonl`.
     pub fn metric(&mut self, line: &Metric) -> Result<()> {
-        self.metrics.write(&line.line())
+        self.metrics.write(&line.line())?;
+        self.board.as_mut().map_or(Ok(()), |board| board.metric(line))
     }
 }
 
@@ -243,6 +237,15 @@ pub const TUNING: &str = "tuning.json";
 
 /// The images that splits share.
 pub const LEAKS: &str = "leaks.csv";
+
+/// How far each tensor had moved at each evaluation on the way.
+pub const DRIFT_OVER_TIME: &str = "drift_over_time.csv";
+
+/// The processes that the run went on in.
+pub const SESSIONS: &str = "sessions.json";
+
+/// What to try next.
+pub const ADVICE: &str = "advice.json";
 
 /// Writes `drift.csv`.
 pub fn write_drift(path: &Path, rows: &[DriftRow]) -> Result<()> {

@@ -28,8 +28,10 @@ pub(super) struct Steps<'a, 'g> {
     /// Radius losses by step, until the line of their step is written.
     radius_losses: BTreeMap<u64, f32>,
     latest: f32,
+    /// Training images per second; NaN as long as no one knows.
+    pub(super) rate: f64,
     /// Training losses of the steps of this process, and what advice about them is based on.
-    losses: Vec<f32>,
+    pub(super) losses: Vec<f32>,
     watched: Option<Watch<'a>>,
 }
 
@@ -51,8 +53,22 @@ impl<'a, 'g> Steps<'a, 'g> {
         watched: Option<Watch<'a>>,
     ) -> Steps<'a, 'g> {
         let (waiting, radius_losses, latest) = (VecDeque::new(), BTreeMap::new(), f32::NAN);
-        let losses = Vec::new();
-        Steps { learner, active, stages, lr, log, events, spoilt, waiting, radius_losses, latest, losses, watched }
+        let (losses, rate) = (Vec::new(), f64::NAN);
+        Steps {
+            learner,
+            active,
+            stages,
+            lr,
+            log,
+            events,
+            spoilt,
+            waiting,
+            radius_losses,
+            latest,
+            rate,
+            losses,
+            watched,
+        }
     }
 
     /// Goes into the stage of the next step, if it `is_new` or begins with that step; whether it did.
@@ -69,7 +85,8 @@ impl<'a, 'g> Steps<'a, 'g> {
         self.learner.step_mixed(&batch.images, &batch.labels, batch.mixed.as_ref(), self.lr.at(self.learner.steps))?;
         self.active.after_step(&mut self.learner, next)?;
         self.flush(false)?;
-        self.progress(self.learner.steps, self.lr.steps, throughput.submitted(batch.len()));
+        self.rate = throughput.submitted(batch.len());
+        self.progress(self.learner.steps, self.lr.steps, self.rate);
         Ok(())
     }
 
@@ -134,17 +151,13 @@ impl<'a, 'g> Steps<'a, 'g> {
         }
     }
 
-    /// Training losses of the steps that this process has taken and read back.
-    pub(super) fn losses(&self) -> &[f32] {
-        &self.losses
-    }
-
     /// Keeps the losses, and says once if the first of them tell of a bad start.
     fn watch(&mut self, records: &[StepRecord]) {
         let Some(Watch { settings, classes }) = self.watched else { return };
         for record in records {
             self.losses.push(record.loss);
-            let course = Course { losses: &self.losses, classes, settings, steps: self.lr.steps, held_out: None };
+            let (losses, steps) = (&self.losses, self.lr.steps);
+            let course = Course { losses, classes, settings, steps, held_out: None, evaluations: &[] };
             // Steps after a resume are not the first.
             if let Some(what) = early(&course).filter(|_| record.step + 1 == self.losses.len() as u64) {
                 (self.events)(Event::Advice(what));

@@ -10,9 +10,12 @@ use crate::gpu::tiles::Choices;
 use crate::method::{Anchor, BatchNorm, Held, Learner, Snapshot, Stage, Trained};
 use crate::model::Model;
 use crate::stop;
+use crate::tfevents::EventFile;
 use crate::train::adapter;
 use crate::train::adapters;
+use crate::train::board::{self, Board};
 use crate::train::config::TrainConfig;
+use crate::train::drift::DriftLog;
 use crate::train::evaluations::EvaluationLog;
 use crate::train::events::{Event, Start, Summary};
 use crate::train::exclude::excluded;
@@ -23,9 +26,11 @@ use crate::train::leaks::Leaks;
 use crate::train::lock::Lock;
 use crate::train::micro_batch::MicroBatch;
 use crate::train::probe;
+use crate::train::reached::Reached;
 use crate::train::run::Training;
-use crate::train::run_dir::{self, Found, Reached, RunLog};
+use crate::train::run_dir::{self, Found, RunLog};
 use crate::train::schedule::LearningRate;
+use crate::train::sessions::Sessions;
 use crate::train::source::Source;
 use crate::train::splits::{SUMMARIES, Splits};
 use crate::train::state::{self, Identity, Progress};
@@ -43,6 +48,7 @@ pub fn train(
     start: Start,
     events: &mut dyn FnMut(Event),
 ) -> Result<Summary> {
+    let began = Instant::now();
     let mut lock = if out.is_dir() { Some(Lock::take(out)?) } else { None };
     let found = run_dir::check(out, start.resume)?;
     if found == Found::Beginning {
@@ -51,7 +57,7 @@ pub fn train(
         events(Event::Note(what));
     }
     let start = Start { resume: found == Found::State, ..start };
-    run(gpu, config, out, start, &mut lock, events).map_err(|error| match error.facts() {
+    run(gpu, config, (out, began), start, &mut lock, events).map_err(|error| match error.facts() {
         Error::Lost(what) => Error::Lost(format!("{what}; {}", run_dir::how_to_go_on(out))),
         Error::Stopped { signal, what } => {
             Error::Stopped { signal: *signal, what: format!("{what}; {}", run_dir::how_to_go_on(out)) }
@@ -71,7 +77,7 @@ fn begun(model: &Model, values: Snapshot, seed: u64) -> Snapshot {
 fn run(
     gpu: &Gpu,
     config: &TrainConfig,
-    out: &Path,
+    (out, began): (&Path, Instant),
     start: Start,
     lock: &mut Option<Lock>,
     events: &mut dyn FnMut(Event),
@@ -146,8 +152,13 @@ fn run(
     // What adapters hold has no pre-trained counterpart.
     excluded.resize(model.layout().params.len(), true);
     let anchor = Anchor { values: &anchor_values, excluded: &excluded };
+    let mut memory = 0;
+    let mut told = |event: Event| {
+        memory = if let Event::Planned(planned) = &event { planned.total() } else { memory };
+        events(event);
+    };
     let (mut learner, mut active) =
-        fit::allocate(gpu, &model, (&sizes, limit), (settings, weights), method, (start_values, &anchor), events)?;
+        fit::allocate(gpu, &model, (&sizes, limit), (settings, weights), method, (start_values, &anchor), &mut told)?;
     learner.randomize(config.seed);
     if let Some(choices) = unconfirmed {
         tuning::confirm(gpu, &learner.untuned()?, &choices, events)?;
@@ -180,7 +191,8 @@ fn run(
         steps,
         epoch_steps,
     };
-    if config.early_stop > 0 && active.rest().is_some() {
+    let post = active.rest().is_some();
+    if config.early_stop > 0 && post {
         let what = "--early-stop judges weights on the way, which say little where radii are learned after the last step: leave it out \
                     with --schedule post";
         return Err(Error::Usage(what.into()));
@@ -224,7 +236,12 @@ fn run(
     let since = stages.last().map_or(0, |stage| stage.since);
     let stalls = progress.stalls(config.early_stop, config.eval_every * epoch_steps, since);
     let reached = resumed.then_some(Reached { steps: reached, radii, done: reached == steps || stalls });
-    let log = RunLog::open(&out.join("metrics.jsonl"), &out.join("radii.csv"), tensors, reached)?;
+    let mut log = RunLog::open(&out.join("metrics.jsonl"), &out.join("radii.csv"), tensors, reached)?;
+    if start.tensorboard || (resumed && EventFile::is_in(&board::folder(out))) {
+        log.board = Some(Board::open(out, reached, steps, post)?);
+    }
+    let drift = DriftLog::open(out.join(run_dir::DRIFT_OVER_TIME), reached)?;
+    let sessions = Sessions::open(out.join(run_dir::SESSIONS), resumed, began, progress.steps, gpu, memory)?;
     let evaluations = EvaluationLog::open(out.join(run_dir::EVALUATIONS), &source.classes()?, resumed)?;
 
     // The weights are still those before the bad step.
@@ -252,9 +269,12 @@ fn run(
         classes,
         steps,
         evaluations,
+        drift,
+        sessions,
         progress,
         features: None,
         best,
+        told: Vec::new(),
         identity,
         saved,
     };

@@ -13,18 +13,19 @@ use crate::{Space, with};
 
 pub(crate) const TRAIN: &str = "finetune --model m.safetensors --train train --val val --test t=test --epochs 30 --batch-size 6 \
                      --augment crop,flip --lr 0.02";
-const FILES: [&str; 7] = [
+const FILES: [&str; 8] = [
     "metrics.jsonl",
     "evaluations.jsonl",
     "radii.csv",
     "drift.csv",
+    "drift_over_time.csv",
     "last.safetensors",
     "best.safetensors",
     "state.safetensors",
 ];
 
 /// Runs `line` and kills it as soon as there is a state to resume from and `file` has more than `lines` lines.
-fn run_and_kill(space: &Space, line: &str, file: &str, lines: usize) {
+pub(crate) fn run_and_kill(space: &Space, line: &str, file: &str, lines: usize) {
     let mut child = space.command(line).stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
     let count = || fs::read_to_string(space.path(file)).map_or(0, |text| text.lines().count());
     while !space.path("stopped/state.safetensors").exists() || count() <= lines {
