@@ -52,6 +52,22 @@ fn open(path: &Path, root: Option<&Path>, labelled: impl FnOnce() -> Result<Data
     if plain { Dataset::unlabelled(path, root) } else { labelled() }
 }
 
+/// Writes the `features` of `images`, `[N, F]`, with their paths, and their labels and classes if they have any.
+pub(super) fn write(out: &Path, images: &Dataset, features: &[f32]) -> Result<()> {
+    let count = images.items.len();
+    let labels: Vec<u32> = images.items.iter().map(|item| item.label).collect();
+    let width = features.len() / count.max(1);
+    let mut tensors = vec![("features".to_string(), vec![count, width], Values::F32(features))];
+    let mut metadata = BTreeMap::new();
+    let paths: Vec<&Path> = images.items.iter().map(|item| item.path.as_path()).collect();
+    metadata.insert("paths".to_string(), json!(paths).to_string());
+    if !images.classes.is_empty() {
+        tensors.push(("labels".to_string(), vec![count], Values::U32(&labels)));
+        metadata.insert("classes".to_string(), json!(images.classes).to_string());
+    }
+    write_safetensors(out, &tensors, &metadata)
+}
+
 pub(super) fn run(args: EmbedArgs) -> Result<()> {
     args.images.validate()?;
     let source = Source::open(&args.model, &args.model_args.overrides())?.without_head();
@@ -73,16 +89,7 @@ pub(super) fn run(args: EmbedArgs) -> Result<()> {
     let mut tell = |done, of| progress.show(done, of, "embedded");
     let features = features(&mut Watched::new(&mut sound, &images, &mut tell), &images, &preprocess)?;
     drop(progress);
-    let labels: Vec<u32> = images.items.iter().map(|item| item.label).collect();
-    let mut tensors = vec![("features".to_string(), vec![count, width], Values::F32(&features))];
-    let mut metadata = BTreeMap::new();
-    let paths: Vec<&Path> = images.items.iter().map(|item| item.path.as_path()).collect();
-    metadata.insert("paths".to_string(), json!(paths).to_string());
-    if !images.classes.is_empty() {
-        tensors.push(("labels".to_string(), vec![count], Values::U32(&labels)));
-        metadata.insert("classes".to_string(), json!(images.classes).to_string());
-    }
-    write_safetensors(&args.out, &tensors, &metadata)?;
+    write(&args.out, &images, &features)?;
     if args.json {
         return print_json(&json!({
             "out": args.out, "images": count, "features": width, "classes": images.classes, "family": source.recognised.family,

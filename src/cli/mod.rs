@@ -13,6 +13,7 @@ mod devices;
 mod embed;
 mod eval;
 mod finetune;
+mod images;
 mod init;
 mod inspect;
 mod lr_find;

@@ -4,22 +4,27 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use clap::Args;
-use serde_json::json;
+use serde_json::{Value, json};
 
+use crate::atomic::atomic_write;
 use crate::checkpoint::write_safetensors;
 use crate::cli::console::note;
+use crate::cli::embed;
+use crate::cli::images::open;
 use crate::cli::progress::Count;
 use crate::cli::zero_shot::build;
 use crate::cli::{RunArgs, look_at, print, print_json, say_summaries};
-use crate::data::Dataset;
+use crate::csv_text::csv_text;
+use crate::data::{Dataset, Item};
 use crate::error::{Error, Result, escaped, shown};
+use crate::gpu::Gpu;
 use crate::train::data_args::EvalDataArgs;
-use crate::train::evaluate::{Predictor, Sound, Watched, features};
+use crate::train::evaluate::{Classifier, Predictor, Sound, Watched, features};
 use crate::train::help;
 use crate::train::memory_args::PrecisionArgs;
 use crate::train::model_args::ModelArgs;
 use crate::train::source::Source;
-use crate::train::tta::TtaArgs;
+use crate::train::tta::{Tta, TtaArgs};
 use crate::train::zero_shot_args::ZeroShotArgs;
 
 /// Flags of `predict`.
@@ -28,7 +33,8 @@ pub(super) struct PredictArgs {
     /// A .safetensors file, a folder with model.safetensors or its shards, or hf://OWNER/NAME
     #[arg(long, value_name = "MODEL")]
     model: PathBuf,
-    /// An image, a folder of images, a list file or a CSV
+    /// An image, a folder of images, an archive, a list file or a CSV; a quoted pattern such as "photos/**/*.jpg"; or - for a list of
+    /// paths on stdin, one per line
     #[arg(long, value_name = "PATH")]
     data: PathBuf,
     /// Write the logits [N,C] to this safetensors file, rows in sorted path order
@@ -37,6 +43,12 @@ pub(super) struct PredictArgs {
     /// Classes to name for each image
     #[arg(long, value_name = "K", default_value_t = 1)]
     top: usize,
+    /// Write a CSV to this file, or to stdout if it is -: path, rank, class and probability, one row per image and class named
+    #[arg(long, value_name = "FILE")]
+    csv: Option<PathBuf>,
+    /// Write the features that the head reads to this safetensors file, as `tpgm embed` does, in the same pass
+    #[arg(long, value_name = "FILE")]
+    embed: Option<PathBuf>,
     #[command(flatten)]
     views: TtaArgs,
     #[command(flatten)]
@@ -52,6 +64,9 @@ pub(super) struct PredictArgs {
     /// One JSON document on stdout
     #[arg(long)]
     json: bool,
+    /// One JSON object per line on stdout, each as soon as its image is predicted
+    #[arg(long, conflicts_with = "json")]
+    jsonl: bool,
 }
 
 /// Classes by falling probability.
@@ -63,16 +78,102 @@ fn ranked(logits: &[f32]) -> Vec<(usize, f64)> {
     order
 }
 
-pub(super) fn run(args: PredictArgs) -> Result<()> {
-    args.images.validate()?;
-    if args.top == 0 {
-        return Err(Error::Usage("--top must be greater than 0".into()));
+/// What is told of one image.
+struct Told<'a> {
+    classes: &'a [String],
+    top: usize,
+}
+
+impl Told<'_> {
+    fn json(&self, item: &Item, logits: &[f32]) -> Value {
+        let ranked = ranked(logits);
+        let top = ranked.iter().take(self.top).map(|(c, p)| json!({"class": self.classes[*c], "probability": p}));
+        json!({"path": item.path, "top": top.collect::<Vec<_>>()})
     }
-    args.zero_shot.validate(&args.model_args)?;
+
+    fn text(&self, item: &Item, logits: &[f32]) -> String {
+        let ranked = ranked(logits);
+        let top = ranked.iter().take(self.top).map(|(c, p)| format!("{} {:.1} %", self.classes[*c], 100.0 * p));
+        format!("{}: {}\n", shown(&item.path), escaped(&top.collect::<Vec<_>>().join(", ")))
+    }
+
+    fn csv(&self, item: &Item, logits: &[f32]) -> String {
+        let path = item.path.to_string_lossy();
+        let ranked = ranked(logits).into_iter().take(self.top).zip(1..);
+        csv_text(ranked.map(|((c, p), rank)| (&*path, rank, self.classes[c].as_str(), p)))
+    }
+}
+
+/// A classifier that hands on its answers batch by batch.
+struct Each<'a> {
+    model: &'a mut dyn Classifier,
+    hand_on: &'a mut dyn FnMut(&[f32]) -> Result<()>,
+}
+
+impl Classifier for Each<'_> {
+    fn capacity(&self) -> usize {
+        self.model.capacity()
+    }
+
+    fn logits(&mut self, images: &[f32], batch: usize) -> Result<Vec<f32>> {
+        let logits = self.model.logits(images, batch)?;
+        (self.hand_on)(&logits)?;
+        Ok(logits)
+    }
+}
+
+impl PredictArgs {
+    fn validate(&self) -> Result<()> {
+        self.images.validate()?;
+        if self.top == 0 {
+            return Err(Error::Usage("--top must be greater than 0".into()));
+        }
+        if (self.json || self.jsonl) && self.csv_on_stdout() {
+            let flag = if self.json { "--json" } else { "--jsonl" };
+            return Err(Error::Usage(format!("--csv - and {flag} both write to stdout: give --csv a file")));
+        }
+        if self.embed.is_some() && self.views.tta != Tta::None {
+            return Err(Error::Usage("--embed writes features of images as they are: leave --tta out".into()));
+        }
+        self.zero_shot.validate(&self.model_args)
+    }
+
+    fn csv_on_stdout(&self) -> bool {
+        self.csv.as_ref().is_some_and(|file| file.as_os_str() == "-")
+    }
+
+    /// Passes the images through the model; their logits, and their features if they are asked for.
+    fn predict(&self, gpu: &Gpu, source: &Source, images: &Dataset, told: &Told) -> Result<(Vec<f32>, Vec<f32>)> {
+        let preprocess = self.model_args.preprocess(&source.recognised.preprocess)?;
+        let batch = self.images.batch_size.min(images.items.len());
+        let mut model = Predictor::new_in(gpu, source.model(), &source.snapshot(), batch, self.precision.precision)?;
+        if self.embed.is_some() {
+            model.keep_features()?;
+        }
+        let mut viewed = self.views.tta.of(&mut model, preprocess.image_size);
+        let mut sound = Sound::new(&mut viewed, images);
+        let mut count = Count::new("images");
+        let mut tell = |done, of| count.show(done, of, "predicted");
+        let mut watched = Watched::new(&mut sound, images, &mut tell);
+        let mut waiting = images.items.iter();
+        let mut hand_on = |logits: &[f32]| {
+            let rows = logits.chunks(told.classes.len()).zip(&mut waiting);
+            match self.jsonl {
+                true => print(&rows.map(|(logits, item)| format!("{}\n", told.json(item, logits))).collect::<String>()),
+                false => Ok(()),
+            }
+        };
+        let logits = features(&mut Each { model: &mut watched, hand_on: &mut hand_on }, images, &preprocess)?;
+        drop(count);
+        Ok((logits, model.features()))
+    }
+}
+
+pub(super) fn run(args: PredictArgs) -> Result<()> {
+    args.validate()?;
     let mut source = Source::open(&args.model, &args.zero_shot.overrides(&args.model_args))?;
     let files = &args.images.files;
-    let precision = args.precision.precision;
-    let gpu = args.run.open(precision)?;
+    let gpu = args.run.open(args.precision.precision)?;
     if args.zero_shot.on() {
         let map = files.map()?;
         let names = match (args.zero_shot.names()?, &map) {
@@ -90,41 +191,32 @@ pub(super) fn run(args: PredictArgs) -> Result<()> {
     source.recognised.notes.iter().for_each(|n| note!("{}", help::note(n)));
     note!("{classes}");
     let classes = classes.names();
-    let preprocess = args.model_args.preprocess(&source.recognised.preprocess)?;
-    let mut sets = [Dataset::unlabelled(&args.data, files.root.as_deref())?];
+    let mut sets = [open(&args.data, files.root.as_deref())?];
     let checked = look_at(&mut sets, files)?;
     let [mut images] = sets;
     images.items.sort_by(|a, b| a.path.cmp(&b.path));
     say_summaries([("data", &images)].into_iter(), &[], &checked);
-    let batch = args.images.batch_size.min(images.items.len());
-    let mut model = Predictor::new_in(&gpu, source.model(), &source.snapshot(), batch, precision)?;
-    let mut viewed = args.views.tta.of(&mut model, preprocess.image_size);
-    let mut sound = Sound::new(&mut viewed, &images);
-    let mut count = Count::new("images");
-    let mut tell = |done, of| count.show(done, of, "predicted");
-    let logits = features(&mut Watched::new(&mut sound, &images, &mut tell), &images, &preprocess)?;
-    drop(count);
+    let told = Told { classes: &classes, top: args.top };
+    let (logits, features) = args.predict(&gpu, &source, &images, &told)?;
     if let Some(path) = &args.logits {
         let shape = vec![images.items.len(), classes.len()];
         write_safetensors(path, &[("logits".to_string(), shape, logits.as_slice())], &BTreeMap::new())?;
     }
-    let rows = images.items.iter().zip(logits.chunks(classes.len()));
-    if args.json {
-        let row = |(item, logits): (&crate::data::Item, &[f32])| {
-            let top: Vec<_> = ranked(logits)
-                .iter()
-                .take(args.top)
-                .map(|(c, p)| json!({"class": classes[*c], "probability": p}))
-                .collect();
-            json!({"path": item.path, "top": top})
-        };
-        return print_json(&rows.map(row).collect::<Vec<_>>());
+    if let Some(path) = &args.embed {
+        embed::write(path, &images, &features)?;
     }
-    let mut text = String::new();
-    for (item, logits) in rows {
-        let top: Vec<String> =
-            ranked(logits).iter().take(args.top).map(|(c, p)| format!("{} {:.1} %", classes[*c], 100.0 * p)).collect();
-        text += &format!("{}: {}\n", shown(&item.path), escaped(&top.join(", ")));
+    let rows = || images.items.iter().zip(logits.chunks(classes.len()));
+    if let Some(path) = &args.csv {
+        let text = csv_text([["path", "rank", "class", "probability"]])
+            + &rows().map(|(item, logits)| told.csv(item, logits)).collect::<String>();
+        if args.csv_on_stdout() {
+            return print(&text);
+        }
+        atomic_write(path, text.as_bytes())?;
     }
-    print(&text)
+    match (args.json, args.jsonl) {
+        (true, _) => print_json(&rows().map(|(item, logits)| told.json(item, logits)).collect::<Vec<_>>()),
+        (_, true) => Ok(()),
+        _ => print(&rows().map(|(item, logits)| told.text(item, logits)).collect::<String>()),
+    }
 }

@@ -40,7 +40,7 @@ impl LeftOut {
     }
 
     /// Adds the counts of another folder.
-    pub(super) fn add(&mut self, other: LeftOut) {
+    pub fn add(&mut self, other: LeftOut) {
         other.0.into_iter().for_each(|(kind, n)| *self.0.entry(kind).or_default() += n);
     }
 

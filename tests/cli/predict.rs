@@ -1,10 +1,12 @@
 //! `predict` and `eval`.
 
 use std::fs;
+use std::io::Write;
+use std::process::Stdio;
 
 use serde_json::Value;
 
-use crate::{CLASSES, Space};
+use crate::{CLASSES, Space, read};
 
 const PREDICT: &str = "predict --model m.safetensors";
 
@@ -316,4 +318,112 @@ fn neighbours_vote_for_the_classes_of_training_images() {
     let alone = space.command("eval --model m.safetensors --data t=test --knn 5").output().unwrap();
     assert!(alone.status.code() == Some(2) && String::from_utf8_lossy(&alone.stderr).contains("--train <PATH>"));
     space.fails(2, "eval --model m.safetensors --data t=test --train train --knn 0", &["--knn must be greater than 0"]);
+}
+
+#[test]
+fn patterns_archives_and_lists_on_stdin_give_the_rows_of_the_tree() {
+    let space = Space::new();
+    let tree = space.json(&format!("{PREDICT} --data test"));
+    let green: Vec<Value> = tree.as_array().unwrap()[4..8].to_vec();
+    // The test's runner splits words at spaces and expands nothing, as quotes would.
+    for pattern in ["test/green/*.png", "test/g*/?.png", "test/**/green/[0-3].png"] {
+        assert_eq!(space.json(&format!("{PREDICT} --data {pattern}")), Value::from(green.clone()), "{pattern}");
+    }
+    // A folder may be matched as well, and so may a name that looks like a pattern be there.
+    assert_eq!(space.json(&format!("{PREDICT} --data test/gre*")), Value::from(green.clone()));
+    fs::rename(space.path("test/green/2.png"), space.path("test/green/[2].png")).unwrap();
+    let one = space.json(&format!("{PREDICT} --data test/green/[2].png"));
+    assert_eq!((one.as_array().unwrap().len(), &one[0]["top"]), (1, &green[2]["top"]));
+    fs::rename(space.path("test/green/[2].png"), space.path("test/green/2.png")).unwrap();
+    space.fails(
+        1,
+        &format!("{PREDICT} --data test/yellow/*.png"),
+        &["test/yellow/*.png", "nothing matches this pattern"],
+    );
+    space.fails(2, &format!("{PREDICT} --data test/[/*.png"), &["not a pattern"]);
+
+    let piped = |list: &str, flags: &str| {
+        let mut command = space.command(&format!("{PREDICT} --data - {flags}"));
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(list.as_bytes()).unwrap();
+        read(child.wait_with_output().unwrap())
+    };
+    let list = "test/green/3.png\r\n\ntest/green/1.png\ntest/green/2.png\ntest/green/0.png\n";
+    let (code, out, err) = piped(list, "--json");
+    assert_eq!(code, Some(0), "{err}");
+    assert_eq!(serde_json::from_str::<Value>(&out).unwrap(), Value::from(green.clone()));
+    let (code, out, _) = piped("green/0.png\ngreen/1.png\n", "--root test --json");
+    assert_eq!((code, serde_json::from_str::<Value>(&out).unwrap()), (Some(0), Value::from(green[..2].to_vec())));
+    // All that can't be read are named at once, or left out.
+    space.write("test/green/bad.png", "no image");
+    let list = "test/green/0.png\nnowhere.png\ntest/green/bad.png\n";
+    let (code, out, err) = piped(list, "");
+    let last = err.lines().last().unwrap();
+    assert_eq!((code, out.as_str()), (Some(1), ""));
+    assert!(["nowhere.png", "test/green/bad.png", "--skip-broken"].iter().all(|part| last.contains(part)), "{err}");
+    let (code, out, err) = piped(list, "--skip-broken");
+    assert_eq!((code, out.lines().count()), (Some(0), 1), "{err}");
+    let (code, _, err) = piped("\n", "");
+    assert!(code == Some(1) && err.lines().last().unwrap().contains("there are no paths"), "{err}");
+}
+
+#[test]
+fn a_csv_and_lines_of_json_say_what_the_document_says() {
+    let space = Space::new();
+    let document = space.json(&format!("{PREDICT} --data test --top 2"));
+    let rows = document.as_array().unwrap();
+    let lines = space.ok(&format!("{PREDICT} --data test --top 2 --jsonl --batch-size 5"));
+    let lines: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines.len(), 12);
+    let near = |a: &Value, b: &Value| (a.as_f64().unwrap() - b.as_f64().unwrap()).abs() < 1e-6;
+    for (line, row) in lines.iter().zip(rows) {
+        assert_eq!((&line["path"], &line["top"][0]["class"]), (&row["path"], &row["top"][0]["class"]));
+        assert!((0..2).all(|i| near(&line["top"][i]["probability"], &row["top"][i]["probability"])), "{line} {row}");
+    }
+    let text = space.ok(&format!("{PREDICT} --data test --top 2 --csv p.csv"));
+    assert_eq!(text, space.ok(&format!("{PREDICT} --data test --top 2")), "as without it");
+    let csv = space.ok(&format!("{PREDICT} --data test --top 2 --csv -"));
+    assert_eq!(csv, space.text("p.csv"));
+    let mut reader = csv::Reader::from_reader(csv.as_bytes());
+    assert_eq!(reader.headers().unwrap(), vec!["path", "rank", "class", "probability"]);
+    let table: Vec<(String, usize, String, f64)> = reader.deserialize().map(Result::unwrap).collect();
+    assert_eq!(table.len(), 24);
+    for (nth, (path, rank, class, probability)) in table.iter().enumerate() {
+        let entry = &rows[nth / 2]["top"][nth % 2];
+        assert_eq!(
+            (path.as_str(), *rank, class.as_str()),
+            (rows[nth / 2]["path"].as_str().unwrap(), nth % 2 + 1, entry["class"].as_str().unwrap())
+        );
+        assert!((probability - entry["probability"].as_f64().unwrap()).abs() < 1e-12);
+    }
+    let (code, _, err) = read(space.command(&format!("{PREDICT} --data test --json --jsonl")).output().unwrap());
+    assert!(code == Some(2) && err.contains("'--json' cannot be used with '--jsonl'"), "{err}");
+    space.fails(2, &format!("{PREDICT} --data test --json --csv -"), &["--csv - and --json both write to stdout"]);
+    space.fails(1, &format!("{PREDICT} --data test --csv nowhere/p.csv"), &["nowhere/p.csv"]);
+}
+
+#[test]
+fn features_come_with_the_predictions() {
+    let space = Space::new();
+    space.ok("init --arch resnet --out r.safetensors --classes-of train --image-size 32");
+    for (model, flags) in [("m", ""), ("r", ""), ("m", "--batch-size 5")] {
+        space.ok(&format!("embed --model {model}.safetensors --data test --out alone.safetensors {flags}"));
+        let line = format!("predict --model {model}.safetensors --data test --embed both.safetensors {flags}");
+        let text = space.ok(&format!("{line} --logits l.safetensors"));
+        assert_eq!(text, space.ok(&format!("predict --model {model}.safetensors --data test {flags}")));
+        let (alone, both) = (features(&space, "alone.safetensors"), features(&space, "both.safetensors"));
+        assert_eq!(alone.0, both.0);
+        let most = alone.1.iter().zip(&both.1).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(most < 1e-5, "{model}: {most}");
+    }
+    space.ok("embed --model m.safetensors --data test --out alone.safetensors");
+    space.ok(&format!("{PREDICT} --data test --embed both.safetensors"));
+    let paths = |name: &str| {
+        let bytes = space.bytes(name);
+        let (_, header) = safetensors::SafeTensors::read_metadata(&bytes).unwrap();
+        header.metadata().as_ref().unwrap()["paths"].clone()
+    };
+    assert_eq!(paths("alone.safetensors"), paths("both.safetensors"));
+    space.fails(1, &format!("{PREDICT} --data test --embed nowhere/e.safetensors"), &["nowhere"]);
+    space.fails(2, &format!("{PREDICT} --data test --embed e.safetensors --tta flip"), &["--embed", "leave --tta out"]);
 }
