@@ -8,6 +8,9 @@ use tpgm::cli::Cli;
 use tpgm::cli::console::always;
 use tpgm::error::Error;
 
+/// The demo's files, by their paths in `assets`.
+static DEMO: &[(&str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/demo.rs"));
+
 fn main() -> ExitCode {
     // What this program warns of is for its user; what libraries tell is for TPGM_LOG.
     let filter = tracing_subscriber::EnvFilter::builder()
@@ -22,7 +25,7 @@ fn main() -> ExitCode {
         .log_internal_errors(false)
         .with_target(false)
         .init();
-    match tpgm::cli::readable(std::env::args_os()).and_then(|()| tpgm::cli::run(Cli::parse())) {
+    match tpgm::cli::readable(std::env::args_os()).and_then(|()| tpgm::cli::run(Cli::parse(), DEMO)) {
         Ok(code) => code,
         Err(error) => {
             let told = tpgm::train::help::told(&error);

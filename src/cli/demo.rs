@@ -5,11 +5,13 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use serde_json::json;
+use sha2::{Digest, Sha256};
 
 use crate::cli::console::note;
 use crate::cli::finetune::{Mean, accuracy_table, train_and_report};
 use crate::cli::{RunArgs, print, print_json, scores};
 use crate::error::{Error, Result};
+use crate::gpu::cache::cache_dir;
 use crate::model::Precision;
 use crate::train::memory_args::PrecisionArgs;
 use crate::train::records::Weights;
@@ -24,7 +26,8 @@ pub(super) struct DemoArgs {
     /// The pre-trained model that is fine-tuned
     #[arg(long, value_enum, default_value_t = DemoModel::Vit)]
     model: DemoModel,
-    /// Folder with the demo's images and weights [default: assets, here or beside the program's source]
+    /// Folder with the demo's images and weights [default: assets here, else those that the program brings, unpacked into its
+    /// cache folder]
     #[arg(long, value_name = "DIR")]
     assets: Option<PathBuf>,
     /// Passes over the training images
@@ -81,20 +84,60 @@ fn means() -> Vec<Mean<'static>> {
     ]
 }
 
-fn find_assets(wanted: Option<PathBuf>, weights: &str) -> Result<PathBuf> {
-    let beside_source = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets");
-    let candidates = wanted.map_or(vec![PathBuf::from("assets"), beside_source], |dir| vec![dir]);
-    candidates.iter().find(|dir| dir.join(weights).is_file()).cloned().ok_or_else(|| {
-        Error::data(
-            &candidates[0],
-            format!("there is no {weights} here: give the repository's assets folder (--assets)"),
-        )
-    })
+/// The folder with the demo's images and `weights`: the one that is `wanted`; else `assets`, here; else one in the user's cache, into which
+/// the `files` that the program brings are written the first time.
+fn find_assets(wanted: Option<PathBuf>, weights: &str, files: &[(&str, &[u8])]) -> Result<PathBuf> {
+    let here = wanted.clone().unwrap_or_else(|| PathBuf::from("assets"));
+    if here.join(weights).is_file() {
+        return Ok(here);
+    }
+    if wanted.is_some() || files.is_empty() {
+        let what = format!("there is no {weights} here: give the repository's assets folder (--assets)");
+        return Err(Error::data(&here, what));
+    }
+    let cache = cache_dir().ok_or_else(|| {
+        Error::Usage("there is no cache folder to unpack the demo's images into: name one in TPGM_CACHE_DIR".into())
+    })?;
+    unpack(&cache, files)
 }
 
-pub(super) fn run(args: DemoArgs) -> Result<()> {
+/// Writes `files` into a folder in `cache` that is named after what they hold, unless it is there.
+fn unpack(cache: &Path, files: &[(&str, &[u8])]) -> Result<PathBuf> {
+    let mut digest = Sha256::new();
+    for (name, bytes) in files {
+        digest.update((name.len() as u64).to_le_bytes());
+        digest.update(name);
+        digest.update((bytes.len() as u64).to_le_bytes());
+        digest.update(bytes);
+    }
+    let id: String = digest.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    let folder = cache.join(format!("demo-{id}"));
+    if folder.is_dir() {
+        return Ok(folder);
+    }
+    note!("unpacking {} images and weights into {}", files.len(), folder.display());
+    // Whole or not at all, also with two demos at once.
+    let beside = cache.join(format!(".demo-{id}-{}.tmp", std::process::id()));
+    let cannot = |path: &Path, e| Error::io(path, "cannot write", e);
+    for (name, bytes) in files {
+        let path = beside.join(name);
+        path.parent().map_or(Ok(()), std::fs::create_dir_all).map_err(|e| cannot(&path, e))?;
+        std::fs::write(&path, bytes).map_err(|e| cannot(&path, e))?;
+    }
+    match std::fs::rename(&beside, &folder) {
+        Err(e) if !folder.is_dir() => Err(cannot(&folder, e)),
+        renamed => {
+            if renamed.is_err() {
+                let _ = std::fs::remove_dir_all(&beside);
+            }
+            Ok(folder)
+        }
+    }
+}
+
+pub(super) fn run(args: DemoArgs, files: &[(&str, &[u8])]) -> Result<()> {
     let weights = args.model.weights();
-    let assets = find_assets(args.assets, weights)?;
+    let assets = find_assets(args.assets, weights, files)?;
     let gpu = args.run.open(args.precision.precision)?;
     note!("on {} ({:?})", gpu.info.name, gpu.info.backend);
     let runs = [("fine-tuning", "vanilla"), ("TPGM", "tpgm")];
@@ -147,4 +190,25 @@ pub(super) fn run(args: DemoArgs) -> Result<()> {
         accuracy_table(&rows, &means()),
         page.display()
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_are_unpacked_once_and_whole() {
+        let cache = tempfile::tempdir().unwrap();
+        let files: [(&str, &[u8]); 2] = [("google/train/cat/1.png", b"one"), ("w.safetensors", b"two")];
+        let folder = find_assets(None, "w.safetensors", &[]).map_err(|e| e.to_string());
+        assert!(folder.unwrap_err().contains("--assets"));
+        let folder = unpack(cache.path(), &files).unwrap();
+        assert_eq!(std::fs::read(folder.join("google/train/cat/1.png")).unwrap(), b"one");
+        std::fs::write(folder.join("mark"), "").unwrap();
+        assert!(unpack(cache.path(), &files).unwrap() == folder && folder.join("mark").exists());
+        let other: [(&str, &[u8]); 2] = [("google/train/cat/1.png", b"onet"), ("w.safetensors", b"wo")];
+        assert_ne!(unpack(cache.path(), &other).unwrap(), folder);
+        let left = std::fs::read_dir(cache.path()).unwrap().count();
+        assert_eq!(left, 2, "nothing half-written");
+    }
 }

@@ -240,8 +240,8 @@ pub fn readable(mut arguments: impl Iterator<Item = OsString>) -> Result<()> {
     }
 }
 
-/// Runs a subcommand; the exit code is not 0 where it finished with a bad result.
-pub fn run(cli: Cli) -> Result<ExitCode> {
+/// Runs a subcommand; the exit code is not 0 where it finished with a bad result. `demo` has the files of `tpgm demo`, by their paths.
+pub fn run(cli: Cli, demo: &[(&str, &[u8])]) -> Result<ExitCode> {
     if cli.quiet {
         console::be_quiet();
     }
@@ -267,7 +267,7 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         Command::Report(args) => report::run(args),
         Command::Completions(args) => completions::completions(args),
         Command::Man(args) => completions::man(args),
-        Command::Demo(args) => demo::run(args),
+        Command::Demo(args) => demo::run(args, demo),
     }?;
     Ok(ExitCode::SUCCESS)
 }
