@@ -110,6 +110,10 @@ pub enum Help {
     ClassMap,
     /// A folder has splits where classes were expected.
     Splits,
+    /// Which column of a table has the images can't be told.
+    ImageColumn,
+    /// Which column of a table has the labels can't be told.
+    LabelColumn,
     /// A listed file is missing, whose path is relative to the folder of the list or another one.
     ListRoot,
     /// A delta where a whole model is needed.

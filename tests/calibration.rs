@@ -1,6 +1,8 @@
 //! Confidence and temperature, held against NumPy's and torch's figures of the same logits.
 
 mod common;
+#[path = "calibration/labels.rs"]
+mod labels;
 
 use common::Fixture;
 use tpgm::train::Temperature;
@@ -20,7 +22,7 @@ fn f64s(fixture: &Fixture, key: &str) -> Vec<f64> {
 fn parts(fixture: &Fixture, case: &str) -> [Logits; 2] {
     let (values, labels) = (fixture.f32(&format!("{case}.logits")), fixture.u32(&format!("{case}.labels")));
     let fit = fixture.f32(&format!("{case}.fit"));
-    let all = Logits { values, labels };
+    let all = Logits { values, labels, sets: None };
     [1.0, 0.0].map(|part| {
         let mut out = Logits::default();
         for ((row, label), fit) in all.rows().zip(&fit) {

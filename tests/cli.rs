@@ -46,6 +46,8 @@ mod finetune;
 mod half;
 #[path = "cli/images.rs"]
 mod images;
+#[path = "cli/labels.rs"]
+mod labels;
 #[path = "cli/lora.rs"]
 mod lora;
 #[path = "cli/lr_find.rs"]

@@ -26,6 +26,8 @@ mod corrupt;
 mod formats;
 #[path = "data/preprocess.rs"]
 mod from_configuration;
+#[path = "data/labels.rs"]
+mod labels;
 #[path = "data/loader.rs"]
 mod loader;
 

@@ -2,6 +2,8 @@
 //! implements the method on its own): logits, every gradient, training losses, and radii after several outer steps.
 
 mod common;
+#[path = "golden/labels.rs"]
+mod labels;
 #[path = "golden/lora.rs"]
 mod lora;
 #[path = "golden/methods.rs"]

@@ -151,6 +151,7 @@ pub fn fresh_model(config: impl Into<ModelConfig>, preprocess: &Preprocess, clas
         notes: Vec::new(),
         sources: BTreeMap::new(),
         classes: Some(classes.to_vec()),
+        thresholds: None,
         buffers: twice(&buffers),
         counters: Vec::new(),
         resize: None,
@@ -191,6 +192,7 @@ pub fn replace_head(recognised: &mut Recognised, weights: &mut Vec<Weight>, clas
     recognised.head_file = None;
     let is_head = |name: &str| config.is_head(name);
     recognised.classes = Some(classes.to_vec());
+    recognised.thresholds = None;
     weights.retain(|(name, ..)| !is_head(name));
     recognised.names.retain(|(name, _)| !is_head(name));
     recognised.initialised.retain(|name| !is_head(name));

@@ -49,6 +49,8 @@ pub struct Description {
     pub sources: BTreeMap<&'static str, String>,
     /// Class names by output, where they are known.
     pub classes: Option<Vec<String>>,
+    /// Of a model that gives an image any number of labels, the probability from which on each is given.
+    pub thresholds: Option<Vec<f32>>,
     /// Parameters that are newly initialised.
     pub initialised: Vec<String>,
     /// Tensors of the file that are not used; saving carries them along.
@@ -59,8 +61,9 @@ pub struct Description {
 
 /// Describes a checkpoint that was recognised.
 pub fn describe(checkpoint: &Checkpoint, recognised: &Recognised) -> Description {
-    let Recognised { family, config, preprocess, names, initialised, ignored, notes, classes, sources, .. } =
-        recognised;
+    let Recognised {
+        family, config, preprocess, names, initialised, ignored, notes, classes, thresholds, sources, ..
+    } = recognised;
     let mut dtypes = BTreeMap::new();
     for tensor in names.iter().filter_map(|(_, in_file)| checkpoint.tensor(in_file)) {
         *dtypes.entry(tensor.dtype.to_string()).or_default() += 1;
@@ -78,6 +81,7 @@ pub fn describe(checkpoint: &Checkpoint, recognised: &Recognised) -> Description
         preprocess: preprocess.clone(),
         sources: sources.clone(),
         classes: classes.clone(),
+        thresholds: thresholds.clone(),
         initialised: initialised.clone(),
         ignored: ignored.clone(),
         notes: notes.iter().map(|note| note.what.clone()).collect(),
@@ -120,6 +124,10 @@ impl fmt::Display for Description {
         }
         if let Some(classes) = &self.classes {
             line("classes", shown(classes))?;
+        }
+        if let Some(thresholds) = &self.thresholds {
+            let own: Vec<String> = thresholds.iter().map(|t| format!("{t:.3}")).collect();
+            line("answers", format!("any number of labels, from these probabilities on: {}", shown(&own)))?;
         }
         line("initialised", shown(&self.initialised))?;
         let carried = if self.ignored.is_empty() { "" } else { " (carried along when saving)" };

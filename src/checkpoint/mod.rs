@@ -63,7 +63,7 @@ pub use fresh::{
 pub use header::TensorInfo;
 pub use hub_model::{Fetching, watch_fetches};
 pub use inspect::{DeltaDescription, Description, describe, describe_delta};
-pub use metadata::tpgm_metadata;
+pub use metadata::{task_metadata, tpgm_metadata};
 pub use positions::Resize;
 pub use safetensors::tensor::Dtype;
 pub use save::{save, save_counted, write_model};
@@ -144,6 +144,9 @@ pub struct Recognised {
     pub sources: BTreeMap<&'static str, String>,
     /// Class names by output, where the file has them.
     pub classes: Option<Vec<String>>,
+    /// Of a model that gives an image any number of labels, the probability from which on each is given, by output; none of one that
+    /// gives one class.
+    pub thresholds: Option<Vec<f32>>,
     /// What becomes of the positions, where the model's images are of another size than the file's.
     pub resize: Option<Resize>,
     /// What becomes of the stem, where the model reads another number of channels than the file's.
@@ -160,7 +163,11 @@ pub struct Recognised {
 /// [`crate::error::Error::Usage`].
 pub fn recognise(checkpoint: &Checkpoint, overrides: &Overrides) -> Result<Recognised> {
     delta::refuse(checkpoint)?;
-    families::recognise(checkpoint, overrides)
+    let mut recognised = families::recognise(checkpoint, overrides)?;
+    if recognised.head_file.is_none() {
+        recognised.thresholds = metadata::thresholds(checkpoint, recognised.config.classes())?;
+    }
+    Ok(recognised)
 }
 
 /// The weights in the order of [`ModelConfig::parameters`].

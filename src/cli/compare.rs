@@ -102,7 +102,7 @@ pub(super) fn run(args: CompareArgs) -> Result<ExitCode> {
     } else {
         for data in &results.data {
             let (header, rows) = tables::accuracies(data);
-            print(&format!("\n{}, {}\n{}", data.name, tables::CAPTION, table(&header, &rows)))?;
+            print(&format!("\n{}, {}\n{}", data.name, tables::caption(data), table(&header, &rows)))?;
         }
         print(&format!("{}\n", page.display()))?;
     }

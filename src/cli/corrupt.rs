@@ -64,6 +64,10 @@ pub(super) fn run(args: CorruptArgs) -> Result<()> {
     }
     if args.data.is_dir() {
         let mut sets = [Dataset::open(&args.data, None)?];
+        if sets[0].is_multi_label() {
+            let what = "its images may have any number of labels, which are in a table: copies would lose them; see tpgm eval --corrupt";
+            return Err(Error::data(&args.data, what));
+        }
         let files = DataArgs { skip_broken: args.skip_broken, ..DataArgs::default() };
         let checked = look_at(&mut sets, &files)?;
         let [dataset] = sets;

@@ -10,7 +10,7 @@ use crate::checkpoint::{Values, write_safetensors};
 use crate::cli::console::note;
 use crate::cli::progress::Count;
 use crate::cli::{RunArgs, look_at, print, print_json, say_summaries};
-use crate::data::Dataset;
+use crate::data::{Dataset, Item};
 use crate::error::Result;
 use crate::train::data_args::EvalDataArgs;
 use crate::train::evaluate::{Predictor, Sound, Watched, features};
@@ -28,7 +28,7 @@ pub(super) struct EmbedArgs {
     /// An image, a folder of images, one folder per class, a list file or a CSV
     #[arg(long, value_name = "PATH")]
     data: PathBuf,
-    /// The safetensors file to write: features [N,F], and labels [N] if the images have any; rows in sorted path order, paths and
+    /// The safetensors file to write: features [N,F], and labels [N] if the images have any ([N,C], 0 or 1, if these may be several); rows in sorted path order, paths and
     /// classes in the metadata
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
@@ -55,14 +55,24 @@ fn open(path: &Path, root: Option<&Path>, labelled: impl FnOnce() -> Result<Data
 /// Writes the `features` of `images`, `[N, F]`, with their paths, and their labels and classes if they have any.
 pub(super) fn write(out: &Path, images: &Dataset, features: &[f32]) -> Result<()> {
     let count = images.items.len();
-    let labels: Vec<u32> = images.items.iter().map(|item| item.label).collect();
+    let labels: Vec<u32> = match images.is_multi_label() {
+        true => {
+            let row = |item: &Item| {
+                let own = images.classes_of(&item.label);
+                (0..images.classes.len() as u32).map(|class| u32::from(own.contains(&class))).collect::<Vec<_>>()
+            };
+            images.items.iter().flat_map(row).collect()
+        }
+        false => images.items.iter().map(|item| item.label).collect(),
+    };
     let width = features.len() / count.max(1);
     let mut tensors = vec![("features".to_string(), vec![count, width], Values::F32(features))];
     let mut metadata = BTreeMap::new();
     let paths: Vec<&Path> = images.items.iter().map(|item| item.path.as_path()).collect();
     metadata.insert("paths".to_string(), json!(paths).to_string());
     if !images.classes.is_empty() {
-        tensors.push(("labels".to_string(), vec![count], Values::U32(&labels)));
+        let shape = if images.is_multi_label() { vec![count, images.classes.len()] } else { vec![count] };
+        tensors.push(("labels".to_string(), shape, Values::U32(&labels)));
         metadata.insert("classes".to_string(), json!(images.classes).to_string());
     }
     write_safetensors(out, &tensors, &metadata)

@@ -10,12 +10,12 @@ use crate::cli::corrupted::{Copies, json_rows, severity_table};
 use crate::cli::progress::Count;
 use crate::cli::table::{percent, table};
 use crate::cli::zero_shot::build;
-use crate::cli::{RunArgs, look_at, print, print_json, say_summaries, scores};
+use crate::cli::{RunArgs, labels, look_at, print, print_json, say_summaries, scores};
 use crate::data::loader::CACHE_BYTES;
 use crate::data::{Dataset, ImageCache, corrupt};
 use crate::error::{Error, Result};
 use crate::train::data_args::{EvalDataArgs, named_paths};
-use crate::train::evaluate::{Classifier, Evaluation, Predictor, Sound, Watched, evaluate_to_fit, features};
+use crate::train::evaluate::{Fitted, Classifier, Evaluation, Predictor, Sound, Watched, evaluate_to_fit, features};
 use crate::train::help;
 use crate::train::knn::{ByNeighbours, Neighbours};
 use crate::train::memory_args::PrecisionArgs;
@@ -117,6 +117,13 @@ pub(super) fn run(args: EvalArgs) -> Result<()> {
         Some(_) => source.voted_classes(opened.last().expect("clap wants it"), file.as_ref())?,
         None => source.class_map(file.as_ref(), &opened.iter().collect::<Vec<_>>())?,
     };
+    let multi_label = source.recognised.thresholds.is_some();
+    for (flag, given) in [("--subset", args.subset), ("--confusion", args.confusion.is_some())] {
+        if multi_label && given {
+            let what = "is of models that give one class: this one gives any number of labels";
+            return Err(Error::Usage(format!("{flag} {what}")));
+        }
+    }
     source.recognised.notes.iter().for_each(|n| note!("{}", help::note(n)));
     note!("{map}");
     let classes = map.names();
@@ -164,7 +171,8 @@ pub(super) fn run(args: EvalArgs) -> Result<()> {
         }
         None => None,
     };
-    let at = temperature.map(|(_, t)| t.value);
+    let chosen =
+        Fitted { temperature: temperature.map(|(_, t)| t.value), thresholds: source.recognised.thresholds.as_deref() };
     let mut results: Vec<(&str, Evaluation)> = Vec::new();
     let mut corrupted: Vec<Copies> = Vec::new();
     for (name, dataset) in &sets {
@@ -177,7 +185,7 @@ pub(super) fn run(args: EvalArgs) -> Result<()> {
             let mut sound = Sound::new(model, dataset);
             let mut tell = |done, of| count.show(done, of, &format!("evaluated on {name}"));
             let mut watched = Watched::new(&mut sound, dataset, &mut tell);
-            evaluate_among(&mut watched, images, &preprocess, classes.len(), args.subset, at)
+            evaluate_among(&mut watched, images, &preprocess, classes.len(), args.subset, chosen)
         };
         results.push((name, among(&images)?));
         corrupted.push(corruptions.iter().map(|c| Ok((*c, among(&images.corrupted(*c))?))).collect::<Result<_>>()?);
@@ -227,6 +235,9 @@ pub(super) fn run(args: EvalArgs) -> Result<()> {
         for ((name, clean), copies) in results.iter().zip(&corrupted) {
             print(&severity_table(name, clean, copies))?;
         }
+    }
+    if args.per_class && multi_label {
+        return print(&labels::tables(&classes, &results));
     }
     if args.per_class {
         let mut header = vec!["class"];

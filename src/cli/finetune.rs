@@ -14,6 +14,8 @@ use crate::cli::table::{percent, table};
 use crate::cli::{RunArgs, print, print_json, scores};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
+use crate::train::evaluate::Figure;
+use crate::train::labels::AtThresholds;
 use crate::train::preview::write_grid;
 use crate::train::records::Weights;
 use crate::train::run_dir;
@@ -93,10 +95,19 @@ fn has_unequal_classes(results: &[&TestResult]) -> bool {
 }
 
 /// One row a model, one column a test set, then one a mean: of top-1 accuracy, and where a test set has classes of unequal size of
-/// balanced accuracy and macro F1.
+/// balanced accuracy and macro F1. Of images with any number of labels: of mAP, and at the model's own thresholds of F1 and exact matches.
 pub(super) fn result_table(rows: &[(String, Vec<&TestResult>)], means: &[Mean]) -> String {
     let Some((_, first)) = rows.first() else { return String::new() };
     let mut tables = vec![accuracy_table(rows, means)];
+    let at = |e: &Evaluation| e.labels.as_ref().map(|labels| labels.at_own.unwrap_or(labels.at_half));
+    if first.iter().any(|r| r.evaluation.labels.is_some()) {
+        let tell =
+            |title, of: fn(AtThresholds) -> f64| figure_table(rows, means, title, move |e| at(e).map_or(f64::NAN, of));
+        tables.push(tell("micro F1 %", |at| at.micro_f1));
+        tables.push(tell("macro F1 %", |at| at.macro_f1));
+        tables.push(tell("exact %", |at| at.exact));
+        return tables.join("\n");
+    }
     if has_unequal_classes(first) {
         tables.push(figure_table(rows, means, "balanced %", |e| e.balanced));
         tables.push(figure_table(rows, means, "macro F1 %", |e| e.macro_f1));
@@ -106,14 +117,15 @@ pub(super) fn result_table(rows: &[(String, Vec<&TestResult>)], means: &[Mean]) 
 
 /// The first of them alone.
 pub(super) fn accuracy_table(rows: &[(String, Vec<&TestResult>)], means: &[Mean]) -> String {
-    figure_table(rows, means, "top-1 %", |e| e.top1)
+    let figure = rows.iter().flat_map(|(_, results)| results).next().map_or(Figure::Top1, |r| r.evaluation.figure());
+    figure_table(rows, means, &format!("{} %", figure.name()), Evaluation::main)
 }
 
 fn figure_table(
     rows: &[(String, Vec<&TestResult>)],
     means: &[Mean],
     title: &str,
-    of: fn(&Evaluation) -> f64,
+    of: impl Fn(&Evaluation) -> f64,
 ) -> String {
     let mut header = vec![title];
     // Corrupted copies are many: they have a table of their own.

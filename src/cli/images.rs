@@ -61,5 +61,5 @@ pub(super) fn open(data: &Path, root: Option<&Path>) -> Result<Dataset> {
         items.extend(found.items);
         left_out.add(found.left_out);
     }
-    Ok(Dataset { name, classes: Vec::new(), items, left_out })
+    Ok(Dataset { name, classes: Vec::new(), items, sets: None, left_out })
 }

@@ -16,6 +16,7 @@ mod finetune;
 mod images;
 mod init;
 mod inspect;
+mod labels;
 mod lr_find;
 mod predict;
 mod progress;

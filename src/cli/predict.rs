@@ -21,6 +21,7 @@ use crate::gpu::Gpu;
 use crate::train::data_args::EvalDataArgs;
 use crate::train::evaluate::{Classifier, Predictor, Sound, Watched, features};
 use crate::train::help;
+use crate::train::labels::given;
 use crate::train::memory_args::PrecisionArgs;
 use crate::train::model_args::ModelArgs;
 use crate::train::source::Source;
@@ -40,9 +41,10 @@ pub(super) struct PredictArgs {
     /// Write the logits [N,C] to this safetensors file, rows in sorted path order
     #[arg(long, value_name = "FILE")]
     logits: Option<PathBuf>,
-    /// Classes to name for each image
-    #[arg(long, value_name = "K", default_value_t = 1)]
-    top: usize,
+    /// Classes to name for each image [default: 1; with a model that gives any number of labels, those above their thresholds, and no
+    /// other number can be had]
+    #[arg(long, value_name = "K")]
+    top: Option<usize>,
     /// Write a CSV to this file, or to stdout if it is -: path, rank, class and probability, one row per image and class named
     #[arg(long, value_name = "FILE")]
     csv: Option<PathBuf>,
@@ -82,25 +84,36 @@ fn ranked(logits: &[f32]) -> Vec<(usize, f64)> {
 struct Told<'a> {
     classes: &'a [String],
     top: usize,
+    /// Of a model for any number of labels: from which probability on each is given.
+    thresholds: Option<&'a [f32]>,
 }
 
 impl Told<'_> {
+    /// The classes that are named, the likeliest first: those above their thresholds, or so many.
+    fn answers(&self, logits: &[f32]) -> Vec<(&str, f64)> {
+        let answers = match self.thresholds {
+            Some(thresholds) => given(logits, thresholds),
+            None => ranked(logits).into_iter().take(self.top).collect(),
+        };
+        answers.into_iter().map(|(class, p)| (self.classes[class].as_str(), p)).collect()
+    }
+
     fn json(&self, item: &Item, logits: &[f32]) -> Value {
-        let ranked = ranked(logits);
-        let top = ranked.iter().take(self.top).map(|(c, p)| json!({"class": self.classes[*c], "probability": p}));
-        json!({"path": item.path, "top": top.collect::<Vec<_>>()})
+        let all = self.answers(logits).into_iter().map(|(class, p)| json!({"class": class, "probability": p}));
+        let key = if self.thresholds.is_some() { "labels" } else { "top" };
+        json!({"path": item.path, key: all.collect::<Vec<_>>()})
     }
 
     fn text(&self, item: &Item, logits: &[f32]) -> String {
-        let ranked = ranked(logits);
-        let top = ranked.iter().take(self.top).map(|(c, p)| format!("{} {:.1} %", self.classes[*c], 100.0 * p));
-        format!("{}: {}\n", shown(&item.path), escaped(&top.collect::<Vec<_>>().join(", ")))
+        let all: Vec<String> = self.answers(logits).iter().map(|(class, p)| format!("{class} {:.1} %", 100.0 * p)).collect();
+        let all = if all.is_empty() { "no label".into() } else { all.join(", ") };
+        format!("{}: {}\n", shown(&item.path), escaped(&all))
     }
 
     fn csv(&self, item: &Item, logits: &[f32]) -> String {
         let path = item.path.to_string_lossy();
-        let ranked = ranked(logits).into_iter().take(self.top).zip(1..);
-        csv_text(ranked.map(|((c, p), rank)| (&*path, rank, self.classes[c].as_str(), p)))
+        let answers = self.answers(logits).into_iter().zip(1..);
+        csv_text(answers.map(|((class, p), rank)| (&*path, rank, class, p)))
     }
 }
 
@@ -125,7 +138,7 @@ impl Classifier for Each<'_> {
 impl PredictArgs {
     fn validate(&self) -> Result<()> {
         self.images.validate()?;
-        if self.top == 0 {
+        if self.top == Some(0) {
             return Err(Error::Usage("--top must be greater than 0".into()));
         }
         if (self.json || self.jsonl) && self.csv_on_stdout() {
@@ -172,6 +185,10 @@ impl PredictArgs {
 pub(super) fn run(args: PredictArgs) -> Result<()> {
     args.validate()?;
     let mut source = Source::open(&args.model, &args.zero_shot.overrides(&args.model_args))?;
+    if source.recognised.thresholds.is_some() && args.top.is_some() {
+        let what = "--top is of models that give one class: this one gives all labels above their thresholds";
+        return Err(Error::Usage(what.into()));
+    }
     let files = &args.images.files;
     let gpu = args.run.open(args.precision.precision)?;
     if args.zero_shot.on() {
@@ -196,7 +213,8 @@ pub(super) fn run(args: PredictArgs) -> Result<()> {
     let [mut images] = sets;
     images.items.sort_by(|a, b| a.path.cmp(&b.path));
     say_summaries([("data", &images)].into_iter(), &[], &checked);
-    let told = Told { classes: &classes, top: args.top };
+    let thresholds = source.recognised.thresholds.clone();
+    let told = Told { classes: &classes, top: args.top.unwrap_or(1), thresholds: thresholds.as_deref() };
     let (logits, features) = args.predict(&gpu, &source, &images, &told)?;
     if let Some(path) = &args.logits {
         let shape = vec![images.items.len(), classes.len()];

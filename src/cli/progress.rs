@@ -139,9 +139,9 @@ impl Progress {
         let number = |value: f64, text: String| (!value.is_nan()).then_some(text);
         let mut parts = vec![number(end.train_loss.into(), format!("train loss {:.4}", end.train_loss))];
         if let Some(TestResult { name, evaluation, .. }) = &end.held_out {
-            let (loss, top1) = (evaluation.loss, percent(evaluation.top1));
+            let (loss, figure, main) = (evaluation.loss, evaluation.figure().name(), percent(evaluation.main()));
             parts.push(Some(format!("{name} loss {loss:.4}")));
-            parts.push(Some(format!("{name} top-1 {top1} %")));
+            parts.push(Some(format!("{name} {figure} {main} %")));
         }
         parts.push(number(end.rate, format!("{:.1} images/s", end.rate)));
         parts.push(self.eta.at(end.step, end.steps));
@@ -203,8 +203,9 @@ impl Progress {
                 self.say(|| console::always(format_args!("{}warning: {text}", self.prefix)))
             }
             Event::Evaluated(r) => {
-                let (top1, loss) = (percent(r.evaluation.top1), r.evaluation.loss);
-                self.line(&format!("{} on {}: top-1 {top1} %, loss {loss:.4}", r.model, r.name));
+                let e = &r.evaluation;
+                let (figure, main, loss) = (e.figure().name(), percent(e.main()), e.loss);
+                self.line(&format!("{} on {}: {figure} {main} %, loss {loss:.4}", r.model, r.name));
             }
             Event::Progress { step, steps, loss, rate } => {
                 self.end_count();

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use crate::atomic::atomic_write;
 use crate::cli::console::warning;
+use crate::cli::labels;
 use crate::cli::table::{percent, table};
 use crate::csv_text::csv_text;
 use crate::data::{Dataset, Looks, overlaps};
@@ -15,18 +16,49 @@ use crate::train::{Evaluation, Temperature};
 
 /// All figures of an evaluation but those by class.
 pub(super) fn json_of(name: &str, e: &Evaluation) -> Value {
-    let mut row = json!({
-        "data": name, "images": e.images, "top1": e.top1, "top5": e.top5, "balanced": e.balanced, "macro_f1": e.macro_f1, "loss": e.loss, "ece": e.ece, "brier": e.brier,
-        "bins": e.bins,
-    });
+    let mut row = json!({"data": name, "images": e.images});
+    add_figures(&mut row, e);
+    row["brier"] = json!(e.brier);
+    row["bins"] = json!(e.bins);
     if let Some(c) = &e.calibrated {
         row["calibrated"] = json!(c);
     }
     row
 }
 
-/// Images and right ones, a class each.
+/// Adds how good the answers are, by the figures of images with one class or with any number of labels.
+pub(super) fn add_figures(row: &mut Value, e: &Evaluation) {
+    match &e.labels {
+        Some(labels) => {
+            row["map"] = json!(labels.map);
+            row["micro_f1"] = json!(labels.at_half.micro_f1);
+            row["macro_f1"] = json!(labels.at_half.macro_f1);
+            row["exact"] = json!(labels.at_half.exact);
+            if let Some(own) = labels.at_own {
+                row["at_own"] = json!(own);
+            }
+        }
+        None => {
+            row["top1"] = json!(e.top1);
+            row["top5"] = json!(e.top5);
+            row["balanced"] = json!(e.balanced);
+            row["macro_f1"] = json!(e.macro_f1);
+        }
+    }
+    row["loss"] = json!(e.loss);
+    row["ece"] = json!(e.ece);
+}
+
+/// Images and right ones, a class each; of labels, all their figures.
 pub(super) fn json_by_class(classes: &[String], e: &Evaluation) -> Value {
+    if let Some(labels) = &e.labels {
+        let row = |(class, figures)| {
+            let mut row = json!(figures);
+            row["class"] = json!(class);
+            row
+        };
+        return classes.iter().zip(&labels.labels).map(row).collect();
+    }
     let by_class = classes.iter().zip(&e.per_class);
     by_class.map(|(c, (n, right))| json!({"class": c, "images": n, "right": right})).collect()
 }
@@ -49,6 +81,9 @@ pub(super) fn write_confusion(path: &Path, classes: &[String], results: &[(&str,
 
 /// One row per data set; with a temperature, loss and calibration error at it as well.
 pub(super) fn table_of(results: &[(&str, Evaluation)]) -> String {
+    if results.iter().any(|(_, e)| e.labels.is_some()) {
+        return labels::table_of(results);
+    }
     let mut header = vec!["data", "images", "top-1 %", "top-5 %", "balanced %", "macro F1 %", "loss", "ECE", "Brier"];
     if results.iter().any(|(_, e)| e.calibrated.is_some()) {
         header.extend(["loss at T", "ECE at T"]);

@@ -14,6 +14,7 @@ use crate::method::soups::{Greedy, SOUPS, Soup, named};
 use crate::model::Precision;
 use crate::train::blend::{HeldOut, soup_file};
 use crate::train::data_args::EvalDataArgs;
+use crate::train::evaluate::Figure;
 use crate::train::model_args::ModelArgs;
 
 /// Flags of `soup`.
@@ -82,14 +83,16 @@ pub(super) fn run(args: SoupArgs) -> Result<()> {
     )?;
     drop(count);
     notes.iter().for_each(|n| note!("{n}"));
+    let figure = held_out.as_ref().map_or(Figure::Top1, HeldOut::figure);
     if args.json {
+        let key = figure.key();
         return print_json(&json!({
             "out": args.out,
             "kind": name,
             "models": args.models,
             "kept": mixed.kept.iter().map(|i| &args.models[*i]).collect::<Vec<_>>(),
-            "top1_of_models": accuracies,
-            "top1": mixed.accuracy,
+            format!("{key}_of_models"): accuracies,
+            key: mixed.accuracy,
         }));
     }
     if !accuracies.is_empty() {
@@ -99,9 +102,9 @@ pub(super) fn run(args: SoupArgs) -> Result<()> {
             vec![model.display().to_string(), percent(accuracies[i]), place]
         };
         let rows: Vec<Vec<String>> = args.models.iter().enumerate().map(row).collect();
-        print(&table(&["model", "top-1 %", "in the soup"], &rows))?;
+        print(&table(&["model", &format!("{} %", figure.name()), "in the soup"], &rows))?;
     }
-    let accuracy = mixed.accuracy.map(|top1| format!(", top-1 {} %", percent(top1))).unwrap_or_default();
+    let accuracy = mixed.accuracy.map(|main| format!(", {} {} %", figure.name(), percent(main))).unwrap_or_default();
     let (kept, of) = (mixed.kept.len(), args.models.len());
     print(&format!("{}: {kept} of {of} models{accuracy}\n", args.out.display()))
 }

@@ -7,6 +7,7 @@ use serde_json::json;
 
 use crate::cli::console::note;
 use crate::cli::progress::Count;
+use crate::cli::scores::add_figures;
 use crate::cli::table::{percent, table};
 use crate::cli::{RunArgs, print, print_json};
 use crate::error::{Error, Result};
@@ -14,7 +15,7 @@ use crate::method::wise::alphas;
 use crate::model::Precision;
 use crate::train::blend::{HeldOut, wise_file};
 use crate::train::data_args::EvalDataArgs;
-use crate::train::evaluate::Evaluation;
+use crate::train::evaluate::{Evaluation, Figure};
 use crate::train::model_args::ModelArgs;
 
 /// Flags of `wise`.
@@ -76,7 +77,11 @@ pub(super) fn run(args: WiseArgs) -> Result<()> {
         note!("{name} has no pre-trained counterpart: it stays as it was fine-tuned");
     }
     if args.json {
-        let tried = |(alpha, e): &(f32, Evaluation)| json!({"alpha": alpha, "top1": e.top1, "balanced": e.balanced, "macro_f1": e.macro_f1, "loss": e.loss});
+        let tried = |(alpha, e): &(f32, Evaluation)| {
+            let mut row = json!({"alpha": alpha});
+            add_figures(&mut row, e);
+            row
+        };
         return print_json(&json!({
             "out": args.out,
             "alpha": result.alpha,
@@ -89,11 +94,16 @@ pub(super) fn run(args: WiseArgs) -> Result<()> {
             .tried
             .iter()
             .map(|(alpha, e)| {
-                let shares = [e.top1, e.balanced, e.macro_f1].map(percent);
+                let second = e.labels.as_ref().map_or(e.balanced, |labels| labels.at_half.micro_f1);
+                let shares = [e.main(), second, e.macro_f1].map(percent);
                 [vec![format!("{alpha}")], shares.into(), vec![format!("{:.4}", e.loss)]].concat()
             })
             .collect();
-        print(&table(&["alpha", "top-1 %", "balanced %", "macro F1 %", "loss"], &rows))?;
+        let header = match held_out.map(HeldOut::figure) {
+            Some(Figure::Map) => ["alpha", "mAP %", "micro F1 %", "macro F1 %", "loss"],
+            _ => ["alpha", "top-1 %", "balanced %", "macro F1 %", "loss"],
+        };
+        print(&table(&header, &rows))?;
     }
     print(&format!("{}, alpha {}\n", args.out.display(), result.alpha))
 }

@@ -73,7 +73,7 @@ mod tests {
     fn point(label: &str, right: impl Fn(usize) -> bool) -> PointRuns {
         let right: Vec<bool> = (0..400).map(right).collect();
         let top1 = right.iter().filter(|r| **r).count() as f64 / 400.0;
-        let select = Score { top1, by: top1, loss: 1.0 };
+        let select = Score { top1, map: None, by: top1, loss: 1.0 };
         let outcome = Outcome { dir: PathBuf::new(), select, right, sets: Vec::new(), took: None };
         PointRuns { label: label.into(), runs: vec![(Some(0), Ok(outcome))] }
     }

@@ -165,7 +165,7 @@ impl Comparison<'_> {
         if parts.is_empty() {
             return self.failed(name, "no run that it could be made of has finished".into());
         }
-        let accuracies = parts.iter().filter(|_| soup.needs_images()).map(|(_, o)| o.select.top1).collect();
+        let accuracies = parts.iter().filter(|_| soup.needs_images()).map(|(_, o)| o.select.main()).collect();
         let paths = parts.iter().map(|(_, o)| self.weights(o)).collect();
         let dir = self.post_dir(at, of);
         let (mut outcomes, kept) = self.blend(at, name, &dir, Ingredients::Soup(soup, paths, accuracies))?;

@@ -5,10 +5,12 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::atomic::atomic_write;
-use crate::compare::select::Score;
+use crate::compare::select::{Score, is_unwritten, nan};
 use crate::error::{Error, Result};
 use crate::train::TrainConfig;
 use crate::train::corrupted::copy_name;
+use crate::train::evaluate::Figure;
+use crate::train::imbalance_args::Judged;
 use crate::train::json_lines::or_nan;
 use crate::train::records::{EvaluationLine, Metric, Weights, from_bits};
 
@@ -41,13 +43,21 @@ pub struct SetFigures {
     pub id: bool,
     /// Images.
     pub images: u64,
-    /// Top-1 accuracy.
+    /// Top-1 accuracy; NaN, and not written, of images with any number of labels, as the next two.
+    #[serde(default = "nan", deserialize_with = "or_nan", skip_serializing_if = "is_unwritten")]
     pub top1: f64,
     /// Top-5 accuracy.
+    #[serde(default = "nan", deserialize_with = "or_nan", skip_serializing_if = "is_unwritten")]
     pub top5: f64,
     /// Balanced accuracy; NaN where an earlier version did not write it.
-    #[serde(default = "nan", deserialize_with = "or_nan")]
+    #[serde(default = "nan", deserialize_with = "or_nan", skip_serializing_if = "is_unwritten")]
     pub balanced: f64,
+    /// Mean average precision, of images with any number of labels.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub map: Option<f64>,
+    /// F1 over all their labels together at a probability of 0.5.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub micro_f1: Option<f64>,
     /// The mean of the classes' F1; NaN where an earlier version did not write it.
     #[serde(default = "nan", deserialize_with = "or_nan")]
     pub macro_f1: f64,
@@ -58,8 +68,11 @@ pub struct SetFigures {
     pub ece: f64,
 }
 
-fn nan() -> f64 {
-    f64::NAN
+impl SetFigures {
+    /// Top-1 accuracy, or mean average precision.
+    pub fn main(&self) -> f64 {
+        self.map.unwrap_or(self.top1)
+    }
 }
 
 /// One model, evaluated.
@@ -78,19 +91,19 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// Mean top-1 over the in-distribution sets.
+    /// Mean top-1, or mAP, over the in-distribution sets.
     pub fn id(&self) -> f64 {
-        let of: Vec<f64> = self.sets.iter().filter(|s| s.id).map(|s| s.top1).collect();
+        let of: Vec<f64> = self.sets.iter().filter(|s| s.id).map(SetFigures::main).collect();
         of.iter().sum::<f64>() / of.len() as f64
     }
 
-    /// Mean top-1 over the OOD sets, each of `groups` counting once.
+    /// Mean top-1, or mAP, over the OOD sets, each of `groups` counting once.
     pub fn ood(&self, groups: &[Vec<String>]) -> f64 {
         let ood = || self.sets.iter().filter(|s| !s.id);
         let mut parts: Vec<f64> =
-            ood().filter(|s| !groups.iter().flatten().any(|name| *name == s.name)).map(|s| s.top1).collect();
+            ood().filter(|s| !groups.iter().flatten().any(|name| *name == s.name)).map(SetFigures::main).collect();
         for group in groups {
-            let of: Vec<f64> = ood().filter(|s| group.contains(&s.name)).map(|s| s.top1).collect();
+            let of: Vec<f64> = ood().filter(|s| group.contains(&s.name)).map(SetFigures::main).collect();
             parts.extend((!of.is_empty()).then(|| of.iter().sum::<f64>() / of.len() as f64));
         }
         parts.iter().sum::<f64>() / parts.len() as f64
@@ -173,12 +186,15 @@ fn finished(dir: &Path, config: &TrainConfig, weights: Weights) -> Result<Option
     let of = |model: Weights| -> Option<Vec<SetFigures>> {
         let figures = tests.iter().map(|(name, id)| {
             let line = last_final(&|e| e.model == Some(model) && e.set == *name)?;
+            line.main()?;
             Some(SetFigures {
                 name: name.clone(),
                 id: *id,
                 images: line.images?,
-                top1: line.top1?,
-                top5: line.top5?,
+                top1: line.top1.unwrap_or(f64::NAN),
+                top5: line.top5.unwrap_or(f64::NAN),
+                map: line.map,
+                micro_f1: line.micro_f1,
                 balanced: line.balanced.unwrap_or(f64::NAN),
                 macro_f1: line.macro_f1.unwrap_or(f64::NAN),
                 loss: line.loss?,
@@ -195,7 +211,11 @@ fn finished(dir: &Path, config: &TrainConfig, weights: Weights) -> Result<Option
     let wanted = step.unwrap_or(took.steps);
     let line = evals.iter().rev().find(|e| !e.is_final && e.set == select && e.step == wanted);
     let best_by = config.imbalance.best_by;
-    let score = line.and_then(|e| Some(Score::new(best_by, e.top1?, e.balanced.unwrap_or(f64::NAN), e.loss?)));
+    let score = line.and_then(|e| {
+        let [balanced, macro_f1] = [e.balanced, e.macro_f1].map(|figure| figure.unwrap_or(f64::NAN));
+        let of = Judged { main: e.main()?, balanced, macro_f1, loss: e.loss? };
+        Some(Score::new(best_by, Figure::of(e.is_multi_label()), of))
+    });
     let right = line.and_then(|e| from_bits(e.right.as_ref()?, usize::try_from(e.images?).ok()?)).unwrap_or_default();
     Ok(score.map(|select| Outcome { dir: dir.into(), select, right, sets, took: Some(took) }))
 }
@@ -220,6 +240,8 @@ mod tests {
             images: 10,
             top1,
             top5: 1.0,
+            map: None,
+            micro_f1: None,
             balanced: top1,
             macro_f1: top1,
             loss: 1.0,
@@ -232,7 +254,7 @@ mod tests {
             set("b", false, 0.4),
             set("c", false, 0.9),
         ];
-        let select = Score { top1: 0.0, by: 0.0, loss: 0.0 };
+        let select = Score { top1: 0.0, map: None, by: 0.0, loss: 0.0 };
         let outcome = Outcome { dir: PathBuf::new(), select, right: Vec::new(), sets, took: None };
         assert!((outcome.id() - 0.8).abs() < 1e-12);
         assert!((outcome.ood(&[]) - 0.5).abs() < 1e-12);

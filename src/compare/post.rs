@@ -20,7 +20,7 @@ use crate::method::soups::Soup;
 use crate::method::{Snapshot, wise};
 use crate::train::blend::{Models, anchored};
 use crate::train::corrupted::{Test, with_copies};
-use crate::train::evaluate::{Predictor, Watched, evaluate};
+use crate::train::evaluate::{Fitted, Predictor, Watched, evaluate_to_fit};
 use crate::train::heads::align;
 use crate::train::help;
 use crate::train::imbalance_args::BestBy;
@@ -170,11 +170,16 @@ impl PostRun<'_> {
             // The selection images are then a part of the training images.
             setup["set_apart"] = json!([s.train, s.val_share, s.val_seed]);
         }
-        if c.imbalance.best_by != BestBy::Top1 {
+        if !matches!(c.imbalance.best_by, BestBy::Auto | BestBy::Top1) {
             setup["best_by"] = json!(c.imbalance.best_by);
         }
         if let Some(views) = s.views.tta.name() {
             setup["tta"] = json!(views);
+        }
+        for (key, value) in [("label_column", &s.files.label_column), ("label_separator", &s.files.label_separator)] {
+            if value.is_some() {
+                setup[key] = json!(value);
+            }
         }
         if s.files.skip_broken {
             setup["skip_broken"] = json!(true);
@@ -209,16 +214,27 @@ impl PostRun<'_> {
                 let mut models = Models::open(paths, Overrides { head: None, ..overrides.clone() })?;
                 align(&images.pretrained, &mut models.first)?;
                 let mut judge = Judge::new(gpu, &models.first, self.config, images, tell)?;
-                let mut evaluate = |values: &Snapshot| Ok(judge.select(values)?.0.top1);
+                let mut evaluate = |values: &Snapshot| Ok(judge.select(values)?.score.main());
                 let mixed = models.mix(*soup, Some(&images.pretrained), accuracies, &mut evaluate)?;
                 kept = mixed.kept;
                 blends.push(judge.judge(&mixed.values)?);
                 std::fs::create_dir_all(&self.dir).map_err(|e| Error::io(&self.dir, "cannot create this folder", e))?;
-                models.first.save(&self.dir.join("model.safetensors"), &mixed.values)?;
+                let thresholds = judge.select(&mixed.values)?.thresholds;
+                let path = self.dir.join("model.safetensors");
+                models.first.save_with(&path, &mixed.values, thresholds.as_deref())?;
             }
         }
         Ok(File { setup, blends, kept, seconds: started.elapsed().as_secs_f64() })
     }
+}
+
+/// A model on the selection images.
+struct Selected {
+    score: Score,
+    /// Which of the images are right; none of images with any number of labels.
+    right: Vec<bool>,
+    /// From which probability on each label is given, of such images.
+    thresholds: Option<Vec<f32>>,
 }
 
 /// Evaluates values of one model.
@@ -258,25 +274,27 @@ impl<'g, 'i> Judge<'g, 'i> {
         })
     }
 
-    /// The score on the selection images, and which are right.
-    fn select(&mut self, values: &Snapshot) -> Result<(Score, Vec<bool>)> {
+    /// What the selection images say.
+    fn select(&mut self, values: &Snapshot) -> Result<Selected> {
         self.model.load(values);
         let mut watched = Watched::new(&mut self.model, self.images.select.dataset(), self.tell);
-        let e = evaluate(&mut watched, &self.images.select, &self.preprocess, self.classes)?;
-        Ok((Score::of(self.best_by, &e), e.right))
+        let (e, logits) = evaluate_to_fit(&mut watched, &self.images.select, &self.preprocess, self.classes)?;
+        Ok(Selected { score: Score::of(self.best_by, &e), thresholds: logits.thresholds(), right: e.right })
     }
 
     fn judge(&mut self, values: &Snapshot) -> Result<Blend> {
-        let (select, right) = self.select(values)?;
+        let Selected { score: select, right, thresholds } = self.select(values)?;
+        let chosen = Fitted { temperature: None, thresholds: thresholds.as_deref() };
         let mut sets = Vec::new();
         for (name, id, images) in &self.images.tests {
             let (preprocess, classes) = (&self.preprocess, self.classes);
             let mut viewed = self.tta.of(&mut self.model, preprocess.image_size);
             let mut watched = Watched::new(&mut viewed, images.dataset(), self.tell);
-            let e = evaluate_among(&mut watched, images, preprocess, classes, self.subset, None)?;
+            let e = evaluate_among(&mut watched, images, preprocess, classes, self.subset, chosen)?;
             let (name, images, id) = (name.clone(), e.images as u64, id.unwrap_or(false));
-            let Evaluation { top1, top5, balanced, macro_f1, loss, ece, .. } = e;
-            sets.push(SetFigures { name, id, images, top1, top5, balanced, macro_f1, loss, ece });
+            let Evaluation { top1, top5, balanced, macro_f1, loss, ece, labels, .. } = e;
+            let (map, micro_f1) = labels.map(|labels| (labels.map, labels.at_half.micro_f1)).unzip();
+            sets.push(SetFigures { name, id, images, top1, top5, balanced, map, micro_f1, macro_f1, loss, ece });
         }
         Ok(Blend { select, right: bits(&right), images: right.len(), sets })
     }

@@ -48,6 +48,8 @@ pub struct DataResults {
     pub groups: Vec<Vec<String>>,
     /// Test sets in order.
     pub sets: Vec<SetInfo>,
+    /// Whether images may have any number of labels: accuracies are then mean average precisions.
+    pub multi_label: bool,
     /// What OOD accuracy is expected at an ID accuracy; none where there are too few models to tell.
     pub baseline: Option<LogitFit>,
     /// By method; the pre-trained model first where it has a head for these classes.
@@ -82,8 +84,12 @@ pub struct DataUse {
     pub tests: Vec<(String, PathBuf, usize, bool)>,
     /// The same image in two splits that should share none, one sentence each.
     pub leaks: Vec<String>,
-    /// Top-1 accuracy on the ID test sets of always answering with one class, the most frequent of each.
+    /// Top-1 accuracy on the ID test sets of always answering with one class, the most frequent of each; of images with any number of
+    /// labels, the mean average precision of knowing nothing.
     pub chance: f64,
+    /// Whether images may have any number of labels.
+    #[serde(skip)]
+    pub multi_label: bool,
 }
 
 impl DataUse {
@@ -102,6 +108,7 @@ impl DataUse {
             tests: paths.iter().enumerate().map(test).collect(),
             leaks,
             chance: chance(splits),
+            multi_label: splits.train.is_multi_label(),
         }
     }
 }
@@ -109,9 +116,16 @@ impl DataUse {
 /// Mean over the ID test sets of the share of the most frequent class.
 fn chance(splits: &Splits) -> f64 {
     let largest = |images: &Dataset| {
-        let mut counts = vec![0usize; images.classes.len()];
-        images.items.iter().for_each(|item| counts[item.label as usize] += 1);
-        counts.into_iter().max().unwrap_or(0) as f64 / images.items.len().max(1) as f64
+        let counts = images.counts();
+        let share = |images_of: usize| images_of as f64 / images.items.len().max(1) as f64;
+        match images.is_multi_label() {
+            // What mAP comes to where nothing is known: each class's share.
+            true => {
+                let there: Vec<f64> = counts.into_iter().filter(|n| *n > 0).map(share).collect();
+                there.iter().sum::<f64>() / there.len().max(1) as f64
+            }
+            false => share(counts.into_iter().max().unwrap_or(0)),
+        }
     };
     let of: Vec<f64> = splits.tests.iter().filter(|t| t.id == Some(true)).map(|t| largest(&t.images)).collect();
     of.iter().sum::<f64>() / of.len().max(1) as f64
@@ -168,9 +182,9 @@ pub struct ModelResults {
     pub dir: PathBuf,
     /// On the selection images.
     pub select: Score,
-    /// Mean top-1 over ID sets.
+    /// Mean top-1, or mAP, over ID sets.
     pub id: f64,
-    /// Mean top-1 over OOD sets, a group counting once.
+    /// Mean top-1, or mAP, over OOD sets, a group counting once.
     pub ood: f64,
     /// By test set.
     pub sets: Vec<SetFigures>,
@@ -311,8 +325,10 @@ fn of_data(
     let means: Vec<(&str, f64)> =
         trained.filter_map(|entry| Some((entry.name.as_str(), entry.summary.as_ref()?.id.mean))).collect();
     let images = sets.iter().filter(|set| set.id).map(|set| set.images).sum();
-    let advice = advice::at_chance(&means, uses.chance, images).into_iter().chain(undecided).collect();
-    DataResults { name, uses, groups, sets, baseline, entries, advice }
+    let multi_label = uses.multi_label;
+    let at_chance = advice::at_chance(&means, uses.chance, images).filter(|_| !multi_label);
+    let advice = at_chance.into_iter().chain(undecided).collect();
+    DataResults { name, uses, groups, sets, multi_label, baseline, entries, advice }
 }
 
 /// Mean seconds and largest plan of the reported runs; the time of a resumed run is not known.
@@ -331,10 +347,10 @@ fn summary(models: &[ModelResults], plain: Option<&Vec<ModelResults>>, baseline:
     let gain = |f: fn(&ModelResults) -> f64| plain.and_then(|plain| paired(&pairs(models, f), &pairs(plain, f)));
     let sets = models.first()?.sets.len();
     Some(Summary {
-        select: of(&|m| m.select.top1)?,
+        select: of(&|m| m.select.main())?,
         id: of(&|m| m.id)?,
         ood: of(&|m| m.ood)?,
-        sets: (0..sets).filter_map(|i| of(&|m| m.sets[i].top1)).collect(),
+        sets: (0..sets).filter_map(|i| of(&|m| m.sets[i].main())).collect(),
         id_gain: gain(|m| m.id),
         ood_gain: gain(|m| m.ood),
         effective: baseline.and_then(|fit| of(&|m| fit.effective(m.id, m.ood))),

@@ -4,14 +4,19 @@ use serde::{Deserialize, Serialize};
 
 use crate::method::best;
 use crate::train::Evaluation;
-use crate::train::imbalance_args::BestBy;
+use crate::train::evaluate::Figure;
+use crate::train::imbalance_args::{BestBy, Judged};
 use crate::train::json_lines::or_nan;
 
 /// Accuracy and loss on the selection images.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Score {
-    /// Top-1 accuracy.
+    /// Top-1 accuracy; NaN, and not written, of images with any number of labels.
+    #[serde(default = "nan", deserialize_with = "or_nan", skip_serializing_if = "is_unwritten")]
     pub top1: f64,
+    /// Mean average precision, of images with any number of labels.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub map: Option<f64>,
     /// The figure that choices are made by, of which more is better: what `best-by` names.
     #[serde(deserialize_with = "or_nan")]
     pub by: f64,
@@ -20,15 +25,35 @@ pub struct Score {
     pub loss: f64,
 }
 
+/// Of a figure that is not written.
+pub(super) fn nan() -> f64 {
+    f64::NAN
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]
+pub(super) fn is_unwritten(figure: &f64) -> bool {
+    figure.is_nan()
+}
+
 impl Score {
-    /// Of these figures, if choices are made by one of them.
-    pub fn new(best_by: BestBy, top1: f64, balanced: f64, loss: f64) -> Score {
-        Score { top1, by: best_by.score(top1, balanced, loss).0, loss }
+    /// Of these figures, if choices are made by one of them; the main one is mAP or top-1.
+    pub fn new(best_by: BestBy, figure: Figure, of: Judged) -> Score {
+        let (top1, map) = match figure {
+            Figure::Top1 => (of.main, None),
+            Figure::Map => (f64::NAN, Some(of.main)),
+        };
+        Score { top1, map, by: best_by.score(of).0, loss: of.loss }
     }
 
     /// Of an evaluation.
     pub fn of(best_by: BestBy, e: &Evaluation) -> Score {
-        Score::new(best_by, e.top1, e.balanced, e.loss)
+        let of = Judged { main: e.main(), balanced: e.balanced, macro_f1: e.macro_f1, loss: e.loss };
+        Score::new(best_by, e.figure(), of)
+    }
+
+    /// Top-1 accuracy, or mean average precision.
+    pub fn main(&self) -> f64 {
+        self.map.unwrap_or(self.top1)
     }
 }
 
@@ -36,7 +61,8 @@ impl Score {
 pub fn mean(scores: &[Option<Score>]) -> Option<Score> {
     let known = scores.iter().copied().collect::<Option<Vec<Score>>>().filter(|known| !known.is_empty())?;
     let mean = |f: &dyn Fn(&Score) -> f64| known.iter().map(f).sum::<f64>() / known.len() as f64;
-    Some(Score { top1: mean(&|s| s.top1), by: mean(&|s| s.by), loss: mean(&|s| s.loss) })
+    let map = known[0].map.map(|_| mean(&Score::main));
+    Some(Score { top1: mean(&|s| s.top1), map, by: mean(&|s| s.by), loss: mean(&|s| s.loss) })
 }
 
 /// The point of a grid with the best mean over the tuning seeds: by the figure that `best-by` names, then by loss, then the first. A point one of
@@ -64,7 +90,7 @@ mod tests {
     use super::*;
 
     fn score(top1: f64, loss: f64) -> Option<Score> {
-        Some(Score { top1, by: top1, loss })
+        Some(Score { top1, map: None, by: top1, loss })
     }
 
     #[test]

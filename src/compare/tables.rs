@@ -9,9 +9,12 @@ use crate::compare::stats::Estimate;
 use crate::csv_text::csv_text;
 use crate::error::{Result, escaped};
 use crate::gpu::buffer::mib;
+use crate::train::evaluate::Figure;
 
 /// What the numbers of [`accuracies`] are.
-pub const CAPTION: &str = "top-1 %, mean and 95 % interval over seeds";
+pub fn caption(data: &DataResults) -> String {
+    format!("{} %, mean and 95 % interval over seeds", Figure::of(data.multi_label).name())
+}
 
 fn csv(path: &Path, header: &[&str], rows: impl Iterator<Item = Vec<String>>) -> Result<()> {
     atomic_write(path, (csv_text([header]) + &csv_text(rows)).as_bytes())
@@ -45,6 +48,9 @@ pub fn write(results: &Results, dir: &Path) -> Result<()> {
         "run",
         "balanced",
         "macro_f1",
+        "map",
+        "micro_f1",
+        "select_map",
     ];
     let rows = results.data.iter().flat_map(|data| {
         data.entries.iter().flat_map(move |entry| {
@@ -59,21 +65,25 @@ pub fn write(results: &Results, dir: &Path) -> Result<()> {
                         set.name.clone(),
                         if set.id { "id" } else { "ood" }.into(),
                         set.images.to_string(),
-                        set.top1.to_string(),
-                        set.top5.to_string(),
+                        figure(set.top1),
+                        figure(set.top5),
                         set.loss.to_string(),
                         set.ece.to_string(),
-                        model.select.top1.to_string(),
+                        figure(model.select.top1),
                         model.dir.display().to_string(),
                         figure(set.balanced),
                         figure(set.macro_f1),
+                        text(set.map),
+                        text(set.micro_f1),
+                        text(model.select.map),
                     ]
                 })
             })
         })
     });
     csv(&dir.join("results.csv"), &header, rows)?;
-    let header = ["data", "method", "point", "seeds", "select_top1", "select_loss", "rank", "chosen", "error"];
+    let header =
+        ["data", "method", "point", "seeds", "select_top1", "select_loss", "rank", "chosen", "error", "select_map"];
     let seeds = results.seeds[..results.grid_seeds].iter().map(u64::to_string).collect::<Vec<_>>().join(" ");
     let seeds = &seeds;
     let rows = results.data.iter().flat_map(|data| {
@@ -84,11 +94,12 @@ pub fn write(results: &Results, dir: &Path) -> Result<()> {
                     entry.name.clone(),
                     point.label.clone(),
                     seeds.clone(),
-                    text(point.select.map(|s| s.top1)),
+                    point.select.map_or(String::new(), |s| figure(s.top1)),
                     text(point.select.map(|s| s.loss)),
                     text(point.rank),
                     (entry.chosen == Some(i)).to_string(),
                     text(point.error.as_ref()),
+                    text(point.select.and_then(|s| s.map)),
                 ]
             })
         })
@@ -111,7 +122,8 @@ fn markdown(results: &Results) -> String {
             format!("| {} |\n", cells.join(" | "))
         };
         let names: Vec<String> = header.iter().map(|name| name.to_string()).collect();
-        let _ = write!(out, "{}, {CAPTION}; gains over {}\n\n", escaped(&data.name), escaped(&results.reference));
+        let _ =
+            write!(out, "{}, {}; gains over {}\n\n", escaped(&data.name), caption(data), escaped(&results.reference));
         out += &line(&names);
         out += &line(&vec!["---".to_string(); names.len()]);
         for row in rows {

@@ -10,10 +10,12 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::class_file::{self, Class};
 use super::dataset::Dataset;
 use super::item::Item;
+use super::label_sets::LabelSets;
 use super::names::name_some;
 use crate::error::{Error, Help, Result};
 
@@ -137,10 +139,15 @@ impl ClassMap {
             index.entry(&class.id).and_modify(|twice| *twice = None).or_insert(Some(output));
         }
         let outputs: Vec<Option<&Option<u32>>> = dataset.classes.iter().map(|id| index.get(id.as_str())).collect();
-        let unclear = |item: &&Item| !matches!(outputs[item.label as usize], Some(Some(_)));
-        if let Some(item) = dataset.items.iter().filter(unclear).min_by_key(|item| item.label) {
-            let (class, name) = (&dataset.classes[item.label as usize], &dataset.name);
-            let what = match outputs[item.label as usize] {
+        let is_unclear = |class: &&u32| !matches!(outputs[**class as usize], Some(Some(_)));
+        let unclear = dataset.items.iter().filter_map(|item| {
+            let class = dataset.classes_of(&item.label).iter().find(is_unclear)?;
+            Some((item, *class))
+        });
+        if let Some((item, class)) = unclear.min_by_key(|(_, class)| *class) {
+            let (output, name) = (outputs[class as usize], &dataset.name);
+            let class = &dataset.classes[class as usize];
+            let what = match output {
                 Some(_) => format!(
                     "the class {class:?} of {name:?} could be several outputs of the model, which have this name"
                 ),
@@ -153,20 +160,33 @@ impl ClassMap {
             };
             return Err(Error::data(&item.path, what).with_help(Help::ClassMap));
         }
-        let output = |label: u32| outputs[label as usize].copied().flatten().expect("unclear labels were found above");
-        let items = dataset.items.iter().map(|item| Item { path: item.path.clone(), label: output(item.label) });
+        let output =
+            |class: &u32| outputs[*class as usize].copied().flatten().expect("unclear labels were found above");
+        let mut items = dataset.items.clone();
+        let sets = match dataset.sets {
+            Some(_) => {
+                let own = |item: &Item| dataset.classes_of(&item.label).iter().map(output).collect();
+                let (sets, labels) = LabelSets::of(items.iter().map(own));
+                items.iter_mut().zip(labels).for_each(|(item, label)| item.label = label);
+                Some(Arc::new(sets))
+            }
+            None => {
+                items.iter_mut().for_each(|item| item.label = output(&item.label));
+                None
+            }
+        };
         Ok(Dataset {
             name: dataset.name.clone(),
             classes: self.classes.iter().map(|class| class.id.clone()).collect(),
-            items: items.collect(),
+            items,
+            sets,
             left_out: dataset.left_out.clone(),
         })
     }
 
     /// The names of the classes that a data set labelled by this map has no image of.
     pub fn lacking(&self, dataset: &Dataset) -> Vec<&str> {
-        let present: HashSet<u32> = dataset.items.iter().map(|item| item.label).collect();
-        let lacking = self.classes.iter().zip(0..).filter(|(_, output)| !present.contains(output));
+        let lacking = self.classes.iter().zip(dataset.counts()).filter(|(_, images)| *images == 0);
         lacking.map(|(class, _)| class.name.as_str()).collect()
     }
 
@@ -326,5 +346,6 @@ fn labelled(dataset: &Dataset) -> Result<()> {
 
 /// The ids of the classes that have images.
 fn used(dataset: &Dataset) -> BTreeSet<&str> {
-    dataset.items.iter().filter_map(|item| Some(dataset.classes.get(item.label as usize)?.as_str())).collect()
+    let all = dataset.items.iter().flat_map(|item| dataset.classes_of(&item.label));
+    all.filter_map(|class| Some(dataset.classes.get(*class as usize)?.as_str())).collect()
 }

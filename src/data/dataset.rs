@@ -2,9 +2,13 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::archive::{self, Archive};
+use super::columns::Columns;
 use super::item::Item;
+use super::label::Found;
+use super::label_sets::LabelSets;
 use super::packed;
 use super::parse;
 use super::walk::{self, LeftOut, is_image};
@@ -23,6 +27,8 @@ pub struct Dataset {
     pub classes: Vec<String>,
     /// The images, in the order that evaluation and unshuffled training keep.
     pub items: Vec<Item>,
+    /// Of a multi-label data set: the sets of classes that its items' labels are places of. None where an image has one class.
+    pub sets: Option<Arc<LabelSets>>,
     /// What else is in its folders.
     pub left_out: LeftOut,
 }
@@ -39,6 +45,9 @@ impl Dataset {
     ///   sorted by name. In a list the label is the last word of a line, so that paths may contain spaces; blank
     ///   lines and lines that start with `#` are left out.
     ///
+    /// An image may have any number of labels: in a column `labels` of a CSV (with `;` or `|` between them), in one column per class (with 0
+    /// or 1), or as a list in JSON. Then all images have such sets of labels, and [`Self::sets`] holds them.
+    ///
     /// - **Metadata**, as Hugging Face's image folders have it, names images by `file_name`, below its folder, with `label`.
     /// - **Archives** (`.tar`, `.tar.gz`, `.tgz`, `.zip`), and folders in them, are read as class folders are. A folder that all others
     ///   are in is passed over.
@@ -49,21 +58,62 @@ impl Dataset {
     /// folder, no images, a line that can't be understood, a label that is not a number where others are or is too
     /// large, a listed file that does not exist. [`Error::Io`] where the system refuses to read.
     pub fn open(path: impl AsRef<Path>, root: Option<&Path>) -> Result<Self> {
+        Self::open_as(path, root, &Columns::default())
+    }
+
+    /// [`Self::open`], of whose tables `columns` says which column has what.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_as(path: impl AsRef<Path>, root: Option<&Path>, columns: &Columns) -> Result<Self> {
         let path = path.as_ref();
         let mut left_out = LeftOut::default();
-        let (classes, items) = if let Some((file, inside)) = archive::split(path) {
+        let Found { classes, items, sets } = if let Some((file, inside)) = archive::split(path) {
             in_archive(path, &file, &inside, &mut left_out)?
         } else if !exists(path)? {
             return Err(Error::data(path, "there is no such file or folder"));
         } else if path.is_dir() {
-            in_folder(path, &mut left_out)?
+            in_folder(path, columns, &mut left_out)?
         } else if is_image(path) {
             return Err(Error::data(path, "this is one image: a class folder tree, a list file or a CSV is needed"));
         } else {
-            parse::labelled_file(path, root)?
+            parse::labelled_file(path, root, columns)?
         };
         all_text(&items)?;
-        Ok(Self { name: name_of(path), classes, items, left_out })
+        Ok(Self { name: name_of(path), classes, items, sets, left_out })
+    }
+
+    /// Whether its images may have any number of labels.
+    pub fn is_multi_label(&self) -> bool {
+        self.sets.is_some()
+    }
+
+    /// The classes that a label of an item stands for: that one, or those of its set.
+    pub fn classes_of<'a>(&'a self, label: &'a u32) -> &'a [u32] {
+        match &self.sets {
+            Some(sets) => sets.get(*label),
+            None => std::slice::from_ref(label),
+        }
+    }
+
+    /// Images that have each of its classes.
+    pub fn counts(&self) -> Vec<usize> {
+        let mut counts = vec![0; self.classes.len()];
+        let all = self.items.iter().flat_map(|item| self.classes_of(&item.label));
+        all.for_each(|class| counts[*class as usize] += 1);
+        counts
+    }
+
+    /// Gives multi-label data sets, labelled by the same classes, one list of label sets, so that equal labels are equal sets.
+    pub fn unite(sets: &mut [Dataset]) {
+        let own = sets.iter().filter(|set| set.is_multi_label());
+        let own = own.flat_map(|set| set.items.iter().map(|item| set.classes_of(&item.label).to_vec()));
+        let (all, labels) = LabelSets::of(own);
+        let (all, mut labels) = (Arc::new(all), labels.into_iter());
+        for set in sets.iter_mut().filter(|set| set.is_multi_label()) {
+            set.items.iter_mut().zip(&mut labels).for_each(|(item, label)| item.label = label);
+            set.sets = Some(all.clone());
+        }
     }
 
     /// Images to predict: one image, a folder (flat or a tree, sorted by path), or a list file or CSV as in
@@ -98,12 +148,12 @@ impl Dataset {
         };
         let items: Vec<Item> = paths.into_iter().map(|path| Item { path, label: 0 }).collect();
         all_text(&items)?;
-        Ok(Self { name: name_of(path), classes: Vec::new(), items, left_out })
+        Ok(Self { name: name_of(path), classes: Vec::new(), items, sets: None, left_out })
     }
 }
 
 /// What is at `path` in the archive `file`, `inside` of it.
-fn in_archive(path: &Path, file: &Path, inside: &str, left_out: &mut LeftOut) -> Result<(Vec<String>, Vec<Item>)> {
+fn in_archive(path: &Path, file: &Path, inside: &str, left_out: &mut LeftOut) -> Result<Found> {
     let archive = Archive::open(file)?;
     let names = packed::below(&archive, inside);
     if names.is_empty() {
@@ -155,9 +205,9 @@ fn archives(folder: &Path) -> Result<Vec<PathBuf>> {
 }
 
 /// A folder with a table of its images, with shards, or with one folder per class.
-fn in_folder(path: &Path, left_out: &mut LeftOut) -> Result<(Vec<String>, Vec<Item>)> {
+fn in_folder(path: &Path, columns: &Columns, left_out: &mut LeftOut) -> Result<Found> {
     if let Some(table) = parse::metadata(path) {
-        match parse::labelled_table(&table)? {
+        match parse::labelled_table(&table, columns)? {
             Some(found) => return Ok(found),
             None if walk::entries(path, &mut LeftOut::default())?.folders.is_empty() => {
                 let what = "its images have no column `label` here, and there are no class folders beside it";
@@ -173,7 +223,7 @@ fn in_folder(path: &Path, left_out: &mut LeftOut) -> Result<(Vec<String>, Vec<It
     }
 }
 
-fn class_folders(path: &Path, left_out: &mut LeftOut) -> Result<(Vec<String>, Vec<Item>)> {
+fn class_folders(path: &Path, left_out: &mut LeftOut) -> Result<Found> {
     let found = walk::entries(path, left_out)?;
     if found.folders.is_empty() {
         let what = "there are no class folders in it: expected one folder per class, with its images";
@@ -205,7 +255,7 @@ fn class_folders(path: &Path, left_out: &mut LeftOut) -> Result<(Vec<String>, Ve
         items.extend(paths.into_iter().map(|path| Item { path, label }));
         classes.push(class);
     }
-    Ok((classes, items))
+    Ok(Found { classes, items, sets: None })
 }
 
 /// The paths have to be text: reports, JSON and lists hold them.

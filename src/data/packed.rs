@@ -7,12 +7,12 @@ use serde_json::Value;
 
 use super::archive::Archive;
 use super::item::Item;
-use super::parse::{Entry, labels_of};
+use super::label::{Entry, Found, Label, found};
 use super::walk::{self, LeftOut, is_image};
 use crate::error::{Error, Result, quote};
 
 /// Keys under which a sample's JSON may have its class.
-const LABELS: [&str; 4] = ["cls", "label", "class", "class_name"];
+const LABELS: [&str; 5] = ["cls", "label", "class", "class_name", "labels"];
 
 /// The files of an archive below `folder` (all of them if it is empty), by what follows it.
 pub(super) fn below<'a>(archive: &'a Archive, folder: &str) -> Vec<&'a str> {
@@ -35,12 +35,7 @@ pub(super) fn images<'a>(names: &[&'a str], left_out: &mut LeftOut) -> Vec<&'a s
 ///
 /// # Errors
 /// [`Error::Data`] for an archive without class folders.
-pub(super) fn class_folders(
-    file: &Path,
-    folder: &str,
-    names: &[&str],
-    left_out: &mut LeftOut,
-) -> Result<(Vec<String>, Vec<Item>)> {
+pub(super) fn class_folders(file: &Path, folder: &str, names: &[&str], left_out: &mut LeftOut) -> Result<Found> {
     let images = images(names, left_out);
     let mut root = folder.to_string();
     let mut inner = images;
@@ -72,7 +67,7 @@ pub(super) fn class_folders(
         names.iter().map(move |name| Item { path: place.join(name), label })
     });
     let items = items.collect();
-    Ok((classes.into_keys().map(String::from).collect(), items))
+    Ok(Found { classes: classes.into_keys().map(String::from).collect(), items, sets: None })
 }
 
 /// The folder that all images are in, if there are folders in it.
@@ -116,24 +111,21 @@ pub(super) fn samples(file: &Path, archive: &Archive, names: &[&str], left_out: 
 }
 
 /// The class of the sample `key`, from its `.cls` or else its `.json`.
-fn label(file: &Path, archive: &Archive, key: &str, described: &BTreeSet<&str>) -> Result<String> {
+fn label(file: &Path, archive: &Archive, key: &str, described: &BTreeSet<&str>) -> Result<Label> {
     let wrong = |what: &str| Error::data(file, format!("sample \"{}\": {what}", quote(key)));
     let text = |name: &str| String::from_utf8(archive.bytes(name)?).map_err(|_| wrong("its class is not UTF-8 text"));
     let (class, json) = (format!("{key}.cls"), format!("{key}.json"));
     let label = if described.contains(class.as_str()) {
-        text(&class)?.trim().to_string()
+        Label::One(text(&class)?.trim().to_string())
     } else if described.contains(json.as_str()) {
         let value: Value =
             serde_json::from_str(&text(&json)?).map_err(|e| wrong(&format!("its .json is none: {e}")))?;
-        match LABELS.iter().find_map(|key| value.get(key)) {
-            Some(Value::String(name)) => name.clone(),
-            Some(Value::Number(number)) => number.to_string(),
-            _ => return Err(wrong(&format!("its .json has no class: expected one of {}", LABELS.join(", ")))),
-        }
+        let label = LABELS.iter().find_map(|key| value.get(key)).and_then(Label::of_json);
+        label.ok_or_else(|| wrong(&format!("its .json has no class: expected one of {}", LABELS.join(", "))))?
     } else {
         return Err(wrong("there is no .cls and no .json beside its image"));
     };
-    match label.is_empty() {
+    match label == Label::One(String::new()) {
         true => Err(wrong("its class is empty")),
         false => Ok(label),
     }
@@ -143,7 +135,7 @@ fn label(file: &Path, archive: &Archive, key: &str, described: &BTreeSet<&str>) 
 ///
 /// # Errors
 /// As [`samples`], and as of a list file.
-pub(super) fn shards(place: &Path, files: &[PathBuf], left_out: &mut LeftOut) -> Result<(Vec<String>, Vec<Item>)> {
+pub(super) fn shards(place: &Path, files: &[PathBuf], left_out: &mut LeftOut) -> Result<Found> {
     let mut entries = Vec::new();
     for file in files {
         let archive = Archive::open(file)?;
@@ -158,13 +150,8 @@ pub(super) fn shards(place: &Path, files: &[PathBuf], left_out: &mut LeftOut) ->
 }
 
 /// The items of entries that have been read from `place`, by path.
-pub(super) fn labelled(place: &Path, entries: Vec<Entry>) -> Result<(Vec<String>, Vec<Item>)> {
-    if entries.is_empty() {
-        return Err(Error::data(place, "there are no images in it"));
-    }
-    let (classes, labels) = labels_of(place, &entries)?;
-    let items = entries.into_iter().zip(labels).map(|(entry, label)| Item { path: entry.path, label });
-    let mut items: Vec<Item> = items.collect();
-    items.sort_by(|a, b| a.path.cmp(&b.path));
-    Ok((classes, items))
+pub(super) fn labelled(place: &Path, entries: Vec<Entry>) -> Result<Found> {
+    let mut found = found(place, entries, &[])?;
+    found.items.sort_by(|a, b| a.path.cmp(&b.path));
+    Ok(found)
 }

@@ -1,35 +1,26 @@
 //! List files and CSVs: lines of a path and a label, checked before anything trains on them.
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use super::item::Item;
+use super::columns::Columns;
+use super::label::{Entry, Found, Label, found};
 use super::read;
 use crate::error::{Error, Help, Result, quote, shown};
 
-/// More classes than any data set has; a larger number is a slip that would otherwise cost gigabytes of class names.
-const MAX_CLASSES: u32 = 1 << 20;
-
-/// A path and a label as written, and where: `line 3`.
-pub(super) struct Entry {
-    pub(super) at: String,
-    pub(super) path: PathBuf,
-    pub(super) label: String,
-}
-
-impl Entry {
-    fn new(line: u64, path: &str, label: &str) -> Entry {
-        Entry { at: format!("line {line}"), path: path.into(), label: label.into() }
-    }
+/// An entry of a line.
+fn entry(line: u64, path: &str, label: Label) -> Entry {
+    Entry { at: format!("line {line}"), path: path.into(), label }
 }
 
 /// The classes and the items, sorted by path, of a CSV (by extension) or else a list file.
-pub(super) fn labelled_file(file: &Path, root: Option<&Path>) -> Result<(Vec<String>, Vec<Item>)> {
+pub(super) fn labelled_file(file: &Path, root: Option<&Path>, columns: &Columns) -> Result<Found> {
     let bytes = read::bytes(file)?;
     let bytes = bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(&bytes);
-    let is_csv = file.extension().is_some_and(|e| e.eq_ignore_ascii_case("csv"));
-    let entries = if is_csv { csv_entries(file, bytes, "path")? } else { list_entries(file, bytes)? };
-    items(file, root, entries)
+    if file.extension().is_some_and(|e| e.eq_ignore_ascii_case("csv")) {
+        let (entries, declared) = csv_entries(file, bytes, "path", columns)?;
+        return items(file, root, entries, &declared);
+    }
+    items(file, root, list_entries(file, bytes)?, &[])
 }
 
 /// The table of an image folder as Hugging Face has them, if there is one.
@@ -38,29 +29,29 @@ pub(super) fn metadata(folder: &Path) -> Option<PathBuf> {
 }
 
 /// The classes and the items of such a table; none if it has no labels.
-pub(super) fn labelled_table(file: &Path) -> Result<Option<(Vec<String>, Vec<Item>)>> {
+pub(super) fn labelled_table(file: &Path, columns: &Columns) -> Result<Option<Found>> {
     let bytes = read::bytes(file)?;
     let bytes = bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(&bytes);
-    let is_csv = file.extension().is_some_and(|e| e == "csv");
-    if is_csv && !has_column(file, bytes, "label")? {
+    if file.extension().is_some_and(|e| e == "csv") {
+        if !has_labels(file, bytes, columns)? {
+            return Ok(None);
+        }
+        let (entries, declared) = csv_entries(file, bytes, "file_name", columns)?;
+        return items(file, None, entries, &declared).map(Some);
+    }
+    let entries = json_entries(file, bytes)?;
+    let missing = |label: &Label| *label == Label::One(String::new());
+    if !entries.is_empty() && entries.iter().all(|entry| missing(&entry.label)) {
         return Ok(None);
     }
-    let entries = if is_csv { csv_entries(file, bytes, "file_name")? } else { json_entries(file, bytes)? };
-    if !entries.is_empty() && entries.iter().all(|entry| entry.label.is_empty()) {
-        return Ok(None);
-    }
-    if let Some(entry) = entries.iter().find(|entry| entry.label.is_empty()) {
+    if let Some(entry) = entries.iter().find(|entry| missing(&entry.label)) {
         return Err(Error::data(file, format!("{}: `label` is missing", entry.at)));
     }
-    items(file, None, entries).map(Some)
+    items(file, None, entries, &[]).map(Some)
 }
 
-/// The entries of a file as items, by path.
-fn items(file: &Path, root: Option<&Path>, mut entries: Vec<Entry>) -> Result<(Vec<String>, Vec<Item>)> {
-    if entries.is_empty() {
-        return Err(Error::data(file, "there are no images in it"));
-    }
-
+/// The entries of a file as items, by path; `declared` are classes that are there whether an image has them or not.
+fn items(file: &Path, root: Option<&Path>, mut entries: Vec<Entry>, declared: &[String]) -> Result<Found> {
     let whose = if root.is_some() { "the root" } else { "the list's folder" };
     let root = root.unwrap_or_else(|| file.parent().unwrap_or(Path::new("")));
     for entry in &mut entries {
@@ -72,12 +63,9 @@ fn items(file: &Path, root: Option<&Path>, mut entries: Vec<Entry>) -> Result<(V
         }
         entry.path = path;
     }
-
-    let (classes, labels) = labels_of(file, &entries)?;
-    let mut items: Vec<Item> =
-        entries.into_iter().zip(labels).map(|(entry, label)| Item { path: entry.path, label }).collect();
-    items.sort_by(|a, b| a.path.cmp(&b.path));
-    Ok((classes, items))
+    let mut found = found(file, entries, declared)?;
+    found.items.sort_by(|a, b| a.path.cmp(&b.path));
+    Ok(found)
 }
 
 fn list_entries(file: &Path, bytes: &[u8]) -> Result<Vec<Entry>> {
@@ -93,7 +81,7 @@ fn list_entries(file: &Path, bytes: &[u8]) -> Result<Vec<Entry>> {
         let Some((path, label)) = text.rsplit_once(char::is_whitespace) else {
             return Err(at_line(file, line, format!("expected `path label`, found {:?}", quote(text))));
         };
-        entries.push(Entry::new(line, path.trim_end(), label));
+        entries.push(entry(line, path.trim_end(), Label::One(label.into())));
     }
     Ok(entries)
 }
@@ -102,10 +90,49 @@ fn csv_reader(bytes: &[u8]) -> csv::Reader<&[u8]> {
     csv::ReaderBuilder::new().flexible(true).trim(csv::Trim::All).from_reader(bytes)
 }
 
-fn has_column(file: &Path, bytes: &[u8], name: &str) -> Result<bool> {
+/// Whether a table of images has labels: a column of them, or classes alone beside the paths.
+fn has_labels(file: &Path, bytes: &[u8], columns: &Columns) -> Result<bool> {
     let mut reader = csv_reader(bytes);
-    let header = reader.headers().map_err(|e| Error::data(file, format!("not a CSV: {e}")))?;
-    Ok(header.iter().any(|field| field == name))
+    let bad = |e: csv::Error| Error::data(file, format!("not a CSV: {e}"));
+    let header = reader.headers().map_err(bad)?.clone();
+    if label_column(file, &header, columns)?.is_some() {
+        return Ok(true);
+    }
+    let others = |record: &csv::StringRecord| {
+        header.iter().zip(record).filter(|(name, _)| *name != "file_name").all(|(_, cell)| truth(cell).is_some())
+    };
+    let rows = reader.records().collect::<Result<Vec<_>, _>>().map_err(bad)?;
+    Ok(header.len() > 1 && !rows.is_empty() && rows.iter().all(others))
+}
+
+/// Where a table's labels are, and whether an image may have several.
+fn label_column(file: &Path, header: &csv::StringRecord, columns: &Columns) -> Result<Option<(usize, bool)>> {
+    let place = |name: &str| header.iter().position(|field| field == name);
+    if let Some(name) = &columns.label {
+        let missing = || at_line(file, 1, format!("there is no column \"{}\" in the header", quote(name)));
+        let at = place(name).ok_or_else(|| missing().with_help(Help::LabelColumn))?;
+        return Ok(Some((at, columns.separator.is_some() || name == "labels")));
+    }
+    match (place("label"), place("labels")) {
+        (Some(_), Some(_)) => {
+            let what = "the header has `label` and `labels`: which of them is meant can't be told";
+            Err(at_line(file, 1, what).with_help(Help::LabelColumn))
+        }
+        (Some(at), None) => Ok(Some((at, columns.separator.is_some()))),
+        (None, Some(at)) => Ok(Some((at, true))),
+        (None, None) => Ok(None),
+    }
+}
+
+/// Whether a class is there, in a column of its own.
+fn truth(cell: &str) -> Option<bool> {
+    match cell {
+        "1" | "1.0" => Some(true),
+        "0" | "0.0" => Some(false),
+        _ if cell.eq_ignore_ascii_case("true") => Some(true),
+        _ if cell.eq_ignore_ascii_case("false") => Some(false),
+        _ => None,
+    }
 }
 
 /// One JSON object per line, with `file_name` and perhaps `label`.
@@ -120,91 +147,68 @@ fn json_entries(file: &Path, bytes: &[u8]) -> Result<Vec<Entry>> {
         let Some(path) = value.get("file_name").and_then(|name| name.as_str()).filter(|name| !name.is_empty()) else {
             return Err(at_line(file, line, "there is no `file_name`, which names an image"));
         };
-        let label = match value.get("label") {
-            None | Some(serde_json::Value::Null) => String::new(),
-            Some(serde_json::Value::String(name)) => name.clone(),
-            Some(serde_json::Value::Number(number)) => number.to_string(),
-            Some(_) => return Err(at_line(file, line, "`label` is neither text nor a number")),
+        let label = match value.get("label").or(value.get("labels")) {
+            None | Some(serde_json::Value::Null) => Label::One(String::new()),
+            Some(value) => Label::of_json(value)
+                .ok_or_else(|| at_line(file, line, "`label` is neither text nor a number, nor a list of these"))?,
         };
-        entries.push(Entry::new(line, path, &label));
+        entries.push(entry(line, path, label));
     }
     Ok(entries)
 }
 
-/// The rows of a CSV whose column `name` has the paths.
-fn csv_entries(file: &Path, bytes: &[u8], name: &str) -> Result<Vec<Entry>> {
+/// The rows of a CSV whose column `name` has the paths, and the classes that have columns of their own.
+fn csv_entries(file: &Path, bytes: &[u8], name: &str, columns: &Columns) -> Result<(Vec<Entry>, Vec<String>)> {
     let bad = |e: csv::Error| Error::data(file, format!("not a CSV: {e}"));
     let mut reader = csv_reader(bytes);
-    let header = reader.headers().map_err(bad)?;
-    let column = |name: &str| header.iter().position(|field| field == name);
-    let (Some(path), Some(label)) = (column(name), column("label")) else {
-        return Err(at_line(file, 1, format!("the header of a CSV must have the columns `{name}` and `label`")));
-    };
+    let header = reader.headers().map_err(bad)?.clone();
+    let path = header.iter().position(|field| field == name);
+    let label = label_column(file, &header, columns)?;
+    let needed = format!(
+        "the header of a CSV must have the columns `{name}` and `label`, or `{name}` and `labels`, or `{name}` and one column per \
+         class with 0 or 1"
+    );
+    let Some(path) = path.filter(|_| header.len() > 1) else { return Err(at_line(file, 1, needed)) };
+    let others = || header.iter().enumerate().filter(|(at, _)| label.is_none() && *at != path);
+    let declared: Vec<String> = others().map(|(_, name)| name.to_string()).collect();
+    if declared.iter().any(String::is_empty) {
+        return Err(at_line(file, 1, "a column has no name"));
+    }
     let mut entries = Vec::new();
     for record in reader.records() {
         let record = record.map_err(bad)?;
         let line = record.position().map_or(0, csv::Position::line);
-        match (record.get(path), record.get(label)) {
-            (Some(path), Some(label)) if !path.is_empty() && !label.is_empty() => {
-                entries.push(Entry::new(line, path, label));
+        let own = record.get(path).unwrap_or_default();
+        let missing = || at_line(file, line, "the path or the label is missing");
+        if own.is_empty() {
+            return Err(missing());
+        }
+        let label = match label {
+            Some((at, true)) => Label::Several(columns.split(record.get(at).ok_or_else(missing)?)),
+            Some((at, false)) => match record.get(at).filter(|label| !label.is_empty()) {
+                Some(label) => Label::One(label.into()),
+                None => return Err(missing()),
+            },
+            None => {
+                let mut there = Vec::new();
+                for (at, class) in others() {
+                    let cell = record.get(at).unwrap_or_default();
+                    match truth(cell) {
+                        Some(true) => there.push(class.to_string()),
+                        Some(false) => {}
+                        None => {
+                            let (class, cell) = (quote(class), quote(cell));
+                            let what = format!("the column \"{class}\" has \"{cell}\", not 0 or 1; {needed}");
+                            return Err(at_line(file, line, what));
+                        }
+                    }
+                }
+                Label::Several(there)
             }
-            _ => return Err(at_line(file, line, "the path or the label is missing")),
-        }
+        };
+        entries.push(entry(line, own, label));
     }
-    Ok(entries)
-}
-
-/// Class names, and a label an entry. The first label decides whether they are numbers or names.
-pub(super) fn labels_of(file: &Path, entries: &[Entry]) -> Result<(Vec<String>, Vec<u32>)> {
-    let first = &entries[0];
-    if !is_number(&first.label) {
-        if let Some(entry) = entries.iter().find(|entry| is_number(&entry.label)) {
-            let what = format!(
-                "the label {:?} is a number, but {} has the name {:?}: use numbers or names throughout",
-                quote(&entry.label),
-                first.at,
-                quote(&first.label)
-            );
-            return Err(at(file, entry, what));
-        }
-        let names: BTreeSet<&str> = entries.iter().map(|entry| entry.label.as_str()).collect();
-        let classes: Vec<String> = names.into_iter().map(str::to_owned).collect();
-        let index = |entry: &Entry| classes.binary_search(&entry.label).expect("every label is a class") as u32;
-        let labels = entries.iter().map(index).collect();
-        return Ok((classes, labels));
-    }
-    let mut labels = Vec::with_capacity(entries.len());
-    for entry in entries {
-        let label = &entry.label;
-        if !is_number(label) {
-            let what = format!(
-                "the label {:?} is not a number, but {} has {:?}: use numbers or names throughout",
-                quote(label),
-                first.at,
-                quote(&first.label)
-            );
-            return Err(at(file, entry, what));
-        }
-        match label.parse::<u32>() {
-            Ok(label) if label < MAX_CLASSES => labels.push(label),
-            _ => {
-                let what =
-                    format!("the label {} is no class number: they count from 0 to {}", quote(label), MAX_CLASSES - 1);
-                return Err(at(file, entry, what));
-            }
-        }
-    }
-    let max = labels.iter().max().expect("there is an entry");
-    Ok(((0..=*max).map(|class| class.to_string()).collect(), labels))
-}
-
-/// Also "-1", "+2" and "1.5", which are no class numbers but surely no names either.
-fn is_number(label: &str) -> bool {
-    label.parse::<f64>().is_ok() && label.bytes().any(|b| b.is_ascii_digit())
-}
-
-fn at(file: &Path, entry: &Entry, what: impl std::fmt::Display) -> Error {
-    Error::data(file, format!("{}: {what}", entry.at))
+    Ok((entries, declared))
 }
 
 fn at_line(file: &Path, line: u64, what: impl std::fmt::Display) -> Error {

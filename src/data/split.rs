@@ -12,15 +12,21 @@ use super::item::Item;
 
 /// Divides `dataset` into what is left and a share of it, from (0, 1): from each class that share of its images, rounded, but at
 /// least one image to each side where the class has two. Which images they are, the seed decides. Files of the same pixels stay
-/// together, so that none is on both sides.
+/// together, so that none is on both sides. An image with several labels counts for the rarest of its classes.
 pub fn split_off(dataset: &Dataset, looks: &Looks, share: f64, seed: u64) -> (Dataset, Dataset) {
+    let counts = dataset.counts();
+    // Of several classes the rarest, of which an image can least be spared; images without any are a group of their own.
+    let class = |item: &Item| {
+        let classes = dataset.classes_of(&item.label).iter();
+        classes.min_by_key(|class| (counts[**class as usize], **class)).map_or(u32::MAX, |class| *class)
+    };
     let mut groups: BTreeMap<u32, BTreeMap<Vec<u8>, Vec<usize>>> = BTreeMap::new();
     for (i, item) in dataset.items.iter().enumerate() {
         // The first place of these pixels: in the order of the items, whatever the hashes are.
         let key = looks
             .get(&item.path)
             .map_or_else(|| item.path.as_os_str().as_encoded_bytes().into(), |l| l.pixels.to_vec());
-        groups.entry(item.label).or_default().entry(key).or_default().push(i);
+        groups.entry(class(item)).or_default().entry(key).or_default().push(i);
     }
     let mut apart = vec![false; dataset.items.len()];
     for (label, groups) in groups {

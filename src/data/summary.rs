@@ -21,6 +21,9 @@ pub struct Summary {
     pub name: String,
     /// Images that are used.
     pub images: usize,
+    /// Of a multi-label data set: labels of all images together, and images without any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub labels: Option<(usize, usize)>,
     /// Images of each class that has any, by the class's name, in the order of the outputs.
     pub classes: Vec<(String, usize)>,
     /// Files and folders that are no images of it, by the reason.
@@ -48,14 +51,16 @@ pub struct Summary {
 impl Summary {
     /// Of the images of `dataset`, whose labels are places in `classes`, or that have none; `broken` ones are not among them.
     pub fn new(name: &str, dataset: &Dataset, classes: &[String], looks: &Looks, broken: &[Broken]) -> Summary {
-        let mut counts = vec![0; classes.len()];
-        for item in &dataset.items {
-            counts.get_mut(item.label as usize).into_iter().for_each(|count| *count += 1);
-        }
+        let counts = if dataset.classes.is_empty() { vec![0; classes.len()] } else { dataset.counts() };
+        let labels = dataset.sets.as_ref().map(|sets| {
+            let each = dataset.items.iter().map(|item| sets.get(item.label).len());
+            (each.clone().sum(), each.filter(|labels| *labels == 0).count())
+        });
         let classes = classes.iter().cloned().zip(counts).filter(|(_, count)| *count > 0).collect();
         let mut summary = Summary {
             name: name.into(),
             images: dataset.items.len(),
+            labels,
             classes,
             left_out: dataset.left_out.clone(),
             broken: broken.len(),
@@ -137,7 +142,11 @@ impl Summary {
         let by = |[width, height]: [u32; 2]| format!("{width} x {height}");
         let (smallest, largest) = (by(self.smallest), by(self.largest));
         let sizes = if smallest == largest { smallest } else { format!("{smallest} to {largest}") };
-        format!("{} {images}{classes}; {sizes} pixels", self.images)
+        let labels = self.labels.map_or(String::new(), |(labels, without)| {
+            let each = labels as f64 / self.images.max(1) as f64;
+            format!("; {labels} labels, {each:.2} per image, {without} images without any")
+        });
+        format!("{} {images}{classes}{labels}; {sizes} pixels", self.images)
     }
 
     /// A hint where most images are much smaller than the model's input.

@@ -8,17 +8,17 @@ use crate::error::{Error, Help, Result};
 use crate::gpu::buffer::align;
 use crate::gpu::readback::Readback;
 use crate::gpu::{Gpu, Program, View, profile};
-use crate::method::class_weights::ClassWeights;
 use crate::method::settings::{BatchNorm, Optimizer, Settings, WINDOW};
 use crate::method::snapshot::Snapshot;
 use crate::method::stage::{Group, Stage};
 use crate::method::step_record::StepRecord;
+use crate::method::targets::Targets;
 use crate::model::{Activations, Cut, Mode, Model, Part, Phase};
 use crate::ops::cross_entropy::{self, CHANNELS, Channel};
 use crate::ops::dropout::State;
 use crate::ops::product::Product;
 use crate::ops::step_state::{STATE_WORDS, StepState};
-use crate::ops::{Recorder, adamw, loss_scale, norm_clip, sgd};
+use crate::ops::{Recorder, adamw, binary_cross_entropy, loss_scale, norm_clip, sgd};
 use crate::shapes::ParamLayout;
 use crate::shapes::Segment;
 
@@ -75,8 +75,9 @@ pub struct Learner<'g> {
     cast: Program,
     update: Program,
     around: Vec<Around>,
-    /// Weights of the classes, and targets `[capacity, classes]` that follow from them; none if all classes weigh the same.
-    weighted: Option<(ClassWeights, View)>,
+    /// What losses are held against, targets `[capacity, classes]` that follow from it, and the weights of positives; none for one
+    /// class for each image, all weighing the same.
+    weighted: Option<(Targets, View, Option<View>)>,
     /// Where passes begin: at the images, or at what crosses this cut.
     cut: Option<Cut>,
     gradients: HashMap<(usize, usize), Program>,
@@ -179,15 +180,19 @@ impl<'g> Learner<'g> {
     }
 
     /// Bytes that [`Learner::weigh`] allocates for passes of `micro_batch` images.
-    pub fn target_bytes(model: &Model, micro_batch: usize) -> u64 {
-        align(micro_batch * model.classes()) as u64 * 4
+    pub fn target_bytes(targets: &Targets, micro_batch: usize) -> u64 {
+        let positive = targets.positive().map_or(0, <[f32]>::len);
+        (align(micro_batch * targets.classes()) + align(positive)) as u64 * 4
     }
 
-    /// Weighs the classes so in the losses of all steps, and of radius batches, from now on: before anything is recorded.
-    pub fn weigh(&mut self, weights: ClassWeights) -> Result<()> {
-        assert_eq!(weights.values().len(), self.model.classes(), "a weight for each class");
+    /// Holds the losses of all steps, and of radius batches, against this from now on: before anything is recorded.
+    pub fn weigh(&mut self, targets: impl Into<Targets>) -> Result<()> {
+        let targets = targets.into();
+        assert_eq!(targets.classes(), self.model.classes(), "a weight for each class");
         assert!(self.gradients.is_empty(), "classes are weighed before the first step");
-        self.weighted = Some((weights, self.gpu.buffer("targets", self.capacity() * self.model.classes())?));
+        let positive = targets.positive().map(|positive| self.gpu.upload("weights of positives", positive));
+        let rows = self.gpu.buffer("targets", self.capacity() * self.model.classes())?;
+        self.weighted = Some((targets, rows, positive.transpose()?));
         Ok(())
     }
 
@@ -244,7 +249,12 @@ impl<'g> Learner<'g> {
         let (loss, dlogits, logits, labels) =
             (acts.loss(batch), acts.dlogits(batch), acts.logits(batch), acts.labels(batch));
         match (&self.weighted, &self.scale) {
-            (Some((_, targets)), scale) => {
+            (Some((_, targets, Some(positive))), scale) => {
+                let both = (&targets.first(batch * classes), positive);
+                let dims = binary_cross_entropy::Dims { batch, classes, grad_scale: dims.grad_scale };
+                binary_cross_entropy::forward(r, &loss, &dlogits, &logits, both, scale.as_ref(), dims)?;
+            }
+            (Some((_, targets, None)), scale) => {
                 let targets = targets.first(batch * classes);
                 cross_entropy::forward_targets(r, &loss, &dlogits, &logits, &targets, scale.as_ref(), dims)?;
             }
@@ -317,8 +327,8 @@ impl<'g> Learner<'g> {
         self.write_input(images, labels.len(), self.begins_at(channel));
         self.gpu.write(&self.acts.labels(labels.len()), labels);
         match &self.weighted {
-            Some((weights, targets)) => {
-                self.gpu.write(targets, &weights.mixed_targets(labels, whole, mixed, self.smoothing(channel)));
+            Some((own, targets, _)) => {
+                self.gpu.write(targets, &own.mixed(labels, whole, mixed, self.smoothing(channel)));
             }
             None => assert!(mixed.is_none(), "mixed images need weights of the classes"),
         }

@@ -38,6 +38,7 @@ pub mod soups;
 pub mod spd;
 pub mod stage;
 pub mod step_record;
+pub mod targets;
 pub mod tpgm;
 pub mod vanilla;
 pub mod wise;
@@ -56,6 +57,7 @@ pub use settings::{BatchNorm, LossScaling, Optimizer, Settings};
 pub use snapshot::Snapshot;
 pub use stage::{Stage, Trained};
 pub use step_record::StepRecord;
+pub use targets::{LabelTargets, Targets};
 pub use tpgm::{Schedule, Tpgm, TpgmSettings};
 
 /// A method: add a file, its rule to [`METHODS`], and its flags, if it has any, to [`MethodArgs`].

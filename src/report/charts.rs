@@ -6,6 +6,7 @@ use super::read::Run;
 use super::svg::{Axis, COLORS, Chart, Series, Style};
 use super::tensors::{self, Tensor};
 use crate::train::blocks::Group;
+use crate::train::evaluate::Figure;
 use crate::train::records::{Distribution, EvaluationLine, StepLine, Weights};
 
 /// The title of the chart of drift.
@@ -40,13 +41,17 @@ pub(super) fn of_run(id: &str, run: &Run, tensors: &[Tensor]) -> String {
 pub(super) fn of_all(runs: &[Run], tensors: &[Vec<Tensor>]) -> String {
     let each = |f: &dyn Fn(usize, &Run) -> Series| runs.iter().enumerate().map(|(i, r)| f(i, r)).collect::<Vec<_>>();
     let losses = each(&|i, r| line(&r.name, i, smooth(&values(r, |p| p.train_loss.map(f64::from)))));
-    let val = each(&|i, r| marks(&r.name, i, top1(r, |e| e.set == "val")));
-    let ood = each(&|i, r| marks(&r.name, i, top1(r, |e| e.kind == Some(Distribution::Ood))));
+    let val = each(&|i, r| marks(&r.name, i, main_figure(r, |e| e.set == "val")));
+    let ood = each(&|i, r| marks(&r.name, i, main_figure(r, |e| e.kind == Some(Distribution::Ood))));
+    let [on_val, on_ood] = match runs.first().map(Run::figure) {
+        Some(Figure::Map) => ["mAP on val", "Mean mAP on the OOD sets"],
+        _ => ["Top-1 on val", "Mean top-1 on the OOD sets"],
+    };
     let drift = runs.iter().zip(tensors).enumerate().map(|(i, (r, t))| drift_by_block(&r.name, i, t)).collect();
     [
         chart("all-loss".into(), "Training loss, smoothed", Axis::Linear, losses),
-        chart("all-val".into(), "Top-1 on val", Axis::Percent, val),
-        chart("all-ood".into(), "Mean top-1 on the OOD sets", Axis::Percent, ood),
+        chart("all-val".into(), on_val, Axis::Percent, val),
+        chart("all-ood".into(), on_ood, Axis::Percent, ood),
         by_block("all-blocks".into(), DRIFT, drift),
     ]
     .iter()
@@ -84,7 +89,7 @@ fn loss(id: &str, run: &Run) -> String {
 }
 
 fn accuracy(id: &str, run: &Run) -> Chart {
-    let mut series = vec![marks("val", 2, top1(run, |e| e.set == "val"))];
+    let mut series = vec![marks("val", 2, main_figure(run, |e| e.set == "val"))];
     let mut sets: Vec<(&str, Option<Distribution>)> = Vec::new();
     for e in run.evals.iter().filter(|e| e.set != "val") {
         if !sets.iter().any(|(s, _)| *s == e.set) {
@@ -100,15 +105,19 @@ fn accuracy(id: &str, run: &Run) -> Chart {
                 [one] => format!("{label}: {one}"),
                 _ => format!("{label}, mean of {}", names.len()),
             };
-            series.push(marks(label, color, top1(run, |e| e.kind == Some(kind))));
+            series.push(marks(label, color, main_figure(run, |e| e.kind == Some(kind))));
         }
     } else {
         let colors = (0..COLORS).filter(|c| *c != 2);
         for ((set, _), color) in sets.iter().zip(colors) {
-            series.push(marks(*set, color, top1(run, |e| e.set == *set)));
+            series.push(marks(*set, color, main_figure(run, |e| e.set == *set)));
         }
     }
-    chart(format!("{id}-top1"), "Top-1 during training", Axis::Percent, series)
+    let title = match run.figure() {
+        Figure::Top1 => "Top-1 during training",
+        Figure::Map => "mAP during training",
+    };
+    chart(format!("{id}-top1"), title, Axis::Percent, series)
 }
 
 fn radii(id: &str, run: &Run, tensors: &[Tensor]) -> String {
@@ -193,12 +202,12 @@ fn on_curve(e: &EvaluationLine) -> bool {
     !e.is_final || e.is_baseline() || e.model == Some(Weights::Last)
 }
 
-/// Top-1 in percent over training, the mean over the wanted sets, at steps where all of them were evaluated.
-fn top1(run: &Run, wanted: impl Fn(&EvaluationLine) -> bool) -> Vec<(f64, f64)> {
+/// Top-1, or mAP, in percent over training, the mean over the wanted sets, at steps where all of them were evaluated.
+fn main_figure(run: &Run, wanted: impl Fn(&EvaluationLine) -> bool) -> Vec<(f64, f64)> {
     let mut steps: BTreeMap<u64, BTreeMap<&str, f64>> = BTreeMap::new();
     for e in run.evals.iter().filter(|e| on_curve(e) && wanted(e)) {
-        if let Some(top1) = e.top1 {
-            steps.entry(e.step).or_default().insert(&e.set, 100.0 * top1);
+        if let Some(main) = e.main() {
+            steps.entry(e.step).or_default().insert(&e.set, 100.0 * main);
         }
     }
     let most = steps.values().map(BTreeMap::len).max().unwrap_or(0);

@@ -15,6 +15,7 @@ use super::text::{escape, number};
 use crate::compare::results::{DataResults, EntryResults, Results, Summary};
 use crate::compare::stats::Estimate;
 use crate::error::Result;
+use crate::train::evaluate::Figure;
 use crate::train::records::{Session, Weights};
 
 /// Bytes of all images with answers at most.
@@ -104,7 +105,11 @@ fn answers(results: &Results, data: &DataResults, depths: &[Depth], (h, room): (
 
 fn section(id: &str, results: &Results, data: &DataResults, depths: &[Depth], room: usize) -> String {
     let h = if results.data.len() > 1 { "h3" } else { "h2" };
-    let mut out = verdict(results, data);
+    let mut out = String::new();
+    if data.multi_label {
+        out += "<p>Images may have any number of labels here: what this page calls accuracy is mean average precision (mAP).</p>\n";
+    }
+    out += &verdict(results, data);
     out += &tables::main(results, data);
     if !data.advice.is_empty() {
         let items: String = data.advice.iter().map(|what| format!("<li>{}</li>", escape(what))).collect();
@@ -200,6 +205,7 @@ fn scatters(id: &str, data: &DataResults) -> String {
         let line = |i: i32| (f64::from(i) * 0.5, 100.0 * fit.expected(f64::from(i) / 200.0));
         curves.push(Curve { label: "expected from ID".into(), points: (2..=198).map(line).collect(), style: None });
     }
+    let figure = Figure::of(data.multi_label).name();
     let far = |m: &Mark| m.label == crate::compare::config::PRETRAINED;
     let whole = Scatter {
         id: format!("{id}-scatter"),
@@ -207,6 +213,7 @@ fn scatters(id: &str, data: &DataResults) -> String {
         marks: marks.clone(),
         curves: curves.clone(),
         whole_curves: true,
+        figure,
     };
     // The pre-trained model and the ends of a curve can be so far off that all else is one heap.
     let near: Vec<Mark> = marks.iter().filter(|m| !far(m)).cloned().collect();
@@ -222,6 +229,7 @@ fn scatters(id: &str, data: &DataResults) -> String {
             marks: near,
             curves,
             whole_curves: false,
+            figure,
         };
         out += &close.figure();
     }

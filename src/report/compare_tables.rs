@@ -10,6 +10,7 @@ use crate::compare::results::{DataResults, EntryResults, Results, SetInfo, Summa
 use crate::compare::stats::Estimate;
 use crate::compare::tables::{percent, time};
 use crate::gpu::buffer::mib;
+use crate::train::evaluate::Figure;
 
 fn half(e: &Estimate) -> String {
     e.half.map(|half| format!("<small>± {:.1}</small>", 100.0 * half)).unwrap_or_default()
@@ -76,7 +77,8 @@ pub(super) fn main(results: &Results, data: &DataResults) -> String {
         &mut out,
         "Results",
         &format!(
-            "Top-1 accuracy in %, mean over seeds ± half the 95 % interval. Gains are points over {reference} with the same seed."
+            "{} in %, mean over seeds ± half the 95 % interval. Gains are points over {reference} with the same seed.",
+            what(data)
         ),
     );
     let head = |title: &str, small: &str, first: bool| {
@@ -121,10 +123,22 @@ pub(super) fn main(results: &Results, data: &DataResults) -> String {
     out + "</tbody></table></div>\n"
 }
 
+/// What the numbers by test set are.
+fn caption(data: &DataResults) -> String {
+    format!("{} in % by test set, mean over seeds ± half the 95 % interval.", what(data))
+}
+
+fn what(data: &DataResults) -> &'static str {
+    match Figure::of(data.multi_label) {
+        Figure::Top1 => "Top-1 accuracy",
+        Figure::Map => "Mean average precision (mAP)",
+    }
+}
+
 /// One method per row, one test set per column; the best of each in bold.
 pub(super) fn by_set(results: &Results, data: &DataResults) -> String {
     let mut out = String::new();
-    open(&mut out, "Results by test set", "Top-1 accuracy in % by test set, mean over seeds ± half the 95 % interval.");
+    open(&mut out, "Results by test set", &caption(data));
     let (ids, oods) = (sets(data, true).count(), sets(data, false).count());
     let mut columns = Vec::new();
     for id in [true, false] {
@@ -184,11 +198,12 @@ pub(super) fn grids(results: &Results, data: &DataResults) -> String {
             "<details><summary>{}: {}</summary><div class=\"scroll\" tabindex=\"0\"><table><caption><span>Means over the tuning \
              seeds; the first two columns decide the choice. What its models come to on the test sets is shown for the \
              reader alone.</span></caption><thead><tr><th scope=\"col\" class=\"name\">Point</th><th scope=\"col\">Rank</th>\
-             <th scope=\"col\">{} top-1 %</th><th scope=\"col\">loss</th><th scope=\"col\">ID %</th><th scope=\"col\">OOD \
+             <th scope=\"col\">{} {} %</th><th scope=\"col\">loss</th><th scope=\"col\">ID %</th><th scope=\"col\">OOD \
              %</th></tr></thead><tbody>",
             escape(&entry.name),
             escape(chosen),
-            if data.uses.select.is_some() { "select" } else { "val" }
+            if data.uses.select.is_some() { "select" } else { "val" },
+            Figure::of(data.multi_label).name()
         );
         for (i, point) in entry.points.iter().enumerate() {
             let (open, close) = if entry.chosen == Some(i) { ("<b>", "</b>") } else { ("", "") };
@@ -200,7 +215,7 @@ pub(super) fn grids(results: &Results, data: &DataResults) -> String {
                 escape(&point.label),
                 point.error.as_ref().map(|e| format!("<br><small>{}</small>", escape(e))).unwrap_or_default(),
                 point.rank.map_or_else(dash, |rank| rank.to_string()),
-                point.select.map_or_else(dash, |s| percent(s.top1)),
+                point.select.map_or_else(dash, |s| percent(s.main())),
                 point.select.map_or_else(dash, |s| number(s.loss)),
                 point.accuracy.map_or_else(dash, |a| percent(a.0)),
                 point.accuracy.map_or_else(dash, |a| percent(a.1)),

@@ -18,6 +18,9 @@ pub(super) fn add(evals: &mut Vec<(EvaluationLine, f64)>, mut copy: EvaluationLi
         (&mut mean.top5, copy.top5),
         (&mut mean.balanced, copy.balanced),
         (&mut mean.macro_f1, copy.macro_f1),
+        (&mut mean.map, copy.map),
+        (&mut mean.micro_f1, copy.micro_f1),
+        (&mut mean.exact, copy.exact),
         (&mut mean.ece, copy.ece),
     ];
     for (mean, value) in figures {

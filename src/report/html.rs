@@ -79,10 +79,10 @@ fn summary(run: &Run) -> String {
         }
     }
     text += ".";
-    if let Some((best, top1)) = run.best_val().and_then(|b| Some((b, b.top1?))) {
+    if let Some((best, main)) = run.best_val().and_then(|b| Some((b, b.main()?))) {
         let images = best.images.map(|n| format!(" ({} images)", integer(n))).unwrap_or_default();
-        let _ =
-            write!(text, " Best top-1 on val: <b>{:.1} %</b> at step {}{images}.", 100.0 * top1, integer(best.step));
+        let (figure, main, step) = (run.figure().name(), 100.0 * main, integer(best.step));
+        let _ = write!(text, " Best {figure} on val: <b>{main:.1} %</b> at step {step}{images}.");
     }
     text += &tables::in_words(run);
     text + "</p>\n" + &warnings(run)

@@ -2,7 +2,7 @@
 //!
 //! [`read`] turns a run directory into a typed [`read::Run`], with [`evaluations`] in full; `tensors` orders its tensors by
 //! depth; `svg` draws one line chart, `charts` says which charts there are, `tables` does the same for tables. `figures`
-//! shows what the model gets wrong, by `reliability` diagrams, `confusion` matrices and `classes`; `seen` says which images each
+//! shows what the model gets wrong, by `reliability` diagrams, `confusion` matrices, `classes` and `labels`; `seen` says which images each
 //! number saw, `balance` how many of each class there are, and `augmented` shows some of them; `gallery` shows some with the model's
 //! answers. `about` has the command, the adapter and the time, `drift_course` the drift over time. `html` puts the page together, with the words of `text`. `compare` is the page about a comparison, with `scatter` and `forest` for its drawings.
 
@@ -22,6 +22,7 @@ mod figures;
 mod forest;
 mod gallery;
 mod html;
+mod labels;
 mod rates;
 pub mod read;
 mod reliability;
@@ -49,6 +50,13 @@ pub fn render(dirs: &[PathBuf]) -> Result<String> {
         return Err(Error::Usage("no run directory given: name one or more folders that a training run wrote".into()));
     }
     let mut runs = dirs.iter().map(|dir| read::Run::read(dir)).collect::<Result<Vec<_>>>()?;
+    if let Some(other) = runs.iter().find(|run| run.figure() != runs[0].figure()) {
+        let what = format!(
+            "of this run and {} one has images with any number of labels: give runs of the same kind, or make a page for each",
+            runs[0].dir.display()
+        );
+        return Err(Error::data(&other.dir, what));
+    }
     read::tell_apart(&mut runs);
     Ok(html::page(&runs))
 }

@@ -11,6 +11,7 @@ use super::corrupted;
 use super::evaluations::Evaluations;
 use crate::data::Summary;
 use crate::error::{Error, Result, quote};
+use crate::train::evaluate::Figure;
 use crate::train::examples::{EXAMPLES, Examples};
 use crate::train::json_lines::lines;
 use crate::train::preview::{SHOWN, Shown};
@@ -154,9 +155,14 @@ impl Run {
         }
     }
 
-    /// The best top-1 on `val` during training (the first of equals).
+    /// The figure that its evaluations are judged by first.
+    pub fn figure(&self) -> Figure {
+        Figure::of(self.evals.iter().any(EvaluationLine::is_multi_label))
+    }
+
+    /// The best top-1, or mAP, on `val` during training (the first of equals).
     pub fn best_val(&self) -> Option<&EvaluationLine> {
-        let value = |e: &EvaluationLine| e.top1.filter(|t| t.is_finite());
+        let value = |e: &EvaluationLine| e.main().filter(|t| t.is_finite());
         let mut best: Option<&EvaluationLine> = None;
         for eval in self.evals.iter().filter(|e| e.set == "val" && !e.is_baseline() && value(e).is_some()) {
             if best.is_none_or(|b| value(eval) > value(b)) {

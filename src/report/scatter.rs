@@ -44,6 +44,8 @@ pub(super) struct Scatter {
     pub(super) curves: Vec<Curve>,
     /// Whether curves count for the range of the axes.
     pub(super) whole_curves: bool,
+    /// What both axes have.
+    pub(super) figure: &'static str,
 }
 
 struct Axes {
@@ -123,7 +125,7 @@ impl Scatter {
             WIDTH - LEFT - RIGHT,
             HEIGHT - TOP - BOTTOM
         );
-        grid(&axes, &mut out);
+        grid(&axes, self.figure, &mut out);
         let _ = write!(out, "<g clip-path=\"url(#{id}-c)\">");
         self.curves.iter().for_each(|c| curve(&axes, c, &mut out));
         for mark in &self.marks {
@@ -161,7 +163,7 @@ fn stroke(style: Option<usize>) -> String {
     }
 }
 
-fn grid(axes: &Axes, out: &mut String) {
+fn grid(axes: &Axes, figure: &str, out: &mut String) {
     let (right, base) = (WIDTH - RIGHT, HEIGHT - BOTTOM);
     for tick in nice(axes.y.0, axes.y.1, 5) {
         let (_, y) = axes.place((axes.x.0, tick));
@@ -184,8 +186,8 @@ fn grid(axes: &Axes, out: &mut String) {
     }
     let _ = write!(
         out,
-        "<path class=\"axis\" d=\"M{LEFT} {TOP}V{base}H{right}\"/><text class=\"mid\" x=\"{}\" y=\"{}\">ID top-1 (across), \
-         OOD mean top-1 (up)</text>",
+        "<path class=\"axis\" d=\"M{LEFT} {TOP}V{base}H{right}\"/><text class=\"mid\" x=\"{}\" y=\"{}\">ID {figure} (across), \
+         OOD mean {figure} (up)</text>",
         (LEFT + right) / 2.0,
         HEIGHT - 6.0
     );
@@ -242,6 +244,7 @@ mod tests {
             marks: vec![mark("a & b", 70.0, 40.0, 0), mark("c", 72.0, 44.0, 9)],
             curves: vec![curve],
             whole_curves: true,
+            figure: "top-1",
         };
         let svg = scatter.figure();
         assert!(svg.contains("A &lt;title&gt;") && svg.contains("a &amp; b: ID 70 %, OOD 40 %."), "{svg}");

@@ -23,7 +23,8 @@ impl Model<'_> {
 
     fn same_numbers(&self, other: &Self) -> bool {
         let key = |m: &Self| -> Vec<_> {
-            let mut all: Vec<_> = m.evals.iter().map(|e| (e.set.clone(), e.top1.map(f64::to_bits), e.images)).collect();
+            let mut all: Vec<_> =
+                m.evals.iter().map(|e| (e.set.clone(), e.main().map(f64::to_bits), e.images)).collect();
             all.sort();
             all
         };
@@ -101,8 +102,12 @@ struct Percent {
 
 fn percent(eval: Option<&EvaluationLine>) -> Option<Percent> {
     let eval = eval?;
-    let p = eval.top1.filter(|p| p.is_finite())?;
-    let error = eval.images.filter(|n| *n > 0).map(|n| 100.0 * (p * (1.0 - p)).max(0.0).sqrt() / (n as f64).sqrt());
+    let p = eval.main().filter(|p| p.is_finite())?;
+    // A mean of average precisions is no share of the images.
+    let error = eval
+        .images
+        .filter(|n| *n > 0 && !eval.is_multi_label())
+        .map(|n| 100.0 * (p * (1.0 - p)).max(0.0).sqrt() / (n as f64).sqrt());
     Some(Percent { value: 100.0 * p, error, images: eval.images })
 }
 
@@ -128,10 +133,16 @@ pub(super) fn in_words(run: &Run) -> String {
     let both: Vec<String> =
         [of_kind(Distribution::Id, "ID"), of_kind(Distribution::Ood, "OOD")].into_iter().flatten().collect();
     let weights = if model.note.is_empty() { String::new() } else { format!(" ({})", escape(&model.note)) };
-    if both.is_empty() { String::new() } else { format!(" Test top-1{weights}: {}.", both.join(", ")) }
+    let figure = run.figure().name();
+    if both.is_empty() { String::new() } else { format!(" Test {figure}{weights}: {}.", both.join(", ")) }
 }
 
-/// Top-1 of each model on each test set with the means over ID and OOD sets; empty without test sets.
+/// Whether images may have any number of labels.
+fn has_labels(models: &[Model<'_>]) -> bool {
+    models.iter().flat_map(|m| &m.evals).any(|e| e.is_multi_label())
+}
+
+/// Top-1, or mAP, of each model on each test set with the means over ID and OOD sets; empty without test sets.
 pub(super) fn accuracy(models: &[Model<'_>]) -> String {
     let sets = columns(models);
     if sets.is_empty() {
@@ -167,8 +178,12 @@ pub(super) fn accuracy(models: &[Model<'_>]) -> String {
     }
     let mut out = format!(
         "<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"Accuracy table\"><table class=\"acc\">\
-         <caption><span>Top-1 accuracy in %, ± one standard error; the best of each column in bold</span></caption>\
-         <thead><tr><td></td>{groups}</tr><tr><th scope=\"col\" class=\"name\">Model</th>{heads}</tr></thead><tbody>"
+         <caption><span>{}; the best of each column in bold</span></caption>\
+         <thead><tr><td></td>{groups}</tr><tr><th scope=\"col\" class=\"name\">Model</th>{heads}</tr></thead><tbody>",
+        match has_labels(models) {
+            true => "Mean average precision (mAP) in %",
+            false => "Top-1 accuracy in %, ± one standard error",
+        }
     );
     for (row, model) in models.iter().enumerate() {
         let _ = write!(out, "<tr>{}", name_cell(model));
@@ -200,10 +215,21 @@ fn name_cell(model: &Model<'_>) -> String {
 
 /// Every number of the final evaluations, `val` among them.
 pub(super) fn details(models: &[Model<'_>]) -> String {
-    let mut out = String::from(
-        "<details><summary>Loss, top-5 and calibration</summary><div class=\"scroll\" tabindex=\"0\"><table>\
+    let of_labels = has_labels(models);
+    let (title, heads) = match of_labels {
+        true => (
+            "Loss, F1 and calibration",
+            "<th>mAP %</th><th>Micro F1 %</th><th>Macro F1 %</th><th>Exact %</th><th>Micro F1 % at own thresholds</th><th>Macro F1 \
+             % at own</th><th>Exact % at own</th>",
+        ),
+        false => {
+            ("Loss, top-5 and calibration", "<th>Top-1 %</th><th>Top-5 %</th><th>Balanced %</th><th>Macro F1 %</th>")
+        }
+    };
+    let mut out = format!(
+        "<details><summary>{title}</summary><div class=\"scroll\" tabindex=\"0\"><table>\
          <thead><tr><th class=\"name\">Model</th><th class=\"name\">Data</th><th>Images</th><th>Loss</th>\
-         <th>Top-1 %</th><th>Top-5 %</th><th>Balanced %</th><th>Macro F1 %</th><th>Brier</th><th>ECE %</th>",
+         {heads}<th>Brier</th><th>ECE %</th>"
     );
     // The temperature is fitted on the split that chose the weights.
     let calibrated = models.iter().flat_map(|m| &m.evals).any(|e| e.calibrated.is_some());
@@ -221,17 +247,26 @@ pub(super) fn details(models: &[Model<'_>]) -> String {
             let share =
                 |v: Option<f64>| v.filter(|v| v.is_finite()).map_or("–".into(), |v| format!("{:.1}", 100.0 * v));
             let images = e.images.map_or("–".into(), integer);
+            let own = e.at_own.as_ref();
+            let shares = match of_labels {
+                true => vec![
+                    e.map,
+                    e.micro_f1,
+                    e.macro_f1,
+                    e.exact,
+                    own.map(|own| own.micro_f1),
+                    own.map(|own| own.macro_f1),
+                    own.map(|own| own.exact),
+                ],
+                false => vec![e.top1, e.top5, e.balanced, e.macro_f1],
+            };
+            let shares: String = shares.into_iter().map(|v| format!("<td>{}</td>", share(v))).collect();
             let _ = write!(
                 out,
-                "<tr>{}<td class=\"name\">{}</td><td>{images}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td>\
-                 <td>{}</td><td>{}</td>",
+                "<tr>{}<td class=\"name\">{}</td><td>{images}</td><td>{}</td>{shares}<td>{}</td><td>{}</td>",
                 name_cell(model),
                 escape(&e.set),
                 text(e.loss),
-                share(e.top1),
-                share(e.top5),
-                share(e.balanced),
-                share(e.macro_f1),
                 text(e.brier),
                 share(e.ece)
             );

@@ -10,10 +10,12 @@ use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::method::soups::{Ingredients, Mixed, Origin, Soup};
 use crate::method::{Snapshot, best, wise};
+use crate::train::calibration::Logits;
 use crate::train::data_args::{Checked, EvalDataArgs};
-use crate::train::evaluate::{Evaluation, Predictor, Watched, evaluate};
+use crate::train::evaluate::{Evaluation, Figure, Predictor, Watched, evaluate_to_fit};
 use crate::train::heads::align;
 use crate::train::help;
+use crate::train::labels::THRESHOLD;
 use crate::train::model_args::ModelArgs;
 use crate::train::project::anchor;
 use crate::train::source::Source;
@@ -40,7 +42,12 @@ impl HeldOut {
         Ok(HeldOut { images, checked, data })
     }
 
-    /// Gives the accuracy of `source`'s model with any values; `progress` follows each evaluation.
+    /// The figure that models are compared by.
+    pub fn figure(&self) -> Figure {
+        Figure::of(self.images.is_multi_label())
+    }
+
+    /// Gives the figures and the logits of `source`'s model with any values; `progress` follows each evaluation.
     fn evaluator<'g>(
         &self,
         gpu: &'g Gpu,
@@ -48,7 +55,7 @@ impl HeldOut {
         args: &ModelArgs,
         notes: &mut Vec<String>,
         progress: &'g mut dyn FnMut(usize, usize),
-    ) -> Result<impl FnMut(&Snapshot) -> Result<Evaluation> + use<'g>> {
+    ) -> Result<impl FnMut(&Snapshot) -> Result<(Evaluation, Logits)> + use<'g>> {
         let classes = source.class_map(self.data.files.map()?.as_ref(), &[&self.images])?;
         let preprocess = args.preprocess(&source.recognised.preprocess)?;
         let images = classes.label(&self.images)?;
@@ -62,7 +69,7 @@ impl HeldOut {
         Ok(move |values: &Snapshot| {
             model.load(values);
             let mut watched = Watched::new(&mut model, images.dataset(), progress);
-            evaluate(&mut watched, &images, &preprocess, classes.len())
+            evaluate_to_fit(&mut watched, &images, &preprocess, classes.len())
         })
     }
 }
@@ -110,6 +117,20 @@ fn same_function(a: &Source, b: &Source) -> Result<()> {
     )))
 }
 
+/// # Errors
+/// Where one gives any number of labels and the other one class.
+fn same_task(a: &Source, b: &Source) -> Result<()> {
+    let gives = |source: &Source| match source.recognised.thresholds {
+        Some(_) => "any number of labels",
+        None => "one class",
+    };
+    if gives(a) == gives(b) {
+        return Ok(());
+    }
+    let (own, other, path) = (gives(b), gives(a), a.checkpoint.path().display());
+    Err(b.checkpoint.error(format!("it gives an image {own}, {path} {other}: their heads can't be mixed")))
+}
+
 /// What [`wise_file`] found: each α that was tried with its figures, and the one that was taken.
 #[derive(Clone, Debug)]
 pub struct WiseResult {
@@ -142,22 +163,32 @@ pub fn wise_file(
     let tuned = Source::open(finetuned, &Overrides { head: None, ..overrides.clone() })?;
     let Anchored { values: anchor, kept, note } = anchored(&Source::open(pretrained, &overrides)?, &tuned)?;
     let values = tuned.snapshot();
-    let (mut tried, mut notes) = (Vec::new(), assumed(&tuned, held_out)?);
+    let (mut tried, mut thresholds, mut notes) = (Vec::new(), Vec::new(), assumed(&tuned, held_out)?);
     notes.extend(note);
     if let Some(held_out) = held_out {
         let mut evaluate = held_out.evaluator(gpu, &tuned, args, &mut notes, progress)?;
         for &alpha in alphas {
-            tried.push((alpha, evaluate(&wise::snapshot(&anchor, &values, alpha))?));
+            let (evaluation, logits) = evaluate(&wise::snapshot(&anchor, &values, alpha))?;
+            tried.push((alpha, evaluation));
+            thresholds.push(logits.thresholds());
         }
     }
-    let scores: Vec<(f64, f64)> = tried.iter().map(|(_, e)| (e.top1, e.loss)).collect();
-    let alpha = match (best(&scores), alphas) {
-        (Some(i), _) => alphas[i],
-        (None, &[alpha]) => alpha,
+    let scores: Vec<(f64, f64)> = tried.iter().map(|(_, e)| (e.main(), e.loss)).collect();
+    let (alpha, own) = match (best(&scores), alphas) {
+        (Some(i), _) => (alphas[i], thresholds.swap_remove(i)),
+        (None, &[alpha]) => (alpha, halves(&tuned, &mut notes)),
         (None, _) => return Err(Error::Usage("several values of alpha need --val to choose among them".into())),
     };
-    tuned.save(out, &wise::snapshot(&anchor, &values, alpha))?;
+    tuned.save_with(out, &wise::snapshot(&anchor, &values, alpha), own.as_deref())?;
     Ok(WiseResult { tried, alpha, kept, notes })
+}
+
+/// The thresholds of a model made of `source` and others on which no images had a say: halves, which `notes` tell; none for a model that
+/// gives one class.
+fn halves(source: &Source, notes: &mut Vec<String>) -> Option<Vec<f32>> {
+    let own = source.recognised.thresholds.as_ref()?;
+    notes.push("labels are given from a probability of 0.5 on: --val fits thresholds to the new weights".into());
+    Some(vec![THRESHOLD; own.len()])
 }
 
 /// What was assumed of `source`, and what its outputs are; with held-out images that is said when their classes are known.
@@ -246,16 +277,23 @@ pub fn soup_file(
     let pretrained = pretrained.map(|path| Source::open(path, &args.overrides())).transpose()?;
     let evaluator = held_out.map(|held_out| held_out.evaluator(gpu, &models.first, args, &mut notes, progress));
     let mut accuracies = Vec::new();
-    let mixed = match evaluator.transpose()? {
+    let (mixed, thresholds) = match evaluator.transpose()? {
         Some(mut evaluate) => {
             for i in 0..models.paths.len() {
-                accuracies.push(evaluate(&models.load(i)?)?.top1);
+                accuracies.push(evaluate(&models.load(i)?)?.0.main());
             }
-            models.mix(soup, pretrained.as_ref(), &accuracies, &mut |values| Ok(evaluate(values)?.top1))?
+            let mixed =
+                models.mix(soup, pretrained.as_ref(), &accuracies, &mut |values| Ok(evaluate(values)?.0.main()))?;
+            let multi_label = models.first.recognised.thresholds.is_some();
+            let thresholds = if multi_label { evaluate(&mixed.values)?.1.thresholds() } else { None };
+            (mixed, thresholds)
         }
-        None => models.mix(soup, pretrained.as_ref(), &[], &mut |_| unreachable!("without held-out images"))?,
+        None => {
+            let mixed = models.mix(soup, pretrained.as_ref(), &[], &mut |_| unreachable!("without held-out images"))?;
+            (mixed, halves(&models.first, &mut notes))
+        }
     };
-    models.first.save(out, &mixed.values)?;
+    models.first.save_with(out, &mixed.values, thresholds.as_deref())?;
     Ok((accuracies, mixed, notes))
 }
 
@@ -266,6 +304,7 @@ pub fn soup_file(
 /// Naming the file and the first tensor or class list that differs.
 pub fn alike(first: &Source, other: &mut Source) -> Result<Option<String>> {
     same_function(first, other)?;
+    same_task(first, other)?;
     let shape = |(name, shape, _): &(String, Vec<usize>, Vec<f32>)| (name.clone(), shape.clone());
     let tensors = |s: &Source| s.weights.iter().chain(&s.stats).map(shape).collect::<Vec<_>>();
     let (a, b) = (tensors(first), tensors(other));

@@ -4,28 +4,17 @@
 //! expected calibration error (section 2), temperature scaling (section 4.2). A temperature divides all logits, so it
 //! changes how sure a model is and never what it predicts. It is fitted on images that nothing is reported on.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
+use crate::data::LabelSets;
+pub use crate::train::bins::{BINS, Bin};
 use crate::train::json_lines::or_nan;
-
-/// Bins of equal width that confidences 0 to 1 are sorted into.
-pub const BINS: usize = 15;
+use crate::train::labels::LabelLogits;
 
 /// Temperatures outside are no property of a model but of a set that can't tell, such as one without a single mistake.
 const RANGE: (f64, f64) = (0.05, 20.0);
-
-/// The images whose confidence lies in one bin.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Bin {
-    /// How many.
-    pub images: usize,
-    /// Their mean confidence; 0 if there are none.
-    #[serde(deserialize_with = "or_nan")]
-    pub confidence: f64,
-    /// The share of them that is right; 0 if there are none.
-    #[serde(deserialize_with = "or_nan")]
-    pub accuracy: f64,
-}
 
 /// What a model's probabilities are worth, at one temperature.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -107,8 +96,10 @@ fn peak(logits: &[f32]) -> f64 {
 pub struct Logits {
     /// `[images, classes]`
     pub values: Vec<f32>,
-    /// `[images]`, the right classes.
+    /// `[images]`, the right classes; or places among these sets of classes.
     pub labels: Vec<u32>,
+    /// The sets, of images with any number of labels.
+    pub sets: Option<Arc<LabelSets>>,
 }
 
 impl Logits {
@@ -118,9 +109,22 @@ impl Logits {
         self.values.chunks(classes).zip(&self.labels).map(|(row, label)| (row, *label as usize))
     }
 
+    /// The thresholds of largest F1, of images with any number of labels.
+    pub fn thresholds(&self) -> Option<Vec<f32>> {
+        self.of_labels().map(|labels| labels.thresholds())
+    }
+
+    /// The same, if images may have any number of labels.
+    pub fn of_labels(&self) -> Option<LabelLogits<'_>> {
+        self.sets.as_ref().map(|sets| LabelLogits { values: &self.values, labels: &self.labels, sets })
+    }
+
     /// First and second derivative of the mean negative log-likelihood in β = 1/T, in which it is convex:
     /// the mean of E_p\[z\] − z_y, and of Var_p\[z\].
     fn slope(&self, beta: f64) -> (f64, f64) {
+        if let Some(logits) = self.of_labels() {
+            return logits.slope(beta);
+        }
         let (mut first, mut second) = (0.0, 0.0);
         for (row, label) in self.rows() {
             let peak = peak(row);
@@ -205,7 +209,7 @@ mod tests {
     /// `count` images of two classes whose logits differ by `gap`, `right` of them with the higher one as their class.
     fn two_classes(gap: f32, count: usize, right: usize) -> Logits {
         let labels = (0..count).map(|i| u32::from(i >= right)).collect();
-        Logits { values: [gap, 0.0].repeat(count), labels }
+        Logits { values: [gap, 0.0].repeat(count), labels, sets: None }
     }
 
     #[test]
@@ -235,7 +239,7 @@ mod tests {
     fn a_class_that_is_ruled_out_changes_nothing() {
         let open = two_classes(4.0, 100, 75);
         let rows = open.values.chunks(2).flat_map(|row| [row[0], row[1], f32::NEG_INFINITY]);
-        let ruled_out = Logits { values: rows.collect(), labels: open.labels.clone() };
+        let ruled_out = Logits { values: rows.collect(), ..open.clone() };
         assert_eq!(Temperature::fit(&ruled_out), Temperature::fit(&open));
         let (mut two, mut three) = (Tally::new(1.5), Tally::new(1.5));
         open.rows().for_each(|(row, label)| two.add(row, label, label == 0));

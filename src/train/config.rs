@@ -8,9 +8,9 @@ use clap::Args;
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::Overrides;
-use crate::data::{Corruption, LoaderConfig, Rest, Sampler};
+use crate::data::{Corruption, Dataset, LoaderConfig, Rest, Sampler};
 use crate::error::{Error, Result};
-use crate::method::{BatchNorm, ClassWeights, LossScaling, MethodArgs, Settings};
+use crate::method::{BatchNorm, ClassWeights, LabelTargets, LossScaling, MethodArgs, Settings, Targets};
 use crate::model::Precision;
 use crate::train::augment_args::AugmentArgs;
 use crate::train::corrupted::corruptions;
@@ -128,6 +128,29 @@ impl TrainConfig {
         }
     }
 
+    /// Refuses what can't be had with images that have any number of labels, or with images that have one class.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] naming the flag.
+    pub(super) fn refuse_for_labels(&self, multi_label: bool) -> Result<()> {
+        self.imbalance.best_by.check(multi_label)?;
+        let flags = [
+            (
+                "--sampler balanced",
+                self.imbalance.sampler == Sampler::Balanced,
+                "an image counts for all of its labels",
+            ),
+            ("--subset", self.splits.subset, "an answer is no choice of one class"),
+            ("--zero-shot", self.zero_shot.on(), "a zero-shot head answers with one class"),
+        ];
+        match flags.into_iter().find(|(_, given, _)| multi_label && *given) {
+            Some((flag, _, why)) => {
+                Err(Error::Usage(format!("{flag} can't be had with images that have any number of labels: {why}")))
+            }
+            None => Ok(()),
+        }
+    }
+
     /// What recognising a checkpoint is told.
     pub fn overrides(&self) -> Overrides {
         self.zero_shot.overrides(&self.model_args)
@@ -189,10 +212,17 @@ impl TrainConfig {
         }
     }
 
-    /// What classes weigh in losses, by `weights` if they are weighed: labels that are mixed take the same kernel, so classes then weigh
-    /// equally at least.
-    pub(super) fn loss_weights(&self, weights: Option<ClassWeights>, classes: usize) -> Option<ClassWeights> {
-        weights.or_else(|| self.augment.transforms().mix.is_on().then(|| ClassWeights::equal(classes)))
+    /// What losses over images such as `train` are held against, by `weights` if classes are weighed: labels that are mixed take the same
+    /// kernel, so classes then weigh equally at least.
+    pub(super) fn targets(&self, weights: Option<ClassWeights>, train: &Dataset) -> Option<Targets> {
+        let equal = || ClassWeights::equal(train.classes.len());
+        match &train.sets {
+            Some(sets) => {
+                let positive = weights.unwrap_or_else(equal).values().to_vec();
+                Some(LabelTargets::new(sets.clone(), positive).into())
+            }
+            None => weights.or_else(|| self.augment.transforms().mix.is_on().then(equal)).map(Targets::from),
+        }
     }
 
     /// What the learner is set to, with `micro_batch` images at once.

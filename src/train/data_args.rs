@@ -7,7 +7,7 @@ use clap::Args;
 use serde::{Deserialize, Serialize};
 use toml::Table;
 
-use crate::data::{Broken, Check, ClassMap, Dataset, Looks, exists};
+use crate::data::{Broken, Check, ClassMap, Columns, Dataset, Looks, exists};
 use crate::error::{Error, Result, shown};
 use crate::flag::in_range;
 use crate::gpu::cache::cache_dir;
@@ -23,6 +23,13 @@ pub struct DataArgs {
     /// Which folder is which output of the model: one `folder name` per line, or imagenet_class_index.json
     #[arg(long, value_name = "FILE")]
     pub class_map: Option<PathBuf>,
+    /// The column of a table that has the labels [default: label, or labels]
+    #[arg(long, value_name = "NAME")]
+    pub label_column: Option<String>,
+    /// What stands between the labels of an image in that column, which may then have any number; ' ' for blanks [default: in a column
+    /// labels, ; or |]
+    #[arg(long, value_name = "TEXT")]
+    pub label_separator: Option<String>,
     /// Leave out images that can't be read, instead of stopping before any work
     #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL", default_value_t = false,
         action = clap::ArgAction::Set)]
@@ -68,7 +75,11 @@ impl DataArgs {
     /// # Errors
     /// As [`Dataset::open`].
     pub fn open(&self, path: &Path) -> Result<Dataset> {
-        Dataset::open(path, self.root.as_deref())
+        let (label, separator) = (self.label_column.clone(), self.label_separator.clone());
+        if separator.as_deref() == Some("") {
+            return Err(Error::Usage("--label-separator must not be empty".into()));
+        }
+        Dataset::open_as(path, self.root.as_deref(), &Columns { label, separator })
     }
 
     /// [`check()`] with this group's flag.

@@ -1,229 +1,51 @@
 //! Accuracy, loss and calibration of a model on a data set.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use crate::data::{Dataset, EvalBatches, ImageCache, Preprocess, eval_batches};
-use crate::error::{Error, Result};
-use crate::gpu::{Gpu, Program, View};
-use crate::method::{Learner, Snapshot};
-use crate::model::{Activations, Cut, Mode, Model, Phase, Precision};
-use crate::ops::Recorder;
-use crate::ops::product::Product;
+use crate::error::Result;
 use crate::stop;
 use crate::train::by_class;
 use crate::train::calibration::{self, Bin, Calibration, Logits};
+pub use crate::train::classifier::{Classifier, Predictor, Sound, Watched};
 use crate::train::json_lines::or_nan;
-
-/// Whatever gives logits for a batch of images.
-pub trait Classifier {
-    /// The most images of a batch.
-    fn capacity(&self) -> usize;
-    /// Logits `[batch, classes]` of `images` `[batch, 3, size, size]`.
-    fn logits(&mut self, images: &[f32], batch: usize) -> Result<Vec<f32>>;
-}
-
-impl Classifier for Learner<'_> {
-    fn capacity(&self) -> usize {
-        Learner::capacity(self)
-    }
-
-    fn logits(&mut self, images: &[f32], batch: usize) -> Result<Vec<f32>> {
-        Learner::logits(self, images, batch)
-    }
-}
-
-/// A classifier whose answers have to be numbers: what is no number has no probability and no class.
-pub struct Sound<'a> {
-    model: &'a mut dyn Classifier,
-    images: &'a Dataset,
-    seen: usize,
-}
-
-impl<'a> Sound<'a> {
-    /// Of `model`, for one pass over `images` in their order.
-    pub fn new(model: &'a mut dyn Classifier, images: &'a Dataset) -> Sound<'a> {
-        Sound { model, images, seen: 0 }
-    }
-}
-
-impl Classifier for Sound<'_> {
-    fn capacity(&self) -> usize {
-        self.model.capacity()
-    }
-
-    /// # Errors
-    /// [`Error::Data`] naming the first image whose logits are not all finite.
-    fn logits(&mut self, images: &[f32], batch: usize) -> Result<Vec<f32>> {
-        let logits = self.model.logits(images, batch)?;
-        let classes = logits.len() / batch.max(1);
-        let bad = logits.chunks(classes.max(1)).position(|row| !row.iter().all(|logit| logit.is_finite()));
-        if let Some(item) = bad.and_then(|row| self.images.items.get(self.seen + row)) {
-            let what = "the model's outputs for this image are not finite numbers: its weights are damaged, or too large for \
-                        the precision";
-            return Err(Error::data(&item.path, what));
-        }
-        self.seen += batch;
-        Ok(logits)
-    }
-}
-
-/// A classifier that tells how far an evaluation has come.
-pub struct Watched<'a> {
-    model: &'a mut dyn Classifier,
-    done: usize,
-    of: usize,
-    tell: &'a mut dyn FnMut(usize, usize),
-}
-
-impl<'a> Watched<'a> {
-    /// Calls `tell` with the images done and those there are, after each batch of one pass over `images`.
-    pub fn new(model: &'a mut dyn Classifier, images: &Dataset, tell: &'a mut dyn FnMut(usize, usize)) -> Watched<'a> {
-        Watched { model, done: 0, of: images.items.len(), tell }
-    }
-}
-
-impl Classifier for Watched<'_> {
-    fn capacity(&self) -> usize {
-        self.model.capacity()
-    }
-
-    fn logits(&mut self, images: &[f32], batch: usize) -> Result<Vec<f32>> {
-        let logits = self.model.logits(images, batch)?;
-        self.done += batch;
-        (self.tell)(self.done, self.of);
-        Ok(logits)
-    }
-}
-
-/// A model that only predicts: no gradient, and blocks that share their activations.
-#[derive(Debug)]
-pub struct Predictor<'g> {
-    gpu: &'g Gpu,
-    model: Model,
-    w: View,
-    stats: View,
-    acts: Activations,
-    scratch: View,
-    programs: HashMap<usize, Program>,
-    /// Where the head begins, and what it has read so far: if that is to be kept.
-    features: Option<(Cut, Vec<f32>)>,
-}
-
-impl<'g> Predictor<'g> {
-    /// Uploads `values` and plans for batches of up to `batch` images.
-    pub fn new(gpu: &'g Gpu, model: Model, values: &Snapshot, batch: usize) -> Result<Predictor<'g>> {
-        Self::new_in(gpu, model, values, batch, Precision::F32)
-    }
-
-    /// As [`Predictor::new`], with activations in this precision.
-    ///
-    /// Errors where the device has no f16, or the model has a width that its kernels can't take.
-    pub fn new_in(
-        gpu: &'g Gpu,
-        model: Model,
-        values: &Snapshot,
-        batch: usize,
-        precision: Precision,
-    ) -> Result<Predictor<'g>> {
-        model.layout().segments(gpu.limits.max_storage_buffer_binding_size)?;
-        let acts = model.plan(gpu, batch, Mode::Infer, precision)?.allocate(gpu)?;
-        let (w, stats) = values.upload(gpu, &model)?;
-        let scratch = acts.scratch();
-        if acts.casts_weights() {
-            let mut r = Recorder::new(gpu, &scratch);
-            acts.cast_weights(&mut r, &w)?;
-            Program::run(gpu, &[], &[&r.program])?;
-        }
-        Ok(Predictor { gpu, model, w, stats, acts, scratch, programs: HashMap::new(), features: None })
-    }
-
-    /// From now on keeps the features that the head reads, of each image that passes: see [`Predictor::features`].
-    ///
-    /// # Errors
-    /// [`Error::Usage`] for a model without a head, or one whose head reads more than one value.
-    pub fn keep_features(&mut self) -> Result<()> {
-        let Model { config, .. } = &self.model;
-        let params = &self.model.layout().params;
-        let cut = self.acts.cut(config, &|place| config.is_head(&params[place].name));
-        let width = config.width();
-        let cut = cut.filter(|cut| self.acts.crossing_values(cut) == [width]);
-        let cut =
-            cut.ok_or_else(|| Error::Usage("this model has no head that reads its features: use `tpgm embed`".into()))?;
-        self.features = Some((cut, Vec::new()));
-        Ok(())
-    }
-
-    /// The features kept so far, `[images, features]`; empty without [`Predictor::keep_features`].
-    pub fn features(self) -> Vec<f32> {
-        self.features.map(|(_, kept)| kept).unwrap_or_default()
-    }
-
-    /// The products of its pass that nobody has measured on this adapter.
-    pub fn untuned(&self) -> Result<Vec<Product>> {
-        let mut r = Recorder::new(self.gpu, &self.scratch);
-        self.acts.forward(&self.model, &mut r, self.capacity(), &self.w, &self.stats, Phase::Eval)?;
-        Ok(r.untuned)
-    }
-
-    /// Takes other weights and running statistics of the same model.
-    pub fn load(&mut self, values: &Snapshot) {
-        let expected = (self.model.layout().len, self.model.buffers().len);
-        assert_eq!((values.w.len(), values.stats.len()), expected, "values are images of the model's arenas");
-        self.gpu.write(&self.w, &values.w);
-        self.gpu.write(&self.stats, &values.stats);
-    }
-}
-
-impl Classifier for Predictor<'_> {
-    fn capacity(&self) -> usize {
-        self.acts.batch()
-    }
-
-    fn logits(&mut self, images: &[f32], batch: usize) -> Result<Vec<f32>> {
-        if !self.programs.contains_key(&batch) {
-            let mut r = Recorder::new(self.gpu, &self.scratch);
-            self.acts.forward(&self.model, &mut r, batch, &self.w, &self.stats, Phase::Eval)?;
-            self.programs.insert(batch, r.program);
-        }
-        self.gpu.write(&self.acts.images(batch), images);
-        Program::run(self.gpu, &[], &[&self.programs[&batch]])?;
-        if let Some((cut, kept)) = &mut self.features {
-            kept.extend(self.acts.read_crossing(self.gpu, cut, batch)?);
-        }
-        self.gpu.read(&self.acts.logits(batch))
-    }
-}
+use crate::train::labels::{LabelLogits, LabelTally, MultiLabel};
 
 /// A model's figures on a data set.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Evaluation {
     /// Images.
     pub images: usize,
-    /// Mean cross-entropy, which is the negative log-likelihood.
+    /// Mean cross-entropy, which is the negative log-likelihood; of labels, mean binary cross-entropy.
     #[serde(deserialize_with = "or_nan")]
     pub loss: f64,
-    /// Share of images whose class scores highest.
+    /// Share of images whose class scores highest; NaN, and not written, where images may have any number of labels, as the next two.
+    #[serde(default = "nan", deserialize_with = "or_nan", skip_serializing_if = "is_unwritten")]
     pub top1: f64,
     /// Share of images whose class is among the five that score highest.
+    #[serde(default = "nan", deserialize_with = "or_nan", skip_serializing_if = "is_unwritten")]
     pub top5: f64,
     /// Balanced accuracy: the mean of the classes' accuracies ([`by_class::balanced`]).
-    #[serde(default = "nan", deserialize_with = "or_nan")]
+    #[serde(default = "nan", deserialize_with = "or_nan", skip_serializing_if = "is_unwritten")]
     pub balanced: f64,
-    /// The mean of the classes' F1 ([`by_class::macro_f1`]).
+    /// What images may have any number of labels come to: mAP and the like.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub labels: Option<MultiLabel>,
+    /// The mean of the classes' F1 ([`by_class::macro_f1`]); of labels, at a probability of 0.5.
     #[serde(default = "nan", deserialize_with = "or_nan")]
     pub macro_f1: f64,
-    /// Expected calibration error over 15 bins of confidence (Guo et al. 2017, eq. 5).
+    /// Expected calibration error over 15 bins of confidence (Guo et al. 2017, eq. 5); of labels, of the probabilities of all of them.
     #[serde(deserialize_with = "or_nan")]
     pub ece: f64,
-    /// Mean of Σ_c (p_c − y_c)², 0 to 2.
+    /// Mean of Σ_c (p_c − y_c)², 0 to 2; of labels, the mean of (p − y)², 0 to 1.
     #[serde(deserialize_with = "or_nan")]
     pub brier: f64,
-    /// Images and right ones, by class.
+    /// Images and right ones, by class; of labels, the right ones are given at a probability of 0.5.
     pub per_class: Vec<(usize, usize)>,
-    /// The reliability diagram: 15 bins of confidence.
+    /// The reliability diagram: 15 bins of confidence; of labels, of their probabilities, whose accuracy is the share that is there.
     pub bins: Vec<Bin>,
     /// The confusion matrix where it is not 0, in order: class, predicted class, images. An image none of whose logits is a
     /// number has no prediction and is left out.
@@ -231,7 +53,7 @@ pub struct Evaluation {
     /// The probabilities' figures at the temperature that was fitted elsewhere, where one was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub calibrated: Option<Calibration>,
-    /// Which images are right, in their order; not part of the JSON.
+    /// Which images are right, in their order; of labels none is told. Not part of the JSON.
     #[serde(skip)]
     pub right: Vec<bool>,
     /// What each image was taken for, in their order; not part of the JSON.
@@ -259,6 +81,55 @@ impl Answer {
 /// Of a figure that an older file lacks.
 fn nan() -> f64 {
     f64::NAN
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]
+fn is_unwritten(figure: &f64) -> bool {
+    figure.is_nan()
+}
+
+/// The figure that a model is judged by first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Figure {
+    /// Of one class for each image.
+    Top1,
+    /// Of any number of labels.
+    Map,
+}
+
+impl Figure {
+    /// Of images that may have any number of labels, or of others.
+    pub fn of(multi_label: bool) -> Figure {
+        if multi_label { Figure::Map } else { Figure::Top1 }
+    }
+
+    /// What tables call it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Figure::Top1 => "top-1",
+            Figure::Map => "mAP",
+        }
+    }
+
+    /// What JSON and CSV call it.
+    pub fn key(self) -> &'static str {
+        match self {
+            Figure::Top1 => "top1",
+            Figure::Map => "map",
+        }
+    }
+}
+
+impl Evaluation {
+    /// Which figure is the main one.
+    pub fn figure(&self) -> Figure {
+        Figure::of(self.labels.is_some())
+    }
+
+    /// The main figure: top-1 accuracy, or mean average precision, 0 to 1.
+    pub fn main(&self) -> f64 {
+        self.labels.as_ref().map_or(self.top1, |labels| labels.map)
+    }
 }
 
 /// Adds up an [`Evaluation`] image by image.
@@ -325,6 +196,7 @@ impl Tally {
             macro_f1: by_class::macro_f1(&self.per_class, &self.confusion),
             ece,
             brier,
+            labels: None,
             per_class: self.per_class,
             bins,
             confusion: self.confusion.into_iter().map(|((label, predicted), n)| (label, predicted, n)).collect(),
@@ -352,6 +224,42 @@ pub fn features(model: &mut dyn Classifier, images: &Dataset, preprocess: &Prepr
     Ok(out)
 }
 
+/// The figures of images with any number of labels, with `thresholds` of the classes and a `temperature` that were chosen on others.
+pub fn of_labels(logits: &LabelLogits, thresholds: Option<&[f32]>, temperature: Option<f64>) -> Evaluation {
+    let classes = logits.values.len() / logits.labels.len().max(1);
+    let tally = |temperature| {
+        let mut tally = LabelTally::new(classes, temperature);
+        logits.rows().for_each(|(row, own)| tally.add(row, own));
+        tally
+    };
+    let plain = tally(1.0);
+    let (loss, brier, ece, bins) = plain.finish();
+    let calibrated = temperature.map(|temperature| {
+        let (loss, brier, ece, bins) = tally(temperature).finish();
+        Calibration { temperature, loss, brier, ece, bins }
+    });
+    let half = logits.figures(None, &plain.errors());
+    let figures = thresholds.map_or_else(|| half.clone(), |own| logits.figures(Some(own), &plain.errors()));
+    let [top1, top5, balanced] = [f64::NAN; 3];
+    Evaluation {
+        images: logits.labels.len(),
+        loss,
+        top1,
+        top5,
+        balanced,
+        macro_f1: figures.at_half.macro_f1,
+        ece,
+        brier,
+        per_class: half.labels.iter().map(|label| (label.images, label.right)).collect(),
+        labels: Some(figures),
+        bins,
+        confusion: Vec::new(),
+        calibrated,
+        right: Vec::new(),
+        answers: Vec::new(),
+    }
+}
+
 /// Passes the logits `[classes]` and the label of every image to `each`.
 fn every_image(
     model: &mut dyn Classifier,
@@ -369,6 +277,15 @@ fn every_image(
     Ok(())
 }
 
+/// What was chosen on other images than those that a model is evaluated on.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Fitted<'a> {
+    /// The temperature at which probabilities are judged as well.
+    pub temperature: Option<f64>,
+    /// The thresholds of the labels, if images may have any number of them.
+    pub thresholds: Option<&'a [f32]>,
+}
+
 /// Runs `model` over `images`, whose labels index its `classes` outputs.
 pub fn evaluate(
     model: &mut dyn Classifier,
@@ -376,36 +293,61 @@ pub fn evaluate(
     preprocess: &Preprocess,
     classes: usize,
 ) -> Result<Evaluation> {
-    evaluate_at(model, images, preprocess, classes, None)
+    evaluate_at(model, images, preprocess, classes, Fitted::default())
 }
 
-/// [`evaluate`], and the probabilities at `temperature` as well, which must have been fitted on other images.
+/// [`evaluate`], and what comes of what was `chosen` on other images.
 pub fn evaluate_at(
     model: &mut dyn Classifier,
     images: &Arc<ImageCache>,
     preprocess: &Preprocess,
     classes: usize,
-    temperature: Option<f64>,
+    chosen: Fitted,
 ) -> Result<Evaluation> {
-    let mut tally = Tally::new(classes, temperature);
+    if images.dataset().is_multi_label() {
+        let logits = logits(model, images, preprocess, classes)?;
+        let labels = logits.of_labels().expect("the images have label sets");
+        return Ok(of_labels(&labels, chosen.thresholds, chosen.temperature));
+    }
+    let mut tally = Tally::new(classes, chosen.temperature);
     every_image(model, images, preprocess, classes, |row, label| tally.add(row, label as usize))?;
     Ok(tally.finish())
 }
 
-/// [`evaluate`], and the logits to fit a temperature on.
+/// The logits of all images.
+fn logits(
+    model: &mut dyn Classifier,
+    images: &Arc<ImageCache>,
+    preprocess: &Preprocess,
+    classes: usize,
+) -> Result<Logits> {
+    let mut logits = Logits { sets: images.dataset().sets.clone(), ..Logits::default() };
+    every_image(model, images, preprocess, classes, |row, label| {
+        logits.values.extend_from_slice(row);
+        logits.labels.push(label);
+    })?;
+    Ok(logits)
+}
+
+/// [`evaluate`], and the logits to fit a temperature and thresholds on.
 pub fn evaluate_to_fit(
     model: &mut dyn Classifier,
     images: &Arc<ImageCache>,
     preprocess: &Preprocess,
     classes: usize,
 ) -> Result<(Evaluation, Logits)> {
-    let (mut tally, mut logits) = (Tally::new(classes, None), Logits::default());
-    every_image(model, images, preprocess, classes, |row, label| {
-        tally.add(row, label as usize);
-        logits.values.extend_from_slice(row);
-        logits.labels.push(label);
-    })?;
-    Ok((tally.finish(), logits))
+    let logits = logits(model, images, preprocess, classes)?;
+    Ok((of_logits(&logits, classes), logits))
+}
+
+/// The figures that follow from the `logits` of `classes`.
+pub fn of_logits(logits: &Logits, classes: usize) -> Evaluation {
+    if let Some(labels) = logits.of_labels() {
+        return of_labels(&labels, None, None);
+    }
+    let mut tally = Tally::new(classes, None);
+    logits.rows().for_each(|(row, label)| tally.add(row, label));
+    tally.finish()
 }
 
 #[cfg(test)]

@@ -305,7 +305,7 @@ mod tests {
             tally.add(&logits(i), class(i) as usize);
         }
         let (name, classes, left_out) = ("t".into(), Vec::new(), LeftOut::default());
-        let dataset = Dataset { name, classes, items, left_out };
+        let dataset = Dataset { name, classes, items, sets: None, left_out };
         (ImageCache::new(dataset, 0), tally.finish())
     }
 

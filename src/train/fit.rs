@@ -4,7 +4,7 @@ use crate::data::{Dataset, LoaderConfig};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::gpu::buffer::mib;
-use crate::method::{Active, Anchor, BatchNorm, ClassWeights, Learner, Memory, MethodArgs, Settings, Snapshot};
+use crate::method::{Active, Anchor, BatchNorm, Learner, Memory, MethodArgs, Settings, Snapshot, Targets};
 use crate::model::Model;
 use crate::train::config::TrainConfig;
 use crate::train::events::Event;
@@ -107,14 +107,14 @@ pub(super) fn allocate<'g>(
     gpu: &'g Gpu,
     model: &Model,
     (sizes, limit): (&[usize], Option<u64>),
-    (settings, weights): (Settings, Option<ClassWeights>),
+    (settings, targets): (Settings, Option<Targets>),
     args: &MethodArgs,
     (start, anchor): (&Snapshot, &Anchor),
     events: &mut dyn FnMut(Event),
 ) -> Result<(Learner<'g>, Active)> {
     let plan = |micro_batch| {
         let mut memory = Memory::plan(gpu, model, &Settings { micro_batch, ..settings }, args.bytes(model))?;
-        memory.scratch += weights.as_ref().map_or(0, |_| Learner::target_bytes(model, micro_batch));
+        memory.scratch += targets.as_ref().map_or(0, |targets| Learner::target_bytes(targets, micro_batch));
         Ok(memory)
     };
     largest(sizes, limit, plan, |memory| {
@@ -122,7 +122,7 @@ pub(super) fn allocate<'g>(
         events(Event::Planned(*memory));
         let settings = Settings { micro_batch: memory.micro_batch, ..settings };
         let mut learner = Learner::new(gpu, model.clone(), start, settings)?;
-        weights.iter().try_for_each(|weights| learner.weigh(weights.clone()))?;
+        targets.iter().try_for_each(|targets| learner.weigh(targets.clone()))?;
         let active = Active::start(args, &mut learner, anchor)?;
         Ok((learner, active))
     })

@@ -229,6 +229,10 @@ impl TrainConfig {
             *augment = toml::Value::try_from(read).expect("a list of words");
         }
         let now: Table = self.values().into_iter().collect();
+        // Earlier versions called the default by the figure that it stands for.
+        if then.get("best-by") == Some(&"top1".into()) && now.get("best-by") == Some(&"auto".into()) {
+            then.insert("best-by".into(), "auto".into());
+        }
         let keys: BTreeSet<&String> = then.keys().chain(now.keys()).collect();
         let mut keys: Vec<&String> = keys.into_iter().collect();
         // What the user asks for says more than what follows from it.

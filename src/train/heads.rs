@@ -101,8 +101,9 @@ pub fn align(one: &Source, other: &mut Source) -> Result<Option<String>> {
         return Err(other.checkpoint.error(format!("its classes are others: {what}")));
     }
     if let Rows::Order(_) = rows {
-        let Recognised { config, classes, .. } = &mut other.recognised;
+        let Recognised { config, classes, thresholds, .. } = &mut other.recognised;
         other.weights.iter_mut().filter(|(name, ..)| config.is_head(name)).for_each(|w| w.2 = rows.permuted(&w.2));
+        thresholds.iter_mut().for_each(|thresholds| *thresholds = rows.permuted(thresholds));
         classes.clone_from(&one.recognised.classes);
     }
     Ok(rows.note(other))

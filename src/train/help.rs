@@ -32,6 +32,8 @@ pub fn told(error: &Error) -> String {
         Help::BrokenImages => "--skip-broken leaves out what can't be read",
         Help::ClassMap => "--class-map says which class is which output",
         Help::Splits => "`tpgm finetune --data` takes all of them",
+        Help::ImageColumn => "--image-column says which column has the images",
+        Help::LabelColumn => "--label-column says which column has the labels",
         Help::ListRoot => "--root gives another folder",
         Help::Delta { base, delta } => &format!("make the whole model with {}", apply_command(base, delta)),
         Help::Setting(setting) => return format!("{}: {error}", flag(*setting)),

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::data::{ClassMap, Dataset, Sampler};
 use crate::error::{Error, Result, quote};
 use crate::flag::word;
-use crate::method::ClassWeights;
+use crate::method::{ClassWeights, LabelTargets};
 use crate::train::evaluate::Evaluation;
 
 /// How much each class counts in the loss.
@@ -64,28 +64,66 @@ impl fmt::Display for Weighting {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum BestBy {
-    /// The share of images that are right.
+    /// The share of images that are right; of images with any number of labels, mean average precision.
     #[default]
+    Auto,
+    /// The share of images that are right.
     Top1,
     /// The mean over classes of the share of its images that are right.
     Balanced,
+    /// The mean of the classes' F1.
+    F1,
+    /// Mean average precision.
+    Map,
     /// The loss.
     Loss,
 }
 
+/// Figures of an evaluation among which a choice is made.
+#[derive(Clone, Copy, Debug)]
+pub struct Judged {
+    /// The share of images that are right, or mean average precision.
+    pub main: f64,
+    /// The mean over classes of the share of its images that are right.
+    pub balanced: f64,
+    /// The mean of the classes' F1.
+    pub macro_f1: f64,
+    /// The loss.
+    pub loss: f64,
+}
+
 impl BestBy {
     /// What to compare evaluations by: a figure of which more is better, then the loss.
-    pub fn score(self, top1: f64, balanced: f64, loss: f64) -> (f64, f64) {
+    pub fn score(self, of: Judged) -> (f64, f64) {
         match self {
-            BestBy::Top1 => (top1, loss),
-            BestBy::Balanced => (balanced, loss),
-            BestBy::Loss => (-loss, loss),
+            BestBy::Auto | BestBy::Top1 | BestBy::Map => (of.main, of.loss),
+            BestBy::Balanced => (of.balanced, of.loss),
+            BestBy::F1 => (of.macro_f1, of.loss),
+            BestBy::Loss => (-of.loss, of.loss),
         }
     }
 
     /// The same of an evaluation.
     pub fn of(self, e: &Evaluation) -> (f64, f64) {
-        self.score(e.top1, e.balanced, e.loss)
+        self.score(Judged { main: e.main(), balanced: e.balanced, macro_f1: e.macro_f1, loss: e.loss })
+    }
+
+    /// # Errors
+    /// [`Error::Usage`] for a figure that images with one class, or with any number of labels, don't have.
+    pub fn check(self, multi_label: bool) -> Result<()> {
+        let refused = match (self, multi_label) {
+            (BestBy::Top1 | BestBy::Balanced, true) => "images may have any number of labels: map, f1 or loss",
+            (BestBy::Map, false) => "images have one class each: top1, balanced, f1 or loss",
+            _ => return Ok(()),
+        };
+        let own = if self == BestBy::Map {
+            "map"
+        } else if self == BestBy::Top1 {
+            "top1"
+        } else {
+            "balanced"
+        };
+        Err(Error::Usage(format!("--best-by {own} can't be had, since {refused} can")))
     }
 }
 
@@ -94,15 +132,17 @@ impl BestBy {
 #[serde(rename_all = "kebab-case")]
 pub struct ImbalanceArgs {
     /// How much each class counts in the loss of training and of radii: none (each image as much as any other), balanced (each class as
-    /// much as any other), or a file with one `class weight` per line
+    /// much as any other), or a file with one `class weight` per line. Where images may have any number of labels: how much a class's
+    /// positives count, with balanced as much as its negatives
     #[arg(long, value_name = "none|balanced|FILE", default_value = "none")]
     pub class_weights: Weighting,
     /// Which training images an epoch has: once (each image once), or balanced (as many draws of each class, and as many in all as there
     /// are images)
     #[arg(long, value_name = "once|balanced", default_value = "once", value_parser = word::<Sampler>)]
     pub sampler: Sampler,
-    /// What the best checkpoint is chosen by, on the selection images: top1, balanced (the mean accuracy over classes), or loss
-    #[arg(long, value_name = "top1|balanced|loss", default_value = "top1", value_parser = word::<BestBy>)]
+    /// What the best checkpoint is chosen by, on the selection images: top1, balanced (the mean accuracy over classes), f1 (the mean F1
+    /// over classes), map (mean average precision, of images with any number of labels), or loss; auto is top1, or map
+    #[arg(long, value_name = "auto|top1|balanced|f1|map|loss", default_value = "auto", value_parser = word::<BestBy>)]
     pub best_by: BestBy,
 }
 
@@ -118,7 +158,11 @@ impl ImbalanceArgs {
         let names = classes.names();
         match &self.class_weights {
             Weighting::None => Ok(None),
-            Weighting::Balanced => Ok(Some(ClassWeights::balanced(&counts(train, names.len())))),
+            Weighting::Balanced if train.is_multi_label() => {
+                let weights = LabelTargets::balanced(&train.counts(), train.items.len());
+                Ok(Some(ClassWeights::new(weights)))
+            }
+            Weighting::Balanced => Ok(Some(ClassWeights::balanced(&train.counts()))),
             Weighting::File(path) => read(path, &names).map(|weights| Some(ClassWeights::new(weights))),
         }
     }
@@ -128,25 +172,21 @@ impl ImbalanceArgs {
         if self.class_weights != Weighting::None || self.sampler == Sampler::Balanced {
             return None;
         }
-        let counts = counts(train, names.len());
+        let counts = train.counts();
         let there = || counts.iter().enumerate().filter(|(_, n)| **n > 0);
         let ((most, large), (least, small)) = (there().max_by_key(|c| c.1)?, there().min_by_key(|c| c.1)?);
         (*large >= MANY_TIMES * small).then(|| {
-            format!(
-                "train: \"{}\" has {large} images, \"{}\" has {small}: small classes may be ignored; --class-weights balanced or --sampler \
-                 balanced makes all count alike, and --best-by balanced chooses the checkpoint so",
-                quote(&names[most]),
-                quote(&names[least]),
-            )
+            let (most, least) = (quote(&names[most]), quote(&names[least]));
+            let what = format!("train: \"{most}\" has {large} images, \"{least}\" has {small}: small classes may be ignored");
+            match train.is_multi_label() {
+                true => format!("{what}; --class-weights balanced lets the images that have a class count as much as all others"),
+                false => format!(
+                    "{what}; --class-weights balanced or --sampler balanced makes all count alike, and --best-by balanced chooses the \
+                     checkpoint so"
+                ),
+            }
         })
     }
-}
-
-/// Images of each class.
-fn counts(images: &Dataset, classes: usize) -> Vec<usize> {
-    let mut counts = vec![0; classes];
-    images.items.iter().for_each(|item| counts[item.label as usize] += 1);
-    counts
 }
 
 /// The weights in a file, `class weight` on each line; every class has one.

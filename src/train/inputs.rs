@@ -55,7 +55,9 @@ fn digest(images: &Dataset) -> Result<String> {
         let size = size_of(&item.path)?;
         part(item.path.as_os_str().as_encoded_bytes());
         part(&size.to_le_bytes());
-        part(&item.label.to_le_bytes());
+        // One class as it is; of a set, whose place is no property of the image, all.
+        let classes = images.classes_of(&item.label).iter().flat_map(|class| class.to_le_bytes());
+        part(&classes.collect::<Vec<u8>>());
     }
     Ok(hex(hash))
 }

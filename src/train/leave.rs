@@ -31,8 +31,8 @@ pub(super) struct Chosen<'a> {
 
 impl Chosen<'_> {
     fn held_out(&self) -> Option<HeldOut<'_>> {
-        let Evaluation { top1, per_class, .. } = self.evaluation;
-        Some(HeldOut { name: self.name, top1: *top1, per_class })
+        let Evaluation { top1, per_class, labels, .. } = self.evaluation;
+        labels.is_none().then_some(HeldOut { name: self.name, top1: *top1, per_class })
     }
 }
 
@@ -106,7 +106,7 @@ impl Leaving<'_> {
     }
 
     /// Writes what to try next, with what was `told` besides, and examples: of the test sets, else of the images that choices were made
-    /// on.
+    /// on. Of images with any number of labels there are no examples: none is taken for another class.
     ///
     /// # Errors
     /// Records or images that can't be read, files that can't be written.
@@ -121,6 +121,9 @@ impl Leaving<'_> {
         let text = serde_json::to_string_pretty(&[suggestions(&story).as_slice(), told].concat()).expect("plain text");
         atomic_write(self.out.join(ADVICE), (text + "\n").as_bytes())?;
 
+        if chosen.evaluation.labels.is_some() {
+            return Ok(());
+        }
         let of = |model: Weights| summary.tests.iter().filter(move |t| t.model == model && t.corruption.is_none());
         let model = if of(Weights::Best).next().is_some() { Weights::Best } else { Weights::Last };
         let images = |name: &str| tests.iter().find(|test| test.0 == name).map(|test| &test.2);

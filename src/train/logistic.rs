@@ -1,16 +1,18 @@
 //! A linear probe by logistic regression: features are computed once, and the head is solved for by L-BFGS (Liu & Nocedal 1989). How
 //! strongly large weights are punished is chosen on other images.
 
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use argmin::core::{CostFunction, Executor, Gradient, State};
 use argmin::solver::linesearch::MoreThuenteLineSearch;
 use argmin::solver::quasinewton::LBFGS;
 use rayon::prelude::*;
 
+use crate::data::LabelSets;
 use crate::error::{Error, Result};
 use crate::method::ClassWeights;
-use crate::train::by_class::balanced;
+use crate::train::calibration::Logits;
+use crate::train::evaluate::{Evaluation, of_logits};
 use crate::train::imbalance_args::BestBy;
 
 /// Weights of the penalty that are tried first, one after another, each from the solution of the one before.
@@ -30,8 +32,11 @@ const PARTS: usize = 32;
 pub struct Labelled {
     /// `[N, width]`
     pub features: Vec<f32>,
-    /// `[N]`
+    /// `[N]`: classes, or places among the sets.
     pub labels: Vec<u32>,
+    /// The sets of classes, of images with any number of labels: each class then has a regression of its own, and its weight is that of
+    /// its positives.
+    pub sets: Option<Arc<LabelSets>>,
 }
 
 /// A head that was solved for.
@@ -43,7 +48,7 @@ pub struct Solution {
     pub bias: Vec<f32>,
     /// Weight of the penalty, half the squared length of the weights, beside the mean loss of an image.
     pub strength: f64,
-    /// Share of the images that it was chosen on which it gets right.
+    /// Share of the images that it was chosen on which it gets right; of images with any number of labels, mean average precision.
     pub accuracy: f64,
 }
 
@@ -58,7 +63,7 @@ struct Problem<'a> {
     classes: usize,
     bias: bool,
     strength: f64,
-    /// What an image of each class weighs.
+    /// What an image of each class weighs, or what its positives do.
     weights: &'a [f64],
     /// The point that was asked for last, its loss and its gradient: a line search asks for each by itself.
     last: Mutex<Option<Known>>,
@@ -72,6 +77,33 @@ fn logits(point: &[f64], row: &[f32], scale: f64, classes: usize) -> Vec<f64> {
     (0..classes).map(|c| scale * dot(c) + bias[c]).collect()
 }
 
+/// The loss of an image of the class `label`, whose logits become its gradient.
+fn of_class(logits: &mut [f64], label: u32, weights: &[f64]) -> f64 {
+    let weighs = weights[label as usize];
+    let peak = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let sum: f64 = logits.iter().map(|l| (l - peak).exp()).sum();
+    let loss = weighs * (sum.ln() + peak - logits[label as usize]);
+    logits.iter_mut().for_each(|l| *l = (*l - peak).exp() / sum);
+    logits[label as usize] -= 1.0;
+    logits.iter_mut().for_each(|p| *p *= weighs);
+    loss
+}
+
+/// The same of an image that has the classes `own`: the sum of their binary cross-entropies.
+fn of_labels(logits: &mut [f64], own: &[u32], weights: &[f64]) -> f64 {
+    let mut loss = 0.0;
+    for ((class, logit), weight) in (0..).zip(logits).zip(weights) {
+        let has = own.binary_search(&class).is_ok();
+        // Of −x for a positive: ln(1 + exp(−x)), and 1 − σ(x).
+        let x = if has { -*logit } else { *logit };
+        let weighs = if has { *weight } else { 1.0 };
+        loss += weighs * (x.max(0.0) + (-x.abs()).exp().ln_1p());
+        let p = 1.0 / (1.0 + (-x).exp());
+        *logit = if has { -weighs * p } else { weighs * p };
+    }
+    loss
+}
+
 impl Problem<'_> {
     /// Loss and gradient.
     fn at(&self, point: &[f64]) -> (f64, Vec<f64>) {
@@ -82,18 +114,18 @@ impl Problem<'_> {
             return (*loss, gradient.clone());
         }
         let (width, classes, count) = (self.width, self.classes, self.images.labels.len());
-        let total: f64 = self.images.labels.iter().map(|label| self.weights[*label as usize]).sum();
+        let total: f64 = match &self.images.sets {
+            Some(_) => (count * classes) as f64,
+            None => self.images.labels.iter().map(|label| self.weights[*label as usize]).sum(),
+        };
         let part = |images: (&[f32], &[u32])| {
             let (mut loss, mut gradient) = (0.0, vec![0.0; point.len()]);
             for (row, label) in images.0.chunks(width).zip(images.1) {
-                let weighs = self.weights[*label as usize];
                 let mut p = logits(point, row, self.scale, classes);
-                let peak = p.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-                let sum: f64 = p.iter().map(|l| (l - peak).exp()).sum();
-                loss += weighs * (sum.ln() + peak - p[*label as usize]);
-                p.iter_mut().for_each(|l| *l = (*l - peak).exp() / sum);
-                p[*label as usize] -= 1.0;
-                p.iter_mut().for_each(|p| *p *= weighs);
+                loss += match &self.images.sets {
+                    Some(sets) => of_labels(&mut p, sets.get(*label), self.weights),
+                    None => of_class(&mut p, *label, self.weights),
+                };
                 let (weight, bias) = gradient.split_at_mut(classes * width);
                 for ((own, bias), p) in weight.chunks_mut(width).zip(bias).zip(p) {
                     own.iter_mut().zip(row).for_each(|(own, x)| *own += p * self.scale * f64::from(*x));
@@ -161,26 +193,14 @@ fn least(problem: Problem, start: Vec<f64>) -> Result<Vec<f64>> {
     Ok(solved.state().get_best_param().cloned().unwrap_or(start))
 }
 
-/// Share of `images` that `point` gets right, its mean over their classes, and their mean loss.
-fn score(point: &[f64], images: &Labelled, scale: f64, classes: usize) -> (f64, f64, f64) {
+/// The figures of `point` on `images`.
+fn figures(point: &[f64], images: &Labelled, scale: f64, classes: usize) -> Evaluation {
     let width = images.features.len() / images.labels.len();
-    let one = |(row, label): (&[f32], &u32)| {
-        let logits = logits(point, row, scale, classes);
-        let own = logits[*label as usize];
-        let first = logits.iter().position(|l| logits.iter().all(|other| other <= l));
-        let peak = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-        let loss = logits.iter().map(|l| (l - peak).exp()).sum::<f64>().ln() + peak - own;
-        (first == Some(*label as usize), loss)
-    };
-    let all: Vec<(bool, f64)> = images.features.par_chunks(width).zip(&images.labels).map(one).collect();
-    let mut per_class = vec![(0, 0); classes];
-    for (label, (right, _)) in images.labels.iter().zip(&all) {
-        per_class[*label as usize].0 += 1;
-        per_class[*label as usize].1 += usize::from(*right);
-    }
-    let count = all.len() as f64;
-    let right = all.iter().filter(|one| one.0).count() as f64;
-    (right / count, balanced(&per_class), all.iter().map(|one| one.1).sum::<f64>() / count)
+    let row =
+        |row: &[f32]| logits(point, row, scale, classes).into_iter().map(|logit| logit as f32).collect::<Vec<f32>>();
+    let values: Vec<Vec<f32>> = images.features.par_chunks(width).map(row).collect();
+    let logits = Logits { values: values.concat(), labels: images.labels.clone(), sets: images.sets.clone() };
+    of_logits(&logits, classes)
 }
 
 /// The head for `classes` classes with the least loss on `train`, with `weights` for the classes (all the same without), at the strength that
@@ -202,15 +222,16 @@ pub fn solve(
         return Err(Error::Train("logistic regression: the features are all zero, or not finite numbers".into()));
     }
     let own = weights.map_or(vec![1.0; classes], |own| own.values().iter().map(|w| f64::from(*w)).collect());
-    if train.labels.iter().all(|label| own[*label as usize] == 0.0) {
+    if train.sets.is_none() && train.labels.iter().all(|label| own[*label as usize] == 0.0) {
         return Err(Error::Train("logistic regression: all training images are of classes that weigh nothing".into()));
     }
     let mut at = |strength: f64, start: Vec<f64>| {
         let (last, weights) = (Mutex::new(None), own.as_slice());
         let point = least(Problem { images: train, scale, width, classes, bias, strength, weights, last }, start)?;
-        let (accuracy, balanced, loss) = score(&point, select, scale, classes);
+        let figures = figures(&point, select, scale, classes);
+        let accuracy = figures.main();
         tell(strength, accuracy);
-        Ok::<_, Error>(Tried { score: best_by.score(accuracy, balanced, loss), accuracy, strength, point })
+        Ok::<_, Error>(Tried { score: best_by.of(&figures), accuracy, strength, point })
     };
     let mut tried: Vec<Tried> = Vec::new();
     for strength in STRENGTHS {
@@ -251,23 +272,35 @@ mod tests {
         let noise = random.vec(4 * count);
         let centre = |label: u32, d: usize| if d == label as usize { 1.5 } else { 0.0 };
         let features = (0..4 * count).map(|i| 40.0 * (centre(labels[i / 4], i % 4) + noise[i])).collect();
-        Labelled { features, labels }
+        Labelled { features, labels, sets: None }
+    }
+
+    /// The same points; those of the first two clouds have a label each, and every fourth has both.
+    fn labelled(count: usize, seed: u64) -> Labelled {
+        let clouds = clouds(count, seed);
+        let own = |(i, label): (usize, &u32)| if i % 4 == 0 { vec![0, 1] } else { (*label..2).take(1).collect() };
+        let (sets, labels) = LabelSets::of(clouds.labels.iter().enumerate().map(own));
+        Labelled { features: clouds.features, labels, sets: Some(Arc::new(sets)) }
     }
 
     #[test]
     fn the_gradient_is_that_of_the_loss_and_vanishes_at_the_solution() {
-        let images = clouds(30, 1);
+        gradient_is_that_of_the_loss(&clouds(30, 1), 3);
+        gradient_is_that_of_the_loss(&labelled(30, 1), 2);
+    }
+
+    fn gradient_is_that_of_the_loss(images: &Labelled, classes: usize) {
         let problem = |strength| Problem {
-            images: &images,
+            images,
             scale: 0.02,
             width: 4,
-            classes: 3,
+            classes,
             bias: true,
             strength,
-            weights: &[1.0, 0.5, 3.0],
+            weights: &[1.0, 0.5, 3.0][..classes],
             last: Mutex::new(None),
         };
-        let point: Vec<f64> = (0..15).map(|i| (f64::from(i) * 0.7).sin()).collect();
+        let point: Vec<f64> = (0..5 * classes).map(|i| (i as f64 * 0.7).sin()).collect();
         let own = problem(0.3);
         let gradient = own.at(&point).1;
         for i in 0..point.len() {
@@ -279,7 +312,7 @@ mod tests {
             let difference = (moved(1e-5) - moved(-1e-5)) / 2e-5;
             assert!((gradient[i] - difference).abs() < 1e-8, "{i}: {} and {difference}", gradient[i]);
         }
-        let solved = least(problem(0.3), vec![0.0; 15]).unwrap();
+        let solved = least(problem(0.3), vec![0.0; 5 * classes]).unwrap();
         let rest = problem(0.3).at(&solved).1.iter().map(|g| g * g).sum::<f64>().sqrt();
         assert!(rest < 1e-5, "a gradient of {rest} is left");
     }
@@ -298,7 +331,7 @@ mod tests {
         assert!(heard.contains(&(solution.strength, most)) && most > 0.8, "{heard:?}");
         // The weights are those of the features as they are.
         let point: Vec<f64> = solution.weight.iter().chain(&solution.bias).map(|w| f64::from(*w)).collect();
-        assert_eq!(score(&point, &select, 1.0, 3).0, most);
+        assert_eq!(figures(&point, &select, 1.0, 3).top1, most);
         let again = solve((&train, &select), (3, true), None, BestBy::Top1, &mut |_, _| {}).unwrap();
         assert_eq!(again, solution);
         // Without a bias there is none.

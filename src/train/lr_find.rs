@@ -141,14 +141,14 @@ pub fn find(gpu: &Gpu, config: &TrainConfig, range: Range, tune: bool, events: &
     let splits = Splits::open(gpu, config, &mut source, events)?;
     source.recognised.notes.iter().for_each(|note| events(Event::Note(help::note(note))));
     let weights = config.imbalance.weights(&splits.train, &splits.classes)?;
-    let weights = config.loss_weights(weights, splits.classes.names().len());
+    let targets = config.targets(weights, &splits.train);
     let (model, values, settings) = (config.drops.apply(source.model())?, source.snapshot(), config.settings(0));
     let excluded = excluded(config.method.exclude.as_deref(), &source)?;
     let anchor = Anchor { values: &values, excluded: &excluded };
     let micro_batch = config.memory.micro_batch(config.optim.batch_size);
     let sizes = fit::of_run(gpu, config, &model, &splits, micro_batch);
     let (sizes, plain) = ((sizes.0.as_slice(), sizes.1), MethodArgs::parse(["--method", "vanilla"])?);
-    let (mut learner, _) = fit::allocate(gpu, &model, sizes, (settings, weights), &plain, (&values, &anchor), events)?;
+    let (mut learner, _) = fit::allocate(gpu, &model, sizes, (settings, targets), &plain, (&values, &anchor), events)?;
     learner.randomize(config.seed);
     if tune {
         tuning::tune(gpu, &learner.untuned()?, events)?;

@@ -61,13 +61,20 @@ fn examples(
     config: &LoaderConfig,
 ) -> Result<Vec<(RgbImage, Vec<String>)>> {
     let config = LoaderConfig { prefetch: 1, start_batch: 0, ..config.clone() };
+    let sets = images.dataset().sets.clone();
     let mut loader = Loader::with_cache(images, preprocess, config)?;
     let mut shown = Vec::new();
     while shown.len() < IMAGES {
         let batch = loader.next()?;
         let per_image = batch.images.len() / batch.len();
         for (i, values) in batch.images.chunks(per_image).enumerate().take(IMAGES - shown.len()) {
-            let name = |label: u32| classes[label as usize].clone();
+            let name = |label: u32| match &sets {
+                Some(sets) if sets.get(label).is_empty() => "(no label)".into(),
+                Some(sets) => {
+                    sets.get(label).iter().map(|c| classes[*c as usize].as_str()).collect::<Vec<_>>().join(", ")
+                }
+                None => classes[label as usize].clone(),
+            };
             let own = name(batch.labels[i]);
             let labels = match &batch.mixed {
                 Some(mixed) if mixed.labels[i] != batch.labels[i] => {

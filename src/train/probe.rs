@@ -39,7 +39,8 @@ pub(super) fn solve(
                 row.iter_mut().for_each(|x| *x /= norm);
             }
         }
-        Ok(Labelled { features, labels: images.items.iter().map(|item| item.label).collect() })
+        let labels = images.items.iter().map(|item| item.label).collect();
+        Ok(Labelled { features, labels, sets: images.sets.clone() })
     };
     let (name, images) = match &splits.select {
         Some(select) => ("select", select),
@@ -51,10 +52,13 @@ pub(super) fn solve(
     let mut tried = 0;
     let solution =
         solve_for((&train, &select), (classes, bias), weights, config.imbalance.best_by, &mut |_, _| tried += 1)?;
+    let (strength, reached) = (solution.strength, 100.0 * solution.accuracy);
+    let reached = match images.is_multi_label() {
+        true => format!("mAP {reached:.1} %"),
+        false => format!("{reached:.1} % right"),
+    };
     events(Event::Note(format!(
-        "logistic regression: strength {:.0e} of {tried} is best on {name}, {:.1} % right",
-        solution.strength,
-        100.0 * solution.accuracy
+        "logistic regression: strength {strength:.0e} of {tried} is best on {name}, {reached}"
     )));
     let config = &source.recognised.config;
     for (tensor, _, values) in &mut source.weights {

@@ -6,13 +6,16 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::checkpoint::{Note, Overrides};
-use crate::data::{Loader, LoaderConfig, Summary};
+use crate::data::{ImageCache, Loader, LoaderConfig, Summary};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
-use crate::method::{Anchor, BatchNorm, Held, Learner, LossScaling, MethodArgs, Optimizer, Settings, Snapshot};
+use crate::method::{
+    Anchor, BatchNorm, Held, LabelTargets, Learner, LossScaling, MethodArgs, Optimizer, Settings, Snapshot,
+};
 use crate::model::Precision;
 use crate::ops::sgd::Sgd;
 use crate::train::data_args::DataArgs;
+use crate::train::evaluate::{Watched, evaluate_to_fit};
 use crate::train::events::Event;
 use crate::train::exclude::excluded;
 use crate::train::fit;
@@ -71,6 +74,13 @@ pub fn beside(path: &Path, suffix: &str) -> PathBuf {
 /// was fine-tuned. A head with its outputs in another order is put in that of the fine-tuned.
 pub(super) fn anchor(pretrained: &Source, finetuned: &Source) -> Result<(Vec<f32>, Vec<bool>, Option<String>)> {
     let rows = Rows::of(finetuned, pretrained)?;
+    let is_multi = |source: &Source| source.recognised.thresholds.is_some();
+    if is_multi(pretrained) && !is_multi(finetuned) && !matches!(rows, Rows::Differ(_)) {
+        let what = "this model gives an image any number of labels, and the fine-tuned one gives one class";
+        return Err(pretrained
+            .checkpoint
+            .error(format!("{what}: give the checkpoint that the fine-tuning began with")));
+    }
     let known: BTreeMap<&str, (&Vec<usize>, &Vec<f32>)> =
         pretrained.weights.iter().map(|(name, shape, values)| (name.as_str(), (shape, values))).collect();
     let mut missing = Vec::new();
@@ -180,8 +190,10 @@ pub fn project(gpu: &Gpu, config: &ProjectConfig, events: &mut dyn FnMut(Event))
     let anchor_values = Snapshot { w: anchor, ..start.clone() };
     let anchor = Anchor { values: &anchor_values, excluded: &excluded };
     let at = (&start, &anchor);
+    let equal = || vec![1.0; images.classes.len()];
+    let targets = images.sets.as_ref().map(|sets| LabelTargets::new(sets.clone(), equal()).into());
     let (learner, active) =
-        fit::allocate(gpu, &model, (&fitting.0, fitting.1), (settings, None), &config.method, at, events)?;
+        fit::allocate(gpu, &model, (&fitting.0, fitting.1), (settings, targets), &config.method, at, events)?;
     if config.tune {
         tuning::tune(gpu, &learner.untuned()?, events)?;
     }
@@ -213,5 +225,17 @@ pub fn project(gpu: &Gpu, config: &ProjectConfig, events: &mut dyn FnMut(Event))
     let mut steps = Steps::new((learner, active), (Vec::new(), lr), log, events, &spoilt, None);
     let mut throughput = Throughput::start();
     while steps.rest(&mut || loader.next(), &mut throughput)? {}
-    finetuned.save(&config.out, &steps.learner.snapshot()?)
+    let values = steps.learner.snapshot()?;
+    // Other weights have other thresholds.
+    let thresholds = match images.is_multi_label() {
+        true => {
+            let mut tell = |done, of| (steps.events)(Event::Evaluating { name: "val".into(), done, of });
+            let mut watched = Watched::new(&mut steps.learner, &images, &mut tell);
+            let cache = ImageCache::new(images.clone(), 0);
+            let preprocess = &finetuned.recognised.preprocess;
+            evaluate_to_fit(&mut watched, &cache, preprocess, classes.len())?.1.thresholds()
+        }
+        false => None,
+    };
+    finetuned.save_with(&config.out, &values, thresholds.as_deref())
 }

@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use crate::train::evaluate::Evaluation;
 use crate::train::json_lines::{object, or_nan, read};
+use crate::train::labels::AtThresholds;
 
 /// Which weights of a run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -136,6 +137,18 @@ pub struct EvaluationLine {
     /// The mean of the classes' F1, 0 to 1.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
     pub macro_f1: Option<f64>,
+    /// Of images with any number of labels: mean average precision, 0 to 1.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
+    pub map: Option<f64>,
+    /// F1 over all their labels together at a probability of 0.5, 0 to 1.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
+    pub micro_f1: Option<f64>,
+    /// Share of the images that are given exactly their labels at a probability of 0.5, 0 to 1.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
+    pub exact: Option<f64>,
+    /// The same and macro F1 at thresholds that were chosen on the selection images.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at_own: Option<AtThresholds>,
     /// Expected calibration error, 0 to 1.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
     pub ece: Option<f64>,
@@ -205,6 +218,16 @@ pub struct Calibrated {
 }
 
 impl EvaluationLine {
+    /// Whether images may have any number of labels.
+    pub fn is_multi_label(&self) -> bool {
+        self.map.is_some()
+    }
+
+    /// The main figure: top-1 accuracy, or mean average precision.
+    pub fn main(&self) -> Option<f64> {
+        self.top1.or(self.map)
+    }
+
     /// Whether this is the pre-trained model.
     pub fn is_baseline(&self) -> bool {
         self.baseline || self.model == Some(Weights::Pretrained)

@@ -16,7 +16,7 @@ use crate::train::calibration::{Logits, Temperature};
 use crate::train::config::TrainConfig;
 use crate::train::corrupted::{self, Test};
 use crate::train::drift::{self, DriftLog};
-use crate::train::evaluate::{Evaluation, Watched, evaluate, evaluate_to_fit};
+use crate::train::evaluate::{Evaluation, Fitted, Watched, evaluate, evaluate_to_fit};
 use crate::train::evaluations::EvaluationLog;
 use crate::train::events::{Event, Start, Summary, TestResult};
 use crate::train::feature_cache::Features;
@@ -35,6 +35,9 @@ use crate::train::tta::Tta;
 
 /// The radius loader draws from its own stream, so that it never follows the training loader's order.
 const RADIUS_STREAM: u64 = 0x7261_6469_7573;
+
+/// What each label is guessed among: it is there, or it is not.
+pub(super) const EACH: usize = 2;
 
 /// A run in progress: what its parts share.
 pub(super) struct Training<'a, 'g> {
@@ -79,7 +82,7 @@ impl Training<'_, '_> {
         }
         let pretrained = !self.config.method.solves() && self.source.recognised.initialised.is_empty();
         if start.baseline && first == 0 && pretrained {
-            self.test(&tests, Weights::Pretrained, 0, None, &mut summary)?;
+            self.test(&tests, Weights::Pretrained, 0, (None, None), &mut summary)?;
         }
 
         let config = self.config;
@@ -130,22 +133,25 @@ impl Training<'_, '_> {
         let steps = self.steps.learner.steps;
         let (evaluation, logits) = self.evaluated(select_name, &select)?;
         self.log(select_name, evaluation.clone())?;
-        self.note_best(&evaluation, &values)?;
+        self.note_best(&evaluation, &logits, &values)?;
         (summary.seconds, summary.steps) = (started.elapsed().as_secs_f64(), steps);
         let chosen = Chosen { name: select_name, images: &select, evaluation: &evaluation };
-        let (out, classes) = (self.out, self.classes);
+        let classes = if evaluation.labels.is_some() { EACH } else { self.classes };
+        let out = self.out;
         let leaving = Leaving { out, config, classes, steps: self.steps.lr.steps, chosen };
         leaving.advice()?.into_iter().for_each(|what| (self.steps.events)(Event::Advice(what)));
 
         self.save_state(&saved)?;
         drop(saved);
-        self.save_model("last.safetensors", &values)?;
+        let thresholds = logits.thresholds();
+        self.save_model("last.safetensors", &values, thresholds.as_deref())?;
         self.write_drift(&values.w)?;
         if !tests.is_empty() {
             let logits = self.as_tests_see(select_name, &select, logits)?;
             let temperature = Temperature::fit(&logits);
             (self.steps.events)(Event::of_temperature(temperature, select_name, Weights::Last));
-            self.test(&tests, Weights::Last, steps, temperature, &mut summary)?;
+            let chosen = (temperature, thresholds.as_deref());
+            self.test(&tests, Weights::Last, steps, chosen, &mut summary)?;
         }
         if start.best && self.progress.best_steps != steps && !tests.is_empty() {
             let values = match self.best.take() {
@@ -154,10 +160,12 @@ impl Training<'_, '_> {
             };
             self.steps.learner.load(&values);
             let (_, logits) = self.evaluated(select_name, &select)?;
+            let thresholds = logits.thresholds();
             let logits = self.as_tests_see(select_name, &select, logits)?;
             let temperature = Temperature::fit(&logits);
             (self.steps.events)(Event::of_temperature(temperature, select_name, Weights::Best));
-            self.test(&tests, Weights::Best, self.progress.best_steps, temperature, &mut summary)?;
+            let chosen = (temperature, thresholds.as_deref());
+            self.test(&tests, Weights::Best, self.progress.best_steps, chosen, &mut summary)?;
         }
         leaving.write(&tests, splits, &summary, &self.told)?;
         self.sessions.write(steps, self.steps.rate)?;
@@ -194,7 +202,7 @@ impl Training<'_, '_> {
         let own = self.steps.learner.own(&saved);
         let average = self.steps.active.evaluated(&saved, own.batches);
         let own_features = self.features.as_ref().map(|features| (features.cut.clone(), features.select.clone()));
-        let (evaluation, _) = match (&average, &own_features) {
+        let (evaluation, logits) = match (&average, &own_features) {
             (None, Some((_, features))) => self.evaluated(name, features)?,
             (None, None) => self.evaluated(name, select)?,
             // An average of weights has features of its own.
@@ -206,7 +214,7 @@ impl Training<'_, '_> {
         };
         // What a method has yet to change after the last step is no result.
         if self.steps.active.rest().is_none() {
-            self.note_best(&evaluation, average.as_ref().unwrap_or(&own))?;
+            self.note_best(&evaluation, &logits, average.as_ref().unwrap_or(&own))?;
         }
         self.progress.steps = self.steps.learner.steps;
         if !self.stalls() {
@@ -253,8 +261,8 @@ impl Training<'_, '_> {
             let mut tell = |done, of| events(Event::Evaluating { name: name.into(), done, of });
             let mut watched = Watched::new(learner, select.dataset(), &mut tell);
             let e = evaluate(&mut watched, select, self.preprocess, self.classes)?;
-            let (top1, loss) = (100.0 * e.top1, e.loss);
-            events(Event::Note(format!("{what}: {name} top-1 {top1:.1} %, loss {loss:.4}")));
+            let (figure, main, loss) = (e.figure().name(), 100.0 * e.main(), e.loss);
+            events(Event::Note(format!("{what}: {name} {figure} {main:.1} %, loss {loss:.4}")));
             Ok(best_by.of(&e))
         };
         let Finished { values, alpha } = active.finish(average.unwrap_or(own), &self.anchor, &layout, &mut judge)?;
@@ -318,10 +326,11 @@ impl Training<'_, '_> {
         Ok(evaluate_to_fit(&mut watched, images, self.preprocess, self.classes)?.1)
     }
 
-    /// Saves a model in the run directory, and its adapters beside it, if they alone make the model of what the run began with.
-    fn save_model(&self, name: &str, values: &Snapshot) -> Result<()> {
+    /// Saves a model in the run directory, with the thresholds of its labels if it gives any number of them; and its adapters beside it, if
+    /// they alone make the model of what the run began with.
+    fn save_model(&self, name: &str, values: &Snapshot, thresholds: Option<&[f32]>) -> Result<()> {
         let path = self.out.join(name);
-        self.source.save(&path, values)?;
+        self.source.save_with(&path, values, thresholds)?;
         let mut methods = self.config.method.active();
         match methods.all(|method| ["lora", "vanilla", "llrd"].contains(&method.name())) {
             true => adapters::write(&adapters::path_beside(&path), &self.steps.learner.model, values),
@@ -349,21 +358,26 @@ impl Training<'_, '_> {
     /// A line of `metrics.jsonl` about an evaluation after `steps` steps.
     fn line(&self, result: &TestResult, steps: u64, is_final: bool) -> Metric {
         let e = &result.evaluation;
+        let labels = e.labels.as_ref();
         Metric::Evaluation(Box::new(EvaluationLine {
             step: steps,
             epoch: Some(steps / self.steps.lr.epoch_steps),
             set: result.name.clone(),
             images: Some(e.images as u64),
             loss: Some(e.loss),
-            top1: Some(e.top1),
-            top5: Some(e.top5),
-            balanced: Some(e.balanced),
+            top1: labels.is_none().then_some(e.top1),
+            top5: labels.is_none().then_some(e.top5),
+            balanced: labels.is_none().then_some(e.balanced),
+            map: labels.map(|labels| labels.map),
+            micro_f1: labels.map(|labels| labels.at_half.micro_f1),
+            exact: labels.map(|labels| labels.at_half.exact),
+            at_own: labels.and_then(|labels| labels.at_own),
             macro_f1: Some(e.macro_f1),
             ece: Some(e.ece),
             brier: Some(e.brier),
             temperature: e.calibrated.as_ref().map(|c| c.temperature),
             calibrated: e.calibrated.as_ref().map(|c| Calibrated { loss: c.loss, ece: c.ece, brier: c.brier }),
-            right: (!is_final).then(|| bits(&e.right)),
+            right: (!is_final && labels.is_none()).then(|| bits(&e.right)),
             is_final,
             model: is_final.then_some(result.model),
             baseline: is_final && result.model == Weights::Pretrained,
@@ -376,12 +390,12 @@ impl Training<'_, '_> {
     }
 
     /// Keeps `values` as the best if they are: by the figure that was asked for, then by loss.
-    fn note_best(&mut self, e: &Evaluation, values: &Snapshot) -> Result<()> {
+    fn note_best(&mut self, e: &Evaluation, logits: &Logits, values: &Snapshot) -> Result<()> {
         let score = self.config.imbalance.best_by.of(e);
         let better =
             self.progress.best.is_none_or(|(most, loss)| score.0 > most || (score.0 == most && score.1 < loss));
         if better {
-            self.save_model("best.safetensors", values)?;
+            self.save_model("best.safetensors", values, logits.thresholds().as_deref())?;
             self.progress.best = Some(score);
             self.progress.best_steps = self.steps.learner.steps;
             self.best = Some(values.clone());
@@ -394,10 +408,11 @@ impl Training<'_, '_> {
         tests: &[Test],
         model: Weights,
         steps: u64,
-        temperature: Option<Temperature>,
+        (temperature, thresholds): (Option<Temperature>, Option<&[f32]>),
         summary: &mut Summary,
     ) -> Result<()> {
         let temperature = temperature.map(|t| t.value);
+        let chosen = Fitted { temperature, thresholds };
         for (name, id, images) in tests {
             let among = self.config.splits.subset;
             let Steps { learner, events, .. } = &mut self.steps;
@@ -405,7 +420,7 @@ impl Training<'_, '_> {
             let tta = self.config.splits.views.tta;
             let mut viewed = tta.of(learner, self.preprocess.image_size);
             let mut watched = Watched::new(&mut viewed, images.dataset(), &mut tell);
-            let evaluation = evaluate_among(&mut watched, images, self.preprocess, self.classes, among, temperature)?;
+            let evaluation = evaluate_among(&mut watched, images, self.preprocess, self.classes, among, chosen)?;
             let (corruption, subset) = (images.corruption(), among.then(|| classes_with_images(images.dataset())));
             let result = TestResult { name: name.clone(), model, id: *id, corruption, subset, tta, evaluation };
             self.steps.log.metric(&self.line(&result, steps, true))?;

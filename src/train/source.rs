@@ -9,6 +9,7 @@ use crate::error::{Error, Result};
 use crate::method::Snapshot;
 use crate::model::Model;
 use crate::shapes::ParamLayout;
+use crate::train::labels::THRESHOLD;
 
 /// A checkpoint with its weights, ready to be uploaded.
 #[derive(Debug)]
@@ -38,10 +39,10 @@ impl Source {
 
     /// The same without a head: what comes out is the features that would enter it.
     pub fn without_head(mut self) -> Source {
-        let Recognised { config, classes, .. } = &mut self.recognised;
+        let Recognised { config, classes, thresholds, .. } = &mut self.recognised;
         self.weights.retain(|(name, ..)| !config.is_head(name));
         config.set_classes(0);
-        *classes = None;
+        (*classes, *thresholds) = (None, None);
         self
     }
 
@@ -71,6 +72,9 @@ impl Source {
     pub fn fit_classes(&mut self, train: &Dataset, file: Option<&ClassMap>, seed: u64) -> Result<ClassMap> {
         let (classes, keeps_head) = ClassMap::for_training(self.outputs(), file, train)?;
         let names = classes.names();
+        if keeps_head && self.recognised.thresholds.is_some() {
+            self.refuse_other_task(train)?;
+        }
         if !keeps_head {
             if let Some(head) = &self.recognised.head_file {
                 let (own, of) = (head.classes, classes.len());
@@ -82,6 +86,9 @@ impl Source {
                 return Err(Error::checkpoint(&head.path, what));
             }
             checkpoint::replace_head(&mut self.recognised, &mut self.weights, &names, seed);
+        }
+        if train.is_multi_label() {
+            self.recognised.thresholds.get_or_insert_with(|| vec![THRESHOLD; classes.len()]);
         }
         // Names that the outputs have already stay theirs, by which others know them.
         self.recognised.classes.get_or_insert(names);
@@ -107,14 +114,31 @@ impl Source {
                 .checkpoint
                 .error("this model has no head: fine-tune it (tpgm finetune), or take its features (tpgm embed)"));
         }
+        sets.iter().try_for_each(|set| self.refuse_other_task(set))?;
         ClassMap::of_model(self.outputs(), file, sets)
+    }
+
+    /// # Errors
+    /// [`Error::Checkpoint`] where images may have any number of labels and the model gives one, or the other way round.
+    fn refuse_other_task(&self, images: &Dataset) -> Result<()> {
+        let gives = match (self.recognised.thresholds.is_some(), images.is_multi_label()) {
+            (true, false) => "this model gives an image any number of labels, and the images of",
+            (false, true) => "this model gives an image one class, and the images of",
+            _ => return Ok(()),
+        };
+        let have = if images.is_multi_label() { "may have any number" } else { "have one each" };
+        Err(self.checkpoint.error(format!("{gives} {} {have}: give data, or a model, of the same kind", images.name)))
     }
 
     /// The classes that the images of `train` vote for, whatever the model's outputs are.
     ///
     /// # Errors
-    /// As [`ClassMap::for_training`].
+    /// As [`ClassMap::for_training`]; [`Error::Usage`] where images may have any number of labels.
     pub fn voted_classes(&self, train: &Dataset, file: Option<&ClassMap>) -> Result<ClassMap> {
+        if train.is_multi_label() {
+            let what = "has images with any number of labels: --zero-shot and --knn answer with one class";
+            return Err(Error::Usage(format!("{} {what}", train.name)));
+        }
         match file {
             Some(_) => {
                 let outputs = Outputs { model: self.checkpoint.path(), count: 0, names: None };
@@ -126,13 +150,20 @@ impl Source {
 
     /// Saves `values` under this checkpoint's names, types and metadata.
     pub fn save(&self, path: &Path, values: &Snapshot) -> Result<()> {
+        self.save_with(path, values, None)
+    }
+
+    /// [`Self::save`] with other `thresholds` of the labels than its own, if it is a multi-label model.
+    pub fn save_with(&self, path: &Path, values: &Snapshot, thresholds: Option<&[f32]>) -> Result<()> {
         let model = self.model();
         let tensors = model.layout().unpack(&values.w).chain(model.buffers().unpack(&values.stats));
         let tensors: Vec<Weight> =
             tensors.map(|(p, values)| (p.name.clone(), p.shape.clone(), values.to_vec())).collect();
         let replaced: BTreeMap<_, _> = checkpoint::replacements(&self.recognised, &tensors);
         let counters = (self.recognised.counters.as_slice(), values.batches);
-        let metadata = checkpoint::tpgm_metadata(&self.recognised);
+        let mut metadata = checkpoint::tpgm_metadata(&self.recognised);
+        let own = self.recognised.thresholds.as_deref();
+        metadata.extend(checkpoint::task_metadata(&self.checkpoint, own.map(|own| thresholds.unwrap_or(own))));
         checkpoint::save_counted(path, &self.checkpoint, &replaced, counters, &metadata)
     }
 }

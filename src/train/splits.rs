@@ -69,11 +69,26 @@ impl Splits {
             .chain(tests.iter().map(|(name, path, _)| (*name, *path)))
             .collect();
         let mut sets = named.iter().map(|(_, path)| paths.files.open(path)).collect::<Result<Vec<Dataset>>>()?;
+        for ((name, path), set) in
+            named.iter().zip(&sets).filter(|(_, set)| set.is_multi_label() != sets[0].is_multi_label())
+        {
+            let [own, train] =
+                [set, &sets[0]].map(|set| if set.is_multi_label() { "any number of labels" } else { "one class" });
+            let what =
+                format!("the images of {name} have {own} each, those of train {train}: all splits must be alike");
+            return Err(Error::data(path, what));
+        }
+        let multi_label = sets[0].is_multi_label();
+        config.refuse_for_labels(multi_label)?;
         let Checked { looks, mut broken } =
             paths.files.check(&mut sets, &mut |done, of| events(Event::Checked { done, of }))?;
         if sets[0].items.iter().all(|item| item.label == sets[0].items[0].label) {
-            let what = "all training images are of one class: there is nothing to tell apart; give a folder with one folder \
-                        per class";
+            let what = match multi_label {
+                true => "all training images have the same labels: there is nothing to tell apart",
+                false => {
+                    "all training images are of one class: there is nothing to tell apart; give a folder with one folder per class"
+                }
+            };
             return Err(Error::data(&paths.train, what));
         }
         let file = paths.files.map()?;
@@ -84,6 +99,7 @@ impl Splits {
         }
         let classes = source.fit_classes(&sets[0], file.as_ref(), config.seed)?;
         let mut sets = sets.iter().map(|set| classes.label(set)).collect::<Result<Vec<Dataset>>>()?;
+        Dataset::unite(&mut sets);
         let mut names: Vec<&str> = named.iter().map(|(name, _)| *name).collect();
         if given(&paths.val).is_none() {
             let (train, val) = split_off(&sets[0], &looks, paths.val_share, paths.val_seed);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::data::{ClassMap, Dataset, ImageCache, Preprocess, name_some};
 use crate::error::Result;
-use crate::train::evaluate::{Classifier, Evaluation, evaluate_at};
+use crate::train::evaluate::{Fitted, Classifier, Evaluation, evaluate_at};
 
 /// The logit of a class that can't be the answer: its probability is 0 beside any other, and yet a number that can be
 /// multiplied by 0.
@@ -34,9 +34,7 @@ impl Classifier for Subset<'_> {
 
 /// Which of the classes a data set has images of.
 fn present(dataset: &Dataset) -> Vec<bool> {
-    let mut present = vec![false; dataset.classes.len()];
-    dataset.items.iter().for_each(|item| present[item.label as usize] = true);
-    present
+    dataset.counts().into_iter().map(|images| images > 0).collect()
 }
 
 /// How many of its classes a data set has images of.
@@ -55,13 +53,13 @@ pub fn evaluate_among(
     preprocess: &Preprocess,
     classes: usize,
     subset: bool,
-    temperature: Option<f64>,
+    chosen: Fitted,
 ) -> Result<Evaluation> {
     if !subset {
-        return evaluate_at(model, images, preprocess, classes, temperature);
+        return evaluate_at(model, images, preprocess, classes, chosen);
     }
     let mut model = Subset { model, allowed: present(images.dataset()) };
-    evaluate_at(&mut model, images, preprocess, classes, temperature)
+    evaluate_at(&mut model, images, preprocess, classes, chosen)
 }
 
 /// One sentence where a data set lacks some of the model's classes.
@@ -126,9 +124,9 @@ mod tests {
         };
         // Class b, which the set lacks, scores highest.
         let mut model = Fixed(vec![1.0, 5.0, 2.0]);
-        let open = evaluate_among(&mut model, &images, &preprocess, 3, false, None).unwrap();
+        let open = evaluate_among(&mut model, &images, &preprocess, 3, false, Fitted::default()).unwrap();
         assert_eq!((open.top1, open.images), (0.0, 3));
-        let held = evaluate_among(&mut model, &images, &preprocess, 3, true, None).unwrap();
+        let held = evaluate_among(&mut model, &images, &preprocess, 3, true, Fitted::default()).unwrap();
         assert_eq!(held.top1, 2.0 / 3.0);
         // The softmax over 1 and 2 alone: ln(1 + e⁻¹) for c, 1 more for a.
         let c = (1.0 + (-1.0f64).exp()).ln();

@@ -27,7 +27,7 @@ use crate::train::lock::Lock;
 use crate::train::micro_batch::MicroBatch;
 use crate::train::probe;
 use crate::train::reached::Reached;
-use crate::train::run::Training;
+use crate::train::run::{EACH, Training};
 use crate::train::run_dir::{self, Found, RunLog};
 use crate::train::schedule::LearningRate;
 use crate::train::sessions::Sessions;
@@ -113,7 +113,7 @@ fn run(
         false => None,
     };
     let start_values = solved.as_ref().unwrap_or(&anchor_values);
-    let weights = config.loss_weights(weights, splits.classes.names().len());
+    let targets = config.targets(weights, &splits.train);
     let settings = config.settings(0);
     let train_config = config.loader(splits.train.items.len());
     let state_path = out.join(run_dir::STATE);
@@ -158,7 +158,7 @@ fn run(
         events(event);
     };
     let (mut learner, mut active) =
-        fit::allocate(gpu, &model, (&sizes, limit), (settings, weights), method, (start_values, &anchor), &mut told)?;
+        fit::allocate(gpu, &model, (&sizes, limit), (settings, targets), method, (start_values, &anchor), &mut told)?;
     learner.randomize(config.seed);
     if let Some(choices) = unconfirmed {
         tuning::confirm(gpu, &learner.untuned()?, &choices, events)?;
@@ -255,7 +255,8 @@ fn run(
         Error::Train(format!("{what} is not a finite number; {kept}: try a lower --lr, --warmup-steps or --clip-norm"))
     };
     let (preprocess, classes) = (&preprocess, source.recognised.config.classes());
-    let watched = Some(Watch { settings: &config.optim, classes });
+    let guessed = if splits.train.is_multi_label() { EACH } else { classes };
+    let watched = Some(Watch { settings: &config.optim, classes: guessed });
     let mut steps = Steps::new((learner, active), (stages, lr), log, events, &spoilt, watched);
     steps.enter_stage(true)?;
     let (source, best) = (&source, None);

@@ -14,6 +14,7 @@ fn set(name: &str, classes: &[&str]) -> Dataset {
         name: name.into(),
         classes: classes.iter().map(|c| c.to_string()).collect(),
         items: (0..classes.len()).map(item).collect(),
+        sets: None,
         left_out: LeftOut::default(),
     }
 }

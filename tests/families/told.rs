@@ -20,6 +20,7 @@ fn labelled(classes: &[&str]) -> Dataset {
         name: "train".into(),
         classes: classes.iter().map(|c| c.to_string()).collect(),
         items: Vec::new(),
+        sets: None,
         left_out: LeftOut::default(),
     }
 }

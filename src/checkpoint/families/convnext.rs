@@ -417,6 +417,7 @@ fn read(tensors: Tensors, overrides: &Overrides, dialect: Dialect) -> Result<Rec
         notes,
         sources,
         classes,
+        thresholds: None,
         resize: None,
         stem: None,
         head_file,

@@ -146,6 +146,7 @@ impl Described<'_> {
             notes,
             sources,
             classes: class_list,
+            thresholds: None,
             resize: None,
             stem: None,
             head_file,

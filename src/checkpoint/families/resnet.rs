@@ -321,6 +321,7 @@ pub(super) fn read(tensors: Tensors, overrides: &Overrides, facts: Facts, dialec
         notes,
         sources,
         classes,
+        thresholds: None,
         resize,
         stem: None,
         head_file,

@@ -154,6 +154,7 @@ pub(super) fn read(
         notes,
         sources,
         classes,
+        thresholds: None,
         resize,
         stem: None,
         head_file,
