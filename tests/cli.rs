@@ -56,6 +56,8 @@ mod lr_find;
 mod methods;
 #[path = "cli/page.rs"]
 mod page;
+#[path = "cli/parquet.rs"]
+mod parquet;
 #[cfg(unix)]
 #[path = "cli/peers.rs"]
 mod peers;

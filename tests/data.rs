@@ -30,6 +30,8 @@ mod from_configuration;
 mod labels;
 #[path = "data/loader.rs"]
 mod loader;
+#[path = "data/parquet.rs"]
+mod parquet;
 
 fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")

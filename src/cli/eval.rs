@@ -15,7 +15,7 @@ use crate::data::loader::CACHE_BYTES;
 use crate::data::{Dataset, ImageCache, corrupt};
 use crate::error::{Error, Result};
 use crate::train::data_args::{EvalDataArgs, named_paths};
-use crate::train::evaluate::{Fitted, Classifier, Evaluation, Predictor, Sound, Watched, evaluate_to_fit, features};
+use crate::train::evaluate::{Classifier, Evaluation, Fitted, Predictor, Sound, Watched, evaluate_to_fit, features};
 use crate::train::help;
 use crate::train::knn::{ByNeighbours, Neighbours};
 use crate::train::memory_args::PrecisionArgs;

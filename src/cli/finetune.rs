@@ -103,9 +103,9 @@ pub(super) fn result_table(rows: &[(String, Vec<&TestResult>)], means: &[Mean]) 
     if first.iter().any(|r| r.evaluation.labels.is_some()) {
         let tell =
             |title, of: fn(AtThresholds) -> f64| figure_table(rows, means, title, move |e| at(e).map_or(f64::NAN, of));
-        tables.push(tell("micro F1 %", |at| at.micro_f1));
-        tables.push(tell("macro F1 %", |at| at.macro_f1));
-        tables.push(tell("exact %", |at| at.exact));
+        tables.push(tell("micro F1 % at own thresholds", |at| at.micro_f1));
+        tables.push(tell("macro F1 % at own thresholds", |at| at.macro_f1));
+        tables.push(tell("exact % at own thresholds", |at| at.exact));
         return tables.join("\n");
     }
     if has_unequal_classes(first) {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::data::{Dataset, Item, LeftOut, exists, is_image};
 use crate::error::{Error, Result, escaped};
+use crate::train::data_args::DataArgs;
 
 /// Whether `path` is a pattern, and not the name of something that is there.
 fn is_pattern(path: &Path) -> bool {
@@ -44,11 +45,11 @@ fn listed(root: Option<&Path>) -> Result<Vec<PathBuf>> {
 ///
 /// # Errors
 /// As [`Dataset::unlabelled`], and where nothing matches or is listed.
-pub(super) fn open(data: &Path, root: Option<&Path>) -> Result<Dataset> {
+pub(super) fn open(data: &Path, files: &DataArgs) -> Result<Dataset> {
     let paths = match data.to_str() {
-        Some("-") => listed(root)?,
+        Some("-") => listed(files.root.as_deref())?,
         _ if is_pattern(data) => matching(data)?,
-        _ => return Dataset::unlabelled(data, root),
+        _ => return files.unlabelled(data),
     };
     let (name, mut items, mut left_out) = (data.to_string_lossy().into_owned(), Vec::new(), LeftOut::default());
     for path in paths {
@@ -57,7 +58,7 @@ pub(super) fn open(data: &Path, root: Option<&Path>) -> Result<Dataset> {
             items.push(Item { path, label: 0 });
             continue;
         }
-        let found = Dataset::unlabelled(&path, root)?;
+        let found = files.unlabelled(&path)?;
         items.extend(found.items);
         left_out.add(found.left_out);
     }

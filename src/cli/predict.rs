@@ -105,7 +105,8 @@ impl Told<'_> {
     }
 
     fn text(&self, item: &Item, logits: &[f32]) -> String {
-        let all: Vec<String> = self.answers(logits).iter().map(|(class, p)| format!("{class} {:.1} %", 100.0 * p)).collect();
+        let all: Vec<String> =
+            self.answers(logits).iter().map(|(class, p)| format!("{class} {:.1} %", 100.0 * p)).collect();
         let all = if all.is_empty() { "no label".into() } else { all.join(", ") };
         format!("{}: {}\n", shown(&item.path), escaped(&all))
     }
@@ -208,7 +209,7 @@ pub(super) fn run(args: PredictArgs) -> Result<()> {
     source.recognised.notes.iter().for_each(|n| note!("{}", help::note(n)));
     note!("{classes}");
     let classes = classes.names();
-    let mut sets = [open(&args.data, files.root.as_deref())?];
+    let mut sets = [open(&args.data, files)?];
     let checked = look_at(&mut sets, files)?;
     let [mut images] = sets;
     images.items.sort_by(|a, b| a.path.cmp(&b.path));

@@ -176,7 +176,11 @@ impl PostRun<'_> {
         if let Some(views) = s.views.tta.name() {
             setup["tta"] = json!(views);
         }
-        for (key, value) in [("label_column", &s.files.label_column), ("label_separator", &s.files.label_separator)] {
+        for (key, value) in [
+            ("image_column", &s.files.image_column),
+            ("label_column", &s.files.label_column),
+            ("label_separator", &s.files.label_separator),
+        ] {
             if value.is_some() {
                 setup[key] = json!(value);
             }

@@ -3,6 +3,8 @@
 /// Which columns of a table have what, where its own names don't tell.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Columns {
+    /// The column of images.
+    pub image: Option<String>,
     /// The column of labels.
     pub label: Option<String>,
     /// What stands between several labels of one image: a text, of which blanks stand for any number of them.

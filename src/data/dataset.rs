@@ -11,6 +11,7 @@ use super::label::Found;
 use super::label_sets::LabelSets;
 use super::packed;
 use super::parse;
+use super::pattern;
 use super::walk::{self, LeftOut, is_image};
 use crate::error::{Error, Result};
 
@@ -51,7 +52,8 @@ impl Dataset {
     /// - **Metadata**, as Hugging Face's image folders have it, names images by `file_name`, below its folder, with `label`.
     /// - **Archives** (`.tar`, `.tar.gz`, `.tgz`, `.zip`), and folders in them, are read as class folders are. A folder that all others
     ///   are in is passed over.
-    /// - **Shards**, one or a folder of them, have a `.cls` or `.json` beside each image, with the same name up to its first dot.
+    /// - **Parquet** files, as Hugging Face's data sets have them, have an image and its label in each row.
+    /// - **Shards**, one, a folder of them, or those that a pattern such as `train-*.parquet` stands for, have a `.cls` or `.json` beside each image, with the same name up to its first dot.
     ///
     /// # Errors
     /// [`Error::Data`] naming the folder or the file and line: nothing there, no class folders, an empty class
@@ -69,7 +71,9 @@ impl Dataset {
         let path = path.as_ref();
         let mut left_out = LeftOut::default();
         let Found { classes, items, sets } = if let Some((file, inside)) = archive::split(path) {
-            in_archive(path, &file, &inside, &mut left_out)?
+            in_archive(path, &file, &inside, columns, &mut left_out)?
+        } else if let Some(files) = pattern::files(path)? {
+            packed::shards(path, &files, columns, &mut left_out)?
         } else if !exists(path)? {
             return Err(Error::data(path, "there is no such file or folder"));
         } else if path.is_dir() {
@@ -122,10 +126,24 @@ impl Dataset {
     /// # Errors
     /// As [`Self::open`], except that folders need not be classes.
     pub fn unlabelled(path: impl AsRef<Path>, root: Option<&Path>) -> Result<Self> {
+        Self::unlabelled_as(path, root, &Columns::default())
+    }
+
+    /// [`Self::unlabelled`], of whose tables `columns` says which column has what.
+    ///
+    /// # Errors
+    /// As [`Self::unlabelled`].
+    pub fn unlabelled_as(path: impl AsRef<Path>, root: Option<&Path>, columns: &Columns) -> Result<Self> {
         let path = path.as_ref();
         let mut left_out = LeftOut::default();
         let paths = if let Some((file, inside)) = archive::split(path) {
-            images_in(path, &file, &inside, &mut left_out)?
+            images_in(path, &file, &inside, columns, &mut left_out)?
+        } else if let Some(files) = pattern::files(path)? {
+            let mut paths = Vec::new();
+            for file in files {
+                paths.extend(images_in(&file, &file, "", columns, &mut left_out)?);
+            }
+            paths
         } else if path.is_dir() {
             let mut paths = walk::images_below(path, &mut left_out)?;
             if paths.is_empty() {
@@ -133,7 +151,7 @@ impl Dataset {
                 // They are read, not left out.
                 left_out = if files.is_empty() { left_out } else { LeftOut::default() };
                 for file in files {
-                    paths.extend(images_in(&file, &file, "", &mut left_out)?);
+                    paths.extend(images_in(&file, &file, "", columns, &mut left_out)?);
                 }
             }
             if paths.is_empty() {
@@ -144,7 +162,7 @@ impl Dataset {
         } else if is_image(path) && exists(path)? {
             vec![path.to_path_buf()]
         } else {
-            Self::open(path, root)?.items.into_iter().map(|item| item.path).collect()
+            Self::open_as(path, root, columns)?.items.into_iter().map(|item| item.path).collect()
         };
         let items: Vec<Item> = paths.into_iter().map(|path| Item { path, label: 0 }).collect();
         all_text(&items)?;
@@ -153,8 +171,16 @@ impl Dataset {
 }
 
 /// What is at `path` in the archive `file`, `inside` of it.
-fn in_archive(path: &Path, file: &Path, inside: &str, left_out: &mut LeftOut) -> Result<Found> {
+fn in_archive(path: &Path, file: &Path, inside: &str, columns: &Columns, left_out: &mut LeftOut) -> Result<Found> {
     let archive = Archive::open(file)?;
+    if archive.table().is_some() {
+        let what = "this is one image, or none: give the whole Parquet file";
+        return if inside.is_empty() {
+            packed::tables(path, &[file.into()], columns)
+        } else {
+            Err(Error::data(path, what))
+        };
+    }
     let names = packed::below(&archive, inside);
     if names.is_empty() {
         return Err(not_inside(path, &archive, inside));
@@ -166,8 +192,21 @@ fn in_archive(path: &Path, file: &Path, inside: &str, left_out: &mut LeftOut) ->
 }
 
 /// All images at `path` in the archive `file`, `inside` of it.
-fn images_in(path: &Path, file: &Path, inside: &str, left_out: &mut LeftOut) -> Result<Vec<PathBuf>> {
+fn images_in(
+    path: &Path,
+    file: &Path,
+    inside: &str,
+    columns: &Columns,
+    left_out: &mut LeftOut,
+) -> Result<Vec<PathBuf>> {
     let archive = Archive::open(file)?;
+    if let Some(table) = archive.table() {
+        return if inside.is_empty() {
+            table.images(columns)
+        } else {
+            table.place(inside).map(|_| vec![path.to_path_buf()])
+        };
+    }
     if archive.len(inside).is_ok() && is_image(path) {
         return Ok(vec![path.to_path_buf()]);
     }
@@ -218,7 +257,7 @@ fn in_folder(path: &Path, columns: &Columns, left_out: &mut LeftOut) -> Result<F
     }
     let folders = walk::entries(path, &mut LeftOut::default())?.folders;
     match archives(path)? {
-        files if folders.is_empty() && !files.is_empty() => packed::shards(path, &files, left_out),
+        files if folders.is_empty() && !files.is_empty() => packed::shards(path, &files, columns, left_out),
         _ => class_folders(path, left_out),
     }
 }

@@ -3,7 +3,7 @@
 //! In reading order:
 //!
 //! 1. [`dataset`]: which images there are and which class each has (class folders, list files, CSV, metadata,
-//!    archives, WebDataset's shards); [`class_map`]: which
+//!    archives, WebDataset's shards, Parquet); [`class_map`]: which
 //!    class is which output of a model; [`overlap`]: whether two data sets share an image.
 //!    [`check`] looks at every image before any work begins, [`summary`] says what there is, [`split`] sets a part apart.
 //! 2. [`mod@decode`]: one file to 8-bit RGB, upright, as Pillow gives it.
@@ -37,7 +37,9 @@ mod look;
 mod names;
 pub mod overlap;
 mod packed;
+mod parquet;
 mod parse;
+mod pattern;
 pub mod picture;
 pub mod preprocess;
 mod read;

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use super::archive::Archive;
+use super::columns::Columns;
 use super::item::Item;
 use super::label::{Entry, Found, Label, found};
 use super::walk::{self, LeftOut, is_image};
@@ -135,7 +136,10 @@ fn label(file: &Path, archive: &Archive, key: &str, described: &BTreeSet<&str>) 
 ///
 /// # Errors
 /// As [`samples`], and as of a list file.
-pub(super) fn shards(place: &Path, files: &[PathBuf], left_out: &mut LeftOut) -> Result<Found> {
+pub(super) fn shards(place: &Path, files: &[PathBuf], columns: &Columns, left_out: &mut LeftOut) -> Result<Found> {
+    if files.iter().any(|file| file.extension().is_some_and(|end| end.eq_ignore_ascii_case("parquet"))) {
+        return tables(place, files, columns);
+    }
     let mut entries = Vec::new();
     for file in files {
         let archive = Archive::open(file)?;
@@ -147,6 +151,28 @@ pub(super) fn shards(place: &Path, files: &[PathBuf], left_out: &mut LeftOut) ->
         entries.extend(samples(file, &archive, &names, left_out)?);
     }
     labelled(place, entries)
+}
+
+/// The rows of Parquet files, which have the same columns.
+///
+/// # Errors
+/// [`Error::Data`] naming the file that is none, that can't be read, or names other classes than the first.
+pub(super) fn tables(place: &Path, files: &[PathBuf], columns: &Columns) -> Result<Found> {
+    let (mut entries, mut declared) = (Vec::new(), None);
+    for file in files {
+        let archive = Archive::open(file)?;
+        let table = archive.table().ok_or_else(|| {
+            Error::data(file, "this is no Parquet file, as others beside it are: give data of one kind in a folder")
+        })?;
+        let (own, classes) = table.entries(columns)?;
+        if declared.get_or_insert_with(|| classes.clone()) != &classes {
+            return Err(Error::data(file, "it names other classes than the Parquet file before it"));
+        }
+        entries.extend(own);
+    }
+    let mut found = found(place, entries, &declared.unwrap_or_default())?;
+    found.items.sort_by(|a, b| a.path.cmp(&b.path));
+    Ok(found)
 }
 
 /// The items of entries that have been read from `place`, by path.

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::archive::{Archive, split};
+use super::pattern;
 use crate::error::{Error, Result};
 
 /// The bytes of a regular file, or of what a link to one leads to.
@@ -35,10 +36,16 @@ pub fn size_of(path: &Path) -> Result<u64> {
 
 /// Whether there is a file or a folder at `path`, on its own or in an archive that can be read.
 pub fn exists(path: &Path) -> bool {
+    // Or files that a pattern stands for.
+    if pattern::is_one(path) {
+        return matches!(pattern::files(path), Ok(Some(_)));
+    }
     let has = |(archive, inside): (PathBuf, String)| {
         let below = format!("{inside}/");
         Archive::open(&archive).is_ok_and(|archive| {
-            inside.is_empty() || archive.names().any(|name| name == inside || name.starts_with(&below))
+            inside.is_empty()
+                || archive.len(&inside).is_ok()
+                || archive.names().any(|name| name == inside || name.starts_with(&below))
         })
     };
     path.exists() || split(path).is_some_and(has)

@@ -23,7 +23,10 @@ pub struct DataArgs {
     /// Which folder is which output of the model: one `folder name` per line, or imagenet_class_index.json
     #[arg(long, value_name = "FILE")]
     pub class_map: Option<PathBuf>,
-    /// The column of a table that has the labels [default: label, or labels]
+    /// The column of a Parquet file that has the images [default: the only one that can]
+    #[arg(long, value_name = "NAME")]
+    pub image_column: Option<String>,
+    /// The column of a table that has the labels [default: label, or labels; of a Parquet file the only one with classes]
     #[arg(long, value_name = "NAME")]
     pub label_column: Option<String>,
     /// What stands between the labels of an image in that column, which may then have any number; ' ' for blanks [default: in a column
@@ -75,11 +78,24 @@ impl DataArgs {
     /// # Errors
     /// As [`Dataset::open`].
     pub fn open(&self, path: &Path) -> Result<Dataset> {
-        let (label, separator) = (self.label_column.clone(), self.label_separator.clone());
-        if separator.as_deref() == Some("") {
-            return Err(Error::Usage("--label-separator must not be empty".into()));
+        Dataset::open_as(path, self.root.as_deref(), &self.columns()?)
+    }
+
+    /// The images at `path`, whose labels play no part.
+    ///
+    /// # Errors
+    /// As [`Dataset::unlabelled`].
+    pub fn unlabelled(&self, path: &Path) -> Result<Dataset> {
+        Dataset::unlabelled_as(path, self.root.as_deref(), &self.columns()?)
+    }
+
+    fn columns(&self) -> Result<Columns> {
+        let (image, label) = (self.image_column.clone(), self.label_column.clone());
+        let separator = self.label_separator.clone();
+        match separator.as_deref() {
+            Some("") => Err(Error::Usage("--label-separator must not be empty".into())),
+            _ => Ok(Columns { image, label, separator }),
         }
-        Dataset::open_as(path, self.root.as_deref(), &Columns { label, separator })
     }
 
     /// [`check()`] with this group's flag.
@@ -126,11 +142,11 @@ impl EvalDataArgs {
 #[serde(rename_all = "kebab-case")]
 pub struct SplitArgs {
     /// A folder with the splits: its folder train is the default of --train, val (or valid, or validation) of --val, and test of
-    /// --test
+    /// --test; or data/train-*.parquet and so on
     #[arg(long, value_name = "ROOT")]
     pub data: Option<PathBuf>,
     /// Training images: a folder with one folder per class, a list file (one `path label` per line), a CSV (path,label), an archive
-    /// (.tar, .tar.gz, .zip), a folder with metadata.csv or metadata.jsonl, or WebDataset's shards
+    /// (.tar, .tar.gz, .zip), a folder with metadata.csv or metadata.jsonl, WebDataset's shards, or Parquet files
     #[arg(long, value_name = "PATH", value_parser = path, default_value = "", hide_default_value = true)]
     pub train: PathBuf,
     /// Validation images: what the radii are learned on [default: a share of the training images, set apart]
@@ -172,7 +188,11 @@ impl SplitArgs {
     /// The defaults that follow from `--data`, by their keys.
     pub(super) fn following(&self) -> Table {
         let Some(root) = &self.data else { return Table::new() };
-        let first = |names: &[&str]| names.iter().map(|name| root.join(name)).find(|path| exists(path));
+        // Hugging Face's data sets have the splits' shards in one folder.
+        let shards =
+            |name: &str| [root.join("data"), root.clone()].map(|folder| folder.join(format!("{name}-*.parquet")));
+        let places = |name: &&str| [vec![root.join(name)], shards(name).into()].concat();
+        let first = |names: &[&str]| names.iter().flat_map(places).find(|path| exists(path));
         let text = |path: PathBuf| path.to_str().map(String::from);
         let mut out = Table::new();
         for (key, names) in [("train", &["train"][..]), ("val", &["val", "valid", "validation"])] {

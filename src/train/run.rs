@@ -82,7 +82,8 @@ impl Training<'_, '_> {
         }
         let pretrained = !self.config.method.solves() && self.source.recognised.initialised.is_empty();
         if start.baseline && first == 0 && pretrained {
-            self.test(&tests, Weights::Pretrained, 0, (None, None), &mut summary)?;
+            let own = self.source.recognised.thresholds.as_deref();
+            self.test(&tests, Weights::Pretrained, 0, (None, own), &mut summary)?;
         }
 
         let config = self.config;

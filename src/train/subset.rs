@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::data::{ClassMap, Dataset, ImageCache, Preprocess, name_some};
 use crate::error::Result;
-use crate::train::evaluate::{Fitted, Classifier, Evaluation, evaluate_at};
+use crate::train::evaluate::{Classifier, Evaluation, Fitted, evaluate_at};
 
 /// The logit of a class that can't be the answer: its probability is 0 beside any other, and yet a number that can be
 /// multiplied by 0.

@@ -64,6 +64,7 @@ fn a_column_and_what_stands_between_its_labels_may_be_told() {
     let columns = |label: &str, separator: Option<&str>| Columns {
         label: (!label.is_empty()).then(|| label.into()),
         separator: separator.map(String::from),
+        ..Columns::default()
     };
     let open = |columns| Dataset::open_as(dir.path().join("l.csv"), None, &columns);
     assert_eq!(labels(&open(columns("tags", Some(" "))).unwrap()), expected());

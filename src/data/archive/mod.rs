@@ -12,11 +12,17 @@ use std::time::SystemTime;
 
 use flate2::read::DeflateDecoder;
 
+use super::parquet::Table;
 use crate::error::{Error, Result, quote};
 
 /// The kinds that are read, by the end of a file's name.
-const KINDS: [(&str, Kind); 4] =
-    [(".tar", Kind::Tar), (".tar.gz", Kind::TarGz), (".tgz", Kind::TarGz), (".zip", Kind::Zip)];
+const KINDS: [(&str, Kind); 5] = [
+    (".tar", Kind::Tar),
+    (".tar.gz", Kind::TarGz),
+    (".tgz", Kind::TarGz),
+    (".zip", Kind::Zip),
+    (".parquet", Kind::Parquet),
+];
 
 /// The largest member: no image has as many bytes.
 const MOST: u64 = 1 << 30;
@@ -26,6 +32,7 @@ enum Kind {
     Tar,
     TarGz,
     Zip,
+    Parquet,
 }
 
 /// Where the bytes of a member are.
@@ -47,6 +54,8 @@ pub(super) struct Archive {
     members: BTreeMap<String, Member>,
     /// What a compressed archive holds, which has no places to read at.
     unpacked: Option<Vec<u8>>,
+    /// The rows of a Parquet file, which has no members.
+    table: Option<Table>,
     /// Its length and the time of its last change when it was listed.
     stamp: (u64, Option<SystemTime>),
 }
@@ -107,9 +116,13 @@ impl Archive {
                 (list::tar(path, std::io::Cursor::new(&bytes), bytes.len() as u64)?, Some(bytes))
             }
             Some(Kind::Zip) => (list::zip(path)?, None),
-            None => return Err(Error::data(path, "this is no archive that is read (.tar, .tar.gz, .tgz, .zip)")),
+            Some(Kind::Parquet) => (BTreeMap::new(), None),
+            None => {
+                return Err(Error::data(path, "this is no archive that is read (.tar, .tar.gz, .tgz, .zip, .parquet)"));
+            }
         };
-        let archive = Arc::new(Archive { path: path.into(), members, unpacked, stamp });
+        let table = if kind(name) == Some(Kind::Parquet) { Some(Table::open(path)?) } else { None };
+        let archive = Arc::new(Archive { path: path.into(), members, unpacked, table, stamp });
         listed.insert(path.into(), archive.clone());
         Ok(archive)
     }
@@ -126,8 +139,16 @@ impl Archive {
         })
     }
 
-    /// Bytes of the file `name`.
+    /// Its rows, if it is a Parquet file.
+    pub(super) fn table(&self) -> Option<&Table> {
+        self.table.as_ref()
+    }
+
+    /// Bytes of the file `name`; of an image of a Parquet file, which has no length of its own, those of the whole file.
     pub(super) fn len(&self, name: &str) -> Result<u64> {
+        if let Some(table) = &self.table {
+            return table.place(name).map(|_| self.stamp.0);
+        }
         self.member(name).map(|member| member.len)
     }
 
@@ -136,6 +157,9 @@ impl Archive {
     /// # Errors
     /// As [`Archive::open`]; no such file; bytes that are not those that were packed.
     pub(super) fn bytes(&self, name: &str) -> Result<Vec<u8>> {
+        if let Some(table) = &self.table {
+            return table.bytes(name);
+        }
         let member = self.member(name)?;
         let at_file = |what: &str| Error::data(self.path.join(name), what);
         if member.len > MOST || member.packed > MOST {
