@@ -40,6 +40,9 @@ macro_rules! for_each_stem {
             };
             conv2d;
             depthwise;
+            distill {
+                golden: "in trajectories, tests/golden/methods.rs"
+            };
             dropout {
                 golden: "its masks by another implementation in timm's models, tests/families.rs"
             };

@@ -17,6 +17,8 @@ use tpgm::shapes::norm::rows_of;
 
 #[path = "gradcheck/channels.rs"]
 mod channels;
+#[path = "gradcheck/distill.rs"]
+mod distill;
 #[path = "gradcheck/dropout.rs"]
 mod dropout;
 #[path = "gradcheck/gate.rs"]

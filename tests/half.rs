@@ -14,6 +14,7 @@ use tpgm::method::{
 };
 use tpgm::model::{Drops, Model, VitConfig};
 use tpgm::ops::adamw::AdamW;
+use tpgm::ops::distill::On;
 use tpgm::ops::sgd::Sgd;
 use tpgm::train::inputs::Inputs;
 use tpgm::train::state::{self, Identity, Progress};
@@ -209,6 +210,28 @@ fn a_batch_is_learned_by_heart_as_in_f32() {
     assert!(single[0] > 1.0 && half[59] < 0.02, "f16: loss {} to {}", half[0], half[59]);
     // Ten steps on, before rounding has had time to lead elsewhere.
     assert!(relative(&half[..10], &single[..10]) < 2e-2, "{:?} {:?}", &half[..10], &single[..10]);
+}
+
+/// The teacher's weights take turns with the model's own in the copy that products read.
+#[test]
+fn a_teacher_is_the_same_in_f16() {
+    if !has_f16() {
+        return;
+    }
+    for on in [On::Features, On::Logits] {
+        let run = |half, weight| {
+            let (model, start) = model("vit_small");
+            let model = model.distilling(Some(on));
+            let mut learner = Learner::new(gpu(), model, &start, settings(SGD, 8, half)).unwrap();
+            learner.attend(&start, weight, 2.0).unwrap();
+            let (images, labels) = batch(1, 8);
+            (0..8).for_each(|_| learner.step(&images, &labels, 1e-2).unwrap());
+            learner.records(true).unwrap().iter().map(|r| r.loss).collect::<Vec<f32>>()
+        };
+        let (single, half, alone) = (run(None, 2.0), run(starting(1024.0), 2.0), run(None, 0.0));
+        println!("{on:?}: f32 {single:?}, f16 {half:?}, without {alone:?}");
+        assert!(relative(&half, &single) < 1e-2 && relative(&alone, &single) > 2e-2, "{on:?}");
+    }
 }
 
 #[test]

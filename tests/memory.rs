@@ -12,6 +12,7 @@ use tpgm::method::{
 };
 use tpgm::model::{Drops, Model, VitConfig};
 use tpgm::ops::adamw::AdamW;
+use tpgm::ops::distill::On;
 use tpgm::ops::sgd::Sgd;
 use tpgm::shapes::Norm;
 
@@ -125,6 +126,8 @@ fn a_run_takes_what_was_planned() {
         let again = assert_planned(name, &model, &start, Settings { recompute: true, ..plain });
         let dropping = model.clone().dropping(Drops { path: 0.3, head: 0.1 });
         assert_planned(&format!("{name}, dropping"), &dropping, &start, plain);
+        let distilling = model.clone().distilling(Some(On::Features));
+        assert_planned(&format!("{name}, distilling"), &distilling, &start, plain);
         assert!(half.activations < whole.activations && again.activations < whole.activations, "{name}");
         assert_eq!(half.optimizer, 2 * whole.optimizer);
     }
@@ -177,5 +180,5 @@ fn each_method_takes_what_it_planned() {
             }
         }
     }
-    assert_eq!(kept, 4 * 6, "l2-sp, fixed-radius, tpgm, ftp, spd and ema keep something");
+    assert_eq!(kept, 4 * 7, "l2-sp, distill, fixed-radius, tpgm, ftp, spd and ema keep something");
 }

@@ -11,6 +11,7 @@ use tpgm::method::Snapshot;
 use tpgm::model::{Activations, Drops, Mode, Model, Network, Phase, Pool, Precision, VitConfig};
 use tpgm::ops::attention::Scores;
 use tpgm::ops::cross_entropy::{self, CHANNELS, Channel};
+use tpgm::ops::distill::On;
 use tpgm::ops::step_state::{STATE_WORDS, StepState};
 use tpgm::ops::{MAX_FLOPS, Recorder, attention, conv2d, matmul};
 use tpgm::shapes::Activation;
@@ -100,12 +101,20 @@ fn shared_buffers_and_recomputation_give_the_bits_of_separate_buffers() {
     }
 }
 
-/// A network that drops at random is another one in evaluation, in the same buffers.
+/// A network that drops at random is another one in evaluation, and one that distills has a second gradient at its features: in the
+/// same buffers.
 #[test]
-fn shared_buffers_and_recomputation_change_no_bit_of_what_is_dropped() {
-    for name in ["vit_small", "resnet_bottleneck", "resnet_d"] {
+fn shared_buffers_and_recomputation_change_no_bit_of_what_is_dropped_or_distilled() {
+    let kinds: [fn(Model) -> Model; 3] = [
+        |model| model.dropping(Drops { path: 0.5, head: 0.25 }),
+        |model| model.distilling(Some(On::Features)),
+        |model| model.distilling(Some(On::Logits)).dropping(Drops { path: 0.5, head: 0.25 }),
+    ];
+    for (name, kind) in
+        ["vit_small", "resnet_bottleneck", "resnet_d"].into_iter().flat_map(|name| kinds.map(|kind| (name, kind)))
+    {
         let (model, start) = open(name);
-        let model = model.dropping(Drops { path: 0.5, head: 0.25 });
+        let model = kind(model);
         let apart = Activations::apart(gpu(), &model, CAPACITY, Mode::Train, Precision::F32).unwrap();
         let all = [apart].into_iter().chain(
             [Mode::Train, Mode::Recompute].map(|mode| model.plan(gpu(), CAPACITY, mode, Precision::F32).unwrap()),
@@ -114,7 +123,7 @@ fn shared_buffers_and_recomputation_change_no_bit_of_what_is_dropped() {
         for phase in [Phase::Train, Phase::Frozen, Phase::Eval] {
             for batch in [CAPACITY, 2] {
                 let [wanted, shared, recomputed] = [0, 1, 2].map(|i| {
-                    gpu().write(&all[i].random().unwrap(), &[5u32, 0, 9, 2]);
+                    all[i].random().iter().for_each(|random| gpu().write(random, &[5u32, 0, 9, 2]));
                     pass_of(&model, &model, &start, &all[i], batch, phase, MAX_FLOPS)
                 });
                 assert!(wanted[1].iter().all(|g| f32::from_bits(*g).is_finite()), "{name}");

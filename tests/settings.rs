@@ -100,6 +100,7 @@ fn settings_are_those_of_earlier_versions() {
     seen.extend(
         ["data", "image-column", "in-channels", "label-column", "label-separator", "rand-augment"].map(String::from),
     );
+    seen.extend(["distill-on", "distill-temperature", "distill-weight"].map(String::from));
     seen.extend(["lora-alpha", "lora-rank", "lora-targets"].map(String::from));
     assert_eq!(seen, flags, "every flag is in one of the runs of tests/fixtures/resolved.toml, or has a default");
 }

@@ -10,8 +10,9 @@ use tpgm::method::{
     Active, Anchor, BatchNorm, ClassWeights, Held, Learner, METHODS, MethodArgs, Optimizer, Settings, Snapshot, Tpgm,
     TpgmSettings,
 };
-use tpgm::model::{Model, VitConfig};
+use tpgm::model::{Drops, Model, VitConfig};
 use tpgm::ops::adamw::AdamW;
+use tpgm::ops::distill::On;
 use tpgm::ops::sgd::Sgd;
 use tpgm::shapes::Norm;
 use tpgm::train::Flags;
@@ -437,6 +438,40 @@ fn in_parts(micro_batch: usize, recompute: bool) -> Vec<f32> {
     values.extend(learner.records(true).unwrap().iter().map(|r| r.loss));
     values.extend(tpgm.records(&learner, true).unwrap().iter().map(|r| r.loss));
     values
+}
+
+/// Weights and losses after four steps that keep a teacher's outputs.
+fn taught_in_parts(on: On, micro_batch: usize, recompute: bool) -> Vec<f32> {
+    let (model, weights) = model();
+    let settings = Settings {
+        optimizer: SGD,
+        clip_norm: 1.0,
+        smoothing: 0.1,
+        micro_batch,
+        batch_norm: BatchNorm::Train,
+        recompute,
+        half: None,
+    };
+    let model = model.distilling(Some(on)).dropping(Drops { path: 0.3, head: 0.2 });
+    let mut learner = Learner::new(gpu(), model, &weights, settings).unwrap();
+    learner.attend(&weights, 2.0, 1.5).unwrap();
+    for step in 0..4 {
+        let (images, labels) = batch(step, 8);
+        learner.step(&images, &labels, 0.01).unwrap();
+    }
+    let mut values = learner.snapshot().unwrap().w;
+    values.extend(learner.records(true).unwrap().iter().map(|r| r.loss));
+    values
+}
+
+#[test]
+fn a_teacher_is_asked_the_same_in_parts() {
+    for on in [On::Features, On::Logits] {
+        let whole = taught_in_parts(on, 8, false);
+        let error = relative(&taught_in_parts(on, 3, false), &whole);
+        assert!(error < 1e-6, "{on:?}: {error:e}");
+        assert!(taught_in_parts(on, 8, true) == whole, "{on:?}: recomputation changes bits");
+    }
 }
 
 #[test]

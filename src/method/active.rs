@@ -171,6 +171,7 @@ impl Active {
     pub fn start(args: &MethodArgs, learner: &mut Learner, anchor: &Anchor) -> Result<Active> {
         let mut active = Active::default();
         for method in args.active() {
+            method.prepare(args, learner, anchor)?;
             let Started { around, held } = method.start(args, learner, anchor)?;
             learner.surround(around);
             active.held.extend(held);

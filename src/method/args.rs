@@ -13,9 +13,10 @@ use crate::flag::{in_range, positive, word};
 use crate::method::settings::{BatchNorm, Settings};
 use crate::method::stage::{Stage, Trained};
 use crate::method::{
-    METHODS, Method, ema, fixed_radius, ftp, l2_sp, linear_probe, lora, lp_ft, named, partial, tpgm, wise,
+    METHODS, Method, distill, ema, fixed_radius, ftp, l2_sp, linear_probe, lora, lp_ft, named, partial, tpgm, wise,
 };
 use crate::model::Model;
+use crate::ops::distill::On;
 use crate::shapes::Norm;
 
 /// The method of a run that names none.
@@ -82,6 +83,9 @@ pub struct MethodArgs {
     #[command(flatten)]
     #[serde(flatten)]
     pub l2_sp: l2_sp::Flags,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub distill: distill::Flags,
     #[command(flatten)]
     #[serde(flatten)]
     pub partial: partial::Flags,
@@ -186,6 +190,11 @@ impl MethodArgs {
     /// Images of a validation batch that a method of the run learns from; none if none does.
     pub fn val_batch(&self) -> Option<usize> {
         self.active().find_map(|method| method.val_batch(self))
+    }
+
+    /// What a loss of the run keeps near the pre-trained model's, if anything.
+    pub fn distills(&self) -> Option<On> {
+        (self.name.name() == "distill").then_some(self.distill.distill_on)
     }
 
     /// Whether the run takes no steps, since its head is solved for.

@@ -11,8 +11,8 @@ use crate::gpu::{Gpu, Program, View, profile};
 use crate::method::settings::{BatchNorm, Optimizer, Settings, WINDOW};
 use crate::method::snapshot::Snapshot;
 use crate::method::stage::{Group, Stage};
-use crate::method::step_record::StepRecord;
 use crate::method::targets::Targets;
+use crate::method::teacher::Teacher;
 use crate::model::{Activations, Cut, Mode, Model, Part, Phase};
 use crate::ops::cross_entropy::{self, CHANNELS, Channel};
 use crate::ops::dropout::State;
@@ -23,6 +23,8 @@ use crate::shapes::ParamLayout;
 use crate::shapes::Segment;
 
 mod features;
+mod records;
+mod teacher;
 
 /// Submissions that may be in flight: the host prepares the next batch while the adapter works, but never runs away.
 pub(crate) const IN_FLIGHT: usize = 3;
@@ -78,6 +80,7 @@ pub struct Learner<'g> {
     /// What losses are held against, targets `[capacity, classes]` that follow from it, and the weights of positives; none for one
     /// class for each image, all weighing the same.
     weighted: Option<(Targets, View, Option<View>)>,
+    teacher: Option<Teacher>,
     /// Where passes begin: at the images, or at what crosses this cut.
     cut: Option<Cut>,
     gradients: HashMap<(usize, usize), Program>,
@@ -137,6 +140,7 @@ impl<'g> Learner<'g> {
             update: Program::new(),
             around: Vec::new(),
             weighted: None,
+            teacher: None,
             cut: None,
             gradients: HashMap::new(),
             inference: HashMap::new(),
@@ -245,6 +249,7 @@ impl<'g> Learner<'g> {
         };
         let dims = cross_entropy::Dims { batch, classes, smoothing, grad_scale: 1.0 / of as f32 };
         let part = self.begins_at(channel).map_or(Part::Whole, Part::Behind);
+        self.record_teacher(r, w, channel, batch)?;
         let recording = acts.forward_part(&self.model, r, batch, w, &self.stats, phase, part)?;
         let (loss, dlogits, logits, labels) =
             (acts.loss(batch), acts.dlogits(batch), acts.logits(batch), acts.labels(batch));
@@ -261,6 +266,7 @@ impl<'g> Learner<'g> {
             (None, Some(scale)) => cross_entropy::forward_scaled(r, &loss, &dlogits, &logits, &labels, scale, dims)?,
             (None, None) => cross_entropy::forward(r, &loss, &dlogits, &logits, &labels, dims)?,
         }
+        self.record_distance(r, &recording, &loss, channel, (batch, of))?;
         cross_entropy::record(r, ring, &loss, state, channel, dims)?;
         // Those of adapters follow from the gradient of the weight.
         let adapted: Vec<usize> =
@@ -422,62 +428,6 @@ impl<'g> Learner<'g> {
             self.gpu.device.poll(poll).map_err(|e| self.gpu.failed("waiting for the GPU", e))?;
         }
         self.gpu.check()
-    }
-
-    fn request_records(&mut self) {
-        let count = self.steps - self.requested;
-        let ring = self.gpu.read_later(&self.ring);
-        let moves = self.stats.len > 0 && self.settings.batch_norm == BatchNorm::Train;
-        let stats = moves.then(|| (self.gpu.read_later(&self.stats), self.batches));
-        self.pending.push_back((self.requested, count, ring, stats));
-        self.requested = self.steps;
-    }
-
-    /// The figures of steps whose numbers have arrived since the last call; with `wait`, of all steps taken.
-    ///
-    /// From the first [bad](StepRecord::is_bad) step on, weights and optimiser state are left as they were.
-    pub fn records(&mut self, wait: bool) -> Result<Vec<StepRecord>> {
-        if wait && self.requested < self.steps {
-            self.request_records();
-        }
-        let mut records = Vec::new();
-        while let Some((first, count, copy, stats)) = self.pending.front() {
-            let sound = match stats {
-                Some((copy, batches)) => {
-                    let values = if wait { Some(copy.wait(self.gpu)?) } else { copy.poll(self.gpu)? };
-                    let Some(values) = values else { break };
-                    values.iter().all(|v| v.is_finite()).then_some((values, *batches))
-                }
-                None => None,
-            };
-            let values = match stats {
-                // Copied before the statistics.
-                Some(_) => Some(copy.arriving(self.gpu)?),
-                None if wait => Some(copy.wait(self.gpu)?),
-                None => copy.poll(self.gpu)?,
-            };
-            let Some(values) = values else { break };
-            self.sound = sound.or(self.sound.take());
-            records.extend((*first..first + count).map(|step| StepRecord::new(step, &values)));
-            self.pending.pop_front();
-        }
-        Ok(records)
-    }
-
-    /// The weights and running statistics as they are. Waits.
-    pub fn snapshot(&self) -> Result<Snapshot> {
-        let stats = if self.stats.len == 0 { Vec::new() } else { self.gpu.read(&self.stats)? };
-        Ok(Snapshot { w: self.gpu.read(&self.w)?, stats, batches: self.batches })
-    }
-
-    /// As [`Learner::snapshot`]; running statistics that a bad batch has spoilt are those of a few steps before. The
-    /// optimiser has left the weights alone since.
-    pub fn last_sound(&self) -> Result<Snapshot> {
-        let mut values = self.snapshot()?;
-        if let (Some((stats, batches)), false) = (&self.sound, values.stats.iter().all(|v| v.is_finite())) {
-            (values.stats, values.batches) = (stats.clone(), *batches);
-        }
-        Ok(values)
     }
 
     /// Takes other weights and running statistics.

@@ -17,6 +17,7 @@ pub mod args;
 pub mod best;
 pub mod bitfit;
 pub mod class_weights;
+pub mod distill;
 pub mod ema;
 pub mod fixed_radius;
 pub mod ftp;
@@ -39,6 +40,7 @@ pub mod spd;
 pub mod stage;
 pub mod step_record;
 pub mod targets;
+mod teacher;
 pub mod tpgm;
 pub mod vanilla;
 pub mod wise;
@@ -133,6 +135,11 @@ pub trait Method: fmt::Debug + Sync {
     /// Bytes that [`Method::start`] allocates on the device, to be planned before: each method says so itself.
     fn bytes(&self, args: &MethodArgs, model: &Model) -> u64;
 
+    /// What it asks of the learner before anything is recorded, near `anchor`.
+    fn prepare(&self, _args: &MethodArgs, _learner: &mut Learner, _anchor: &Anchor) -> Result<()> {
+        Ok(())
+    }
+
     /// What it keeps on the device, and what it does around each step: for a run of `learner` near `anchor`.
     fn start(&self, _args: &MethodArgs, _learner: &Learner, _anchor: &Anchor) -> Result<Started> {
         Ok(Started::default())
@@ -149,6 +156,7 @@ pub const METHODS: &[&dyn Method] = &[
     &partial::Rule,
     &llrd::Rule,
     &l2_sp::Rule,
+    &distill::Rule,
     &fixed_radius::Rule,
     &tpgm::Rule,
     &ftp::Rule,

@@ -16,6 +16,7 @@ use crate::model::resnetv2_config::ResNetV2Config;
 use crate::model::tape::{Act, Network, Tape};
 use crate::model::vgg_config::VggConfig;
 use crate::model::vit_stem::Stem;
+use crate::ops::distill::On;
 use crate::shapes::ParamLayout;
 
 /// What a model is made of, whichever it is.
@@ -244,6 +245,7 @@ pub struct Model {
     /// What it is made of.
     pub config: ModelConfig,
     drops: Drops,
+    distills: Option<On>,
     adapters: Option<Adapters>,
     layout: ParamLayout,
     buffers: ParamLayout,
@@ -259,6 +261,10 @@ impl Network for Model {
     fn drops(&self) -> Drops {
         self.drops
     }
+
+    fn distills(&self) -> Option<On> {
+        self.distills
+    }
 }
 
 impl Model {
@@ -270,6 +276,7 @@ impl Model {
         Model {
             config,
             drops: Drops::default(),
+            distills: None,
             adapters: None,
             layout,
             buffers,
@@ -281,6 +288,11 @@ impl Model {
     /// The same, which drops this at random while it is trained.
     pub fn dropping(self, drops: Drops) -> Model {
         Model { drops, ..self }
+    }
+
+    /// The same, of which a loss keeps this near another model's while it is trained.
+    pub fn distilling(self, distills: Option<On>) -> Model {
+        Model { distills, ..self }
     }
 
     /// The same with low-rank adapters of the tensors `targets` of its layout, whose product counts `scale` times. Theirs stand behind

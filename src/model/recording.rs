@@ -5,8 +5,9 @@ use std::ops::Range;
 use crate::error::Result;
 use crate::gpu::View;
 use crate::model::store::Store;
-use crate::model::tape::{Act, Entry, Tape};
+use crate::model::tape::{Act, Entry, Tape, Taught};
 use crate::ops::Recorder;
+use crate::ops::distill::On;
 
 /// A forward pass that has been recorded and may be reversed.
 #[derive(Debug)]
@@ -16,8 +17,22 @@ pub struct Recording<'a> {
     /// The entries in the order whose reverse backward takes.
     order: Vec<usize>,
     out: Act,
+    taught: Option<Taught>,
     /// Segments below this one are computed once more in backward.
     dropped: usize,
+}
+
+/// Values that a loss compares with another model's, `[batch, columns]` each.
+#[derive(Clone, Debug)]
+pub struct Compared {
+    /// What they are.
+    pub on: On,
+    /// The network's own, after the forward pass.
+    pub student: View,
+    /// Room for the other's.
+    pub teacher: View,
+    /// Where the loss writes its gradient before backward; none if it adds to that of the logits.
+    pub gradient: Option<View>,
 }
 
 impl<'a> Recording<'a> {
@@ -35,7 +50,14 @@ impl<'a> Recording<'a> {
         }
         // Backward begins with the last segment, whose values are still there.
         let dropped = if recompute { tape.segments.saturating_sub(1) } else { 0 };
-        Ok(Recording { store, entries: tape.entries, order: tape.order, out, dropped })
+        Ok(Recording { store, entries: tape.entries, order: tape.order, out, taught: tape.taught, dropped })
+    }
+
+    /// What a loss compares with another model's, if the network distills anything.
+    pub fn taught(&self) -> Option<Compared> {
+        let Taught { on, student, teacher, gradient } = self.taught?;
+        let gradient = gradient.map(|act| self.store.view(act));
+        Some(Compared { on, student: self.store.view(student), teacher: self.store.view(teacher), gradient })
     }
 
     /// Records the way back, from the gradient `dout` of the last value to that of every parameter for which `trained` holds,
@@ -46,6 +68,10 @@ impl<'a> Recording<'a> {
         let works: Vec<bool> =
             self.entries.iter().map(|e| self.store.note_wants(&e.reads, &e.params, &e.writes)).collect();
         self.store.lend(r, self.out, dout.clone())?;
+        if let Some(Taught { student, gradient: Some(gradient), .. }) = self.taught {
+            let share = self.store.view(gradient);
+            self.store.lend(r, student, share)?;
+        }
         let mut again = vec![false; self.dropped];
         for &i in self.order.iter().rev() {
             let entry = &self.entries[i];

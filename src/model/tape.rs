@@ -16,6 +16,7 @@ use crate::model::precision::Precision;
 use crate::model::store::Store;
 use crate::model::value::{Memory, Value};
 use crate::ops::Recorder;
+use crate::ops::distill::On;
 use crate::ops::dropout::STATE_LEN;
 
 pub use crate::model::value::{Act, ParamRef, Shape, Statistic};
@@ -31,6 +32,11 @@ pub trait Network {
     /// What it drops at random while it is trained.
     fn drops(&self) -> Drops {
         Drops::default()
+    }
+
+    /// What a loss keeps near another model's while it is trained.
+    fn distills(&self) -> Option<On> {
+        None
     }
 
     /// Every parameter by its canonical name with its shape; the head comes last and only if there is one. Names and order
@@ -127,6 +133,22 @@ pub struct Tape {
     pub(super) random: Option<Act>,
     /// Layers that draw random numbers so far.
     pub(super) drawn: u32,
+    pub(super) distills: Option<On>,
+    /// What enters the head.
+    features: Option<Act>,
+    pub(super) taught: Option<Taught>,
+}
+
+/// Values that a loss compares with another model's.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Taught {
+    pub(super) on: On,
+    /// The network's own.
+    pub(super) student: Act,
+    /// What another has in its place, which is there before the pass.
+    pub(super) teacher: Act,
+    /// The gradient that the loss gives, unless it is that of the logits.
+    pub(super) gradient: Option<Act>,
 }
 
 impl Tape {
@@ -154,6 +176,9 @@ impl Tape {
             path: 0.0,
             random: None,
             drawn: 0,
+            distills: network.distills(),
+            features: None,
+            taught: None,
         };
         if tape.drops.any() {
             let shape = Shape { batch: 1, height: 1, width: 1, cols: STATE_LEN };
@@ -163,6 +188,15 @@ impl Tape {
         assert!(tape.aside.is_empty(), "layers put aside and never recalled");
         let last = &mut tape.values[out.0];
         (last.label, last.memory) = ("logits".into(), Memory::Host);
+        tape.taught = tape.distills.and_then(|on| {
+            let student = if on == On::Logits { out } else { tape.features? };
+            let shape = tape.shape(student);
+            assert_eq!(tape.element_of(student), Element::Word, "what is distilled is f32");
+            let teacher = tape.value("teacher", shape, Element::Word, Memory::Host);
+            let gradient = (on == On::Features)
+                .then(|| tape.value("gradient of the teacher's loss", shape, Element::Word, Memory::Host));
+            Some(Taught { on, student, teacher, gradient })
+        });
         (tape, out)
     }
 
@@ -278,6 +312,15 @@ impl Tape {
         match self.scope.as_str() {
             "" => name.to_string(),
             scope => format!("{scope}.{name}"),
+        }
+    }
+
+    /// Notes what enters the head.
+    pub(super) fn enters_head(&mut self, features: Act) {
+        if self.features.is_none() && self.distills == Some(On::Features) {
+            self.features = Some(features);
+            // A loss reads it as well, so that its gradient can't pass it by.
+            self.values[features.0].readers += 1;
         }
     }
 

@@ -16,6 +16,7 @@ mod batch_norm;
 mod channels;
 mod conv;
 mod depthwise;
+mod distill;
 mod dropout;
 mod formats;
 mod linear;
@@ -69,6 +70,7 @@ pub fn stems() -> &'static [Stem] {
             pooling::STEMS,
             text::STEMS,
             loss::STEMS,
+            distill::STEMS,
         ];
         let steps = [optim::STEMS, mars::STEMS, anchor::STEMS, peak::STEMS];
         [&products[..], &others, &steps].concat().concat()

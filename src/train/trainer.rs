@@ -103,6 +103,7 @@ fn run(
     let weights = config.imbalance.weights(&splits.train, &splits.classes)?;
     let inputs = Inputs::of(&source.checkpoint, &splits, weights.as_ref())?;
     let model = adapters::adapted(&config.method, &source, config.drops.apply(source.model())?)?;
+    let model = model.distilling(config.method.distills());
     adapters::note(&model).into_iter().for_each(|note| events(Event::Note(note)));
     let anchor_values = begun(&model, source.snapshot(), config.seed);
     let solved = match config.method.solves() {

@@ -83,6 +83,10 @@ fn flags_of_other_methods_are_refused() {
         ("--method linear-probe --layer-decay 0.5", "--layer-decay goes with a --method that trains more"),
         ("--method ftp --ftp-k 2", "--ftp-k 2"),
         ("--method llrd --layer-decay 0", "--layer-decay 0"),
+        ("--method vanilla --distill-weight 2", "--distill-weight goes with --method distill"),
+        ("--method distill --distill-temperature 3", "--distill-temperature goes with --distill-on logits"),
+        ("--method distill --distill-on logits --distill-temperature 0", "--distill-temperature"),
+        ("--method distill --distill-on logits --train two --val two", "--distill-on logits needs a head"),
         ("--drop-path 1", "--drop-path 1"),
         ("--dropout 1.5", "--dropout 1.5"),
         ("--method linear-probe --drop-path 0.1", "--drop-path goes with a --method that trains more"),
@@ -95,6 +99,10 @@ fn flags_of_other_methods_are_refused() {
         ("--ema-decay 0.9 --schedule post", "--schedule post"),
         ("--method vanilla --wise-alpha 2", "--wise-alpha 2"),
     ];
+    // Other classes than the model's, which then has a new head.
+    for (class, color) in [("a", "red"), ("b", "blue")] {
+        (0..4).for_each(|i| space.image(&format!("two/{class}/{i}.png"), color));
+    }
     for (flags, part) in wrong {
         space.fails(2, &with(TRAIN, &format!("{flags} --out run")), &[part]);
     }

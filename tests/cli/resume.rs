@@ -62,6 +62,7 @@ fn a_killed_run_goes_on_as_if_it_had_not_been() {
         // Features of the first stage are kept; those of the second change.
         "--method lp-ft --probe-share 0.5 --augment none --eval-every 2",
         "--method lora --lora-targets *.mlp.*.weight --optimizer adamw --lr 1e-2",
+        "--method distill --distill-on logits",
         "--drop-path 0.4 --dropout 0.3 --layer-decay 0.8 --micro-batch 5",
         "--rand-augment --color-jitter 0.4 --rotation 9 --random-erasing 0.5 --mixup 0.2 --cutmix 1",
     ];

@@ -24,9 +24,9 @@ fn follow(prefix: &str) {
     let config: ModelConfig = model.config.clone();
     let layout = model.layout().clone();
     let settings = settings(optimizer(&hyper), data[0].1.len());
-    let mut learner = Learner::new(gpu(), model, &start, settings).unwrap();
-    // WiSE moves the head as well.
-    let excluded: Vec<bool> = layout.params.iter().map(|p| p.name.starts_with("head.") && prefix != "wise").collect();
+    // WiSE moves the head as well, and logits can be compared with those of a head that is not new.
+    let keeps_head = ["wise", "distill-logits"].contains(&prefix);
+    let excluded: Vec<bool> = layout.params.iter().map(|p| p.name.starts_with("head.") && !keeps_head).collect();
     let losses = golden.f32(&format!("{prefix}.losses"));
     let value = |key: &str| number(&hyper, key);
 
@@ -40,6 +40,8 @@ fn follow(prefix: &str) {
     let method = METHODS.iter().map(|m| m.name()).filter(|name| prefix.starts_with(name)).max_by_key(|name| name.len());
     let method = ["--method".to_string(), method.unwrap().to_string()];
     let args = MethodArgs::parse(method.into_iter().chain(flags)).unwrap();
+    let model = model.distilling(args.distills());
+    let mut learner = Learner::new(gpu(), model, &start, settings).unwrap();
     args.validate(&Settings { batch_norm: BatchNorm::Frozen, ..settings }).unwrap();
     let steps = losses.len() as u64;
     let of = Trained { config: &config, layout: &layout, excluded: &excluded, norms: &[], steps };
@@ -124,6 +126,8 @@ methods! {
     llrd_with_sgd_matches_pytorch "llrd-sgd";
     l2_sp_matches_pytorch "l2-sp";
     l2_sp_with_rates_by_layer_matches_pytorch "l2-sp-layers";
+    distillation_of_features_matches_pytorch "distill";
+    distillation_of_logits_matches_pytorch "distill-logits";
     a_fixed_mars_radius_matches_pytorch "fixed-radius";
     a_fixed_l2_radius_matches_pytorch "fixed-radius-l2";
     ftp_with_sgd_matches_pytorch "ftp";

@@ -14,7 +14,7 @@ impl Learner<'_> {
         let moves = self.stats.len > 0 && self.settings.batch_norm == BatchNorm::Train;
         let trained = |tensor: usize| self.stage.rates[tensor] != 0.0;
         let acts = self.around.iter().any(|around| !around.before.steps.is_empty() || !around.after.steps.is_empty());
-        if moves || acts { None } else { self.acts.cut(&self.model, &trained) }
+        if moves || acts || self.teacher.is_some() { None } else { self.acts.cut(&self.model, &trained) }
     }
 
     /// From now on, until the next stage, passes of steps and of [`Learner::logits`] begin at `cut`: images are what

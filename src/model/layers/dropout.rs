@@ -46,6 +46,7 @@ impl Tape {
 
     /// What enters the head `name`, of which some values are dropped.
     pub fn head_dropout(&mut self, features: Act, name: &str) -> Act {
+        self.enters_head(features);
         self.dropped(features, name, Each::Value, self.drops.head)
     }
 
