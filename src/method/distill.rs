@@ -64,6 +64,11 @@ impl Method for Rule {
                         begin with --zero-shot or --head";
             return Err(Error::Usage(what.into()));
         }
+        if distill_on == On::Logits && learner.has_labels() {
+            let what = "--distill-on logits can't be had with images that have any number of labels: its softmax is over classes of \
+                        which one is right; distill on features";
+            return Err(Error::Usage(what.into()));
+        }
         learner.attend(anchor.values, distill_weight, distill_temperature)
     }
 }

@@ -382,6 +382,11 @@ impl<'g> Learner<'g> {
         Ok(())
     }
 
+    /// Whether images may have any number of labels, each told apart from the others.
+    pub(super) fn has_labels(&self) -> bool {
+        matches!(self.weighted, Some((Targets::Labels(_), ..)))
+    }
+
     /// Errors where batch norm can't be trained on passes of `batch` images.
     pub fn check_batch(&self, batch: usize) -> Result<()> {
         let pixels = self.model.norm_pixels().unwrap_or(usize::MAX);

@@ -244,6 +244,9 @@ fn what_is_of_one_class_is_refused_with_labels_and_the_other_way_round() {
     space.fails(1, &format!("{line} --test t=test"), &["the images of t have one class"]);
     space.fails(2, &with(&line, "--train train --val val --best-by map"), &["--best-by map", "one class each"]);
     space.fails(2, &format!("{line} --label-separator="), &["--label-separator"]);
+    let distill = "finetune --model run/last.safetensors --train train.csv --val val.csv --no-baseline --steps 1 --method distill";
+    space.ok(&format!("{distill} --out features"));
+    space.fails(2, &format!("{distill} --distill-on logits --out logits"), &["--distill-on logits", "any number of labels"]);
 
     let model = "--model run/last.safetensors";
     space.fails(1, &format!("eval {model} --data t=test"), &["any number of labels", "have one each"]);
