@@ -30,7 +30,6 @@ pub(super) fn nan() -> f64 {
     f64::NAN
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]
 pub(super) fn is_unwritten(figure: &f64) -> bool {
     figure.is_nan()
 }

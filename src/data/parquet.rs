@@ -122,7 +122,7 @@ impl Table {
     /// The bytes of the image at `inside`, a column and a row.
     ///
     /// # Errors
-    /// [`Error::Data`] where there is none, or it can't be read.
+    /// [`Error::Data`] for a place without an image, or one that can't be read.
     pub(super) fn bytes(&self, inside: &str) -> Result<Vec<u8>> {
         let (column, row) = self.place(inside)?;
         let leaf = self.image_leaf(column).expect("checked with its place");

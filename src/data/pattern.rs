@@ -13,7 +13,7 @@ pub(super) fn is_one(path: &Path) -> bool {
 /// The archives that a pattern in the last part of `path` stands for, sorted; none if it is no pattern.
 ///
 /// # Errors
-/// [`Error::Data`] where there is none.
+/// [`Error::Data`] where no archive has such a name.
 pub(super) fn files(path: &Path) -> Result<Option<Vec<PathBuf>>> {
     if !is_one(path) {
         return Ok(None);

@@ -83,7 +83,6 @@ fn nan() -> f64 {
     f64::NAN
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]
 fn is_unwritten(figure: &f64) -> bool {
     figure.is_nan()
 }

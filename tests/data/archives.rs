@@ -145,7 +145,7 @@ fn tables_of_image_folders_are_read() {
         ("metadata.csv", "file_name,label\nb.png,dog\nd.png,dog\n", &["line 3", "no file", "d.png"]),
         ("metadata.csv", "file_name,label\nb.png,dog\nc.jpg,\n", &["line 3", "missing"]),
         ("metadata.jsonl", "{\"file_name\": \"b.png\", \"label\": \"dog\"}\n[]\n", &["line 2", "no `file_name`"]),
-        ("metadata.jsonl", "{\"file_name\": \"b.png\", \"label\": [1]}\n", &["line 1", "neither text nor a number"]),
+        ("metadata.jsonl", "{\"file_name\": \"b.png\", \"label\": {}}\n", &["line 1", "neither text nor a number"]),
         ("metadata.jsonl", "{\"file_name\": \"b.png\"", &["line 1", "not a JSON object"]),
         (
             "metadata.jsonl",
