@@ -42,6 +42,7 @@ pub(super) fn page(results: &Results) -> Result<String> {
             body += &section(&format!("d{i}"), results, data, depths, room);
             body += "</section>\n";
         } else {
+            body += "<h2>Results</h2>\n";
             body += &section("d0", results, data, depths, room);
         }
     }
