@@ -55,6 +55,7 @@ mod zero_shot;
 
 pub use crate::atomic::atomic_write;
 pub use delta::{Delta, DeltaSize, apply_delta, delta_path, write_delta};
+pub use families::Layout;
 pub use file::Checkpoint;
 pub use fresh::{
     fresh_convnext, fresh_efficientnet, fresh_model, fresh_resnet, fresh_statistics, fresh_vit, new_head, replace_head,
@@ -69,6 +70,7 @@ pub use safetensors::tensor::Dtype;
 pub use save::{save, save_counted, write_model};
 pub use stem::StemChange;
 pub use text::{TextOverrides, TextTower};
+pub use torchvision_table::architecture as torchvision_architecture;
 pub use write::{Values, write_safetensors};
 pub use zero_shot::ZeroShot;
 

@@ -35,6 +35,11 @@ impl Weights {
     }
 }
 
+/// Which of torchvision's architectures a file of its holds, by its name.
+pub fn architecture(path: impl AsRef<Path>) -> Option<String> {
+    Weights::of(path.as_ref()).map(|weights| weights.1)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

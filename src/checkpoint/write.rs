@@ -18,6 +18,8 @@ pub enum Values<'a> {
     F32(&'a [f32]),
     /// Type I32.
     I32(&'a [i32]),
+    /// Type I64.
+    I64(&'a [i64]),
     /// Type U32.
     U32(&'a [u32]),
     /// Type U64.
@@ -33,13 +35,14 @@ macro_rules! values_from {
         }
     )*};
 }
-values_from!(f32 => F32, i32 => I32, u32 => U32, u64 => U64);
+values_from!(f32 => F32, i32 => I32, i64 => I64, u32 => U32, u64 => U64);
 
 impl Values<'_> {
     fn dtype(self) -> Dtype {
         match self {
             Self::F32(_) => Dtype::F32,
             Self::I32(_) => Dtype::I32,
+            Self::I64(_) => Dtype::I64,
             Self::U32(_) => Dtype::U32,
             Self::U64(_) => Dtype::U64,
         }
@@ -49,6 +52,7 @@ impl Values<'_> {
         match self {
             Self::F32(v) => v.len(),
             Self::I32(v) => v.len(),
+            Self::I64(v) => v.len(),
             Self::U32(v) => v.len(),
             Self::U64(v) => v.len(),
         }
@@ -58,6 +62,7 @@ impl Values<'_> {
         match self {
             Self::F32(v) => v.iter().flat_map(|x| x.to_le_bytes()).collect(),
             Self::I32(v) => v.iter().flat_map(|x| x.to_le_bytes()).collect(),
+            Self::I64(v) => v.iter().flat_map(|x| x.to_le_bytes()).collect(),
             Self::U32(v) => v.iter().flat_map(|x| x.to_le_bytes()).collect(),
             Self::U64(v) => v.iter().flat_map(|x| x.to_le_bytes()).collect(),
         }

@@ -244,7 +244,7 @@ impl Tape {
         (name, values)
     }
 
-    /// The parameters of which `param` is made, by their places among [`Network::parameters`](crate::model::Network::parameters),
+    /// The parameters of which `param` is made, by their places among [`Network::parameters`],
     /// and the elements of each.
     pub fn pieces(&self, param: ParamRef) -> Vec<(usize, Range<usize>)> {
         let (mut skip, mut left, mut pieces) = (param.skip, param.len, Vec::new());
@@ -260,7 +260,7 @@ impl Tape {
         pieces
     }
 
-    /// The place of a running statistic among [`Network::buffers`](crate::model::Network::buffers).
+    /// The place of a running statistic among [`Network::buffers`].
     pub fn place_of(&self, statistic: Statistic) -> usize {
         statistic.0
     }

@@ -1,12 +1,15 @@
-//! Every family as an ONNX file: its graph, computed in f64 by an interpreter of our own, gives the library's logits.
-//! `tools/export/verify.py` runs the same in onnxruntime.
+//! Every family as an ONNX file: its graph, computed in f64 by an interpreter of our own, gives the library's logits. And networks that
+//! several libraries have as folders for another one, which are read again. `tools/export/verify.py` runs the same in the programs that
+//! they are for.
 
 use std::fs;
 
 use prost::Message;
-use tpgm::checkpoint::Weight;
+use tpgm::checkpoint::{Overrides, Weight};
+use tpgm::export::library::Library;
 use tpgm::export::onnx::proto::{self, Model};
 use tpgm::export::onnx::{Format, LIMIT, Options, Written, write};
+use tpgm::export::{Origin, folder};
 use tpgm::method::Snapshot;
 use tpgm::train::source::Source;
 
@@ -144,6 +147,46 @@ fn a_large_model_has_its_tensors_beside_it() {
     assert_eq!(model, decode(&whole));
 }
 
+/// The graph that resizes, crops and normalises by itself, from pixels as they are decoded.
+#[test]
+fn preprocessing_in_the_graph_is_that_of_the_model() {
+    use tpgm::data::{CropMode, Interpolation, RgbImage};
+    let mut random = super::common::Random::new(3);
+    for (name, crop_mode, interpolation, crop_pct) in [
+        ("timm_vit", CropMode::Center, Interpolation::Bicubic, 0.8),
+        ("timm_vit", CropMode::CenterFloor, Interpolation::Bilinear, 0.9),
+        ("grey_vit", CropMode::Squash, Interpolation::Bilinear, 1.0),
+        ("timm_vit", CropMode::SquashFloor, Interpolation::Bicubic, 0.85),
+    ] {
+        let family = Family::new(name);
+        let mut source = family.open();
+        let input = &mut source.recognised.preprocess;
+        (input.crop_mode, input.interpolation, input.crop_pct) = (crop_mode, interpolation, crop_pct);
+        let dir = tempfile::tempdir().unwrap();
+        let options = Options { weights: Format::F32, with_preprocessing: true, limit: LIMIT };
+        let path = dir.path().join("m.onnx");
+        write(&path, &source.recognised, (&source.weights, &source.stats), options).unwrap();
+        let model = decode(&dir);
+        for (width, height) in [(37, 23), (19, 40), (16, 16)] {
+            let image = RgbImage::from_fn(width, height, |x, y| {
+                image::Rgb(std::array::from_fn(|c| {
+                    (x * 4 + y * (2 + c as u32) + (random.bits() % 40) as u32).min(255) as u8
+                }))
+            });
+            let pixels = image.as_raw().iter().map(|v| f64::from(*v)).collect();
+            let pixels = Tensor::new(vec![1, height as usize, width as usize, 3], pixels);
+            let got = logits(&model, pixels);
+            let applied = source.recognised.preprocess.apply(&image);
+            let want = tpgm::train::evaluate::Predictor::new(super::gpu(), source.model(), &source.snapshot(), 1);
+            let want = tpgm::train::evaluate::Classifier::logits(&mut want.unwrap(), &applied, 1).unwrap();
+            let error = relative(&got, &want);
+            println!("{name} {crop_mode:?} {width} x {height}: {error:.1e}");
+            // A level here and there: which axis comes first, and how weights are rounded.
+            assert!(error < 3e-2, "{name} {crop_mode:?} {width} x {height}: {error:e}");
+        }
+    }
+}
+
 #[test]
 fn the_file_says_how_its_input_is_made() {
     let family = Family::new("timm_vit");
@@ -172,4 +215,75 @@ fn the_file_says_how_its_input_is_made() {
     };
     assert_eq!(dims(&graph.input[0]), ["batch", "3", "16", "16"]);
     assert_eq!(dims(&graph.output[0]), ["batch", "5"]);
+}
+
+/// The folder, read again as any other of its library, gives the logits.
+#[test]
+fn a_folder_for_another_library_is_the_same_model() {
+    use Library::{Timm, Torchvision, Transformers};
+    for (name, library, architecture) in [
+        ("timm_vit", Transformers, "ViTForImageClassification"),
+        ("hf_vit_narrow", Timm, "vit_base_patch16_224"),
+        ("hf_vit_narrow", Transformers, "ViTForImageClassification"),
+        ("timm_dino", Transformers, "ViTForImageClassification"),
+        ("hf_dinov2", Timm, "vit_base_patch16_224"),
+        ("hf_dinov2", Transformers, "Dinov2ForImageClassification"),
+        ("hf_dinov2_reg_memory", Transformers, "Dinov2WithRegistersForImageClassification"),
+        ("hf_resnet", Transformers, "ResNetForImageClassification"),
+        ("hf_convnextv2", Timm, "convnext_tiny"),
+        ("hf_convnext", Transformers, "ConvNextForImageClassification"),
+        ("timm_convnextv2", Transformers, "ConvNextV2ForImageClassification"),
+        ("tv_convnext", Timm, "convnext_tiny"),
+        ("tv_convnext", Transformers, "ConvNextForImageClassification"),
+        ("timm_convnext", Torchvision, "ConvNeXt"),
+        ("timm_resnest", Timm, "resnest14d"),
+        ("hf_beit_memory", Transformers, "BeitForImageClassification"),
+    ] {
+        let family = Family::new(name);
+        let mut source = family.open();
+        let classes = source.recognised.config.classes();
+        source.recognised.classes = Some((0..classes).map(|i| format!("class {i}")).collect());
+        let origin = Origin { weights: family.dir.path().into(), run: None };
+        let dir = tempfile::tempdir().unwrap();
+        let out = dir.path().join("model");
+        let written = folder::write(&out, library, &source, &origin).unwrap_or_else(|e| panic!("{name}: {e}"));
+        assert_eq!(written.architecture, architecture, "{name}");
+        let card = fs::read_to_string(out.join("README.md")).unwrap();
+        assert!(card.contains(architecture) && card.contains("class 1"), "{card}");
+
+        let size = Some(family.golden.shape("images")[2]);
+        let again = Source::open(&out, &Overrides { image_size: size, ..Overrides::default() });
+        let again = again.unwrap_or_else(|e| panic!("{name} for {}: {e}", library.name()));
+        let got = predict(&again, &again.snapshot(), &family.golden.f32("images"));
+        let error = relative(&got, &family.golden.f32("logits"));
+        println!("{name} for {}: {error:.1e}", library.name());
+        assert!(error < LOGITS, "{name} for {}: {error:e}", library.name());
+        if library != Torchvision {
+            assert_eq!(again.recognised.classes, source.recognised.classes, "{name}");
+            let [own, other] = [&source, &again].map(|s| s.recognised.preprocess.clone());
+            assert_eq!((own.mean, own.std, own.interpolation), (other.mean, other.std, other.interpolation), "{name}");
+            let resized = |p: &tpgm::data::Preprocess| (p.image_size as f64 / p.crop_pct).floor();
+            assert_eq!(resized(&own), resized(&other), "{name}");
+        }
+    }
+}
+
+#[test]
+fn what_a_library_does_not_have_is_refused() {
+    for (name, library, why) in [
+        ("timm_eva02", Library::Transformers, "has none with other biases"),
+        ("timm_vgg", Library::Transformers, "no counterpart"),
+        ("timm_resnest", Library::Torchvision, "ResNet has none with"),
+        ("timm_vit", Library::Torchvision, "does not come from torchvision"),
+        ("hf_dinov2_classifier", Library::Timm, "no pooling like this model's"),
+        ("open_clip", Library::Timm, "features of unit length"),
+    ] {
+        let family = Family::new(name);
+        let origin = Origin { weights: family.dir.path().into(), run: None };
+        let dir = tempfile::tempdir().unwrap();
+        let out = dir.path().join("model");
+        let error = folder::write(&out, library, &family.open(), &origin).unwrap_err().to_string();
+        assert!(error.contains(why) && error.contains(library.name()) && !error.contains('\n'), "{name}: {error}");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0, "{name}: nothing is left");
+    }
 }

@@ -174,7 +174,7 @@ macro_rules! dinov3_names {
 /// On disk and in memory.
 const DINOV3_NAMES: [&Table; 2] = [dinov3_names!(""), dinov3_names!("model.")];
 
-const TRANSFORMERS_NAMES: &Table = &[
+pub(super) const TRANSFORMERS_NAMES: &Table = &[
     ("stem.0.*", "embeddings.patch_embeddings.*"),
     ("stem.1.*", "embeddings.layernorm.*"),
     ("stages.#.downsample.#.*", "encoder.stages.#.downsampling_layer.#.*"),
@@ -188,7 +188,7 @@ const TRANSFORMERS_NAMES: &Table = &[
     ("head.fc.*", "^classifier.*"),
 ];
 
-const TORCHVISION_NAMES: &Table = &[
+pub(super) const TORCHVISION_NAMES: &Table = &[
     ("stem.0.*", "features.0.0.*"),
     ("stem.1.*", "features.0.1.*"),
     ("stages.0.blocks.#.gamma", "features.1.#.layer_scale"),

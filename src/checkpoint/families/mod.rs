@@ -18,6 +18,7 @@ mod described;
 mod efficientnet;
 mod efficientnet_parts;
 mod inputs;
+mod layouts;
 mod names;
 mod open_clip;
 mod regnet;
@@ -42,6 +43,8 @@ mod vit_positions;
 mod vit_stem;
 
 use tensors::misfit;
+
+pub use layouts::Layout;
 
 /// A family: add a file, and its constant to [`FAMILIES`].
 pub(super) struct Family {

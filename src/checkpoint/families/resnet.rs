@@ -59,7 +59,7 @@ pub(super) const TRANSFORMERS: Family = Family {
     read: read_transformers,
 };
 
-const NAMES: &Table = &[
+pub(super) const NAMES: &Table = &[
     ("conv1.*", "embedder.embedder.convolution.*"),
     ("bn1.*", "embedder.embedder.normalization.*"),
     ("layer+.#.conv+.*", "encoder.stages.#.layers.#.layer.#.convolution.*"),

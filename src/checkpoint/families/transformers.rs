@@ -108,6 +108,9 @@ const DINOV2_NAMES: [[&Table; 2]; 2] = [
     [dinov2_5!("fc1", "fc2"), dinov2_5!("weights_in", "weights_out")],
 ];
 
+/// Of a DINOv2 with plain MLPs, as all versions read it from a file.
+pub(super) const NAMES: &Table = DINOV2_NAMES[0][0];
+
 const CLIP_NAMES: &Table = &[
     ("cls_token", "embeddings.class_embedding"),
     ("pos_embed", "embeddings.position_embedding.weight"),

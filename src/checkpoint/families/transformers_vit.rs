@@ -113,6 +113,9 @@ const VIT_NAMES: [[&Table; 2]; 2] = [
     [vit_5!("reg_token", "^classifier.*"), vit_5!("dist_token", "^cls_classifier.*")],
 ];
 
+/// Of a model with one head, as all versions read it from a file.
+pub(super) const NAMES: &Table = VIT_NAMES[0][0];
+
 /// ViT-MSN as version 5 saves it: `vit.` stands before what is not a layer, and not before the layers.
 const MSN_NAMES: &Table = vit_4!("reg_token", "^classifier.*", "vit.");
 

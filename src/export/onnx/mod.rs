@@ -1,7 +1,7 @@
 //! ONNX files: a network's tape as a graph of ONNX's operators, opset 18, with a batch of any size.
 //!
-//! [`graph`] holds nodes and tensors under way, [`writer`] the layouts of values; [`lower`], [`pixels`] and [`tokens`] write each
-//! operation, [`preprocess`] what stands before the network, [`weights`] how parameters are stored, and [`proto`] has the file's
+//! `graph` holds nodes and tensors under way, `writer` the layouts of values; `lower`, `pixels` and `tokens` write each
+//! operation, `preprocess` what stands before the network, `weights` how parameters are stored, and [`proto`] has the file's
 //! messages. Every layer says by [`Layer::operation`](crate::model::tape::Layer::operation) what it computes; one that does not is an
 //! error.
 

@@ -2,6 +2,7 @@
 //! with what writes the files.
 
 mod operators;
+mod resize;
 mod windows;
 
 use std::collections::BTreeMap;
@@ -13,12 +14,18 @@ use tpgm::export::onnx::proto::{self, Attribute, Model, Node};
 pub(super) struct Tensor {
     pub(super) shape: Vec<usize>,
     pub(super) values: Vec<f64>,
+    /// Whether they are i64 in ONNX, whose quotients are whole.
+    whole: bool,
 }
 
 impl Tensor {
     pub(super) fn new(shape: Vec<usize>, values: Vec<f64>) -> Tensor {
         assert_eq!(shape.iter().product::<usize>(), values.len(), "{shape:?}");
-        Tensor { shape, values }
+        Tensor { shape, values, whole: false }
+    }
+
+    fn whole(self, whole: bool) -> Tensor {
+        Tensor { whole, ..self }
     }
 
     fn ints(&self) -> Vec<i64> {
@@ -33,7 +40,7 @@ impl Tensor {
     /// The tensor of this shape with the element that `at` finds for each place.
     fn gather(&self, shape: Vec<usize>, at: impl Fn(&[usize]) -> usize) -> Tensor {
         let values = places(&shape).map(|place| self.values[at(&place)]).collect();
-        Tensor::new(shape, values)
+        Tensor::new(shape, values).whole(self.whole)
     }
 
     fn map(&self, f: impl Fn(f64) -> f64) -> Tensor {
@@ -69,6 +76,10 @@ impl Given<'_> {
         self.find(name).map_or(usual, |attribute| f64::from(attribute.f.expect("a number")))
     }
 
+    fn text(&self, name: &str) -> &str {
+        self.find(name).map_or("", |attribute| std::str::from_utf8(attribute.s.as_deref().unwrap()).unwrap())
+    }
+
     fn ints(&self, name: &str, usual: &[usize]) -> Vec<usize> {
         self.find(name).map_or(usual.to_vec(), |attribute| attribute.ints.iter().map(|v| *v as usize).collect())
     }
@@ -91,7 +102,7 @@ fn stored(tensor: &proto::Tensor) -> Tensor {
         proto::INT64 => bytes.chunks_exact(8).map(|b| i64::from_le_bytes(b.try_into().unwrap()) as f64).collect(),
         other => panic!("element type {other}"),
     };
-    Tensor::new(shape, values)
+    Tensor::new(shape, values).whole(tensor.data_type == Some(proto::INT64))
 }
 
 /// Runs a model that has one input and one output. Every name is given once, and before it is read.
@@ -107,7 +118,8 @@ pub(super) fn run(model: &Model, input: Tensor) -> Tensor {
     give(&mut known, graph.input[0].name.as_deref().unwrap(), input);
     for node in &graph.node {
         let read = |name: &String| known.get(name).unwrap_or_else(|| panic!("{name} is read before it is there"));
-        let inputs: Vec<&Tensor> = node.input.iter().map(read).collect();
+        // An input that is left out has no name.
+        let inputs: Vec<&Tensor> = node.input.iter().filter(|name| !name.is_empty()).map(read).collect();
         let out = operators::run(node.op_type.as_deref().unwrap(), &inputs, &Given(node));
         let [name] = node.output.as_slice() else { panic!("{node:?} has one output") };
         give(&mut known, name, out);

@@ -1,6 +1,8 @@
 //! Operators but for those over windows.
 
-use super::{Given, Tensor, axis_of, places, windows};
+use tpgm::export::onnx::proto;
+
+use super::{Given, Tensor, axis_of, places, resize, windows};
 
 pub(super) fn run(op: &str, inputs: &[&Tensor], given: &Given) -> Tensor {
     let x = inputs[0];
@@ -8,9 +10,17 @@ pub(super) fn run(op: &str, inputs: &[&Tensor], given: &Given) -> Tensor {
         "Add" => two(inputs, |a, b| a + b),
         "Sub" => two(inputs, |a, b| a - b),
         "Mul" => two(inputs, |a, b| a * b),
+        "Div" if x.whole => two(inputs, |a, b| (a / b).trunc()),
         "Div" => two(inputs, |a, b| a / b),
         "Max" => two(inputs, f64::max),
-        "Identity" | "Cast" => x.clone(),
+        "Identity" => x.clone(),
+        "Cast" => match given.int("to", 0) as i32 {
+            proto::INT64 => x.map(f64::trunc).whole(true),
+            proto::UINT8 => x.map(|v| v.trunc().clamp(0.0, 255.0)),
+            _ => x.clone().whole(false),
+        },
+        "Floor" => x.map(f64::floor),
+        "Round" => x.map(f64::round_ties_even),
         "Sqrt" => x.map(f64::sqrt),
         "Relu" => x.map(|v| v.max(0.0)),
         "Sigmoid" => x.map(|v| 1.0 / (1.0 + (-v).exp())),
@@ -22,7 +32,7 @@ pub(super) fn run(op: &str, inputs: &[&Tensor], given: &Given) -> Tensor {
             x.map(|v| (alpha * v + beta).clamp(0.0, 1.0))
         }
         "Clip" => x.map(|v| v.clamp(inputs[1].values[0], inputs[2].values[0])),
-        "Shape" => Tensor::new(vec![x.shape.len()], x.shape.iter().map(|n| *n as f64).collect()),
+        "Shape" => Tensor::new(vec![x.shape.len()], x.shape.iter().map(|n| *n as f64).collect()).whole(true),
         "Reshape" => {
             let mut shape: Vec<i64> = inputs[1].ints();
             shape.iter_mut().enumerate().filter(|(_, n)| **n == 0).for_each(|(i, n)| *n = x.shape[i] as i64);
@@ -64,6 +74,11 @@ pub(super) fn run(op: &str, inputs: &[&Tensor], given: &Given) -> Tensor {
             })
         }
         "ReduceMean" | "ReduceSum" | "ReduceL2" => reduce(op, x, &inputs[1].ints(), given.int("keepdims", 1) == 1),
+        "ReduceMin" => {
+            assert_eq!(x.shape.len(), 1);
+            Tensor::new(vec![1], vec![x.values.iter().copied().fold(f64::INFINITY, f64::min)]).whole(x.whole)
+        }
+        "Resize" => resize::run(x, &inputs[1].ints(), given),
         "Softmax" => softmax(x, axis_of(given.int("axis", -1), x.shape.len())),
         "MatMul" => matmul(x, inputs[1]),
         "LayerNormalization" => {
@@ -129,7 +144,7 @@ fn two(inputs: &[&Tensor], f: impl Fn(f64, f64) -> f64) -> Tensor {
     let shape = broadcast(&a.shape, &b.shape);
     let values = places(&shape).map(|place| f(a.values[place_in(a, &place)], b.values[place_in(b, &place)]));
     let values = values.collect();
-    Tensor::new(shape, values)
+    Tensor::new(shape, values).whole(a.whole && b.whole)
 }
 
 fn concat(inputs: &[&Tensor], axis: usize) -> Tensor {
@@ -143,7 +158,7 @@ fn concat(inputs: &[&Tensor], axis: usize) -> Tensor {
             values.extend(&x.values[row * len..][..len]);
         }
     }
-    Tensor::new(shape, values)
+    Tensor::new(shape, values).whole(inputs[0].whole)
 }
 
 fn reduce(op: &str, x: &Tensor, axes: &[i64], keep: bool) -> Tensor {
