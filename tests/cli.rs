@@ -36,6 +36,8 @@ mod classes;
 mod completions;
 #[path = "cli/corrupt.rs"]
 mod corrupt;
+#[path = "cli/export.rs"]
+mod export;
 #[path = "cli/families.rs"]
 mod families;
 #[path = "cli/files.rs"]
@@ -266,8 +268,8 @@ fn with(line: &str, flags: &str) -> String {
 
 fn words(line: &str) -> Vec<String> {
     let mut words: Vec<String> = line.split_whitespace().map(String::from).collect();
-    let on_adapter =
-        ["bench", "predict", "eval", "finetune", "project"].contains(&words[0].as_str()) || line.contains("--verify");
+    let on_adapter = ["bench", "predict", "eval", "export", "finetune", "project"].contains(&words[0].as_str())
+        || line.contains("--verify");
     if let (true, Ok(adapter)) = (on_adapter && !line.contains("--adapter"), std::env::var("TPGM_TEST_ADAPTER")) {
         words.extend(["--adapter".into(), adapter]);
     }

@@ -12,6 +12,7 @@ mod demo;
 mod devices;
 mod embed;
 mod eval;
+mod export;
 mod finetune;
 mod images;
 mod init;
@@ -97,6 +98,8 @@ enum Command {
     Compare(compare::CompareArgs),
     /// Put a delta and its base together to the whole model
     Apply(apply::ApplyArgs),
+    /// Write a model for other programs: an ONNX file, or a folder that transformers, timm or torchvision load
+    Export(Box<export::ExportArgs>),
     /// Write one HTML page about one run or several
     Report(report::ReportArgs),
     /// Print a script that completes commands and flags in your shell
@@ -265,6 +268,7 @@ pub fn run(cli: Cli, demo: &[(&str, &[u8])]) -> Result<ExitCode> {
         Command::Soup(args) => soup::run(*args),
         Command::Compare(args) => return compare::run(args),
         Command::Apply(args) => apply::run(args),
+        Command::Export(args) => export::run(*args),
         Command::Report(args) => report::run(args),
         Command::Completions(args) => completions::completions(args),
         Command::Man(args) => completions::man(args),
