@@ -19,7 +19,7 @@ use crate::method::Snapshot;
 use crate::model::Precision;
 use crate::shapes::layout::mib;
 use crate::train::data_args::{EvalDataArgs, named_paths};
-use crate::train::evaluate::{Predictor, Sound, Watched};
+use crate::train::evaluate::{Figure, Fitted, Predictor, Sound, Watched};
 use crate::train::help;
 use crate::train::model_args::ModelArgs;
 use crate::train::source::Source;
@@ -75,7 +75,9 @@ pub(super) struct ExportArgs {
 struct Cost<'a> {
     name: &'a str,
     images: usize,
-    top1: [f64; 2],
+    /// Which figure.
+    figure: Figure,
+    values: [f64; 2],
 }
 
 pub(super) fn run(args: ExportArgs) -> Result<()> {
@@ -119,7 +121,11 @@ pub(super) fn run(args: ExportArgs) -> Result<()> {
     let written = onnx::write(&args.out, &source.recognised, (&source.weights, &source.stats), options)?;
     let costs = costs(&args, &source, &written.rounded, named.iter().map(|(name, _)| *name).zip(&labelled), map.len())?;
     if args.json {
-        let row = |cost: &Cost| json!({"name": cost.name, "images": cost.images, "top1": cost.top1[0], "top1_exported": cost.top1[1]});
+        let row = |cost: &Cost| {
+            let key = cost.figure.key();
+            let [before, after] = cost.values;
+            json!({"name": cost.name, "images": cost.images, key: before, format!("{key}_exported"): after})
+        };
         return print_json(&json!({
             "out": args.out,
             "data": written.data,
@@ -143,12 +149,13 @@ pub(super) fn run(args: ExportArgs) -> Result<()> {
         return Ok(());
     }
     let row = |cost: &Cost| {
-        let [before, after] = cost.top1;
+        let [before, after] = cost.values;
         let points = format!("{:+.2}", 100.0 * (after - before));
         vec![cost.name.to_string(), cost.images.to_string(), percent(before), percent(after), points]
     };
     let rows: Vec<Vec<String>> = costs.iter().map(row).collect();
-    print(&table(&["data", "images", "top-1 %", &format!("{} %", args.weights.name()), "points"], &rows))
+    let figure = format!("{} %", costs[0].figure.name());
+    print(&table(&["data", "images", &figure, &format!("{} %", args.weights.name()), "points"], &rows))
 }
 
 /// Writes a folder for a library.
@@ -193,18 +200,25 @@ fn costs<'a>(
     let mut count = Count::new("images");
     for (name, set) in sets {
         let images = ImageCache::new(set.clone(), crate::data::loader::CACHE_BYTES);
-        let mut top1 = |values: &Snapshot, what: &str| {
+        let mut judge = |values: &Snapshot, what: &str| {
             let batch = args.images.batch_size.min(set.items.len());
             let mut predictor = Predictor::new_in(&gpu, source.model(), values, batch, Precision::F32)?;
             let mut sound = Sound::new(&mut predictor, set);
             let mut tell = |done, of| count.show(done, of, &format!("evaluated on {name}{what}"));
             let mut watched = Watched::new(&mut sound, set, &mut tell);
             let input = &source.recognised.preprocess;
-            Ok::<f64, Error>(evaluate_among(&mut watched, &images, input, classes, false, None)?.top1)
+            let fitted = Fitted { temperature: None, thresholds: source.recognised.thresholds.as_deref() };
+            let evaluation = evaluate_among(&mut watched, &images, input, classes, false, fitted)?;
+            Ok::<_, Error>((evaluation.figure(), evaluation.main()))
         };
-        let whole = top1(&before, "")?;
-        let less = after.as_ref().map(|after| top1(after, ", rounded")).transpose()?;
-        costs.push(Cost { name, images: set.items.len(), top1: [whole, less.unwrap_or(whole)] });
+        let (figure, whole) = judge(&before, "")?;
+        let less = after.as_ref().map(|after| judge(after, ", rounded")).transpose()?;
+        costs.push(Cost {
+            name,
+            images: set.items.len(),
+            figure,
+            values: [whole, less.map_or(whole, |(_, less)| less)],
+        });
     }
     Ok(costs)
 }

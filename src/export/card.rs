@@ -27,7 +27,7 @@ fn plain(text: &str) -> String {
 
 /// The test sets at the end of a run, at the weights that are exported; without any, the images that chose them.
 fn results(run: &Run) -> Vec<&EvaluationLine> {
-    let plain = |e: &&EvaluationLine| !e.is_baseline() && e.top1.is_some() && e.corruption.is_none();
+    let plain = |e: &&EvaluationLine| !e.is_baseline() && e.main().is_some() && e.corruption.is_none();
     let of = |weights: Weights| -> Vec<&EvaluationLine> {
         let at_end = |e: &&EvaluationLine| e.is_final && e.model == Some(weights);
         run.evals.iter().filter(plain).filter(at_end).collect()
@@ -58,12 +58,13 @@ pub(super) fn text(name: &str, library: Library, source: &Source, described: &De
         let _ = writeln!(card, "base_model: {}", scalar(&base));
     }
     if !results.is_empty() {
-        let _ = write!(card, "metrics:\n- accuracy\nmodel-index:\n- name: {}\n  results:\n", scalar(name));
+        let metric = if source.recognised.thresholds.is_some() { "mean_average_precision" } else { "accuracy" };
+        let _ = write!(card, "metrics:\n- {metric}\nmodel-index:\n- name: {}\n  results:\n", scalar(name));
         for e in &results {
             let _ = write!(
                 card,
-                "  - task:\n      type: image-classification\n    dataset:\n      name: {set}\n      type: {set}\n    metrics:\n    - type: accuracy\n      value: {:.6}\n",
-                e.top1.unwrap_or_default(),
+                "  - task:\n      type: image-classification\n    dataset:\n      name: {set}\n      type: {set}\n    metrics:\n    - type: {metric}\n      value: {:.6}\n",
+                e.main().unwrap_or_default(),
                 set = scalar(&e.set),
             );
         }
@@ -83,14 +84,20 @@ pub(super) fn text(name: &str, library: Library, source: &Source, described: &De
         let _ = writeln!(card, "Fine-tuned with `tpgm`, method `{method}`.");
     }
     if !results.is_empty() {
-        card += "\n## Results\n\n| data | images | top-1 | top-5 | calibration error |\n| --- | ---: | ---: | ---: | ---: |\n";
+        let names =
+            if source.recognised.thresholds.is_some() { ["mAP", "F1 of all labels"] } else { ["top-1", "top-5"] };
+        let [first, second] = names;
+        let _ = write!(
+            card,
+            "\n## Results\n\n| data | images | {first} | {second} | calibration error |\n| --- | ---: | ---: | ---: | ---: |\n"
+        );
         let percent =
             |share: Option<f64>| share.filter(|s| s.is_finite()).map_or("-".into(), |s| format!("{:.1} %", 100.0 * s));
         for e in &results {
             let images = e.images.map_or("-".into(), |n| n.to_string());
             let ece = e.ece.filter(|e| e.is_finite()).map_or("-".into(), |e| format!("{e:.3}"));
-            let _ =
-                writeln!(card, "| {} | {images} | {} | {} | {ece} |", plain(&e.set), percent(e.top1), percent(e.top5));
+            let (first, second) = (percent(e.main()), percent(e.top5.or(e.micro_f1)));
+            let _ = writeln!(card, "| {} | {images} | {first} | {second} | {ece} |", plain(&e.set));
         }
     }
     let _ = write!(card, "\n## Use\n\n```python\n{}```\n", described.python.replace("FOLDER", name));

@@ -246,7 +246,11 @@ fn what_is_of_one_class_is_refused_with_labels_and_the_other_way_round() {
     space.fails(2, &format!("{line} --label-separator="), &["--label-separator"]);
     let distill = "finetune --model run/last.safetensors --train train.csv --val val.csv --no-baseline --steps 1 --method distill";
     space.ok(&format!("{distill} --out features"));
-    space.fails(2, &format!("{distill} --distill-on logits --out logits"), &["--distill-on logits", "any number of labels"]);
+    space.fails(
+        2,
+        &format!("{distill} --distill-on logits --out logits"),
+        &["--distill-on logits", "any number of labels"],
+    );
 
     let model = "--model run/last.safetensors";
     space.fails(1, &format!("eval {model} --data t=test"), &["any number of labels", "have one each"]);
@@ -273,4 +277,22 @@ fn what_is_of_one_class_is_refused_with_labels_and_the_other_way_round() {
     let soup = "soup --models run/last.safetensors single/last.safetensors --kind uniform --out s.safetensors";
     space.fails(1, soup, &["any number of labels"]);
     space.fails(1, "report run single --out page.html", &["any number of labels"]);
+}
+
+#[test]
+fn an_exported_model_says_that_it_gives_any_number_of_labels() {
+    let space = striped();
+    space.ok(&with(TRAIN, "--method vanilla --no-baseline --test t=test.csv --out run"));
+    let said = space.ok("export --model run --format onnx --weights int8 --test t=test.csv --out m.onnx");
+    assert!(said.contains("mAP %"), "{said}");
+    let bytes = fs::read(space.path("m.onnx")).unwrap();
+    let has = |text: &str| bytes.windows(text.len()).any(|window| window == text.as_bytes());
+    assert!(has("multi-label") && has("thresholds"));
+    space.ok("export --model run --format hf --out hf");
+    let config: Value = serde_json::from_str(&space.text("hf/config.json")).unwrap();
+    assert_eq!(config["problem_type"], "multi_label_classification");
+    assert_eq!(config["thresholds"].as_array().unwrap().len(), 3);
+    let card = space.text("hf/README.md");
+    assert!(card.contains("| data | images | mAP |") && card.contains("mean_average_precision"), "{card}");
+    assert!(card.contains("any number of labels") && card.contains("| t |"), "{card}");
 }

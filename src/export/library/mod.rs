@@ -84,7 +84,28 @@ pub fn describe(library: Library, source: &Source, base: Option<&Value>, pretrai
     };
     // timm has more architectures than are described.
     let first = if library == Library::Timm { kept().or(described) } else { described };
-    first.or_else(|why| kept().map_err(|other| refusal(library, source, &format!("{why}; {other}"))))
+    let mut described =
+        first.or_else(|why| kept().map_err(|other| refusal(library, source, &format!("{why}; {other}"))))?;
+    if let Some(thresholds) = &source.recognised.thresholds {
+        of_labels(&mut described, library, thresholds);
+    }
+    Ok(described)
+}
+
+/// What libraries are told of a model that gives an image any number of labels.
+fn of_labels(described: &mut Described, library: Library, thresholds: &[f32]) {
+    for (_, root) in described.files.iter_mut().filter(|(name, _)| *name == "config.json") {
+        root["thresholds"] = json!(thresholds);
+        if library == Library::Transformers {
+            root["problem_type"] = json!("multi_label_classification");
+        }
+    }
+    let listed: Vec<String> = thresholds.iter().map(|threshold| format!("{threshold:.3}")).collect();
+    described.remarks.push(format!(
+        "An image may have any number of labels: each is given where the sigmoid of its logit is at least its threshold; the \
+         thresholds, in the order of the classes, are {}",
+        listed.join(", ")
+    ));
 }
 
 fn refusal(library: Library, source: &Source, why: &str) -> Error {

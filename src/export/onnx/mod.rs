@@ -136,6 +136,11 @@ fn metadata(recognised: &Recognised, options: Options) -> Vec<Entry> {
         Entry::new("weights", options.weights.name()),
         Entry::new("outputs", "logits"),
     ];
+    let task = if recognised.thresholds.is_some() { "multi-label" } else { "single-label" };
+    entries.push(Entry::new("task", task));
+    if let Some(thresholds) = &recognised.thresholds {
+        entries.push(Entry::new("thresholds", json!(thresholds).to_string()));
+    }
     if let Some(classes) = &recognised.classes {
         entries.push(Entry::new("classes", json!(classes).to_string()));
     }
