@@ -15,6 +15,7 @@ use crate::gpu::View;
 use crate::gpu::buffer::Element;
 use crate::ops::attention::{self, Scores};
 use crate::ops::blur::{self, Filter};
+use crate::ops::distill::On;
 use crate::ops::gate::Kind;
 use crate::ops::swiglu::Gate;
 use crate::ops::{
@@ -42,6 +43,8 @@ pub(super) static LAYERS: &[(&str, Record)] = &[
     ("kernel_blur", |b| blurred(b, false)),
     ("kernel_blur_backward", |b| blurred(b, true)),
     ("kernel_pool", pool),
+    ("kernel_distill", |b| distilled(b, On::Features)),
+    ("kernel_distill_logits", |b| distilled(b, On::Logits)),
     ("kernel_slice", |b| sliced(b, false)),
     ("kernel_slice_backward", |b| sliced(b, true)),
     ("kernel_unfold", |b| unfolded(b, false)),
@@ -136,6 +139,16 @@ fn avg_pool(b: &Bench, backward: bool) -> Result<Alone> {
     })?;
     let shape = format!("{BATCH} × {height} px, {channels}, 2 × 2 / 2");
     Ok(Alone { shape, work: bytes(dims.in_len() + dims.out_len()), program })
+}
+
+/// ViT-Tiny's features, or logits of ImageNet's classes, beside a teacher's.
+fn distilled(b: &Bench, on: On) -> Result<Alone> {
+    let cols = if on == On::Features { DIM } else { 1000 };
+    let ([student, teacher, gradient], loss) = (tensors(b.gpu, BATCH * cols)?, tensor(b.gpu, BATCH)?);
+    let dims = ops::distill::Dims { batch: BATCH, cols, weight: 1.0, temperature: 2.0, grad_scale: 1.0 / BATCH as f32 };
+    let program = record(b, 1, |r| ops::distill::forward(r, on, (&loss, &gradient), (&student, &teacher), None, dims))?;
+    let arrays = if on == On::Features { 3 } else { 4 };
+    Ok(Alone { shape: format!("{BATCH} × {cols}, with its gradient"), work: bytes(arrays * BATCH * cols), program })
 }
 
 /// The filter before a ResNet-50's stride in its second stage, where it has one.
