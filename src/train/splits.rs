@@ -69,16 +69,15 @@ impl Splits {
             .chain(tests.iter().map(|(name, path, _)| (*name, *path)))
             .collect();
         let mut sets = named.iter().map(|(_, path)| paths.files.open(path)).collect::<Result<Vec<Dataset>>>()?;
-        for ((name, path), set) in
-            named.iter().zip(&sets).filter(|(_, set)| set.is_multi_label() != sets[0].is_multi_label())
-        {
-            let [own, train] =
-                [set, &sets[0]].map(|set| if set.is_multi_label() { "any number of labels" } else { "one class" });
+        let multi_label = sets[0].is_multi_label();
+        let mut named_sets = named.iter().zip(&sets);
+        if let Some(((name, path), _)) = named_sets.find(|(_, set)| set.is_multi_label() != multi_label) {
+            let (own, train) =
+                if multi_label { ("one class", "any number of labels") } else { ("any number of labels", "one class") };
             let what =
                 format!("the images of {name} have {own} each, those of train {train}: all splits must be alike");
             return Err(Error::data(path, what));
         }
-        let multi_label = sets[0].is_multi_label();
         config.refuse_for_labels(multi_label)?;
         let Checked { looks, mut broken } =
             paths.files.check(&mut sets, &mut |done, of| events(Event::Checked { done, of }))?;
