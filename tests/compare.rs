@@ -12,6 +12,8 @@ use tempfile::TempDir;
 
 mod common;
 
+#[path = "compare/folds.rs"]
+mod folds;
 #[path = "compare/shared.rs"]
 mod shared;
 #[path = "compare/splits.rs"]

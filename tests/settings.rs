@@ -44,7 +44,7 @@ fn compared(common: &str, methods: &str) -> Result<(Vec<TrainConfig>, Vec<String
         "seeds = [0]\n[common]\nmodel = \"m\"\n{common}\n[[data]]\nname = \"d\"\ntrain = \"t\"\nval = \"v\"\n\
          test = [\"a=a\", \"b=b\"]\nid = [\"a\"]\n{methods}"
     );
-    let config = CompareConfig::read(&written(&dir, "c.toml", &text), None)?;
+    let config = CompareConfig::read(&written(&dir, "c.toml", &text), None, None)?;
     let first = |kind: &EntryKind| match kind {
         EntryKind::Train(_, configs) => configs[0][0].clone(),
         other => panic!("{other:?}"),
@@ -98,7 +98,8 @@ fn settings_are_those_of_earlier_versions() {
     let flags: BTreeSet<String> = keys_of::<TrainConfig>().into_iter().collect();
     // Flags that came later without a default have tests of their own.
     seen.extend(
-        ["data", "image-column", "in-channels", "label-column", "label-separator", "rand-augment"].map(String::from),
+        ["data", "fold", "image-column", "in-channels", "label-column", "label-separator", "rand-augment"]
+            .map(String::from),
     );
     seen.extend(["distill-on", "distill-temperature", "distill-weight"].map(String::from));
     seen.extend(["lora-alpha", "lora-rank", "lora-targets"].map(String::from));

@@ -28,6 +28,10 @@ pub(super) struct CompareArgs {
     /// `out`, or runs/CONFIG]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
+    /// Cross-validation: divide the training images into K folds, and run each method K times, each time without one of them, on which
+    /// the run is tested; in the place of seeds
+    #[arg(long, value_name = "K")]
+    folds: Option<usize>,
     /// Print the runs and their steps, and run nothing
     #[arg(long)]
     dry_run: bool,
@@ -48,7 +52,7 @@ pub(super) struct CompareArgs {
 }
 
 pub(super) fn run(args: CompareArgs) -> Result<ExitCode> {
-    let config = CompareConfig::read(&args.config, args.out.as_deref())?;
+    let config = CompareConfig::read(&args.config, args.out.as_deref(), args.folds)?;
     config.notes.iter().for_each(|note| note!("{note}"));
     if args.dry_run {
         dry_run(&config, args.json)?;

@@ -30,7 +30,8 @@ impl Comparison<'_> {
             };
             entries[entry] = Some(made);
         }
-        if images.pretrained.recognised.initialised.is_empty() {
+        // It would be judged on one fold, and the methods on all.
+        if images.pretrained.recognised.initialised.is_empty() && config.folds.is_none() {
             let first = config.train_run(d, config.reference, 0, config.seeds[0]);
             let dir = config.data_dir(d).join(PRETRAINED);
             let run = PostRun { ingredients: Ingredients::Pretrained, dir, config: &first.config };

@@ -24,7 +24,9 @@ pub const PRETRAINED: &str = "pretrained";
 struct File {
     title: Option<String>,
     out: Option<PathBuf>,
+    #[serde(default)]
     seeds: Vec<u64>,
+    folds: Option<usize>,
     grid_seeds: Option<usize>,
     #[serde(default)]
     weights: Weights,
@@ -44,6 +46,8 @@ pub struct CompareConfig {
     pub out: PathBuf,
     /// Seeds of the reported runs.
     pub seeds: Vec<u64>,
+    /// Folds of the training images; the seeds are then their numbers.
+    pub folds: Option<usize>,
     /// How many of them the grid is run with.
     pub grid_seeds: usize,
     /// Which weights are compared.
@@ -77,20 +81,35 @@ pub struct Entry {
 }
 
 impl CompareConfig {
-    /// Reads `file`; `out` wins over its own.
+    /// Reads `file`; `out` and `folds` win over its own.
     ///
     /// # Errors
     /// Whatever the file has wrong, with the line and the entry: all configurations are resolved here, so that nothing runs
     /// before all of it makes sense.
-    pub fn read(file: &Path, out: Option<&Path>) -> Result<CompareConfig> {
+    pub fn read(file: &Path, out: Option<&Path>, folds: Option<usize>) -> Result<CompareConfig> {
         let text = std::fs::read_to_string(file).map_err(|e| Error::io(file, "cannot read", e))?;
-        Self::parse(file, &text, out)
+        Self::parse(file, &text, out, folds)
     }
 
-    fn parse(file: &Path, text: &str, out: Option<&Path>) -> Result<CompareConfig> {
+    fn parse(file: &Path, text: &str, out: Option<&Path>, folds: Option<usize>) -> Result<CompareConfig> {
         let lines = Lines::parse(file, text)?;
-        let parsed: File = toml::from_str(text).map_err(|e| syntax(file, text, &e))?;
+        let mut parsed: File = toml::from_str(text).map_err(|e| syntax(file, text, &e))?;
         let top = |key: &str, what: String| lines.error(Section::Root, Some(key), what);
+        let folds = folds.or(parsed.folds);
+        let mut unused = false;
+        if let Some(folds) = folds {
+            if folds < 2 {
+                return Err(top("folds", format!("folds: {folds} is less than 2")));
+            }
+            if !parsed.seeds.is_empty() && parsed.folds.is_some() {
+                return Err(top(
+                    "seeds",
+                    "seeds: with folds, the runs have the numbers of their folds as seeds: give one of both".into(),
+                ));
+            }
+            unused = !parsed.seeds.is_empty();
+            parsed.seeds = (1..=folds as u64).collect();
+        }
         if parsed.seeds.is_empty() {
             return Err(top("seeds", "seeds: give at least one".into()));
         }
@@ -104,7 +123,7 @@ impl CompareConfig {
         if !(1..=parsed.seeds.len()).contains(&grid_seeds) {
             return Err(top("grid-seeds", format!("grid-seeds: 1 to {}, the number of seeds", parsed.seeds.len())));
         }
-        refuse(&lines, Section::Table("common"), &parsed.common, &["seed", "method"])?;
+        refuse(&lines, Section::Table("common"), &parsed.common, &["seed", "method", "fold"])?;
         check(&lines, Section::Table("common"), &parsed.common)?;
 
         let data_names = names(&lines, "data", &parsed.data)?;
@@ -112,8 +131,11 @@ impl CompareConfig {
         let mut tables = Vec::new();
         for (i, (name, table)) in data_names.iter().zip(&parsed.data).enumerate() {
             let place = Section::Item("data", i, name);
-            refuse(&lines, place, table, &["seed", "method"])?;
+            refuse(&lines, place, table, &["seed", "method", "fold"])?;
             let mut table = table.clone();
+            if let Some(folds) = folds {
+                table.insert("fold".into(), format!("1/{folds}").into());
+            }
             table.remove("name");
             let groups: Vec<Vec<String>> = match table.remove("groups") {
                 Some(groups) => groups.try_into().map_err(|_| {
@@ -146,6 +168,10 @@ impl CompareConfig {
             }
             let method = table.get("method").map_or(Some(name.as_str()), Value::as_str);
             let kind = match method {
+                Some(kind @ ("wise" | "soup")) if folds.is_some() => {
+                    let what = format!("method: {kind} can't be had with folds: its models hold out other images each");
+                    return Err(lines.error(place, Some("method"), what));
+                }
                 Some("wise") => wise_kind(&lines, place, table, &names, &parsed.method)?,
                 Some("soup") => soup_kind(&lines, place, table, &names, &parsed.method)?,
                 _ => train_kind(&lines, place, table, &tables)?,
@@ -166,12 +192,16 @@ impl CompareConfig {
                     .ok_or_else(|| top("method", "there is no method that trains".into()))?
             }
         };
-        let notes = without_effect(&methods, &parsed);
+        let mut notes = without_effect(&methods, &parsed);
+        if unused {
+            notes.push("without effect: seeds, since the runs have the numbers of their folds as seeds".into());
+        }
         let stem = file.file_stem().map_or("compare".into(), |stem| stem.to_string_lossy().into_owned());
         Ok(CompareConfig {
             title: parsed.title.unwrap_or_else(|| stem.clone()),
             out: out.map(PathBuf::from).or(parsed.out).unwrap_or_else(|| Path::new("runs").join(&stem)),
             seeds: parsed.seeds,
+            folds,
             grid_seeds,
             weights: parsed.weights,
             reference,
@@ -249,8 +279,8 @@ fn names(lines: &Lines, kind: &str, tables: &[Table]) -> Result<Vec<String>> {
 /// each, which count once.
 fn check_data(lines: &Lines, place: Section, table: &Table, groups: &[Vec<String>]) -> Result<Vec<Vec<String>>> {
     let config = resolve(table, &Table::new()).map_err(|e| lines.error(place, None, e))?;
-    let tests = config.tests().map_err(|e| lines.error(place, Some("test"), e))?;
-    let is = |id: bool| tests.iter().filter(move |t| t.2 == Some(id)).map(|t| t.0);
+    let tests = config.reported().map_err(|e| lines.error(place, Some("test"), e))?;
+    let is = |id: bool| tests.iter().filter(move |t| t.1 == Some(id)).map(|t| t.0);
     let copies = copies(&config).map_err(|e| lines.error(place, Some("corrupt"), e))?;
     if is(true).next().is_none() || (is(false).next().is_none() && copies.is_empty()) {
         let what =
@@ -275,7 +305,7 @@ mod tests {
                         name = \"d\"\ntrain = \"t\"\nval = \"v\"\ntest = [\"a=a\", \"b=b\"]\nid = [\"a\"]\n";
 
     fn parse(methods: &str) -> Result<CompareConfig> {
-        CompareConfig::parse(Path::new("dir/c.toml"), &format!("{HEAD}{methods}"), None)
+        CompareConfig::parse(Path::new("dir/c.toml"), &format!("{HEAD}{methods}"), None, None)
     }
 
     #[track_caller]
@@ -339,7 +369,7 @@ mod tests {
         let file = Path::new("c.toml");
         let method = "[[method]]\nname = \"vanilla\"\n";
         let fails = |text: String, part: &str| {
-            let error = CompareConfig::parse(file, &text, None).unwrap_err().to_string();
+            let error = CompareConfig::parse(file, &text, None, None).unwrap_err().to_string();
             assert!(error.contains(part), "{error}");
         };
         fails(format!("{}{method}", HEAD.replace("id = [\"a\"]\n", "")), "line 7: data d: give test sets");

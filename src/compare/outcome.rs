@@ -152,7 +152,7 @@ pub fn standing(dir: &Path, config: &TrainConfig, weights: Weights) -> Result<St
 /// The test sets of a run, its corrupted copies included: name, and whether in-distribution.
 fn test_sets(config: &TrainConfig) -> Result<Vec<(String, bool)>> {
     let mut sets: Vec<(String, bool)> =
-        config.tests()?.into_iter().map(|(name, _, id)| (name.to_string(), id.unwrap_or(false))).collect();
+        config.reported()?.into_iter().map(|(name, id)| (name.to_string(), id.unwrap_or(false))).collect();
     sets.extend(copies(config)?.into_iter().flatten().map(|name| (name, false)));
     Ok(sets)
 }
@@ -164,8 +164,8 @@ fn test_sets(config: &TrainConfig) -> Result<Vec<(String, bool)>> {
 pub fn copies(config: &TrainConfig) -> Result<Vec<Vec<String>>> {
     let corruptions = config.corruptions()?;
     let of = |name: &str| corruptions.iter().map(|c| copy_name(name, *c)).collect();
-    let tests = config.tests()?;
-    let groups: Vec<Vec<String>> = tests.iter().filter(|t| t.2 != Some(false)).map(|t| of(t.0)).collect();
+    let tests = config.reported()?;
+    let groups: Vec<Vec<String>> = tests.iter().filter(|t| t.1 != Some(false)).map(|t| of(t.0)).collect();
     Ok(groups.into_iter().filter(|group| !group.is_empty()).collect())
 }
 

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use crate::compare::config::CompareConfig;
 use crate::compare::spec::{EntryKind, Over};
+use crate::data::Fold;
 use crate::error::Result;
 use crate::train::TrainConfig;
 use crate::train::splits::Splits;
@@ -50,7 +51,8 @@ impl CompareConfig {
             dir.push(&points[point].folder);
         }
         dir.push(format!("seed-{seed}"));
-        let config = TrainConfig { seed, ..configs[data][point].clone() };
+        let mut config = TrainConfig { seed, ..configs[data][point].clone() };
+        config.splits.fold = self.folds.map(|of| Fold { index: seed as usize, of });
         TrainRun { data, entry, point, seed, dir, config }
     }
 

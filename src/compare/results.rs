@@ -25,6 +25,9 @@ pub struct Results {
     pub adapter: String,
     /// Seeds of the reported runs.
     pub seeds: Vec<u64>,
+    /// Folds of the training images, of which each run holds out that of its seed; none where test sets are the same for all runs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub folds: Option<usize>,
     /// Seeds that the grids were run with: the first of `seeds`.
     pub grid_seeds: usize,
     /// Which weights were compared.
@@ -100,12 +103,17 @@ impl DataUse {
             let images = splits.tests.get(i).map_or(0, |t| t.images.items.len());
             (name.to_string(), path.to_path_buf(), images, id.unwrap_or(false))
         };
+        let held_out = config
+            .splits
+            .fold
+            .and_then(|_| splits.tests.last())
+            .map(|fold| (fold.name.clone(), config.splits.train.clone(), fold.images.items.len(), true));
         DataUse {
             model: config.model.clone(),
             train: (config.splits.train.clone(), splits.train.items.len()),
             val: (config.splits.val.clone(), splits.val.items.len()),
             select: config.splits.select.clone().zip(splits.select.as_ref().map(|s| s.items.len())),
-            tests: paths.iter().enumerate().map(test).collect(),
+            tests: paths.iter().enumerate().map(test).chain(held_out).collect(),
             leaks,
             chance: chance(splits),
             multi_label: splits.train.is_multi_label(),
@@ -240,6 +248,7 @@ impl Results {
             title: config.title.clone(),
             adapter: adapter.into(),
             seeds: config.seeds.clone(),
+            folds: config.folds,
             grid_seeds: config.grid_seeds,
             weights: config.weights,
             reference,

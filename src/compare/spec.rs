@@ -70,6 +70,7 @@ pub(super) fn refuse(lines: &Lines, place: Section, table: &Table, keys: &[&str]
         Some(key) => {
             let what = match *key {
                 "seed" => "seed: seeds are given once, by the file's own seeds = [...]".to_string(),
+                "fold" => "fold: folds are given once, by the file's own folds = K or by --folds K".into(),
                 "method" => "method: methods are given by [[method]]".into(),
                 key => format!("{key}: belongs to [common] or [[data]], so that all methods see the same data"),
             };

@@ -67,6 +67,6 @@ pub use preprocess::{CropMode, Preprocess};
 pub use read::{exists, size_of};
 pub use resize::{Interpolation, resize};
 pub use sampler::Sampler;
-pub use split::split_off;
+pub use split::{FOLD, Fold, hold_out, split_off};
 pub use summary::Summary;
 pub use walk::{LeftOut, is_image};

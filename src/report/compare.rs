@@ -14,6 +14,7 @@ use super::seen;
 use super::text::{escape, number};
 use crate::compare::results::{DataResults, EntryResults, Results, Summary};
 use crate::compare::stats::Estimate;
+use crate::data::FOLD;
 use crate::error::Result;
 use crate::train::evaluate::Figure;
 use crate::train::records::{Session, Weights};
@@ -68,6 +69,13 @@ fn opening(results: &Results) -> String {
         seeds.join(", "),
         escape(&results.adapter)
     );
+    if let Some(folds) = results.folds {
+        let _ = writeln!(
+            out,
+            "<p>Cross-validation: the training images are divided into {folds} folds. The run with seed K holds fold K out, learns from the \
+             others, and is tested on it (<i>{FOLD}</i>). Differences are taken fold by fold.</p>"
+        );
+    }
     if seeds.len() == 1 {
         out += "<p class=\"warn\">One seed says nothing about chance: no difference here has an interval.</p>\n";
     }

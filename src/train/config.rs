@@ -8,7 +8,7 @@ use clap::Args;
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::Overrides;
-use crate::data::{Corruption, Dataset, LoaderConfig, Rest, Sampler};
+use crate::data::{Corruption, Dataset, FOLD, LoaderConfig, Rest, Sampler};
 use crate::error::{Error, Result};
 use crate::method::{BatchNorm, ClassWeights, LabelTargets, LossScaling, MethodArgs, Settings, Targets};
 use crate::model::Precision;
@@ -122,6 +122,11 @@ impl TrainConfig {
             return Err(Error::Usage(what.into()));
         }
         let names: Vec<&str> = self.tests()?.iter().map(|t| t.0).collect();
+        if self.splits.fold.is_some() && names.contains(&FOLD) {
+            return Err(Error::Usage(format!(
+                "--test {FOLD}=...: this is the name of what --fold holds out: take another"
+            )));
+        }
         match self.splits.id.iter().find(|name| !names.contains(&name.as_str())) {
             Some(name) => Err(Error::Usage(format!("--id {name}: there is no --test {name}=PATH"))),
             None => Ok(()),
@@ -156,16 +161,26 @@ impl TrainConfig {
         self.zero_shot.overrides(&self.model_args)
     }
 
-    /// The test sets: name, path, and whether it is in-distribution if `--id` names any.
+    /// The test sets: name, path, and whether it is in-distribution if `--id` names any, or a fold is in-distribution anyway.
     ///
     /// # Errors
     /// As [`named_paths`].
     pub fn tests(&self) -> Result<Vec<(&str, &Path, Option<bool>)>> {
-        let SplitArgs { test, id, .. } = &self.splits;
+        let SplitArgs { test, id, fold, .. } = &self.splits;
+        let known = !id.is_empty() || fold.is_some();
         named_paths(test)?
             .into_iter()
-            .map(|(name, path)| Ok((name, path, (!id.is_empty()).then(|| id.iter().any(|id| id == name)))))
+            .map(|(name, path)| Ok((name, path, known.then(|| id.iter().any(|id| id == name)))))
             .collect()
+    }
+
+    /// The names of all test sets, that of the held-out fold too, and whether each is in-distribution where that is known.
+    ///
+    /// # Errors
+    /// As [`TrainConfig::tests`].
+    pub fn reported(&self) -> Result<Vec<(&str, Option<bool>)>> {
+        let tests = self.tests()?.into_iter().map(|(name, _, id)| (name, id));
+        Ok(tests.chain(self.splits.fold.map(|_| (FOLD, Some(true)))).collect())
     }
 
     /// The corruptions that the test sets are copied with.
@@ -173,7 +188,7 @@ impl TrainConfig {
     /// # Errors
     /// As [`corruptions`].
     pub fn corruptions(&self) -> Result<Vec<Corruption>> {
-        corruptions(&self.splits.corrupt, self.splits.test.len())
+        corruptions(&self.splits.corrupt, self.splits.test.len() + usize::from(self.splits.fold.is_some()))
     }
 
     /// What becomes of the images of an epoch that are no full batch of `batch` out of `images`.

@@ -7,7 +7,7 @@ use clap::Args;
 use serde::{Deserialize, Serialize};
 use toml::Table;
 
-use crate::data::{Broken, Check, ClassMap, Columns, Dataset, Looks, exists};
+use crate::data::{Broken, Check, ClassMap, Columns, Dataset, Fold, Looks, exists};
 use crate::error::{Error, Result, shown};
 use crate::flag::in_range;
 use crate::gpu::cache::cache_dir;
@@ -158,6 +158,10 @@ pub struct SplitArgs {
     /// Without --val: decides which images are set apart, whatever --seed is
     #[arg(long, value_name = "SEED", default_value_t = 0)]
     pub val_seed: u64,
+    /// Hold out the K-th of N parts of the training images as the in-distribution test set fold: of each class alike, by --val-seed.
+    /// `compare --folds N` gives each run its own
+    #[arg(long, value_name = "K/N")]
+    pub fold: Option<Fold>,
     /// Images on which the best checkpoint is chosen [default: those of --val]
     #[arg(long, value_name = "PATH")]
     pub select: Option<PathBuf>,

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::atomic::atomic_write;
-use crate::data::{Broken, ClassMap, Dataset, LeftOut, Looks, Summary, flip_doubt, split_off};
+use crate::data::{Broken, ClassMap, Dataset, FOLD, LeftOut, Looks, Summary, flip_doubt, hold_out, split_off};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::train::config::TrainConfig;
@@ -100,6 +100,18 @@ impl Splits {
         let mut sets = sets.iter().map(|set| classes.label(set)).collect::<Result<Vec<Dataset>>>()?;
         Dataset::unite(&mut sets);
         let mut names: Vec<&str> = named.iter().map(|(name, _)| *name).collect();
+        let held_out = paths.fold.map(|fold| {
+            let (train, held_out) = hold_out(&sets[0], &looks, fold, paths.val_seed);
+            sets[0] = train;
+            sets.push(Dataset { left_out: LeftOut::default(), ..held_out });
+            broken.push(Vec::new());
+            names.push(FOLD);
+            TestSet { name: FOLD.into(), id: Some(true), images: sets[sets.len() - 1].clone() }
+        });
+        if let Some(fold) = held_out.as_ref().filter(|fold| fold.images.items.is_empty()) {
+            let what = format!("no class has images enough for --fold: the test set {} is empty", fold.name);
+            return Err(Error::data(&paths.train, what));
+        }
         if given(&paths.val).is_none() {
             let (train, val) = split_off(&sets[0], &looks, paths.val_share, paths.val_seed);
             let (share, of) = (val.items.len(), sets[0].items.len());
@@ -133,7 +145,7 @@ impl Splits {
         let (train, val) = (next(), next());
         let select = paths.select.as_ref().map(|_| next());
         let test = |(name, _, id): (&str, &Path, Option<bool>)| TestSet { name: name.to_string(), id, images: next() };
-        let tests = tests.into_iter().map(test).collect();
+        let tests = tests.into_iter().map(test).collect::<Vec<_>>().into_iter().chain(held_out).collect();
         Ok(Splits { train, val, select, tests, classes, looks, summaries })
     }
 
@@ -146,6 +158,8 @@ impl Splits {
         let mut sets = [paths.files.open(&paths.train)?];
         let Checked { looks, .. } = paths.files.check(&mut sets, &mut |_, _| {})?;
         let [train] = &sets;
+        let rest = paths.fold.map(|fold| hold_out(train, &looks, fold, paths.val_seed).0);
+        let train = rest.as_ref().unwrap_or(train);
         Ok(match given(&paths.val) {
             Some(_) => train.items.len(),
             None => split_off(train, &looks, paths.val_share, paths.val_seed).0.items.len(),

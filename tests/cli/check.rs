@@ -31,5 +31,5 @@ fn check_writes_one_document() {
 #[test]
 fn check_lists_the_names_where_one_is_wrong() {
     let space = Space::empty();
-    space.fails(2, "check average nonsense", &["'nonsense'", "average, cast, layer_norm"]);
+    space.fails(2, "check average nonsense", &["'nonsense'", "average, cast, dropout, layer_norm"]);
 }

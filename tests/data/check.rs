@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use tpgm::data::{Check, ClassMap, Dataset, Looks, Summary, decode, split_off};
+use tpgm::data::{Check, ClassMap, Dataset, Fold, Looks, Summary, decode, hold_out, split_off};
 
 use super::{assert_error, image_file, looked_at, tree};
 
@@ -146,4 +146,23 @@ fn a_share_is_set_apart_by_class_and_seed() {
     assert_eq!(split_off(&dataset, &looks, 0.2, 0), (train, val.clone()), "the seed decides");
     assert!((1..5).any(|seed| split_off(&dataset, &looks, 0.2, seed).1 != val), "another seed, other images");
     assert_eq!(count(&split_off(&dataset, &looks, 0.999, 0).0), [1, 2, 1, 1], "an image of each class stays");
+
+    // Folds: each image is held out once, but the only one of its class.
+    let folds: Vec<(Dataset, Dataset)> =
+        (1..=3).map(|index| hold_out(&dataset, &looks, Fold { index, of: 3 }, 0)).collect();
+    let mut held: Vec<_> = folds.iter().flat_map(|(_, held)| held.items.clone()).collect();
+    held.sort_by(|a, b| a.path.cmp(&b.path));
+    assert_eq!(held, want.iter().filter(|item| item.label != 2).cloned().collect::<Vec<_>>());
+    for (rest, held) in &folds {
+        assert_eq!(rest.items.len() + held.items.len(), want.len());
+        let counts = count(held);
+        assert!((3..=4).contains(&counts[0]) && [6, 8].contains(&counts[1]) && counts[3] <= 1, "{counts:?}");
+        assert!(rest.items.iter().all(|item| !held.items.contains(item)));
+        let twins = held.items.iter().filter(|item| item.label == 1 && item.path.to_str().unwrap().contains("-again"));
+        assert_eq!(2 * twins.count(), counts[1], "an image and its twin are apart");
+    }
+    assert_ne!(hold_out(&dataset, &looks, Fold { index: 1, of: 3 }, 1), folds[0], "another seed, other images");
+    for wrong in ["0/3", "4/3", "1/1", "2", "a/b", "1/-2"] {
+        assert!(wrong.parse::<Fold>().is_err(), "{wrong}");
+    }
 }
