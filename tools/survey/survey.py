@@ -273,9 +273,12 @@ def table(paths):
 def randomise(model, seed=0):
     """Every parameter and statistic away from its start, so that each shows in the logits."""
     random = torch.Generator().manual_seed(seed)
-    # In a deep ResNet a branch's last norm is small, as in one that is trained: else rounding alone changes f32's logits.
-    last = re.compile(r"layer\d+\.\d+\.bn3\.weight")
-    deep = sum(1 for name, _ in model.named_parameters() if last.fullmatch(name)) > 30
+    # In a deep network of residual branches each branch's last norm is small, as in one that is trained: else rounding alone changes f32's
+    # logits. Of timm's EfficientNetV2-M, which has 57 branches, f32 and f64 then have nothing in common.
+    names = {name for name, _ in model.named_parameters()}
+    last = {name for name in names if re.fullmatch(r"layer\d+\.\d+\.bn3\.weight|blocks\.\d+\.\d+\.bn[23]\.weight", name)}
+    last -= {name for name in last if name.replace("bn2", "bn3") in last and "bn2" in name}
+    deep = len(last) > 30
     for name, value in model.named_parameters():
         noise = torch.randn(value.shape, generator=random)
         if value.ndim > 1 and not re.search("pos|token|latent|probe", name):
@@ -284,7 +287,7 @@ def randomise(model, seed=0):
             value.data = 0.5 * noise
         else:
             centre = 0.3 if "gamma" in name else 1.0 if name.endswith("weight") else 0.0
-            value.data = (centre + 0.2 * noise) * (0.2 if deep and last.fullmatch(name) else 1.0)
+            value.data = (centre + 0.2 * noise) * (0.2 if deep and name in last else 1.0)
     for name, value in model.named_buffers():
         if name.endswith("running_var"):
             value.copy_(0.6 + 0.8 * torch.rand(value.shape, generator=random))
