@@ -146,6 +146,7 @@ const HOT: &[Hot] = &[
     hot("depthwise_strided", &["forward"], "5 f32", &["elem = f32", "loaded = f32"], &[("WG", 64.0), ("K", 5.0)]),
     hot("conv2d_grouped", CONVOLUTIONS, "f32", &["f32"], LANES),
     hot("unfold", &["forward", "backward"], "f32", &[], LANES),
+    hot("unfold_quads", &["forward", "backward"], "f32", &["loaded4 = vec4<f32>", "stored4 = vec4<f32>"], LANES),
     hot(
         "grn",
         &["squares", "forward", "products", "backward_input"],
@@ -162,6 +163,8 @@ const HOT: &[Hot] = &[
     hot("max_pool", &["forward", "backward"], "f32", &["elem = vec4f", "stored = vec4f"], LANES),
     hot("cross_entropy", &["forward"], "f32", &["ONE_SUBGROUP = false"], LANES),
     hot("binary_cross_entropy", &["forward"], "f32", &["ONE_SUBGROUP = false"], LANES),
+    hot("distill", &["features", "logits"], "f32", &["ONE_SUBGROUP = false"], LANES),
+    hot("dropout", &["values", "images"], "f32", &["elem = vec4f", "stored = vec4f"], LANES),
     hot("adamw", &["forward"], "f32", &[], LANES),
     hot("sgd", &["forward"], "f32", &[], LANES),
     hot("norm_clip", &["squares", "clip"], "f32", &["ONE_SUBGROUP = false"], LANES),
