@@ -113,7 +113,7 @@ impl Table {
     /// The path of each row's image, of the column that `columns` names or the only one that can have them.
     ///
     /// # Errors
-    /// [`Error::Data`] where there is no such column, or several.
+    /// [`Error::Data`] if no column fits, or several do.
     pub(super) fn images(&self, columns: &Columns) -> Result<Vec<PathBuf>> {
         let column = self.image_column(columns)?;
         Ok((0..self.rows()).map(|row| self.path.join(&column).join(format!("{row:08}"))).collect())
