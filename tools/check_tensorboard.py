@@ -3,7 +3,7 @@
     pip install tensorboard==2.20.0
     python tools/check_tensorboard.py RUN
 
-It exits with 1 if a figure differs, is missing, or stands at a step twice.
+It exits with 1 if a figure differs, is missing, or is there twice for one step.
 """
 
 import json

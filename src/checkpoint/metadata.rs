@@ -80,7 +80,7 @@ pub(super) fn read(checkpoint: &Checkpoint) -> Result<Own> {
 /// that gives one class.
 ///
 /// # Errors
-/// Where there are not as many as classes, or one is no probability.
+/// If their number is not that of the classes, or one is no probability.
 pub(super) fn thresholds(checkpoint: &Checkpoint, classes: usize) -> Result<Option<Vec<f32>>> {
     match checkpoint.metadata().get(TASK).map(String::as_str) {
         None | Some(SINGLE_LABEL) => return Ok(None),

@@ -26,7 +26,7 @@ impl LabelSets {
     /// The classes of the set at the place `label`, in order.
     ///
     /// # Panics
-    /// Where there is no such place.
+    /// If no set has this place.
     pub fn get(&self, label: u32) -> &[u32] {
         &self.0[label as usize]
     }

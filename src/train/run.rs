@@ -339,7 +339,7 @@ impl Training<'_, '_> {
         }
     }
 
-    /// Tells where the run stands at the end of an epoch, or of all.
+    /// Tells how far the run has come: at the end of an epoch, or of all.
     fn tell_epoch(&mut self, held_out: Option<TestResult>) {
         let end = epoch_end(&self.steps, held_out);
         (self.steps.events)(Event::Epoch(end.into()));
