@@ -57,6 +57,7 @@ pub mod model;
 pub mod ops;
 pub mod prelude;
 pub mod random;
+pub mod ranks;
 pub mod report;
 pub mod shapes;
 pub mod stop;

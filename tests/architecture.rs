@@ -24,7 +24,7 @@ const FLOORS: &[&[&str]] = &[
     &["data", "model", "text"],
     &["ops"],
     &["gpu", "cpu"],
-    &["shapes", "random", "atomic", "csv_text", "flag", "stop", "stems", "tfevents", "version"],
+    &["shapes", "random", "ranks", "atomic", "csv_text", "flag", "stop", "stems", "tfevents", "version"],
     &["error"],
 ];
 

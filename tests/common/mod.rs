@@ -2,6 +2,7 @@
 #![allow(dead_code, unreachable_pub)] // each test binary uses a part
 
 pub mod resnet;
+pub mod threads;
 
 use std::sync::OnceLock;
 
