@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use super::json::quote;
-use super::{Checkpoint, Delta, Recognised};
+use super::{AdaptersOf, Checkpoint, Delta, Recognised};
 use crate::data::preprocess::Preprocess;
 use crate::error::Result;
 use crate::model::Network;
@@ -418,7 +418,7 @@ pub struct DeltaDescription {
     pub dtypes: BTreeMap<String, usize>,
     /// Bytes of all tensors.
     pub bytes: u64,
-    /// The tensors that it holds.
+    /// The tensors that it holds whole.
     pub changed: Vec<String>,
 }
 
@@ -431,12 +431,16 @@ pub fn describe_delta(checkpoint: &Checkpoint) -> Result<Option<DeltaDescription
     for tensor in checkpoint.tensors() {
         *dtypes.entry(tensor.dtype.to_string()).or_default() += 1;
     }
-    Ok(Delta::of(checkpoint)?.map(|delta| DeltaDescription {
-        path: checkpoint.path().into(),
-        delta,
-        dtypes,
-        bytes: checkpoint.data_len(),
-        changed: checkpoint.tensors().iter().map(|t| t.name.clone()).collect(),
+    Ok(Delta::of(checkpoint)?.map(|delta| {
+        let adapters = delta.adapters.clone().unwrap_or_default();
+        let whole = checkpoint.tensors().iter().filter(|t| !adapters.is_part(&t.name));
+        DeltaDescription {
+            path: checkpoint.path().into(),
+            changed: whole.map(|t| t.name.clone()).collect(),
+            delta,
+            dtypes,
+            bytes: checkpoint.data_len(),
+        }
     }))
 }
 
@@ -451,6 +455,10 @@ impl fmt::Display for DeltaDescription {
         let dtypes: Vec<String> = self.dtypes.iter().map(|(dtype, n)| format!("{n} tensors of {dtype}")).collect();
         let dtypes = if dtypes.is_empty() { "no tensors".into() } else { dtypes.join(", ") };
         line("holds", format!("{dtypes}, {} bytes", thousands(self.bytes as usize)))?;
+        if let Some(AdaptersOf { rank, alpha, targets }) = &self.delta.adapters {
+            let of = shown(&targets.iter().cloned().collect::<Vec<_>>());
+            line("adapters", format!("rank {rank}, alpha {alpha}, of {of}"))?;
+        }
         line("changed", shown(&self.changed))?;
         line("removed", shown(&self.delta.removed.iter().cloned().collect::<Vec<_>>()))
     }

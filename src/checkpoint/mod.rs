@@ -10,7 +10,7 @@
 //! 3. [`weights`]: the tensors as f32 in the model's order; [`replace_head`] and [`fresh_vit`] initialise what no
 //!    file holds.
 //! 4. [`save`]: the source's file again with other values; [`write_safetensors`] and [`atomic_write`] for the rest.
-//! 5. [`write_delta`] and [`apply_delta`]: only what differs from a checkpoint that everybody has.
+//! 5. [`write_delta`], [`write_adapters`] and [`apply_delta`]: only what differs from a checkpoint that everybody has.
 //! 6. [`describe`]: all that on one screen, for `tpgm inspect`.
 
 use std::collections::BTreeMap;
@@ -36,6 +36,7 @@ mod hub_model;
 pub mod inspect;
 mod json;
 mod known;
+mod low_rank;
 mod metadata;
 mod open_clip_config;
 mod positions;
@@ -54,7 +55,7 @@ mod write;
 mod zero_shot;
 
 pub use crate::atomic::atomic_write;
-pub use delta::{Delta, DeltaSize, apply_delta, delta_path, write_delta};
+pub use delta::{Delta, DeltaSize, apply_delta, delta_path, write_adapters, write_delta};
 pub use families::Layout;
 pub use file::Checkpoint;
 pub use fresh::{
@@ -64,6 +65,7 @@ pub use fresh::{
 pub use header::TensorInfo;
 pub use hub_model::{Fetching, watch_fetches};
 pub use inspect::{DeltaDescription, Description, describe, describe_delta};
+pub use low_rank::{Adapted, AdaptersOf, LowRank};
 pub use metadata::{task_metadata, tpgm_metadata};
 pub use positions::Resize;
 pub use safetensors::tensor::Dtype;

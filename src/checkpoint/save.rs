@@ -179,7 +179,7 @@ fn counted(dtype: Dtype, bytes: &[u8], added: u64) -> Vec<u8> {
 }
 
 /// The values in the file's type; the error says what is wrong with them.
-fn encode(dtype: Dtype, values: &[f32]) -> Result<Vec<u8>, String> {
+pub(super) fn encode(dtype: Dtype, values: &[f32]) -> Result<Vec<u8>, String> {
     if let Some(i) = values.iter().position(|v| !v.is_finite()) {
         return Err(format!("has {} at element {i}", values[i]));
     }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use serde_json::json;
 
-use crate::checkpoint::{Checkpoint, apply_delta};
+use crate::checkpoint::{Checkpoint, DeltaSize, apply_delta};
 use crate::cli::{print, print_json};
 use crate::error::Result;
 
@@ -29,9 +29,13 @@ pub(super) struct ApplyArgs {
 pub(super) fn run(args: ApplyArgs) -> Result<()> {
     let (base, delta) = (Checkpoint::open(&args.model)?, Checkpoint::open(&args.delta)?);
     let size = apply_delta(&args.out, &base, &delta)?;
-    let (changed, of) = (size.changed, size.of);
+    let DeltaSize { changed, adapted, of, .. } = size;
     if args.json {
-        return print_json(&json!({"out": args.out, "changed": changed, "tensors": of}));
+        return print_json(&json!({"out": args.out, "changed": changed, "adapted": adapted, "tensors": of}));
     }
-    print(&format!("{}: {changed} of {of} tensors are the delta's, the others the base's\n", args.out.display()))
+    let merged = if adapted > 0 { format!(" ({adapted} by adapters)") } else { String::new() };
+    print(&format!(
+        "{}: {changed} of {of} tensors are the delta's{merged}, the others the base's\n",
+        args.out.display()
+    ))
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde_json::json;
 
-use crate::checkpoint::{Checkpoint, DeltaSize, delta_path, write_delta};
+use crate::checkpoint::{Checkpoint, DeltaSize, LowRank, delta_path, write_adapters, write_delta};
 use crate::cli::console::note;
 use crate::cli::corrupted::{copied_from, model_tables};
 use crate::cli::progress::Progress;
@@ -42,8 +42,8 @@ pub(super) struct FinetuneArgs {
     /// Do not evaluate the pre-trained model on the test sets
     #[arg(long)]
     no_baseline: bool,
-    /// Also write best.delta.safetensors and last.delta.safetensors: only the tensors that differ from --model's, for `tpgm
-    /// apply`
+    /// Also write best.delta.safetensors and last.delta.safetensors: only the tensors that differ from --model's, and with
+    /// --lora-rank the adapters in place of whole weights, for `tpgm apply`
     #[arg(long)]
     delta: bool,
     /// Also write event files for TensorBoard, in the run directory's folder tensorboard: figures, radii, augmented images and
@@ -145,11 +145,15 @@ fn figure_table(
     table(&header, &cells.collect::<Vec<_>>())
 }
 
-/// Writes the delta of the model at `path`, and says on stderr how large it is.
-pub(super) fn write_delta_beside(path: &Path, base: &Checkpoint) -> Result<()> {
-    let out = delta_path(path);
-    let DeltaSize { changed, of, bytes } = write_delta(&out, base, &Checkpoint::open(path)?)?;
-    note!("{}: {changed} of {of} tensors differ, {bytes} bytes", out.display());
+/// Writes the delta of the model at `path`, with its `adapters` alone where it has some, and says on stderr how large it is.
+pub(super) fn write_delta_beside(path: &Path, base: &Checkpoint, adapters: Option<&LowRank>) -> Result<()> {
+    let (out, whole) = (delta_path(path), Checkpoint::open(path)?);
+    let DeltaSize { changed, adapted, of, bytes } = match adapters {
+        Some(adapters) => write_adapters(&out, base, &whole, adapters)?,
+        None => write_delta(&out, base, &whole)?,
+    };
+    let alone = if adapted > 0 { format!(", {adapted} of them as adapters") } else { String::new() };
+    note!("{}: {changed} of {of} tensors differ{alone}, {bytes} bytes", out.display());
     Ok(())
 }
 
@@ -248,8 +252,11 @@ pub(super) fn run(args: FinetuneArgs) -> Result<()> {
     let summary = train_and_report(&gpu, &config, &out, start, "")?;
     if args.delta {
         let base = Checkpoint::open(&config.model)?;
-        for name in ["best.safetensors", "last.safetensors"] {
-            write_delta_beside(&out.join(name), &base)?;
+        for (name, adapters) in ["best.safetensors", "last.safetensors"].into_iter().zip(&summary.adapters) {
+            if config.method.lora.lora_rank.is_some() && adapters.is_none() {
+                note!("{name} is no product of the adapters alone: its delta has whole weights");
+            }
+            write_delta_beside(&out.join(name), &base, adapters.as_ref())?;
         }
     }
     if args.json {

@@ -114,7 +114,7 @@ pub(super) fn run(args: ProjectArgs) -> Result<()> {
     project(&gpu, &config, &mut |event| progress.show(event))?;
     drop(progress);
     if let Some(base) = &base {
-        write_delta_beside(&config.out, base)?;
+        write_delta_beside(&config.out, base, None)?;
     }
     let radii = beside(&config.out, ".radii.csv");
     if args.json {

@@ -42,13 +42,19 @@ impl Adapters {
         for &target in targets {
             let param = &layout.params[target];
             let (outputs, inputs) = (param.shape[0], param.len / param.shape[0]);
-            let stem = param.name.strip_suffix(".weight").unwrap_or(&param.name);
+            let [name_a, name_b] = Adapters::names(&param.name);
             let a = tensors.len();
-            tensors.push((format!("{stem}{}", PARTS[0]), vec![rank, inputs]));
-            tensors.push((format!("{stem}{}", PARTS[1]), vec![outputs, rank]));
+            tensors.push((name_a, vec![rank, inputs]));
+            tensors.push((name_b, vec![outputs, rank]));
             of.push(Adapter { target, a, b: a + 1, outputs, inputs });
         }
         (Adapters { rank, scale, of }, ParamLayout::new(&tensors))
+    }
+
+    /// The names of A and B of the weight called `target`.
+    pub fn names(target: &str) -> [String; 2] {
+        let stem = target.strip_suffix(".weight").unwrap_or(target);
+        PARTS.map(|part| format!("{stem}{part}"))
     }
 
     /// Whether `name` is a tensor of an adapter.

@@ -1,12 +1,9 @@
-//! Which weights of a run have low-rank adapters, and the file that holds these alone.
+//! Which weights of a run have low-rank adapters, and what these hold.
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-
-use crate::checkpoint::write_safetensors;
+use crate::checkpoint::{Adapted, LowRank};
 use crate::error::{Error, Result};
-use crate::method::{MethodArgs, Snapshot};
-use crate::model::{Adapters, Model};
+use crate::method::MethodArgs;
+use crate::model::{Adapter, Model};
 use crate::shapes::layout::ALIGN;
 use crate::train::source::Source;
 
@@ -78,24 +75,31 @@ pub(super) fn note(model: &Model) -> Option<String> {
     ))
 }
 
-/// Where the adapters of the model saved at `path` are saved beside it.
-pub(super) fn path_beside(path: &Path) -> PathBuf {
-    path.with_extension("adapters.safetensors")
+/// The values of all adapters among `w`, weights of `model`: what lies behind all other weights. None where a method of `args` makes
+/// other weights of them than their product.
+pub(super) fn alone<'a>(args: &MethodArgs, model: &Model, w: &'a [f32]) -> Option<&'a [f32]> {
+    let first = model.adapters()?.of.first()?;
+    let kept = args.active().all(|method| ["lora", "vanilla", "llrd"].contains(&method.name()));
+    kept.then(|| &w[model.layout().params[first.a].offset..])
 }
 
-/// Writes the adapters and the head of `values`, weights of `model`, to `path`, with rank and alpha in the metadata.
+/// The adapters of `model`, which is that of `source`, with the values that [`alone`] gave, under the names of the file.
 ///
-/// # Errors
-/// What can't be written.
-pub(super) fn write(path: &Path, model: &Model, values: &Snapshot) -> Result<()> {
-    let Some(adapters) = model.adapters() else { return Ok(()) };
-    let kept = |name: &str| Adapters::is_part(name) || model.config.is_head(name);
-    let tensors: Vec<(String, Vec<usize>, &[f32])> = (model.layout().unpack(&values.w))
-        .filter(|(param, _)| kept(&param.name))
-        .map(|(param, values)| (param.name.clone(), param.shape.clone(), values))
-        .collect();
-    let alpha = adapters.scale * adapters.rank as f32;
-    let metadata = [("lora_rank", adapters.rank.to_string()), ("lora_alpha", alpha.to_string())];
-    let metadata: BTreeMap<String, String> = metadata.map(|(key, value)| (key.to_string(), value)).into();
-    write_safetensors(path, &tensors, &metadata)
+/// # Panics
+/// Where the values are those of another model.
+pub(super) fn named(args: &MethodArgs, source: &Source, model: &Model, values: &[f32]) -> Option<LowRank> {
+    let adapters = model.adapters()?;
+    let layout = model.layout();
+    let before = layout.len - values.len();
+    let tensor = |i: usize| {
+        let param = &layout.params[i];
+        values[param.offset - before..][..param.len].to_vec()
+    };
+    let adapted = |adapter: &Adapter| Adapted {
+        target: source.recognised.names[adapter.target].1.clone(),
+        a: tensor(adapter.a),
+        b: tensor(adapter.b),
+    };
+    let alpha = args.lora.lora_alpha.unwrap_or(adapters.rank as f32);
+    Some(LowRank { rank: adapters.rank, alpha, of: adapters.of.iter().map(adapted).collect() })
 }

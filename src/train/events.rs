@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use crate::checkpoint::LowRank;
 use crate::data::Corruption;
 use crate::method::Memory;
 use crate::train::calibration::Temperature;
@@ -134,6 +135,8 @@ pub struct Summary {
     pub tests: Vec<TestResult>,
     /// Seconds from the first step to the last, evaluations included.
     pub seconds: f64,
+    /// The low-rank adapters of the best and of the last weights, where they and the base make these weights.
+    pub adapters: [Option<LowRank>; 2],
 }
 
 /// How a run is started.

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::checkpoint::LowRank;
 use crate::data::loader::CACHE_BYTES;
 use crate::data::{Dataset, ImageCache, Loader, LoaderConfig, Preprocess};
 use crate::error::Result;
@@ -57,6 +58,8 @@ pub(super) struct Training<'a, 'g> {
     pub(super) features: Option<Features>,
     /// The best weights, if they were found since the run was started or resumed.
     pub(super) best: Option<Snapshot>,
+    /// Their adapters, which the file of the best weights has merged; empty without any.
+    pub(super) best_adapters: Vec<f32>,
     /// Advice that came up on the way to its end.
     pub(super) told: Vec<String>,
     /// What identifies the run in its state.
@@ -79,6 +82,8 @@ impl Training<'_, '_> {
         let first = self.progress.steps;
         if first == 0 {
             self.save()?;
+        } else {
+            self.best_adapters = state::best_adapters(&self.out.join(run_dir::STATE))?;
         }
         let pretrained = !self.config.method.solves() && self.source.recognised.initialised.is_empty();
         if start.baseline && first == 0 && pretrained {
@@ -145,7 +150,8 @@ impl Training<'_, '_> {
         self.save_state(&saved)?;
         drop(saved);
         let thresholds = logits.thresholds();
-        self.save_model("last.safetensors", &values, thresholds.as_deref())?;
+        self.source.save_with(&self.out.join("last.safetensors"), &values, thresholds.as_deref())?;
+        summary.adapters = [self.best_adapters.clone(), self.adapters(&values.w)].map(|own| self.named_adapters(&own));
         self.write_drift(&values.w)?;
         if !tests.is_empty() {
             let logits = self.as_tests_see(select_name, &select, logits)?;
@@ -285,7 +291,8 @@ impl Training<'_, '_> {
         self.drift.sync()?;
         let Steps { learner, active, .. } = &self.steps;
         (self.progress.steps, self.progress.taken) = (learner.steps, active.taken());
-        state::write(&self.out.join(run_dir::STATE), saved, learner, self.progress, &self.identity)?;
+        let progress = (self.progress, self.best_adapters.as_slice());
+        state::write(&self.out.join(run_dir::STATE), saved, learner, progress, &self.identity)?;
         self.sessions.write(self.progress.steps, self.steps.rate)?;
         self.saved = (Instant::now(), 0);
         Ok(())
@@ -327,16 +334,15 @@ impl Training<'_, '_> {
         Ok(evaluate_to_fit(&mut watched, images, self.preprocess, self.classes)?.1)
     }
 
-    /// Saves a model in the run directory, with the thresholds of its labels if it gives any number of them; and its adapters beside it, if
-    /// they alone make the model of what the run began with.
-    fn save_model(&self, name: &str, values: &Snapshot, thresholds: Option<&[f32]>) -> Result<()> {
-        let path = self.out.join(name);
-        self.source.save_with(&path, values, thresholds)?;
-        let mut methods = self.config.method.active();
-        match methods.all(|method| ["lora", "vanilla", "llrd"].contains(&method.name())) {
-            true => adapters::write(&adapters::path_beside(&path), &self.steps.learner.model, values),
-            false => Ok(()),
-        }
+    /// The adapters among `w`, weights of the run; empty where it has none, or makes other weights of them.
+    fn adapters(&self, w: &[f32]) -> Vec<f32> {
+        adapters::alone(&self.config.method, &self.steps.learner.model, w).map_or(Vec::new(), <[f32]>::to_vec)
+    }
+
+    /// Them by name, if there are any.
+    fn named_adapters(&self, values: &[f32]) -> Option<LowRank> {
+        let (args, model) = (&self.config.method, &self.steps.learner.model);
+        (!values.is_empty()).then(|| adapters::named(args, self.source, model, values)).flatten()
     }
 
     /// Tells how far the run has come: at the end of an epoch, or of all.
@@ -396,7 +402,9 @@ impl Training<'_, '_> {
         let better =
             self.progress.best.is_none_or(|(most, loss)| score.0 > most || (score.0 == most && score.1 < loss));
         if better {
-            self.save_model("best.safetensors", values, logits.thresholds().as_deref())?;
+            let path = self.out.join("best.safetensors");
+            self.source.save_with(&path, values, logits.thresholds().as_deref())?;
+            self.best_adapters = self.adapters(&values.w);
             self.progress.best = Some(score);
             self.progress.best_steps = self.steps.learner.steps;
             self.best = Some(values.clone());

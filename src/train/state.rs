@@ -13,6 +13,8 @@ use crate::train::inputs::Inputs;
 const MICRO_BATCH: &str = "micro-batch";
 const SETUP: &str = "setup";
 const INPUTS: &str = "inputs";
+/// The adapters of the best weights: `best.safetensors` has them merged.
+const BEST_ADAPTERS: &str = "best_adapters";
 
 /// Where a run stands.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -53,14 +55,22 @@ pub struct Identity {
     pub inputs: Inputs,
 }
 
-/// Writes what was [captured](capture) of `learner`, with `progress`, to `path`.
-pub fn write(path: &Path, saved: &Saved, learner: &Learner, progress: Progress, run: &Identity) -> Result<()> {
+/// Writes what was [captured](capture) of `learner`, with `progress` and the adapters of the best weights, if they have some, to `path`.
+pub fn write(
+    path: &Path,
+    saved: &Saved,
+    learner: &Learner,
+    (progress, best_adapters): (Progress, &[f32]),
+    run: &Identity,
+) -> Result<()> {
     let (top1, loss) = progress.best.unwrap_or((f64::NAN, f64::NAN));
     let best = [top1.to_bits(), loss.to_bits(), progress.best_steps];
     let counts = [progress.steps, progress.taken, u64::from(progress.best.is_some()), learner.batches];
     let arrays = saved.values().map(|(name, len, values)| (name.to_string(), vec![len], values));
-    let own = [("progress", 4, Values::U64(&counts)), ("best", 3, Values::U64(&best))];
-    let own = own.into_iter().map(|(name, len, values)| (name.to_string(), vec![len], values));
+    let adapters = (BEST_ADAPTERS, best_adapters.len(), Values::F32(best_adapters));
+    let own = [("progress", 4, Values::U64(&counts)), ("best", 3, Values::U64(&best)), adapters];
+    let own = own.into_iter().filter(|(_, len, _)| *len > 0);
+    let own = own.map(|(name, len, values)| (name.to_string(), vec![len], values));
     let metadata = BTreeMap::from([
         (SETUP.into(), run.setup.clone()),
         (INPUTS.into(), serde_json::to_string(&run.inputs).expect("names and digests")),
@@ -106,4 +116,10 @@ pub fn restore(path: &Path, learner: &mut Learner, active: &mut Active) -> Resul
     active.restore(learner, &file, taken)?;
     let best = (has_best != 0).then(|| (f64::from_bits(top1), f64::from_bits(loss)));
     Ok(Progress { steps, taken, best, best_steps })
+}
+
+/// The adapters of the best weights of the run whose state is `path`; empty where [`write()`] was given none.
+pub fn best_adapters(path: &Path) -> Result<Vec<f32>> {
+    let file = Checkpoint::open(path)?;
+    file.tensor(BEST_ADAPTERS).map_or(Ok(Vec::new()), |_| file.read_f32(BEST_ADAPTERS))
 }

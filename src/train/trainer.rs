@@ -276,6 +276,7 @@ fn run(
         progress,
         features: None,
         best,
+        best_adapters: Vec::new(),
         told: Vec::new(),
         identity,
         saved,

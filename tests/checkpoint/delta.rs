@@ -5,7 +5,8 @@ use std::fs;
 use std::path::Path;
 
 use tpgm::checkpoint::{
-    Checkpoint, Delta, Dtype, Overrides, apply_delta, delta_path, describe_delta, recognise, save, write_delta,
+    Adapted, Checkpoint, Delta, Dtype, LowRank, Overrides, apply_delta, delta_path, describe_delta, recognise, save,
+    write_adapters, write_delta,
 };
 
 use crate::{Model, assert_error, tiny};
@@ -101,6 +102,54 @@ fn a_delta_of_nothing_and_of_another_models_tensors() {
     assert_eq!(Delta::of(&delta).unwrap().unwrap().removed.len(), model.tensors.len() - 2);
     apply_delta(&out, &base, &delta).unwrap();
     assert!(fs::read(&out).unwrap() == other.bytes());
+}
+
+#[test]
+fn adapters_stand_for_the_weights_that_they_change() {
+    let mut model = Model::vit(&tiny());
+    model.add("half.weight", Dtype::F16, &[2, 3], [0x3c00u16; 6].iter().flat_map(|h| h.to_le_bytes()).collect());
+    let (dir, base) = model.open(None);
+    let base = base.unwrap();
+    let at = |name: &str| dir.path().join(name);
+    // Small numbers, whose products and sums are exact: 1 + 6/2 · B·A.
+    let (a, b) = (vec![1.0, -2.0, 0.5, 0.0, 4.0, 0.25], vec![0.5, 1.0, -1.0, 2.0]);
+    let whole = vec![2.5, 10.0, 2.5, -2.0, 31.0, 1.0];
+    let half = |low: &[f32], head: f32| {
+        BTreeMap::from([
+            ("half.weight".to_string(), (vec![2, 3], low.to_vec())),
+            ("head.bias".to_string(), (vec![5], vec![head; 5])),
+        ])
+    };
+    save(at("whole.safetensors"), &base, &half(&whole, 0.5), &BTreeMap::new()).unwrap();
+    let whole = Checkpoint::open(at("whole.safetensors")).unwrap();
+    let of = vec![Adapted { target: "half.weight".into(), a, b }];
+    let mut adapters = LowRank { rank: 2, alpha: 6.0, of };
+    let path = delta_path(whole.path());
+    let size = write_adapters(&path, &base, &whole, &adapters).unwrap();
+    assert_eq!((size.changed, size.adapted, size.bytes), (2, 1, 4 * (6 + 4 + 5)));
+    let delta = Checkpoint::open(&path).unwrap();
+    let about = Delta::of(&delta).unwrap().unwrap().adapters.unwrap();
+    assert_eq!((about.rank, about.alpha, about.targets.len()), (2, 6.0, 1));
+    let size = apply_delta(at("again.safetensors"), &base, &delta).unwrap();
+    assert_eq!((size.changed, size.adapted, size.of), (2, 1, model.tensors.len()));
+    assert!(fs::read(at("again.safetensors")).unwrap() == fs::read(at("whole.safetensors")).unwrap());
+    assert_error(recognise(&delta, &Overrides::default()), &["whole.delta.safetensors: a delta", "tpgm apply --model"]);
+
+    // What does not go with the weight, and what the weight's type can't hold.
+    adapters.of[0].b.truncate(2);
+    write_adapters(&path, &base, &whole, &adapters).unwrap();
+    let error = apply_delta(at("x"), &base, &Checkpoint::open(&path).unwrap());
+    assert_error(
+        error,
+        &["half.lora_A.weight and half.lora_B.weight should be [2, 3] and [2, 2], to go with half.weight"],
+    );
+    adapters.of[0].b = vec![1e6; 4];
+    write_adapters(&path, &base, &whole, &adapters).unwrap();
+    let error = apply_delta(at("x"), &base, &Checkpoint::open(&path).unwrap());
+    assert_error(error, &["tensor half.weight has values too large for F16 with its adapter"]);
+    adapters.of[0].target = "nothing".into();
+    assert_error(write_adapters(&path, &base, &whole, &adapters), &["tensor nothing is not of the shape"]);
+    assert!(!at("x").exists());
 }
 
 #[test]
