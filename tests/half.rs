@@ -276,8 +276,14 @@ fn run(path: &std::path::Path, half: Option<LossScaling>, from: u64, until: u64)
     }
     let progress = Progress { steps: until, taken: until, best: None, best_steps: 0 };
     let saved = state::capture(&learner, &active).unwrap();
-    state::write(path, &saved, &learner, progress, &Identity { setup: "setup".into(), inputs: Inputs::default() })
-        .unwrap();
+    state::write(
+        path,
+        &saved,
+        &learner,
+        (progress, &[]),
+        &Identity { setup: "setup".into(), inputs: Inputs::default() },
+    )
+    .unwrap();
     (weights(&learner), Checkpoint::open(path).unwrap().read_u32("radii").unwrap())
 }
 

@@ -398,8 +398,14 @@ fn run(path: &std::path::Path, from: u64, until: u64) -> Vec<u8> {
     }
     let progress = Progress { steps: until, taken: active.taken(), ..Progress::default() };
     let saved = state::capture(&learner, &active).unwrap();
-    state::write(path, &saved, &learner, progress, &Identity { setup: "setup".into(), inputs: Inputs::default() })
-        .unwrap();
+    state::write(
+        path,
+        &saved,
+        &learner,
+        (progress, &[]),
+        &Identity { setup: "setup".into(), inputs: Inputs::default() },
+    )
+    .unwrap();
     std::fs::read(path).unwrap()
 }
 

@@ -234,8 +234,14 @@ fn run(flags: &str, path: &std::path::Path, from: u64, until: u64) -> (Vec<u8>, 
     }
     let progress = Progress { steps: until, taken: active.taken(), best: Some((0.5, 1.25)), best_steps: 2 };
     let saved = state::capture(&learner, &active).unwrap();
-    state::write(path, &saved, &learner, progress, &Identity { setup: "setup".into(), inputs: Inputs::default() })
-        .unwrap();
+    state::write(
+        path,
+        &saved,
+        &learner,
+        (progress, &[]),
+        &Identity { setup: "setup".into(), inputs: Inputs::default() },
+    )
+    .unwrap();
     let losses = learner.records(true).unwrap().iter().map(|r| r.loss).collect();
     (std::fs::read(path).unwrap(), losses)
 }
@@ -268,7 +274,7 @@ fn a_state_of_another_run_is_refused() {
     };
     let saved = state::capture(&learner, &Active::default()).unwrap();
     let identity = Identity { setup: config("1").to_toml(), inputs: Inputs::default() };
-    state::write(&path, &saved, &learner, Progress::default(), &identity).unwrap();
+    state::write(&path, &saved, &learner, (Progress::default(), &[]), &identity).unwrap();
     state::check(&path, &config("1")).unwrap();
     let error = state::check(&path, &config("2")).unwrap_err().to_string();
     assert!(error.contains("other settings (lr was 1.0, is now 2.0)"), "{error}");
