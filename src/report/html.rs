@@ -84,6 +84,9 @@ fn summary(run: &Run) -> String {
         let (figure, main, step) = (run.figure().name(), 100.0 * main, integer(best.step));
         let _ = write!(text, " Best {figure} on val: <b>{main:.1} %</b> at step {step}{images}.");
     }
+    if let Some(views) = known("tta").filter(|views| views != "none") {
+        let _ = write!(text, " On test sets it answered to several views of each image (<code>--tta {views}</code>).");
+    }
     text += &tables::in_words(run);
     text + "</p>\n" + &warnings(run)
 }

@@ -147,6 +147,7 @@ fn tests_and_predictions_can_be_means_over_mirrored_images() {
     let of = |set: &str| lines.iter().rfind(|line| line["eval"] == set).unwrap();
     assert_eq!((&of("t")["tta"], of("val").get("tta")), (&"flip".into(), None));
     assert!(space.text("run/config.toml").contains("tta = \"flip\"\n"));
+    assert!(space.text("run/report.html").contains("several views of each image (<code>--tta flip</code>)"));
     let eval = "eval --model run/last.safetensors --data t=seen --calibrate v=val";
     let (plain, flipped) = (space.json(eval), space.json(&format!("{eval} --tta flip")));
     assert_eq!((plain[0].get("tta"), &flipped[0]["tta"]), (None, &"flip".into()));
