@@ -38,6 +38,9 @@ override L2: bool = false;
 override SHARED: bool = true; // a workgroup adds its lanes' sums up; else each lane writes its own, without a barrier
 override HELD: bool = false; // radii are given: clip writes norms alone
 override SCALED: bool = false; // dw is multiplied by loss_scale[0]; binding 7 of step may be anything readable when off
+// step in two halves, between which the gradients of several ranks are added up in the log:
+override LEARN: bool = true; // else radii stay as they are: the log alone is written
+override GIVEN: bool = false; // the log has ∂L/∂gamma and the active rows already
 
 @group(0) @binding(0) var<storage, read> chunks: array<Chunk>;
 @group(0) @binding(1) var<storage, read> w: array<stored>;
@@ -213,29 +216,35 @@ fn step(
     let tensor = tensors[t];
     if tensor.excluded != 0u { return; }
     let gamma = radii[t].gamma;
+    let entry = state.slot * p.tensors + t;
     var gradient = 0.0;
     var live = 0.0;
-    if tensor.count == 1u {
-        let n = row_norms[tensor.first] + 1e-8;
-        if gamma > 0.0 && gamma < n {
-            gradient = row_total(rows[tensor.first], lane, WG) / n;
-            live = select(0.0, 1.0, lane == 0u);
-        }
+    if GIVEN {
+        gradient = log[entry].gradient;
+        if lane != 0u { return; }
     } else {
-        for (var r = tensor.first + lane; r < tensor.first + tensor.count; r += WG) {
-            let n = row_norms[r] + 1e-8;
+        if tensor.count == 1u {
+            let n = row_norms[tensor.first] + 1e-8;
             if gamma > 0.0 && gamma < n {
-                gradient += row_total(rows[r], 0u, 1u) / n;
-                live += 1.0;
+                gradient = row_total(rows[tensor.first], lane, WG) / n;
+                live = select(0.0, 1.0, lane == 0u);
+            }
+        } else {
+            for (var r = tensor.first + lane; r < tensor.first + tensor.count; r += WG) {
+                let n = row_norms[r] + 1e-8;
+                if gamma > 0.0 && gamma < n {
+                    gradient += row_total(rows[r], 0u, 1u) / n;
+                    live += 1.0;
+                }
             }
         }
+        gradient = reduce_sum(gradient, lane);
+        if SCALED { gradient /= loss_scale[0]; }
+        live = reduce_sum(live, lane);
+        if lane != 0u { return; }
+        log[entry] = Entry(gamma, radii[t].max_norm, u32(live), gradient);
     }
-    gradient = reduce_sum(gradient, lane);
-    if SCALED { gradient /= loss_scale[0]; }
-    live = reduce_sum(live, lane);
-    if lane != 0u { return; }
-    let entry = state.slot * p.tensors + t;
-    log[entry] = Entry(gamma, radii[t].max_norm, u32(live), gradient);
+    if !LEARN { return; }
     // By its bits: a compiler may assume that no value is NaN or infinite.
     let finite = (bitcast<u32>(gradient) & 0x7f800000u) != 0x7f800000u;
     if radii[t].max_norm < UNMOVED || !finite { return; }

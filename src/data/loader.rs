@@ -17,6 +17,7 @@ use super::decode::{RgbImage, decode};
 use super::preprocess::Preprocess;
 use super::sampler::{Draw, Sampler};
 use crate::error::{Error, Result};
+use crate::ranks::part;
 
 /// The batches that wait ready, by default.
 pub const PREFETCH: usize = 4;
@@ -27,7 +28,8 @@ pub const CACHE_BYTES: usize = 512 << 20;
 /// Images on their way to the model.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Batch {
-    /// `[B, 3, H, W]`, normalised; H and W are the preprocessing's image size. Or [features](ImageCache::with_features) of each.
+    /// `[B, 3, H, W]`, normalised; H and W are the preprocessing's image size. Or [features](ImageCache::with_features) of each. With
+    /// several [ranks](LoaderConfig::rank), those of this rank's [part] of the batch alone.
     pub images: Vec<f32>,
     /// `[B]`, indices into the data set's classes.
     pub labels: Vec<u32>,
@@ -169,6 +171,8 @@ pub struct LoaderConfig {
     /// The first batch to make, counted from the start of training: how a resumed run goes on. Those before it are
     /// not decoded.
     pub start_batch: u64,
+    /// Which rank's part of each batch is made, of how many ranks.
+    pub rank: (usize, usize),
     /// The most batches that wait ready.
     pub prefetch: usize,
     /// The most bytes of decoded images to keep.
@@ -186,6 +190,7 @@ impl Default for LoaderConfig {
             augment: Transforms::default(),
             rest: Rest::Kept,
             start_batch: 0,
+            rank: (0, 1),
             prefetch: PREFETCH,
             cache_bytes: CACHE_BYTES,
         }
@@ -223,7 +228,8 @@ impl Loader {
             )));
         }
         let labels = images.dataset().items.iter().map(|item| item.label).collect();
-        let maker = BatchMaker { images, preprocess: preprocess.clone(), augment: config.augment, seed: config.seed };
+        let LoaderConfig { augment, seed, rank, .. } = config;
+        let maker = BatchMaker { images, preprocess: preprocess.clone(), augment, seed, rank };
         let plans = plan_epochs(labels, batches_per_epoch, &config);
         Ok(Self { batches: Prefetch::start(maker, config.prefetch, plans), batches_per_epoch })
     }
@@ -270,7 +276,13 @@ impl EvalBatches {
             batch: start / size,
             draws: (start..count.min(start.saturating_add(size))).collect(),
         });
-        let maker = BatchMaker { images, preprocess: preprocess.clone(), augment: Transforms::default(), seed: 0 };
+        let maker = BatchMaker {
+            images,
+            preprocess: preprocess.clone(),
+            augment: Transforms::default(),
+            seed: 0,
+            rank: (0, 1),
+        };
         Ok(Self(Prefetch::start(maker, PREFETCH, plans)))
     }
 }
@@ -315,6 +327,7 @@ struct BatchMaker {
     preprocess: Preprocess,
     augment: Transforms,
     seed: u64,
+    rank: (usize, usize),
 }
 
 impl BatchMaker {
@@ -335,15 +348,22 @@ impl BatchMaker {
                 None => self.augment.apply(&image, &self.preprocess, &mut rng),
             }))
         };
-        let images: Vec<Result<Vec<f32>>> = draws.par_iter().map(image).collect::<Option<_>>()?;
+        let side = self.preprocess.image_size;
+        let mixing = self.augment.mix.draw(side, &mut batch_rng(self.seed, epoch, batch));
+        let own = part(draws.len(), self.rank.0, self.rank.1);
+        // What images are mixed with may be another rank's.
+        let made = if mixing.is_some() { 0..draws.len() } else { own.clone() };
+        let images: Vec<Result<Vec<f32>>> = draws[made.clone()].par_iter().map(image).collect::<Option<_>>()?;
         let indices: Vec<usize> = draws.iter().map(|draw| draw % count).collect();
         // Joined in order, so that of several broken images it is always the first that is named.
         Some(images.into_iter().collect::<Result<Vec<_>>>().map(|images| {
             let mut images = images.concat();
             let labels: Vec<u32> = indices.iter().map(|&index| self.images.dataset().items[index].label).collect();
-            let side = self.preprocess.image_size;
-            let mixing = self.augment.mix.draw(side, &mut batch_rng(self.seed, epoch, batch));
             let mixed = mixing.map(|mixing| mixing.apply(&mut images, &labels, side));
+            if made != own {
+                let each = images.len() / made.len();
+                images = images[own.start * each..own.end * each].to_vec();
+            }
             Batch { images, labels, indices, mixed }
         }))
     }

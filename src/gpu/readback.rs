@@ -11,13 +11,67 @@ use crate::gpu::{Gpu, View};
 /// How long a copy that is done may take to tell us so.
 const CALLBACK: Duration = Duration::from_secs(10);
 
+/// Tells when a buffer is mapped.
+type Mapped = Receiver<Result<(), wgpu::BufferAsyncError>>;
+
 /// A copy on its way to the host.
 #[derive(Debug)]
 pub struct Readback<T> {
     staging: wgpu::Buffer,
-    mapped: Receiver<Result<(), wgpu::BufferAsyncError>>,
+    mapped: Mapped,
     len: usize,
     element: PhantomData<T>,
+}
+
+/// A buffer that copies to the host land in, again and again.
+#[derive(Debug)]
+pub struct Staging {
+    buffer: wgpu::Buffer,
+    len: usize,
+    /// When it is mapped, the submission with the copy, and the elements of that.
+    under_way: Option<(Mapped, wgpu::SubmissionIndex, usize)>,
+}
+
+impl Staging {
+    /// For up to `len` 4-byte elements.
+    pub fn new(gpu: &Gpu, len: usize) -> Staging {
+        let buffer = gpu.device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some("staging"),
+            size: len as u64 * 4,
+            usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
+            mapped_at_creation: false,
+        });
+        Staging { buffer, len, under_way: None }
+    }
+
+    /// Starts copying `view` as it is after everything submitted so far. Does not wait. What was copied before has been taken.
+    pub fn start(&mut self, gpu: &Gpu, view: &View) {
+        assert_eq!(view.element, Element::Word, "the host reads 4-byte elements");
+        assert!(view.len <= self.len && self.under_way.is_none(), "a staging buffer that is free and long enough");
+        tracing::trace!(bytes = view.byte_len(), "from the device");
+        let mut encoder = gpu.device.create_command_encoder(&Default::default());
+        encoder.copy_buffer_to_buffer(&view.buffer.raw, view.byte_offset(), &self.buffer, 0, view.byte_len());
+        let index = gpu.queue.submit([encoder.finish()]);
+        let (send, mapped) = channel();
+        self.buffer.map_async(wgpu::MapMode::Read, ..view.byte_len(), move |result| drop(send.send(result)));
+        self.under_way = Some((mapped, index, view.len));
+    }
+
+    /// Waits for the elements of the copy that was started last, and for nothing that was submitted after it.
+    pub fn take<T: bytemuck::Pod>(&mut self, gpu: &Gpu) -> Result<Vec<T>> {
+        let (mapped, index, len) = self.under_way.take().expect("a copy was started");
+        let failed = |e: String| gpu.failed("reading back from the GPU", e);
+        let poll = wgpu::PollType::Wait { submission_index: Some(index), timeout: None };
+        gpu.device.poll(poll).map_err(|e| failed(e.to_string()))?;
+        gpu.check()?;
+        let result = mapped.recv_timeout(CALLBACK).map_err(|e| failed(e.to_string()))?;
+        result.map_err(|e| failed(e.to_string()))?;
+        let range = self.buffer.get_mapped_range(..len as u64 * 4).map_err(|e| failed(e.to_string()))?;
+        let elements: Vec<T> = bytemuck::pod_collect_to_vec(&range);
+        drop(range);
+        self.buffer.unmap();
+        Ok(elements)
+    }
 }
 
 impl Gpu {

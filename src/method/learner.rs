@@ -21,8 +21,10 @@ use crate::ops::step_state::{STATE_WORDS, StepState};
 use crate::ops::{Recorder, adamw, binary_cross_entropy, loss_scale, norm_clip, sgd};
 use crate::shapes::ParamLayout;
 use crate::shapes::Segment;
+use joined::Joined;
 
 mod features;
+mod joined;
 mod records;
 mod teacher;
 
@@ -81,6 +83,8 @@ pub struct Learner<'g> {
     /// class for each image, all weighing the same.
     weighted: Option<(Targets, View, Option<View>)>,
     teacher: Option<Teacher>,
+    /// The ranks that it trains with, if there are others.
+    joined: Option<Joined>,
     /// Where passes begin: at the images, or at what crosses this cut.
     cut: Option<Cut>,
     gradients: HashMap<(usize, usize), Program>,
@@ -141,6 +145,7 @@ impl<'g> Learner<'g> {
             around: Vec::new(),
             weighted: None,
             teacher: None,
+            joined: None,
             cut: None,
             gradients: HashMap::new(),
             inference: HashMap::new(),
@@ -174,6 +179,7 @@ impl<'g> Learner<'g> {
         self.settings.batch_norm = stage.batch_norm;
         self.stage = stage;
         self.begin_at(None);
+        self.cut_gradient();
         self.update = self.record_update()?;
         Ok(())
     }
@@ -268,11 +274,7 @@ impl<'g> Learner<'g> {
         }
         self.record_distance(r, &recording, &loss, channel, (batch, of))?;
         cross_entropy::record(r, ring, &loss, state, channel, dims)?;
-        // Those of adapters follow from the gradient of the weight.
-        let adapted: Vec<usize> =
-            self.model.adapters().iter().flat_map(|a| a.of.iter().map(|one| one.target)).collect();
-        let trained =
-            |tensor: usize| channel != Channel::Train || self.stage.rates[tensor] != 0.0 || adapted.contains(&tensor);
+        let trained = |tensor: usize| channel != Channel::Train || self.is_trained(tensor);
         recording.backward(r, &dlogits, &self.dw, &trained)
     }
 
@@ -346,33 +348,43 @@ impl<'g> Learner<'g> {
         self.step_mixed(images, labels, None, lr)
     }
 
-    /// As [`Learner::step`], for images that are perhaps mixed, with the labels that they have besides.
+    /// As [`Learner::step`], for images that are perhaps mixed, with the labels that they have besides. With [others](Learner::join), the
+    /// images are those of the own [part](Learner::part); labels are of the whole batch.
     pub fn step_mixed(&mut self, images: &[f32], labels: &[u32], mixed: Option<&Mixed>, lr: f64) -> Result<()> {
         let of = labels.len();
         assert!(of > 0, "a step on an empty batch");
-        let per_image = images.len() / of;
+        let part = self.part(of);
+        let per_image = images.len() / part.len().max(1);
         let micro = self.settings.micro_batch;
-        for (i, part) in labels.chunks(micro).enumerate() {
-            self.prepare_gradient(part.len(), of)?;
-            let first = i * micro;
-            let own = &images[first * per_image..(first + part.len()) * per_image];
-            self.upload(own, part, labels, mixed.map(|mixed| (mixed, first)), Channel::Train);
+        let alone = self.joined.is_none();
+        for (i, start) in part.clone().step_by(micro).enumerate() {
+            let own = start..part.end.min(start + micro);
+            self.prepare_gradient(own.len(), of)?;
+            let at = (start - part.start) * per_image;
+            let pixels = &images[at..at + own.len() * per_image];
+            self.upload(pixels, &labels[own.clone()], labels, mixed.map(|mixed| (mixed, start)), Channel::Train);
             self.gpu.write(&self.state, &self.step_state(lr, i).words());
             if let Some(random) = self.acts.random() {
-                let state: State = [self.seed as u32, (self.seed >> 32) as u32, self.steps as u32, first as u32];
+                let state: State = [self.seed as u32, (self.seed >> 32) as u32, self.steps as u32, start as u32];
                 self.gpu.write(&random, &state);
             }
-            let gradient = &self.gradients[&(part.len(), of)];
             let clear: &[&View] = if i == 0 { &[&self.dw] } else { &[] };
-            let last = first + part.len() == of;
+            let gradient = &self.gradients[&(own.len(), of)];
             let mut programs = if i == 0 { vec![&self.cast, gradient] } else { vec![gradient] };
-            if last {
-                programs.extend(self.around.iter().map(|around| &around.before));
-                programs.push(&self.update);
-                programs.extend(self.around.iter().map(|around| &around.after));
+            if alone && own.end == part.end {
+                programs.extend(self.updates());
             }
             let index = Program::run(self.gpu, clear, &programs)?;
             self.batches += u64::from(self.settings.batch_norm == BatchNorm::Train);
+            self.submitted(index)?;
+        }
+        if !alone {
+            if part.is_empty() {
+                self.gpu.write(&self.state, &self.step_state(lr, 0).words());
+                self.pass_over_nothing()?;
+            }
+            self.add_up(of)?;
+            let index = Program::run(self.gpu, &[], &self.updates().collect::<Vec<_>>())?;
             self.submitted(index)?;
         }
         self.steps += 1;
@@ -380,6 +392,12 @@ impl<'g> Learner<'g> {
             self.request_records();
         }
         Ok(())
+    }
+
+    /// What follows a complete gradient: the optimiser's update, and what methods do before and after it.
+    fn updates(&self) -> impl Iterator<Item = &Program> {
+        let (before, after) = (self.around.iter().map(|a| &a.before), self.around.iter().map(|a| &a.after));
+        before.chain([&self.update]).chain(after)
     }
 
     /// Whether images may have any number of labels, each told apart from the others.
@@ -491,8 +509,7 @@ impl<'g> Learner<'g> {
         self.prepare_gradient(batch, batch)?;
         let mut timings = profile::trace(self.gpu, &[], &self.cast)?;
         timings.extend(profile::trace(self.gpu, &[&self.dw], &self.gradients[&(batch, batch)])?);
-        let (before, after) = (self.around.iter().map(|a| &a.before), self.around.iter().map(|a| &a.after));
-        for program in before.chain([&self.update]).chain(after) {
+        for program in self.updates() {
             timings.extend(profile::trace(self.gpu, &[], program)?);
         }
         Ok(timings)

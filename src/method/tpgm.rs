@@ -173,6 +173,8 @@ pub struct Tpgm {
     state: View,
     project: Program,
     cast: Program,
+    /// The radius gradients, if several ranks add them up; else `learn` has them too.
+    gradients: Program,
     learn: Program,
     apply: Program,
     losses: HashMap<(usize, usize), Program>,
@@ -212,7 +214,14 @@ impl Tpgm {
         mars.project(&mut r, &w_proj, w, &w0)?;
         let project = r.program;
         let mut r = learner.recorder();
-        mars.step_scaled(&mut r, &log, &state, dw, w, &w0, learner.scale(), settings.radius_lr)?;
+        let mut gradients = Program::new();
+        if learner.ranks().is_some() {
+            mars.gradients(&mut r, &log, &state, dw, w, &w0, learner.scale())?;
+            gradients = std::mem::replace(&mut r, learner.recorder()).program;
+            mars.learn(&mut r, &log, &state, settings.radius_lr)?;
+        } else {
+            mars.step_scaled(&mut r, &log, &state, dw, w, &w0, learner.scale(), settings.radius_lr)?;
+        }
         if let Some(scale) = learner.scale() {
             loss_scale::observe(&mut r, scale, &log, &state, mars.tensors)?;
         }
@@ -231,6 +240,7 @@ impl Tpgm {
             log,
             state,
             project,
+            gradients,
             learn,
             apply,
             settings,
@@ -244,41 +254,73 @@ impl Tpgm {
         })
     }
 
-    /// One outer iteration on a validation batch: images `[batch, 3, size, size]`, labels `[batch]`. Does not wait.
+    /// One outer iteration on a validation batch: images `[batch, 3, size, size]`, labels `[batch]`. If the learner has
+    /// [others](Learner::join), the images are those of its own part. Does not wait, unless for others.
     pub fn outer(&mut self, learner: &mut Learner, images: &[f32], labels: &[u32]) -> Result<()> {
-        let (of, micro) = (labels.len(), learner.capacity());
+        let (of, micro, part) = (labels.len(), learner.capacity(), learner.part(labels.len()));
         assert!(of > 0, "a radius update on an empty batch");
-        let per_image = images.len() / of;
-        for (i, part) in labels.chunks(micro).enumerate() {
-            let (first, key) = (i * micro, (part.len(), of));
+        let per_image = images.len() / part.len().max(1);
+        // Only its place in the ring and the log matters, and which micro-batch runs.
+        let slot = (self.iterations % WINDOW as u64) as u32;
+        let state = |micro: usize| StepState { slot, micro: micro as u32, ..StepState::default() }.words();
+        for (i, start) in part.clone().step_by(micro).enumerate() {
+            let own = start..part.end.min(start + micro);
+            let key = (own.len(), of);
             if !self.losses.contains_key(&key) {
                 let mut r = learner.recorder();
                 let (w, ring) = (&self.w_proj, &self.ring);
-                learner.record_gradient(&mut r, w, ring, &self.state, Channel::Radius, part.len(), of)?;
+                learner.record_gradient(&mut r, w, ring, &self.state, Channel::Radius, own.len(), of)?;
                 self.losses.insert(key, r.program);
             }
-            let own = &images[first * per_image..(first + part.len()) * per_image];
-            learner.upload(own, part, labels, None, Channel::Radius);
-            // Only its place in the ring and the log matters, and which micro-batch runs.
-            let slot = (self.iterations % WINDOW as u64) as u32;
-            let state = StepState { slot, micro: i as u32, ..StepState::default() };
-            learner.gpu.write(&self.state, &state.words());
+            let at = (start - part.start) * per_image;
+            let pixels = &images[at..at + own.len() * per_image];
+            learner.upload(pixels, &labels[own.clone()], labels, None, Channel::Radius);
+            learner.gpu.write(&self.state, &state(i));
             let mut programs = vec![&self.losses[&key]];
             if i == 0 {
                 programs.splice(0..0, [&self.project, &self.cast]);
             }
-            if first + part.len() == of {
-                programs.push(&self.learn);
+            if own.end == part.end {
+                programs.push(if learner.ranks().is_some() { &self.gradients } else { &self.learn });
             }
             let clear: &[&View] = if i == 0 { &[&learner.dw] } else { &[] };
             let index = Program::run(learner.gpu, clear, &programs)?;
             learner.submitted(index)?;
+        }
+        if learner.ranks().is_some() {
+            if part.is_empty() {
+                learner.gpu.write(&self.state, &state(0));
+                let index = Program::run(learner.gpu, &[&learner.dw], &[&self.project, &self.gradients])?;
+                learner.submitted(index)?;
+            }
+            self.add_up(learner, slot as usize, part.is_empty())?;
+            learner.submit(&self.learn)?;
         }
         self.iterations += 1;
         self.steps.push_back(learner.steps);
         if self.iterations.is_multiple_of(WINDOW as u64) {
             self.request_records(learner);
         }
+        Ok(())
+    }
+
+    /// Adds up over all ranks the radius gradients and the loss of the iteration in `slot`: a number for each tensor, in place of the
+    /// gradient of the weights, from which they follow by sums alone. Waits.
+    fn add_up(&self, learner: &Learner, slot: usize, is_empty: bool) -> Result<()> {
+        let Some(ranks) = learner.ranks() else { return Ok(()) };
+        let (gpu, tensors) = (learner.gpu, self.mars.tensors);
+        let (mut log, mut ring): (Vec<f32>, Vec<f32>) = (gpu.read(&self.log)?, gpu.read(&self.ring)?);
+        let loss = slot * CHANNELS + Channel::Radius as usize;
+        // An entry's last word, LOG_WORDS behind that of the tensor before.
+        let places: Vec<usize> =
+            (slot * tensors + 1..=(slot + 1) * tensors).map(|entry| entry * LOG_WORDS - 1).collect();
+        let mut own: Vec<f32> = places.iter().map(|place| log[*place]).collect();
+        own.push(if is_empty { 0.0 } else { ring[loss] });
+        let sums = ranks.sum(own)?;
+        places.iter().zip(&sums).for_each(|(place, sum)| log[*place] = *sum);
+        ring[loss] = sums[tensors];
+        gpu.write(&self.log, &log);
+        gpu.write(&self.ring, &ring);
         Ok(())
     }
 

@@ -76,7 +76,8 @@ struct Params {
 pub fn variants() -> Vec<Variants> {
     let flags = ["L2", "SHARED", "HELD", "SCALED"];
     let all = Variants::of(&SHADER).append(ROW_WIDTHS.map(row_elem)).with("WG", LANES);
-    vec![flags.into_iter().fold(all, |all, flag| all.with(flag, FLAG))]
+    let all = flags.into_iter().fold(all, |all, flag| all.with(flag, FLAG));
+    vec![["LEARN", "GIVEN"].into_iter().fold(all, |all, flag| all.with_in(&["step"], flag, FLAG))]
 }
 
 impl Mars {
@@ -288,10 +289,43 @@ impl Mars {
         scale: Option<&View>,
         lr: f32,
     ) -> Result<()> {
+        self.dots(r, dw, w, w0)?;
+        self.move_radii(r, log, state, scale, &[("SCALED", scale.is_some())], lr)
+    }
+
+    /// The first half of [`Mars::step_scaled`]: `log`'s entry at `state.slot` gets the radius gradients. Several ranks add them up before
+    /// [`Mars::learn`].
+    pub fn gradients(
+        &self,
+        r: &mut Recorder,
+        log: &View,
+        state: &View,
+        dw: &View,
+        w: &View,
+        w0: &View,
+        scale: Option<&View>,
+    ) -> Result<()> {
+        self.dots(r, dw, w, w0)?;
+        self.move_radii(r, log, state, scale, &[("SCALED", scale.is_some()), ("LEARN", false)], 0.0)
+    }
+
+    /// The second half: one Adam step of rate `lr` on the radii, by the gradients in `log`'s entry at `state.slot`.
+    pub fn learn(&self, r: &mut Recorder, log: &View, state: &View, lr: f32) -> Result<()> {
+        self.move_radii(r, log, state, None, &[("GIVEN", true)], lr)
+    }
+
+    fn move_radii(
+        &self,
+        r: &mut Recorder,
+        log: &View,
+        state: &View,
+        scale: Option<&View>,
+        flags: &[(&'static str, bool)],
+        lr: f32,
+    ) -> Result<()> {
         assert!(log.len.is_multiple_of(self.tensors * LOG_WORDS), "mars::step: log of {} words", log.len);
         check("mars::step", "radii", &self.radii, self.tensors * RADIUS_WORDS);
-        self.dots(r, dw, w, w0)?;
-        let kernel = self.kernel(r, "step", 4, &[("SCALED", scale.is_some())])?;
+        let kernel = self.kernel(r, "step", 4, flags)?;
         let views = [
             ("tensors", &self.tensor_table),
             ("rows", &self.row_table),

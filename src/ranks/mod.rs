@@ -34,8 +34,8 @@ pub trait Ranks: Debug + Send + Sync {
 
 /// A sum on its way.
 pub trait Sum {
-    /// Lets it go on, if it needs this process for that.
-    fn advance(&mut self) -> Result<()>;
+    /// Lets it go on, if it needs this process for that. Whether it is done.
+    fn advance(&mut self) -> Result<bool>;
 
     /// The sums.
     fn wait(self: Box<Self>) -> Result<Vec<f32>>;

@@ -66,8 +66,8 @@ impl Ranks for Thread {
 struct Done(Vec<f32>);
 
 impl Sum for Done {
-    fn advance(&mut self) -> Result<()> {
-        Ok(())
+    fn advance(&mut self) -> Result<bool> {
+        Ok(true)
     }
 
     fn wait(self: Box<Self>) -> Result<Vec<f32>> {

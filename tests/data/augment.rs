@@ -7,7 +7,7 @@ use tpgm::data::augment::erasing::rectangle;
 use tpgm::data::augment::mix::{Mixing, patch};
 use tpgm::data::augment::policy::{MAGNITUDES, Op};
 use tpgm::data::{
-    Augment, ColorJitter, Loader, LoaderConfig, Mix, Mixed, Policy, Preprocess, RgbImage, Transforms, item_rng,
+    Augment, Batch, ColorJitter, Loader, LoaderConfig, Mix, Mixed, Policy, Preprocess, RgbImage, Transforms, item_rng,
 };
 
 use super::loader::seven;
@@ -310,4 +310,32 @@ fn batches_follow_from_seed_epoch_and_place_alone() {
     assert!(shares.len() > 20, "{} shares", shares.len());
     let other = take(LoaderConfig { seed: 6, ..config }, 3);
     assert!(other.iter().zip(&batches).all(|(a, b)| a.images != b.images));
+}
+
+/// Parts of a batch are what the whole batch has, in the order of ranks, whether its images are mixed across ranks or not; all ranks know
+/// all labels.
+#[test]
+fn ranks_share_a_batch() {
+    let (_dir, dataset) = seven();
+    let mix = Mix { mixup: 0.2, cutmix: 1.0, prob: 0.5, ..Mix::default() };
+    let augment = Transforms { mix, ..Augment::CROP_FLIP.into() };
+    let config = LoaderConfig { batch_size: 4, shuffle: true, seed: 5, augment, ..LoaderConfig::default() };
+    let take = |config: LoaderConfig| {
+        let mut loader = Loader::new(&dataset, &preprocess(8), config).unwrap();
+        (0..10).map(|_| loader.next().unwrap()).collect::<Vec<_>>()
+    };
+    let whole = take(config.clone());
+    assert!(whole.iter().any(|batch| batch.mixed.is_some()) && whole.iter().any(|batch| batch.mixed.is_none()));
+    // With five ranks, one has no image.
+    for size in [2, 3, 5] {
+        let parts: Vec<_> = (0..size).map(|rank| take(LoaderConfig { rank: (rank, size), ..config.clone() })).collect();
+        for (place, whole) in whole.iter().enumerate() {
+            let images: Vec<f32> = parts.iter().flat_map(|part| part[place].images.clone()).collect();
+            assert!(images == whole.images, "{size} ranks, batch {place}");
+            for part in &parts {
+                let Batch { labels, indices, mixed, .. } = &part[place];
+                assert_eq!((labels, indices, mixed), (&whole.labels, &whole.indices, &whole.mixed));
+            }
+        }
+    }
 }

@@ -1,0 +1,136 @@
+//! Training on several ranks: each takes its part of a batch, and what the parts come to is added up before the weights move.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::Learner;
+use crate::error::Result;
+use crate::gpu::Program;
+use crate::gpu::readback::Staging;
+use crate::method::settings::{BatchNorm, WINDOW};
+use crate::ops::cross_entropy::{CHANNELS, Channel};
+use crate::ranks::{Ranks, part};
+use crate::shapes::layout::ALIGN;
+
+/// Elements of the gradient that leave the device at once: 4 MiB. While one segment is added up, the next is read back.
+const SEGMENT: usize = 1 << 20;
+
+/// A learner's place among the ranks.
+#[derive(Debug)]
+pub(super) struct Joined {
+    ranks: Arc<dyn Ranks>,
+    segment: usize,
+    /// The trained tensors' parts of the gradient arena, and where each lands on its way to the host.
+    parts: Vec<(Range<usize>, Staging)>,
+}
+
+impl Learner<'_> {
+    /// From now on every step is one of all `ranks` together: each passes its own part of the batch.
+    pub fn join(&mut self, ranks: Arc<dyn Ranks>) {
+        self.join_by(ranks, SEGMENT);
+    }
+
+    /// As [`Learner::join`], with `segment` elements of the gradient at once, a multiple of 64.
+    pub fn join_by(&mut self, ranks: Arc<dyn Ranks>, segment: usize) {
+        assert!(segment > 0 && segment.is_multiple_of(ALIGN), "segments start where bindings may");
+        self.joined = Some(Joined { ranks, segment, parts: Vec::new() });
+        self.cut_gradient();
+    }
+
+    /// The part of a batch of `count` images that this learner takes.
+    pub fn part(&self, count: usize) -> Range<usize> {
+        self.joined.as_ref().map_or(0..count, |joined| part(count, joined.ranks.rank(), joined.ranks.size()))
+    }
+
+    /// The ranks that it trains with, if there are others.
+    pub fn ranks(&self) -> Option<&Arc<dyn Ranks>> {
+        self.joined.as_ref().map(|joined| &joined.ranks)
+    }
+
+    /// Whether the gradient of a tensor is needed: it is trained, or it is the weight of an adapter, whose gradient follows from it.
+    pub(super) fn is_trained(&self, tensor: usize) -> bool {
+        let adapted = |tensor| self.model.adapters().iter().any(|all| all.of.iter().any(|one| one.target == tensor));
+        self.stage.rates[tensor] != 0.0 || adapted(tensor)
+    }
+
+    /// Cuts the gradient of what the stage trains into segments.
+    pub(super) fn cut_gradient(&mut self) {
+        let Some(mut joined) = self.joined.take() else { return };
+        let params = &self.model.layout().params;
+        let mut ranges: Vec<Range<usize>> = Vec::new();
+        for (tensor, param) in params.iter().enumerate().filter(|(tensor, _)| self.is_trained(*tensor)) {
+            let end = params.get(tensor + 1).map_or(self.dw.len, |next| next.offset);
+            match ranges.last_mut().filter(|last| last.end == param.offset) {
+                Some(last) => last.end = end,
+                None => ranges.push(param.offset..end),
+            }
+        }
+        let cut = |range: Range<usize>| {
+            let (end, step) = (range.end, joined.segment);
+            range.step_by(step).map(move |start| start..end.min(start + step)).collect::<Vec<_>>()
+        };
+        let cut = ranges.into_iter().flat_map(cut);
+        joined.parts = cut.map(|range| (range.clone(), Staging::new(self.gpu, range.len()))).collect();
+        self.joined = Some(joined);
+    }
+
+    /// Adds up over all ranks what the passes over `of` images have left: the gradient, the loss of the step, and the running statistics,
+    /// whose mean over the ranks that had images counts. Waits.
+    pub(super) fn add_up(&mut self, of: usize) -> Result<()> {
+        let Some(mut joined) = self.joined.take() else { return Ok(()) };
+        let added = self.add_up_among(&mut joined, of);
+        self.joined = Some(joined);
+        added
+    }
+
+    fn add_up_among(&self, joined: &mut Joined, of: usize) -> Result<()> {
+        let Joined { ranks, parts, .. } = joined;
+        let has_images = !part(of, ranks.rank(), ranks.size()).is_empty();
+        for (range, staging) in parts.iter_mut() {
+            staging.start(self.gpu, &self.dw.slice(range.start, range.len()));
+        }
+        let mut sums = VecDeque::new();
+        for (range, staging) in parts.iter_mut() {
+            sums.push_back((range.clone(), ranks.start_sum(staging.take(self.gpu)?)?));
+            for (_, sum) in &mut sums {
+                sum.advance()?;
+            }
+            // Those that are done go back while the others are on their way.
+            while let Some((_, sum)) = sums.front_mut() {
+                if !sum.advance()? {
+                    break;
+                }
+                let (range, sum) = sums.pop_front().expect("it is there");
+                self.gpu.write(&self.dw.slice(range.start, range.len()), &sum.wait()?);
+            }
+        }
+        for (range, sum) in sums {
+            self.gpu.write(&self.dw.slice(range.start, range.len()), &sum.wait()?);
+        }
+
+        let mut ring: Vec<f32> = self.gpu.read(&self.ring)?;
+        let loss = (self.steps % WINDOW as u64) as usize * CHANNELS + Channel::Train as usize;
+        let moves = self.stats.len > 0 && self.settings.batch_norm == BatchNorm::Train;
+        let mut small = vec![if has_images { ring[loss] } else { 0.0 }];
+        if moves {
+            let stats: Vec<f32> = self.gpu.read(&self.stats)?;
+            small.extend(stats.iter().map(|value| if has_images { *value } else { 0.0 }));
+        }
+        let small = ranks.sum(small)?;
+        ring[loss] = small[0];
+        self.gpu.write(&self.ring, &ring);
+        if moves {
+            let with_images = of.min(ranks.size()) as f32;
+            let means: Vec<f32> = small[1..].iter().map(|sum| sum / with_images).collect();
+            self.gpu.write(&self.stats, &means);
+        }
+        Ok(())
+    }
+
+    /// A step of a rank whose part of the batch has no image: its gradient is zero.
+    pub(super) fn pass_over_nothing(&mut self) -> Result<()> {
+        let index = Program::run(self.gpu, &[&self.dw], &[&self.cast])?;
+        self.submitted(index)
+    }
+}

@@ -1,0 +1,175 @@
+//! Training on several ranks: with the parts of a batch, they do what one rank does with the whole.
+
+mod common;
+
+use std::sync::Arc;
+
+use common::threads::on_ranks;
+use common::{Fixture, Random, relative, resnet};
+use tpgm::data::Batch;
+use tpgm::gpu::Gpu;
+use tpgm::method::{
+    Active, Anchor, BatchNorm, Held, Learner, MethodArgs, Optimizer, Saved, Settings, Snapshot, Stage, Trained,
+};
+use tpgm::model::{Model, VitConfig};
+use tpgm::ops::adamw::AdamW;
+use tpgm::ops::sgd::Sgd;
+use tpgm::ranks::Ranks;
+
+const STEPS: usize = 10;
+/// With an eps above rounding: the biases of attention's keys have no gradient but that, and its sign would move them.
+const ADAMW: AdamW = AdamW { beta1: 0.9, beta2: 0.999, eps: 1e-4, weight_decay: 0.05 };
+
+/// A model, how it is trained, and the images of a batch.
+struct Task {
+    model: Model,
+    start: Snapshot,
+    method: &'static str,
+    settings: Settings,
+    batch: usize,
+    /// Elements of the gradient that travel at once.
+    segment: usize,
+}
+
+/// What a run comes to.
+struct Came {
+    w: Vec<f32>,
+    stats: Vec<f32>,
+    losses: Vec<f32>,
+    radii: Vec<f32>,
+}
+
+fn settings(optimizer: Optimizer, batch_norm: BatchNorm) -> Settings {
+    Settings { optimizer, clip_norm: 1.0, smoothing: 0.1, micro_batch: 4, batch_norm, recompute: false, half: None }
+}
+
+fn sgd() -> Optimizer {
+    Optimizer::Sgd(Sgd { momentum: 0.9, nesterov: false, weight_decay: 1e-4 })
+}
+
+fn vit(method: &'static str, optimizer: Optimizer) -> Task {
+    let config: VitConfig = serde_json::from_value(Fixture::open("vit_small_golden").json("config")).unwrap();
+    let (model, weights) = (Model::new(config), Fixture::open("vit_small"));
+    let tensors: Vec<Vec<f32>> = model.layout().params.iter().map(|p| weights.f32(&p.name)).collect();
+    let start = Snapshot::of_weights(model.layout().pack(tensors.iter().map(Vec::as_slice)));
+    let settings = settings(optimizer, BatchNorm::Train);
+    Task { model, start, method, settings, batch: 7, segment: 1 << 20 }
+}
+
+fn net(method: &'static str, batch_norm: BatchNorm) -> Task {
+    let resnet::Net { model, start, .. } = resnet::open("resnet_basic");
+    let settings = Settings { micro_batch: 8, ..settings(sgd(), batch_norm) };
+    Task { model, start, method, settings, batch: 6, segment: 4096 }
+}
+
+/// The images of `step` for this rank, and the labels of the whole batch.
+fn batch(model: &Model, step: u64, count: usize, learner: &Learner) -> Batch {
+    let mut random = Random::new(100 + step);
+    let pixels = 3 * model.image_size() * model.image_size();
+    let images = random.vec(count * pixels);
+    let labels = (0..count).map(|i| (i as u64 * 7 + step) as u32 % model.classes() as u32).collect();
+    let own = learner.part(count);
+    Batch { images: images[own.start * pixels..own.end * pixels].to_vec(), labels, ..Batch::default() }
+}
+
+/// Ten steps, on these `ranks` if there are any.
+fn run(task: &Task, ranks: Option<Arc<dyn Ranks>>) -> Came {
+    let gpu = Gpu::open(std::env::var("TPGM_TEST_ADAPTER").ok().as_deref(), true).unwrap();
+    let args = MethodArgs::parse(task.method.split_whitespace()).unwrap();
+    let mut learner = Learner::new(&gpu, task.model.clone(), &task.start, task.settings).unwrap();
+    ranks.into_iter().for_each(|ranks| learner.join_by(ranks, task.segment));
+    let layout = task.model.layout();
+    let excluded: Vec<bool> =
+        layout.params.iter().map(|p| p.name.starts_with("head.") || p.name.starts_with("fc.")).collect();
+    let of = Trained { config: &task.model.config, layout, excluded: &excluded, norms: &[], steps: STEPS as u64 };
+    let stages = args.stages(Stage::whole(layout, &task.settings), &of).unwrap();
+    let anchor = Anchor { values: &task.start, excluded: &excluded };
+    let mut active = Active::start(&args, &mut learner, &anchor).unwrap();
+    for step in 0..STEPS as u64 {
+        if let Some(stage) = stages.iter().find(|stage| stage.since == step) {
+            learner.begin(stage.clone()).unwrap();
+        }
+        // The last is smaller, as at the end of an epoch.
+        let count = if step + 1 == STEPS as u64 { 1 } else { task.batch };
+        let Batch { images, labels, .. } = batch(&task.model, step, count, &learner);
+        learner.step(&images, &labels, 1e-3).unwrap();
+        let radius_batch = batch(&task.model, 50 + step, count + 1, &learner);
+        active.after_step(&mut learner, &mut || Ok(radius_batch.clone())).unwrap();
+    }
+    let losses = learner.records(true).unwrap().iter().map(|record| record.loss).collect();
+    let learned = active.learned(&learner, true).unwrap();
+    let radii = learned.iter().flat_map(|l| l.radii.iter().map(|r| r.radius).chain(l.loss)).collect();
+    let mut saved = Saved::default();
+    learner.save(&mut saved).unwrap();
+    active.save(&learner, &mut saved).unwrap();
+    let Snapshot { w, stats, .. } = active.evaluated(&saved, learner.batches).unwrap_or_else(|| learner.own(&saved));
+    Came { w, stats, losses, radii }
+}
+
+/// Two ranks and three do what one does, and all of them the same to the bit.
+fn agrees(task: &Task) {
+    let alone = run(task, None);
+    for size in [2, 3] {
+        let all = on_ranks(size, |thread| run(task, Some(Arc::new(thread))));
+        for (rank, came) in all.iter().enumerate() {
+            let bits = |values: &[f32]| values.iter().map(|value| value.to_bits()).collect::<Vec<u32>>();
+            for (what, own, first) in [
+                ("weights", &came.w, &all[0].w),
+                ("statistics", &came.stats, &all[0].stats),
+                ("losses", &came.losses, &all[0].losses),
+                ("radii", &came.radii, &all[0].radii),
+            ] {
+                assert!(bits(own) == bits(first), "{}: {what} of rank {rank} of {size} are others", task.method);
+            }
+        }
+        let came = &all[0];
+        assert!(came.w.iter().all(|value| value.is_finite()) && came.w != task.start.w);
+        let (w, losses) = (relative(&came.w, &alone.w), relative(&came.losses, &alone.losses));
+        assert!(w < 1e-5 && losses < 1e-5, "{}: {size} ranks: weights {w:e}, losses {losses:e}", task.method);
+        assert_eq!((came.losses.len(), came.radii.len()), (STEPS, alone.radii.len()));
+        if !alone.radii.is_empty() {
+            let radii = relative(&came.radii, &alone.radii);
+            assert!(radii < 1e-4, "{}: {size} ranks: radii {radii:e}", task.method);
+        }
+        if !alone.stats.is_empty() && task.settings.batch_norm == BatchNorm::Frozen {
+            assert_eq!(came.stats, alone.stats);
+        }
+    }
+}
+
+#[test]
+fn plain_fine_tuning() {
+    agrees(&vit("--method vanilla", Optimizer::AdamW(ADAMW)));
+    agrees(&vit("--method vanilla", sgd()));
+}
+
+#[test]
+fn tpgm() {
+    agrees(&vit("--method tpgm", Optimizer::AdamW(ADAMW)));
+    agrees(&net("--method tpgm --norm l2", BatchNorm::Frozen));
+}
+
+#[test]
+fn methods_around_the_update() {
+    for method in ["--method ftp", "--method spd", "--method vanilla --ema-decay 0.9", "--method l2-sp"] {
+        agrees(&vit(method, Optimizer::AdamW(ADAMW)));
+    }
+}
+
+#[test]
+fn a_part_of_the_layers_in_segments() {
+    agrees(&Task { segment: 64, ..vit("--method linear-probe", sgd()) });
+    agrees(&Task { segment: 1024, ..vit("--method vanilla --lora-rank 2", sgd()) });
+    agrees(&net("--method vanilla", BatchNorm::Frozen));
+}
+
+/// Each rank's batch norm has its own rows, so that weights are others than with one rank; but all ranks have the same.
+#[test]
+fn batch_norm_of_each_rank_keeps_the_mean_of_the_statistics() {
+    let task = net("--method vanilla", BatchNorm::Train);
+    let all = on_ranks(2, |thread| run(&task, Some(Arc::new(thread))));
+    assert_eq!(all[0].w, all[1].w);
+    assert_eq!(all[0].stats, all[1].stats);
+    assert_ne!(all[0].stats, task.start.stats);
+    assert!(all[0].w.iter().chain(&all[0].stats).all(|value| value.is_finite()));
+}
