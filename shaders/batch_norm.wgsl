@@ -5,15 +5,21 @@
 //
 //   inp, shortcut, out, dout, dinp   [rows, cols]      weight, bias, mean, rstd, running_*, dweight, dbias   [cols]
 //   partials   [2, P, cols]: each chunk's mean and sum of squared deviations; in backward, sums of g and of g · x̂
+//   told       [3·cols + 1] or in backward [2·cols + 1]: what a rank tells the others; its last value counts the rank's rows
+//   all        the same of P ranks
 //
 //   entry              grid                             writes
 //   statistics         [⌈cols/lanes⌉, chunks, 1]        partials =
 //   finish_statistics  fold(cols)                       mean =, rstd =, saved for backward; running_mean, running_var moved
+//   own_statistics     fold(cols)                       told =           row 0, mean and sum of squares of this rank's rows
+//   shared_statistics  fold(⌈cols/WG⌉)                  as finish_statistics, of the rows of all ranks
 //   running_statistics fold(⌈cols/WG⌉)                  mean =, rstd =   from the running ones
 //   forward            [⌈cols/lanes⌉, chunks, 1]        out =
 //   backward_partials  [⌈cols/lanes⌉, chunks, 1]        partials =       g = dout where out > 0 (all of it without RELU)
 //   backward_partials_curved  the same                  partials =       g = dout · f'(x̂ · weight + bias), f as ACT says
 //   backward_params    fold(cols)                       dweight +=, dbias +=; this batch's own sums go to row 0 of partials
+//   backward_own       fold(cols)                       dweight +=, dbias +=, told =   this rank's own sums
+//   backward_shared    fold(⌈cols/WG⌉)                  told =           all ranks' sums, times the share of this rank's rows
 //   backward_input     [⌈cols/lanes⌉, chunks, 1]        dinp =
 //   backward_input_curved     the same                  dinp =
 //
@@ -91,14 +97,8 @@ fn rows_of(i: u32, subs: u32) -> f32 {
     return f32((rows + subs - 1u - i % subs) / subs);
 }
 
-@compute @workgroup_size(WG)
-fn finish_statistics(
-    @builtin(workgroup_id) group: vec3u,
-    @builtin(num_workgroups) groups: vec3u,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let c = fold_index(group, groups);
-    if c >= p.cols { return; }
+// Mean, relative to row 0, and sum of squared deviations of channel c.
+fn moments(c: u32, lane: u32) -> vec2f {
     let subs = p.partials / ((p.rows + p.chunk - 1u) / p.chunk);
     var sum = 0.0;
     for (var i = lane; i < p.partials; i += WG) { sum += rows_of(i, subs) * sums[i * p.cols + c]; }
@@ -109,12 +109,72 @@ fn finish_statistics(
         let d = sums[i * p.cols + c] - mu;
         squares += sums[(p.partials + i) * p.cols + c] + rows_of(i, subs) * d * d;
     }
-    let total = reduce_sum(squares, lane);
+    return vec2f(mu, reduce_sum(squares, lane));
+}
+
+@compute @workgroup_size(WG)
+fn finish_statistics(
+    @builtin(workgroup_id) group: vec3u,
+    @builtin(num_workgroups) groups: vec3u,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let c = fold_index(group, groups);
+    if c >= p.cols { return; }
+    let own = moments(c, lane);
     if lane > 0u { return; }
+    let mu = own.x;
+    let total = own.y;
     mean[c] = mu;
     rstd[c] = 1.0 / sqrt(total / f32(p.rows) + p.eps);
     running_mean[c] = (1.0 - p.momentum) * running_mean[c] + p.momentum * (f32(first_row[c]) + mu);
     running_var[c] = (1.0 - p.momentum) * running_var[c] + p.momentum * (total / (f32(p.rows) - 1.0));
+}
+
+@group(0) @binding(4) var<storage, read_write> told: array<f32>;
+
+@compute @workgroup_size(WG)
+fn own_statistics(
+    @builtin(workgroup_id) group: vec3u,
+    @builtin(num_workgroups) groups: vec3u,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let c = fold_index(group, groups);
+    if c >= p.cols { return; }
+    let own = moments(c, lane);
+    if lane > 0u { return; }
+    told[c] = f32(first_row[c]);
+    told[p.cols + c] = own.x;
+    told[2u * p.cols + c] = own.y;
+    if c == 0u { told[3u * p.cols] = f32(p.rows); }
+}
+
+@group(0) @binding(1) var<storage, read_write> all: array<f32>;
+
+// Rank by rank, around row 0 of the first: running statistics then have the same bits on every rank.
+@compute @workgroup_size(WG)
+fn shared_statistics(
+    @builtin(workgroup_id) group: vec3u,
+    @builtin(num_workgroups) groups: vec3u,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let c = fold_index(group, groups) * WG + lane;
+    if c >= p.cols { return; }
+    let origin = all[c];
+    var mu = 0.0;
+    var total = 0.0;
+    var count = 0.0;
+    for (var rank = 0u; rank < p.partials; rank++) {
+        let at = rank * (3u * p.cols + 1u);
+        let n = all[at + 3u * p.cols];
+        let delta = all[at + c] - origin + all[at + p.cols + c] - mu;
+        mu += delta * (n / (count + n));
+        total += all[at + 2u * p.cols + c] + delta * delta * (count * n / (count + n));
+        count += n;
+    }
+    mean[c] = origin - f32(first_row[c]) + mu;
+    rstd[c] = 1.0 / sqrt(total / count + p.eps);
+    running_mean[c] = (1.0 - p.momentum) * running_mean[c] + p.momentum * (origin + mu);
+    running_var[c] = (1.0 - p.momentum) * running_var[c] + p.momentum * (total / (count - 1.0));
 }
 
 @group(0) @binding(0) var<storage, read> saved_running_mean: array<f32>;
@@ -135,6 +195,18 @@ fn running_statistics(
 @group(0) @binding(2) var<storage, read_write> dweight: array<f32>;
 @group(0) @binding(3) var<storage, read_write> dbias: array<f32>;
 
+// Sums of g and of g · x̂ of channel c.
+fn gradient_sums(c: u32, lane: u32) -> vec2f {
+    var db = 0.0;
+    var dw = 0.0;
+    for (var i = lane; i < p.partials; i += WG) {
+        db += sums[i * p.cols + c];
+        dw += sums[(p.partials + i) * p.cols + c];
+    }
+    db = reduce_sum(db, lane);
+    return vec2f(db, reduce_sum(dw, lane));
+}
+
 @compute @workgroup_size(WG)
 fn backward_params(
     @builtin(workgroup_id) group: vec3u,
@@ -143,19 +215,52 @@ fn backward_params(
 ) {
     let c = fold_index(group, groups);
     if c >= p.cols { return; }
+    let own = gradient_sums(c, lane);
+    if lane > 0u { return; }
+    dbias[c] += own.x;
+    dweight[c] += own.y;
+    sums[c] = own.x;
+    sums[p.partials * p.cols + c] = own.y;
+}
+
+@compute @workgroup_size(WG)
+fn backward_own(
+    @builtin(workgroup_id) group: vec3u,
+    @builtin(num_workgroups) groups: vec3u,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let c = fold_index(group, groups);
+    if c >= p.cols { return; }
+    let own = gradient_sums(c, lane);
+    if lane > 0u { return; }
+    dbias[c] += own.x;
+    dweight[c] += own.y;
+    told[c] = own.x;
+    told[p.cols + c] = own.y;
+    if c == 0u { told[2u * p.cols] = f32(p.rows); }
+}
+
+// What follows divides by this rank's rows.
+@compute @workgroup_size(WG)
+fn backward_shared(
+    @builtin(workgroup_id) group: vec3u,
+    @builtin(num_workgroups) groups: vec3u,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let c = fold_index(group, groups) * WG + lane;
+    if c >= p.cols { return; }
     var db = 0.0;
     var dw = 0.0;
-    for (var i = lane; i < p.partials; i += WG) {
-        db += sums[i * p.cols + c];
-        dw += sums[(p.partials + i) * p.cols + c];
+    var count = 0.0;
+    for (var rank = 0u; rank < p.partials; rank++) {
+        let at = rank * (2u * p.cols + 1u);
+        db += all[at + c];
+        dw += all[at + p.cols + c];
+        count += all[at + 2u * p.cols];
     }
-    db = reduce_sum(db, lane);
-    dw = reduce_sum(dw, lane);
-    if lane > 0u { return; }
-    dbias[c] += db;
-    dweight[c] += dw;
-    sums[c] = db;
-    sums[p.partials * p.cols + c] = dw;
+    let share = f32(p.rows) / count;
+    told[c] = db * share;
+    told[p.cols + c] = dw * share;
 }
 
 // ---- elementwise, one lane per column.

@@ -378,7 +378,7 @@ fn norm_by_batch(b: &Bench, kind: Pointwise, backward: bool) -> Result<Alone> {
     let [weight, bias, dweight, dbias] = tensors(b.gpu, cols)?;
     let stats = batch_norm::Stats { mean: &mean, rstd: &rstd, running_mean: &running_mean, running_var: &running_var };
     let mode = batch_norm::Mode::Train;
-    let program = record(b, batch_norm::scratch_len(rows, cols), |r| {
+    let program = record(b, batch_norm::scratch_len(rows, cols, 1), |r| {
         if backward {
             let behind = match kind {
                 Pointwise::Relu => Behind::Relu(&out),

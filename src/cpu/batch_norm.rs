@@ -35,6 +35,25 @@ pub fn statistics<T: Float>(mean: &mut [T], var: &mut [T], inp: &[T], rows: usiz
     }
 }
 
+/// The mean and biased variance `[cols]` of the rows of several ranks, from how many each has, their mean and their biased variance
+/// (Chan, Golub & `LeVeque` 1979); returns the number of all rows.
+pub fn shared_statistics<T: Float>(mean: &mut [T], var: &mut [T], ranks: &[(usize, &[T], &[T])]) -> usize {
+    mean.fill(T::ZERO);
+    var.fill(T::ZERO);
+    let mut count = 0;
+    for &(rows, own_mean, own_var) in ranks {
+        let [before, own] = [count, rows].map(|rows: usize| T::from_f64(rows as f64));
+        let all = before + own;
+        for c in 0..mean.len() {
+            let delta = own_mean[c] - mean[c];
+            mean[c] += delta * (own / all);
+            var[c] = (var[c] * before + own_var[c] * own) / all + delta * delta * (before * own / (all * all));
+        }
+        count += rows;
+    }
+    count
+}
+
 /// Moves `running_mean` and `running_var [cols]` towards the batch's `mean` and biased `var [cols]` of `rows` rows, at
 /// least two, as PyTorch does.
 pub fn update_running<T: Float>(

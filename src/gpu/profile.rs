@@ -25,6 +25,7 @@ pub fn trace(gpu: &Gpu, clear: &[&View], program: &Program) -> Result<Vec<Timing
         let what = format!("{} has no timestamp queries", gpu.info.name);
         return Err(Error::Adapter(what).with_help(Help::NoTimestamps));
     }
+    assert!(!program.exchanges(), "a program for several ranks, traced on one");
     Program::run(gpu, clear, &[])?;
     let mut timings = Vec::new();
     for steps in program.steps.chunks(STEPS_A_SET) {

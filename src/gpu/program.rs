@@ -3,10 +3,11 @@
 
 use std::sync::Arc;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::gpu::buffer::ALIGN;
 use crate::gpu::kernel::{Binding, Kernel};
 use crate::gpu::{Gpu, View};
+use crate::ranks::Ranks;
 
 /// WebGPU's limit on workgroups along one axis of a grid.
 pub const MAX_GROUPS: usize = 65_535;
@@ -38,6 +39,15 @@ pub struct Step {
 pub struct Program {
     /// The dispatches, in order.
     pub steps: Vec<Step>,
+    exchanges: Vec<Exchange>,
+}
+
+/// Before the step with this number, `own` of every rank is written to `all`.
+#[derive(Clone, Debug)]
+struct Exchange {
+    before: usize,
+    own: View,
+    all: View,
 }
 
 /// A grid of `groups` workgroups along x, folded into x and y where x alone would pass the limit. Kernels that are
@@ -110,40 +120,99 @@ impl Program {
         self.steps.push(Step { kernel: kernel.clone(), bind_group, params, grid, flops: 0, bytes });
     }
 
+    /// Records that what `own` then holds on every rank is written to `all`, by rank and without gaps, before the steps that follow.
+    pub fn gather(&mut self, own: &View, all: &View) {
+        assert!(own.len > 0 && all.len.is_multiple_of(own.len), "{} elements of {} each", all.len, own.len);
+        self.exchanges.push(Exchange { before: self.steps.len(), own: own.clone(), all: all.clone() });
+    }
+
+    /// Whether other ranks take part: such a program needs [`Program::run_with`].
+    pub fn exchanges(&self) -> bool {
+        !self.exchanges.is_empty()
+    }
+
     /// Runs the programs one after another: `clear` is zeroed first, then one compute pass, one submit; on a GPU as many of
     /// each as its [pace](crate::gpu::pace) asks for. Does not wait for any of them.
+    ///
+    /// Panics on a program that [exchanges](Program::exchanges) something: a bug of the caller's.
     pub fn run(gpu: &Gpu, clear: &[&View], programs: &[&Program]) -> Result<wgpu::SubmissionIndex> {
-        let mut encoder = gpu.device.create_command_encoder(&Default::default());
-        for view in clear {
-            encoder.clear_buffer(&view.buffer.raw, view.byte_offset(), Some(view.byte_len()));
-        }
+        assert!(!programs.iter().any(|program| program.exchanges()), "a program for several ranks, run on one");
+        submit(gpu, clear, &programs.iter().flat_map(|program| &program.steps).collect::<Vec<_>>())
+    }
+
+    /// As [`Program::run`], on one of several ranks, which all run programs with as many exchanges. Waits for the device at each.
+    ///
+    /// # Errors
+    /// Another rank is gone, or it exchanges something of another length.
+    pub fn run_with(
+        gpu: &Gpu,
+        ranks: &dyn Ranks,
+        clear: &[&View],
+        programs: &[&Program],
+    ) -> Result<wgpu::SubmissionIndex> {
         let all: Vec<&Step> = programs.iter().flat_map(|program| &program.steps).collect();
-        // Before a device is kept busy by half of them.
         all.iter().try_for_each(|step| step.kernel.pipeline().map(drop))?;
-        let mut left = &all[..];
-        loop {
-            let (now, later) = left.split_at(if left.is_empty() { 0 } else { gpu.next_part(left) });
-            let stopwatch = gpu.stopwatch(now);
-            {
-                let timestamp_writes = stopwatch.as_ref().map(|watch| watch.writes());
-                let descriptor = wgpu::ComputePassDescriptor { label: None, timestamp_writes };
-                let mut pass = encoder.begin_compute_pass(&descriptor);
-                now.iter().try_for_each(|step| step.encode(&mut pass))?;
+        let (mut clear, mut done, mut first) = (clear, 0, 0);
+        for program in programs {
+            for exchange in &program.exchanges {
+                let until = first + exchange.before;
+                submit(gpu, clear, &all[done..until])?;
+                (clear, done) = (&[], until);
+                exchange.run(gpu, ranks)?;
             }
-            if let Some(watch) = &stopwatch {
-                watch.resolve(&mut encoder);
-            }
-            let index = gpu.queue.submit([encoder.finish()]);
-            if let Some(watch) = stopwatch {
-                watch.expect();
-            }
-            if later.is_empty() {
-                gpu.check()?;
-                return Ok(index);
-            }
-            left = later;
-            encoder = gpu.device.create_command_encoder(&Default::default());
+            first += program.steps.len();
         }
+        submit(gpu, clear, &all[done..])
+    }
+}
+
+impl Exchange {
+    fn run(&self, gpu: &Gpu, ranks: &dyn Ranks) -> Result<()> {
+        let own: Vec<u32> = gpu.read(&self.own)?;
+        let told = ranks.gather(bytemuck::cast_slice(&own))?;
+        if let Some((rank, bytes)) = told.iter().enumerate().find(|(_, bytes)| bytes.len() != own.len() * 4) {
+            let what =
+                format!("rank {rank} sent {} bytes where rank {} sent {}", bytes.len(), ranks.rank(), own.len() * 4);
+            return Err(Error::Train(what));
+        }
+        let all: Vec<u32> = bytemuck::pod_collect_to_vec(&told.concat());
+        assert_eq!(all.len(), self.all.len, "recorded for another number of ranks");
+        gpu.write(&self.all, &all);
+        Ok(())
+    }
+}
+
+/// Zeroes `clear`, then runs these steps.
+fn submit(gpu: &Gpu, clear: &[&View], all: &[&Step]) -> Result<wgpu::SubmissionIndex> {
+    let mut encoder = gpu.device.create_command_encoder(&Default::default());
+    for view in clear {
+        encoder.clear_buffer(&view.buffer.raw, view.byte_offset(), Some(view.byte_len()));
+    }
+    // Before a device is kept busy by half of them.
+    all.iter().try_for_each(|step| step.kernel.pipeline().map(drop))?;
+    let mut left = all;
+    loop {
+        let (now, later) = left.split_at(if left.is_empty() { 0 } else { gpu.next_part(left) });
+        let stopwatch = gpu.stopwatch(now);
+        {
+            let timestamp_writes = stopwatch.as_ref().map(|watch| watch.writes());
+            let descriptor = wgpu::ComputePassDescriptor { label: None, timestamp_writes };
+            let mut pass = encoder.begin_compute_pass(&descriptor);
+            now.iter().try_for_each(|step| step.encode(&mut pass))?;
+        }
+        if let Some(watch) = &stopwatch {
+            watch.resolve(&mut encoder);
+        }
+        let index = gpu.queue.submit([encoder.finish()]);
+        if let Some(watch) = stopwatch {
+            watch.expect();
+        }
+        if later.is_empty() {
+            gpu.check()?;
+            return Ok(index);
+        }
+        left = later;
+        encoder = gpu.device.create_command_encoder(&Default::default());
     }
 }
 

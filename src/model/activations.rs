@@ -62,6 +62,7 @@ pub struct Activations {
     half: HalfWeights,
     scratch: usize,
     norm_pixels: Option<usize>,
+    ranks: usize,
     drops: Drops,
     /// What is written once, by its label.
     constants: Vec<(String, Vec<f32>)>,
@@ -106,6 +107,7 @@ impl Activations {
             scratch: tape.scratch().max(1),
             statistics: ParamLayout::new(&tape.statistics),
             norm_pixels: tape.norm_pixels,
+            ranks: tape.ranks,
             drops: tape.drops,
             constants: tape.constants,
             layout,
@@ -135,7 +137,8 @@ impl Activations {
         let scratch = room.take(SCRATCH, Element::Word, self.scratch, true);
         let mut r = Recorder::planning(gpu, &scratch);
         // One value has no variance to train a batch norm with.
-        let phase = if self.norm_pixels.is_some_and(|p| p * batch < 2) { Phase::Frozen } else { Phase::Train };
+        let phase =
+            if self.norm_pixels.is_some_and(|p| p * batch * self.ranks < 2) { Phase::Frozen } else { Phase::Train };
         let recording = self.record(net, &mut r, batch, room, &w, &stats, phase, Part::Whole)?;
         if self.mode != Mode::Infer {
             recording.backward(&mut r, &dlogits, &dw, &|_| true)?;

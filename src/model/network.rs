@@ -246,6 +246,7 @@ pub struct Model {
     pub config: ModelConfig,
     drops: Drops,
     distills: Option<On>,
+    ranks: usize,
     adapters: Option<Adapters>,
     layout: ParamLayout,
     buffers: ParamLayout,
@@ -265,6 +266,10 @@ impl Network for Model {
     fn distills(&self) -> Option<On> {
         self.distills
     }
+
+    fn ranks(&self) -> usize {
+        self.ranks
+    }
 }
 
 impl Model {
@@ -277,6 +282,7 @@ impl Model {
             config,
             drops: Drops::default(),
             distills: None,
+            ranks: 1,
             adapters: None,
             layout,
             buffers,
@@ -293,6 +299,13 @@ impl Model {
     /// The same, of which a loss keeps this near another model's while it is trained.
     pub fn distilling(self, distills: Option<On>) -> Model {
         Model { distills, ..self }
+    }
+
+    /// The same, whose batch norms take their statistics over the images of `ranks` ranks while they are trained: its passes then
+    /// [exchange](crate::gpu::Program::exchanges) them.
+    pub fn across(self, ranks: usize) -> Model {
+        assert!(ranks > 0, "a model on no rank");
+        Model { ranks, ..self }
     }
 
     /// The same with low-rank adapters of the tensors `targets` of its layout, whose product counts `scale` times. Theirs stand behind

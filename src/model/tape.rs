@@ -34,6 +34,11 @@ pub trait Network {
         Drops::default()
     }
 
+    /// Ranks over whose images together batch norm takes its statistics while it is trained.
+    fn ranks(&self) -> usize {
+        1
+    }
+
     /// What a loss keeps near another model's while it is trained.
     fn distills(&self) -> Option<On> {
         None
@@ -110,6 +115,8 @@ pub struct Tape {
     pub(super) half: Vec<usize>,
     /// The fewest pixels of an image that a batch norm sees.
     pub(super) norm_pixels: Option<usize>,
+    /// Ranks that share the statistics of batch norms.
+    pub(super) ranks: usize,
     /// The weights and biases of batch norms, by their place among the parameters.
     pub(super) norms: Vec<usize>,
     /// What the host writes before a replay.
@@ -161,6 +168,7 @@ impl Tape {
             statistics: Vec::new(),
             half: Vec::new(),
             norm_pixels: None,
+            ranks: network.ranks(),
             norms: Vec::new(),
             images: None,
             numbers: Vec::new(),

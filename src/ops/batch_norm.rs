@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::error::Result;
-use crate::gpu::buffer::Element;
+use crate::gpu::buffer::{Element, align};
 use crate::gpu::shaders::{Shader, shader};
 use crate::gpu::{Kernel, View, program::MAX_GROUPS, program::fold};
 use crate::ops::elem::Elem;
@@ -32,6 +32,8 @@ pub struct Dims {
 pub enum Mode {
     /// The batch's own, through which the gradient flows; they move the running ones.
     Train,
+    /// Those of the batches of so many ranks together. Each needs one row, and all two.
+    Shared(usize),
     /// The running ones: an affine map of each channel.
     Eval,
 }
@@ -167,11 +169,13 @@ impl Split {
         constants: &[(&str, f64)],
         views: &[(&str, &View)],
         chunk: usize,
+        partials: usize,
     ) -> Result<()> {
         let kernel = self.kernel(r, entry, constants)?;
         let across = (self.dims.cols / self.elem.width).div_ceil(self.across);
         let grid = [across as u32, self.dims.rows.div_ceil(chunk) as u32, 1];
-        r.push(&kernel, views, &self.params(chunk, self.elem.width), grid);
+        let params = Params { partials: partials as u32, ..self.params(chunk, self.elem.width) };
+        r.push(&kernel, views, &params, grid);
         Ok(())
     }
 
@@ -182,17 +186,33 @@ impl Split {
         Ok(())
     }
 
+    /// Runs an entry with one lane per channel, over the results of `ranks` ranks.
+    fn lanes(self, r: &mut Recorder, entry: &str, views: &[(&str, &View)], ranks: usize) -> Result<()> {
+        let kernel = self.kernel(r, entry, &[])?;
+        let params = Params { partials: ranks as u32, ..self.params(self.chunk(), 1) };
+        r.push(&kernel, views, &params, fold(self.dims.cols.div_ceil(self.lanes)));
+        Ok(())
+    }
+
     /// Rows of a workgroup of an elementwise entry.
     fn elementwise(self) -> usize {
         self.dims.rows.div_ceil(MAX_GROUPS).max(LANE_ROWS * self.subs)
     }
 }
 
-/// Elements of scratch that a batch norm over `rows` and `cols` needs.
-pub fn scratch_len(rows: usize, cols: usize) -> usize {
+/// Elements of scratch that a batch norm over `rows` and `cols` needs, whose statistics are those of `ranks` ranks.
+pub fn scratch_len(rows: usize, cols: usize, ranks: usize) -> usize {
     let dims = Dims { rows, cols, eps: 0.0, momentum: 0.0 };
     let lens = [8, WG].map(|lanes| 2 * Split::new(dims, Element::Word, lanes).partials() * cols);
-    crate::gpu::buffer::align(lens[0].max(lens[1]))
+    let told = if ranks > 1 { align(3 * cols + 1) + align(ranks * (3 * cols + 1)) } else { 0 };
+    align(lens[0].max(lens[1])) + told
+}
+
+/// Scratch of a pass: partial results, what this rank tells the others of each channel, and what all tell.
+fn shared_scratch(r: &Recorder, op: &str, partials: usize, told: usize, ranks: usize) -> [View; 3] {
+    let [whole] = r.scratch(op, align(partials) + align(told) + ranks * told);
+    let own = align(partials);
+    [whole.first(partials), whole.slice(own, told), whole.slice(own + align(told), ranks * told)]
 }
 
 fn check_all(op: &str, matrices: &[(&str, &View)], columns: &[(&str, &View)], dims: Dims) {
@@ -225,19 +245,36 @@ pub fn forward(
     check_all(op, &[("inp", inp)], &[("mean", mean), ("rstd", rstd)], dims);
     check_all(op, &[], &[("running_mean", running_mean), ("running_var", running_var)], dims);
     let split = Split::new(dims, inp.element, r.reduce_lanes());
-    if mode == Mode::Train {
+    let moved = [("mean", mean), ("rstd", rstd), ("running_mean", running_mean), ("running_var", running_var)];
+    let first_row = inp.first(dims.cols);
+    let own_sums = 2 * split.partials() * dims.cols;
+    if let Mode::Shared(ranks) = mode {
+        let [partials, told, all] = shared_scratch(r, op, own_sums, 3 * dims.cols + 1, ranks);
+        split.columns(
+            r,
+            "statistics",
+            &[],
+            &[("inp", inp), ("partials", &partials)],
+            split.chunk(),
+            split.partials(),
+        )?;
+        let views = [("first_row", &first_row), ("sums", &partials), ("told", &told)];
+        split.channels(r, "own_statistics", &views)?;
+        r.gather(&told, &all);
+        let views = [&[("first_row", &first_row), ("all", &all)], &moved[..]].concat();
+        split.lanes(r, "shared_statistics", &views, ranks)?;
+    } else if mode == Mode::Train {
         assert!(dims.rows > 1, "{op}: one row has no variance");
-        let [partials] = r.scratch(op, 2 * split.partials() * dims.cols);
-        split.columns(r, "statistics", &[], &[("inp", inp), ("partials", &partials)], split.chunk())?;
-        let first_row = inp.first(dims.cols);
-        let views = [
-            ("first_row", &first_row),
-            ("sums", &partials),
-            ("mean", mean),
-            ("rstd", rstd),
-            ("running_mean", running_mean),
-            ("running_var", running_var),
-        ];
+        let [partials] = r.scratch(op, own_sums);
+        split.columns(
+            r,
+            "statistics",
+            &[],
+            &[("inp", inp), ("partials", &partials)],
+            split.chunk(),
+            split.partials(),
+        )?;
+        let views = [&[("first_row", &first_row), ("sums", &partials)], &moved[..]].concat();
         split.channels(r, "finish_statistics", &views)?;
     } else {
         let kernel = split.kernel(r, "running_statistics", &[])?;
@@ -275,8 +312,8 @@ pub fn normalize(
         ("bias", bias),
         ("shortcut", shortcut.unwrap_or(inp)),
     ];
-    let constants = [("TRAIN", flag(mode == Mode::Train)), act(activation), ("SHORTCUT", flag(shortcut.is_some()))];
-    split.columns(r, "forward", &constants, &views, split.elementwise())
+    let constants = [("TRAIN", flag(mode != Mode::Eval)), act(activation), ("SHORTCUT", flag(shortcut.is_some()))];
+    split.columns(r, "forward", &constants, &views, split.elementwise(), split.partials())
 }
 
 /// `dinp = `, `dweight += `, `dbias += `, where `dout` is the gradient of what is `behind` the norm. A shortcut's gradient, where a
@@ -301,7 +338,7 @@ pub fn backward(
     check_all(op, &[], &columns, dims);
     let split = Split::new(dims, inp.element, r.reduce_lanes());
     let [partials] = r.scratch(op, 2 * split.partials() * dims.cols);
-    let train = ("TRAIN", flag(mode == Mode::Train));
+    let train = ("TRAIN", flag(mode != Mode::Eval));
     let mut common = vec![("dout", dout), ("inp", inp), ("saved_mean", mean), ("saved_rstd", rstd)];
     let relu = ("RELU", flag(matches!(behind, Behind::Relu(_))));
     let (entries, constants) = match behind {
@@ -323,8 +360,18 @@ pub fn backward(
     if let Behind::Curve(..) = behind {
         views.push(("weight", weight));
     }
-    split.columns(r, entries[0], &constants, &views, split.chunk())?;
-    split.channels(r, "backward_params", &[("sums", &partials), ("dweight", dweight), ("dbias", dbias)])?;
-    let views = [&common[..], &[("totals", &partials), ("weight", weight), ("dinp", dinp)]].concat();
-    split.columns(r, entries[1], &constants, &views, split.elementwise())
+    split.columns(r, entries[0], &constants, &views, split.chunk(), split.partials())?;
+    let grads = [("dweight", dweight), ("dbias", dbias)];
+    let Mode::Shared(ranks) = mode else {
+        split.channels(r, "backward_params", &[&[("sums", &partials)], &grads[..]].concat())?;
+        let views = [&common[..], &[("totals", &partials), ("weight", weight), ("dinp", dinp)]].concat();
+        return split.columns(r, entries[1], &constants, &views, split.elementwise(), split.partials());
+    };
+    let [partials, told, all] = shared_scratch(r, op, partials.len, 2 * dims.cols + 1, ranks);
+    split.channels(r, "backward_own", &[&[("sums", &partials), ("told", &told)], &grads[..]].concat())?;
+    r.gather(&told, &all);
+    split.lanes(r, "backward_shared", &[("all", &all), ("told", &told)], ranks)?;
+    let totals = told.first(2 * dims.cols);
+    let views = [&common[..], &[("totals", &totals), ("weight", weight), ("dinp", dinp)]].concat();
+    split.columns(r, entries[1], &constants, &views, split.elementwise(), 1)
 }

@@ -187,6 +187,14 @@ impl<'a> Recorder<'a> {
         }
     }
 
+    /// Records that what `own` holds on every rank is written to `all`, by rank, before what is recorded next.
+    pub(super) fn gather(&mut self, own: &View, all: &View) {
+        match &mut self.touched {
+            Some(touched) => touched.push(vec![own.buffer.id, all.buffer.id]),
+            None => self.program.gather(own, all),
+        }
+    }
+
     /// Notes the work of the dispatch that was recorded last.
     pub(super) fn work(&mut self, flops: u64) {
         if let Some(step) = self.program.steps.last_mut() {

@@ -46,7 +46,7 @@ fn batch_norm(p: &mut Plan) -> Result<()> {
     }
     // More rows than chunks of 64 are allowed for, with an outlier in the row that everything is relative to.
     p.add(outlier);
-    Ok(())
+    super::shared_norm::shared(p)
 }
 
 fn case(
@@ -76,7 +76,7 @@ fn case(
     let (x64, weight64, bias64, shortcut64) = (wide(&x), wide(&weight), wide(&bias), wide(&shortcut));
     let (prefix, suffix) = (prefix(element), launch.suffix());
     let name = format!("{prefix}rows {rows}, cols {cols}, {offset} ± {deviation}, {mode:?}, {suffix}");
-    let mut c = Case::new(s.gpu, name, ops::batch_norm::scratch_len(rows, cols))?;
+    let mut c = Case::new(s.gpu, name, ops::batch_norm::scratch_len(rows, cols, 1))?;
     let inp = c.input_as("inp", element, &x)?;
     let [weight_view, bias_view] = [c.input("weight", &weight)?, c.input("bias", &bias)?];
     let shortcut_view = c.input_as("shortcut", element, &shortcut)?;
@@ -238,7 +238,7 @@ fn outlier(s: &mut Suite) -> Result<()> {
     normalise(&mut want, &mut rstd64, &x64, &mean64, &var64, &one64, &zero64, None, false, rows, cols, f64::from(eps));
     let (mut want_mean, mut want_var) = (vec![0.0; cols], vec![1.0; cols]);
     update_running(&mut want_mean, &mut want_var, &mean64, &var64, rows, f64::from(MOMENTUM));
-    let mut c = Case::new(s.gpu, "an outlier in row 0", ops::batch_norm::scratch_len(rows, cols))?;
+    let mut c = Case::new(s.gpu, "an outlier in row 0", ops::batch_norm::scratch_len(rows, cols, 1))?;
     let [inp, weight, bias] = [c.input("inp", &x)?, c.input("weight", &one)?, c.input("bias", &zero)?];
     let [out, mean, rstd] = [c.output("out", rows * cols)?, c.output("mean", cols)?, c.output("rstd", cols)?];
     let [running_mean, running_var] = [c.input("running_mean", &zero)?, c.input("running_var", &one)?];

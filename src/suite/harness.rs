@@ -11,6 +11,7 @@ use crate::gpu::tiles::{Tile, Variant};
 use crate::gpu::{Gpu, Kernel, Program, View};
 use crate::ops::Recorder;
 pub use crate::random::Random;
+use crate::ranks::Ranks;
 
 /// Half a unit in the last place of 1.0 is half of this: what one f32 operation may be off by, relatively.
 pub const EPS: f64 = f32::EPSILON as f64;
@@ -320,6 +321,24 @@ impl<'a> Case<'a> {
 
     /// Records ops and runs them once.
     pub fn run(&mut self, launch: Launch, record: impl FnOnce(&mut Recorder) -> Result<()>) -> Result<()> {
+        let program = self.record(launch, record)?;
+        Program::run(self.gpu, &[], &[&program])?;
+        Ok(())
+    }
+
+    /// As [`Case::run`], on one of several ranks.
+    pub fn run_with(
+        &mut self,
+        launch: Launch,
+        ranks: &dyn Ranks,
+        record: impl FnOnce(&mut Recorder) -> Result<()>,
+    ) -> Result<()> {
+        let program = self.record(launch, record)?;
+        Program::run_with(self.gpu, ranks, &[], &[&program])?;
+        Ok(())
+    }
+
+    fn record(&mut self, launch: Launch, record: impl FnOnce(&mut Recorder) -> Result<()>) -> Result<Program> {
         let mut recorder = Recorder::new(self.gpu, &self.scratch);
         recorder.for_cpu = launch.for_cpu;
         recorder.subgroups = launch.subgroups;
@@ -334,8 +353,7 @@ impl<'a> Case<'a> {
             self.dispatched.push(step.kernel.label.clone());
             self.variants.push(step.kernel.variant.clone());
         }
-        Program::run(self.gpu, &[], &[&program])?;
-        Ok(())
+        Ok(program)
     }
 
     /// Copies words between tensors of this case, as the host's own step between two runs.

@@ -29,6 +29,7 @@ mod peak;
 mod pointwise;
 mod pooling;
 mod rope;
+mod shared_norm;
 mod text;
 
 pub use harness::CaseResult;

@@ -39,6 +39,7 @@ struct Norm {
     activation: Option<Pointwise>,
     batch: usize,
     dims: batch_norm::Dims,
+    ranks: usize,
 }
 
 /// The reverse of the norm in `relu(norm(inp) + shortcut)`, whose forward pass is [`Join`]'s.
@@ -118,18 +119,19 @@ impl Tape {
         let row = Shape { batch: 1, ..shape.pooled(shape.cols) };
         let [mean, rstd] =
             ["mean", "rstd"].map(|what| self.value(&format!("{name}.{what}"), row, Element::Word, Memory::Held));
-        Norm { own, inp, out, mean, rstd, shortcut, activation, batch: shape.batch, dims }
-    }
-}
-
-fn mode(s: &Store) -> batch_norm::Mode {
-    match s.phase {
-        Phase::Train => batch_norm::Mode::Train,
-        Phase::Frozen | Phase::Eval => batch_norm::Mode::Eval,
+        Norm { own, inp, out, mean, rstd, shortcut, activation, batch: shape.batch, dims, ranks: self.ranks }
     }
 }
 
 impl Norm {
+    fn mode(&self, s: &Store) -> batch_norm::Mode {
+        match s.phase {
+            Phase::Train if self.ranks > 1 => batch_norm::Mode::Shared(self.ranks),
+            Phase::Train => batch_norm::Mode::Train,
+            Phase::Frozen | Phase::Eval => batch_norm::Mode::Eval,
+        }
+    }
+
     /// From the gradient of its result, which counts where `mask` is positive.
     fn reverse(&self, s: &mut Store, r: &mut Recorder) -> Result<()> {
         let own = self.activation.filter(|_| self.shortcut.is_none());
@@ -147,7 +149,7 @@ impl Norm {
         let (dweight, dbias, weight) = (s.dparam(self.own.weight), s.dparam(self.own.bias), s.param(self.own.weight));
         let [inp, mean, rstd] = [self.inp, self.mean, self.rstd].map(|act| s.view(act));
         let dinp = s.share(self.inp);
-        let mode = mode(s);
+        let mode = self.mode(s);
         batch_norm::backward(r, &dinp, &dweight, &dbias, &dout, behind, &inp, &weight, &mean, &rstd, mode, self.dims)?;
         s.settle(r, self.inp, dinp)
     }
@@ -162,7 +164,7 @@ impl Layer for Norm {
         let stats =
             batch_norm::Stats { mean: &mean, rstd: &rstd, running_mean: &running_mean, running_var: &running_var };
         let (shortcut, activation) = (shortcut.as_ref(), self.activation);
-        batch_norm::forward(r, &out, stats, &inp, &weight, &bias, shortcut, activation, mode(s), self.dims)
+        batch_norm::forward(r, &out, stats, &inp, &weight, &bias, shortcut, activation, self.mode(s), self.dims)
     }
 
     /// Normalises by the statistics that it had, and moves none.
@@ -174,7 +176,7 @@ impl Layer for Norm {
         let (weight, bias) = (s.param(self.own.weight), s.param(self.own.bias));
         let shortcut = self.shortcut.map(|act| s.view(act));
         let (shortcut, act) = (shortcut.as_ref(), self.activation);
-        batch_norm::normalize(r, &out, &inp, &weight, &bias, &mean, &rstd, shortcut, act, mode(s), self.dims)
+        batch_norm::normalize(r, &out, &inp, &weight, &bias, &mean, &rstd, shortcut, act, self.mode(s), self.dims)
     }
 
     fn backward(&self, s: &mut Store, r: &mut Recorder) -> Result<()> {
@@ -184,7 +186,7 @@ impl Layer for Norm {
     fn scratch(&self) -> usize {
         // A smaller batch may cut its sums into more pieces.
         let pixels = self.dims.rows / self.batch;
-        (1..=self.batch).map(|b| batch_norm::scratch_len(b * pixels, self.dims.cols)).max().unwrap_or(0)
+        (1..=self.batch).map(|b| batch_norm::scratch_len(b * pixels, self.dims.cols, self.ranks)).max().unwrap_or(0)
     }
 
     fn operation(&self) -> Option<Operation> {
