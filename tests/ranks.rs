@@ -27,6 +27,10 @@ struct Task {
     method: &'static str,
     settings: Settings,
     batch: usize,
+    /// Images of the last batch, which is smaller, as at the end of an epoch.
+    last: usize,
+    /// Batch norm takes its statistics over the images of all ranks.
+    across: bool,
     /// Elements of the gradient that travel at once.
     segment: usize,
 }
@@ -53,13 +57,13 @@ fn vit(method: &'static str, optimizer: Optimizer) -> Task {
     let tensors: Vec<Vec<f32>> = model.layout().params.iter().map(|p| weights.f32(&p.name)).collect();
     let start = Snapshot::of_weights(model.layout().pack(tensors.iter().map(Vec::as_slice)));
     let settings = settings(optimizer, BatchNorm::Train);
-    Task { model, start, method, settings, batch: 7, segment: 1 << 20 }
+    Task { model, start, method, settings, batch: 7, last: 1, across: false, segment: 1 << 20 }
 }
 
 fn net(method: &'static str, batch_norm: BatchNorm) -> Task {
     let resnet::Net { model, start, .. } = resnet::open("resnet_basic");
     let settings = Settings { micro_batch: 8, ..settings(sgd(), batch_norm) };
-    Task { model, start, method, settings, batch: 6, segment: 4096 }
+    Task { model, start, method, settings, batch: 6, last: 1, across: false, segment: 4096 }
 }
 
 /// The images of `step` for this rank, and the labels of the whole batch.
@@ -76,7 +80,9 @@ fn batch(model: &Model, step: u64, count: usize, learner: &Learner) -> Batch {
 fn run(task: &Task, ranks: Option<Arc<dyn Ranks>>) -> Came {
     let gpu = Gpu::open(std::env::var("TPGM_TEST_ADAPTER").ok().as_deref(), true).unwrap();
     let args = MethodArgs::parse(task.method.split_whitespace()).unwrap();
-    let mut learner = Learner::new(&gpu, task.model.clone(), &task.start, task.settings).unwrap();
+    let size = ranks.as_ref().map_or(1, |ranks| ranks.size());
+    let model = task.model.clone().across(if task.across { size } else { 1 });
+    let mut learner = Learner::new(&gpu, model, &task.start, task.settings).unwrap();
     ranks.into_iter().for_each(|ranks| learner.join_by(ranks, task.segment));
     let layout = task.model.layout();
     let excluded: Vec<bool> =
@@ -89,8 +95,7 @@ fn run(task: &Task, ranks: Option<Arc<dyn Ranks>>) -> Came {
         if let Some(stage) = stages.iter().find(|stage| stage.since == step) {
             learner.begin(stage.clone()).unwrap();
         }
-        // The last is smaller, as at the end of an epoch.
-        let count = if step + 1 == STEPS as u64 { 1 } else { task.batch };
+        let count = if step + 1 == STEPS as u64 { task.last } else { task.batch };
         let Batch { images, labels, .. } = batch(&task.model, step, count, &learner);
         learner.step(&images, &labels, 1e-3).unwrap();
         let radius_batch = batch(&task.model, 50 + step, count + 1, &learner);
@@ -131,8 +136,11 @@ fn agrees(task: &Task) {
             let radii = relative(&came.radii, &alone.radii);
             assert!(radii < 1e-4, "{}: {size} ranks: radii {radii:e}", task.method);
         }
-        if !alone.stats.is_empty() && task.settings.batch_norm == BatchNorm::Frozen {
-            assert_eq!(came.stats, alone.stats);
+        if task.across {
+            let stats = relative(&came.stats, &alone.stats);
+            assert!(stats < 1e-5 && alone.stats != task.start.stats, "{size} ranks: statistics {stats:e}");
+        } else {
+            assert_eq!(came.stats, alone.stats, "frozen statistics have moved");
         }
     }
 }
@@ -172,4 +180,28 @@ fn batch_norm_of_each_rank_keeps_the_mean_of_the_statistics() {
     assert_eq!(all[0].stats, all[1].stats);
     assert_ne!(all[0].stats, task.start.stats);
     assert!(all[0].w.iter().chain(&all[0].stats).all(|value| value.is_finite()));
+}
+
+/// Over all ranks' images, it does what it does with one rank.
+#[test]
+fn batch_norm_over_all_ranks() {
+    let task = Task { across: true, last: 4, ..net("--method vanilla", BatchNorm::Train) };
+    agrees(&task);
+    agrees(&Task { method: "--method tpgm", ..task });
+}
+
+/// Ranks that would wait for each other for ever say why they don't begin.
+#[test]
+fn batch_norm_over_all_ranks_needs_an_image_on_each() {
+    let task = Task { across: true, ..net("--method vanilla", BatchNorm::Train) };
+    let errors = on_ranks(2, |thread| {
+        let gpu = Gpu::open(std::env::var("TPGM_TEST_ADAPTER").ok().as_deref(), true).unwrap();
+        let mut learner = Learner::new(&gpu, task.model.clone().across(2), &task.start, task.settings).unwrap();
+        learner.join(Arc::new(thread));
+        let Batch { images, labels, .. } = batch(&task.model, 0, 1, &learner);
+        learner.step(&images, &labels, 1e-3).unwrap_err().to_string()
+    });
+    for error in errors {
+        assert!(error.contains("a batch of 1 images on 2 ranks") && !error.contains('\n'), "{error}");
+    }
 }

@@ -353,6 +353,7 @@ impl<'g> Learner<'g> {
     pub fn step_mixed(&mut self, images: &[f32], labels: &[u32], mixed: Option<&Mixed>, lr: f64) -> Result<()> {
         let of = labels.len();
         assert!(of > 0, "a step on an empty batch");
+        self.check_in_step(of)?;
         let part = self.part(of);
         let per_image = images.len() / part.len().max(1);
         let micro = self.settings.micro_batch;
@@ -374,7 +375,10 @@ impl<'g> Learner<'g> {
             if alone && own.end == part.end {
                 programs.extend(self.updates());
             }
-            let index = Program::run(self.gpu, clear, &programs)?;
+            let index = match &self.joined {
+                Some(joined) if gradient.exchanges() => joined.run(self.gpu, clear, &programs)?,
+                _ => Program::run(self.gpu, clear, &programs)?,
+            };
             self.batches += u64::from(self.settings.batch_norm == BatchNorm::Train);
             self.submitted(index)?;
         }
@@ -407,7 +411,7 @@ impl<'g> Learner<'g> {
 
     /// Errors where batch norm can't be trained on passes of `batch` images.
     pub fn check_batch(&self, batch: usize) -> Result<()> {
-        let pixels = self.model.norm_pixels().unwrap_or(usize::MAX);
+        let pixels = self.model.norm_pixels().unwrap_or(usize::MAX).saturating_mul(self.model.ranks());
         if self.settings.batch_norm == BatchNorm::Frozen || batch.saturating_mul(pixels) > 1 {
             return Ok(());
         }

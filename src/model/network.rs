@@ -308,6 +308,11 @@ impl Model {
         Model { ranks, ..self }
     }
 
+    /// Ranks that its batch norms take their statistics over while they are trained.
+    pub fn ranks(&self) -> usize {
+        self.ranks
+    }
+
     /// The same with low-rank adapters of the tensors `targets` of its layout, whose product counts `scale` times. Theirs stand behind
     /// the others in the layout.
     pub fn adapted(self, rank: usize, scale: f32, targets: &[usize]) -> Model {

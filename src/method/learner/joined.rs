@@ -4,10 +4,12 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 
+use wgpu::SubmissionIndex;
+
 use super::Learner;
-use crate::error::Result;
-use crate::gpu::Program;
+use crate::error::{Error, Result};
 use crate::gpu::readback::Staging;
+use crate::gpu::{Gpu, Program, View};
 use crate::method::settings::{BatchNorm, WINDOW};
 use crate::ops::cross_entropy::{CHANNELS, Channel};
 use crate::ranks::{Ranks, part};
@@ -25,8 +27,16 @@ pub(super) struct Joined {
     parts: Vec<(Range<usize>, Staging)>,
 }
 
+impl Joined {
+    /// Runs programs that exchange something with the other ranks.
+    pub(super) fn run(&self, gpu: &Gpu, clear: &[&View], programs: &[&Program]) -> Result<SubmissionIndex> {
+        Program::run_with(gpu, &*self.ranks, clear, programs)
+    }
+}
+
 impl Learner<'_> {
-    /// From now on every step is one of all `ranks` together: each passes its own part of the batch.
+    /// From now on every step is one of all `ranks` together: each passes its own part of the batch. Before the methods start. The model
+    /// is [across](crate::model::Model::across) as many ranks, or its batch norms take their statistics over the own part.
     pub fn join(&mut self, ranks: Arc<dyn Ranks>) {
         self.join_by(ranks, SEGMENT);
     }
@@ -34,6 +44,7 @@ impl Learner<'_> {
     /// As [`Learner::join`], with `segment` elements of the gradient at once, a multiple of 64.
     pub fn join_by(&mut self, ranks: Arc<dyn Ranks>, segment: usize) {
         assert!(segment > 0 && segment.is_multiple_of(ALIGN), "segments start where bindings may");
+        assert!([1, ranks.size()].contains(&self.model.ranks()), "batch norm over as many ranks as there are");
         self.joined = Some(Joined { ranks, segment, parts: Vec::new() });
         self.cut_gradient();
     }
@@ -111,7 +122,8 @@ impl Learner<'_> {
 
         let mut ring: Vec<f32> = self.gpu.read(&self.ring)?;
         let loss = (self.steps % WINDOW as u64) as usize * CHANNELS + Channel::Train as usize;
-        let moves = self.stats.len > 0 && self.settings.batch_norm == BatchNorm::Train;
+        // Statistics over all ranks' images are the same everywhere.
+        let moves = self.stats.len > 0 && self.settings.batch_norm == BatchNorm::Train && self.model.ranks() == 1;
         let mut small = vec![if has_images { ring[loss] } else { 0.0 }];
         if moves {
             let stats: Vec<f32> = self.gpu.read(&self.stats)?;
@@ -126,6 +138,22 @@ impl Learner<'_> {
             self.gpu.write(&self.stats, &means);
         }
         Ok(())
+    }
+
+    /// Errors where batch norm takes its statistics over the images of all ranks, and these can't pass a batch of `count` images in step.
+    pub(super) fn check_in_step(&self, count: usize) -> Result<()> {
+        let Some(joined) = self.joined.as_ref().filter(|_| self.model.ranks() > 1) else { return Ok(()) };
+        let size = joined.ranks.size();
+        let passes = |rank| part(count, rank, size).len().div_ceil(self.settings.micro_batch);
+        if self.settings.batch_norm == BatchNorm::Frozen || (passes(0) == passes(size - 1) && passes(size - 1) > 0) {
+            return Ok(());
+        }
+        let what = format!(
+            "a batch of {count} images on {size} ranks, {} at once, takes some of them more passes than others, and batch norm over all \
+             ranks needs as many: choose a batch size that all batches can have",
+            self.settings.micro_batch
+        );
+        Err(Error::Usage(what))
     }
 
     /// A step of a rank whose part of the batch has no image: its gradient is zero.
