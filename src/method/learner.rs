@@ -15,9 +15,8 @@ use crate::method::targets::Targets;
 use crate::method::teacher::Teacher;
 use crate::model::{Activations, Cut, Mode, Model, Part, Phase};
 use crate::ops::cross_entropy::{self, CHANNELS, Channel};
-use crate::ops::dropout::State;
 use crate::ops::product::Product;
-use crate::ops::step_state::{STATE_WORDS, StepState};
+use crate::ops::step_state::STATE_WORDS;
 use crate::ops::{Recorder, adamw, binary_cross_entropy, loss_scale, norm_clip, sgd};
 use crate::shapes::ParamLayout;
 use crate::shapes::Segment;
@@ -26,6 +25,7 @@ use joined::Joined;
 mod features;
 mod joined;
 mod records;
+mod step;
 mod teacher;
 
 /// Submissions that may be in flight: the host prepares the next batch while the adapter works, but never runs away.
@@ -342,68 +342,6 @@ impl<'g> Learner<'g> {
         }
     }
 
-    /// One step of the optimiser with learning rate `lr` on a batch: images `[batch, 3, size, size]`, labels `[batch]`.
-    /// Returns without waiting for it; the loss comes with [`Learner::records`].
-    pub fn step(&mut self, images: &[f32], labels: &[u32], lr: f64) -> Result<()> {
-        self.step_mixed(images, labels, None, lr)
-    }
-
-    /// As [`Learner::step`], for images that are perhaps mixed, with the labels that they have besides. With [others](Learner::join), the
-    /// images are those of the own [part](Learner::part); labels are of the whole batch.
-    pub fn step_mixed(&mut self, images: &[f32], labels: &[u32], mixed: Option<&Mixed>, lr: f64) -> Result<()> {
-        let of = labels.len();
-        assert!(of > 0, "a step on an empty batch");
-        self.check_in_step(of)?;
-        let part = self.part(of);
-        let per_image = images.len() / part.len().max(1);
-        let micro = self.settings.micro_batch;
-        let alone = self.joined.is_none();
-        for (i, start) in part.clone().step_by(micro).enumerate() {
-            let own = start..part.end.min(start + micro);
-            self.prepare_gradient(own.len(), of)?;
-            let at = (start - part.start) * per_image;
-            let pixels = &images[at..at + own.len() * per_image];
-            self.upload(pixels, &labels[own.clone()], labels, mixed.map(|mixed| (mixed, start)), Channel::Train);
-            self.gpu.write(&self.state, &self.step_state(lr, i).words());
-            if let Some(random) = self.acts.random() {
-                let state: State = [self.seed as u32, (self.seed >> 32) as u32, self.steps as u32, start as u32];
-                self.gpu.write(&random, &state);
-            }
-            let clear: &[&View] = if i == 0 { &[&self.dw] } else { &[] };
-            let gradient = &self.gradients[&(own.len(), of)];
-            let mut programs = if i == 0 { vec![&self.cast, gradient] } else { vec![gradient] };
-            if alone && own.end == part.end {
-                programs.extend(self.updates());
-            }
-            let index = match &self.joined {
-                Some(joined) if gradient.exchanges() => joined.run(self.gpu, clear, &programs)?,
-                _ => Program::run(self.gpu, clear, &programs)?,
-            };
-            self.batches += u64::from(self.settings.batch_norm == BatchNorm::Train);
-            self.submitted(index)?;
-        }
-        if !alone {
-            if part.is_empty() {
-                self.gpu.write(&self.state, &self.step_state(lr, 0).words());
-                self.pass_over_nothing()?;
-            }
-            self.add_up(of)?;
-            let index = Program::run(self.gpu, &[], &self.updates().collect::<Vec<_>>())?;
-            self.submitted(index)?;
-        }
-        self.steps += 1;
-        if self.steps.is_multiple_of(WINDOW as u64) {
-            self.request_records();
-        }
-        Ok(())
-    }
-
-    /// What follows a complete gradient: the optimiser's update, and what methods do before and after it.
-    fn updates(&self) -> impl Iterator<Item = &Program> {
-        let (before, after) = (self.around.iter().map(|a| &a.before), self.around.iter().map(|a| &a.after));
-        before.chain([&self.update]).chain(after)
-    }
-
     /// Whether images may have any number of labels, each told apart from the others.
     pub(super) fn has_labels(&self) -> bool {
         matches!(self.weighted, Some((Targets::Labels(_), ..)))
@@ -428,22 +366,6 @@ impl<'g> Learner<'g> {
             self.gradients.insert((batch, of), program);
         }
         Ok(())
-    }
-
-    fn step_state(&self, lr: f64, micro: usize) -> StepState {
-        let t = (self.steps - self.stage.since) as i32 + 1;
-        // 1 for decays of 0. A step that f16 overflowed counts here; the device then keeps its own corrections.
-        let [beta1, beta2] = self.settings.optimizer.betas();
-        let (correction1, correction2) = (1.0 - beta1.powi(t), (1.0 - beta2.powi(t)).sqrt());
-        StepState {
-            lr: lr as f32,
-            bias_correction1: correction1 as f32,
-            bias_correction2_sqrt: correction2 as f32,
-            step: t as u32,
-            slot: (self.steps % WINDOW as u64) as u32,
-            first: u32::from(t == 1),
-            micro: micro as u32,
-        }
     }
 
     /// Notes a submission and waits for the one a few before it.
