@@ -64,13 +64,8 @@ impl Staging {
         let poll = wgpu::PollType::Wait { submission_index: Some(index), timeout: None };
         gpu.device.poll(poll).map_err(|e| failed(e.to_string()))?;
         gpu.check()?;
-        let result = mapped.recv_timeout(CALLBACK).map_err(|e| failed(e.to_string()))?;
-        result.map_err(|e| failed(e.to_string()))?;
-        let range = self.buffer.get_mapped_range(..len as u64 * 4).map_err(|e| failed(e.to_string()))?;
-        let elements: Vec<T> = bytemuck::pod_collect_to_vec(&range);
-        drop(range);
-        self.buffer.unmap();
-        Ok(elements)
+        let result = mapped.recv_timeout(CALLBACK).map_err(|e| e.to_string());
+        elements(gpu, &self.buffer, len, result)
     }
 }
 
@@ -126,12 +121,22 @@ impl<T: bytemuck::Pod> Readback<T> {
     }
 
     fn take(&self, gpu: &Gpu, result: Result<Result<(), wgpu::BufferAsyncError>, String>) -> Result<Vec<T>> {
-        let failed = |e: String| gpu.failed("reading back from the GPU", e);
-        result.map_err(failed)?.map_err(|e| failed(e.to_string()))?;
-        let range = self.staging.get_mapped_range(..).map_err(|e| failed(e.to_string()))?;
-        let elements: Vec<T> = bytemuck::pod_collect_to_vec(&range[..self.len * 4]);
-        drop(range);
-        self.staging.unmap();
-        Ok(elements)
+        elements(gpu, &self.staging, self.len, result)
     }
+}
+
+/// The first `len` elements of `staging` once it is mapped, which `result` tells; then it is unmapped.
+fn elements<T: bytemuck::Pod>(
+    gpu: &Gpu,
+    staging: &wgpu::Buffer,
+    len: usize,
+    result: Result<Result<(), wgpu::BufferAsyncError>, String>,
+) -> Result<Vec<T>> {
+    let failed = |e: String| gpu.failed("reading back from the GPU", e);
+    result.map_err(failed)?.map_err(|e| failed(e.to_string()))?;
+    let range = staging.get_mapped_range(..len as u64 * 4).map_err(|e| failed(e.to_string()))?;
+    let elements: Vec<T> = bytemuck::pod_collect_to_vec(&range);
+    drop(range);
+    staging.unmap();
+    Ok(elements)
 }

@@ -208,7 +208,7 @@ pub fn scratch_len(rows: usize, cols: usize, ranks: usize) -> usize {
     align(lens[0].max(lens[1])) + told
 }
 
-/// Scratch of a pass: partial results, what this rank tells the others of each channel, and what all tell.
+/// Scratch of a pass: partial results, which have their place whatever follows, what this rank tells the others of each channel, and what all tell.
 fn shared_scratch(r: &Recorder, op: &str, partials: usize, told: usize, ranks: usize) -> [View; 3] {
     let [whole] = r.scratch(op, align(partials) + align(told) + ranks * told);
     let own = align(partials);
@@ -248,16 +248,13 @@ pub fn forward(
     let moved = [("mean", mean), ("rstd", rstd), ("running_mean", running_mean), ("running_var", running_var)];
     let first_row = inp.first(dims.cols);
     let own_sums = 2 * split.partials() * dims.cols;
+    if mode != Mode::Eval {
+        let [partials] = r.scratch(op, own_sums);
+        let views = [("inp", inp), ("partials", &partials)];
+        split.columns(r, "statistics", &[], &views, split.chunk(), split.partials())?;
+    }
     if let Mode::Shared(ranks) = mode {
         let [partials, told, all] = shared_scratch(r, op, own_sums, 3 * dims.cols + 1, ranks);
-        split.columns(
-            r,
-            "statistics",
-            &[],
-            &[("inp", inp), ("partials", &partials)],
-            split.chunk(),
-            split.partials(),
-        )?;
         let views = [("first_row", &first_row), ("sums", &partials), ("told", &told)];
         split.channels(r, "own_statistics", &views)?;
         r.gather(&told, &all);
@@ -266,14 +263,6 @@ pub fn forward(
     } else if mode == Mode::Train {
         assert!(dims.rows > 1, "{op}: one row has no variance");
         let [partials] = r.scratch(op, own_sums);
-        split.columns(
-            r,
-            "statistics",
-            &[],
-            &[("inp", inp), ("partials", &partials)],
-            split.chunk(),
-            split.partials(),
-        )?;
         let views = [&[("first_row", &first_row), ("sums", &partials)], &moved[..]].concat();
         split.channels(r, "finish_statistics", &views)?;
     } else {
