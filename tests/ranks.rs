@@ -9,9 +9,10 @@ use common::{Fixture, Random, relative, resnet};
 use tpgm::data::Batch;
 use tpgm::gpu::Gpu;
 use tpgm::method::{
-    Active, Anchor, BatchNorm, Held, Learner, MethodArgs, Optimizer, Saved, Settings, Snapshot, Stage, Trained,
+    Active, Anchor, BatchNorm, Held, Learner, LossScaling, MethodArgs, Optimizer, Saved, Settings, Snapshot, Stage,
+    Trained,
 };
-use tpgm::model::{Model, VitConfig};
+use tpgm::model::{Mode, Model, Precision, VitConfig};
 use tpgm::ops::adamw::AdamW;
 use tpgm::ops::sgd::Sgd;
 use tpgm::ranks::Ranks;
@@ -41,6 +42,8 @@ struct Came {
     stats: Vec<f32>,
     losses: Vec<f32>,
     radii: Vec<f32>,
+    /// The loss scale of each step in f16, and whether the step was skipped.
+    scales: Vec<Option<(f32, bool)>>,
 }
 
 fn settings(optimizer: Optimizer, batch_norm: BatchNorm) -> Settings {
@@ -101,14 +104,16 @@ fn run(task: &Task, ranks: Option<Arc<dyn Ranks>>) -> Came {
         let radius_batch = batch(&task.model, 50 + step, count + 1, &learner);
         active.after_step(&mut learner, &mut || Ok(radius_batch.clone())).unwrap();
     }
-    let losses = learner.records(true).unwrap().iter().map(|record| record.loss).collect();
+    let records = learner.records(true).unwrap();
+    let losses = records.iter().map(|record| record.loss).collect();
+    let scales = records.iter().map(|record| record.scale).collect();
     let learned = active.learned(&learner, true).unwrap();
     let radii = learned.iter().flat_map(|l| l.radii.iter().map(|r| r.radius).chain(l.loss)).collect();
     let mut saved = Saved::default();
     learner.save(&mut saved).unwrap();
     active.save(&learner, &mut saved).unwrap();
     let Snapshot { w, stats, .. } = active.evaluated(&saved, learner.batches).unwrap_or_else(|| learner.own(&saved));
-    Came { w, stats, losses, radii }
+    Came { w, stats, losses, radii, scales }
 }
 
 /// Two ranks and three do what one does, and all of them the same to the bit.
@@ -203,5 +208,30 @@ fn batch_norm_over_all_ranks_needs_an_image_on_each() {
     });
     for error in errors {
         assert!(error.contains("a batch of 1 images on 2 ranks") && !error.contains('\n'), "{error}");
+    }
+}
+
+/// In f16, a gradient that overflows on one rank is skipped by all, and the scale of the loss is the same everywhere.
+#[test]
+fn f16_skips_and_scales_together() {
+    let half = LossScaling { start: 16_777_216.0, interval: 3 };
+    let mut task = Task { last: 7, ..vit("--method tpgm", sgd()) };
+    task.settings.half = Some(half);
+    if common::gpu().check_f16().is_err() {
+        assert!(
+            task.model.plan(common::gpu(), 4, Mode::Train, Precision::F16).is_err(),
+            "f16 on an adapter without it"
+        );
+        return;
+    }
+    let alone = run(&task, None);
+    let skipped = alone.scales.iter().filter(|scale| scale.unwrap().1).count();
+    assert!((1..STEPS - 2).contains(&skipped), "{:?}", alone.scales);
+    let all = on_ranks(2, |thread| run(&task, Some(Arc::new(thread))));
+    for came in &all {
+        assert_eq!(came.scales, alone.scales);
+        assert!(came.w == all[0].w && came.radii == all[0].radii);
+        let (w, losses) = (relative(&came.w, &alone.w), relative(&came.losses, &alone.losses));
+        assert!(w < 1e-3 && losses < 1e-3, "weights {w:e}, losses {losses:e}");
     }
 }

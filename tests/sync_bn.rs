@@ -112,11 +112,11 @@ fn nothing_is_exchanged_where_running_statistics_normalise() {
 /// In f16 as well, as far as its rounding allows.
 #[test]
 fn activations_may_be_f16() {
+    let (model, start) = open("resnet_bottleneck");
     if gpu().check_f16().is_err() {
-        println!("no f16 on this adapter");
+        assert!(model.plan(gpu(), 2, Mode::Train, Precision::F16).is_err(), "f16 on an adapter without it");
         return;
     }
-    let (model, start) = open("resnet_bottleneck");
     compare("resnet_bottleneck", &model, &start, 2, Mode::Train, Precision::F16, [5e-3, 1e-2, 5e-4]);
 }
 
