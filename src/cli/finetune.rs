@@ -254,7 +254,7 @@ pub(super) fn run(args: FinetuneArgs) -> Result<()> {
         let base = Checkpoint::open(&config.model)?;
         for (name, adapters) in ["best.safetensors", "last.safetensors"].into_iter().zip(&summary.adapters) {
             if config.method.lora.lora_rank.is_some() && adapters.is_none() {
-                note!("{name} is no product of the adapters alone: its delta has whole weights");
+                note!("the adapters alone do not make {name}: its delta has whole weights");
             }
             write_delta_beside(&out.join(name), &base, adapters.as_ref())?;
         }
