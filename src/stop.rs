@@ -51,17 +51,29 @@ pub fn has_failed() -> bool {
     FAILED.get().is_some()
 }
 
+/// The signal that has come since [`listen`], 0 before.
+///
+/// # Errors
+/// [`Error::Train`] after [`fail`].
+pub fn asked() -> Result<u8> {
+    match FAILED.get() {
+        Some(what) => Err(Error::Train(what.clone())),
+        None => Ok(ASKED.get().map_or(0, |asked| asked.load(Ordering::SeqCst)) as u8),
+    }
+}
+
+/// # Errors
+/// [`Error::Stopped`] if there is a `signal`.
+pub fn by(signal: u8) -> Result<()> {
+    if signal == 0 {
+        return Ok(());
+    }
+    let name = if i32::from(signal) == SIGINT { "Ctrl-C" } else { "SIGTERM" };
+    Err(Error::Stopped { signal, what: format!("stopped by {name}") })
+}
+
 /// # Errors
 /// [`Error::Stopped`] if a signal has come since [`listen`]; [`Error::Train`] after [`fail`].
 pub fn check() -> Result<()> {
-    if let Some(what) = FAILED.get() {
-        return Err(Error::Train(what.clone()));
-    }
-    match ASKED.get().map_or(0, |asked| asked.load(Ordering::SeqCst)) {
-        0 => Ok(()),
-        signal => {
-            let by = if signal == SIGINT as usize { "Ctrl-C" } else { "SIGTERM" };
-            Err(Error::Stopped { signal: signal as u8, what: format!("stopped by {by}") })
-        }
-    }
+    by(asked()?)
 }

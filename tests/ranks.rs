@@ -1,6 +1,10 @@
 //! Training on several ranks: with the parts of a batch, they do what one rank does with the whole.
 
 mod common;
+#[path = "ranks/ddp.rs"]
+mod ddp;
+#[path = "ranks/run.rs"]
+mod run;
 
 use std::sync::Arc;
 
@@ -54,11 +58,16 @@ fn sgd() -> Optimizer {
     Optimizer::Sgd(Sgd { momentum: 0.9, nesterov: false, weight_decay: 1e-4 })
 }
 
-fn vit(method: &'static str, optimizer: Optimizer) -> Task {
+fn vit_small() -> (Model, Snapshot) {
     let config: VitConfig = serde_json::from_value(Fixture::open("vit_small_golden").json("config")).unwrap();
     let (model, weights) = (Model::new(config), Fixture::open("vit_small"));
     let tensors: Vec<Vec<f32>> = model.layout().params.iter().map(|p| weights.f32(&p.name)).collect();
     let start = Snapshot::of_weights(model.layout().pack(tensors.iter().map(Vec::as_slice)));
+    (model, start)
+}
+
+fn vit(method: &'static str, optimizer: Optimizer) -> Task {
+    let (model, start) = vit_small();
     let settings = settings(optimizer, BatchNorm::Train);
     Task { model, start, method, settings, batch: 7, last: 1, across: false, segment: 1 << 20 }
 }
@@ -80,7 +89,7 @@ fn batch(model: &Model, step: u64, count: usize, learner: &Learner) -> Batch {
 }
 
 /// Ten steps, on these `ranks` if there are any.
-fn run(task: &Task, ranks: Option<Arc<dyn Ranks>>) -> Came {
+fn steps(task: &Task, ranks: Option<Arc<dyn Ranks>>) -> Came {
     let gpu = Gpu::open(std::env::var("TPGM_TEST_ADAPTER").ok().as_deref(), true).unwrap();
     let args = MethodArgs::parse(task.method.split_whitespace()).unwrap();
     let size = ranks.as_ref().map_or(1, |ranks| ranks.size());
@@ -118,9 +127,9 @@ fn run(task: &Task, ranks: Option<Arc<dyn Ranks>>) -> Came {
 
 /// Two ranks and three do what one does, and all of them the same to the bit.
 fn agrees(task: &Task) {
-    let alone = run(task, None);
+    let alone = steps(task, None);
     for size in [2, 3] {
-        let all = on_ranks(size, |thread| run(task, Some(Arc::new(thread))));
+        let all = on_ranks(size, |thread| steps(task, Some(Arc::new(thread))));
         for (rank, came) in all.iter().enumerate() {
             let bits = |values: &[f32]| values.iter().map(|value| value.to_bits()).collect::<Vec<u32>>();
             for (what, own, first) in [
@@ -180,7 +189,7 @@ fn a_part_of_the_layers_in_segments() {
 #[test]
 fn batch_norm_of_each_rank_keeps_the_mean_of_the_statistics() {
     let task = net("--method vanilla", BatchNorm::Train);
-    let all = on_ranks(2, |thread| run(&task, Some(Arc::new(thread))));
+    let all = on_ranks(2, |thread| steps(&task, Some(Arc::new(thread))));
     assert_eq!(all[0].w, all[1].w);
     assert_eq!(all[0].stats, all[1].stats);
     assert_ne!(all[0].stats, task.start.stats);
@@ -224,10 +233,10 @@ fn f16_skips_and_scales_together() {
         );
         return;
     }
-    let alone = run(&task, None);
+    let alone = steps(&task, None);
     let skipped = alone.scales.iter().filter(|scale| scale.unwrap().1).count();
     assert!((1..STEPS - 2).contains(&skipped), "{:?}", alone.scales);
-    let all = on_ranks(2, |thread| run(&task, Some(Arc::new(thread))));
+    let all = on_ranks(2, |thread| steps(&task, Some(Arc::new(thread))));
     for came in &all {
         assert_eq!(came.scales, alone.scales);
         assert!(came.w == all[0].w && came.radii == all[0].radii);

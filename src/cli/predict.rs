@@ -24,6 +24,7 @@ use crate::train::help;
 use crate::train::labels::given;
 use crate::train::memory_args::PrecisionArgs;
 use crate::train::model_args::ModelArgs;
+use crate::train::place::Place;
 use crate::train::source::Source;
 use crate::train::tta::{Tta, TtaArgs};
 use crate::train::zero_shot_args::ZeroShotArgs;
@@ -125,6 +126,10 @@ struct Each<'a> {
 }
 
 impl Classifier for Each<'_> {
+    fn place(&self) -> Place {
+        self.model.place()
+    }
+
     fn capacity(&self) -> usize {
         self.model.capacity()
     }

@@ -3,6 +3,7 @@
 //! One thread a loader makes batch after batch, with the images of each decoded in parallel on rayon's pool, and
 //! hands them over through a bounded channel: the channel is full after `prefetch` batches, which bounds the memory.
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Arc, OnceLock};
@@ -260,6 +261,12 @@ pub fn eval_batches(dataset: &Dataset, preprocess: &Preprocess, batch_size: usiz
     EvalBatches::new(ImageCache::new(dataset.clone(), 0), preprocess, batch_size)
 }
 
+/// The images that pass at once, of `count`: `ranks` batches of `batch_size`, one on each rank.
+pub fn blocks(count: usize, batch_size: usize, ranks: usize) -> impl Iterator<Item = Range<usize>> + Send + 'static {
+    let size = batch_size.saturating_mul(ranks);
+    (0..count).step_by(size).map(move |start| start..count.min(start.saturating_add(size)))
+}
+
 /// The iterator of [`eval_batches`].
 pub struct EvalBatches(Prefetch);
 
@@ -269,13 +276,27 @@ impl EvalBatches {
     /// # Errors
     /// As [`eval_batches`].
     pub fn new(images: Arc<ImageCache>, preprocess: &Preprocess, batch_size: usize) -> Result<Self> {
+        Self::on_rank(images, preprocess, batch_size, (0, 1))
+    }
+
+    /// Those of a rank, of how many: each takes its part of each [block](blocks). A part without images is no batch.
+    ///
+    /// # Errors
+    /// As [`eval_batches`].
+    pub fn on_rank(
+        images: Arc<ImageCache>,
+        preprocess: &Preprocess,
+        batch_size: usize,
+        (rank, ranks): (usize, usize),
+    ) -> Result<Self> {
         preprocess.validate()?;
         let (count, size) = (images.dataset().items.len(), check_batch_size(batch_size)?);
-        let plans = (0..count).step_by(size).map(move |start| Plan {
-            epoch: 0,
-            batch: start / size,
-            draws: (start..count.min(start.saturating_add(size))).collect(),
-        });
+        let own = move |block: Range<usize>| {
+            let own = part(block.len(), rank, ranks);
+            block.start + own.start..block.start + own.end
+        };
+        let parts = blocks(count, size, ranks).map(own).filter(|own| !own.is_empty());
+        let plans = parts.enumerate().map(|(batch, own)| Plan { epoch: 0, batch, draws: own.collect() });
         let maker = BatchMaker {
             images,
             preprocess: preprocess.clone(),

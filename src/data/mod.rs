@@ -59,7 +59,7 @@ pub use dataset::Dataset;
 pub use decode::{RgbImage, decode};
 pub use item::Item;
 pub use label_sets::LabelSets;
-pub use loader::{Batch, EvalBatches, ImageCache, Loader, LoaderConfig, Rest, eval_batches};
+pub use loader::{Batch, EvalBatches, ImageCache, Loader, LoaderConfig, Rest, blocks, eval_batches};
 pub use look::Look;
 pub use names::name_some;
 pub use overlap::{Overlap, Same, overlaps};

@@ -9,6 +9,7 @@ use crate::method::{Learner, Snapshot};
 use crate::model::{Activations, Cut, Mode, Model, Phase, Precision};
 use crate::ops::Recorder;
 use crate::ops::product::Product;
+use crate::train::place::Place;
 
 /// Whatever gives logits for a batch of images.
 pub trait Classifier {
@@ -16,9 +17,15 @@ pub trait Classifier {
     fn capacity(&self) -> usize;
     /// Logits `[batch, classes]` of `images` `[batch, 3, size, size]`.
     fn logits(&mut self, images: &[f32], batch: usize) -> Result<Vec<f32>>;
+    /// Where it is among ranks that evaluate images together.
+    fn place(&self) -> Place;
 }
 
 impl Classifier for Learner<'_> {
+    fn place(&self) -> Place {
+        Place::among(self.ranks().cloned())
+    }
+
     fn capacity(&self) -> usize {
         Learner::capacity(self)
     }
@@ -43,6 +50,10 @@ impl<'a> Sound<'a> {
 }
 
 impl Classifier for Sound<'_> {
+    fn place(&self) -> Place {
+        self.model.place()
+    }
+
     fn capacity(&self) -> usize {
         self.model.capacity()
     }
@@ -79,13 +90,18 @@ impl<'a> Watched<'a> {
 }
 
 impl Classifier for Watched<'_> {
+    fn place(&self) -> Place {
+        self.model.place()
+    }
+
     fn capacity(&self) -> usize {
         self.model.capacity()
     }
 
     fn logits(&mut self, images: &[f32], batch: usize) -> Result<Vec<f32>> {
         let logits = self.model.logits(images, batch)?;
-        self.done += batch;
+        // The other ranks have come as far.
+        self.done = (self.done + batch * self.model.place().size()).min(self.of);
         (self.tell)(self.done, self.of);
         Ok(logits)
     }
@@ -171,6 +187,10 @@ impl<'g> Predictor<'g> {
 }
 
 impl Classifier for Predictor<'_> {
+    fn place(&self) -> Place {
+        Place::default()
+    }
+
     fn capacity(&self) -> usize {
         self.acts.batch()
     }

@@ -1,18 +1,21 @@
 //! Accuracy, loss and calibration of a model on a data set.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::data::{Dataset, EvalBatches, ImageCache, Preprocess, eval_batches};
+use crate::data::{Batch, Dataset, EvalBatches, ImageCache, Preprocess, blocks, eval_batches};
 use crate::error::Result;
+use crate::ranks::part;
 use crate::stop;
 use crate::train::by_class;
 use crate::train::calibration::{self, Bin, Calibration, Logits};
 pub use crate::train::classifier::{Classifier, Predictor, Sound, Watched};
 use crate::train::json_lines::or_nan;
 use crate::train::labels::{LabelLogits, LabelTally, MultiLabel};
+use crate::train::place::Place;
 
 /// A model's figures on a data set.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -267,11 +270,30 @@ fn every_image(
     classes: usize,
     mut each: impl FnMut(&[f32], u32),
 ) -> Result<()> {
-    for batch in EvalBatches::new(images.clone(), preprocess, model.capacity())? {
-        stop::check()?;
-        let batch = batch?;
-        let logits = model.logits(&batch.images, batch.len())?;
-        logits.chunks(classes).zip(&batch.labels).for_each(|(row, label)| each(row, *label));
+    let (place, capacity, items) = (model.place(), model.capacity(), &images.dataset().items);
+    let mut give = |batch: &Batch| model.logits(&batch.images, batch.len());
+    in_blocks(&place, images, preprocess, capacity, &mut give, &mut |block, logits| {
+        logits.chunks(classes).zip(&items[block]).for_each(|(row, item)| each(row, item.label));
+    })
+}
+
+/// Passes what `give` makes of the images to `take`, block after block in their order. On several ranks each makes its part of a block.
+pub(super) fn in_blocks(
+    place: &Place,
+    images: &Arc<ImageCache>,
+    preprocess: &Preprocess,
+    capacity: usize,
+    give: &mut dyn FnMut(&Batch) -> Result<Vec<f32>>,
+    take: &mut dyn FnMut(Range<usize>, &[f32]),
+) -> Result<()> {
+    let (rank, size) = place.of();
+    let mut batches = EvalBatches::on_rank(images.clone(), preprocess, capacity, (rank, size))?;
+    for block in blocks(images.dataset().items.len(), capacity, size) {
+        let own = match part(block.len(), rank, size).is_empty() {
+            true => Vec::new(),
+            false => give(&batches.next().expect("every part is a batch")?)?,
+        };
+        take(block, &place.joined(&own)?);
     }
     Ok(())
 }

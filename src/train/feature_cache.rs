@@ -3,12 +3,13 @@
 
 use std::sync::Arc;
 
-use crate::data::{EvalBatches, ImageCache, Preprocess};
+use crate::data::{Batch, ImageCache, Preprocess};
 use crate::error::Result;
 use crate::gpu::buffer::mib;
 use crate::method::Learner;
 use crate::model::Cut;
-use crate::stop;
+use crate::train::classifier::Classifier;
+use crate::train::evaluate::in_blocks;
 use crate::train::events::Event;
 
 /// The most bytes that features may take.
@@ -51,13 +52,11 @@ impl Features {
         }
         let mut known = |name: &str, images: &Arc<ImageCache>| {
             let (mut features, of) = (Vec::new(), images.dataset().items.len());
-            for batch in EvalBatches::new(images.clone(), preprocess, learner.capacity())? {
-                stop::check()?;
-                let batch = batch?;
-                let rows = learner.features(&batch.images, batch.len(), &cut)?;
+            let mut give = |batch: &Batch| learner.features(&batch.images, batch.len(), &cut);
+            in_blocks(&learner.place(), images, preprocess, learner.capacity(), &mut give, &mut |block, rows| {
                 features.extend(rows.chunks(cut.words()).map(<[f32]>::to_vec));
-                events(Event::Evaluating { name: name.into(), done: features.len(), of });
-            }
+                events(Event::Evaluating { name: name.into(), done: block.end, of });
+            })?;
             Ok(images.with_features(features))
         };
         let (train, select) = (known("train", train)?, known(name, select)?);

@@ -6,9 +6,11 @@ use crate::gpu::Gpu;
 use crate::gpu::buffer::mib;
 use crate::method::{Active, Anchor, BatchNorm, Learner, Memory, MethodArgs, Settings, Snapshot, Targets};
 use crate::model::Model;
+use crate::ranks::part;
 use crate::train::config::TrainConfig;
 use crate::train::events::Event;
 use crate::train::micro_batch::MicroBatch;
+use crate::train::place::Place;
 use crate::train::splits::Splits;
 
 /// The sizes that a batch can be cut into, largest first: the whole, halves, thirds, …, rounded up.
@@ -49,8 +51,10 @@ pub(super) fn of_run(
     model: &Model,
     splits: &Splits,
     micro_batch: MicroBatch,
+    place: &Place,
 ) -> (Vec<usize>, Option<u64>) {
-    let (batch, loader) = (config.optim.batch_size, config.loader(splits.train.items.len()));
+    let batch = config.optim.batch_size;
+    let loader = LoaderConfig { rank: place.of(), ..config.loader(splits.train.items.len()) };
     let longest = loader.rest.longest(splits.train.items.len(), batch);
     let micro_batch = match micro_batch {
         // The whole batch, with the image that joins the last one.
@@ -58,7 +62,8 @@ pub(super) fn of_run(
         as_asked => as_asked,
     };
     let images = splits.train.items.len().max(splits.val.items.len());
-    let (mut sizes, limit) = choices(gpu, micro_batch, batch.min(images).max(longest), config.memory.memory_limit);
+    let own = batch.min(images).max(longest).div_ceil(place.size());
+    let (mut sizes, limit) = choices(gpu, micro_batch, own, config.memory.memory_limit);
     if sizes.len() > 1 && config.optim.bn == BatchNorm::Train {
         let fits = |micro: &usize| {
             let pass = smallest_pass(&splits.train, &loader, *micro);
@@ -102,9 +107,32 @@ pub fn largest<T>(
     Err(Error::Usage("a batch of no images".into()))
 }
 
-/// A learner at `start` with the methods of `args` near `anchor`, for as many images at once as `sizes` and `limit` allow.
+/// A learner at `start` with the methods of `args` near `anchor`, for as many images at once as `sizes` and `limit` allow, on all ranks.
 pub(super) fn allocate<'g>(
-    gpu: &'g Gpu,
+    (gpu, place): (&'g Gpu, &Place),
+    model: &Model,
+    (sizes, limit): (&[usize], Option<u64>),
+    (settings, targets): (Settings, Option<Targets>),
+    args: &MethodArgs,
+    (start, anchor): (&Snapshot, &Anchor),
+    events: &mut dyn FnMut(Event),
+) -> Result<(Learner<'g>, Active)> {
+    let mut make = |sizes: &[usize]| {
+        let targets = (settings, targets.clone());
+        allocate_here((gpu, place), model, (sizes, limit), targets, args, (start, anchor), events)
+    };
+    let own = make(sizes)?;
+    // All ranks pass as many images at once: batch norm's statistics and the course of evaluations depend on it.
+    let (least, capacity) = (place.least(own.0.capacity())?, own.0.capacity());
+    if least == capacity {
+        return Ok(own);
+    }
+    drop(own);
+    make(&[least])
+}
+
+fn allocate_here<'g>(
+    (gpu, place): (&'g Gpu, &Place),
     model: &Model,
     (sizes, limit): (&[usize], Option<u64>),
     (settings, targets): (Settings, Option<Targets>),
@@ -115,6 +143,8 @@ pub(super) fn allocate<'g>(
     let plan = |micro_batch| {
         let mut memory = Memory::plan(gpu, model, &Settings { micro_batch, ..settings }, args.bytes(model))?;
         memory.scratch += targets.as_ref().map_or(0, |targets| Learner::target_bytes(targets, micro_batch));
+        // The gradient on its way to the other ranks.
+        memory.staging += place.ranks().map_or(0, |_| memory.gradient);
         Ok(memory)
     };
     largest(sizes, limit, plan, |memory| {
@@ -123,17 +153,20 @@ pub(super) fn allocate<'g>(
         let settings = Settings { micro_batch: memory.micro_batch, ..settings };
         let mut learner = Learner::new(gpu, model.clone(), start, settings)?;
         targets.iter().try_for_each(|targets| learner.weigh(targets.clone()))?;
+        place.ranks().into_iter().for_each(|ranks| learner.join(ranks.clone()));
         let active = Active::start(args, &mut learner, anchor)?;
         Ok((learner, active))
     })
 }
 
-/// The fewest images of a pass: a last partial batch, or what micro-batches leave of one, is smaller than the others.
+/// The fewest images of a pass: a last partial batch, or what micro-batches or ranks leave of one, is smaller than the others.
 pub fn smallest_pass(train: &Dataset, config: &LoaderConfig, micro: usize) -> usize {
     let last = |count: usize, size: usize| if count.is_multiple_of(size) { size.min(count) } else { count % size };
     let count = train.items.len();
-    let partial = config.rest.last(count, config.batch_size);
-    last(partial, micro).min(last(config.batch_size.min(count), micro))
+    let (batches, size) = ([config.rest.last(count, config.batch_size), config.batch_size.min(count)], config.rank.1);
+    let parts = batches.into_iter().flat_map(|batch| [part(batch, 0, size), part(batch, size - 1, size)]);
+    let images = parts.map(|part| part.len()).filter(|images| *images > 0);
+    images.map(|images| last(images, micro)).min().unwrap_or(0)
 }
 
 #[cfg(test)]

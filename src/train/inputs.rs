@@ -37,6 +37,11 @@ impl Inputs {
         Ok(Inputs(inputs))
     }
 
+    /// The digests, by what they are of.
+    pub fn digests(&self) -> &BTreeMap<String, String> {
+        &self.0
+    }
+
     /// The first input that is not what it was, `then`.
     pub fn difference(&self, then: &Inputs) -> Option<&str> {
         let differs = |(name, digest): &(&String, &String)| then.0.get(*name).is_none_or(|then| then != *digest);

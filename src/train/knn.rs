@@ -5,6 +5,7 @@ use rayon::prelude::*;
 
 use crate::error::Result;
 use crate::train::evaluate::Classifier;
+use crate::train::place::Place;
 
 /// What similarities are divided by before they weigh a vote.
 const TEMPERATURE: f32 = 0.07;
@@ -75,6 +76,10 @@ pub struct ByNeighbours<'a> {
 }
 
 impl Classifier for ByNeighbours<'_> {
+    fn place(&self) -> Place {
+        self.tower.place()
+    }
+
     fn capacity(&self) -> usize {
         self.tower.capacity()
     }

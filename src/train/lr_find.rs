@@ -11,6 +11,7 @@ use crate::train::events::Event;
 use crate::train::exclude::excluded;
 use crate::train::fit;
 use crate::train::help;
+use crate::train::place::Place;
 use crate::train::source::Source;
 use crate::train::splits::Splits;
 use crate::train::throughput::Throughput;
@@ -146,9 +147,11 @@ pub fn find(gpu: &Gpu, config: &TrainConfig, range: Range, tune: bool, events: &
     let excluded = excluded(config.method.exclude.as_deref(), &source)?;
     let anchor = Anchor { values: &values, excluded: &excluded };
     let micro_batch = config.memory.micro_batch(config.optim.batch_size);
-    let sizes = fit::of_run(gpu, config, &model, &splits, micro_batch);
+    let place = Place::default();
+    let sizes = fit::of_run(gpu, config, &model, &splits, micro_batch, &place);
     let (sizes, plain) = ((sizes.0.as_slice(), sizes.1), MethodArgs::parse(["--method", "vanilla"])?);
-    let (mut learner, _) = fit::allocate(gpu, &model, sizes, (settings, targets), &plain, (&values, &anchor), events)?;
+    let (mut learner, _) =
+        fit::allocate((gpu, &place), &model, sizes, (settings, targets), &plain, (&values, &anchor), events)?;
     learner.randomize(config.seed);
     if tune {
         tuning::tune(gpu, &learner.untuned()?, events)?;

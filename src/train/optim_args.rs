@@ -92,6 +92,11 @@ pub struct OptimArgs {
     /// ones, which stay); frozen with linear-probe, bitfit and partial
     #[arg(long, default_value = "train", value_parser = word::<BatchNorm>)]
     pub bn: BatchNorm,
+    /// On several ranks (mpirun), let batch norm take its statistics over the images of all of them, instead of each rank's own part
+    /// of the batch; alone it changes nothing
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL", default_value_t = false,
+        action = clap::ArgAction::Set)]
+    pub sync_bn: bool,
 }
 
 impl OptimArgs {

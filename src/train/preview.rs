@@ -60,7 +60,7 @@ fn examples(
     preprocess: &Preprocess,
     config: &LoaderConfig,
 ) -> Result<Vec<(RgbImage, Vec<String>)>> {
-    let config = LoaderConfig { prefetch: 1, start_batch: 0, ..config.clone() };
+    let config = LoaderConfig { prefetch: 1, start_batch: 0, rank: (0, 1), ..config.clone() };
     let sets = images.dataset().sets.clone();
     let mut loader = Loader::with_cache(images, preprocess, config)?;
     let mut shown = Vec::new();

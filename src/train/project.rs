@@ -23,6 +23,7 @@ use crate::train::heads::Rows;
 use crate::train::help;
 use crate::train::memory_args::MemoryArgs;
 use crate::train::model_args::ModelArgs;
+use crate::train::place::Place;
 use crate::train::run_dir::RunLog;
 use crate::train::schedule::{LearningRate, LrSchedule, Warmup};
 use crate::train::source::Source;
@@ -192,8 +193,15 @@ pub fn project(gpu: &Gpu, config: &ProjectConfig, events: &mut dyn FnMut(Event))
     let at = (&start, &anchor);
     let equal = || vec![1.0; images.classes.len()];
     let targets = images.sets.as_ref().map(|sets| LabelTargets::new(sets.clone(), equal()).into());
-    let (learner, active) =
-        fit::allocate(gpu, &model, (&fitting.0, fitting.1), (settings, targets), &config.method, at, events)?;
+    let (learner, active) = fit::allocate(
+        (gpu, &Place::default()),
+        &model,
+        (&fitting.0, fitting.1),
+        (settings, targets),
+        &config.method,
+        at,
+        events,
+    )?;
     if config.tune {
         tuning::tune(gpu, &learner.untuned()?, events)?;
     }

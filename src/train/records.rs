@@ -318,14 +318,21 @@ pub struct Session {
     pub steps: [u64; 2],
     /// Training images per second, evaluations left out; none where there were too few batches to tell.
     pub images_per_second: Option<f64>,
-    /// Bytes on the device at most, as planned.
+    /// Bytes on the device at most, as planned; on several ranks, on that of the first.
     pub memory: u64,
+    /// Processes that trained together, each with a device of its own. Older files don't say: it was one.
+    #[serde(default = "one")]
+    pub ranks: usize,
     /// The adapter's name.
     pub adapter: String,
     /// Its driver, with the driver's version.
     pub driver: String,
     /// The graphics interface: Vulkan, Metal, DX12 or GL.
     pub backend: String,
+}
+
+fn one() -> usize {
+    1
 }
 
 /// A line of `evaluations.jsonl`.

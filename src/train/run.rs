@@ -10,7 +10,6 @@ use crate::data::{Dataset, ImageCache, Loader, LoaderConfig, Preprocess};
 use crate::error::Result;
 use crate::method::active::Finished;
 use crate::method::{Anchor, Held, Saved, Snapshot};
-use crate::stop;
 use crate::train::adapters;
 use crate::train::advice::temperature_harms;
 use crate::train::calibration::{Logits, Temperature};
@@ -22,6 +21,7 @@ use crate::train::evaluations::EvaluationLog;
 use crate::train::events::{Event, Start, Summary, TestResult};
 use crate::train::feature_cache::Features;
 use crate::train::leave::{Chosen, Leaving, epoch_end};
+use crate::train::place::Place;
 use crate::train::preview::{self, SHOWN};
 use crate::train::records::{Calibrated, Distribution, DriftRow, EvaluationLine, Metric, Weights, WiseLine, bits};
 use crate::train::run_dir;
@@ -37,6 +37,9 @@ use crate::train::tta::Tta;
 /// The radius loader draws from its own stream, so that it never follows the training loader's order.
 const RADIUS_STREAM: u64 = 0x7261_6469_7573;
 
+/// Steps after which ranks tell each other whether they still have the same weights; at evaluations they do as well.
+const AGREE_EVERY: u64 = 200;
+
 /// What each label is guessed among: it is there, or it is not.
 pub(super) const EACH: usize = 2;
 
@@ -44,6 +47,8 @@ pub(super) const EACH: usize = 2;
 pub(super) struct Training<'a, 'g> {
     pub(super) config: &'a TrainConfig,
     pub(super) out: &'a Path,
+    /// Where this process is among the ranks that make the run.
+    pub(super) place: Place,
     pub(super) source: &'a Source,
     /// What the run starts from.
     pub(super) anchor: Anchor<'a>,
@@ -93,7 +98,7 @@ impl Training<'_, '_> {
 
         let config = self.config;
         let shown = self.out.join(SHOWN);
-        if !config.method.solves() && !shown.is_file() {
+        if self.place.writes() && !config.method.solves() && !shown.is_file() {
             let names = splits.classes.names();
             let png = preview::write(&shown, train_images.clone(), &names, self.preprocess, &train_config)?;
             self.steps.log.board.as_mut().map_or(Ok(()), |board| board.augmented(png))?;
@@ -127,6 +132,9 @@ impl Training<'_, '_> {
             } else if step + 1 != last && (step + 1).is_multiple_of(self.steps.lr.epoch_steps) {
                 self.tell_epoch(None);
             }
+            if self.place.size() > 1 && (step + 1).is_multiple_of(AGREE_EVERY) {
+                self.captured()?;
+            }
             throughput.pause(self.between()?);
         }
         self.features = None;
@@ -145,14 +153,15 @@ impl Training<'_, '_> {
         let classes = if evaluation.labels.is_some() { EACH } else { self.classes };
         let out = self.out;
         let leaving = Leaving { out, config, classes, steps: self.steps.lr.steps, chosen };
-        leaving.advice()?.into_iter().for_each(|what| (self.steps.events)(Event::Advice(what)));
-
-        self.save_state(&saved)?;
-        drop(saved);
         let thresholds = logits.thresholds();
-        self.source.save_with(&self.out.join("last.safetensors"), &values, thresholds.as_deref())?;
+        if self.place.writes() {
+            leaving.advice()?.into_iter().for_each(|what| (self.steps.events)(Event::Advice(what)));
+            self.save_state(&saved)?;
+            self.source.save_with(&self.out.join("last.safetensors"), &values, thresholds.as_deref())?;
+            self.write_drift(&values.w)?;
+        }
+        drop(saved);
         summary.adapters = [self.best_adapters.clone(), self.adapters(&values.w)].map(|own| self.named_adapters(&own));
-        self.write_drift(&values.w)?;
         if !tests.is_empty() {
             let logits = self.as_tests_see(select_name, &select, logits)?;
             let temperature = Temperature::fit(&logits);
@@ -174,8 +183,10 @@ impl Training<'_, '_> {
             let chosen = (temperature, thresholds.as_deref());
             self.test(&tests, Weights::Best, self.progress.best_steps, chosen, &mut summary)?;
         }
-        leaving.write(&tests, splits, &summary, &self.told)?;
-        self.sessions.write(steps, self.steps.rate)?;
+        if self.place.writes() {
+            leaving.write(&tests, splits, &summary, &self.told)?;
+            self.sessions.write(steps, self.steps.rate)?;
+        }
         Ok(summary)
     }
 
@@ -191,7 +202,8 @@ impl Training<'_, '_> {
         self.features = Features::of(learner, (train, select), (name, augmented), self.preprocess, events)?;
         learner.begin_at(self.features.as_ref().map(|features| features.cut.clone()));
         let images = self.features.as_ref().map_or(train, |features| &features.train).clone();
-        Loader::with_cache(images, self.preprocess, LoaderConfig { start_batch: learner.steps, ..config.clone() })
+        let (start_batch, rank) = (learner.steps, self.place.of());
+        Loader::with_cache(images, self.preprocess, LoaderConfig { start_batch, rank, ..config.clone() })
     }
 
     /// Whether the training ends here, since no evaluation gets better.
@@ -205,7 +217,7 @@ impl Training<'_, '_> {
     /// that ends the training is made again at its end, and written there.
     fn evaluate_on_the_way(&mut self, name: &str, select: &Arc<ImageCache>) -> Result<()> {
         self.steps.flush(true)?;
-        let saved = state::capture(&self.steps.learner, &self.steps.active)?;
+        let saved = self.captured()?;
         let own = self.steps.learner.own(&saved);
         let average = self.steps.active.evaluated(&saved, own.batches);
         let own_features = self.features.as_ref().map(|features| (features.cut.clone(), features.select.clone()));
@@ -239,11 +251,25 @@ impl Training<'_, '_> {
     fn between(&mut self) -> Result<Duration> {
         let started = Instant::now();
         self.saved.1 += 1;
-        let stop = stop::check();
-        if stop.is_err() || self.config.save_every.is_over(self.saved.1, self.saved.0.elapsed()) {
+        let stop = self.place.check_stop();
+        // Other ranks have nothing to save, and time flies differently there.
+        let is_over = || self.config.save_every.is_over(self.saved.1, self.saved.0.elapsed());
+        if self.place.writes() && (stop.is_err() || is_over()) {
             self.save()?;
         }
+        if stop.is_err() {
+            // None ends before the state is on the disk.
+            self.place.wait()?;
+        }
         stop.map(|()| started.elapsed())
+    }
+
+    /// What the learner and its methods keep. On several ranks, it is the same on all.
+    fn captured(&self) -> Result<Saved> {
+        let Steps { learner, active, .. } = &self.steps;
+        let saved = state::capture(learner, active)?;
+        state::agree(&self.place, &saved, learner.model.layout(), learner.steps)?;
+        Ok(saved)
     }
 
     /// Saves the state as it is between two steps.
@@ -255,7 +281,7 @@ impl Training<'_, '_> {
 
     /// What the run keeps, and what its last weights become, which the learner then has.
     fn finish(&mut self, name: &str, select: &Arc<ImageCache>) -> Result<(Saved, Snapshot)> {
-        let saved = state::capture(&self.steps.learner, &self.steps.active)?;
+        let saved = self.captured()?;
         // The evaluations to come take long with many images, and may be stopped.
         self.save_state(&saved)?;
         let Steps { learner, active, events, log, .. } = &mut self.steps;
@@ -291,6 +317,9 @@ impl Training<'_, '_> {
         self.drift.sync()?;
         let Steps { learner, active, .. } = &self.steps;
         (self.progress.steps, self.progress.taken) = (learner.steps, active.taken());
+        if !self.place.writes() {
+            return Ok(());
+        }
         let progress = (self.progress, self.best_adapters.as_slice());
         state::write(&self.out.join(run_dir::STATE), saved, learner, progress, &self.identity)?;
         self.sessions.write(self.progress.steps, self.steps.rate)?;
@@ -307,6 +336,7 @@ impl Training<'_, '_> {
             seed: self.config.seed ^ RADIUS_STREAM,
             rest: self.config.rest(images.dataset().items.len(), batch),
             start_batch: self.progress.taken,
+            rank: self.place.of(),
             ..LoaderConfig::default()
         };
         Loader::with_cache(images.clone(), self.preprocess, config).map(Some)
@@ -403,7 +433,9 @@ impl Training<'_, '_> {
             self.progress.best.is_none_or(|(most, loss)| score.0 > most || (score.0 == most && score.1 < loss));
         if better {
             let path = self.out.join("best.safetensors");
-            self.source.save_with(&path, values, logits.thresholds().as_deref())?;
+            if self.place.writes() {
+                self.source.save_with(&path, values, logits.thresholds().as_deref())?;
+            }
             self.best_adapters = self.adapters(&values.w);
             self.progress.best = Some(score);
             self.progress.best_steps = self.steps.learner.steps;
@@ -453,6 +485,9 @@ impl Training<'_, '_> {
 
     /// Notes how far each tensor is from the anchor, at an evaluation on the way.
     fn note_drift(&mut self, values: &[f32]) -> Result<()> {
+        if !self.place.writes() {
+            return Ok(());
+        }
         let rows = self.measure_drift(values)?;
         self.drift.write(&rows)
     }

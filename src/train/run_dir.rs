@@ -4,6 +4,8 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
+
 use crate::checkpoint::atomic_write;
 use crate::csv_text::csv_text;
 use crate::error::{Error, Result};
@@ -23,14 +25,19 @@ pub struct RunLog {
     pub(super) board: Option<Board>,
 }
 
-/// A file that grows by whole lines.
+/// A file that grows by whole lines; none on the ranks of a run that don't write.
 #[derive(Debug)]
 pub(super) struct Appender {
     path: PathBuf,
-    file: File,
+    file: Option<File>,
 }
 
 impl Appender {
+    /// Writes nothing.
+    pub(super) fn nowhere() -> Appender {
+        Appender { path: PathBuf::new(), file: None }
+    }
+
     /// Opens `path` to add to it; `fresh` empties it first.
     pub(super) fn open(path: PathBuf, fresh: bool) -> Result<Appender> {
         let file = OpenOptions::new()
@@ -40,21 +47,29 @@ impl Appender {
             .truncate(fresh)
             .open(&path)
             .map_err(|e| Error::io(&path, "cannot write", e))?;
-        Ok(Appender { path, file })
+        Ok(Appender { path, file: Some(file) })
     }
 
     /// Writes whole lines at once, so that a reader never meets half of one.
     pub(super) fn write(&mut self, lines: &str) -> Result<()> {
-        self.file.write_all(lines.as_bytes()).map_err(|e| Error::io(&self.path, "cannot write", e))
+        let Some(file) = &mut self.file else { return Ok(()) };
+        file.write_all(lines.as_bytes()).map_err(|e| Error::io(&self.path, "cannot write", e))
     }
 
     /// Brings the lines to the disk.
     pub(super) fn sync(&mut self) -> Result<()> {
-        self.file.sync_data().map_err(|e| Error::io(&self.path, "cannot write", e))
+        let Some(file) = &self.file else { return Ok(()) };
+        file.sync_data().map_err(|e| Error::io(&self.path, "cannot write", e))
     }
 }
 
 impl RunLog {
+    /// Writes nothing.
+    pub(super) fn nowhere() -> RunLog {
+        let (metrics, radii) = (Appender::nowhere(), Appender::nowhere());
+        RunLog { metrics, radii, tensors: Vec::new(), board: None }
+    }
+
     /// Starts (or, where a run has `reached` something, goes on with) the logs at `metrics` and `radii`. Lines about what
     /// is run again are dropped.
     pub fn open(
@@ -176,7 +191,7 @@ pub(super) fn keep_lines(path: &Path, keep: impl Fn(&str) -> bool) -> Result<()>
 }
 
 /// What a folder has of a run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Found {
     /// Nothing.
     Nothing,

@@ -28,7 +28,7 @@ impl Sessions {
         began: Instant,
         steps: u64,
         gpu: &Gpu,
-        memory: u64,
+        (memory, ranks): (u64, usize),
     ) -> Result<Sessions> {
         let mut all = if goes_on { read(&path)? } else { Vec::new() };
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -38,6 +38,7 @@ impl Sessions {
             started: utc(now.saturating_sub(began.elapsed()).as_secs()),
             steps: [steps; 2],
             memory,
+            ranks,
             adapter: gpu.info.name.clone(),
             driver: [gpu.info.driver.as_str(), &gpu.info.driver_info].join(" ").trim().to_string(),
             backend: format!("{:?}", gpu.info.backend),

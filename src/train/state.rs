@@ -1,13 +1,16 @@
 //! The state to resume from: what a stopped run needs to go on as if it had not stopped.
 
 use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hasher};
 use std::path::Path;
 
 use crate::checkpoint::{Checkpoint, Values, write_safetensors};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::method::{Active, Held, Learner, Saved};
+use crate::shapes::ParamLayout;
 use crate::train::config::TrainConfig;
 use crate::train::inputs::Inputs;
+use crate::train::place::Place;
 
 /// The metadata's words.
 const MICRO_BATCH: &str = "micro-batch";
@@ -44,6 +47,38 @@ pub fn capture(learner: &Learner, active: &Active) -> Result<Saved> {
     learner.save(&mut saved)?;
     active.save(learner, &mut saved)?;
     Ok(saved)
+}
+
+/// Errors where another rank keeps something else than the first after `steps` steps, naming the rank and the tensor. All ranks err alike.
+pub(super) fn agree(place: &Place, saved: &Saved, layout: &ParamLayout, steps: u64) -> Result<()> {
+    let Some(ranks) = place.ranks() else { return Ok(()) };
+    let (mut names, mut own) = (Vec::new(), Vec::new());
+    let mut add = |name: String, bytes: &[u8]| {
+        let mut hasher = DefaultHasher::new();
+        hasher.write(bytes);
+        names.push(name);
+        own.extend(hasher.finish().to_le_bytes());
+    };
+    for (name, len, values) in saved.values() {
+        match values {
+            Values::F32(values) if len == layout.len => layout
+                .unpack(values)
+                .for_each(|(param, values)| add(format!("{name} of {}", param.name), bytemuck::cast_slice(values))),
+            values => add(name.to_string(), &values.bytes()),
+        }
+    }
+    let all = ranks.gather(&own)?;
+    for (rank, other) in all.iter().enumerate() {
+        let differ = all[0].chunks(8).zip(other.chunks(8)).position(|(first, other)| first != other);
+        if let Some(at) = differ.or((other.len() != all[0].len()).then_some(0)) {
+            return Err(Error::Train(format!(
+                "after step {steps}, rank {rank} has another {} than rank 0: the ranks no longer train one model; all need the same \
+                 kind of adapter and driver",
+                names[at]
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// What a run is: it goes on with these, or not at all.

@@ -130,7 +130,7 @@ impl<'a, 'g> Steps<'a, 'g> {
                     format!("outer iteration {iteration}")
                 }
             };
-            if !loss.is_finite() {
+            if !loss.is_finite() && self.judges() {
                 return Err((self.spoilt)(&self.learner, &format!("the radius loss of {when}")));
             }
         }
@@ -143,12 +143,18 @@ impl<'a, 'g> Steps<'a, 'g> {
         self.radius_losses = { losses }.split_off(&(last.step + 1));
         self.watch(&records);
         match records.iter().find(|r| r.is_bad()) {
-            Some(bad) => {
+            Some(bad) if self.judges() => {
                 let what = if bad.loss.is_finite() { "gradient" } else { "loss" };
                 Err((self.spoilt)(&self.learner, &format!("the {what} of step {}", bad.step)))
             }
-            None => Ok(()),
+            _ => Ok(()),
         }
+    }
+
+    /// Whether this process ends the run where a figure is no number. Of several ranks, whose figures are the same but arrive at different
+    /// times, the first does.
+    fn judges(&self) -> bool {
+        self.learner.ranks().is_none_or(|ranks| ranks.rank() == 0)
     }
 
     /// Keeps the losses, and says once if the first of them tell of a bad start.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::data::{ClassMap, Dataset, ImageCache, Preprocess, name_some};
 use crate::error::Result;
 use crate::train::evaluate::{Classifier, Evaluation, Fitted, evaluate_at};
+use crate::train::place::Place;
 
 /// The logit of a class that can't be the answer: its probability is 0 beside any other, and yet a number that can be
 /// multiplied by 0.
@@ -19,6 +20,10 @@ struct Subset<'a> {
 }
 
 impl Classifier for Subset<'_> {
+    fn place(&self) -> Place {
+        self.model.place()
+    }
+
     fn capacity(&self) -> usize {
         self.model.capacity()
     }
@@ -87,6 +92,10 @@ mod tests {
     struct Fixed(Vec<f32>);
 
     impl Classifier for Fixed {
+        fn place(&self) -> Place {
+            Place::default()
+        }
+
         fn capacity(&self) -> usize {
             4
         }

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use crate::atomic::remove_temporaries;
+use crate::data::LoaderConfig;
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::gpu::tiles::Choices;
@@ -25,6 +26,7 @@ use crate::train::inputs::Inputs;
 use crate::train::leaks::Leaks;
 use crate::train::lock::Lock;
 use crate::train::micro_batch::MicroBatch;
+use crate::train::place::Place;
 use crate::train::probe;
 use crate::train::reached::Reached;
 use crate::train::run::{EACH, Training};
@@ -35,6 +37,7 @@ use crate::train::source::Source;
 use crate::train::splits::{SUMMARIES, Splits};
 use crate::train::state::{self, Identity, Progress};
 use crate::train::steps::{Steps, Watch};
+use crate::train::together;
 use crate::train::tta::Tta;
 use crate::train::tuning;
 
@@ -48,16 +51,38 @@ pub fn train(
     start: Start,
     events: &mut dyn FnMut(Event),
 ) -> Result<Summary> {
+    train_on(gpu, &Place::default(), config, out, start, events)
+}
+
+/// As [`train`], together with the other ranks of `place`, of which the first alone writes and calls `events`. All are given the same.
+///
+/// # Errors
+/// Where ranks differ in what they are given, and where one is gone. An error that one rank has leaves the others waiting for it: whoever
+/// starts ranks ends all of them.
+pub fn train_on(
+    gpu: &Gpu,
+    place: &Place,
+    config: &TrainConfig,
+    out: &Path,
+    start: Start,
+    events: &mut dyn FnMut(Event),
+) -> Result<Summary> {
     let began = Instant::now();
-    let mut lock = if out.is_dir() { Some(Lock::take(out)?) } else { None };
-    let found = run_dir::check(out, start.resume)?;
+    let mut silent = |_| {};
+    let events = if place.writes() { events } else { &mut silent };
+    let mut lock = None;
+    let found = place.from_first(|| {
+        lock = if out.is_dir() { Some(Lock::take(out)?) } else { None };
+        Ok(serde_json::to_vec(&run_dir::check(out, start.resume)?).expect("a word"))
+    })?;
+    let found: Found = serde_json::from_slice(&found).expect("what the first rank has written");
     if found == Found::Beginning {
         let what =
             format!("{} holds a run that was stopped before it had saved anything: it starts anew", out.display());
         events(Event::Note(what));
     }
     let start = Start { resume: found == Found::State, ..start };
-    run(gpu, config, (out, began), start, &mut lock, events).map_err(|error| match error.facts() {
+    run((gpu, place), config, (out, began), start, &mut lock, events).map_err(|error| match error.facts() {
         Error::Lost(what) => Error::Lost(format!("{what}; {}", run_dir::how_to_go_on(out))),
         Error::Stopped { signal, what } => {
             Error::Stopped { signal: *signal, what: format!("{what}; {}", run_dir::how_to_go_on(out)) }
@@ -75,7 +100,7 @@ fn begun(model: &Model, values: Snapshot, seed: u64) -> Snapshot {
 }
 
 fn run(
-    gpu: &Gpu,
+    (gpu, place): (&Gpu, &Place),
     config: &TrainConfig,
     (out, began): (&Path, Instant),
     start: Start,
@@ -102,21 +127,24 @@ fn run(
     let preprocess = source.recognised.preprocess.clone();
     let weights = config.imbalance.weights(&splits.train, &splits.classes)?;
     let inputs = Inputs::of(&source.checkpoint, &splits, weights.as_ref())?;
+    together::check(place, gpu, config, &inputs, events)?;
     let model = adapters::adapted(&config.method, &source, config.drops.apply(source.model())?)?;
     let model = model.distilling(config.method.distills());
+    let model = model.across(if config.optim.sync_bn { place.size() } else { 1 });
     adapters::note(&model).into_iter().for_each(|note| events(Event::Note(note)));
-    let anchor_values = begun(&model, source.snapshot(), config.seed);
+    // What an adapter has computed is the first rank's.
+    let anchor_values = place.values_of_first(begun(&model, source.snapshot(), config.seed))?;
     let solved = match config.method.solves() {
         true => {
             probe::solve(gpu, config, &mut source, (&splits, weights.as_ref()), events)?;
-            Some(begun(&model, source.snapshot(), config.seed))
+            Some(place.values_of_first(begun(&model, source.snapshot(), config.seed))?)
         }
         false => None,
     };
     let start_values = solved.as_ref().unwrap_or(&anchor_values);
     let targets = config.targets(weights, &splits.train);
     let settings = config.settings(0);
-    let train_config = config.loader(splits.train.items.len());
+    let train_config = LoaderConfig { rank: place.of(), ..config.loader(splits.train.items.len()) };
     let state_path = out.join(run_dir::STATE);
     // A run that goes on goes on as it began, and no other choices count; on another adapter they have yet to be compared.
     let mut unconfirmed = None;
@@ -135,7 +163,8 @@ fn run(
             }
             events(Event::Warning(format!("{what} have changed since this run was stopped")));
         }
-        let choices = tuning::read_choices(&out.join(run_dir::TUNING))?;
+        let choices = place.from_first(|| tuning::to_json(&tuning::read_choices(&out.join(run_dir::TUNING))?))?;
+        let choices = tuning::from_json(&choices);
         gpu.replace_variants(Choices::new());
         if adapter::is_same(gpu, out) {
             gpu.replace_variants(choices);
@@ -147,7 +176,7 @@ fn run(
         MicroBatch::Fitting(_) if start.resume => MicroBatch::Images(state::micro_batch(&state_path)?),
         as_asked => as_asked,
     };
-    let (sizes, limit) = fit::of_run(gpu, config, &model, &splits, micro_batch);
+    let (sizes, limit) = fit::of_run(gpu, config, &model, &splits, micro_batch, place);
     let method = &config.method;
     let mut excluded = excluded(method.exclude.as_deref(), &source)?;
     // What adapters hold has no pre-trained counterpart.
@@ -158,15 +187,17 @@ fn run(
         memory = if let Event::Planned(planned) = &event { planned.total() } else { memory };
         events(event);
     };
+    let at = (start_values, &anchor);
     let (mut learner, mut active) =
-        fit::allocate(gpu, &model, (&sizes, limit), (settings, targets), method, (start_values, &anchor), &mut told)?;
+        fit::allocate((gpu, place), &model, (&sizes, limit), (settings, targets), method, at, &mut told)?;
     learner.randomize(config.seed);
     if let Some(choices) = unconfirmed {
         tuning::confirm(gpu, &learner.untuned()?, &choices, events)?;
     }
-    if start.tune && !start.resume {
+    if start.tune && !start.resume && place.writes() {
         tuning::tune(gpu, &learner.untuned()?, events)?;
     }
+    together::share_choices(place, gpu, &learner, events)?;
     learner.check_batch(fit::smallest_pass(&splits.train, &train_config, learner.capacity()))?;
     if config.optim.bn == BatchNorm::Frozen
         && !method.freeze_bn
@@ -175,6 +206,9 @@ fn run(
         && !method.name.freezes_batch_norm()
     {
         return Err(Error::Usage("--bn frozen is for models with batch norm, this one has none".into()));
+    }
+    if config.optim.sync_bn {
+        together::check_sync_bn(&learner, config, &splits)?;
     }
     if method.freeze_bn && learner.model.norms().is_empty() {
         return Err(Error::Usage("--freeze-bn is for models with batch norm, this one has none".into()));
@@ -199,12 +233,14 @@ fn run(
         return Err(Error::Usage(what.into()));
     }
     // Only now: a run that can't start leaves no folder behind.
-    if lock.is_none() {
+    if lock.is_none() && place.writes() {
         run_dir::create(out)?;
         *lock = Some(Lock::take(out)?);
         run_dir::check(out, false)?;
     }
-    remove_temporaries(out);
+    if place.writes() {
+        remove_temporaries(out);
+    }
     if start.stoppable {
         stop::listen()?;
     }
@@ -226,24 +262,32 @@ fn run(
     }
     // Before its first step, a run has nothing to go on with but its beginning.
     let resumed = start.resume && progress.steps > 0;
-    crate::checkpoint::atomic_write(&config_path, setup.as_bytes())?;
-    adapter::write(gpu, out)?;
-    tuning::write_choices(gpu, &out.join(run_dir::TUNING))?;
-    leaks.write(&out.join(run_dir::LEAKS))?;
-    splits.write(&out.join(SUMMARIES))?;
+    if place.writes() {
+        crate::checkpoint::atomic_write(&config_path, setup.as_bytes())?;
+        adapter::write(gpu, out)?;
+        tuning::write_choices(gpu, &out.join(run_dir::TUNING))?;
+        leaks.write(&out.join(run_dir::LEAKS))?;
+        splits.write(&out.join(SUMMARIES))?;
+    }
     let layout = learner.model.layout();
     let tensors = active.radii().into_iter().map(|(t, rows)| (layout.params[t].name.clone(), rows)).collect();
     let (reached, radii) = (progress.steps, active.recorded(&learner));
     let since = stages.last().map_or(0, |stage| stage.since);
     let stalls = progress.stalls(config.early_stop, config.eval_every * epoch_steps, since);
     let reached = resumed.then_some(Reached { steps: reached, radii, done: reached == steps || stalls });
-    let mut log = RunLog::open(&out.join("metrics.jsonl"), &out.join("radii.csv"), tensors, reached)?;
-    if start.tensorboard || (resumed && EventFile::is_in(&board::folder(out))) {
-        log.board = Some(Board::open(out, reached, steps, post)?);
-    }
-    let drift = DriftLog::open(out.join(run_dir::DRIFT_OVER_TIME), reached)?;
-    let sessions = Sessions::open(out.join(run_dir::SESSIONS), resumed, began, progress.steps, gpu, memory)?;
-    let evaluations = EvaluationLog::open(out.join(run_dir::EVALUATIONS), &source.classes()?, resumed)?;
+    let (log, drift, evaluations) = match place.writes() {
+        true => {
+            let mut log = RunLog::open(&out.join("metrics.jsonl"), &out.join("radii.csv"), tensors, reached)?;
+            if start.tensorboard || (resumed && EventFile::is_in(&board::folder(out))) {
+                log.board = Some(Board::open(out, reached, steps, post)?);
+            }
+            let drift = DriftLog::open(out.join(run_dir::DRIFT_OVER_TIME), reached)?;
+            (log, drift, EvaluationLog::open(out.join(run_dir::EVALUATIONS), &source.classes()?, resumed)?)
+        }
+        false => (RunLog::nowhere(), DriftLog::nowhere(), EvaluationLog::nowhere()),
+    };
+    let took = (memory, place.size());
+    let sessions = Sessions::open(out.join(run_dir::SESSIONS), resumed, began, progress.steps, gpu, took)?;
 
     // The weights are still those before the bad step.
     let spoilt = |learner: &Learner, what: &str| {
@@ -265,6 +309,7 @@ fn run(
     let mut run = Training {
         config,
         out,
+        place: place.clone(),
         source,
         anchor,
         preprocess,

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::Result;
 use crate::flag::word;
 use crate::train::evaluate::Classifier;
+use crate::train::place::Place;
 
 /// Which views of each image are asked about, in tests and predictions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,6 +52,10 @@ pub struct Viewed<'a> {
 }
 
 impl Classifier for Viewed<'_> {
+    fn place(&self) -> Place {
+        self.model.place()
+    }
+
     fn capacity(&self) -> usize {
         self.model.capacity()
     }

@@ -62,6 +62,16 @@ pub(super) fn write_choices(gpu: &Gpu, path: &Path) -> Result<()> {
     crate::atomic::atomic_write(path, text.as_bytes())
 }
 
+/// Choices as another rank is told them.
+pub(super) fn to_json(choices: &Choices) -> Result<Vec<u8>> {
+    Ok(serde_json::to_vec(choices).expect("choices are plain values"))
+}
+
+/// What [`to_json`] made.
+pub(super) fn from_json(bytes: &[u8]) -> Choices {
+    serde_json::from_slice(bytes).expect("what another rank of this program has written")
+}
+
 /// The choices of a run's directory; a run that has no such file went by the defaults.
 pub(super) fn read_choices(path: &Path) -> Result<Choices> {
     let text = match std::fs::read_to_string(path) {

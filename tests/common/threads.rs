@@ -1,14 +1,43 @@
 //! Ranks that are threads of one process: what a test needs to hold training on several ranks against training on one.
 
-use std::sync::{Arc, Barrier, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
 
-use tpgm::Result;
+use tpgm::error::{Error, Result};
 use tpgm::ranks::{Ranks, Sum};
 
 #[derive(Debug)]
 struct Shared {
-    barrier: Barrier,
+    here: Mutex<Here>,
+    changed: Condvar,
     told: Mutex<Vec<Vec<u8>>>,
+}
+
+/// Who waits for the others.
+#[derive(Debug, Default)]
+struct Here {
+    waiting: usize,
+    round: u64,
+    gone: bool,
+}
+
+impl Shared {
+    /// Returns when all are here; errs where one has ended instead.
+    fn meet(&self, size: usize) -> Result<()> {
+        let mut here = self.here.lock().unwrap();
+        let round = here.round;
+        here.waiting += 1;
+        if here.waiting == size {
+            (here.waiting, here.round) = (0, round + 1);
+            self.changed.notify_all();
+        }
+        while here.round == round {
+            if here.gone {
+                return Err(Error::Train("another rank is gone".into()));
+            }
+            here = self.changed.wait(here).unwrap();
+        }
+        Ok(())
+    }
 }
 
 /// One of several threads.
@@ -21,7 +50,8 @@ pub struct Thread {
 
 /// `size` of them.
 pub fn threads(size: usize) -> Vec<Thread> {
-    let shared = Arc::new(Shared { barrier: Barrier::new(size), told: Mutex::new(vec![Vec::new(); size]) });
+    let told = Mutex::new(vec![Vec::new(); size]);
+    let shared = Arc::new(Shared { here: Mutex::default(), changed: Condvar::new(), told });
     (0..size).map(|rank| Thread { rank, size, shared: shared.clone() }).collect()
 }
 
@@ -31,6 +61,13 @@ pub fn on_ranks<T: Send>(size: usize, run: impl Fn(Thread) -> T + Sync) -> Vec<T
         let all: Vec<_> = threads(size).into_iter().map(|thread| scope.spawn(|| run(thread))).collect();
         all.into_iter().map(|one| one.join().unwrap()).collect()
     })
+}
+
+impl Drop for Thread {
+    fn drop(&mut self) {
+        self.shared.here.lock().unwrap().gone = true;
+        self.shared.changed.notify_all();
+    }
 }
 
 impl Ranks for Thread {
@@ -44,10 +81,10 @@ impl Ranks for Thread {
 
     fn gather(&self, own: &[u8]) -> Result<Vec<Vec<u8>>> {
         self.shared.told.lock().unwrap()[self.rank] = own.to_vec();
-        self.shared.barrier.wait();
+        self.shared.meet(self.size)?;
         let all = self.shared.told.lock().unwrap().clone();
         // Nobody writes again before everyone has read.
-        self.shared.barrier.wait();
+        self.shared.meet(self.size)?;
         Ok(all)
     }
 

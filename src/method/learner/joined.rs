@@ -141,7 +141,7 @@ impl Learner<'_> {
     }
 
     /// Errors where batch norm takes its statistics over the images of all ranks, and these can't pass a batch of `count` images in step.
-    pub(super) fn check_in_step(&self, count: usize) -> Result<()> {
+    pub fn check_in_step(&self, count: usize) -> Result<()> {
         let Some(joined) = self.joined.as_ref().filter(|_| self.model.ranks() > 1) else { return Ok(()) };
         let size = joined.ranks.size();
         let passes = |rank| part(count, rank, size).len().div_ceil(self.settings.micro_batch);
