@@ -57,6 +57,14 @@ pub enum Error {
         /// By which signal, and how to go on.
         what: String,
     },
+    /// What ended another process that this one trains with, which says it itself.
+    #[error("{what}")]
+    Elsewhere {
+        /// The other's exit code.
+        code: u8,
+        /// Which one, and its error.
+        what: String,
+    },
     /// Flags that do not fit together: exit code 2.
     #[error("{0}")]
     Usage(String),
@@ -198,11 +206,12 @@ impl Error {
         }
     }
 
-    /// The process exit code: 2 for wrong usage, 128 and the number of a signal, else 1.
+    /// The process exit code: 2 for wrong usage, 128 and the number of a signal, another process's own, else 1.
     pub fn exit_code(&self) -> u8 {
         match self.facts() {
             Self::Usage(_) => 2,
             Self::Stopped { signal, .. } => 128 + signal,
+            Self::Elsewhere { code, .. } => *code,
             _ => 1,
         }
     }

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use common::threads::on_ranks;
 use common::{Fixture, Random, relative, resnet};
 use tpgm::data::Batch;
+use tpgm::error::Error;
 use tpgm::gpu::Gpu;
 use tpgm::method::{
     Active, Anchor, BatchNorm, Held, Learner, LossScaling, MethodArgs, Optimizer, Saved, Settings, Snapshot, Stage,
@@ -19,7 +20,7 @@ use tpgm::method::{
 use tpgm::model::{Mode, Model, Precision, VitConfig};
 use tpgm::ops::adamw::AdamW;
 use tpgm::ops::sgd::Sgd;
-use tpgm::ranks::Ranks;
+use tpgm::ranks::{Ranks, agree, same};
 
 const STEPS: usize = 10;
 /// With an eps above rounding: the biases of attention's keys have no gradient but that, and its sign would move them.
@@ -243,4 +244,50 @@ fn f16_skips_and_scales_together() {
         let (w, losses) = (relative(&came.w, &alone.w), relative(&came.losses, &alone.losses));
         assert!(w < 1e-3 && losses < 1e-3, "weights {w:e}, losses {losses:e}");
     }
+}
+
+/// All ranks have the error of the lowest that failed, each that failed has its own, and all the same exit code or their own.
+#[test]
+fn an_error_of_one_rank_is_one_of_all() {
+    let told = |failing: &[usize]| {
+        on_ranks(3, |thread| {
+            let rank = thread.rank();
+            let own = if failing.contains(&rank) { Err(Error::Usage(format!("no file {rank}"))) } else { Ok(rank) };
+            agree(&thread, own)
+                .map_err(|error| (error.to_string(), error.exit_code(), matches!(error, Error::Elsewhere { .. })))
+        })
+    };
+    assert_eq!(told(&[]), [Ok(0), Ok(1), Ok(2)]);
+    let own = |rank: usize| Err((format!("no file {rank}"), 2, false));
+    let of_1 = || Err(("rank 1: no file 1".to_string(), 2, true));
+    assert_eq!(told(&[1]), [of_1(), own(1), of_1()]);
+    assert_eq!(told(&[1, 2]), [of_1(), own(1), own(2)]);
+}
+
+#[test]
+fn ranks_with_something_else_are_named() {
+    let told = |of: fn(usize) -> Vec<(&'static str, &'static str)>| {
+        let all = on_ranks(3, |thread| {
+            same(&thread, &of(thread.rank())).map_err(|error| (error.exit_code(), error.to_string()))
+        });
+        assert!(all.iter().all(|one| *one == all[0]), "{all:?}");
+        all[0].clone()
+    };
+    assert_eq!(told(|_| vec![("version", "1"), ("model", "ab")]), Ok(()));
+    assert_eq!(told(|_| vec![]), Ok(()));
+    // The first thing that differs, of the lowest rank that has another.
+    let (code, text) = told(|rank| match rank {
+        0 => vec![("version", "1"), ("data", "ab"), ("model", "x")],
+        1 => vec![("version", "1"), ("data", "ab"), ("model", "y")],
+        _ => vec![("version", "1"), ("data", "cd"), ("model", "x")],
+    })
+    .unwrap_err();
+    assert_eq!(
+        (code, text.as_str()),
+        (2, "rank 2 differs from rank 0 in its data: cd instead of ab; all ranks need the same")
+    );
+    let missing = told(|rank| if rank == 1 { vec![] } else { vec![("version", "1")] }).unwrap_err().1;
+    assert_eq!(missing, "rank 1 differs from rank 0 in its version: nothing instead of 1; all ranks need the same");
+    let more = told(|rank| if rank == 1 { vec![("version", "1")] } else { vec![] }).unwrap_err().1;
+    assert_eq!(more, "rank 1 differs from rank 0 in its version: 1 instead of nothing; all ranks need the same");
 }

@@ -3,6 +3,10 @@
 //! Every rank keeps the same weights and the same optimiser state. Of every batch it takes its own part; what the parts add up
 //! to is summed over all ranks before the weights move.
 
+mod agree;
+
+pub use agree::{agree, same};
+
 use std::fmt::Debug;
 use std::ops::Range;
 
@@ -18,6 +22,16 @@ pub trait Ranks: Debug + Send + Sync {
 
     /// How many there are.
     fn size(&self) -> usize;
+
+    /// Which of those on the same machine this process is, from 0 on.
+    fn local_rank(&self) -> usize {
+        self.rank()
+    }
+
+    /// A rank as messages name it, with its machine if that is known: `rank 2 on node7`.
+    fn name(&self, rank: usize) -> String {
+        format!("rank {rank}")
+    }
 
     /// What each of them passes, of any length, by rank.
     fn gather(&self, own: &[u8]) -> Result<Vec<Vec<u8>>>;
