@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use tpgm::cli::Cli;
 use tpgm::cli::console::always;
-use tpgm::error::Error;
+use tpgm::ranks::Failure;
 
 /// The demo's files, by their paths in `assets`.
 static DEMO: &[(&str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/demo.rs"));
@@ -25,15 +25,10 @@ fn main() -> ExitCode {
         .log_internal_errors(false)
         .with_target(false)
         .init();
-    match tpgm::cli::readable(std::env::args_os()).and_then(|()| tpgm::cli::run(Cli::parse(), DEMO)) {
-        Ok(code) => code,
-        Err(error) => {
-            let told = tpgm::train::help::told(&error);
-            match error {
-                Error::Stopped { .. } => always(told),
-                _ => always(format_args!("error: {told}")),
-            }
-            ExitCode::from(error.exit_code())
-        }
+    let done = tpgm::cli::readable(std::env::args_os()).and_then(|()| tpgm::cli::run(Cli::parse(), DEMO));
+    let failure = done.as_ref().err().map(|error| Failure::new(error, tpgm::train::help::told(error)));
+    match (tpgm::ranks::launch::end(failure, |line| always(line)), done) {
+        (0, Ok(code)) => code,
+        (code, _) => ExitCode::from(code),
     }
 }

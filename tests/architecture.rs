@@ -144,10 +144,12 @@ fn every_module_has_a_floor_and_every_floor_its_modules() {
     assert_eq!(there, listed);
 }
 
-/// The flags that a file's own code names, each with its line: `--` and a word, as no Rust outside strings has it.
+/// The flags that a file's own code names, each with its line: `--` and a word, as no Rust outside strings has it. Not those of other
+/// programs' command lines.
 fn flags(text: &str) -> Vec<(String, String)> {
     let mut found = Vec::new();
-    for line in code(text).lines() {
+    let of_others = |line: &&str| ["cargo build ", "mpirun ", "srun "].iter().any(|command| line.contains(command));
+    for line in code(text).lines().filter(|line| !of_others(line)) {
         let line = line.split(" // ").next().unwrap_or_default();
         for (at, _) in line.match_indices("--") {
             let name: String = line[at + 2..].chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '-').collect();

@@ -3,8 +3,10 @@
 # without any Vulkan driver, the software one. What is there already is left as it is.
 #
 #   tools/setup.sh          for `make demo`
-#   tools/setup.sh test     and Python, which one test runs a script with
-#   tools/setup.sh lint     rustfmt and clippy too
+#   tools/setup.sh test     and Python, which one test runs a script with, and MPI
+#   tools/setup.sh lint     rustfmt and clippy too, and MPI
+#
+# Without the feature mpi (make test FEATURES=), MPI is not installed.
 set -eu
 
 say() { echo "setup: $*" >&2; }
@@ -148,6 +150,34 @@ ensure_vulkan() {
     apt_install "a Vulkan driver" mesa-vulkan-drivers libvulkan1
 }
 
+# The library and the headers that belong to it, wherever bindgen finds them.
+has_libclang() {
+    [ "$(uname -s)" != Darwin ] || return 0 # comes with the C compiler
+    [ -z "${LIBCLANG_PATH:-}" ] || return 0
+    for headers in /usr/lib/llvm*/lib/clang/*/include /usr/lib/clang/*/include /usr/lib64/clang/*/include; do
+        [ -e "$headers/stddef.h" ] || continue
+        for lib in /usr/lib/llvm*/lib/libclang*.so* /usr/lib/*-linux-*/libclang-*.so* /usr/lib/libclang.so* \
+            /usr/lib64/libclang.so* /usr/lib64/llvm*/lib/libclang.so*; do
+            [ ! -e "$lib" ] || return 0
+        done
+    done
+    return 1
+}
+
+# For the feature mpi: a library with its headers, its launcher, and libclang, which reads the headers.
+ensure_mpi() {
+    case "${FEATURES-mpi}" in *mpi*) ;; *) return 0 ;; esac
+    missing=
+    has mpicc || missing="$missing libopenmpi-dev"
+    has mpirun || missing="$missing openmpi-bin"
+    has_libclang || missing="$missing libclang-dev"
+    [ -n "$missing" ] || return 0
+    can_apt || fail "MPI or libclang is missing. Install them with your system's package manager (on Debian:" \
+        "apt-get install$missing; on macOS: brew install open-mpi), or leave them out: make test FEATURES="
+    # shellcheck disable=SC2086 # a list of packages
+    apt_install "MPI" $missing
+}
+
 ensure_python() { has python3 || apt_install "Python" python3; }
 
 case ${1:-} in
@@ -162,3 +192,4 @@ ensure_linker
 ensure_rust
 if [ "${1:-}" = lint ]; then ensure_lint_tools; else ensure_vulkan; fi
 [ "${1:-}" != test ] || ensure_python
+[ -z "${1:-}" ] || ensure_mpi

@@ -4,8 +4,20 @@
 //! to is summed over all ranks before the weights move.
 
 mod agree;
+#[cfg(feature = "mpi")]
+mod end;
+mod failure;
+#[cfg(feature = "mpi")]
+mod flight;
+pub mod launch;
+mod launcher;
+#[cfg(feature = "mpi")]
+mod mpi;
+#[cfg(feature = "mpi")]
+mod notice;
 
 pub use agree::{agree, same};
+pub use failure::Failure;
 
 use std::fmt::Debug;
 use std::ops::Range;
