@@ -20,7 +20,7 @@ demo: ## fine-tune the small ViT of assets/ plainly and with TPGM; table on the 
 test: ## every test, in release mode
 	@FEATURES='$(FEATURES)' tools/setup.sh test
 	$(CARGO) test --release $(FEATURES) --lib --config profile.release.package.tpgm.opt-level=0
-	$(CARGO) test --release $(FEATURES) --bins --examples --test '*' --no-run
+	$(CARGO) test --release $(FEATURES) --bins --examples $(TESTS:%=--test %) --test memory --no-run
 	@log=$$(mktemp); $(CARGO) test --release $(FEATURES) --test memory >"$$log" 2>&1 & memory=$$!; \
 	$(CARGO) test --release $(FEATURES) --bins --examples $(TESTS:%=--test %); others=$$?; \
 	wait $$memory; memory=$$?; cat "$$log"; rm -f "$$log"; [ $$others = 0 ] && [ $$memory = 0 ]

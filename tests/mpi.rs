@@ -23,13 +23,14 @@ fn main() {
     if let Ok(scene) = std::env::var(SCENE) {
         std::process::exit(play(&scene).into());
     }
-    let trials: [(&str, fn()); 15] = [
+    let trials: [(&str, fn()); 16] = [
         ("sums_are_those_of_the_order_of_ranks", || well(&[1, 2, 3], "sums")),
         ("gathers_have_any_length", || well(&[2, 3], "gathers")),
         ("large_sums_overlap", || well(&[2], "large")),
         ("ranks_know_their_places", || well(&[3], "places")),
         ("what_was_begun_may_be_dropped", || well(&[2, 3], "dropped")),
         ("a_killed_rank_ends_all", a_killed_rank_ends_all),
+        ("a_rank_that_panics_ends_all", a_rank_that_panics_ends_all),
         ("an_error_of_one_rank_is_said_once", an_error_of_one_rank_is_said_once),
         ("a_busy_rank_0_is_not_waited_for", a_busy_rank_0_is_not_waited_for),
         ("an_error_of_all_ranks_is_said_once", an_error_of_all_ranks_is_said_once),
@@ -128,6 +129,12 @@ fn a_killed_rank_ends_all() {
     assert!(ended.err.contains("signal 9"), "{ended:?}");
 }
 
+fn a_rank_that_panics_ends_all() {
+    let ended = on(2, "panics", &[]);
+    assert!(ended.code == Some(101) && ended.took < SOON, "{ended:?}");
+    assert!(!ended.out.contains("well") && ended.err.contains("a bug"), "{ended:?}");
+}
+
 fn an_error_of_one_rank_is_said_once() {
     let line = format!("error: rank 2 on {}: no room", host());
     let ended = on(3, "errs", &[]);
@@ -208,17 +215,27 @@ fn who_is_alone_is_told() {
 
 /// One rank's part in a scene; its exit code.
 fn play(scene: &str) -> u8 {
+    let mut kept = None;
     let played = start().and_then(|ranks| match ranks {
         None => {
             // One rank plays what is not about several.
             println!("alone\nrank 0 of 1 is well");
             Ok(())
         }
-        Some(ranks) => act(scene, &*ranks).map(|()| println!("rank {} of {} is well", ranks.rank(), ranks.size())),
+        Some(ranks) => {
+            kept = Some(ranks.clone());
+            act(scene, &*ranks).map(|()| println!("rank {} of {} is well", ranks.rank(), ranks.size()))
+        }
     });
     let advice = |error: &Error| if error.to_string() == "no such file" { ": look for it" } else { "" };
     let failure = played.err().map(|error| Failure::new(&error, format!("{error}{}", advice(&error))));
-    end(failure, |line| eprintln!("{line}"))
+    let code = end(failure, |line| eprintln!("{line}"));
+    // Who keeps the ranks can't use them any more.
+    if let Some(ranks) = kept {
+        assert_eq!(ranks.gather(&[]).unwrap_err().to_string(), "MPI: it has ended");
+        assert!(ranks.start_sum(vec![1.0]).is_err());
+    }
+    code
 }
 
 fn act(scene: &str, ranks: &dyn Ranks) -> Played {
@@ -244,6 +261,7 @@ fn act(scene: &str, ranks: &dyn Ranks) -> Played {
             }
             ranks.sum(vec![1.0; 1_000_000]).map(drop)
         }
+        "panics" if rank == 1 => panic!("a bug"),
         "errs" if rank == 2 => Err(Error::Train("no room".into())),
         "busy" if rank == 1 => Err(Error::Train("no room".into())),
         "busy" => {
@@ -259,7 +277,7 @@ fn act(scene: &str, ranks: &dyn Ranks) -> Played {
             Ok(())
         }
         "never_ends" => Ok(()),
-        "errs" | "silent" => ranks.sum(vec![1.0; 1000]).map(drop),
+        "errs" | "silent" | "panics" => ranks.sum(vec![1.0; 1000]).map(drop),
         "all_err" => {
             ranks.sum(vec![1.0; 1000])?;
             Err(Error::Usage("the loss is not a number".into()))

@@ -114,19 +114,18 @@ impl<T: Pod> Flight<T> {
                 let count = (bytes.end - at).min(MOST) as c_int;
                 // SAFETY: `at..at + count` lies within the buffer. Nobody else reads or writes the buffer until the request is done
                 // (`land`), and it is not freed before (`drop`). Its elements have no bits that are not allowed (`Pod`).
-                let code = unsafe {
+                let (code, request) = unsafe {
                     let place = start.add(at).cast::<c_void>();
-                    let (kind, peer_rank) = (ffi::RSMPI_UINT8_T, peer as c_int);
+                    let (kind, rank) = (ffi::RSMPI_UINT8_T, peer as c_int);
                     let mut request = ffi::RSMPI_REQUEST_NULL;
                     let code = match way {
-                        Way::Send => ffi::MPI_Isend(place, count, kind, peer_rank, tag, comm.0, &mut request),
-                        Way::Receive => ffi::MPI_Irecv(place, count, kind, peer_rank, tag, comm.0, &mut request),
+                        Way::Send => ffi::MPI_Isend(place, count, kind, rank, tag, comm.0, &mut request),
+                        Way::Receive => ffi::MPI_Irecv(place, count, kind, rank, tag, comm.0, &mut request),
                     };
-                    if code == ffi::MPI_SUCCESS as c_int {
-                        flight.left.push((peer, request));
-                    }
-                    code
+                    (code, request)
                 };
+                // One that failed counts as under way too: the buffer is leaked.
+                flight.left.push((peer, request));
                 check("cannot reach another rank", code)?;
             }
         }

@@ -5,6 +5,7 @@
 //! other can't promise. MPI advances messages only in calls: whoever waits for one thing lets everything else go on too.
 
 use std::collections::BTreeMap;
+use std::mem::ManuallyDrop;
 use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -50,7 +51,8 @@ pub(super) struct Mpi {
 
 /// What MPI has under way. Calls are made under its lock alone: `MPI_THREAD_SERIALIZED`.
 pub(super) struct State {
-    universe: Option<Universe>,
+    /// Dropping it finalises MPI, for which it waits for all ranks: only where all end.
+    universe: Option<ManuallyDrop<Universe>>,
     sums: Comm,
     gathers: Comm,
     pub(super) ends: Comm,
@@ -151,13 +153,13 @@ impl Mpi {
         if size == 1 {
             return Ok(None);
         }
+        let universe = Some(ManuallyDrop::new(universe));
         let local = world.split_shared(rank as i32);
         let (local_rank, local_size) = (local.rank() as usize, local.size() as usize);
         let (sums, gathers, ends) = (Comm::of_world()?, Comm::of_world()?, Comm::of_world()?);
         let listen = |peer| Flight::receive(ends, 0, vec![0u8; NOTICE], [(peer, 0..NOTICE)]);
         let told = (0..size).map(|peer| (peer != rank).then(|| listen(peer)).transpose()).collect::<Result<_>>()?;
         let ended = (0..size).map(|_| None).collect();
-        let universe = Some(universe);
         let jobs = BTreeMap::new();
         let state = State { universe, sums, gathers, ends, jobs, started: 0, told, ended, failed: None };
         let mut mpi = Mpi { rank, size, local_rank, local_size, names: Vec::new(), timeout, state: Mutex::new(state) };
@@ -177,6 +179,7 @@ impl Mpi {
         loop {
             waits.clear();
             let mut state = self.lock();
+            state.check_open()?;
             if let Some(given) = ask(&mut state, &mut waits)? {
                 return Ok(given);
             }
@@ -270,7 +273,7 @@ impl State {
 
     /// Finalises MPI, when every rank does. Nothing else may be called after it.
     pub(super) fn finalize(&mut self) {
-        self.universe = None;
+        drop(self.universe.take().map(ManuallyDrop::into_inner));
     }
 }
 
@@ -368,6 +371,7 @@ struct Underway<'a> {
 
 impl Underway<'_> {
     fn advance(&self, state: &mut State) -> Result<bool> {
+        state.check_open()?;
         let comm = state.sums;
         let job = state.jobs.get_mut(&self.number).expect("it lasts until it is taken");
         job.advance(comm, self.number, self.mpi.rank, self.mpi.size)
