@@ -69,6 +69,9 @@ mod predict;
 mod probe;
 #[path = "cli/project.rs"]
 mod project;
+#[cfg(feature = "mpi")]
+#[path = "cli/ranks.rs"]
+mod ranks;
 #[path = "cli/resnet.rs"]
 mod resnet;
 #[path = "cli/resume.rs"]

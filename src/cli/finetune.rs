@@ -7,19 +7,21 @@ use clap::Args;
 use serde_json::json;
 
 use crate::checkpoint::{Checkpoint, DeltaSize, LowRank, delta_path, write_adapters, write_delta};
-use crate::cli::console::note;
+use crate::cli::console::{self, note};
 use crate::cli::corrupted::{copied_from, model_tables};
 use crate::cli::progress::Progress;
 use crate::cli::table::{percent, table};
 use crate::cli::{RunArgs, print, print_json, scores};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
+use crate::ranks::launch;
 use crate::train::evaluate::Figure;
 use crate::train::labels::AtThresholds;
+use crate::train::place::Place;
 use crate::train::preview::write_grid;
 use crate::train::records::Weights;
 use crate::train::run_dir;
-use crate::train::{Evaluation, FileSettings, Flags, Start, Summary, TestResult, TrainConfig, train};
+use crate::train::{Evaluation, FileSettings, Flags, Start, Summary, TestResult, TrainConfig, train_on};
 
 /// Flags of `finetune`.
 #[derive(Args, Debug)]
@@ -71,11 +73,24 @@ pub(super) fn train_and_report(
     start: Start,
     prefix: &str,
 ) -> Result<Summary> {
-    let mut progress = Progress::new(prefix);
-    let summary = train(gpu, config, out, start, &mut |event| progress.show(event))?;
-    drop(progress);
-    crate::report::write(&[out.to_path_buf()], &out.join("report.html"))?;
+    let summary = train_with_progress((gpu, &Place::default()), config, out, start, prefix)?;
+    write_page(out)?;
     Ok(summary)
+}
+
+fn train_with_progress(
+    (gpu, place): (&Gpu, &Place),
+    config: &TrainConfig,
+    out: &Path,
+    start: Start,
+    prefix: &str,
+) -> Result<Summary> {
+    let mut progress = Progress::new(prefix);
+    train_on(gpu, place, config, out, start, &mut |event| progress.show(event))
+}
+
+fn write_page(out: &Path) -> Result<()> {
+    crate::report::write(&[out.to_path_buf()], &out.join("report.html"))
 }
 
 /// A mean over test sets: its title, and groups of their names. The mean of a group counts once, since sets that share
@@ -218,9 +233,15 @@ fn preview(args: FinetuneArgs, file: &Path) -> Result<()> {
     }
 }
 
-pub(super) fn run(args: FinetuneArgs) -> Result<()> {
+pub(super) fn run(mut args: FinetuneArgs) -> Result<()> {
+    let ranks = launch::start()?;
+    args.run = args.run.of_rank(ranks.as_deref());
+    let place = Place::among(ranks);
+    if !place.writes() {
+        console::be_quiet();
+    }
     if let Some(file) = args.augment_preview.clone() {
-        return preview(args, &file);
+        return if place.writes() { preview(args, &file) } else { Ok(()) };
     }
     let out = args.dir()?;
     if args.resume.is_some() {
@@ -233,11 +254,11 @@ pub(super) fn run(args: FinetuneArgs) -> Result<()> {
         note!("{note}");
     }
     let config = args.train.resolve(file.as_ref())?;
-    let gpu = match args.resume.is_some() {
-        true => args.run.open_again(&out, config.memory.precision())?,
-        false => args.run.open(config.memory.precision())?,
-    };
-    if args.trace {
+    let gpu = place.agree(match args.resume.is_some() {
+        true => args.run.open_again(&out, config.memory.precision()),
+        false => args.run.open(config.memory.precision()),
+    })?;
+    if args.trace && place.writes() {
         crate::cli::trace::run(&gpu, &config)?;
     }
     let start = Start {
@@ -249,7 +270,11 @@ pub(super) fn run(args: FinetuneArgs) -> Result<()> {
         stoppable: true,
         tensorboard: args.tensorboard,
     };
-    let summary = train_and_report(&gpu, &config, &out, start, "")?;
+    let summary = train_with_progress((&gpu, &place), &config, &out, start, "")?;
+    if !place.writes() {
+        return Ok(());
+    }
+    write_page(&out)?;
     if args.delta {
         let base = Checkpoint::open(&config.model)?;
         for (name, adapters) in ["best.safetensors", "last.safetensors"].into_iter().zip(&summary.adapters) {

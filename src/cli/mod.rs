@@ -47,6 +47,7 @@ use crate::gpu::cache::cache_dir;
 use crate::gpu::tiles::Tile;
 use crate::model::Precision;
 use crate::ops::self_check;
+use crate::ranks::Ranks;
 use crate::train::adapter;
 use crate::train::data_args::{Checked, DataArgs};
 use crate::version::VERSION;
@@ -113,7 +114,8 @@ enum Command {
 /// Which adapter to run on.
 #[derive(Args, Clone, Debug, Default)]
 pub struct AdapterArgs {
-    /// Adapter: its number in `tpgm devices`, or a part of its name
+    /// Adapter: its number in `tpgm devices`, or a part of its name; for several processes on a machine that train together, a list
+    /// of numbers, as in 0,1
     #[arg(long, value_name = "ADAPTER")]
     adapter: Option<String>,
 }
@@ -136,6 +138,9 @@ pub struct RunArgs {
     /// In f16, never use the adapter's matrix units (cooperative matrices), which are used where they compute the right thing
     #[arg(long)]
     no_cooperative: bool,
+    /// Which of the adapters that are alike is taken: of several processes on one machine, each has its own.
+    #[arg(skip)]
+    nth: usize,
 }
 
 impl RunArgs {
@@ -145,9 +150,21 @@ impl RunArgs {
         self
     }
 
+    /// Those of one of several ranks: of the adapters that are alike, or of a list of numbers as in `--adapter 0,1`, its own.
+    fn of_rank(mut self, ranks: Option<&dyn Ranks>) -> RunArgs {
+        let Some(ranks) = ranks else { return self };
+        self.nth = ranks.local_rank();
+        let numbers = self.adapter.adapter.iter().flat_map(|adapter| adapter.split(','));
+        let numbers: Vec<&str> = numbers.map(str::trim).collect();
+        if numbers.len() > 1 && numbers.iter().all(|number| number.parse::<usize>().is_ok()) {
+            self.adapter.adapter = Some(numbers[self.nth % numbers.len()].to_string());
+        }
+        self
+    }
+
     /// Opens it, with shaders as fast as they go, for activations in this format.
     fn open(&self, precision: Precision) -> Result<OpenGpu> {
-        let gpu = Gpu::open(self.adapter.adapter.as_deref(), false)?;
+        let gpu = Gpu::open_nth(self.adapter.adapter.as_deref(), self.nth, false)?;
         if !self.adapter.is_chosen()
             && let Some(why) = why_cpu(&gpu.info)
         {
@@ -159,7 +176,7 @@ impl RunArgs {
     /// As [`RunArgs::open`], for the run in `dir` to go on: the adapter that it was on, where no other is asked for.
     fn open_again(&self, dir: &Path, precision: Precision) -> Result<OpenGpu> {
         match if self.adapter.is_chosen() { None } else { adapter::read(dir)? } {
-            Some(name) => Ok(self.prepare(Gpu::open_named(&name, false)?, precision)),
+            Some(name) => Ok(self.prepare(Gpu::open_named(&name, self.nth, false)?, precision)),
             None => self.open(precision),
         }
     }

@@ -78,6 +78,13 @@ pub struct View {
 }
 
 impl View {
+    /// Whether both have bytes in common.
+    pub fn overlaps(&self, other: &View) -> bool {
+        let end = |view: &View| view.byte_offset() + view.byte_len();
+        let apart = end(self) <= other.byte_offset() || end(other) <= self.byte_offset();
+        self.buffer.id == other.buffer.id && !apart
+    }
+
     /// The part of this view from `offset`, `len` elements long.
     pub fn slice(&self, offset: usize, len: usize) -> View {
         assert!(offset + len <= self.len, "view of {} elements sliced at {offset}..{}", self.len, offset + len);

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use crate::error::{Error, Help, Result, one_line};
-use crate::gpu::adapters::{AdapterName, adapters, choose, is_cpu, listing};
+use crate::gpu::adapters::{AdapterEntry, AdapterName, adapters, choose, is_cpu, listing};
 use crate::gpu::kernel::{Kernel, KernelKey};
 use crate::gpu::pace::Pacer;
 use crate::gpu::tiles::{Choices, Cooperative, Tile, Variant};
@@ -77,15 +77,31 @@ impl std::fmt::Debug for Gpu {
     }
 }
 
+/// The usable adapters of this name.
+fn alike(found: &[AdapterEntry], name: &AdapterName) -> Vec<usize> {
+    let is_alike = |entry: &&AdapterEntry| AdapterName::of(&entry.info) == *name && entry.unusable.is_none();
+    found.iter().enumerate().filter(|(_, entry)| is_alike(entry)).map(|(index, _)| index).collect()
+}
+
 impl Gpu {
     /// Opens the adapter that `wanted` names, or the best one.
     ///
     /// `checked` keeps wgpu's runtime checks in every shader, as the tests do; without it kernels run as fast as
     /// the driver lets them.
     pub fn open(wanted: Option<&str>, checked: bool) -> Result<Gpu> {
+        Self::open_nth(wanted, 0, checked)
+    }
+
+    /// As [`Gpu::open`]; where `wanted` is no number, the `nth` of the adapters that are like the one it opens, counted from 0 on and
+    /// around: for several processes on a machine with several GPUs of one kind.
+    pub fn open_nth(wanted: Option<&str>, nth: usize, checked: bool) -> Result<Gpu> {
         // An adapter that is asked for by number counts as `tpgm devices` does, GL included.
         let mut found = adapters(wanted.is_some())?;
-        let index = choose(&found, wanted)?;
+        let mut index = choose(&found, wanted)?;
+        if wanted.is_none_or(|wanted| wanted.parse::<usize>().is_err()) {
+            let alike = alike(&found, &AdapterName::of(&found[index].info));
+            index = alike[nth % alike.len()];
+        }
         Self::from_adapter(found.swap_remove(index).adapter, checked)
     }
 
@@ -149,13 +165,13 @@ impl Gpu {
         })
     }
 
-    /// Opens the adapter of this name; `checked` as for [`Gpu::open`].
+    /// Opens the adapter of this name, of several the `nth` as [`Gpu::open_nth`] counts; `checked` as for [`Gpu::open`].
     ///
     /// Errors, listing what was found, where it is gone.
-    pub fn open_named(wanted: &AdapterName, checked: bool) -> Result<Gpu> {
+    pub fn open_named(wanted: &AdapterName, nth: usize, checked: bool) -> Result<Gpu> {
         let mut found = adapters(wanted.backend == format!("{:?}", wgpu::Backend::Gl))?;
-        let same = found.iter().position(|entry| AdapterName::of(&entry.info) == *wanted && entry.unusable.is_none());
-        let Some(index) = same else {
+        let same = alike(&found, wanted);
+        let Some(&index) = same.get(nth % same.len().max(1)) else {
             let AdapterName { name, backend, .. } = wanted;
             let what = format!("the run was on {name} ({backend}), which is gone; found: {}", listing(&found));
             return Err(Error::Adapter(what).with_help(Help::AdapterGone));

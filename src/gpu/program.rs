@@ -32,6 +32,8 @@ pub struct Step {
     pub flops: u64,
     /// Bytes of what it binds: it reads and writes no more of them, unless again and again.
     bytes: u64,
+    /// What it writes.
+    written: Vec<View>,
 }
 
 /// A list of dispatches, recorded once and replayed for every batch.
@@ -117,7 +119,8 @@ impl Program {
             entries: &entries,
         });
         let bytes = bound.iter().map(|(_, view)| view.byte_len()).sum();
-        self.steps.push(Step { kernel: kernel.clone(), bind_group, params, grid, flops: 0, bytes });
+        let written = bound.iter().filter(|(binding, _)| binding.writes).map(|(_, view)| (*view).clone()).collect();
+        self.steps.push(Step { kernel: kernel.clone(), bind_group, params, grid, flops: 0, bytes, written });
     }
 
     /// Records that what `own` then holds on every rank is written to `all`, by rank and without gaps, before the steps that follow.
@@ -138,6 +141,35 @@ impl Program {
     pub fn run(gpu: &Gpu, clear: &[&View], programs: &[&Program]) -> Result<wgpu::SubmissionIndex> {
         assert!(!programs.iter().any(|program| program.exchanges()), "a program for several ranks, run on one");
         submit(gpu, clear, &programs.iter().flat_map(|program| &program.steps).collect::<Vec<_>>())
+    }
+
+    /// The number of steps after which `view` is as the program leaves it.
+    pub fn last_write(&self, view: &View) -> usize {
+        let writes = |step: &Step| step.written.iter().any(|written| written.overlaps(view));
+        self.steps.iter().rposition(writes).map_or(0, |last| last + 1)
+    }
+
+    /// As [`Program::run`], and after so many steps of the last program, in ascending order, calls what follows them, which may submit
+    /// something too.
+    pub fn run_to(
+        gpu: &Gpu,
+        clear: &[&View],
+        programs: &[&Program],
+        cuts: &mut dyn Iterator<Item = (usize, Box<dyn FnOnce() + '_>)>,
+    ) -> Result<wgpu::SubmissionIndex> {
+        assert!(!programs.iter().any(|program| program.exchanges()), "a program for several ranks, run on one");
+        let all: Vec<&Step> = programs.iter().flat_map(|program| &program.steps).collect();
+        all.iter().try_for_each(|step| step.kernel.pipeline().map(drop))?;
+        let first = all.len() - programs.last().map_or(0, |program| program.steps.len());
+        let (mut clear, mut done) = (clear, 0);
+        for (cut, then) in cuts {
+            if first + cut > done || done == 0 {
+                submit(gpu, clear, &all[done..first + cut])?;
+                (clear, done) = (&[], first + cut);
+            }
+            then();
+        }
+        submit(gpu, clear, &all[done..])
     }
 
     /// As [`Program::run`], on one of several ranks, which all run programs with as many exchanges. Waits for the device at each.
@@ -242,9 +274,7 @@ fn check_conflicts(label: &str, bound: &[(&Binding, &View)]) {
                 continue;
             }
             assert!(a.writes && b.writes, "{label}: {} and {} are in one buffer, one is written", a.name, b.name);
-            let end = |view: &View| view.byte_offset() + view.byte_len();
-            let apart = end(view_a) <= view_b.byte_offset() || end(view_b) <= view_a.byte_offset();
-            assert!(apart, "{label}: {} and {} are both written and overlap", a.name, b.name);
+            assert!(!view_a.overlaps(view_b), "{label}: {} and {} are both written and overlap", a.name, b.name);
         }
     }
 }

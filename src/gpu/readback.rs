@@ -44,6 +44,11 @@ impl Staging {
         Staging { buffer, len, under_way: None }
     }
 
+    /// Whether a copy was started that has not been taken.
+    pub fn is_under_way(&self) -> bool {
+        self.under_way.is_some()
+    }
+
     /// Starts copying `view` as it is after everything submitted so far. Does not wait. What was copied before has been taken.
     pub fn start(&mut self, gpu: &Gpu, view: &View) {
         assert_eq!(view.element, Element::Word, "the host reads 4-byte elements");

@@ -3,6 +3,9 @@
 use super::Ranks;
 use crate::error::{Error, Result};
 
+/// Characters of a value that a message shows.
+const SHOWN: usize = 32;
+
 /// What each rank has come to, as all of them: an error of any rank is one of all. A rank that is well gets the error of the lowest rank
 /// that failed. All ranks call it at the same place.
 ///
@@ -43,11 +46,15 @@ pub fn same(ranks: &dyn Ranks, what: &[(&str, &str)]) -> Result<()> {
                 continue;
             }
             let (name, value) = first.get(at).or(one.get(at)).expect("one of them has it");
+            // Of a digest, a part says enough.
+            let cut = |value: &str| value.chars().take(SHOWN).collect::<String>();
             let theirs = one.get(at).filter(|(other, _)| other == name).map_or("nothing", |(_, value)| value);
             let ours = first.get(at).map_or("nothing", |_| value);
             let (zero, other) = (ranks.name(0), ranks.name(rank));
             let what = format!(
-                "{other} differs from {zero} in its {name}: {theirs} instead of {ours}; all ranks need the same"
+                "{other} differs from {zero} in its {name}: {} instead of {}; all ranks need the same",
+                cut(theirs),
+                cut(ours)
             );
             return Err(Error::Usage(what));
         }

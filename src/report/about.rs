@@ -68,6 +68,10 @@ pub(super) fn facts(sessions: &[Session], runs: usize) -> String {
         facts.push(("Peak memory", format!("{} on the device", mib(memory))));
     }
     facts.push(("Adapter", escape(&each(sessions, |s| s.adapter.clone()))));
+    if sessions.iter().any(|session| session.ranks > 1) {
+        let ranks = |s: &Session| if s.ranks == 1 { "1 process".into() } else { format!("{} ranks", s.ranks) };
+        facts.push(("Processes", escape(&each(sessions, ranks))));
+    }
     facts.push(("Driver", escape(&each(sessions, |s| s.driver.clone()))));
     facts.push(("Interface", escape(&each(sessions, |s| s.backend.clone()))));
     facts.push(("Program", format!("tpgm {}", escape(&each(sessions, |s| s.version.clone())))));

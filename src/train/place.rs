@@ -1,11 +1,10 @@
 //! A process's place among the ranks that make a run: it is alone, or one of several, of which the first alone writes and speaks.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::method::Snapshot;
-use crate::ranks::Ranks;
+use crate::ranks::{Ranks, agree, same};
 use crate::stop;
 
 /// Where this process is among the ranks that make a run.
@@ -102,33 +101,16 @@ impl Place {
         Ok(Snapshot { w: array(&values.w)?, stats: array(&values.stats)?, ..values })
     }
 
-    /// Errors where another rank has something else than the first: `own` are digests by what they are of. All ranks err alike.
-    pub fn agree(&self, own: &BTreeMap<String, String>) -> Result<()> {
-        let Some(ranks) = &self.0 else { return Ok(()) };
-        let all = ranks.gather(&serde_json::to_vec(own).expect("plain text"))?;
-        let all = all.iter().map(|told| serde_json::from_slice(told).unwrap_or_default());
-        let all: Vec<BTreeMap<String, String>> = all.collect();
-        for (rank, other) in all.iter().enumerate() {
-            let differs = all[0].iter().find(|(what, digest)| other.get(*what) != Some(digest)).map(|(what, _)| what);
-            let more = || other.keys().find(|what| !all[0].contains_key(*what));
-            if let Some(what) = differs.or_else(more) {
-                let named = |before: &str, digests: &BTreeMap<String, String>| match digests.get(what) {
-                    // What people can read is told.
-                    Some(value) if !is_digest(value) => format!("{before} {value}"),
-                    _ => String::new(),
-                };
-                return Err(Error::Usage(format!(
-                    "rank {rank} differs from rank 0 in {what}{}{}: all ranks need the same program, settings and files",
-                    named("", other),
-                    named(", not", &all[0])
-                )));
-            }
+    /// What this rank has come to, as all of them: an error of one is an error of all, which the lowest of them says.
+    pub fn agree<T>(&self, own: Result<T>) -> Result<T> {
+        match &self.0 {
+            None => own,
+            Some(ranks) => agree(&**ranks, own),
         }
-        Ok(())
     }
-}
 
-/// Whether it is the text of a SHA-256.
-fn is_digest(value: &str) -> bool {
-    value.len() >= 64 && value.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b' ')
+    /// Errors where another rank has other things than the first: pairs of a name and a value or its digest.
+    pub fn same(&self, what: &[(&str, &str)]) -> Result<()> {
+        self.0.as_ref().map_or(Ok(()), |ranks| same(&**ranks, what))
+    }
 }

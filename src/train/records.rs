@@ -323,6 +323,9 @@ pub struct Session {
     /// Processes that trained together, each with a device of its own. Older files don't say: it was one.
     #[serde(default = "one")]
     pub ranks: usize,
+    /// On several ranks: seconds that steps waited for the sum of the gradients, with the own gradient on the host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exchange_seconds: Option<f64>,
     /// The adapter's name.
     pub adapter: String,
     /// Its driver, with the driver's version.

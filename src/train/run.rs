@@ -185,7 +185,7 @@ impl Training<'_, '_> {
         }
         if self.place.writes() {
             leaving.write(&tests, splits, &summary, &self.told)?;
-            self.sessions.write(steps, self.steps.rate)?;
+            self.sessions.write(steps, self.steps.rate, self.steps.learner.exchange_time())?;
         }
         Ok(summary)
     }
@@ -322,7 +322,8 @@ impl Training<'_, '_> {
         }
         let progress = (self.progress, self.best_adapters.as_slice());
         state::write(&self.out.join(run_dir::STATE), saved, learner, progress, &self.identity)?;
-        self.sessions.write(self.progress.steps, self.steps.rate)?;
+        let exchange = self.steps.learner.exchange_time();
+        self.sessions.write(self.progress.steps, self.steps.rate, exchange)?;
         self.saved = (Instant::now(), 0);
         Ok(())
     }

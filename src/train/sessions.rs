@@ -1,7 +1,7 @@
 //! `sessions.json`: which processes a run went on in, with which command, program and adapter, and what they took.
 
 use std::path::{Path, PathBuf};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::atomic::atomic_write;
 use crate::error::{Error, Result, quote};
@@ -47,14 +47,16 @@ impl Sessions {
         Ok(Sessions { path, all, began })
     }
 
-    /// Writes the file, of a run that has taken `steps` steps at `rate` images per second (NaN as long as no one knows).
+    /// Writes the file, of a run that has taken `steps` steps at `rate` images per second (NaN as long as no one knows), and waited so long
+    /// for other ranks.
     ///
     /// # Errors
     /// A file that can't be written.
-    pub(super) fn write(&mut self, steps: u64, rate: f64) -> Result<()> {
+    pub(super) fn write(&mut self, steps: u64, rate: f64, exchange: Option<Duration>) -> Result<()> {
         if let Some(own) = self.all.last_mut() {
             own.seconds = self.began.elapsed().as_secs_f64();
             own.steps[1] = steps;
+            own.exchange_seconds = exchange.map(|time| time.as_secs_f64());
             own.images_per_second = rate.is_finite().then_some(rate);
         }
         let text = serde_json::to_string_pretty(&self.all).expect("plain values");

@@ -72,9 +72,11 @@ pub(super) fn agree(place: &Place, saved: &Saved, layout: &ParamLayout, steps: u
         let differ = all[0].chunks(8).zip(other.chunks(8)).position(|(first, other)| first != other);
         if let Some(at) = differ.or((other.len() != all[0].len()).then_some(0)) {
             return Err(Error::Train(format!(
-                "after step {steps}, rank {rank} has another {} than rank 0: the ranks no longer train one model; all need the same \
-                 kind of adapter and driver",
-                names[at]
+                "after step {steps}, {} has another {} than {}: the ranks no longer train one model; all need the same kind of adapter \
+                 and driver",
+                ranks.name(rank),
+                names[at],
+                ranks.name(0)
             )));
         }
     }

@@ -1,7 +1,5 @@
 //! What several ranks see to before they train one model together.
 
-use std::collections::BTreeMap;
-
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::method::{BatchNorm, Learner};
@@ -25,12 +23,12 @@ pub(super) fn check(
     if size == 1 {
         return Ok(());
     }
-    let mut own = BTreeMap::from([("the program:".to_string(), VERSION.to_string())]);
     let setup = config.to_toml();
     let settings = setup.lines().filter_map(|line| line.split_once(" = "));
-    own.extend(settings.map(|(name, value)| (format!("the setting {name}:"), value.to_string())));
-    own.extend(inputs.digests().clone());
-    place.agree(&own)?;
+    let settings: Vec<_> = settings.map(|(name, value)| (format!("setting {name}"), value)).collect();
+    let settings = settings.iter().map(|(name, value)| (name.as_str(), *value));
+    let inputs = inputs.digests().iter().map(|(name, digest)| (name.trim_start_matches("the "), digest.as_str()));
+    place.same(&std::iter::once(("version", VERSION)).chain(settings).chain(inputs).collect::<Vec<_>>())?;
     if batch < size {
         let what = format!("--batch-size {batch} on {size} ranks: each rank needs an image of every batch");
         return Err(Error::Usage(what));

@@ -107,9 +107,13 @@ fn run(
     lock: &mut Option<Lock>,
     events: &mut dyn FnMut(Event),
 ) -> Result<Summary> {
-    let mut source = Source::open(&config.model, &config.overrides())?;
-    source.recognised.preprocess = config.model_args.preprocess(&source.recognised.preprocess)?;
-    let splits = Splits::open(gpu, config, &mut source, events)?;
+    let open = |events: &mut dyn FnMut(Event)| {
+        let mut source = Source::open(&config.model, &config.overrides())?;
+        source.recognised.preprocess = config.model_args.preprocess(&source.recognised.preprocess)?;
+        let splits = Splits::open(gpu, config, &mut source, events)?;
+        Ok((source, splits))
+    };
+    let (mut source, splits) = place.agree(open(events))?;
     for note in &source.recognised.notes {
         events(Event::Note(help::note(note)));
     }

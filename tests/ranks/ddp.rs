@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use tpgm::gpu::Gpu;
-use tpgm::method::{BatchNorm, Held, Learner, Optimizer, Saved, Settings, Snapshot};
+use tpgm::method::{BatchNorm, Learner, Optimizer, Saved, Settings, Snapshot};
 use tpgm::model::Model;
 use tpgm::ops::sgd::Sgd;
 use tpgm::ranks::Ranks;

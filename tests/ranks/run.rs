@@ -190,9 +190,13 @@ fn ranks_with_other_things_are_refused() {
         (
             base.clone(),
             base.replace("--lr 0.01", "--lr 0.02"),
-            "rank 1 differs from rank 0 in the setting lr: 0.02, not 0.01",
+            "rank 1 differs from rank 0 in its setting lr: 0.02 instead of 0.01",
         ),
-        (base.clone(), base.replace("--train @train", "--train @val"), "rank 1 differs from rank 0 in"),
+        (
+            base.clone(),
+            base.replace("--train @train", "--train @val"),
+            "rank 1 differs from rank 0 in its setting train: ",
+        ),
         (
             base.replace("--batch-size 6", "--batch-size 1"),
             base.replace("--batch-size 6", "--batch-size 1"),

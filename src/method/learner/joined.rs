@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use wgpu::SubmissionIndex;
 
@@ -23,11 +24,32 @@ const SEGMENT: usize = 1 << 20;
 pub(super) struct Joined {
     ranks: Arc<dyn Ranks>,
     segment: usize,
-    /// The trained tensors' parts of the gradient arena, and where each lands on its way to the host.
+    /// The trained tensors' parts of the gradient arena, and where each lands on its way to the host: the last come first, as in the
+    /// backward pass.
     parts: Vec<(Range<usize>, Staging)>,
+    /// How long steps took from when the whole gradient was here to when its sum was back on the device.
+    exchange: Duration,
 }
 
 impl Joined {
+    /// Runs the last pass of a step. Each part of the gradient leaves the device as soon as nothing more is added to it: the gradient of the
+    /// last layers is on its way while that of the first is computed.
+    pub(super) fn run_last(
+        &mut self,
+        (gpu, dw): (&Gpu, &View),
+        clear: &[&View],
+        programs: &[&Program],
+    ) -> Result<SubmissionIndex> {
+        let pass = programs.last().expect("a pass");
+        let mut after = 0;
+        let mut cuts = self.parts.iter_mut().map(|(range, staging)| {
+            let part = dw.slice(range.start, range.len());
+            after = pass.last_write(&part).max(after);
+            (after, Box::new(move || staging.start(gpu, &part)) as Box<dyn FnOnce()>)
+        });
+        Program::run_to(gpu, clear, programs, &mut cuts)
+    }
+
     /// Runs programs that exchange something with the other ranks.
     pub(super) fn run(&self, gpu: &Gpu, clear: &[&View], programs: &[&Program]) -> Result<SubmissionIndex> {
         Program::run_with(gpu, &*self.ranks, clear, programs)
@@ -45,7 +67,7 @@ impl Learner<'_> {
     pub fn join_by(&mut self, ranks: Arc<dyn Ranks>, segment: usize) {
         assert!(segment > 0 && segment.is_multiple_of(ALIGN), "segments start where bindings may");
         assert!([1, ranks.size()].contains(&self.model.ranks()), "batch norm over as many ranks as there are");
-        self.joined = Some(Joined { ranks, segment, parts: Vec::new() });
+        self.joined = Some(Joined { ranks, segment, parts: Vec::new(), exchange: Duration::ZERO });
         self.cut_gradient();
     }
 
@@ -57,6 +79,11 @@ impl Learner<'_> {
     /// The ranks that it trains with, if there are others.
     pub fn ranks(&self) -> Option<&Arc<dyn Ranks>> {
         self.joined.as_ref().map(|joined| &joined.ranks)
+    }
+
+    /// How long steps have waited for the sums of other ranks, with the whole gradient on this host; none alone.
+    pub fn exchange_time(&self) -> Option<Duration> {
+        self.joined.as_ref().map(|joined| joined.exchange)
     }
 
     /// Whether the gradient of a tensor is needed: it is trained, or it is the weight of an adapter, whose gradient follows from it.
@@ -83,6 +110,7 @@ impl Learner<'_> {
         };
         let cut = ranges.into_iter().flat_map(cut);
         joined.parts = cut.map(|range| (range.clone(), Staging::new(self.gpu, range.len()))).collect();
+        joined.parts.reverse();
         self.joined = Some(joined);
     }
 
@@ -96,9 +124,9 @@ impl Learner<'_> {
     }
 
     fn add_up_among(&self, joined: &mut Joined, of: usize) -> Result<()> {
-        let Joined { ranks, parts, .. } = joined;
+        let Joined { ranks, parts, exchange, .. } = joined;
         let has_images = !part(of, ranks.rank(), ranks.size()).is_empty();
-        for (range, staging) in parts.iter_mut() {
+        for (range, staging) in parts.iter_mut().filter(|(_, staging)| !staging.is_under_way()) {
             staging.start(self.gpu, &self.dw.slice(range.start, range.len()));
         }
         let mut sums = VecDeque::new();
@@ -116,6 +144,7 @@ impl Learner<'_> {
                 self.gpu.write(&self.dw.slice(range.start, range.len()), &sum.wait()?);
             }
         }
+        let here = Instant::now();
         for (range, sum) in sums {
             self.gpu.write(&self.dw.slice(range.start, range.len()), &sum.wait()?);
         }
@@ -137,6 +166,7 @@ impl Learner<'_> {
             let means: Vec<f32> = small[1..].iter().map(|sum| sum / with_images).collect();
             self.gpu.write(&self.stats, &means);
         }
+        *exchange += here.elapsed();
         Ok(())
     }
 

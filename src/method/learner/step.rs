@@ -43,8 +43,9 @@ impl Learner<'_> {
             if alone && own.end == part.end {
                 programs.extend(self.updates());
             }
-            let index = match &self.joined {
+            let index = match &mut self.joined {
                 Some(joined) if gradient.exchanges() => joined.run(self.gpu, clear, &programs)?,
+                Some(joined) if own.end == part.end => joined.run_last((self.gpu, &self.dw), clear, &programs)?,
                 _ => Program::run(self.gpu, clear, &programs)?,
             };
             self.batches += u64::from(self.settings.batch_norm == BatchNorm::Train);
