@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::archive::{self, Archive};
+use super::beside;
 use super::columns::Columns;
 use super::item::Item;
 use super::label::Found;
@@ -52,7 +53,8 @@ impl Dataset {
     /// - **Metadata**, as Hugging Face's image folders have it, names images by `file_name`, below its folder, with `label`.
     /// - **Archives** (`.tar`, `.tar.gz`, `.tgz`, `.zip`), and folders in them, are read as class folders are. A folder that all others
     ///   are in is passed over.
-    /// - **Parquet** files, as Hugging Face's data sets have them, have an image and its label in each row.
+    /// - **Parquet** files, as Hugging Face's data sets have them, have an image and its label in each row, or in the place of its bytes the
+    ///   path of a file: relative to `root`, or else to the Parquet file's folder, and below it.
     /// - **Shards**, one, a folder of them, or those that a pattern such as `train-*.parquet` stands for, have a `.cls` or `.json` beside each image, with the same name up to its first dot.
     ///
     /// # Errors
@@ -71,13 +73,13 @@ impl Dataset {
         let path = path.as_ref();
         let mut left_out = LeftOut::default();
         let Found { classes, items, sets } = if let Some((file, inside)) = archive::split(path) {
-            in_archive(path, &file, &inside, columns, &mut left_out)?
+            in_archive(path, (&file, &inside), root, columns, &mut left_out)?
         } else if let Some(files) = pattern::files(path)? {
-            packed::shards(path, &files, columns, &mut left_out)?
+            packed::shards(path, &files, root, columns, &mut left_out)?
         } else if !exists(path)? {
             return Err(Error::data(path, "there is no such file or folder"));
         } else if path.is_dir() {
-            in_folder(path, columns, &mut left_out)?
+            in_folder(path, root, columns, &mut left_out)?
         } else if is_image(path) {
             return Err(Error::data(path, "this is one image: a class folder tree, a list file or a CSV is needed"));
         } else {
@@ -137,11 +139,11 @@ impl Dataset {
         let path = path.as_ref();
         let mut left_out = LeftOut::default();
         let paths = if let Some((file, inside)) = archive::split(path) {
-            images_in(path, &file, &inside, columns, &mut left_out)?
+            images_in(path, (&file, &inside), root, columns, &mut left_out)?
         } else if let Some(files) = pattern::files(path)? {
             let mut paths = Vec::new();
             for file in files {
-                paths.extend(images_in(&file, &file, "", columns, &mut left_out)?);
+                paths.extend(images_in(&file, (&file, ""), root, columns, &mut left_out)?);
             }
             paths
         } else if path.is_dir() {
@@ -151,7 +153,7 @@ impl Dataset {
                 // They are read, not left out.
                 left_out = if files.is_empty() { left_out } else { LeftOut::default() };
                 for file in files {
-                    paths.extend(images_in(&file, &file, "", columns, &mut left_out)?);
+                    paths.extend(images_in(&file, (&file, ""), root, columns, &mut left_out)?);
                 }
             }
             if paths.is_empty() {
@@ -171,12 +173,18 @@ impl Dataset {
 }
 
 /// What is at `path` in the archive `file`, `inside` of it.
-fn in_archive(path: &Path, file: &Path, inside: &str, columns: &Columns, left_out: &mut LeftOut) -> Result<Found> {
+fn in_archive(
+    path: &Path,
+    (file, inside): (&Path, &str),
+    root: Option<&Path>,
+    columns: &Columns,
+    left_out: &mut LeftOut,
+) -> Result<Found> {
     let archive = Archive::open(file)?;
     if archive.table().is_some() {
         let what = "this is one image, or none: give the whole Parquet file";
         return if inside.is_empty() {
-            packed::tables(path, &[file.into()], columns)
+            packed::tables(path, &[file.into()], root, columns)
         } else {
             Err(Error::data(path, what))
         };
@@ -194,17 +202,18 @@ fn in_archive(path: &Path, file: &Path, inside: &str, columns: &Columns, left_ou
 /// All images at `path` in the archive `file`, `inside` of it.
 fn images_in(
     path: &Path,
-    file: &Path,
-    inside: &str,
+    (file, inside): (&Path, &str),
+    root: Option<&Path>,
     columns: &Columns,
     left_out: &mut LeftOut,
 ) -> Result<Vec<PathBuf>> {
     let archive = Archive::open(file)?;
     if let Some(table) = archive.table() {
+        let find = |name: &str| beside::find(file, root, name);
         return if inside.is_empty() {
-            table.images(columns)
+            table.images(columns, &find)
         } else {
-            table.place(inside).map(|_| vec![path.to_path_buf()])
+            table.image(inside, &find).map(|image| vec![image])
         };
     }
     if archive.len(inside).is_ok() && is_image(path) {
@@ -244,7 +253,7 @@ fn archives(folder: &Path) -> Result<Vec<PathBuf>> {
 }
 
 /// A folder with a table of its images, with shards, or with one folder per class.
-fn in_folder(path: &Path, columns: &Columns, left_out: &mut LeftOut) -> Result<Found> {
+fn in_folder(path: &Path, root: Option<&Path>, columns: &Columns, left_out: &mut LeftOut) -> Result<Found> {
     if let Some(table) = parse::metadata(path) {
         match parse::labelled_table(&table, columns)? {
             Some(found) => return Ok(found),
@@ -257,7 +266,7 @@ fn in_folder(path: &Path, columns: &Columns, left_out: &mut LeftOut) -> Result<F
     }
     let folders = walk::entries(path, &mut LeftOut::default())?.folders;
     match archives(path)? {
-        files if folders.is_empty() && !files.is_empty() => packed::shards(path, &files, columns, left_out),
+        files if folders.is_empty() && !files.is_empty() => packed::shards(path, &files, root, columns, left_out),
         _ => class_folders(path, left_out),
     }
 }

@@ -19,6 +19,7 @@
 
 mod archive;
 pub mod augment;
+mod beside;
 pub mod check;
 mod check_cache;
 mod class_file;

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use super::archive::Archive;
+use super::beside;
 use super::columns::Columns;
 use super::item::Item;
 use super::label::{Entry, Found, Label, found};
@@ -136,9 +137,15 @@ fn label(file: &Path, archive: &Archive, key: &str, described: &BTreeSet<&str>) 
 ///
 /// # Errors
 /// As [`samples`], and as of a list file.
-pub(super) fn shards(place: &Path, files: &[PathBuf], columns: &Columns, left_out: &mut LeftOut) -> Result<Found> {
+pub(super) fn shards(
+    place: &Path,
+    files: &[PathBuf],
+    root: Option<&Path>,
+    columns: &Columns,
+    left_out: &mut LeftOut,
+) -> Result<Found> {
     if files.iter().any(|file| file.extension().is_some_and(|end| end.eq_ignore_ascii_case("parquet"))) {
-        return tables(place, files, columns);
+        return tables(place, files, root, columns);
     }
     let mut entries = Vec::new();
     for file in files {
@@ -153,18 +160,18 @@ pub(super) fn shards(place: &Path, files: &[PathBuf], columns: &Columns, left_ou
     labelled(place, entries)
 }
 
-/// The rows of Parquet files, which have the same columns.
+/// The rows of Parquet files, which have the same columns. Paths in the place of images are relative to `root`, or else to each file's folder.
 ///
 /// # Errors
 /// [`Error::Data`] naming the file that is none, that can't be read, or names other classes than the first.
-pub(super) fn tables(place: &Path, files: &[PathBuf], columns: &Columns) -> Result<Found> {
+pub(super) fn tables(place: &Path, files: &[PathBuf], root: Option<&Path>, columns: &Columns) -> Result<Found> {
     let (mut entries, mut declared) = (Vec::new(), None);
     for file in files {
         let archive = Archive::open(file)?;
         let table = archive.table().ok_or_else(|| {
             Error::data(file, "this is no Parquet file, as others beside it are: give data of one kind in a folder")
         })?;
-        let (own, classes) = table.entries(columns)?;
+        let (own, classes) = table.entries(columns, &|name| beside::find(file, root, name))?;
         if declared.get_or_insert_with(|| classes.clone()) != &classes {
             return Err(Error::data(file, "it names other classes than the Parquet file before it"));
         }

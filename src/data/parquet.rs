@@ -1,5 +1,5 @@
-//! Hugging Face's data sets as Parquet files: rows with an image's bytes and its label. Images are read where they lie, a few rows at a time;
-//! the path of one is that of the file with its column and row behind it, as in `train.parquet/image/00000012`.
+//! Hugging Face's data sets as Parquet files: rows with an image's bytes, or a file's path in their place, and its label. Images are read where
+//! they lie, a few rows at a time; the path of one is that of the file with its column and row behind it, as in `train.parquet/image/00000012`.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -22,6 +22,9 @@ use crate::error::{Error, Help, Result, quote};
 /// Rows that are read at once, and how many such blocks are kept: neighbours are often asked for soon.
 const BLOCK: usize = 16;
 const KEPT: usize = 16;
+
+/// Finds the file that a row names in the place of an image's bytes, or says what is wrong with it and what helps.
+pub(super) type Find<'a> = &'a dyn Fn(&str) -> Result<PathBuf, (String, Option<Help>)>;
 
 /// A file that several threads may read, each at a place of its own.
 #[derive(Debug)]
@@ -110,13 +113,79 @@ impl Table {
         *self.starts.last().expect("it begins with 0")
     }
 
-    /// The path of each row's image, of the column that `columns` names or the only one that can have them.
+    /// The path of each row's image, of the column that `columns` names or the only one that can have them: a place in this file, or the
+    /// file that `find` finds for the path that the row has in the place of the image's bytes.
     ///
     /// # Errors
-    /// [`Error::Data`] if no column fits, or several do.
-    pub(super) fn images(&self, columns: &Columns) -> Result<Vec<PathBuf>> {
+    /// [`Error::Data`] if no column fits, or several do; if a file is not found.
+    pub(super) fn images(&self, columns: &Columns, find: Find) -> Result<Vec<PathBuf>> {
         let column = self.image_column(columns)?;
-        Ok((0..self.rows()).map(|row| self.path.join(&column).join(format!("{row:08}"))).collect())
+        let own = |row: usize| self.path.join(&column).join(format!("{row:08}"));
+        let mut paths: Vec<PathBuf> = (0..self.rows()).map(own).collect();
+        for (row, name) in self.named(&column)? {
+            paths[row] = find(&name).map_err(|wrong| self.not_found(row, wrong))?;
+        }
+        Ok(paths)
+    }
+
+    /// The path of the image at `inside`, a column and a row, as [`Table::images`] has it.
+    ///
+    /// # Errors
+    /// [`Error::Data`] for a place without an image, or a file that is not found.
+    pub(super) fn image(&self, inside: &str, find: Find) -> Result<PathBuf> {
+        let (column, row) = self.place(inside)?;
+        let value = |leaf: Leaf| Ok::<_, Error>(self.block(leaf, row / BLOCK * BLOCK)?[row % BLOCK].clone());
+        let leaf = self.image_leaf(column).expect("checked with its place");
+        let own = self.path.join(inside);
+        match self.path_leaf(column) {
+            Some(path) if value(leaf)?.is_none() => match value(path)? {
+                Some(name) => find(&text(&name)).map_err(|wrong| self.not_found(row, wrong)),
+                None => Ok(own),
+            },
+            _ => Ok(own),
+        }
+    }
+
+    /// The rows of a column that have the path of an image in the place of its bytes, with that.
+    fn named(&self, column: &str) -> Result<Vec<(usize, String)>> {
+        let (bytes, Some(path)) = (self.image_leaf(column), self.path_leaf(column)) else { return Ok(Vec::new()) };
+        let mut found = Vec::new();
+        for (group, meta) in self.reader.metadata().row_groups().iter().enumerate() {
+            let (first, count) = (self.starts[group], self.starts[group + 1] - self.starts[group]);
+            let nulls = |leaf: Leaf| meta.column(leaf.place).statistics()?.null_count_opt();
+            let mut absent = vec![true; count];
+            if let Some(leaf) = bytes {
+                match nulls(leaf) {
+                    Some(0) => continue,
+                    Some(all) if all == count as u64 => {}
+                    // Where nothing tells how many have bytes, all are looked at.
+                    _ => {
+                        let mut rows = absent.iter_mut();
+                        self.read::<ByteArrayType>(leaf, group, 0, count, &mut |value, _| {
+                            rows.next().into_iter().for_each(|row| *row = value.is_none());
+                        })?;
+                    }
+                }
+            }
+            let mut rows = (first..).zip(absent);
+            self.read::<ByteArrayType>(path, group, 0, count, &mut |value, _| {
+                let row = rows.next().filter(|(_, absent)| *absent);
+                found.extend(row.zip(value).map(|((row, _), name)| (row, text(&name))));
+            })?;
+        }
+        Ok(found)
+    }
+
+    fn not_found(&self, row: usize, (what, help): (String, Option<Help>)) -> Error {
+        let error = self.wrong(row, &what);
+        match help {
+            Some(help) => error.with_help(help),
+            None => error,
+        }
+    }
+
+    fn wrong(&self, row: usize, what: &str) -> Error {
+        Error::data(&self.path, format!("row {row}: {what}"))
     }
 
     /// The bytes of the image at `inside`, a column and a row.
@@ -187,21 +256,25 @@ impl Table {
         let (mut values, mut defined, mut repeated) = (Vec::new(), Vec::new(), Vec::new());
         let mut left = count;
         while left > 0 {
+            // Images are large: a whole row group of them is not kept.
+            let some = left.min(4 * BLOCK);
             let read =
-                reader.read_records(left, Some(&mut defined), Some(&mut repeated), &mut values).map_err(wrong)?;
+                reader.read_records(some, Some(&mut defined), Some(&mut repeated), &mut values).map_err(wrong)?;
             if read.0 == 0 {
                 break;
             }
             left -= read.0;
-        }
-        let mut values = values.into_iter();
-        if leaf.defined == 0 {
-            values.for_each(|value| each(Some(value), true));
-            return Ok(());
-        }
-        for (i, level) in defined.iter().enumerate() {
-            let value = if *level == leaf.defined { values.next() } else { None };
-            each(value, leaf.repeated == 0 || repeated.get(i) == Some(&0));
+            let mut own = values.drain(..);
+            if leaf.defined == 0 {
+                own.for_each(|value| each(Some(value), true));
+                continue;
+            }
+            for (i, level) in defined.drain(..).enumerate() {
+                let value = if level == leaf.defined { own.next() } else { None };
+                each(value, leaf.repeated == 0 || repeated.get(i) == Some(&0));
+            }
+            drop(own);
+            repeated.clear();
         }
         Ok(())
     }
@@ -214,11 +287,22 @@ impl Table {
         Some(Leaf { place, defined, repeated, kind: column.physical_type() })
     }
 
+    /// A column itself, or `part` of it, if it holds bytes or text and `is` says that it is meant.
+    fn part(&self, column: &str, part: &str, is: impl Fn(Leaf) -> bool) -> Option<Leaf> {
+        let inner = format!("{column}.{part}");
+        let whole = || self.leaf(|path| path == column).filter(|leaf| is(*leaf));
+        let leaf = self.leaf(|path| path == inner).or_else(whole)?;
+        (leaf.kind == Type::BYTE_ARRAY && leaf.repeated == 0).then_some(leaf)
+    }
+
     /// Where the bytes of the images of a column are: in the column itself, or under `bytes` in it.
     fn image_leaf(&self, column: &str) -> Option<Leaf> {
-        let inner = format!("{column}.bytes");
-        let leaf = self.leaf(|path| path == inner).or_else(|| self.leaf(|path| path == column))?;
-        (leaf.kind == Type::BYTE_ARRAY && leaf.repeated == 0).then_some(leaf)
+        self.part(column, "bytes", |leaf| self.is_binary(leaf))
+    }
+
+    /// Where the paths of the images of a column are: in the column itself, if it is text, or under `path` in it.
+    fn path_leaf(&self, column: &str) -> Option<Leaf> {
+        self.part(column, "path", |leaf| !self.is_binary(leaf))
     }
 
     /// What the values of a column are, labels or lists of these.
@@ -269,8 +353,8 @@ impl Table {
 
     fn image_column(&self, columns: &Columns) -> Result<String> {
         if let Some(name) = &columns.image {
-            let there = self.image_leaf(name).map(|_| name.clone());
-            let what = || format!("there is no column \"{}\" with images", quote(name));
+            let there = self.image_leaf(name).or_else(|| self.path_leaf(name)).map(|_| name.clone());
+            let what = || format!("there is no column \"{}\" with images or their paths", quote(name));
             return there.ok_or_else(|| Error::data(&self.path, what()).with_help(Help::ImageColumn));
         }
         let all = self.columns();
@@ -305,14 +389,13 @@ impl Table {
     ///
     /// # Errors
     /// [`Error::Data`] where images or labels can't be told, or a row has no label.
-    pub(super) fn entries(&self, columns: &Columns) -> Result<(Vec<Entry>, Vec<String>)> {
-        let images = self.images(columns)?;
+    pub(super) fn entries(&self, columns: &Columns, find: Find) -> Result<(Vec<Entry>, Vec<String>)> {
+        let images = self.images(columns, find)?;
         let column = self.label_column(columns)?;
         let leaf = self.label_leaf(&column).expect("chosen since it has labels");
         let names = self.feature(&column).and_then(|feature| class_names(&feature));
         let name = self.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let at = |row: usize| format!("{name}, row {row}");
-        let wrong = |row: usize, what: &str| Error::data(&self.path, format!("row {row}: {what}"));
         // The texts of each row, of which one may be missing.
         let mut rows: Vec<Vec<Option<String>>> = Vec::with_capacity(images.len());
         for group in 0..self.starts.len() - 1 {
@@ -333,7 +416,7 @@ impl Table {
                     })?
                 }
                 _ => self.read::<ByteArrayType>(leaf, group, 0, count, &mut |value, begins| {
-                    add(value.map(|value| String::from_utf8_lossy(value.data()).into_owned()), begins);
+                    add(value.as_ref().map(text), begins);
                 })?,
             }
         }
@@ -345,7 +428,7 @@ impl Table {
             Some(names) if is_number => {
                 let name = text.parse().ok().and_then(|place: usize| names.get(place)).cloned();
                 let what = format!("the label {text} is none of the {} classes that the file names", names.len());
-                name.ok_or_else(|| wrong(row, &what))
+                name.ok_or_else(|| self.wrong(row, &what))
             }
             _ => Ok(text),
         };
@@ -354,7 +437,7 @@ impl Table {
             let label = match leaf.repeated {
                 0 => {
                     let text = texts.into_iter().next().flatten().filter(|text| !text.is_empty());
-                    let text = class(row, text.ok_or_else(|| wrong(row, "its label is missing"))?)?;
+                    let text = class(row, text.ok_or_else(|| self.wrong(row, "its label is missing"))?)?;
                     match columns.separator {
                         Some(_) => Label::Several(columns.split(&text)),
                         None => Label::One(text),
@@ -367,6 +450,10 @@ impl Table {
         }
         Ok((entries, names.unwrap_or_default()))
     }
+}
+
+fn text(value: &ByteArray) -> String {
+    String::from_utf8_lossy(value.data()).into_owned()
 }
 
 /// The names of a feature's classes, which may be those of the elements of a list.

@@ -17,7 +17,7 @@ use crate::train::tta::TtaArgs;
 #[derive(Args, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct DataArgs {
-    /// Folder that the paths of list files and CSVs are relative to [default: the file's own]
+    /// Folder that the paths of list files, CSVs and Parquet files are relative to [default: the file's own]
     #[arg(long, value_name = "DIR")]
     pub root: Option<PathBuf>,
     /// Which folder is which output of the model: one `folder name` per line, or imagenet_class_index.json

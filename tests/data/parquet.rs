@@ -98,7 +98,10 @@ fn what_can_not_be_told_or_read_is_an_error() {
     assert_error(open("two.parquet"), &["two.parquet", "fine, coarse", "--label-column"]);
     assert_eq!(with(None, Some("fine")).unwrap().classes, ["a", "b"]);
     assert_error(with(None, Some("colour")), &["no column \"colour\"", "--label-column"]);
-    assert_error(with(Some("fine"), Some("fine")), &["no column \"fine\" with images", "--image-column"]);
+    assert_error(
+        with(Some("fine"), Some("fine")),
+        &["no column \"fine\" with images or their paths", "--image-column"],
+    );
     assert_error(open("tags.parquet"), &["which column has labels", "img, tags", "--label-column"]);
     assert_error(open("unlabelled.parquet"), &["unlabelled.parquet", "row 0", "-1 is none of the 3 classes"]);
     assert_error(open("torn.parquet"), &["torn.parquet", "no whole Parquet file"]);
@@ -109,18 +112,79 @@ fn what_can_not_be_told_or_read_is_an_error() {
     assert_error(decode(file("named.parquet/image/99")), &["there is no image", "image/99"]);
 }
 
+/// Every compression that pyarrow writes, and the older LZ4 in both of its forms.
+#[test]
+fn pages_may_be_compressed_by_whatever_arrow_knows() {
+    let names = ["none", "snappy", "gzip", "brotli", "zstd", "lz4", "lz4_old", "lz4_hadoop"];
+    for name in names {
+        let dataset =
+            Dataset::open(file(&format!("codecs/{name}.parquet")), None).unwrap_or_else(|e| panic!("{name}: {e}"));
+        assert_eq!(labels(&dataset, 0).concat(), ["a", "b", "b", "a"], "{name}");
+    }
+    let files = std::fs::read_dir(file("codecs")).unwrap().count();
+    assert_eq!(files, names.len());
+}
+
+/// Rows of the file are all there, each the image of its own number, wherever that lies.
+fn assert_paths(dataset: &Dataset, beside: usize) {
+    let mut rows: Vec<(usize, &str)> =
+        dataset.items.iter().map(|item| (row_of(&item.path), dataset.classes[item.label as usize].as_str())).collect();
+    rows.sort();
+    assert_eq!(rows, (0..8).map(|i| (i, ["emu", "cat", "dog"][i % 3])).collect::<Vec<_>>());
+    let files = dataset.items.iter().filter(|item| item.path.is_file() && size_of(&item.path).unwrap() < 1000);
+    assert_eq!(files.count(), beside);
+}
+
+#[test]
+fn paths_in_the_place_of_images_lead_to_files_beside_it() {
+    // Some rows have bytes, and only in one row group.
+    assert_paths(&Dataset::open(file("paths/data/train.parquet"), None).unwrap(), 6);
+    assert_paths(&Dataset::open(file("paths/data/*.parquet"), None).unwrap(), 6);
+    // Without statistics, which would tell where there are bytes.
+    assert_paths(&Dataset::open(file("paths/flat.parquet"), None).unwrap(), 6);
+    let texts = Dataset::open(file("paths/texts.parquet"), None).unwrap();
+    assert_eq!(labels(&texts, 0).concat(), ["a", "b", "a"]);
+    assert!(texts.items[1].path.ends_with("paths/images/1.png"), "{:?}", texts.items[1]);
+    let images = Dataset::unlabelled(file("paths/flat.parquet"), None).unwrap();
+    assert_eq!(images.items.iter().map(|item| row_of(&item.path)).collect::<Vec<_>>(), (0..8).collect::<Vec<_>>());
+    for (row, ends) in [(4, "paths/images/4.png"), (5, "paths/flat.parquet/image/00000005")] {
+        let one = Dataset::unlabelled(file(&format!("paths/flat.parquet/image/{row:08}")), None).unwrap();
+        assert!(one.items[0].path.ends_with(ends) && row_of(&one.items[0].path) == row, "{:?}", one.items);
+    }
+
+    // Below another folder.
+    let dir = tempfile::tempdir().unwrap();
+    let moved = dir.path().join("flat.parquet");
+    std::fs::copy(file("paths/flat.parquet"), &moved).unwrap();
+    assert_error(Dataset::open(&moved, None), &["flat.parquet", "row 0", "there is no file", "images/0.png", "--root"]);
+    assert_paths(&Dataset::open(&moved, Some(&file("paths"))).unwrap(), 6);
+}
+
+#[test]
+fn paths_that_lead_to_no_file_or_outside_are_refused() {
+    let open = |name: &str| Dataset::open(file(name), None);
+    assert_error(open("paths/missing.parquet"), &["missing.parquet", "row 1", "there is no file", "images/9.png"]);
+    let outside = "images/../../words.parquet\" lies outside of the folder";
+    assert_error(open("paths/outside.parquet"), &["outside.parquet", "row 1", outside]);
+    assert_error(Dataset::unlabelled(file("paths/outside.parquet"), None), &["row 1", outside]);
+    assert_error(open("paths/web.parquet"), &["web.parquet", "row 1", "is an address, not a file"]);
+}
+
 /// Whatever is damaged is an error of one line, never a panic.
 #[test]
 fn damaged_files_are_refused() {
-    let whole = std::fs::read(file("named.parquet")).unwrap();
     let dir = tempfile::tempdir().unwrap();
-    for (i, at) in (0..whole.len()).step_by(61).enumerate() {
-        let mut bytes = whole.clone();
-        bytes[at] ^= 0xff;
-        let path = dir.path().join(format!("{i}.parquet"));
-        std::fs::write(&path, bytes).unwrap();
-        if let Ok(dataset) = Dataset::open(&path, None) {
-            dataset.items.iter().for_each(|item| drop(decode(&item.path)));
+    let names = ["named", "codecs/gzip", "codecs/brotli", "codecs/zstd", "codecs/lz4_hadoop", "paths/flat"];
+    for (name, step) in names.into_iter().zip([61, 37, 37, 37, 37, 37]) {
+        let whole = std::fs::read(file(&format!("{name}.parquet"))).unwrap();
+        for at in (0..whole.len()).step_by(step) {
+            let mut bytes = whole.clone();
+            bytes[at] ^= 0xff;
+            let path = dir.path().join(format!("{at}.parquet"));
+            std::fs::write(&path, bytes).unwrap();
+            if let Ok(dataset) = Dataset::open(&path, None) {
+                dataset.items.iter().for_each(|item| drop(decode(&item.path)));
+            }
         }
     }
 }
