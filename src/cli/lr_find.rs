@@ -8,11 +8,11 @@ use serde_json::json;
 use crate::cli::console::note;
 use crate::cli::progress::Progress;
 use crate::cli::{RunArgs, print, print_json};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::report::write_rates;
 use crate::stop;
 use crate::train::lr_find::{Curve, Range, Suggestion, find};
-use crate::train::{FileSettings, Flags};
+use crate::train::{FileSettings, Flags, TrainConfig};
 
 /// Flags of `lr-find`: those of `finetune`, and the rates.
 #[derive(Args, Debug)]
@@ -28,7 +28,7 @@ pub(super) struct LrFindArgs {
     /// The rate of the last step
     #[arg(long, value_name = "RATE", default_value_t = 1.0)]
     to: f64,
-    /// Steps from one to the other; --steps and --epochs say nothing here
+    /// Steps from one to the other; --epochs and --steps are for the head that lp-ft trains before
     #[arg(long, value_name = "STEPS", default_value_t = 100)]
     lr_steps: u64,
     /// Also write a page with the curve
@@ -103,6 +103,22 @@ fn plot(curve: &Curve) -> String {
     )
 }
 
+/// A flag that sets nothing here is a mistake; a file is made for runs as well.
+fn refuse_idle(config: &TrainConfig, flags: &[String]) -> Result<()> {
+    let (flags, keys): (Vec<&str>, Vec<&str>) =
+        config.idle_in_lr_find().into_iter().partition(|key| flags.iter().any(|flag| flag == key));
+    if !keys.is_empty() {
+        note!("without effect in lr-find: {}", keys.join(", "));
+    }
+    match flags.is_empty() {
+        true => Ok(()),
+        false => Err(Error::Usage(format!(
+            "lr-find trains for --lr-steps at rates of its own, and evaluates and keeps nothing: leave out --{}",
+            flags.join(", --")
+        ))),
+    }
+}
+
 pub(super) fn run(args: LrFindArgs) -> Result<()> {
     let range = Range { from: args.from, to: args.to, steps: args.lr_steps };
     range.validate()?;
@@ -110,7 +126,9 @@ pub(super) fn run(args: LrFindArgs) -> Result<()> {
     if let Some(note) = settings.as_ref().and_then(|settings| settings.note.as_ref()) {
         note!("{note}");
     }
+    let names = args.train.names();
     let config = args.train.resolve(settings.as_ref())?;
+    refuse_idle(&config, &names)?;
     let gpu = args.run.open(config.memory.precision())?;
     stop::listen()?;
     let mut progress = Progress::new("");

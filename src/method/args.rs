@@ -187,6 +187,17 @@ impl MethodArgs {
         with.map(|with| Idle { with, refused })
     }
 
+    /// Whether `flag` acts in the run and leaves its training steps as they are.
+    pub fn is_beside_steps(&self, flag: &str) -> bool {
+        let mut users = self.active().filter(|method| method.flags().contains(&flag)).peekable();
+        users.peek().is_some() && users.all(|method| method.is_beside_steps(self, flag))
+    }
+
+    /// Whether radii are learned after the last step.
+    pub fn learns_after_steps(&self) -> bool {
+        self.name.name() == tpgm::Rule.name() && self.tpgm.schedule == tpgm::Schedule::Post
+    }
+
     /// Images of a validation batch that a method of the run learns from; none if none does.
     pub fn val_batch(&self) -> Option<usize> {
         self.active().find_map(|method| method.val_batch(self))

@@ -46,6 +46,10 @@ impl Method for Rule {
         args.ema.ema_decay.is_some()
     }
 
+    fn is_beside_steps(&self, _: &MethodArgs, _: &str) -> bool {
+        true
+    }
+
     fn check(&self, args: &MethodArgs) -> Result<()> {
         in_range("ema-decay", args.ema.ema_decay, |d| (0.0..1.0).contains(&d), "at least 0 and below 1")
     }

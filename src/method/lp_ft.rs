@@ -53,6 +53,10 @@ impl Method for Rule {
         Table::from_iter([("probe-lr".into(), probe_lr.into())])
     }
 
+    fn has_stages(&self) -> bool {
+        true
+    }
+
     fn stages(&self, args: &MethodArgs, whole: Stage, of: &Trained) -> Result<Vec<Stage>> {
         if of.steps < 2 {
             return Err(Error::Usage("--method lp-ft needs two steps: one for the head, one for everything".into()));

@@ -102,6 +102,16 @@ pub trait Method: fmt::Debug + Sync {
         None
     }
 
+    /// Whether `flag`, one of its own, leaves the training steps as they are: it sets what happens beside them, or after the last.
+    fn is_beside_steps(&self, _args: &MethodArgs, _flag: &str) -> bool {
+        false
+    }
+
+    /// Whether its runs have several [stages](Method::stages).
+    fn has_stages(&self) -> bool {
+        false
+    }
+
     /// Whether nothing but the head is trained in its runs.
     fn trains_head_alone(&self) -> bool {
         false

@@ -112,6 +112,10 @@ impl Method for Rule {
         (flag == "proj-freq" && args.tpgm.schedule == Schedule::Post).then_some("--schedule every-step")
     }
 
+    fn is_beside_steps(&self, args: &MethodArgs, flag: &str) -> bool {
+        args.tpgm.schedule == Schedule::Post && flag != "schedule"
+    }
+
     fn val_batch(&self, args: &MethodArgs) -> Option<usize> {
         Some(args.tpgm.radius_batch_size)
     }

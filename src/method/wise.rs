@@ -74,6 +74,10 @@ impl Method for Rule {
         args.wise.wise_alpha.is_some()
     }
 
+    fn is_beside_steps(&self, _: &MethodArgs, _: &str) -> bool {
+        true
+    }
+
     fn check(&self, args: &MethodArgs) -> Result<()> {
         match args.wise.wise_alpha {
             Some(WiseAlpha::Alpha(alpha)) => {

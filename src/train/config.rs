@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::checkpoint::Overrides;
 use crate::data::{Corruption, Dataset, FOLD, LoaderConfig, Rest, Sampler};
 use crate::error::{Error, Result};
-use crate::method::{BatchNorm, ClassWeights, LabelTargets, LossScaling, MethodArgs, Settings, Targets};
+use crate::method::{BatchNorm, ClassWeights, LabelTargets, Learner, LossScaling, MethodArgs, Settings, Targets};
 use crate::model::Precision;
 use crate::train::augment_args::AugmentArgs;
 use crate::train::corrupted::corruptions;
@@ -22,6 +22,9 @@ use crate::train::memory_args::MemoryArgs;
 use crate::train::model_args::ModelArgs;
 use crate::train::optim_args::OptimArgs;
 use crate::train::zero_shot_args::ZeroShotArgs;
+
+/// The radius loader draws from its own stream, so that it never follows the training loader's order.
+const RADIUS_STREAM: u64 = 0x7261_6469_7573;
 
 /// A run's settings, all of them decided: [`super::resolve::resolve`] makes it of what the user gave.
 #[derive(Args, Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -156,6 +159,22 @@ impl TrainConfig {
         }
     }
 
+    /// Refuses settings of batch norm for a model without any.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] naming the flag.
+    pub(super) fn refuse_for_model(&self, learner: &Learner) -> Result<()> {
+        let method = &self.method;
+        let follows = method.freeze_bn || method.lora.lora_rank.is_some() || method.name.freezes_batch_norm();
+        if self.optim.bn == BatchNorm::Frozen && !follows && learner.stats.len == 0 {
+            return Err(Error::Usage("--bn frozen is for models with batch norm, this one has none".into()));
+        }
+        if method.freeze_bn && learner.model.norms().is_empty() {
+            return Err(Error::Usage("--freeze-bn is for models with batch norm, this one has none".into()));
+        }
+        Ok(())
+    }
+
     /// What recognising a checkpoint is told.
     pub fn overrides(&self) -> Overrides {
         self.zero_shot.overrides(&self.model_args)
@@ -225,6 +244,19 @@ impl TrainConfig {
             rest: self.rest(images, self.optim.batch_size),
             ..LoaderConfig::default()
         }
+    }
+
+    /// How a run that learns on validation images goes through its `images` of them, of which it has taken `taken` batches.
+    pub(super) fn val_loader(&self, images: usize, taken: u64) -> Option<LoaderConfig> {
+        let batch_size = self.method.val_batch()?;
+        Some(LoaderConfig {
+            batch_size,
+            shuffle: !self.no_shuffle,
+            seed: self.seed ^ RADIUS_STREAM,
+            rest: self.rest(images, batch_size),
+            start_batch: taken,
+            ..LoaderConfig::default()
+        })
     }
 
     /// What losses over images such as `train` are held against, by `weights` if classes are weighed: labels that are mixed take the same

@@ -43,6 +43,29 @@ const OF_STEPS: [&str; 30] = [
     "weight-decay",
 ];
 
+/// What a run is evaluated on, keeps, and how long and how fast it learns: a test of learning rates does nothing of the first, and has a
+/// length and rates of its own.
+const OF_WHOLE_RUNS: [&str; 15] = [
+    "best-by",
+    "corrupt",
+    "early-stop",
+    "epochs",
+    "eval-every",
+    "id",
+    "lr",
+    "lr-schedule",
+    "save-every",
+    "select",
+    "steps",
+    "subset",
+    "test",
+    "tta",
+    "warmup-steps",
+];
+
+/// Of these, what sets the stages before the last of a run that has several.
+const OF_EARLIER_STAGES: [&str; 5] = ["epochs", "lr", "lr-schedule", "steps", "warmup-steps"];
+
 impl TrainConfig {
     /// Why `key` has no effect in this run; none if it has one.
     pub(super) fn idle(&self, key: &str) -> Option<Idle> {
@@ -78,6 +101,19 @@ impl TrainConfig {
         }
     }
 
+    /// The keys that the user gave and that set nothing in [`super::lr_find`], though they do in a run.
+    pub fn idle_in_lr_find(&self) -> Vec<&str> {
+        let keys = self.given.iter().map(String::as_str);
+        keys.filter(|key| self.idle(key).is_none() && self.is_idle_in_lr_find(key)).collect()
+    }
+
+    fn is_idle_in_lr_find(&self, key: &str) -> bool {
+        // The head's rate follows --lr where it has none of its own.
+        let follows = key != "lr" || !self.given.contains("probe-lr");
+        let earlier = self.method.name.has_stages() && OF_EARLIER_STAGES.contains(&key) && follows;
+        (OF_WHOLE_RUNS.contains(&key) && !earlier) || self.method.is_beside_steps(key)
+    }
+
     /// What the user gave and has no effect in this run, with the reason, such as `anchor-decay (goes with --method l2-sp)`.
     pub fn without_effect(&self) -> Vec<(&str, String)> {
         let keys = self.given.iter().filter_map(|key| Some((key.as_str(), self.idle(key)?.with)));
@@ -88,5 +124,115 @@ impl TrainConfig {
     pub fn note(&self) -> Option<String> {
         let named: Vec<String> = self.without_effect().into_iter().map(|(_, named)| named).collect();
         (!named.is_empty()).then(|| format!("without effect in this run: {}", named.join(", ")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::train::Flags;
+    use crate::train::resolve::KEYS;
+
+    /// What acts in a test of learning rates as in a run. A new flag belongs here or into the list above.
+    const ACTS: &[&str] = &[
+        "model",
+        "data",
+        "train",
+        "val",
+        "val-share",
+        "val-seed",
+        "fold",
+        "root",
+        "class-map",
+        "image-column",
+        "label-column",
+        "label-separator",
+        "skip-broken",
+        "strict-splits",
+        "heads",
+        "activation",
+        "pool",
+        "family",
+        "head",
+        "fc-norm",
+        "normalize-features",
+        "image-size",
+        "in-channels",
+        "crop-pct",
+        "crop-mode",
+        "mean",
+        "std",
+        "interpolation",
+        "zero-shot",
+        "class-names",
+        "template",
+        "templates",
+        "tokenizer",
+        "recipe",
+        "batch-size",
+        "optimizer",
+        "momentum",
+        "nesterov",
+        "weight-decay",
+        "clip-norm",
+        "label-smoothing",
+        "loss-scale",
+        "bn",
+        "augment",
+        "no-flip",
+        "rotation",
+        "color-jitter",
+        "rand-augment",
+        "rand-augment-ops",
+        "trivial-augment",
+        "random-erasing",
+        "mixup",
+        "cutmix",
+        "mixup-prob",
+        "mixup-switch-prob",
+        "drop-path",
+        "dropout",
+        "no-shuffle",
+        "drop-last",
+        "seed",
+        "class-weights",
+        "sampler",
+        "micro-batch",
+        "memory-limit",
+        "recompute",
+        "precision",
+        "method",
+        "layer-decay",
+        "freeze-bn",
+    ];
+
+    #[test]
+    fn each_flag_is_known_to_act_in_a_test_of_learning_rates_or_not_to() {
+        let of_a_method = |key: &str| crate::method::METHODS.iter().any(|method| method.flags().contains(&key));
+        for key in KEYS.iter().map(String::as_str) {
+            let places = [OF_WHOLE_RUNS.contains(&key), ACTS.contains(&key) || of_a_method(key)];
+            assert!(places[0] != places[1], "{key}: does it act in lr-find?");
+        }
+    }
+
+    fn idle(words: &str) -> String {
+        let config = Flags::parse(format!("--model m --train t {words}").split_whitespace())
+            .and_then(|flags| flags.resolve(None));
+        config.unwrap().idle_in_lr_find().join(" ")
+    }
+
+    #[test]
+    fn what_belongs_to_whole_runs_is_idle_in_a_test_of_learning_rates() {
+        assert_eq!(idle("--method vanilla --weight-decay 0.1 --drop-path 0.1 --class-weights balanced"), "");
+        assert_eq!(idle("--lr 1 --steps 3 --test a=b --select s --wise-alpha 0.5"), "lr select steps test wise-alpha");
+        assert_eq!(
+            idle("--method lp-ft --lr 1 --steps 3 --warmup-steps 1 --lr-schedule linear --save-every 3"),
+            "save-every"
+        );
+        assert_eq!(idle("--method lp-ft --lr 1 --probe-lr 2"), "lr");
+        assert_eq!(idle("--norm l2 --radius-lr 1"), "");
+        assert_eq!(idle("--schedule post --norm l2 --radius-lr 1 --exclude x"), "exclude norm radius-lr");
+        assert_eq!(idle("--method ftp --optimizer adamw --ema-decay 0.9 --exclude x"), "ema-decay");
+        assert_eq!(idle("--method vanilla --lora-rank 2 --lora-alpha 3"), "");
     }
 }

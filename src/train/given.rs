@@ -38,6 +38,11 @@ impl Flags {
         Ok(flags)
     }
 
+    /// Their names.
+    pub fn names(&self) -> Vec<String> {
+        self.0.as_ref().map_or(Vec::new(), |flags| flags.keys().cloned().collect())
+    }
+
     /// The settings of a run: these flags over those of `file`, over the defaults.
     ///
     /// # Errors

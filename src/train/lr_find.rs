@@ -4,17 +4,20 @@
 use crate::data::Loader;
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
-use crate::method::{Anchor, MethodArgs, Stage, Trained};
+use crate::method::{Anchor, At, Held, Learned, Stage, Trained};
 use crate::stop;
+use crate::train::adapters;
 use crate::train::config::TrainConfig;
 use crate::train::events::Event;
 use crate::train::exclude::excluded;
 use crate::train::fit;
 use crate::train::help;
+use crate::train::leaks::Leaks;
 use crate::train::place::Place;
 use crate::train::source::Source;
 use crate::train::splits::Splits;
 use crate::train::throughput::Throughput;
+use crate::train::trainer::begun;
 use crate::train::tuning;
 
 /// Weight of the past in the smoothed loss.
@@ -122,69 +125,114 @@ fn rounded(rate: f64) -> f64 {
     format!("{rate:.0e}").parse().unwrap_or(rate)
 }
 
-/// Trains the model of `config` for the steps of `range` as its method's first stage does, with nothing else that the method does, and
-/// writes nothing.
+/// The settings of `config` without what a run is evaluated on, which would only be opened and looked at.
+fn of_training(config: &TrainConfig) -> TrainConfig {
+    let mut config = config.clone();
+    let splits = &mut config.splits;
+    splits.select = None;
+    for names in [&mut splits.test, &mut splits.id, &mut splits.corrupt] {
+        names.clear();
+    }
+    config
+}
+
+/// Trains as a run of `config` does, with all that its method does around a step, for the steps of `range` at its rates, and writes
+/// nothing. Of a run with several stages the last is tested; those before it are as the run has them. What such a test makes no use of
+/// says [`TrainConfig::idle_in_lr_find`].
 ///
 /// # Errors
-/// As those of a run before its first step; [`Error::Stopped`].
+/// As those of a run before its first step; [`Error::Train`] where a stage before the last fails; [`Error::Stopped`].
 pub fn find(gpu: &Gpu, config: &TrainConfig, range: Range, tune: bool, events: &mut dyn FnMut(Event)) -> Result<Curve> {
     range.validate()?;
     if config.method.solves() {
         return Err(Error::Usage("lr-find is for runs that take steps: --probe logistic takes none".into()));
     }
-    if config.method.lora.lora_rank.is_some() {
-        return Err(Error::Usage(
-            "lr-find moves whole weights, which says little about adapters: leave --lora-rank out".into(),
-        ));
-    }
+    let (config, method) = (&of_training(config), &config.method);
     let mut source = Source::open(&config.model, &config.overrides())?;
     source.recognised.preprocess = config.model_args.preprocess(&source.recognised.preprocess)?;
     let splits = Splits::open(gpu, config, &mut source, events)?;
-    source.recognised.notes.iter().for_each(|note| events(Event::Note(help::note(note))));
+    let notes = source.recognised.notes.iter().map(help::note);
+    notes.chain([config.augment.note()]).chain(config.note()).for_each(|note| events(Event::Note(note)));
+    if config.strict_splits {
+        Leaks::find(&splits).refuse()?;
+    }
     let weights = config.imbalance.weights(&splits.train, &splits.classes)?;
-    let targets = config.targets(weights, &splits.train);
-    let (model, values, settings) = (config.drops.apply(source.model())?, source.snapshot(), config.settings(0));
-    let excluded = excluded(config.method.exclude.as_deref(), &source)?;
+    let (targets, settings) = (config.targets(weights, &splits.train), config.settings(0));
+    let model = adapters::adapted(method, &source, config.drops.apply(source.model())?)?.distilling(method.distills());
+    adapters::note(&model).into_iter().for_each(|note| events(Event::Note(note)));
+    let values = begun(&model, source.snapshot(), config.seed);
+    let mut excluded = excluded(method.exclude.as_deref(), &source)?;
+    excluded.resize(model.layout().params.len(), true);
     let anchor = Anchor { values: &values, excluded: &excluded };
     let micro_batch = config.memory.micro_batch(config.optim.batch_size);
     let place = Place::default();
-    let sizes = fit::of_run(gpu, config, &model, &splits, micro_batch, &place);
-    let (sizes, plain) = ((sizes.0.as_slice(), sizes.1), MethodArgs::parse(["--method", "vanilla"])?);
-    let (mut learner, _) =
-        fit::allocate((gpu, &place), &model, sizes, (settings, targets), &plain, (&values, &anchor), events)?;
+    let (sizes, limit) = fit::of_run(gpu, config, &model, &splits, micro_batch, &place);
+    let (mut learner, mut active) =
+        fit::allocate((gpu, &place), &model, (&sizes, limit), (settings, targets), method, (&values, &anchor), events)?;
     learner.randomize(config.seed);
     if tune {
         tuning::tune(gpu, &learner.untuned()?, events)?;
     }
-    let layout = learner.model.layout();
-    let of = Trained {
-        config: &source.recognised.config,
-        layout,
-        excluded: &excluded,
-        norms: learner.model.norms(),
-        steps: range.steps,
-    };
-    let stages = config.method.stages(Stage::whole(layout, &settings), &of)?;
-    learner.begin(stages.into_iter().next().expect("a method has a stage"))?;
-    let loader = config.loader(splits.train.items.len());
-    let mut loader = Loader::new(&splits.train, &source.recognised.preprocess, loader)?;
+    let images = splits.train.items.len();
+    let loader = config.loader(images);
+    learner.check_batch(fit::smallest_pass(&splits.train, &loader, learner.capacity()))?;
+    config.refuse_for_model(&learner)?;
+    let (layout, steps) = (learner.model.layout(), config.steps(images));
+    let of =
+        Trained { config: &source.recognised.config, layout, excluded: &excluded, norms: learner.model.norms(), steps };
+    let stages = method.stages(Stage::whole(layout, &settings), &of)?;
+    let (lr, since) =
+        (config.optim.rates(&stages, steps, config.epoch_steps(images)), stages.last().map_or(0, |s| s.since));
+    if since > 0 {
+        let what =
+            format!("the first {since} steps are those of finetune's earlier stage; the rates that are tested follow");
+        events(Event::Note(what));
+    }
+    let preprocess = &source.recognised.preprocess;
+    let mut loader = Loader::new(&splits.train, preprocess, loader)?;
+    let val = config.val_loader(splits.val.items.len(), 0);
+    let mut val = val.map(|config| Loader::new(&splits.val, preprocess, config)).transpose()?;
+    let mut next = || val.as_mut().expect("what learns on validation images has a loader").next();
     let mut losses: Vec<f64> = Vec::new();
+    // The first step of which a figure is no number: a run ends there.
+    let mut bad: Option<u64> = None;
     let mut throughput = Throughput::start();
-    for step in 0..range.steps {
+    let all = since + range.steps;
+    for step in 0..all {
         stop::check()?;
+        if let Some(stage) = stages.iter().find(|stage| stage.since == step) {
+            learner.begin(stage.clone())?;
+        }
         let batch = loader.next()?;
-        learner.step_mixed(&batch.images, &batch.labels, batch.mixed.as_ref(), range.rate(step))?;
+        let rate = if step < since { lr.at(step) } else { range.rate(step - since) };
+        learner.step_mixed(&batch.images, &batch.labels, batch.mixed.as_ref(), rate)?;
+        active.after_step(&mut learner, &mut next)?;
+        let look = (step + 1) % LOOK == 0 || step + 1 == all;
+        let records = learner.records(look)?;
+        losses.extend(records.iter().filter(|r| r.step >= since).map(|r| f64::from(r.loss)));
+        let spoilt = records.iter().filter(|r| r.is_bad()).map(|r| r.step);
+        let learned = active.learned(&learner, look)?;
+        let radii = learned.iter().filter(|l| l.loss.is_some_and(|loss| !loss.is_finite()));
+        let at = |learned: &Learned| match learned.at {
+            At::Step(step) | At::Iteration(step) => step,
+        };
+        bad = bad.into_iter().chain(spoilt).chain(radii.map(at)).min();
+        if let Some(bad) = bad.filter(|bad| *bad < since) {
+            let what = "a figure is not a finite number, before any rate is tested: try a lower --probe-lr";
+            return Err(Error::Train(format!("step {bad}: {what}")));
+        }
         let rate = throughput.submitted(batch.len());
-        if (step + 1) % LOOK == 0 || step + 1 == range.steps {
-            losses.extend(learner.records(true)?.iter().map(|record| f64::from(record.loss)));
+        if look {
             let loss = losses.last().map_or(f32::NAN, |loss| *loss as f32);
-            events(Event::Progress { step: step + 1, steps: range.steps, loss, rate });
-            if Curve::new(losses.iter().copied(), range).diverged {
+            events(Event::Progress { step: step + 1, steps: all, loss, rate });
+            if Curve::new(losses.iter().copied(), range).diverged || bad.is_some() {
                 break;
             }
         }
     }
-    Ok(Curve::new(losses, range))
+    let whole = bad.map_or(losses.len(), |bad| (bad - since) as usize);
+    let end = bad.map(|_| f64::NAN);
+    Ok(Curve::new(losses.into_iter().take(whole).chain(end), range))
 }
 
 #[cfg(test)]

@@ -5,10 +5,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::flag::{in_range, positive, word};
-use crate::method::{BatchNorm, Optimizer};
+use crate::method::{BatchNorm, Optimizer, Stage};
 use crate::ops::adamw::AdamW;
 use crate::ops::sgd::Sgd;
-use crate::train::schedule::{LrSchedule, Warmup};
+use crate::train::schedule::{LearningRate, LrSchedule, Warmup};
 
 /// Which optimiser updates the weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -100,6 +100,17 @@ pub struct OptimArgs {
 }
 
 impl OptimArgs {
+    /// The learning rate of each step of a run with these stages.
+    pub(super) fn rates(&self, stages: &[Stage], steps: u64, epoch_steps: u64) -> LearningRate {
+        LearningRate {
+            stages: stages.iter().map(|stage| (stage.since, stage.lr.unwrap_or(self.lr))).collect(),
+            schedule: self.lr_schedule,
+            warmup: self.warmup_steps,
+            steps,
+            epoch_steps,
+        }
+    }
+
     /// The optimiser with its hyperparameters.
     pub fn optimizer(&self) -> Optimizer {
         let OptimArgs { momentum, nesterov, weight_decay, .. } = *self;

@@ -34,9 +34,6 @@ use crate::train::subset::{classes_with_images, evaluate_among};
 use crate::train::throughput::Throughput;
 use crate::train::tta::Tta;
 
-/// The radius loader draws from its own stream, so that it never follows the training loader's order.
-const RADIUS_STREAM: u64 = 0x7261_6469_7573;
-
 /// Steps after which ranks tell each other whether they still have the same weights; at evaluations they do as well.
 const AGREE_EVERY: u64 = 200;
 
@@ -330,17 +327,9 @@ impl Training<'_, '_> {
 
     /// The images that the method learns on, if it learns on validation images.
     fn val_loader(&self, images: &Arc<ImageCache>) -> Result<Option<Loader>> {
-        let Some(batch) = self.config.method.val_batch() else { return Ok(None) };
-        let config = LoaderConfig {
-            batch_size: batch,
-            shuffle: !self.config.no_shuffle,
-            seed: self.config.seed ^ RADIUS_STREAM,
-            rest: self.config.rest(images.dataset().items.len(), batch),
-            start_batch: self.progress.taken,
-            rank: self.place.of(),
-            ..LoaderConfig::default()
-        };
-        Loader::with_cache(images.clone(), self.preprocess, config).map(Some)
+        let config = self.config.val_loader(images.dataset().items.len(), self.progress.taken);
+        let config = config.map(|config| LoaderConfig { rank: self.place.of(), ..config });
+        config.map(|config| Loader::with_cache(images.clone(), self.preprocess, config)).transpose()
     }
 
     /// Figures of the learner's weights on the split `name`, and the logits.

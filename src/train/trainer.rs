@@ -8,7 +8,7 @@ use crate::data::LoaderConfig;
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::gpu::tiles::Choices;
-use crate::method::{Anchor, BatchNorm, Held, Learner, Snapshot, Stage, Trained};
+use crate::method::{Anchor, Held, Learner, Snapshot, Stage, Trained};
 use crate::model::Model;
 use crate::stop;
 use crate::tfevents::EventFile;
@@ -31,7 +31,6 @@ use crate::train::probe;
 use crate::train::reached::Reached;
 use crate::train::run::{EACH, Training};
 use crate::train::run_dir::{self, Found, RunLog};
-use crate::train::schedule::LearningRate;
 use crate::train::sessions::Sessions;
 use crate::train::source::Source;
 use crate::train::splits::{SUMMARIES, Splits};
@@ -92,7 +91,7 @@ pub fn train_on(
 }
 
 /// Values of the model without its adapters, with theirs.
-fn begun(model: &Model, values: Snapshot, seed: u64) -> Snapshot {
+pub(super) fn begun(model: &Model, values: Snapshot, seed: u64) -> Snapshot {
     match model.adapters() {
         Some(adapters) => Snapshot { w: adapters.begin(model.layout(), values.w, seed), ..values },
         None => values,
@@ -203,19 +202,9 @@ fn run(
     }
     together::share_choices(place, gpu, &learner, events)?;
     learner.check_batch(fit::smallest_pass(&splits.train, &train_config, learner.capacity()))?;
-    if config.optim.bn == BatchNorm::Frozen
-        && !method.freeze_bn
-        && method.lora.lora_rank.is_none()
-        && learner.stats.len == 0
-        && !method.name.freezes_batch_norm()
-    {
-        return Err(Error::Usage("--bn frozen is for models with batch norm, this one has none".into()));
-    }
+    config.refuse_for_model(&learner)?;
     if config.optim.sync_bn {
         together::check_sync_bn(&learner, config, &splits)?;
-    }
-    if method.freeze_bn && learner.model.norms().is_empty() {
-        return Err(Error::Usage("--freeze-bn is for models with batch norm, this one has none".into()));
     }
     let (epoch_steps, steps) = (config.epoch_steps(splits.train.items.len()), config.steps(splits.train.items.len()));
     let layout = learner.model.layout();
@@ -223,13 +212,7 @@ fn run(
         Trained { config: &source.recognised.config, layout, excluded: &excluded, norms: learner.model.norms(), steps };
     let stages = method.stages(Stage::whole(layout, &settings), &of)?;
     method.notes(&stages).into_iter().for_each(|note| events(Event::Note(note)));
-    let lr = LearningRate {
-        stages: stages.iter().map(|stage| (stage.since, stage.lr.unwrap_or(config.optim.lr))).collect(),
-        schedule: config.optim.lr_schedule,
-        warmup: config.optim.warmup_steps,
-        steps,
-        epoch_steps,
-    };
+    let lr = config.optim.rates(&stages, steps, epoch_steps);
     let post = active.rest().is_some();
     if config.early_stop > 0 && post {
         let what = "--early-stop judges weights on the way, which say little where radii are learned after the last step: leave it out \
