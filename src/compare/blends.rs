@@ -7,7 +7,7 @@ use crate::compare::entry_runs::{EntryRuns, PointRuns};
 use crate::compare::event::{End, Event, Work};
 use crate::compare::outcome::Outcome;
 use crate::compare::plan::Cost;
-use crate::compare::post::{Images, Ingredients, PostRun};
+use crate::compare::post::{Ingredients, Opened, PostRun};
 use crate::compare::run::Comparison;
 use crate::compare::select::choose;
 use crate::compare::spec::{EntryKind, Over};
@@ -17,39 +17,28 @@ use crate::train::records::Weights;
 
 impl Comparison<'_> {
     /// Fills in the entries that train nothing, and puts the pre-trained model first.
-    pub(super) fn post(&mut self, d: usize, images: &Images, entries: &mut Vec<Option<EntryRuns>>) {
+    pub(super) fn post(&mut self, d: usize, images: &mut Opened, entries: &mut Vec<Option<EntryRuns>>) {
         let config = self.config;
         for (entry, method) in config.methods.iter().enumerate() {
             let (EntryKind::Wise { from, .. } | EntryKind::Soup { from, .. }) = &method.kind else { continue };
-            let at = Blending { d, entry, from: *from, images, runs: entries[*from].as_ref() };
+            let at = Blending { d, entry, from: *from, runs: entries[*from].as_ref() };
             let made = match &method.kind {
-                EntryKind::Wise { alphas, .. } => self.wise(at, alphas),
-                EntryKind::Soup { soup, over: Over::Seeds, .. } => self.seed_soup(at, *soup),
-                EntryKind::Soup { soup, .. } => self.grid_soup(at, *soup),
+                EntryKind::Wise { alphas, .. } => self.wise(at, images, alphas),
+                EntryKind::Soup { soup, over: Over::Seeds, .. } => self.seed_soup(at, images, *soup),
+                EntryKind::Soup { soup, .. } => self.grid_soup(at, images, *soup),
                 EntryKind::Train(..) => continue,
             };
             entries[entry] = Some(made);
         }
-        // It would be judged on one fold, and the methods on all.
-        if images.pretrained.recognised.initialised.is_empty() && config.folds.is_none() {
-            let first = config.train_run(d, config.reference, 0, config.seeds[0]);
-            let dir = config.data_dir(d).join(PRETRAINED);
-            let run = PostRun { ingredients: Ingredients::Pretrained, dir, config: &first.config };
-            let name = format!("{} {PRETRAINED}", config.data[d].name);
-            let outcome = run
-                .run(self.gpu, images, &mut running(self.events, &name))
-                .map(|blends| blends.outcomes[0].clone())
-                .map_err(|e| told(&e));
-            if let Err(error) = &outcome {
-                (self.events)(Event::Warning(format!("{}: the pre-trained model: {error}", config.data[d].name)));
-            }
+        if images.first.pretrained.recognised.initialised.is_empty() {
+            let runs = self.pretrained(d, images);
             entries.insert(
                 0,
                 Some(EntryRuns {
                     name: PRETRAINED.into(),
                     kind: "pretrained",
                     from: None,
-                    points: vec![PointRuns { label: String::new(), runs: vec![(None, outcome)] }],
+                    points: vec![PointRuns { label: String::new(), runs }],
                     chosen: Some(0),
                     cost: Cost::default(),
                     ingredients: 0,
@@ -57,6 +46,32 @@ impl Comparison<'_> {
                 }),
             );
         }
+    }
+
+    /// The pre-trained model: one for all seeds, or with folds tested on each.
+    fn pretrained(&mut self, d: usize, images: &mut Opened) -> Vec<(Option<u64>, Result<Outcome, String>)> {
+        let config = self.config;
+        let (folder, data) = (config.data_dir(d).join(PRETRAINED), &config.data[d].name);
+        let seeds: Vec<Option<u64>> = match config.folds {
+            Some(_) => config.seeds.iter().copied().map(Some).collect(),
+            None => vec![None],
+        };
+        let mut runs = Vec::new();
+        for seed in seeds {
+            let run = config.train_run(d, config.reference, 0, seed.unwrap_or(config.seeds[0]));
+            let dir = seed.map_or(folder.clone(), |seed| folder.join(format!("seed-{seed}")));
+            let of = seed.map_or(String::new(), |seed| format!(" seed {seed}"));
+            let post = PostRun { ingredients: Ingredients::Pretrained, dir, config: &run.config };
+            let outcome = post
+                .run(self.gpu, images, &mut running(self.events, &format!("{data} {PRETRAINED}{of}")))
+                .map(|blends| blends.outcomes[0].clone())
+                .map_err(|e| told(&e));
+            if let Err(error) = &outcome {
+                (self.events)(Event::Warning(format!("{data}: the pre-trained model{of}: {error}")));
+            }
+            runs.push((seed, outcome));
+        }
+        runs
     }
 
     /// The weights of a run that are compared.
@@ -68,17 +83,18 @@ impl Comparison<'_> {
         self.config.data_dir(at.d).join(&self.config.methods[at.entry].name).join(of)
     }
 
-    /// Runs `ingredients`; one outcome a value of α, or an error for all.
+    /// Runs `ingredients` on the images of the runs with `seed`; one outcome a value of α, or an error for all.
     fn blend(
         &mut self,
         at: Blending,
+        images: &mut Opened,
         name: String,
-        dir: &Path,
+        (dir, seed): (&Path, u64),
         ingredients: Ingredients,
     ) -> Result<(Vec<Outcome>, Vec<usize>), String> {
-        let first = self.config.train_run(at.d, at.from, 0, self.config.seeds[0]);
-        let run = PostRun { ingredients, dir: dir.into(), config: &first.config };
-        let blends = run.run(self.gpu, at.images, &mut running(self.events, &name));
+        let like = self.config.train_run(at.d, at.from, 0, seed);
+        let run = PostRun { ingredients, dir: dir.into(), config: &like.config };
+        let blends = run.run(self.gpu, images, &mut running(self.events, &name));
         match blends {
             Ok(blends) => {
                 let outcome = &blends.outcomes[blends.outcomes.len() - 1];
@@ -96,7 +112,7 @@ impl Comparison<'_> {
         Err(error)
     }
 
-    fn wise(&mut self, at: Blending, alphas: &[f32]) -> EntryRuns {
+    fn wise(&mut self, at: Blending, images: &mut Opened, alphas: &[f32]) -> EntryRuns {
         let (config, method) = (self.config, &self.config.methods[at.entry]);
         let point = |alpha: &f32| PointRuns { label: format!("alpha {alpha}"), runs: Vec::new() };
         let mut points: Vec<PointRuns> = alphas.iter().map(point).collect();
@@ -106,7 +122,7 @@ impl Comparison<'_> {
                 Ok(outcome) => {
                     let ingredients = Ingredients::Wise(self.weights(outcome), alphas.to_vec());
                     let dir = self.post_dir(at, &format!("seed-{seed}"));
-                    self.blend(at, name, &dir, ingredients)
+                    self.blend(at, images, name, (&dir, *seed), ingredients)
                 }
                 Err(error) => self.failed(name, error),
             };
@@ -121,7 +137,7 @@ impl Comparison<'_> {
         self.made(at, "wise", points, chosen, 1, String::new())
     }
 
-    fn grid_soup(&mut self, at: Blending, soup: &'static dyn Soup) -> EntryRuns {
+    fn grid_soup(&mut self, at: Blending, images: &mut Opened, soup: &'static dyn Soup) -> EntryRuns {
         let (config, method) = (self.config, &self.config.methods[at.entry]);
         let (mut runs, mut notes) = (Vec::new(), Vec::new());
         let points = at.runs.map_or(&[][..], |from| &from.points);
@@ -130,7 +146,7 @@ impl Comparison<'_> {
             let parts: Vec<(String, Outcome)> =
                 points.iter().filter_map(|p| Some((p.label.clone(), p.of(*seed)?.clone()))).collect();
             let name = format!("{} {} seed {seed}", config.data[at.d].name, method.name);
-            let made = self.soup(at, name, &format!("seed-{seed}"), &parts, soup);
+            let made = self.soup(at, images, name, (&format!("seed-{seed}"), *seed), &parts, soup);
             if let Ok((_, kept)) = &made {
                 let kept: Vec<&str> = kept.iter().map(|i| parts[*i].0.as_str()).collect();
                 notes.push(format!("seed {seed}: {} of {} ({})", kept.len(), parts.len(), kept.join("; ")));
@@ -142,12 +158,13 @@ impl Comparison<'_> {
         self.made(at, "soup", points, Some(0), ingredients, notes.join(". "))
     }
 
-    fn seed_soup(&mut self, at: Blending, soup: &'static dyn Soup) -> EntryRuns {
+    fn seed_soup(&mut self, at: Blending, images: &mut Opened, soup: &'static dyn Soup) -> EntryRuns {
         let (config, method) = (self.config, &self.config.methods[at.entry]);
         let part = |seed: &u64| Some((format!("seed {seed}"), model(at.runs, *seed).ok()?.clone()));
         let parts: Vec<(String, Outcome)> = config.seeds.iter().filter_map(part).collect();
         let name = format!("{} {}", config.data[at.d].name, method.name);
-        let made = self.soup(at, name, "all-seeds", &parts, soup);
+        // Without folds, all seeds have the same images.
+        let made = self.soup(at, images, name, ("all-seeds", config.seeds[0]), &parts, soup);
         let kept: Vec<&str> =
             made.as_ref().map_or(Vec::new(), |(_, kept)| kept.iter().map(|i| parts[*i].0.as_str()).collect());
         let note = format!("{} of {} seeds ({})", kept.len(), parts.len(), kept.join("; "));
@@ -158,8 +175,9 @@ impl Comparison<'_> {
     fn soup(
         &mut self,
         at: Blending,
+        images: &mut Opened,
         name: String,
-        of: &str,
+        (of, seed): (&str, u64),
         parts: &[(String, Outcome)],
         soup: &'static dyn Soup,
     ) -> Result<(Outcome, Vec<usize>), String> {
@@ -169,7 +187,8 @@ impl Comparison<'_> {
         let accuracies = parts.iter().filter(|_| soup.needs_images()).map(|(_, o)| o.select.main()).collect();
         let paths = parts.iter().map(|(_, o)| self.weights(o)).collect();
         let dir = self.post_dir(at, of);
-        let (mut outcomes, kept) = self.blend(at, name, &dir, Ingredients::Soup(soup, paths, accuracies))?;
+        let (mut outcomes, kept) =
+            self.blend(at, images, name, (&dir, seed), Ingredients::Soup(soup, paths, accuracies))?;
         Ok((outcomes.remove(0), kept))
     }
 
@@ -188,13 +207,12 @@ impl Comparison<'_> {
     }
 }
 
-/// Where a blend is made: data set, its entry, the entry that it is made of with its runs, and the images.
+/// Where a blend is made: data set, its entry, the entry that it is made of with its runs.
 #[derive(Clone, Copy)]
 struct Blending<'a> {
     d: usize,
     entry: usize,
     from: usize,
-    images: &'a Images,
     runs: Option<&'a EntryRuns>,
 }
 

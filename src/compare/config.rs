@@ -168,12 +168,8 @@ impl CompareConfig {
             }
             let method = table.get("method").map_or(Some(name.as_str()), Value::as_str);
             let kind = match method {
-                Some(kind @ ("wise" | "soup")) if folds.is_some() => {
-                    let what = format!("method: {kind} can't be had with folds: its models hold out other images each");
-                    return Err(lines.error(place, Some("method"), what));
-                }
                 Some("wise") => wise_kind(&lines, place, table, &names, &parsed.method)?,
-                Some("soup") => soup_kind(&lines, place, table, &names, &parsed.method)?,
+                Some("soup") => soup_kind(&lines, place, table, &names, &parsed.method, folds.is_some())?,
                 _ => train_kind(&lines, place, table, &tables)?,
             };
             methods.push(Entry { name: name.clone(), kind });

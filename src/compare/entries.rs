@@ -32,7 +32,7 @@ struct SoupKeys {
     from: Option<String>,
     kind: Option<String>,
     over: Option<Over>,
-    every_seed: bool,
+    every_seed: Option<bool>,
 }
 
 /// Whether `key` is a data set's: an entry that changed it would be compared on something else.
@@ -84,6 +84,7 @@ pub(super) fn soup_kind(
     table: &Table,
     names: &[String],
     tables: &[Table],
+    folds: bool,
 ) -> Result<EntryKind> {
     let keys: SoupKeys = lines.typed(place, table)?;
     let from = origin(lines, place, keys.from.as_deref(), names, tables)?;
@@ -91,10 +92,21 @@ pub(super) fn soup_kind(
     let kind = keys.kind.ok_or_else(|| lines.error(place, None, format!("kind is missing: one of {}", names())))?;
     let soup = named(&kind).map_err(|e| lines.error(place, Some("kind"), format!("kind: {e}")))?;
     let over = keys.over.unwrap_or(Over::Grid);
-    if keys.every_seed && over == Over::Seeds {
+    if folds && over == Over::Seeds {
+        let what = "over: a soup over folds can't be had, since each fold's model has learned images that the others are tested on; \
+                    over = \"grid\" makes one in each fold";
+        return Err(lines.error(place, Some("over"), what));
+    }
+    if folds && keys.every_seed == Some(false) {
+        let what =
+            "every-seed: with folds, a soup is made in each, as methods are tested on all of them: leave false out";
+        return Err(lines.error(place, Some("every-seed"), what));
+    }
+    let every_seed = keys.every_seed.unwrap_or(folds);
+    if every_seed && over == Over::Seeds {
         return Err(lines.error(place, Some("every-seed"), "every-seed goes with over = \"grid\""));
     }
-    Ok(EntryKind::Soup { from, soup, over, every_seed: keys.every_seed })
+    Ok(EntryKind::Soup { from, soup, over, every_seed })
 }
 
 pub(super) fn train_kind(lines: &Lines, place: Section, table: &Table, data: &[Table]) -> Result<EntryKind> {

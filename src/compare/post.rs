@@ -13,7 +13,7 @@ use crate::compare::event::Event;
 use crate::compare::outcome::{Outcome, SetFigures};
 use crate::compare::select::Score;
 use crate::data::loader::CACHE_BYTES;
-use crate::data::{ImageCache, Preprocess};
+use crate::data::{Fold, ImageCache, Preprocess};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::method::soups::Soup;
@@ -36,8 +36,9 @@ const BLEND: &str = "blend.json";
 /// The most images that pass through at once in an evaluation.
 const BATCH: usize = 64;
 
-/// A data set's images for selection and tests, opened once.
+/// A data set's images for selection and tests, opened once; with folds, those of one fold.
 pub(super) struct Images {
+    fold: Option<Fold>,
     pub(super) splits: Splits,
     select: Arc<ImageCache>,
     tests: Vec<Test>,
@@ -60,7 +61,32 @@ impl Images {
         let select = cache(splits.select.as_ref().unwrap_or(&splits.val));
         let tests = splits.tests.iter().map(|t| (t.name.clone(), t.id, cache(&t.images))).collect();
         let tests = with_copies(tests, &config.corruptions()?);
-        Ok(Images { splits, select, tests, pretrained })
+        Ok(Images { fold: config.splits.fold, splits, select, tests, pretrained })
+    }
+}
+
+/// A data set's images for whichever fold is asked for: those of the first and of the latest stay open.
+pub(super) struct Opened {
+    pub(super) first: Images,
+    latest: Option<Images>,
+}
+
+impl Opened {
+    pub(super) fn new(first: Images) -> Opened {
+        Opened { first, latest: None }
+    }
+
+    /// Those that a run of `config` has. What there is to say about them was said of the first.
+    fn of(&mut self, gpu: &Gpu, config: &TrainConfig) -> Result<&Images> {
+        let fold = config.splits.fold;
+        if self.first.fold == fold {
+            return Ok(&self.first);
+        }
+        let latest = match self.latest.take().filter(|images| images.fold == fold) {
+            Some(latest) => latest,
+            None => Images::open(gpu, config, &mut |_| {})?,
+        };
+        Ok(self.latest.insert(latest))
     }
 }
 
@@ -121,7 +147,7 @@ impl PostRun<'_> {
     /// Evaluates on the selection images and on the test sets, or reads what an earlier call has found.
     ///
     /// `tell` is called with the images of an evaluation that are done, and those there are.
-    pub(super) fn run(&self, gpu: &Gpu, images: &Images, tell: &mut dyn FnMut(usize, usize)) -> Result<Blends> {
+    pub(super) fn run(&self, gpu: &Gpu, images: &mut Opened, tell: &mut dyn FnMut(usize, usize)) -> Result<Blends> {
         let setup = self.setup()?;
         let path = self.dir.join(BLEND);
         let known = std::fs::read(&path).ok().and_then(|bytes| serde_json::from_slice::<File>(&bytes).ok());
@@ -129,7 +155,7 @@ impl PostRun<'_> {
         let file = match known.filter(|file| file.setup == setup) {
             Some(file) => file,
             None => {
-                let file = self.make(gpu, images, tell, setup)?;
+                let file = self.make(gpu, images.of(gpu, self.config)?, tell, setup)?;
                 let text = serde_json::to_vec(&file).expect("plain values always serialise");
                 std::fs::create_dir_all(&self.dir).map_err(|e| Error::io(&self.dir, "cannot create this folder", e))?;
                 atomic_write(&path, &text)?;
@@ -163,6 +189,10 @@ impl PostRun<'_> {
             "corrupt": c.splits.corrupt, "subset": c.splits.subset,
         });
         let s = &c.splits;
+        if let Some(fold) = s.fold {
+            // What is held out is a part of the training images.
+            setup["fold"] = json!([fold, s.train, s.val_seed]);
+        }
         if c.zero_shot.on() {
             setup["zero_shot"] = json!(c.zero_shot);
         }

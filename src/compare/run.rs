@@ -6,7 +6,7 @@ use crate::compare::claim::{Claim, Claims, Taken, wait};
 use crate::compare::config::CompareConfig;
 use crate::compare::event::{End, Event};
 use crate::compare::outcome::{Outcome, standing};
-use crate::compare::post::Images;
+use crate::compare::post::{Images, Opened};
 use crate::compare::results::{DataUse, Results};
 use crate::compare::spec::{EntryKind, Over};
 use crate::error::{Error, Result};
@@ -123,7 +123,7 @@ pub fn compare(
             (comparison.events)(Event::Warning(format!("{}: {leak}", data.name)));
         }
         uses.push(DataUse::new(&first.config, &opened.splits, leaks));
-        images.push(opened);
+        images.push(Opened::new(opened));
     }
     std::fs::create_dir_all(&config.out).map_err(|e| Error::io(&config.out, "cannot create this folder", e))?;
     let again = |error| match error {
@@ -140,7 +140,7 @@ pub fn compare(
     }
     let writer = comparison.writer().map_err(again)?;
     let mut all = Vec::new();
-    for (d, images) in images.iter().enumerate() {
+    for (d, images) in images.iter_mut().enumerate() {
         let mut entries = comparison.trained(d);
         comparison.post(d, images, &mut entries);
         all.push(entries);
