@@ -18,6 +18,8 @@ mod folds;
 mod shared;
 #[path = "compare/splits.rs"]
 mod splits;
+#[path = "compare/tensorboard.rs"]
+mod tensorboard;
 
 const CLASSES: [(&str, [u8; 3]); 3] = [("blue", [40, 60, 200]), ("green", [50, 190, 60]), ("red", [200, 50, 40])];
 

@@ -41,6 +41,10 @@ pub(super) struct CompareArgs {
     /// One process per adapter, as of `tpgm devices`, on the same runs
     #[arg(long, value_name = "A,B,...", value_delimiter = ',', conflicts_with_all = ["adapter", "dry_run"])]
     adapters: Vec<String>,
+    /// Also write event files for TensorBoard, in each run's folder tensorboard: figures, radii, augmented images and histograms of drift.
+    /// A comparison that has them goes on with them; a run that was whole before gets those of its records
+    #[arg(long, conflicts_with = "dry_run")]
+    tensorboard: bool,
     /// Make runs alone, and stop when stdin ends: what --adapters starts
     #[arg(long, hide = true)]
     worker: bool,
@@ -69,25 +73,24 @@ pub(super) fn run(args: CompareArgs) -> Result<ExitCode> {
     let gpu = run.open(if any_half { Precision::F16 } else { Precision::F32 })?;
     note!("on {} ({:?}), into {}", gpu.info.name, gpu.info.backend, config.out.display());
     let (mut count, mut of_what) = (Count::new("images"), None);
-    let ended =
-        compare(
-            &gpu,
-            &config,
-            run.tunes(),
-            Share { part: args.part, writes: !args.worker },
-            &mut |event| match event {
-                Event::Checked { done, of } => count.show(done, of, "looked at"),
-                Event::Running { name, what, done, of } => {
-                    if of_what != Some(what) {
-                        of_what = Some(what);
-                        count = Count::new(if what == Work::Steps { "steps" } else { "images" });
-                    }
-                    count.show(done, of, &name);
+    let ended = compare(
+        &gpu,
+        &config,
+        run.tunes(),
+        Share { part: args.part, writes: !args.worker, tensorboard: args.tensorboard },
+        &mut |event| match event {
+            Event::Checked { done, of } => count.show(done, of, "looked at"),
+            Event::Running { name, what, done, of } => {
+                if of_what != Some(what) {
+                    of_what = Some(what);
+                    count = Count::new(if what == Work::Steps { "steps" } else { "images" });
                 }
-                Event::Warning(text) => count.beside(|| warning!("{text}")),
-                event => count.beside(|| note!("{}", said(&event))),
-            },
-        )?;
+                count.show(done, of, &name);
+            }
+            Event::Warning(text) => count.beside(|| warning!("{text}")),
+            event => count.beside(|| note!("{}", said(&event))),
+        },
+    )?;
     drop(count);
     let (results, writer) = match ended {
         Ended::Whole(results, writer) => (results, writer),

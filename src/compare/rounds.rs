@@ -14,6 +14,7 @@ use crate::compare::select::choose;
 use crate::compare::spec::{EntryKind, Point};
 use crate::error::{Error, Result};
 use crate::stop;
+use crate::train::board;
 use crate::train::help::told;
 use crate::train::records::Weights;
 use crate::train::{self, Start};
@@ -194,10 +195,26 @@ impl Comparison<'_> {
         Ok(Came::Ended(made))
     }
 
+    /// Writes the event files of a run that was whole without them, unless another process does so.
+    fn add_events(&mut self, run: &TrainRun, outcome: &Outcome) -> Result<()> {
+        if !self.tensorboard || board::is_in(&run.dir) {
+            return Ok(());
+        }
+        let Taken::Ours(_claim) = self.claims.take(&run.dir)? else { return Ok(()) };
+        if board::is_in(&run.dir) {
+            return Ok(());
+        }
+        let steps = outcome.took.as_ref().map_or(0, |took| took.steps);
+        board::write_later(&run.dir, steps, run.config.method.learns_after_steps())
+    }
+
     /// The run's outcome: found, or made now.
     fn train_or_skip(&mut self, run: &TrainRun, name: &str, ours: bool) -> Result<Made> {
         let weights = self.config.weights;
         if let Standing::Finished(outcome) = standing(&run.dir, &run.config, weights)? {
+            if ours {
+                self.add_events(run, &outcome)?;
+            }
             return Ok(Made::Found(outcome));
         }
         if !ours {
@@ -222,7 +239,8 @@ impl Comparison<'_> {
             Standing::Absent => false,
         };
         let best = weights == Weights::Best;
-        let start = Start { resume, best, tune: self.tune, stoppable: true, ..Start::default() };
+        let tensorboard = self.tensorboard;
+        let start = Start { resume, best, tune: self.tune, stoppable: true, tensorboard, ..Start::default() };
         let mut memory = 0;
         let events = &mut self.events;
         let summary = train::train(self.gpu, &run.config, &run.dir, start, &mut |event| {

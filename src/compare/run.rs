@@ -11,6 +11,7 @@ use crate::compare::results::{DataUse, Results};
 use crate::compare::spec::{EntryKind, Over};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
+use crate::train::board;
 use crate::train::leaks::Leaks;
 
 /// A comparison on its way.
@@ -19,6 +20,8 @@ pub(super) struct Comparison<'a> {
     pub(super) config: &'a CompareConfig,
     pub(super) tune: bool,
     pub(super) part: Option<Part>,
+    /// Whether runs have event files for TensorBoard.
+    pub(super) tensorboard: bool,
     pub(super) claims: Claims,
     pub(super) events: &'a mut dyn FnMut(Event),
     pub(super) index: usize,
@@ -69,6 +72,8 @@ pub struct Share {
     pub part: Option<Part>,
     /// Whether it makes the entries without training and the results, if it finds all runs whole.
     pub writes: bool,
+    /// Whether runs have event files for TensorBoard. A comparison that has them goes on with them anyway.
+    pub tensorboard: bool,
 }
 
 /// What a process has come to.
@@ -102,6 +107,7 @@ pub fn compare(
         config,
         tune,
         part: share.part,
+        tensorboard: share.tensorboard,
         claims: Claims::new(),
         events,
         index: 0,
@@ -112,7 +118,10 @@ pub fn compare(
         ended: HashMap::new(),
         unchosen: HashSet::new(),
     };
-    comparison.prepare()?;
+    if comparison.prepare()? && !comparison.tensorboard {
+        (comparison.events)(Event::Note("runs here have event files for TensorBoard: all get them".into()));
+        comparison.tensorboard = true;
+    }
     let mut images = Vec::new();
     let mut uses = Vec::new();
     for (d, data) in config.data.iter().enumerate() {
@@ -149,8 +158,9 @@ pub fn compare(
 }
 
 impl Comparison<'_> {
-    /// Counts runs and steps, and finds runs that would stand in the way before the first one starts.
-    fn prepare(&mut self) -> Result<()> {
+    /// Counts runs and steps, and finds runs that would stand in the way before the first one starts; whether any has event files.
+    fn prepare(&mut self) -> Result<bool> {
+        let mut has_events = false;
         for d in 0..self.config.data.len() {
             let images = self.config.train_images(d)?;
             for (entry, method) in self.config.methods.iter().enumerate() {
@@ -160,6 +170,7 @@ impl Comparison<'_> {
                             for seed in &self.config.seeds {
                                 let run = self.config.train_run(d, entry, point, *seed);
                                 standing(&run.dir, &run.config, self.config.weights)?;
+                                has_events |= board::is_in(&run.dir);
                                 self.steps.insert((d, entry, point), run.config.steps(images));
                             }
                         }
@@ -175,7 +186,7 @@ impl Comparison<'_> {
                 }
             }
         }
-        Ok(())
+        Ok(has_events)
     }
 
     /// Waits until no other process makes the entries without training and writes the results.

@@ -20,9 +20,30 @@ use crate::train::records::{EvaluationLine, Metric, RadiusRow, StepLine};
 /// The folder of a run directory that has the event files.
 const FOLDER: &str = "tensorboard";
 
+/// The same while the event files of a run that has ended are written.
+const PART: &str = "tensorboard.part";
+
 /// The folder with the event files of the run in `dir`.
 pub fn folder(dir: &Path) -> PathBuf {
     dir.join(FOLDER)
+}
+
+/// Whether the run in `dir` has event files.
+pub fn is_in(dir: &Path) -> bool {
+    EventFile::is_in(&folder(dir))
+}
+
+/// Writes the event files of a run that has ended without any, from its records alone: `steps` and `post` as of [`Board::open`].
+///
+/// # Errors
+/// As [`Board::open`].
+pub fn write_later(dir: &Path, steps: u64, post: bool) -> Result<()> {
+    let part = dir.join(PART);
+    if part.exists() {
+        std::fs::remove_dir_all(&part).map_err(|e| Error::io(&part, "cannot remove", e))?;
+    }
+    Board { file: EventFile::create(&part, 0)?, steps, post }.repeat(dir, 0)?;
+    std::fs::rename(&part, folder(dir)).map_err(|e| Error::io(&part, "cannot rename", e))
 }
 
 /// A block, and its tensors' weights with those of the anchor.
