@@ -9,6 +9,7 @@ use super::compare_tables as tables;
 use super::forest::{self, signed};
 use super::gallery;
 use super::html::STYLE;
+use super::label_gallery;
 use super::scatter::{Curve, Mark, Scatter};
 use super::seen;
 use super::text::{escape, number};
@@ -94,8 +95,11 @@ fn answers(results: &Results, data: &DataResults, depths: &[Depth], (h, room): (
     let reference = depths.iter().find(|d| d.name() == results.reference);
     let mut out = String::new();
     for depth in [reference, best].into_iter().flatten() {
-        let Some(examples) = &depth.examples else { continue };
-        let shown = gallery::mistakes(examples, "h4");
+        let shown = match (&depth.examples, &depth.label_examples) {
+            (Some(examples), _) => gallery::mistakes(examples, "h4"),
+            (_, Some(examples)) => label_gallery::mistakes(examples, "h4"),
+            _ => continue,
+        };
         match out.len() + shown.len() <= room {
             true => {
                 let _ = write!(out, "<h3>{}</h3>\n{shown}", escape(&depth.first()));
@@ -109,7 +113,8 @@ fn answers(results: &Results, data: &DataResults, depths: &[Depth], (h, room): (
             }
         }
     }
-    if out.is_empty() { out } else { format!("<{h}>What the models take images for</{h}>\n{out}") }
+    let title = if data.multi_label { "Labels that the models give" } else { "What the models take images for" };
+    if out.is_empty() { out } else { format!("<{h}>{title}</{h}>\n{out}") }
 }
 
 fn section(id: &str, results: &Results, data: &DataResults, depths: &[Depth], room: usize) -> String {

@@ -14,6 +14,7 @@ use crate::error::Result;
 use crate::method::learns_on_val;
 use crate::train::blocks::Group;
 use crate::train::examples::Examples;
+use crate::train::label_examples::LabelExamples;
 use crate::train::records::Session;
 
 /// A trained method with the tensors of its reported runs.
@@ -26,6 +27,8 @@ pub(super) struct Depth {
     pub(super) sessions: Vec<Session>,
     /// Images with the first run's answers, where it left some.
     pub(super) examples: Option<Examples>,
+    /// The same of images with any number of labels.
+    pub(super) label_examples: Option<LabelExamples>,
     /// What the images are, as the first run found them.
     pub(super) data: Vec<Summary>,
     /// Whether its radii are learned on validation images.
@@ -66,6 +69,7 @@ pub(super) fn read(data: &DataResults) -> Result<Vec<Depth>> {
             Ok(Depth {
                 sessions: runs.iter_mut().flat_map(|run| std::mem::take(&mut run.sessions)).collect(),
                 examples: runs[0].examples.take(),
+                label_examples: runs[0].label_examples.take(),
                 data: std::mem::take(&mut runs[0].data),
                 name: entry.name.clone(),
                 seed: entry.models[0].seed,

@@ -58,20 +58,29 @@ fn of_pair(out: &mut String, of: &OfPair) {
 }
 
 /// What level comes below `h`.
-fn below(h: &str) -> &'static str {
+pub(super) fn below(h: &str) -> &'static str {
     if h == "h2" { "h3" } else { "h4" }
 }
 
-fn opening(examples: &Examples, h: &str) -> String {
-    let weights = match examples.model {
+/// What a sentence calls weights.
+pub(super) fn weights(model: Weights) -> &'static str {
+    match model {
         Weights::Pretrained => "pre-trained",
         Weights::Best => "best",
         Weights::Last => "last",
-    };
-    let left = match examples.left_out {
+    }
+}
+
+/// How many images there was no room for.
+pub(super) fn left_out(count: usize) -> String {
+    match count {
         0 => String::new(),
         n => format!(" {} more are left out, to keep the page small.", integer(n as u64)),
-    };
+    }
+}
+
+fn opening(examples: &Examples, h: &str) -> String {
+    let (weights, left) = (weights(examples.model), left_out(examples.left_out));
     format!(
         "<{h}>What the model takes images for</{h}>\n<p>Answers of the {weights} weights. Below each image stands its class; where the \
          model is wrong, its answer follows in italics; the share is how sure it is.{left}</p>\n"

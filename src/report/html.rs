@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use super::read::Run;
 use super::tensors::{self, Tensor};
 use super::text::{escape, integer};
-use super::{about, augmented, charts, drift_course, figures, gallery, seen, tables};
+use super::{about, augmented, charts, drift_course, figures, gallery, label_gallery, seen, tables};
 
 pub(super) const STYLE: &str = include_str!("page.css");
 
@@ -132,6 +132,7 @@ fn section(id: &str, run: &Run, tensors: &[Tensor], h: &str) -> String {
     let _ = write!(out, "<{h}>Training</{h}>\n<div class=\"charts\">{charts}</div>\n");
     out += &augmented::of_run(run, h);
     out += &gallery::all(run.examples.as_ref(), h);
+    out += &label_gallery::all(run.label_examples.as_ref(), h);
     out += &figures::of_run(id, run, h);
     let _ = writeln!(out, "<{h}>Radius and drift by tensor</{h}>");
     out += &activity(run);

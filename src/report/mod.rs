@@ -4,7 +4,7 @@
 //! depth; `svg` draws one line chart, `charts` says which charts there are, `tables` does the same for tables. `figures`
 //! shows what the model gets wrong, by `reliability` diagrams, `confusion` matrices, `classes` and `labels`; `seen` says which images each
 //! number saw, `balance` how many of each class there are, and `augmented` shows some of them; `gallery` shows some with the model's
-//! answers. `about` has the command, the adapter and the time, `drift_course` the drift over time. `html` puts the page together, with the words of `text`. `compare` is the page about a comparison, with `scatter` and `forest` for its drawings.
+//! answers, `label_gallery` with the labels that it gives. `about` has the command, the adapter and the time, `drift_course` the drift over time. `html` puts the page together, with the words of `text`. `compare` is the page about a comparison, with `scatter` and `forest` for its drawings.
 
 mod about;
 mod augmented;
@@ -22,6 +22,7 @@ mod figures;
 mod forest;
 mod gallery;
 mod html;
+mod label_gallery;
 mod labels;
 mod rates;
 pub mod read;

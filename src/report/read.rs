@@ -14,6 +14,7 @@ use crate::error::{Error, Result, quote};
 use crate::train::evaluate::Figure;
 use crate::train::examples::{EXAMPLES, Examples};
 use crate::train::json_lines::lines;
+use crate::train::label_examples::{LABEL_EXAMPLES, LabelExamples};
 use crate::train::preview::{SHOWN, Shown};
 use crate::train::records::{DriftRow, EvaluationLine, Metric, RadiusRow, Session, StepLine};
 use crate::train::run_dir::{ADVICE, DRIFT_OVER_TIME, EVALUATIONS, LEAKS, SESSIONS};
@@ -67,6 +68,8 @@ pub struct Run {
     pub shown: Vec<Shown>,
     /// Images with the model's answers; none where the run did not write them.
     pub examples: Option<Examples>,
+    /// Images with the labels that the model gives, where they may have any number; none where the run did not write them.
+    pub label_examples: Option<LabelExamples>,
     /// The processes that the run went on in; empty where the run did not write them.
     pub sessions: Vec<Session>,
     /// What to try next; none where the run did not write it, or has not come to its end.
@@ -118,6 +121,7 @@ impl Run {
             data: json(&dir.join(SUMMARIES))?.unwrap_or_default(),
             shown: Shown::read(&dir.join(SHOWN))?,
             examples: Examples::read(&dir.join(EXAMPLES))?,
+            label_examples: LabelExamples::read(&dir.join(LABEL_EXAMPLES))?,
             sessions: sessions::read(&dir.join(SESSIONS))?,
             advice: json(&dir.join(ADVICE))?,
         })

@@ -62,6 +62,9 @@ pub struct Evaluation {
     /// What each image was taken for, in their order; not part of the JSON.
     #[serde(skip)]
     pub answers: Vec<Answer>,
+    /// Logits `[images, classes]` of images with any number of labels; none of others, and of corrupted copies. Not part of the JSON.
+    #[serde(skip)]
+    pub logits: Vec<f32>,
 }
 
 /// What a model takes one image for.
@@ -205,6 +208,7 @@ impl Tally {
             calibrated: self.calibrated.map(|tally| tally.finish()),
             right: self.right,
             answers: self.answers,
+            logits: Vec::new(),
         }
     }
 }
@@ -259,6 +263,7 @@ pub fn of_labels(logits: &LabelLogits, thresholds: Option<&[f32]>, temperature: 
         calibrated,
         right: Vec::new(),
         answers: Vec::new(),
+        logits: logits.values.to_vec(),
     }
 }
 
@@ -328,7 +333,12 @@ pub fn evaluate_at(
     if images.dataset().is_multi_label() {
         let logits = logits(model, images, preprocess, classes)?;
         let labels = logits.of_labels().expect("the images have label sets");
-        return Ok(of_labels(&labels, chosen.thresholds, chosen.temperature));
+        let mut evaluation = of_labels(&labels, chosen.thresholds, chosen.temperature);
+        if images.corruption().is_some() {
+            // Copies are many, and no page shows their images.
+            evaluation.logits = Vec::new();
+        }
+        return Ok(evaluation);
     }
     let mut tally = Tally::new(classes, chosen.temperature);
     every_image(model, images, preprocess, classes, |row, label| tally.add(row, label as usize))?;

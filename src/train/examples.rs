@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::atomic::atomic_write;
@@ -108,17 +109,7 @@ impl Examples {
     /// # Errors
     /// A file that can't be read or understood.
     pub fn read(path: &Path) -> Result<Option<Examples>> {
-        if !path.is_file() {
-            return Ok(None);
-        }
-        let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, "cannot read", e))?;
-        let wrong = |what: String| Error::data(path, format!("can't be understood: {}", quote(&what)));
-        let examples: Examples = serde_json::from_str(&text).map_err(|e| wrong(e.to_string()))?;
-        let bad = examples.all().find_map(|example| BASE64_STANDARD.decode(&example.jpeg).err());
-        match bad {
-            Some(e) => Err(wrong(e.to_string())),
-            None => Ok(Some(examples)),
-        }
+        read(path, |examples: &Examples| examples.all().map(|example| example.jpeg.as_str()).collect())
     }
 
     fn all(&self) -> impl Iterator<Item = &Example> {
@@ -128,11 +119,61 @@ impl Examples {
     }
 }
 
+/// What the file at `path` holds, whose images `jpegs` gives; none without such a file.
+///
+/// # Errors
+/// A file that can't be read or understood.
+pub(super) fn read<T: DeserializeOwned>(path: &Path, jpegs: impl Fn(&T) -> Vec<&str>) -> Result<Option<T>> {
+    if !path.is_file() {
+        return Ok(None);
+    }
+    let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, "cannot read", e))?;
+    let wrong = |what: String| Error::data(path, format!("can't be understood: {}", quote(&what)));
+    let examples: T = serde_json::from_str(&text).map_err(|e| wrong(e.to_string()))?;
+    let bad = jpegs(&examples).into_iter().find_map(|jpeg| BASE64_STANDARD.decode(jpeg).err());
+    match bad {
+        Some(e) => Err(wrong(e.to_string())),
+        None => Ok(Some(examples)),
+    }
+}
+
+/// Room for small images.
+pub(super) struct Room {
+    bytes: usize,
+    /// Images that there was none for.
+    pub(super) left_out: usize,
+}
+
+impl Room {
+    /// For all images of a page.
+    pub(super) fn new() -> Room {
+        Room { bytes: BYTES, left_out: 0 }
+    }
+
+    /// The image number `image` as a small JPEG in base64, while there is room.
+    ///
+    /// # Errors
+    /// An image that can't be decoded any more.
+    pub(super) fn take(&mut self, images: &ImageCache, image: usize) -> Result<Option<String>> {
+        let jpeg = BASE64_STANDARD.encode(jpeg_bytes(&thumbnail(&*images.get(image)?, SIDE)));
+        match self.bytes.checked_sub(jpeg.len()) {
+            Some(bytes) => self.bytes = bytes,
+            None => {
+                self.left_out += 1;
+                return Ok(None);
+            }
+        }
+        Ok(Some(jpeg))
+    }
+}
+
 /// A test set with the answers to its images.
 pub(super) struct Judged<'a> {
     pub(super) name: &'a str,
     pub(super) images: &'a ImageCache,
     pub(super) evaluation: &'a Evaluation,
+    /// The probabilities `[labels]` from which on labels are given; empty where images have one class.
+    pub(super) thresholds: Vec<f32>,
 }
 
 /// An image of a set with its answer.
@@ -165,8 +206,7 @@ fn answered(set: usize, judged: &Judged) -> Vec<One> {
 struct Album<'a> {
     sets: &'a [Judged<'a>],
     names: &'a [String],
-    room: usize,
-    left_out: usize,
+    room: Room,
 }
 
 impl Album<'_> {
@@ -174,14 +214,7 @@ impl Album<'_> {
         let mut taken = Vec::new();
         for one in chosen {
             let images = self.sets[one.set].images;
-            let jpeg = BASE64_STANDARD.encode(jpeg_bytes(&thumbnail(&*images.get(one.image)?, SIDE)));
-            match self.room.checked_sub(jpeg.len()) {
-                Some(room) => self.room = room,
-                None => {
-                    self.left_out += 1;
-                    continue;
-                }
-            }
+            let Some(jpeg) = self.room.take(images, one.image)? else { continue };
             taken.push(Example {
                 path: images.dataset().items[one.image].path.clone(),
                 class: self.names[one.class as usize].clone(),
@@ -264,19 +297,19 @@ pub(super) fn choose(model: Weights, sets: &[Judged], names: &[String]) -> Resul
     by_set.iter_mut().for_each(by_confidence);
     let mut all = by_set.concat();
     by_confidence(&mut all);
-    let mut album = Album { sets, names, room: BYTES, left_out: 0 };
+    let mut album = Album { sets, names, room: Room::new() };
     let shown = sets.iter().zip(&by_set).take(SETS);
     let sets = shown.map(|(judged, answers)| album.set(judged, answers)).collect::<Result<Vec<_>>>()?;
     let pairs = pairs(&all).into_iter().map(|pair| album.pair(pair, &all)).collect::<Result<Vec<_>>>()?;
     let classes = classes(&all).into_iter().map(|class| album.class(class, &all)).collect::<Result<Vec<_>>>()?;
-    Ok(Examples { model, sets, classes, pairs, left_out: album.left_out })
+    Ok(Examples { model, sets, classes, pairs, left_out: album.room.left_out })
 }
 
 /// Writes them to `path`.
 ///
 /// # Errors
 /// A file that can't be written.
-pub(super) fn write(path: &Path, examples: &Examples) -> Result<()> {
+pub(super) fn write(path: &Path, examples: &impl Serialize) -> Result<()> {
     atomic_write(path, (serde_json::to_string(examples).expect("plain values, paths that are UTF-8") + "\n").as_bytes())
 }
 
@@ -321,7 +354,7 @@ mod tests {
             if i.is_multiple_of(2) { vec![0.1 * i as f32, 0.0, -9.0] } else { vec![0.0, 0.1 * i as f32, -9.0] }
         };
         let (images, evaluation) = judged(folder.path(), (20, 8, 3), |i| u32::from(i == 19), logits);
-        let sets = [Judged { name: "t", images: &images, evaluation: &evaluation }];
+        let sets = [Judged { name: "t", images: &images, evaluation: &evaluation, thresholds: Vec::new() }];
         let found = choose(Weights::Best, &sets, &names(3)).unwrap();
         let numbers = |examples: &[Example]| -> Vec<u32> {
             examples.iter().map(|e| e.path.file_stem().unwrap().to_str().unwrap().parse().unwrap()).collect()
@@ -354,8 +387,10 @@ mod tests {
         let logits = |i: u32| (0..200).map(|c| if c == (i * 7) % 200 { 3.0 } else { 0.0 }).collect();
         let (images, evaluation) = judged(folder.path(), (400, 96, 200), |i| i % 200, logits);
         let named: Vec<String> = (0..9).map(|i| format!("set {i}")).collect();
-        let sets: Vec<Judged> =
-            named.iter().map(|name| Judged { name, images: &images, evaluation: &evaluation }).collect();
+        let sets: Vec<Judged> = named
+            .iter()
+            .map(|name| Judged { name, images: &images, evaluation: &evaluation, thresholds: Vec::new() })
+            .collect();
         let found = choose(Weights::Last, &sets, &names(200)).unwrap();
         assert_eq!((found.sets.len(), found.classes.len(), found.pairs.len()), (SETS, CLASSES, PAIRS));
         let bytes: usize = found.all().map(|example| example.jpeg.len()).sum();

@@ -120,6 +120,11 @@ pub fn probability(logit: f32) -> f64 {
     1.0 / (1.0 + (-f64::from(logit)).exp())
 }
 
+/// The entropy of having a label or not, at the probability σ(logit): 0 to ln 2.
+pub fn entropy(logit: f32) -> f64 {
+    softplus(logit.into()) - f64::from(logit) * probability(logit)
+}
+
 /// ln(1 + exp(x)).
 fn softplus(x: f64) -> f64 {
     x.max(0.0) + (-x.abs()).exp().ln_1p()

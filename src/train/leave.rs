@@ -13,6 +13,7 @@ use crate::train::evaluate::Evaluation;
 use crate::train::events::{EpochEnd, Summary, TestResult};
 use crate::train::examples::{self, EXAMPLES, Judged};
 use crate::train::json_lines::lines;
+use crate::train::label_examples::{self, LABEL_EXAMPLES};
 use crate::train::records::{EvaluationLine, Metric, Weights};
 use crate::train::run_dir::ADVICE;
 use crate::train::splits::Splits;
@@ -27,6 +28,8 @@ pub(super) struct Chosen<'a> {
     pub(super) name: &'a str,
     pub(super) images: &'a Arc<ImageCache>,
     pub(super) evaluation: &'a Evaluation,
+    /// The thresholds that were chosen on them, if images may have any number of labels.
+    pub(super) thresholds: Option<&'a [f32]>,
 }
 
 impl Chosen<'_> {
@@ -71,6 +74,13 @@ struct History {
     evaluations: Vec<EvaluationLine>,
 }
 
+/// A test set as examples are chosen of it: with the thresholds of labels that its figures were made with, or the model's `own`.
+fn judge<'a>(name: &'a str, images: &'a ImageCache, evaluation: &'a Evaluation, own: Option<&[f32]>) -> Judged<'a> {
+    let told = || evaluation.labels.iter().flat_map(|labels| &labels.labels).map(|label| label.threshold);
+    let thresholds = own.map_or_else(|| told().collect(), <[f32]>::to_vec);
+    Judged { name, images, evaluation, thresholds }
+}
+
 impl Leaving<'_> {
     fn history(&self) -> Result<History> {
         let path = self.out.join("metrics.jsonl");
@@ -106,7 +116,7 @@ impl Leaving<'_> {
     }
 
     /// Writes what to try next, with what was `told` besides, and examples: of the test sets, else of the images that choices were made
-    /// on. Of images with any number of labels there are no examples: none is taken for another class.
+    /// on.
     ///
     /// # Errors
     /// Records or images that can't be read, files that can't be written.
@@ -121,18 +131,19 @@ impl Leaving<'_> {
         let text = serde_json::to_string_pretty(&[suggestions(&story).as_slice(), told].concat()).expect("plain text");
         atomic_write(self.out.join(ADVICE), (text + "\n").as_bytes())?;
 
-        if chosen.evaluation.labels.is_some() {
-            return Ok(());
-        }
         let of = |model: Weights| summary.tests.iter().filter(move |t| t.model == model && t.corruption.is_none());
         let model = if of(Weights::Best).next().is_some() { Weights::Best } else { Weights::Last };
         let images = |name: &str| tests.iter().find(|test| test.0 == name).map(|test| &test.2);
-        let mut judged: Vec<Judged> = of(model)
-            .filter_map(|t| Some(Judged { name: &t.name, images: images(&t.name)?, evaluation: &t.evaluation }))
-            .collect();
+        let mut judged: Vec<Judged> =
+            of(model).filter_map(|t| Some(judge(&t.name, images(&t.name)?, &t.evaluation, None))).collect();
         if judged.is_empty() {
-            judged.push(Judged { name: chosen.name, images: chosen.images, evaluation: chosen.evaluation });
+            judged.push(judge(chosen.name, chosen.images, chosen.evaluation, chosen.thresholds));
         }
-        examples::write(&self.out.join(EXAMPLES), &examples::choose(model, &judged, &names)?)
+        match chosen.evaluation.labels {
+            None => examples::write(&self.out.join(EXAMPLES), &examples::choose(model, &judged, &names)?),
+            Some(_) => {
+                examples::write(&self.out.join(LABEL_EXAMPLES), &label_examples::choose(model, &judged, &names)?)
+            }
+        }
     }
 }

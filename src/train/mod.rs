@@ -33,6 +33,7 @@ pub mod inputs;
 pub mod interval;
 pub mod json_lines;
 pub mod knn;
+pub mod label_examples;
 pub mod labels;
 pub mod leaks;
 mod leave;

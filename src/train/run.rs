@@ -146,11 +146,12 @@ impl Training<'_, '_> {
         self.log(select_name, evaluation.clone())?;
         self.note_best(&evaluation, &logits, &values)?;
         (summary.seconds, summary.steps) = (started.elapsed().as_secs_f64(), steps);
-        let chosen = Chosen { name: select_name, images: &select, evaluation: &evaluation };
+        let thresholds = logits.thresholds();
+        let chosen =
+            Chosen { name: select_name, images: &select, evaluation: &evaluation, thresholds: thresholds.as_deref() };
         let classes = if evaluation.labels.is_some() { EACH } else { self.classes };
         let out = self.out;
         let leaving = Leaving { out, config, classes, steps: self.steps.lr.steps, chosen };
-        let thresholds = logits.thresholds();
         if self.place.writes() {
             leaving.advice()?.into_iter().for_each(|what| (self.steps.events)(Event::Advice(what)));
             self.save_state(&saved)?;

@@ -124,10 +124,118 @@ fn a_run_on_labels_from_training_to_predictions() {
     }
     assert!(!page.contains("op-1") && !page.contains("op-5") && !page.contains("taken for"), "a figure of one class");
 
+    assert_shown(&space, &page, &exact, &truth);
+
     // What follows from the seed alone, and goes on as it began.
     space.ok(&with(&line, "--epochs 6 --out half"));
     space.ok("finetune --resume half --epochs 12");
     assert!(space.bytes("half/last.safetensors") == space.bytes("run/last.safetensors"));
+}
+
+/// The page shows images with the labels that they have, as `truth` tells, and that `predict` gives them; `predicted` is of the last
+/// weights.
+fn assert_shown(space: &Space, page: &str, predicted: &[Value], truth: &[(String, Vec<String>)]) {
+    for part in [
+        "Labels that the model gives",
+        "The surest mistakes",
+        "The least sure answers",
+        "By label",
+        "<b>middle</b>: AP ",
+    ] {
+        assert!(page.contains(part), "{part}");
+    }
+    let examples: Value = serde_json::from_str(&space.text("run/label_examples.json")).unwrap();
+    let model = examples["model"].as_str().unwrap();
+    let predicted = match model {
+        "last" => predicted.to_vec(),
+        _ => serde_json::from_value(space.json(&format!("predict --model run/{model}.safetensors --data test.csv")))
+            .unwrap(),
+    };
+    let of = |path: &Value| {
+        let image = predicted.iter().find(|image| image["path"] == *path).unwrap();
+        let (_, own) = truth.iter().find(|(name, _)| path.as_str().unwrap().ends_with(name.as_str())).unwrap();
+        (image["labels"].as_array().unwrap(), own)
+    };
+    let wrong = predicted.iter().filter(|image| {
+        let (given, own) = of(&image["path"]);
+        let mut given: Vec<&str> = given.iter().map(|label| label["class"].as_str().unwrap()).collect();
+        given.sort_unstable();
+        given != *own
+    });
+    let set = &examples["sets"][0];
+    assert_eq!((set["images"].as_u64(), set["wrong"].as_u64()), (Some(16), Some(wrong.count() as u64)));
+    let mut shown = 0;
+    let all = [&set["mistakes"], &set["unsure"]].into_iter().chain((0..3).map(|i| &examples["labels"][i]["examples"]));
+    for example in all.flat_map(|examples| examples.as_array().unwrap()) {
+        let (given, own) = of(&example["path"]);
+        for said in example["labels"].as_array().unwrap() {
+            let label = said["label"].as_str().unwrap();
+            assert_eq!(said["has"], own.iter().any(|name| name == label), "{said}");
+            let own = given.iter().find(|own| own["class"] == label);
+            assert_eq!(said["given"], own.is_some(), "{said}");
+            if let Some(own) = own {
+                let gap = said["probability"].as_f64().unwrap() - own["probability"].as_f64().unwrap();
+                assert!(gap.abs() < 1e-4, "{said} {own}");
+            }
+            shown += 1;
+        }
+    }
+    assert!(shown > 20, "{shown}");
+    // The same page without the images.
+    let held = space.path("held");
+    fs::rename(space.path("images"), &held).unwrap();
+    space.ok("report run --out again.html");
+    assert!(space.text("again.html") == page);
+    fs::rename(held, space.path("images")).unwrap();
+}
+
+#[test]
+fn a_page_of_labels_judges_by_the_thresholds_of_the_model() {
+    let space = striped();
+    // Without test sets it shows the images that the thresholds were chosen on.
+    space.ok(&with(TRAIN, "--epochs 1 --method vanilla --no-baseline --out run"));
+    let examples: Value = serde_json::from_str(&space.text("run/label_examples.json")).unwrap();
+    assert_eq!((&examples["sets"][0]["set"], &examples["model"]), (&"val".into(), &"last".into()));
+    let own = thresholds(&space, "run/last.safetensors");
+    let mut seen = 0;
+    for label in examples["labels"].as_array().unwrap() {
+        let at = LABELS.iter().position(|name| label["label"] == *name).unwrap();
+        for said in label["examples"].as_array().unwrap().iter().map(|example| &example["labels"][0]) {
+            let p = said["probability"].as_f64().unwrap();
+            assert_eq!(
+                (&said["label"], said["given"].as_bool().unwrap()),
+                (&label["label"], p >= own[at] as f32 as f64)
+            );
+            seen += usize::from((p >= 0.5) != (p >= own[at] as f32 as f64));
+        }
+    }
+    assert!(seen > 0, "a threshold of a half would give the same labels");
+}
+
+#[test]
+#[cfg(unix)]
+fn hostile_labels_and_paths_stay_text() {
+    let space = Space::empty();
+    let labels = ["<img src=x onload=alert(1)>", "a\"><script>", "it's & \u{202e}gpj"];
+    for split in ["train", "val"] {
+        let mut csv = String::from("path,labels\n");
+        for i in 0..8 {
+            let path = format!("{split}\"><script>{i}.png");
+            space.image(&path, ["red", "blue"][i % 2]);
+            let own = (0..3).filter(|label| (i >> label) & 1 == 1).map(|label| labels[label]);
+            let own = own.collect::<Vec<_>>().join(";").replace('"', "\"\"");
+            csv += &format!("\"{}\",\"{own}\"\n", path.replace('"', "\"\""));
+        }
+        space.write(&format!("{split}.csv"), csv);
+    }
+    space.ok("init --out m.safetensors --classes-of train.csv --image-size 16 --patch-size 8 --dim 16 --depth 1 --heads 2");
+    space.ok("finetune --model m.safetensors --train train.csv --val val.csv --epochs 1 --batch-size 4 --augment none --out run");
+    let page = space.text("run/report.html");
+    for part in ["<script", "<img src=x", "\u{202e}"] {
+        assert!(!page.contains(part), "{part}");
+    }
+    assert!(page.contains("<b>&lt;img src=x onload=alert(1)&gt;</b>"), "they are there, as text");
+    crate::page::assert_self_contained(&page);
 }
 
 /// What every method leaves is a model for labels, whose thresholds were fitted.

@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::{CLASSES, Space, TRAIN, with};
 
 /// Whatever a page loads from elsewhere, or runs.
-fn assert_self_contained(page: &str) {
+pub(crate) fn assert_self_contained(page: &str) {
     for part in ["<script", "<link", "src=\"http", "href=\"http", "url(", "@import", "<iframe"] {
         assert!(!page.contains(part), "{part}");
     }
