@@ -44,6 +44,8 @@ mod families;
 mod files;
 #[path = "cli/finetune.rs"]
 mod finetune;
+#[path = "cli/foreign_labels.rs"]
+mod foreign_labels;
 #[path = "cli/half.rs"]
 mod half;
 #[path = "cli/images.rs"]

@@ -6,6 +6,7 @@ use std::f64::consts::TAU;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
+use super::task::forget_task;
 use super::{Recognised, Weight};
 use crate::data::preprocess::Preprocess;
 use crate::model::Network;
@@ -172,6 +173,7 @@ pub fn new_head(head: &str, classes: usize, dim: usize, seed: u64) -> [Weight; 2
 /// Puts a new head for `classes` in the place of the model's, which may have none: `weights` (in the order of
 /// the model's parameters), config, names and class names follow, and the notes say so.
 pub fn replace_head(recognised: &mut Recognised, weights: &mut Vec<Weight>, classes: &[String], seed: u64) {
+    forget_task(recognised);
     let config = &mut recognised.config;
     let mut heads = new_head(config.head(), classes.len(), config.width(), seed).to_vec();
     let mut names_in_file = recognised.head_names.to_vec();
@@ -192,7 +194,6 @@ pub fn replace_head(recognised: &mut Recognised, weights: &mut Vec<Weight>, clas
     recognised.head_file = None;
     let is_head = |name: &str| config.is_head(name);
     recognised.classes = Some(classes.to_vec());
-    recognised.thresholds = None;
     weights.retain(|(name, ..)| !is_head(name));
     recognised.names.retain(|(name, _)| !is_head(name));
     recognised.initialised.retain(|name| !is_head(name));
@@ -236,6 +237,7 @@ pub fn set_head(
     }
     recognised.head_file = None;
     recognised.classes = Some(classes.to_vec());
+    forget_task(recognised);
     recognised.notes.push(format!("the head for {} classes is made from their names", classes.len()).into());
     Ok(())
 }

@@ -127,7 +127,8 @@ impl fmt::Display for Description {
         }
         if let Some(thresholds) = &self.thresholds {
             let own: Vec<String> = thresholds.iter().map(|t| format!("{t:.3}")).collect();
-            line("answers", format!("any number of labels, from these probabilities on: {}", shown(&own)))?;
+            let place = from("answers");
+            line("answers", format!("any number of labels, from these probabilities on: {}{place}", shown(&own)))?;
         }
         line("initialised", shown(&self.initialised))?;
         let carried = if self.ignored.is_empty() { "" } else { " (carried along when saving)" };

@@ -26,11 +26,6 @@ const CONFIG: &str = "tpgm.config";
 const ANTI_ALIAS: &str = "tpgm.anti_alias";
 const PREPROCESS: &str = "tpgm.preprocess";
 const CLASSES: &str = "tpgm.classes";
-/// What the outputs are: one class for an image, or any number of labels.
-const TASK: &str = "tpgm.task";
-const MULTI_LABEL: &str = "multi-label";
-const SINGLE_LABEL: &str = "single-label";
-const THRESHOLDS: &str = "tpgm.thresholds";
 
 /// The `tpgm.*` entries of a file; each may be absent.
 #[derive(Debug, Default)]
@@ -74,39 +69,6 @@ pub(super) fn read(checkpoint: &Checkpoint) -> Result<Own> {
         preprocess.validate().map_err(|e| checkpoint.error(format!("metadata {PREPROCESS}: {e}")))?;
     }
     Ok(own)
-}
-
-/// From which probability on each of the `classes` outputs of a multi-label model is given: what the file says, or a half; none of a model
-/// that gives one class.
-///
-/// # Errors
-/// If their number is not that of the classes, or one is no probability.
-pub(super) fn thresholds(checkpoint: &Checkpoint, classes: usize) -> Result<Option<Vec<f32>>> {
-    match checkpoint.metadata().get(TASK).map(String::as_str) {
-        None | Some(SINGLE_LABEL) => return Ok(None),
-        Some(MULTI_LABEL) => {}
-        Some(other) => {
-            return Err(
-                checkpoint.error(format!("metadata {TASK} = {other:?}: it must be {MULTI_LABEL} or {SINGLE_LABEL}"))
-            );
-        }
-    }
-    let thresholds = entry(checkpoint, THRESHOLDS)?.unwrap_or_else(|| vec![0.5f32; classes]);
-    if thresholds.len() != classes || !thresholds.iter().all(|t| (0.0..=1.0).contains(t)) {
-        return Err(checkpoint
-            .error(format!("metadata {THRESHOLDS}: it must have a number from 0 to 1 for each of {classes} outputs")));
-    }
-    Ok(Some(thresholds))
-}
-
-/// The entries that say whether a model gives any number of labels, from these `thresholds` on, or one class, in the place of what
-/// the file `source` says that it came from.
-pub fn task_metadata(source: &Checkpoint, thresholds: Option<&[f32]>) -> BTreeMap<String, String> {
-    match thresholds {
-        Some(thresholds) => BTreeMap::from([(TASK.into(), MULTI_LABEL.into()), (THRESHOLDS.into(), json(&thresholds))]),
-        None if source.metadata().contains_key(TASK) => BTreeMap::from([(TASK.into(), SINGLE_LABEL.into())]),
-        None => BTreeMap::new(),
-    }
 }
 
 /// The `tpgm.*` entries for saving a model: heads, activation, eps, pooling, preprocessing (JSON) and, where they are
@@ -161,11 +123,11 @@ fn untold(parts: &VitParts) -> bool {
     heads || norms || positions || parts.keyless_bias || parts.block != Block::PreNorm || parts.pool_prefix
 }
 
-fn json(value: &impl Serialize) -> String {
+pub(super) fn json(value: &impl Serialize) -> String {
     serde_json::to_string(value).expect("plain structs of numbers and strings always serialise")
 }
 
-fn entry<T: DeserializeOwned>(checkpoint: &Checkpoint, key: &str) -> Result<Option<T>> {
+pub(super) fn entry<T: DeserializeOwned>(checkpoint: &Checkpoint, key: &str) -> Result<Option<T>> {
     let parse = |text: &String| {
         serde_json::from_str(text).map_err(|e| checkpoint.error(format!("metadata {key} = {text:?}: {e}")))
     };

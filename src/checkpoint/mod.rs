@@ -44,6 +44,7 @@ mod processor_config;
 mod save;
 mod shards;
 mod stem;
+mod task;
 pub mod text;
 mod text_config;
 mod timm_config;
@@ -66,11 +67,14 @@ pub use header::TensorInfo;
 pub use hub_model::{Fetching, watch_fetches};
 pub use inspect::{DeltaDescription, Description, describe, describe_delta};
 pub use low_rank::{Adapted, AdaptersOf, LowRank};
-pub use metadata::{task_metadata, tpgm_metadata};
+pub use metadata::tpgm_metadata;
 pub use positions::Resize;
 pub use safetensors::tensor::Dtype;
 pub use save::{save, save_counted, write_model};
 pub use stem::StemChange;
+pub use task::{
+    CONFIG_THRESHOLDS, MULTI_LABEL_PROBLEM, PROBLEM_TYPE, SINGLE_LABEL_PROBLEM, forget_task, task_metadata,
+};
 pub use text::{TextOverrides, TextTower};
 pub use torchvision_table::architecture as torchvision_architecture;
 pub use write::{Values, write_safetensors};
@@ -169,7 +173,7 @@ pub fn recognise(checkpoint: &Checkpoint, overrides: &Overrides) -> Result<Recog
     delta::refuse(checkpoint)?;
     let mut recognised = families::recognise(checkpoint, overrides)?;
     if recognised.head_file.is_none() {
-        recognised.thresholds = metadata::thresholds(checkpoint, recognised.config.classes())?;
+        task::read(checkpoint, &mut recognised)?;
     }
     Ok(recognised)
 }

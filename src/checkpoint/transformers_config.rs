@@ -7,13 +7,14 @@ use super::file::Checkpoint;
 use super::json::quote;
 use super::known::Keys;
 use super::processor_config::ProcessorConfig;
+use super::task::{CONFIG_THRESHOLDS, PROBLEM_TYPE};
 use crate::data::preprocess::Preprocess;
 use crate::error::{Error, Result};
 use crate::shapes::Activation;
 
 /// What every configuration of transformers may have besides, without effect on an image tower.
 const COMMON: Keys = Keys {
-    followed: &["id2label", "model_type", "vision_config"],
+    followed: &["id2label", "model_type", CONFIG_THRESHOLDS, "vision_config"],
     idle: &[
         "_attn_implementation",
         "_attn_implementation_autoset",
@@ -59,7 +60,6 @@ const COMMON: Keys = Keys {
         "output_scores",
         "pad_token_id",
         "prefix",
-        "problem_type",
         "remove_invalid_values",
         "repetition_penalty",
         "return_dict",
@@ -81,7 +81,11 @@ const COMMON: Keys = Keys {
         "use_bfloat16",
         "use_cache",
     ],
-    only: &[("pruned_heads", &["{}"])],
+    // A regression's outputs are numbers, not classes.
+    only: &[
+        (PROBLEM_TYPE, &["\"single_label_classification\"", "\"multi_label_classification\""]),
+        ("pruned_heads", &["{}"]),
+    ],
 };
 
 /// What a model of texts and images has around its image tower.

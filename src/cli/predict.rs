@@ -191,7 +191,7 @@ impl PredictArgs {
 pub(super) fn run(args: PredictArgs) -> Result<()> {
     args.validate()?;
     let mut source = Source::open(&args.model, &args.zero_shot.overrides(&args.model_args))?;
-    if source.recognised.thresholds.is_some() && args.top.is_some() {
+    if source.recognised.thresholds.is_some() && !args.zero_shot.on() && args.top.is_some() {
         let what = "--top is of models that give one class: this one gives all labels above their thresholds";
         return Err(Error::Usage(what.into()));
     }

@@ -118,7 +118,12 @@ fn weights(path: &Path, source: &Source, tensors: &Tensors) -> Result<()> {
             let zero = [0];
             let counts = counters.iter().map(|name| (name.clone(), Vec::new(), Values::I64(&zero)));
             let all: Vec<_> = floats.chain(counts).collect();
-            write_safetensors(path, &all, &BTreeMap::from([("format".to_string(), "pt".to_string())]))
+            let mut metadata = BTreeMap::from([("format".to_string(), "pt".to_string())]);
+            // torchvision has no configuration that could say it.
+            if let Some(thresholds) = &source.recognised.thresholds {
+                metadata.extend(checkpoint::task_metadata(&source.checkpoint, Some(thresholds)));
+            }
+            write_safetensors(path, &all, &metadata)
         }
     }
 }

@@ -39,10 +39,11 @@ impl Source {
 
     /// The same without a head: what comes out is the features that would enter it.
     pub fn without_head(mut self) -> Source {
-        let Recognised { config, classes, thresholds, .. } = &mut self.recognised;
+        let Recognised { config, classes, .. } = &mut self.recognised;
         self.weights.retain(|(name, ..)| !config.is_head(name));
         config.set_classes(0);
-        (*classes, *thresholds) = (None, None);
+        *classes = None;
+        checkpoint::forget_task(&mut self.recognised);
         self
     }
 

@@ -16,7 +16,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
-use crate::checkpoint::Weight;
+use crate::checkpoint::{CONFIG_THRESHOLDS, MULTI_LABEL_PROBLEM, PROBLEM_TYPE, SINGLE_LABEL_PROBLEM, Weight};
 use crate::error::{Error, Result};
 use crate::train::source::Source;
 
@@ -86,18 +86,30 @@ pub fn describe(library: Library, source: &Source, base: Option<&Value>, pretrai
     let first = if library == Library::Timm { kept().or(described) } else { described };
     let mut described =
         first.or_else(|why| kept().map_err(|other| refusal(library, source, &format!("{why}; {other}"))))?;
-    if let Some(thresholds) = &source.recognised.thresholds {
-        of_labels(&mut described, library, thresholds);
+    match &source.recognised.thresholds {
+        Some(thresholds) => of_labels(&mut described, library, thresholds),
+        None => of_one_class(&mut described),
     }
     Ok(described)
+}
+
+/// Leaves out what the configuration of a model for labels says, where one for classes came of it.
+fn of_one_class(described: &mut Described) {
+    let configs = described.files.iter_mut().filter(|(name, _)| *name == "config.json");
+    for root in configs.filter_map(|(_, root)| root.as_object_mut()) {
+        root.remove(CONFIG_THRESHOLDS);
+        if root.get(PROBLEM_TYPE).is_some_and(|problem| problem == MULTI_LABEL_PROBLEM) {
+            root.insert(PROBLEM_TYPE.into(), json!(SINGLE_LABEL_PROBLEM));
+        }
+    }
 }
 
 /// What libraries are told of a model that gives an image any number of labels.
 fn of_labels(described: &mut Described, library: Library, thresholds: &[f32]) {
     for (_, root) in described.files.iter_mut().filter(|(name, _)| *name == "config.json") {
-        root["thresholds"] = json!(thresholds);
+        root[CONFIG_THRESHOLDS] = json!(thresholds);
         if library == Library::Transformers {
-            root["problem_type"] = json!("multi_label_classification");
+            root[PROBLEM_TYPE] = json!(MULTI_LABEL_PROBLEM);
         }
     }
     let listed: Vec<String> = thresholds.iter().map(|threshold| format!("{threshold:.3}")).collect();
