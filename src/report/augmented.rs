@@ -10,9 +10,13 @@ pub(super) fn of_run(run: &Run, h: &str) -> String {
     if run.shown.is_empty() {
         return String::new();
     }
+    format!("<{h}>Training images as the model gets them</{h}>\n{}", images(run, "the run"))
+}
+
+/// The images of `run`, which sentences call `name` (HTML).
+pub(super) fn images(run: &Run, name: &str) -> String {
     let mut out = format!(
-        "<{h}>Training images as the model gets them</{h}>\n<p>The first {} of the run, augmented, each with its label.</p>\n<div \
-         class=\"thumbs\">",
+        "<p>The first {} of {name}, augmented, each with its label.</p>\n<div class=\"thumbs\">",
         run.shown.len()
     );
     for image in &run.shown {

@@ -4,6 +4,7 @@ use std::cmp::Ordering;
 use std::fmt::Write as _;
 
 use super::about;
+use super::augmented;
 use super::compare_depth::{self, Depth};
 use super::compare_tables as tables;
 use super::forest::{self, signed};
@@ -86,8 +87,8 @@ fn opening(results: &Results) -> String {
     out
 }
 
-/// Images with the answers of the reference, and of the method that is best out of distribution, while they take less than `room`
-/// bytes.
+/// Images with the answers of the reference, and of the method that is best out of distribution: all, or the mistakes alone, if those
+/// of each take less than half of `room` bytes.
 fn answers(results: &Results, data: &DataResults, depths: &[Depth], (h, room): (&str, usize)) -> String {
     let ood = |name: &str| data.entries.iter().find(|e| e.name == name)?.summary.as_ref().map(|s| s.ood.mean);
     let others = depths.iter().filter(|d| d.name() != results.reference && ood(d.name()).is_some());
@@ -95,16 +96,17 @@ fn answers(results: &Results, data: &DataResults, depths: &[Depth], (h, room): (
     let reference = depths.iter().find(|d| d.name() == results.reference);
     let mut out = String::new();
     for depth in [reference, best].into_iter().flatten() {
-        let shown = match (&depth.examples, &depth.label_examples) {
-            (Some(examples), _) => gallery::mistakes(examples, "h4"),
-            (_, Some(examples)) => label_gallery::mistakes(examples, "h4"),
+        let (mistakes, others) = match (&depth.run.examples, &depth.run.label_examples) {
+            (Some(examples), _) => (gallery::mistakes(examples, "h4"), gallery::others(examples)),
+            (_, Some(examples)) => (label_gallery::mistakes(examples, "h4"), label_gallery::others(examples)),
             _ => continue,
         };
-        match out.len() + shown.len() <= room {
-            true => {
+        let shown = [mistakes.clone() + &others, mistakes].into_iter().find(|shown| shown.len() <= room / 2);
+        match shown {
+            Some(shown) => {
                 let _ = write!(out, "<h3>{}</h3>\n{shown}", escape(&depth.first()));
             }
-            false => {
+            None => {
                 let name = escape(&depth.first());
                 let _ = writeln!(
                     out,
@@ -146,8 +148,12 @@ fn section(id: &str, results: &Results, data: &DataResults, depths: &[Depth], ro
     let _ = writeln!(out, "<{h}>Which images each number saw</{h}>");
     let radii: Vec<String> = depths.iter().filter(|d| d.learns_radii).map(|d| d.name().to_string()).collect();
     out += &tables::uses(results, data, &radii);
-    if let Some(depth) = depths.iter().find(|depth| !depth.data.is_empty()) {
-        let _ = write!(out, "<{h}>What the images are</{h}>\n{}", seen::contents(&depth.data));
+    if let Some(depth) = depths.iter().find(|depth| !depth.run.data.is_empty()) {
+        let _ = write!(out, "<{h}>What the images are</{h}>\n{}", seen::contents(&depth.run.data));
+    }
+    if let Some(depth) = depths.iter().find(|depth| !depth.run.shown.is_empty()) {
+        let images = augmented::images(&depth.run, &escape(&depth.first()));
+        let _ = write!(out, "<{h}>Training images as the model gets them</{h}>\n{images}");
     }
     out
 }

@@ -3,18 +3,16 @@
 use std::fmt::Write as _;
 
 use super::charts::{DRIFT, by_block, drift_by_block, marks};
+use super::drift_course;
 use super::read::Run;
 use super::svg::{COLORS, Series};
 use super::tables;
 use super::tensors::{self, Tensor, UNMOVED};
 use super::text::escape;
 use crate::compare::results::{DataResults, Results};
-use crate::data::Summary;
 use crate::error::Result;
 use crate::method::learns_on_val;
 use crate::train::blocks::Group;
-use crate::train::examples::Examples;
-use crate::train::label_examples::LabelExamples;
 use crate::train::records::Session;
 
 /// A trained method with the tensors of its reported runs.
@@ -25,12 +23,8 @@ pub(super) struct Depth {
     runs: Vec<Vec<Tensor>>,
     /// The processes of all its runs.
     pub(super) sessions: Vec<Session>,
-    /// Images with the first run's answers, where it left some.
-    pub(super) examples: Option<Examples>,
-    /// The same of images with any number of labels.
-    pub(super) label_examples: Option<LabelExamples>,
-    /// What the images are, as the first run found them.
-    pub(super) data: Vec<Summary>,
+    /// The first run.
+    pub(super) run: Run,
     /// Whether its radii are learned on validation images.
     pub(super) learns_radii: bool,
 }
@@ -68,13 +62,11 @@ pub(super) fn read(data: &DataResults) -> Result<Vec<Depth>> {
             let mut runs = entry.models.iter().map(|m| Run::read(&m.dir)).collect::<Result<Vec<_>>>()?;
             Ok(Depth {
                 sessions: runs.iter_mut().flat_map(|run| std::mem::take(&mut run.sessions)).collect(),
-                examples: runs[0].examples.take(),
-                label_examples: runs[0].label_examples.take(),
-                data: std::mem::take(&mut runs[0].data),
                 name: entry.name.clone(),
                 seed: entry.models[0].seed,
                 learns_radii: runs[0].setting("method").is_some_and(|name| learns_on_val(&name)),
                 runs: runs.iter().map(tensors::by_depth).collect(),
+                run: runs.swap_remove(0),
             })
         })
         .collect()
@@ -139,8 +131,19 @@ pub(super) fn section(id: &str, results: &Results, depths: &[Depth]) -> String {
     }
     out += "</div>\n";
     if !with_radii.is_empty() {
-        out += "<p>The last chart says how tightly a block is held: at 1 its rows move freely, at 0.1 the farthest row keeps a \
+        out += "<p>The last of these charts says how tightly a block is held: at 1 its rows move freely, at 0.1 the farthest row keeps a \
                 tenth of its drift.</p>\n";
+    }
+    let over_time = depths.iter().enumerate().map(|(i, depth)| {
+        drift_course::titled(format!("{id}-moved{i}"), &format!("{}, L2", depth.first()), &depth.run)
+    });
+    let over_time: String = over_time.collect();
+    if !over_time.is_empty() {
+        let _ = writeln!(
+            out,
+            "<details><summary>Drift from the pre-trained weights over time, block by block</summary><div class=\"charts\">{over_time}\
+             </div></details>"
+        );
     }
     for depth in with_radii {
         let _ = writeln!(

@@ -10,6 +10,11 @@ use crate::train::blocks::Group;
 /// The chart of `run` with the id `id`: of all blocks, or of some from input to output. Empty for a run without evaluations on the
 /// way.
 pub(super) fn chart(id: String, run: &Run) -> String {
+    titled(id, "Drift from the pre-trained weights over time, L2", run)
+}
+
+/// [`chart`] with another title.
+pub(super) fn titled(id: String, title: &str, run: &Run) -> String {
     let mut groups: Vec<Group> = Vec::new();
     let mut squares: HashMap<(usize, u64), f64> = HashMap::new();
     let mut steps: Vec<u64> = Vec::new();
@@ -36,6 +41,6 @@ pub(super) fn chart(id: String, run: &Run) -> String {
         marks(groups[at].name(), color, [(0.0, 0.0)].into_iter().chain(steps.iter().filter_map(value)).collect())
     });
     let of = if count < groups.len() { format!(", {count} of {} blocks", groups.len()) } else { String::new() };
-    let title = format!("Drift from the pre-trained weights over time, L2{of}");
+    let title = format!("{title}{of}");
     Chart { id, title, x_label: "step", axis: Axis::Linear, series: series.collect(), names: Vec::new() }.figure()
 }

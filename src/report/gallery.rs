@@ -94,19 +94,21 @@ pub(super) fn all(examples: Option<&Examples>, h: &str) -> String {
     examples.sets.iter().for_each(|of| of_set(&mut out, of, h3));
     out += &pairs(examples, h3);
     if !examples.classes.is_empty() {
-        let _ = writeln!(
-            out,
-            "<{h3}>By class</{h3}>\n<p>Right ones first, then wrong ones; of each those that the model is surest of.</p>"
-        );
-        out += "<div class=\"pairs\">";
-        for of in &examples.classes {
-            let (class, right, images) = (escape(&of.class), integer(of.right as u64), integer(of.images as u64));
-            let _ = write!(out, "<div class=\"pair\"><p class=\"over\"><b>{class}</b>: {right} of {images} right</p>");
-            let _ = write!(out, "{}</div>", thumbs(&of.examples));
-        }
-        out += "</div>\n";
+        let _ = write!(out, "<{h3}>By class</{h3}>\n{}", classes(examples));
     }
     out
+}
+
+fn classes(examples: &Examples) -> String {
+    let mut out =
+        String::from("<p>Right ones first, then wrong ones; of each those that the model is surest of.</p>\n");
+    out += "<div class=\"pairs\">";
+    for of in &examples.classes {
+        let (class, right, images) = (escape(&of.class), integer(of.right as u64), integer(of.images as u64));
+        let _ = write!(out, "<div class=\"pair\"><p class=\"over\"><b>{class}</b>: {right} of {images} right</p>");
+        let _ = write!(out, "{}</div>", thumbs(&of.examples));
+    }
+    out + "</div>\n"
 }
 
 /// The surest mistakes alone and the pairs, for a page about several runs.
@@ -122,6 +124,24 @@ pub(super) fn mistakes(examples: &Examples, h: &str) -> String {
         out += &thumbs(&of.mistakes);
     }
     out + &pairs(examples, h)
+}
+
+/// All else, folded away.
+pub(super) fn others(examples: &Examples) -> String {
+    let mut unsure = String::new();
+    for of in examples.sets.iter().filter(|of| !of.unsure.is_empty()) {
+        let _ = write!(unsure, "<p class=\"over\"><b>{}</b></p>\n{}", escape(&of.set), thumbs(&of.unsure));
+    }
+    folded("The least sure answers", &unsure)
+        + &folded("By class", &if examples.classes.is_empty() { String::new() } else { classes(examples) })
+}
+
+/// `content` folded away below `title`; empty without any.
+pub(super) fn folded(title: &str, content: &str) -> String {
+    match content {
+        "" => String::new(),
+        _ => format!("<details><summary>{title}</summary>{content}</details>\n"),
+    }
 }
 
 fn pairs(examples: &Examples, h: &str) -> String {

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::gallery::{below, left_out, weights};
+use super::gallery::{below, folded, left_out, weights};
 use super::text::{escape, integer};
 use crate::train::label_examples::{LabelExample, LabelExamples, OfPair, OfSet, Said};
 
@@ -92,7 +92,7 @@ fn of_pair(out: &mut String, of: &OfPair) {
 
 fn legend() -> &'static str {
     "Below each image stand the labels that it has and those that it is given, each with the model's probability: + is before a label \
-     that is given wrongly, − before one that is missed."
+     that is given wrongly, − before one that is missed. A label is given from its own threshold on."
 }
 
 /// All examples under headings from level `h` on; empty without any.
@@ -108,29 +108,32 @@ pub(super) fn all(examples: Option<&LabelExamples>, h: &str) -> String {
     examples.sets.iter().for_each(|of| of_set(&mut out, of, h3));
     out += &pairs(examples, h3);
     if !examples.labels.is_empty() {
-        let _ = writeln!(
-            out,
-            "<{h3}>By label</{h3}>\n<p>Images that have the label and are given it, then those that it is missed on, then others that \
-             are given it; of each those that the model is surest of.</p>"
-        );
-        out += "<div class=\"pairs\">";
-        for of in &examples.labels {
-            let label = escape(&of.label);
-            let [right, images, others] = [of.right, of.images, of.given - of.right].map(|n| integer(n as u64));
-            let precision = match of.average_precision.is_finite() {
-                true => format!("AP {:.1}&nbsp;%, ", 100.0 * of.average_precision),
-                false => String::new(),
-            };
-            let _ = write!(
-                out,
-                "<div class=\"pair\"><p class=\"over\"><b>{label}</b>: {precision}given to {right} of the {images} images that have it, and \
-                 to {others} others</p>{}</div>",
-                thumbs(&of.examples, 1)
-            );
-        }
-        out += "</div>\n";
+        let _ = write!(out, "<{h3}>By label</{h3}>\n{}", labels(examples));
     }
     out
+}
+
+fn labels(examples: &LabelExamples) -> String {
+    let mut out = String::from(
+        "<p>Images that have the label and are given it, then those that it is missed on, then others that are given it; of each those \
+         that the model is surest of.</p>\n<div class=\"pairs\">",
+    );
+    for of in &examples.labels {
+        let label = escape(&of.label);
+        let others = of.given.saturating_sub(of.right);
+        let [right, images, others] = [of.right, of.images, others].map(|n| integer(n as u64));
+        let precision = match of.average_precision.is_finite() {
+            true => format!("AP {:.1}&nbsp;%, ", 100.0 * of.average_precision),
+            false => String::new(),
+        };
+        let _ = write!(
+            out,
+            "<div class=\"pair\"><p class=\"over\"><b>{label}</b>: {precision}given to {right} of the {images} images that have it, and \
+             to {others} others</p>{}</div>",
+            thumbs(&of.examples, 1)
+        );
+    }
+    out + "</div>\n"
 }
 
 /// The surest mistakes alone and the pairs, for a page about several runs.
@@ -141,6 +144,16 @@ pub(super) fn mistakes(examples: &LabelExamples, h: &str) -> String {
         out += &thumbs(&of.mistakes, 1);
     }
     out + &pairs(examples, h)
+}
+
+/// All else, folded away.
+pub(super) fn others(examples: &LabelExamples) -> String {
+    let mut unsure = String::new();
+    for of in examples.sets.iter().filter(|of| !of.unsure.is_empty()) {
+        let _ = write!(unsure, "<p class=\"over\"><b>{}</b></p>\n{}", escape(&of.set), thumbs(&of.unsure, 0));
+    }
+    folded("The least sure answers", &unsure)
+        + &folded("By label", &if examples.labels.is_empty() { String::new() } else { labels(examples) })
 }
 
 fn pairs(examples: &LabelExamples, h: &str) -> String {

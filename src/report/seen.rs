@@ -54,7 +54,10 @@ pub(super) fn leaks(sentences: &[String]) -> String {
 /// The part of a run's page, under a heading of level `h`; nothing where the run does not say where its images are.
 pub(super) fn of_run(run: &Run, h: &str) -> String {
     let path = |key: &str| run.setting(key).filter(|v| !v.is_empty() && v != "none");
-    let images = |set: &str| run.evals.iter().find(|e| e.set == set).and_then(|e| e.images);
+    let images = |set: &str| {
+        let found = || Some(run.data.iter().find(|split| split.name == set)?.images as u64);
+        run.evals.iter().find(|e| e.set == set).and_then(|e| e.images).or_else(found)
+    };
     let learns_radii = path("method").is_some_and(|name| learns_on_val(&name));
     let mut choices = "choices: the best weights, the temperature".to_string();
     if path("wise-alpha").as_deref() == Some("sweep") {

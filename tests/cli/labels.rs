@@ -228,7 +228,9 @@ fn hostile_labels_and_paths_stay_text() {
         }
         space.write(&format!("{split}.csv"), csv);
     }
-    space.ok("init --out m.safetensors --classes-of train.csv --image-size 16 --patch-size 8 --dim 16 --depth 1 --heads 2");
+    space.ok(
+        "init --out m.safetensors --classes-of train.csv --image-size 16 --patch-size 8 --dim 16 --depth 1 --heads 2",
+    );
     space.ok("finetune --model m.safetensors --train train.csv --val val.csv --epochs 1 --batch-size 4 --augment none --out run");
     let page = space.text("run/report.html");
     for part in ["<script", "<img src=x", "\u{202e}"] {
@@ -328,6 +330,10 @@ fn a_comparison_on_labels_is_of_map() {
     assert_eq!(set["map"], entry["id"]);
     let page = space.text("c/report.html");
     assert!(page.contains("mAP") && !page.contains("op-1"), "a figure of one class");
+    for part in ["Labels that the models give", "The least sure answers</summary>", "By label</summary>"] {
+        assert!(page.contains(part), "{part}");
+    }
+    crate::page::assert_self_contained(&page);
     // Nothing is made again.
     let before = space.text("c/results.json");
     space.run("compare c.toml");

@@ -34,6 +34,7 @@ fn a_page_says_how_the_run_was_made_and_shows_its_answers_again_without_the_imag
         "The least sure answers",
         "<b>blue</b>: ",
         "Drift from the pre-trained weights over time",
+        "<th scope=\"row\" class=\"name\">train</th><td>18</td><td class=\"name\">weights</td>",
     ] {
         assert!(page.contains(text), "the page lacks {text:?}");
     }
