@@ -20,6 +20,8 @@ mod shared;
 mod splits;
 #[path = "compare/tensorboard.rs"]
 mod tensorboard;
+#[path = "compare/views.rs"]
+mod views;
 
 const CLASSES: [(&str, [u8; 3]); 3] = [("blue", [40, 60, 200]), ("green", [50, 190, 60]), ("red", [200, 50, 40])];
 

@@ -66,6 +66,9 @@ pub struct SetFigures {
     pub loss: f64,
     /// Expected calibration error.
     pub ece: f64,
+    /// The views of each image that the model answered to, if more than the image.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tta: Option<String>,
 }
 
 impl SetFigures {
@@ -199,6 +202,7 @@ fn finished(dir: &Path, config: &TrainConfig, weights: Weights) -> Result<Option
                 macro_f1: line.macro_f1.unwrap_or(f64::NAN),
                 loss: line.loss?,
                 ece: line.ece?,
+                tta: line.tta.clone(),
             })
         });
         figures.collect()
@@ -246,6 +250,7 @@ mod tests {
             macro_f1: top1,
             loss: 1.0,
             ece: 0.0,
+            tta: None,
         };
         let sets = vec![
             set("i", true, 0.9),

@@ -328,7 +328,8 @@ impl<'g, 'i> Judge<'g, 'i> {
             let (name, images, id) = (name.clone(), e.images as u64, id.unwrap_or(false));
             let Evaluation { top1, top5, balanced, macro_f1, loss, ece, labels, .. } = e;
             let (map, micro_f1) = labels.map(|labels| (labels.map, labels.at_half.micro_f1)).unzip();
-            sets.push(SetFigures { name, id, images, top1, top5, balanced, map, micro_f1, macro_f1, loss, ece });
+            let tta = self.tta.name().map(String::from);
+            sets.push(SetFigures { name, id, images, top1, top5, balanced, map, micro_f1, macro_f1, loss, ece, tta });
         }
         Ok(Blend { select, right: bits(&right), images: right.len(), sets })
     }

@@ -61,6 +61,18 @@ pub struct DataResults {
     pub advice: Vec<String>,
 }
 
+impl DataResults {
+    /// The views of each test image that models answered to, if more than the image, and the methods whose models did, if not all.
+    pub fn views(&self) -> Option<(&str, Option<Vec<&str>>)> {
+        let with_models = || self.entries.iter().filter_map(|entry| Some((entry, entry.models.first()?.sets.first()?)));
+        let of: Vec<(&str, &str)> =
+            with_models().filter_map(|(entry, set)| Some((entry.name.as_str(), set.tta.as_deref()?))).collect();
+        let (_, views) = of.first()?;
+        let who = (of.len() < with_models().count()).then(|| of.iter().map(|(name, _)| *name).collect());
+        Some((views, who))
+    }
+}
+
 /// A test set.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct SetInfo {

@@ -125,6 +125,14 @@ fn section(id: &str, results: &Results, data: &DataResults, depths: &[Depth], ro
     if data.multi_label {
         out += "<p>Images may have any number of labels here: what this page calls accuracy is mean average precision (mAP).</p>\n";
     }
+    if let Some((views, who)) = data.views() {
+        let who = who.map_or("all models".into(), |who| format!("the models of {}", escape(&who.join(", "))));
+        let _ = writeln!(
+            out,
+            "<p>On the test sets, {who} answered to several views of each image (<code>--tta {}</code>).</p>",
+            escape(views)
+        );
+    }
     out += &verdict(results, data);
     out += &tables::main(results, data);
     if !data.advice.is_empty() {
