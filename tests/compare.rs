@@ -53,6 +53,9 @@ lr = 0.05
 name = "wise"
 alphas = [0, 0.5, 1]
 [[method]]
+name = "lines"
+alphas = [0, 1]
+[[method]]
 name = "greedy"
 method = "soup"
 kind = "greedy"
@@ -195,16 +198,16 @@ fn a_comparison_runs_what_is_missing_and_gives_all_numbers() {
     let space = Space::new(METHODS);
     let plan = space.ok("compare c.toml --out out --dry-run");
     // Vanilla: two points with one seed and the chosen one with the other, 6 steps each; tpgm: two seeds.
-    assert!(plan.contains("5 runs of 30 steps in all, 9 models without training"), "{plan}");
+    assert!(plan.contains("5 runs of 30 steps in all, 13 models without training"), "{plan}");
     assert!(!space.path("out").exists(), "a dry run writes nothing");
 
     let ends = space.compare();
-    assert_eq!(ends.len(), 10, "five runs, two lines of wise, three soups: {ends:?}");
+    assert_eq!(ends.len(), 12, "five runs, two lines each of wise and lines, three soups: {ends:?}");
     assert!(ends.values().all(|end| end.starts_with("ID ")), "{ends:?}");
     let results = space.results();
     let names: Vec<&str> =
         results["data"][0]["entries"].as_array().unwrap().iter().map(|e| e["name"].as_str().unwrap()).collect();
-    assert_eq!(names, ["pretrained", "vanilla", "tpgm", "wise", "greedy", "of-seeds", "stock"]);
+    assert_eq!(names, ["pretrained", "vanilla", "tpgm", "wise", "lines", "greedy", "of-seeds", "stock"]);
     assert_eq!(results["failures"].as_array().unwrap().len(), 0);
 
     let vanilla = entry(&results, "vanilla");
@@ -240,6 +243,11 @@ fn a_comparison_runs_what_is_missing_and_gives_all_numbers() {
         wise["points"][2]["select"]["top1"].as_f64().unwrap(),
         vanilla["points"][1]["select"]["top1"].as_f64().unwrap(),
     );
+    let lines = entry(&results, "lines");
+    assert_eq!(
+        (lines["kind"].as_str(), &lines["points"][1]["accuracy"]),
+        (Some("lines"), &wise["points"][2]["accuracy"])
+    );
     // A greedy soup starts with the best model, and is never worse on the images it is made with.
     let (greedy, best) = (entry(&results, "greedy"), vanilla["points"][1]["select"]["top1"].as_f64().unwrap());
     assert!(greedy["models"][0]["select"]["top1"].as_f64().unwrap() >= best, "{greedy}");
@@ -274,9 +282,9 @@ fn a_comparison_runs_what_is_missing_and_gives_all_numbers() {
     }
 
     let rows = space.text("out/results.csv");
-    assert_eq!(rows.lines().count(), 1 + 3 * (1 + 2 + 2 + 2 + 1 + 1 + 1), "one row per model and test set\n{rows}");
+    assert_eq!(rows.lines().count(), 1 + 3 * (1 + 2 + 2 + 2 + 2 + 1 + 1 + 1), "one row per model and test set\n{rows}");
     let choices = space.text("out/choices.csv");
-    assert_eq!(choices.lines().count(), 1 + 2 + 3, "{choices}");
+    assert_eq!(choices.lines().count(), 1 + 2 + 3 + 2, "{choices}");
     assert!(
         choices.contains("vanilla,lr 0.05,3,") && choices.lines().nth(2).unwrap().contains(",1,true,"),
         "{choices}"
@@ -304,7 +312,7 @@ fn stopped_runs_go_on(space: &Space) {
     let kept = ["out/colours/vanilla/lr-0.05/seed-3/last.safetensors", "out/colours/wise/seed-5/blend.json"];
     let before = kept.map(time);
     let all = space.compare();
-    assert!(all.len() == 10 && all.values().all(|end| end == "was there already"), "{all:?}");
+    assert!(all.len() == 12 && all.values().all(|end| end == "was there already"), "{all:?}");
     assert_eq!((space.text("out/results.csv"), space.text("out/report.html")), (csv.clone(), page));
 
     // One is stopped in its last evaluations, one before it had a state; one is gone, and a soup with it.
@@ -335,7 +343,10 @@ fn stopped_runs_go_on(space: &Space) {
     let ends = space.compare();
     let stale: Vec<&str> =
         ends.iter().filter(|(_, end)| *end != "was there already").map(|(name, _)| name.as_str()).collect();
-    assert_eq!(stale, ["colours greedy seed 3", "colours of-seeds", "colours stock", "colours wise seed 3"]);
+    assert_eq!(
+        stale,
+        ["colours greedy seed 3", "colours lines seed 3", "colours of-seeds", "colours stock", "colours wise seed 3"]
+    );
 
     // Other settings are another comparison.
     let text = space.text("c.toml").replace("epochs = 3", "epochs = 4");

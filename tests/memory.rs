@@ -156,6 +156,7 @@ fn each_method_takes_what_it_planned() {
                 "fixed-radius" => "--radius 1",
                 "ema" => "--ema-decay 0.9",
                 "wise" => "--wise-alpha 0.5",
+                "lines" => "--lines-alpha 0.5",
                 _ => "",
             };
             for norm in ["mars", "l2"] {

@@ -25,8 +25,8 @@ def main(run):
         group, step = "train", line["step"] + 1
         if "eval" in line:
             group, step = line["eval"] + (f"/{line['model']}" if line.get("final") else ""), line["step"]
-        elif "wise_alpha" in line:
-            group, step = "wise", line["step"]
+        elif "wise_alpha" in line or "lines_alpha" in line:
+            group, step = "wise" if "wise_alpha" in line else "lines", line["step"]
         elif "train_loss" not in line:
             step += steps
         for key, value in line.items():

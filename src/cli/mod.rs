@@ -91,7 +91,7 @@ enum Command {
     LrFind(Box<lr_find::LrFindArgs>),
     /// Learn radii for a checkpoint that was fine-tuned elsewhere, and project it
     Project(project::ProjectArgs),
-    /// Interpolate between a pre-trained and a fine-tuned model (WiSE-FT)
+    /// Interpolate between a pre-trained and a fine-tuned model (WiSE-FT), or scale by layer (LiNeS)
     Wise(Box<wise::WiseArgs>),
     /// Average models that were fine-tuned from the same weights
     Soup(Box<soup::SoupArgs>),

@@ -11,7 +11,7 @@ use crate::cli::scores::add_figures;
 use crate::cli::table::{percent, table};
 use crate::cli::{RunArgs, print, print_json};
 use crate::error::{Error, Result};
-use crate::method::wise::alphas;
+use crate::method::between::{Between, alphas};
 use crate::model::Precision;
 use crate::train::blend::{HeldOut, wise_file};
 use crate::train::data_args::EvalDataArgs;
@@ -30,12 +30,17 @@ pub(super) struct WiseArgs {
     /// The file to write
     #[arg(long, value_name = "C")]
     out: PathBuf,
-    /// Where between the two: 0 is the pre-trained model, 1 the fine-tuned one [default: 0.5]
+    /// Where between the two: 0 is the pre-trained model, 1 the fine-tuned one; with --lines, the share that the first block keeps of
+    /// its way [default: 0.5]
     #[arg(long, value_name = "ALPHA", conflicts_with = "sweep")]
     alpha: Option<f32>,
     /// Try N values of alpha from 0 to 1 on the images of --val, and write the best
     #[arg(long, value_name = "N", requires = "val")]
     sweep: Option<usize>,
+    /// Scale by layer (LiNeS): the first block keeps alpha of its way from the pre-trained weights, the last all of it, those between a
+    /// share that grows linearly
+    #[arg(long)]
+    lines: bool,
     /// Images on which alpha is chosen; never those that results are reported on
     #[arg(long, value_name = "PATH")]
     val: Option<PathBuf>,
@@ -70,7 +75,8 @@ pub(super) fn run(args: WiseArgs) -> Result<()> {
     let mut evaluated = |done, of| count.show(done, of, "evaluated");
     let gpu = args.run.open(Precision::F32)?;
     let (files, held_out) = ([args.pretrained.as_path(), &args.finetuned], held_out.as_ref());
-    let result = wise_file(&gpu, files, &alphas, held_out, &args.model_args, &args.out, &mut evaluated)?;
+    let between = if args.lines { Between::Lines } else { Between::Wise };
+    let result = wise_file(&gpu, files, between, &alphas, held_out, &args.model_args, &args.out, &mut evaluated)?;
     drop(count);
     result.notes.iter().for_each(|n| note!("{n}"));
     for name in &result.kept {
@@ -84,6 +90,7 @@ pub(super) fn run(args: WiseArgs) -> Result<()> {
         };
         return print_json(&json!({
             "out": args.out,
+            "rule": between.name(),
             "alpha": result.alpha,
             "tried": result.tried.iter().map(tried).collect::<Vec<_>>(),
             "kept": result.kept,

@@ -11,6 +11,7 @@ use crate::compare::post::{Ingredients, Opened, PostRun};
 use crate::compare::run::Comparison;
 use crate::compare::select::choose;
 use crate::compare::spec::{EntryKind, Over};
+use crate::method::Between;
 use crate::method::soups::Soup;
 use crate::train::help::told;
 use crate::train::records::Weights;
@@ -20,10 +21,10 @@ impl Comparison<'_> {
     pub(super) fn post(&mut self, d: usize, images: &mut Opened, entries: &mut Vec<Option<EntryRuns>>) {
         let config = self.config;
         for (entry, method) in config.methods.iter().enumerate() {
-            let (EntryKind::Wise { from, .. } | EntryKind::Soup { from, .. }) = &method.kind else { continue };
+            let (EntryKind::Between { from, .. } | EntryKind::Soup { from, .. }) = &method.kind else { continue };
             let at = Blending { d, entry, from: *from, runs: entries[*from].as_ref() };
             let made = match &method.kind {
-                EntryKind::Wise { alphas, .. } => self.wise(at, images, alphas),
+                EntryKind::Between { between, alphas, .. } => self.between(at, images, *between, alphas),
                 EntryKind::Soup { soup, over: Over::Seeds, .. } => self.seed_soup(at, images, *soup),
                 EntryKind::Soup { soup, .. } => self.grid_soup(at, images, *soup),
                 EntryKind::Train(..) => continue,
@@ -112,7 +113,7 @@ impl Comparison<'_> {
         Err(error)
     }
 
-    fn wise(&mut self, at: Blending, images: &mut Opened, alphas: &[f32]) -> EntryRuns {
+    fn between(&mut self, at: Blending, images: &mut Opened, between: Between, alphas: &[f32]) -> EntryRuns {
         let (config, method) = (self.config, &self.config.methods[at.entry]);
         let point = |alpha: &f32| PointRuns { label: format!("alpha {alpha}"), runs: Vec::new() };
         let mut points: Vec<PointRuns> = alphas.iter().map(point).collect();
@@ -120,7 +121,7 @@ impl Comparison<'_> {
             let name = format!("{} {} seed {seed}", config.data[at.d].name, method.name);
             let made = match model(at.runs, *seed) {
                 Ok(outcome) => {
-                    let ingredients = Ingredients::Wise(self.weights(outcome), alphas.to_vec());
+                    let ingredients = Ingredients::Between(between, self.weights(outcome), alphas.to_vec());
                     let dir = self.post_dir(at, &format!("seed-{seed}"));
                     self.blend(at, images, name, (&dir, *seed), ingredients)
                 }
@@ -134,7 +135,7 @@ impl Comparison<'_> {
             }
         }
         let chosen = choose(&EntryRuns::scores(&points, config.tuning_seeds()));
-        self.made(at, "wise", points, chosen, 1, String::new())
+        self.made(at, between.name(), points, chosen, 1, String::new())
     }
 
     fn grid_soup(&mut self, at: Blending, images: &mut Opened, soup: &'static dyn Soup) -> EntryRuns {

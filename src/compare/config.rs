@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use toml::{Table, Value};
 
-use crate::compare::entries::{soup_kind, train_kind, wise_kind};
+use crate::compare::entries::{between_kind, soup_kind, train_kind};
 use crate::compare::outcome::copies;
 use crate::compare::spec::{EntryKind, refuse, repeated};
 use crate::error::{Error, Result};
+use crate::method::Between;
 use crate::train::TrainConfig;
 use crate::train::lines::{Lines, Section, syntax};
 use crate::train::records::Weights;
@@ -168,7 +169,8 @@ impl CompareConfig {
             }
             let method = table.get("method").map_or(Some(name.as_str()), Value::as_str);
             let kind = match method {
-                Some("wise") => wise_kind(&lines, place, table, &names, &parsed.method)?,
+                Some("wise") => between_kind(Between::Wise, &lines, place, table, &names, &parsed.method)?,
+                Some("lines") => between_kind(Between::Lines, &lines, place, table, &names, &parsed.method)?,
                 Some("soup") => soup_kind(&lines, place, table, &names, &parsed.method, folds.is_some())?,
                 _ => train_kind(&lines, place, table, &tables)?,
             };
@@ -330,7 +332,7 @@ mod tests {
         assert_eq!((c.optim.steps, c.optim.epochs, c.optim.momentum, c.optim.lr), (Some(7), None, 0.5, 1e-3));
         let EntryKind::Train(points, configs) = &config.methods[0].kind else { panic!() };
         assert_eq!((points.len(), points[0].folder.as_str(), configs[0][0].optim.momentum), (1, "", 0.5));
-        let EntryKind::Wise { from, alphas } = &config.methods[2].kind else { panic!() };
+        let EntryKind::Between { between: Between::Wise, from, alphas } = &config.methods[2].kind else { panic!() };
         assert_eq!((*from, alphas.len()), (0, 11));
     }
 

@@ -5,15 +5,15 @@ use toml::{Table, Value};
 
 use crate::compare::spec::{EntryKind, Over, Point, refuse, repeated};
 use crate::error::Result;
+use crate::method::between::{Between, alphas};
 use crate::method::soups::{SOUPS, named};
-use crate::method::wise;
 use crate::train::data_args::SplitArgs;
 use crate::train::lines::{Lines, Section};
 use crate::train::resolve::{check, keys_of, merge, resolve, typed};
 
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
-struct WiseKeys {
+struct BetweenKeys {
     #[serde(rename = "name")]
     _name: String,
     #[serde(rename = "method")]
@@ -43,7 +43,7 @@ fn is_of_data(key: &str) -> bool {
 /// The entry that a post-hoc one is made of: the one called `from`, or else the first that trains.
 fn origin(lines: &Lines, place: Section, from: Option<&str>, names: &[String], tables: &[Table]) -> Result<usize> {
     let method = |i: usize| tables[i].get("method").and_then(Value::as_str).unwrap_or(&names[i]).to_string();
-    let trains = |i: usize| !["wise", "soup"].contains(&method(i).as_str());
+    let trains = |i: usize| !["wise", "lines", "soup"].contains(&method(i).as_str());
     let wanted = from.unwrap_or("vanilla");
     match names.iter().position(|name| name == wanted) {
         Some(i) if trains(i) => Ok(i),
@@ -58,16 +58,17 @@ fn origin(lines: &Lines, place: Section, from: Option<&str>, names: &[String], t
     }
 }
 
-pub(super) fn wise_kind(
+pub(super) fn between_kind(
+    between: Between,
     lines: &Lines,
     place: Section,
     table: &Table,
     names: &[String],
     tables: &[Table],
 ) -> Result<EntryKind> {
-    let keys: WiseKeys = lines.typed(place, table)?;
+    let keys: BetweenKeys = lines.typed(place, table)?;
     let from = origin(lines, place, keys.from.as_deref(), names, tables)?;
-    let alphas = keys.alphas.unwrap_or_else(|| wise::alphas(11));
+    let alphas = keys.alphas.unwrap_or_else(|| alphas(11));
     let bad = |what: &str| Err(lines.error(place, Some("alphas"), format!("alphas: {what}")));
     if alphas.is_empty() || alphas.iter().any(|alpha| !(0.0..=1.0).contains(alpha)) {
         return bad("give numbers from 0 (pre-trained) to 1 (fine-tuned)");
@@ -75,7 +76,7 @@ pub(super) fn wise_kind(
     if repeated(alphas.iter()).is_some() {
         return bad("one is there twice");
     }
-    Ok(EntryKind::Wise { from, alphas })
+    Ok(EntryKind::Between { between, from, alphas })
 }
 
 pub(super) fn soup_kind(

@@ -25,7 +25,7 @@ impl PointRuns {
 pub struct EntryRuns {
     /// Its name.
     pub name: String,
-    /// `pretrained`, `trained`, `wise` or `soup`.
+    /// `pretrained`, `trained`, `wise`, `lines` or `soup`.
     pub kind: &'static str,
     /// What it is made of, where it trains nothing: the name of an entry.
     pub from: Option<String>,

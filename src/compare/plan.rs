@@ -79,7 +79,7 @@ impl CompareConfig {
                 let seeds = self.tuning_seeds().len();
                 Cost { tune: points.len() * seeds, report: self.seeds.len() - seeds }
             }
-            EntryKind::Wise { from, .. } | EntryKind::Soup { from, over: Over::Seeds, .. } => self.cost(*from),
+            EntryKind::Between { from, .. } | EntryKind::Soup { from, over: Over::Seeds, .. } => self.cost(*from),
             EntryKind::Soup { from, over: Over::Grid, .. } => {
                 let EntryKind::Train(points, _) = &self.methods[*from].kind else { return Cost::default() };
                 Cost { tune: points.len() * self.soup_seeds(entry).len(), report: 0 }
@@ -142,7 +142,7 @@ pub fn planned(config: &CompareConfig) -> Result<Vec<Planned>> {
                     let total = steps.iter().sum::<u64>() + after as u64 * longest;
                     Planned { points: points.len(), runs: first.len() + after, tune, steps: total, ..line }
                 }
-                EntryKind::Wise { alphas, .. } => {
+                EntryKind::Between { alphas, .. } => {
                     Planned { points: alphas.len(), blends: alphas.len() * config.seeds.len(), ..line }
                 }
                 EntryKind::Soup { over: Over::Grid, .. } => Planned { blends: config.soup_seeds(entry).len(), ..line },

@@ -1,4 +1,4 @@
-//! Entries that train nothing: the pre-trained model, WiSE-FT, soups. What they come to is kept in `blend.json`.
+//! Entries that train nothing: the pre-trained model, WiSE-FT, LiNeS, soups. What they come to is kept in `blend.json`.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use crate::data::{Fold, ImageCache, Preprocess};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::method::soups::Soup;
-use crate::method::{Snapshot, wise};
+use crate::method::{Between, Snapshot};
 use crate::train::blend::{Models, anchored};
 use crate::train::corrupted::{Test, with_copies};
 use crate::train::evaluate::{Fitted, Predictor, Watched, evaluate_to_fit};
@@ -130,7 +130,7 @@ pub(super) enum Ingredients {
     /// The pre-trained model as it is.
     Pretrained,
     /// The models between it and this one, a value of α each.
-    Wise(PathBuf, Vec<f32>),
+    Between(Between, PathBuf, Vec<f32>),
     /// The soup of these, which have these accuracies on the selection images, if it asks for them.
     Soup(&'static dyn Soup, Vec<PathBuf>, Vec<f64>),
 }
@@ -176,7 +176,7 @@ impl PostRun<'_> {
         let hash = |path: &PathBuf| Checkpoint::open(path)?.sha256();
         let (kind, parts) = match &self.ingredients {
             Ingredients::Pretrained => (json!("pretrained"), Vec::new()),
-            Ingredients::Wise(path, alphas) => (json!({"wise": alphas}), vec![hash(path)?]),
+            Ingredients::Between(between, path, alphas) => (json!({between.name(): alphas}), vec![hash(path)?]),
             Ingredients::Soup(soup, paths, accuracies) => (
                 json!({"soup": soup.name(), "accuracies": accuracies}),
                 paths.iter().map(hash).collect::<Result<Vec<_>>>()?,
@@ -236,12 +236,13 @@ impl PostRun<'_> {
                 let mut judge = Judge::new(gpu, &images.pretrained, self.config, images, tell)?;
                 blends.push(judge.judge(&images.pretrained.snapshot())?);
             }
-            Ingredients::Wise(path, alphas) => {
+            Ingredients::Between(between, path, alphas) => {
                 let tuned = open(path)?;
                 let anchor = anchored(&images.pretrained, &tuned)?.values;
                 let (mut judge, values) = (Judge::new(gpu, &tuned, self.config, images, tell)?, tuned.snapshot());
+                let model = tuned.model();
                 for alpha in alphas {
-                    blends.push(judge.judge(&wise::snapshot(&anchor, &values, *alpha))?);
+                    blends.push(judge.judge(&between.snapshot(&model, &anchor, &values, *alpha))?);
                 }
             }
             Ingredients::Soup(soup, paths, accuracies) => {

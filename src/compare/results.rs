@@ -156,7 +156,7 @@ fn chance(splits: &Splits) -> f64 {
 pub struct EntryResults {
     /// Its name.
     pub name: String,
-    /// `pretrained`, `trained`, `wise` or `soup`.
+    /// `pretrained`, `trained`, `wise`, `lines` or `soup`.
     pub kind: &'static str,
     /// The entry that it is made of, where it trains nothing.
     pub from: Option<String>,

@@ -180,7 +180,7 @@ impl Comparison<'_> {
                         self.steps_left += after as u64 * longest
                             + first.iter().map(|run| self.steps[&(d, entry, run.point)]).sum::<u64>();
                     }
-                    EntryKind::Wise { .. } => self.total += self.config.seeds.len(),
+                    EntryKind::Between { .. } => self.total += self.config.seeds.len(),
                     EntryKind::Soup { over: Over::Seeds, .. } => self.total += 1,
                     EntryKind::Soup { over: Over::Grid, .. } => self.total += self.config.soup_seeds(entry).len(),
                 }

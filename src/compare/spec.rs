@@ -4,6 +4,7 @@ use serde::Deserialize;
 use toml::Table;
 
 use crate::error::Result;
+use crate::method::Between;
 use crate::method::soups::Soup;
 use crate::train::TrainConfig;
 use crate::train::lines::{Lines, Section};
@@ -13,8 +14,10 @@ use crate::train::lines::{Lines, Section};
 pub enum EntryKind {
     /// Trains at each point of a grid, one without a grid. Configurations are by data set, then by point; the seed is 0.
     Train(Vec<Point>, Vec<Vec<TrainConfig>>),
-    /// WiSE-FT: α chosen on the selection images.
-    Wise {
+    /// WiSE-FT or LiNeS: α chosen on the selection images.
+    Between {
+        /// Which of the two.
+        between: Between,
         /// Index of the entry whose models are interpolated.
         from: usize,
         /// The values of α.

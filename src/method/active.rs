@@ -1,17 +1,18 @@
 //! A run's methods at work: its own, and those that join it.
 
-use std::fmt::Debug;
+use std::fmt::{self, Debug};
 
 use crate::checkpoint::Checkpoint;
 use crate::data::Batch;
 use crate::error::Result;
 use crate::gpu::{View, profile};
 use crate::method::args::MethodArgs;
+use crate::method::between::Between;
 use crate::method::learner::{Around, Learner};
 use crate::method::radius_record::Learned;
 use crate::method::saved::Saved;
 use crate::method::snapshot::Snapshot;
-use crate::shapes::ParamLayout;
+use crate::model::Model;
 
 /// What a run holds its weights near.
 #[derive(Clone, Copy, Debug)]
@@ -72,8 +73,29 @@ pub struct Rest {
 pub struct Finished {
     /// The weights that are evaluated in the end and saved.
     pub values: Snapshot,
-    /// Where they lie between the pre-trained (0) and the fine-tuned ones (1), if a method chose a place.
-    pub alpha: Option<f32>,
+    /// Where they lie between the pre-trained and the fine-tuned ones, if a method chose a place.
+    pub placed: Option<Placed>,
+}
+
+/// A place between the pre-trained and the fine-tuned weights.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Placed {
+    /// What α means.
+    pub between: Between,
+    /// From 0, nearest to the pre-trained weights, to 1, the fine-tuned ones.
+    pub alpha: f32,
+}
+
+impl fmt::Display for Placed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Placed { between, alpha } = self;
+        match between {
+            Between::Wise => write!(f, "the weights are {alpha} of the way from the pre-trained to the fine-tuned"),
+            Between::Lines => {
+                write!(f, "the first block keeps {alpha} of its way from the pre-trained weights, the last all of it")
+            }
+        }
+    }
 }
 
 /// What a method keeps on the device during a run, and does after a step.
@@ -136,8 +158,8 @@ pub trait Held: Debug {
     }
 
     /// What the last weights, or those in their place, become.
-    fn finish(&self, values: Snapshot, _anchor: &Anchor, _layout: &ParamLayout, _judge: Judge) -> Result<Finished> {
-        Ok(Finished { values, alpha: None })
+    fn finish(&self, values: Snapshot, _anchor: &Anchor, _model: &Model, _judge: Judge) -> Result<Finished> {
+        Ok(Finished { values, placed: None })
     }
 
     /// Its own dispatches beside a step timed one by one (`--trace`), under what they do. They are done.
@@ -231,11 +253,11 @@ impl Held for Active {
         self.held.iter().find_map(|held| held.evaluated(saved, batches))
     }
 
-    fn finish(&self, values: Snapshot, anchor: &Anchor, layout: &ParamLayout, judge: Judge) -> Result<Finished> {
-        let mut all = Finished { values, alpha: None };
+    fn finish(&self, values: Snapshot, anchor: &Anchor, model: &Model, judge: Judge) -> Result<Finished> {
+        let mut all = Finished { values, placed: None };
         for held in &self.held {
-            let Finished { values, alpha } = held.finish(all.values, anchor, layout, judge)?;
-            all = Finished { values, alpha: alpha.or(all.alpha) };
+            let Finished { values, placed } = held.finish(all.values, anchor, model, judge)?;
+            all = Finished { values, placed: placed.or(all.placed) };
         }
         Ok(all)
     }

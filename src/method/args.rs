@@ -13,7 +13,8 @@ use crate::flag::{in_range, positive, word};
 use crate::method::settings::{BatchNorm, Settings};
 use crate::method::stage::{Stage, Trained};
 use crate::method::{
-    METHODS, Method, distill, ema, fixed_radius, ftp, l2_sp, linear_probe, lora, lp_ft, named, partial, tpgm, wise,
+    METHODS, Method, distill, ema, fixed_radius, ftp, l2_sp, linear_probe, lines, lora, lp_ft, named, partial, tpgm,
+    wise,
 };
 use crate::model::Model;
 use crate::ops::distill::On;
@@ -104,6 +105,9 @@ pub struct MethodArgs {
     #[command(flatten)]
     #[serde(flatten)]
     pub wise: wise::Flags,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub lines: lines::Flags,
 }
 
 /// Names as a sentence has them: `a, b or c`.

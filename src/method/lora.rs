@@ -29,15 +29,15 @@ use crate::shapes::ParamLayout;
 const RANK: i64 = 8;
 
 /// Methods that it joins: those that leave the weights between steps to the optimiser.
-const JOINED: [&str; 6] = ["lora", "vanilla", "llrd", "ema", "wise", "tpgm"];
+const JOINED: [&str; 7] = ["lora", "vanilla", "llrd", "ema", "wise", "lines", "tpgm"];
 
 /// Its flags.
 #[derive(Args, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[group(skip)] // every method calls its flags so, and names of groups are unique
 pub struct Flags {
-    /// Train low-rank adapters (LoRA) of this rank and the head instead of all weights; with --method vanilla, llrd, ema, wise, and
-    /// tpgm with --schedule post [default: no adapters; 8 with --method lora]
+    /// Train low-rank adapters (LoRA) of this rank and the head instead of all weights; with --method vanilla, llrd, ema, wise,
+    /// lines, and tpgm with --schedule post [default: no adapters; 8 with --method lora]
     #[arg(long, value_name = "RANK")]
     pub lora_rank: Option<usize>,
     /// The adapters' product counts alpha/rank times [default: --lora-rank]

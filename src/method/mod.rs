@@ -2,7 +2,7 @@
 //! around a step and after it, what it keeps on the device, records and saves. [`METHODS`] lists them; [`tpgm`] comes first.
 //!
 //! Below them lie [`learner`], the inner problem that all share (weights, gradient, optimiser), [`stage`], what of it is trained,
-//! and [`memory`], what that takes. [`active`] is what a run does with its method. [`wise`] and [`soups`] also make models of models
+//! and [`memory`], what that takes. [`active`] is what a run does with its method. [`between`] and [`soups`] also make models of models
 //! that are there already.
 
 use std::fmt;
@@ -15,6 +15,7 @@ use crate::model::Model;
 pub mod active;
 pub mod args;
 pub mod best;
+pub mod between;
 pub mod bitfit;
 pub mod class_weights;
 pub mod distill;
@@ -24,6 +25,7 @@ pub mod ftp;
 pub mod l2_sp;
 pub mod learner;
 pub mod linear_probe;
+pub mod lines;
 pub mod llrd;
 pub mod lora;
 pub mod lp_ft;
@@ -48,6 +50,7 @@ pub mod wise;
 pub use active::{Active, Anchor, Held, Started};
 pub use args::MethodArgs;
 pub use best::best;
+pub use between::Between;
 pub use class_weights::ClassWeights;
 pub use ema::Ema;
 pub use ftp::{Ftp, FtpSettings};
@@ -173,6 +176,7 @@ pub const METHODS: &[&dyn Method] = &[
     &spd::Rule,
     &ema::Rule,
     &wise::Rule,
+    &lines::Rule,
 ];
 
 /// The method called `name`.

@@ -222,7 +222,7 @@ fn scatters(id: &str, data: &DataResults) -> String {
             Vec::new()
         };
         marks.push(Mark { label: entry.name.clone(), at: (x, y), half: (half_x, half_y), models, style });
-        if entry.kind == "wise" {
+        if ["wise", "lines"].contains(&entry.kind) {
             let mut points: Vec<(f64, f64)> =
                 entry.points.iter().filter_map(|p| p.accuracy).map(|a| (100.0 * a.0, 100.0 * a.1)).collect();
             points.dedup();

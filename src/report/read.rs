@@ -223,7 +223,7 @@ fn metrics(path: &Path) -> Result<(Vec<StepLine>, Vec<EvaluationLine>)> {
         match line {
             Metric::Evaluation(e) if e.corruption.is_some() => corrupted::add(&mut copies, *e),
             Metric::Evaluation(e) => evals.push(*e),
-            Metric::Wise(_) => {}
+            Metric::Placed(_) => {}
             Metric::Step(step) => {
                 // A resumed run logs some steps again: the later lines are the ones that led to the weights.
                 let last = train.iter().rev().find(|p| p.train_loss.is_some()).map(|p| p.step);

@@ -60,7 +60,7 @@ pub(super) fn of_run(run: &Run, h: &str) -> String {
     };
     let learns_radii = path("method").is_some_and(|name| learns_on_val(&name));
     let mut choices = "choices: the best weights, the temperature".to_string();
-    if path("wise-alpha").as_deref() == Some("sweep") {
+    if ["wise-alpha", "lines-alpha"].iter().any(|key| path(key).as_deref() == Some("sweep")) {
         choices += ", α";
     }
     let apart = path("select").is_some();

@@ -1,4 +1,4 @@
-//! Models made of models that are there already: WiSE-FT between two checkpoints, soups of several. No training.
+//! Models made of models that are there already: WiSE-FT or LiNeS between two checkpoints, soups of several. No training.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use crate::data::{Dataset, ImageCache, Summary};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::method::soups::{Ingredients, Mixed, Origin, Soup};
-use crate::method::{Snapshot, best, wise};
+use crate::method::{Between, Snapshot, best};
 use crate::train::calibration::Logits;
 use crate::train::data_args::{Checked, EvalDataArgs};
 use crate::train::evaluate::{Evaluation, Figure, Predictor, Watched, evaluate_to_fit};
@@ -144,7 +144,7 @@ pub struct WiseResult {
     pub notes: Vec<String>,
 }
 
-/// Writes the model between `pretrained` and `finetuned` to `out`: at `alphas[0]` if there is one α, else at the one that
+/// Writes the model `between` `pretrained` and `finetuned` to `out`: at `alphas[0]` if there is one α, else at the one that
 /// is most accurate on the `held_out` images, whose evaluations `progress` follows.
 ///
 /// # Errors
@@ -152,6 +152,7 @@ pub struct WiseResult {
 pub fn wise_file(
     gpu: &Gpu,
     [pretrained, finetuned]: [&Path; 2],
+    between: Between,
     alphas: &[f32],
     held_out: Option<&HeldOut>,
     args: &ModelArgs,
@@ -162,13 +163,14 @@ pub fn wise_file(
     // What was fine-tuned has its head.
     let tuned = Source::open(finetuned, &Overrides { head: None, ..overrides.clone() })?;
     let Anchored { values: anchor, kept, note } = anchored(&Source::open(pretrained, &overrides)?, &tuned)?;
-    let values = tuned.snapshot();
+    let (model, values) = (tuned.model(), tuned.snapshot());
+    let at = |alpha| between.snapshot(&model, &anchor, &values, alpha);
     let (mut tried, mut thresholds, mut notes) = (Vec::new(), Vec::new(), assumed(&tuned, held_out)?);
     notes.extend(note);
     if let Some(held_out) = held_out {
         let mut evaluate = held_out.evaluator(gpu, &tuned, args, &mut notes, progress)?;
         for &alpha in alphas {
-            let (evaluation, logits) = evaluate(&wise::snapshot(&anchor, &values, alpha))?;
+            let (evaluation, logits) = evaluate(&at(alpha))?;
             tried.push((alpha, evaluation));
             thresholds.push(logits.thresholds());
         }
@@ -179,7 +181,7 @@ pub fn wise_file(
         (None, &[alpha]) => (alpha, halves(&tuned, &mut notes)),
         (None, _) => return Err(Error::Usage("several values of alpha need --val to choose among them".into())),
     };
-    tuned.save_with(out, &wise::snapshot(&anchor, &values, alpha), own.as_deref())?;
+    tuned.save_with(out, &at(alpha), own.as_deref())?;
     Ok(WiseResult { tried, alpha, kept, notes })
 }
 

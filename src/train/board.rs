@@ -106,7 +106,7 @@ impl Board {
     fn place(&self, line: &Metric) -> u64 {
         match line {
             Metric::Evaluation(e) => e.step,
-            Metric::Wise(wise) => wise.step,
+            Metric::Placed(placed) => placed.step,
             Metric::Step(StepLine { step, train_loss: Some(_), .. }) => step + 1,
             Metric::Step(iteration) => self.steps + iteration.step + 1,
         }
@@ -127,7 +127,7 @@ impl Board {
                 let model = model.filter(|_| *is_final).map(|model| format!("/{model}")).unwrap_or_default();
                 format!("{set}{model}")
             }
-            Metric::Wise(_) => "wise".into(),
+            Metric::Placed(placed) => if placed.wise_alpha.is_some() { "wise" } else { "lines" }.into(),
             Metric::Step(_) => "train".into(),
         };
         let Ok(Json::Object(figures)) = serde_json::to_value(line) else { return Ok(()) };

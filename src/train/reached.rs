@@ -28,7 +28,7 @@ impl Reached {
             Metric::Step(s) if s.train_loss.is_some() => s.step < self.steps,
             Metric::Step(s) => s.step < self.radii,
             // It belongs to the end of a run, which comes again.
-            Metric::Wise(_) => false,
+            Metric::Placed(_) => false,
         }
     }
 }

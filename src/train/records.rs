@@ -9,6 +9,8 @@ use std::fmt;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
+use crate::method::active::Placed;
+use crate::method::between::Between;
 use crate::train::evaluate::Evaluation;
 use crate::train::json_lines::{object, or_nan, read};
 use crate::train::labels::AtThresholds;
@@ -64,8 +66,8 @@ fn present<'de, D: Deserializer<'de>, T: Deserialize<'de> + From<f32>>(from: D) 
 pub enum Metric {
     /// About an evaluation.
     Evaluation(Box<EvaluationLine>),
-    /// About where WiSE-FT has put the weights.
-    Wise(WiseLine),
+    /// About where between the pre-trained and the fine-tuned weights the result lies.
+    Placed(PlacedLine),
     /// About a training step, or an outer iteration of the post-hoc recipe.
     Step(StepLine),
 }
@@ -99,13 +101,25 @@ pub struct StepLine {
     pub radius_loss: Option<f32>,
 }
 
-/// Where between the pre-trained (0) and the fine-tuned weights (1) a run's result lies.
+/// Where between the pre-trained and the fine-tuned weights a run's result lies: one of the two places.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct WiseLine {
+pub struct PlacedLine {
     /// Steps before it.
     pub step: u64,
-    /// The place.
-    pub wise_alpha: f32,
+    /// WiSE's: 0 is pre-trained, 1 fine-tuned.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wise_alpha: Option<f32>,
+    /// LiNeS's: the share of its drift that the first block keeps.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lines_alpha: Option<f32>,
+}
+
+impl PlacedLine {
+    /// Of a run of `step` steps.
+    pub fn new(step: u64, Placed { between, alpha }: Placed) -> PlacedLine {
+        let of = |which| (between == which).then_some(alpha);
+        PlacedLine { step, wise_alpha: of(Between::Wise), lines_alpha: of(Between::Lines) }
+    }
 }
 
 /// One evaluation of one data set.
@@ -245,9 +259,9 @@ impl Metric {
             return Err("there is no \"step\" that is a count".into());
         }
         let kind = |key: &str| value.get(key).is_some();
-        match (kind("eval"), kind("wise_alpha")) {
+        match (kind("eval"), kind("wise_alpha") || kind("lines_alpha")) {
             (true, _) => read(value).map(Metric::Evaluation),
-            (_, true) => read(value).map(Metric::Wise),
+            (_, true) => read(value).map(Metric::Placed),
             _ => read(value).map(Metric::Step),
         }
     }
@@ -416,7 +430,10 @@ mod tests {
         let Ok(Metric::Evaluation(e)) = Metric::parse(eval) else { panic!() };
         assert_eq!((e.set.as_str(), e.top1, e.is_final, e.model), ("val", Some(0.5), true, Some(Weights::Best)));
         assert!(e.loss.is_some_and(f64::is_nan) && e.top5.is_none() && !e.is_baseline());
-        assert!(matches!(Metric::parse("{\"step\":4,\"wise_alpha\":0.5}"), Ok(Metric::Wise(_))));
+        for line in ["{\"step\":4,\"wise_alpha\":0.5}\n", "{\"step\":4,\"lines_alpha\":0.5}\n"] {
+            let read = Metric::parse(line).unwrap();
+            assert!(matches!(read, Metric::Placed(_)) && read.line() == line);
+        }
         assert!(matches!(Metric::parse("{\"step\":4,\"radius_loss\":0.5}"), Ok(Metric::Step(_))));
     }
 

@@ -23,7 +23,7 @@ use crate::train::feature_cache::Features;
 use crate::train::leave::{Chosen, Leaving, epoch_end};
 use crate::train::place::Place;
 use crate::train::preview::{self, SHOWN};
-use crate::train::records::{Calibrated, Distribution, DriftRow, EvaluationLine, Metric, Weights, WiseLine, bits};
+use crate::train::records::{Calibrated, Distribution, DriftRow, EvaluationLine, Metric, PlacedLine, Weights, bits};
 use crate::train::run_dir;
 use crate::train::sessions::Sessions;
 use crate::train::source::Source;
@@ -283,7 +283,7 @@ impl Training<'_, '_> {
         // The evaluations to come take long with many images, and may be stopped.
         self.save_state(&saved)?;
         let Steps { learner, active, events, log, .. } = &mut self.steps;
-        let (own, layout) = (learner.own(&saved), learner.model.layout().clone());
+        let (own, model) = (learner.own(&saved), learner.model.clone());
         let best_by = self.config.imbalance.best_by;
         let average = active.evaluated(&saved, own.batches);
         let is_own = average.is_none();
@@ -296,12 +296,12 @@ impl Training<'_, '_> {
             events(Event::Note(format!("{what}: {name} {figure} {main:.1} %, loss {loss:.4}")));
             Ok(best_by.of(&e))
         };
-        let Finished { values, alpha } = active.finish(average.unwrap_or(own), &self.anchor, &layout, &mut judge)?;
-        if let Some(alpha) = alpha {
-            events(Event::Note(format!("the weights are {alpha} of the way from the pre-trained to the fine-tuned")));
-            log.metric(&Metric::Wise(WiseLine { step: learner.steps, wise_alpha: alpha }))?;
+        let Finished { values, placed } = active.finish(average.unwrap_or(own), &self.anchor, &model, &mut judge)?;
+        if let Some(placed) = placed {
+            events(Event::Note(placed.to_string()));
+            log.metric(&Metric::Placed(PlacedLine::new(learner.steps, placed)))?;
         }
-        if !is_own || alpha.is_some() {
+        if !is_own || placed.is_some() {
             learner.load(&values);
         }
         Ok((saved, values))

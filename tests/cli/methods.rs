@@ -75,6 +75,61 @@ fn wise_lies_between_the_pre_trained_and_the_fine_tuned_weights() {
 }
 
 #[test]
+fn lines_keeps_more_of_what_is_nearer_to_the_head() {
+    let space = Space::new();
+    space.ok(
+        "init --out deep.safetensors --classes-of train --image-size 16 --patch-size 8 --dim 16 --depth 3 --heads 2",
+    );
+    let train = TRAIN.replace("m.safetensors", "deep.safetensors");
+    let run = |flags: &str, out: &str| space.run(&with(&train, &format!("--method vanilla {flags} --out {out}"))).1;
+    run("", "plain");
+    let notes = run("--lines-alpha 0.25", "quarter");
+    assert!(notes.contains("the first block keeps 0.25 of its way from the pre-trained weights"), "{notes}");
+    let (first, last) = (space.tensors("deep.safetensors"), space.tensors("plain/last.safetensors"));
+    let check = |path: &str| {
+        let mut scales = std::collections::BTreeSet::new();
+        for (name, (_, got)) in space.tensors(path) {
+            let block =
+                name.strip_prefix("blocks.").map(|rest| rest.split('.').next().unwrap().parse::<u32>().unwrap());
+            let scale = match block {
+                Some(2) => 1.0,
+                Some(1) => 0.625,
+                None if name.starts_with("head.") => 1.0,
+                _ => 0.25,
+            };
+            scales.insert(format!("{block:?} {scale}"));
+            for ((got, a), b) in got.iter().zip(&first[&name].1).zip(&last[&name].1) {
+                let want = f64::from(*a) + scale * f64::from(b - a);
+                assert!(
+                    (f64::from(*got) - want).abs() <= 1e-6 * f64::from(b.abs().max(1.0)),
+                    "{path} {name}: {got} for {want}"
+                );
+            }
+        }
+        assert_eq!(scales.len(), 5, "stem, three blocks, head: {scales:?}");
+    };
+    check("quarter/last.safetensors");
+    // A checkpoint that was fine-tuned before gives the same model.
+    let models = "wise --lines --pretrained deep.safetensors --finetuned plain/last.safetensors";
+    let said = space.json(&format!("{models} --alpha 0.25 --out after.safetensors"));
+    assert_eq!((&said["rule"], &said["alpha"]), (&"lines".into(), &0.25.into()));
+    check("after.safetensors");
+    space.ok(&format!("{models} --sweep 3 --val val --out best.safetensors"));
+
+    // A run that is resumed goes on from its own weights, and a sweep says what it took.
+    let weights = |run: &str| {
+        let state = space.bytes(&format!("{run}/state.safetensors"));
+        SafeTensors::deserialize(&state).unwrap().tensor("w").unwrap().data().to_vec()
+    };
+    assert!(weights("quarter") == weights("plain"));
+    run("--lines-alpha sweep --select test", "swept");
+    let lines = space.lines("swept/metrics.jsonl");
+    let alpha = lines.iter().find_map(|line| line.get("lines_alpha")?.as_f64()).unwrap();
+    assert!((0.0..=1.0).contains(&alpha));
+    assert!(lines.iter().all(|line| line.get("wise_alpha").is_none()));
+}
+
+#[test]
 fn flags_of_other_methods_are_refused() {
     let space = Space::new();
     let wrong = [
@@ -98,6 +153,8 @@ fn flags_of_other_methods_are_refused() {
         ("--ema-decay 1", "--ema-decay 1"),
         ("--ema-decay 0.9 --schedule post", "--schedule post"),
         ("--method vanilla --wise-alpha 2", "--wise-alpha 2"),
+        ("--method vanilla --lines-alpha 2", "--lines-alpha 2"),
+        ("--method lines --wise-alpha 0.5", "leave one out"),
     ];
     // Other classes than the model's, which then has a new head.
     for (class, color) in [("a", "red"), ("b", "blue")] {

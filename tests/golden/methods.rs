@@ -1,9 +1,11 @@
 //! Every method but TPGM against PyTorch's trajectory (`fixtures/generate_methods.py`).
 
 use super::{batches, model, number, optimizer, settings};
-use crate::common::{Fixture, gpu, relative};
-use tpgm::method::{Active, Anchor, BatchNorm, Held, Learner, METHODS, MethodArgs, Saved, Settings, Stage, Trained};
-use tpgm::model::ModelConfig;
+use crate::common::{Fixture, gpu, relative, resnet_50};
+use tpgm::method::{
+    Active, Anchor, BatchNorm, Between, Held, Learner, METHODS, MethodArgs, Saved, Settings, Snapshot, Stage, Trained,
+};
+use tpgm::model::{Model, ModelConfig};
 
 /// Keys of a run in the fixture that are no flags of a method.
 const OF_THE_OPTIMIZER: [&str; 6] = ["lr", "momentum", "nesterov", "weight_decay", "betas", "eps"];
@@ -24,8 +26,8 @@ fn follow(prefix: &str) {
     let config: ModelConfig = model.config.clone();
     let layout = model.layout().clone();
     let settings = settings(optimizer(&hyper), data[0].1.len());
-    // WiSE moves the head as well, and logits can be compared with those of a head that is not new.
-    let keeps_head = ["wise", "distill-logits"].contains(&prefix);
+    // WiSE and LiNeS see the head as well, and logits can be compared with those of a head that is not new.
+    let keeps_head = ["wise", "lines", "distill-logits"].contains(&prefix);
     let excluded: Vec<bool> = layout.params.iter().map(|p| p.name.starts_with("head.") && !keeps_head).collect();
     let losses = golden.f32(&format!("{prefix}.losses"));
     let value = |key: &str| number(&hyper, key);
@@ -85,7 +87,7 @@ fn follow(prefix: &str) {
     learner.save(&mut saved).unwrap();
     active.save(&learner, &mut saved).unwrap();
     let values = active.evaluated(&saved, learner.batches).unwrap_or_else(|| learner.own(&saved));
-    let after = active.finish(values, &anchor, &layout, &mut |_, _| panic!("alpha is given")).unwrap().values.w;
+    let after = active.finish(values, &anchor, &learner.model, &mut |_, _| panic!("alpha is given")).unwrap().values.w;
     let moved: Vec<String> = serde_json::from_value(golden.json(&format!("{prefix}.moved"))).unwrap();
     let mut compared = 0;
     for ((param, got), (_, first)) in layout.unpack(&after).zip(layout.unpack(&start.w)) {
@@ -138,6 +140,7 @@ methods! {
     ema_matches_pytorch "ema";
     ema_with_rates_by_layer_matches_pytorch "ema-layers";
     wise_matches_pytorch "wise";
+    lines_matches_pytorch "lines";
 }
 
 #[test]
@@ -149,4 +152,50 @@ fn every_run_of_the_fixture_is_followed() {
     runs.sort_unstable();
     followed.sort_unstable();
     assert_eq!(runs, followed);
+}
+
+/// `λ = α + (1 − α)·(l − 1)/(L − 1)` in each of ResNet-50's sixteen blocks, by torchvision's names and the numbers of blocks in a stage.
+#[test]
+fn lines_scales_block_by_block() {
+    let model = Model::new(resnet_50());
+    let filled =
+        |value| Snapshot { w: vec![value; model.layout().len], stats: vec![value; model.buffers().len], batches: 0 };
+    let (start, tuned, alpha) = (filled(0.0), filled(1.0), 0.25f32);
+    let at = Between::Lines.snapshot(&model, &start, &tuned, alpha);
+    let lambda = |name: &str| {
+        let (block, head) = (name.strip_prefix("layer"), name.starts_with("fc."));
+        let share = block.map_or(f64::from(u8::from(head)), |name| {
+            let mut parts = name.split('.').map(|part| part.parse::<usize>().unwrap_or(0));
+            let (stage, block) = (parts.next().unwrap(), parts.next().unwrap());
+            ([0, 3, 7, 13][stage - 1] + block) as f64 / 15.0
+        });
+        (0.25 + 0.75 * share) as f32
+    };
+    let mut seen = Vec::new();
+    for (layout, values) in [(model.layout(), &at.w), (model.buffers(), &at.stats)] {
+        for (param, values) in layout.unpack(values) {
+            assert!(
+                values.iter().all(|v| *v == lambda(&param.name)),
+                "{}: {} for {}",
+                param.name,
+                values[0],
+                lambda(&param.name)
+            );
+            seen.push(values[0].to_bits());
+        }
+    }
+    seen.sort_unstable();
+    seen.dedup();
+    assert_eq!(seen.len(), 16, "a scale for each block; stem and head have those of the first and the last");
+    assert!(Between::Lines.snapshot(&model, &start, &tuned, 1.0) == tuned);
+    let wise = Between::Wise.snapshot(&model, &start, &tuned, alpha);
+    assert!(layout_values(&model, &wise).all(|v| v == alpha));
+}
+
+fn layout_values<'a>(model: &'a Model, values: &'a Snapshot) -> impl Iterator<Item = f32> + 'a {
+    let unpacked = [(model.layout(), &values.w), (model.buffers(), &values.stats)];
+    unpacked
+        .into_iter()
+        .flat_map(|(layout, values)| layout.unpack(values))
+        .flat_map(|(_, values)| values.iter().copied())
 }
