@@ -19,9 +19,12 @@ fn on(space: &Space, size: usize, line: &str) -> Command {
     command.args(["--allow-run-as-root", "--oversubscribe", "--bind-to", "none", "-n", &size.to_string()]);
     let alone = space.command(line);
     command.arg(alone.get_program()).args(words(line)).current_dir(alone.get_current_dir().unwrap());
-    alone.get_envs().for_each(|(name, value)| {
-        value.map_or_else(|| command.env_remove(name), |value| command.env(name, value));
-    });
+    for (name, value) in alone.get_envs() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
     command.stdin(Stdio::null());
     command
 }
@@ -68,6 +71,11 @@ fn run_and_send(space: &Space, size: usize, line: &str, (signal, all): (&str, bo
     let (code, _, err) = read(child.wait_with_output().unwrap());
     assert!(began.elapsed() < SOON, "{:?}: {err}", began.elapsed());
     assert!(!space.path("stopped/drift.csv").exists(), "the run had come to its end");
+    // mpirun may end a little before its processes do.
+    while started.iter().any(|process| Path::new(&format!("/proc/{process}")).exists()) {
+        assert!(began.elapsed() < SOON, "processes are left: {err}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
     (code, err)
 }
 

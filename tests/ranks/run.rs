@@ -200,20 +200,20 @@ fn ranks_with_other_things_are_refused() {
         (
             base.replace("--batch-size 6", "--batch-size 1"),
             base.replace("--batch-size 6", "--batch-size 1"),
-            "--batch-size 1 on 2 ranks",
+            "--batch-size 1 on 3 ranks",
         ),
         (format!("{NET} {DATA} --sync-bn --bn frozen"), format!("{NET} {DATA} --sync-bn --bn frozen"), "--sync-bn"),
         (format!("{base} --sync-bn"), format!("{base} --sync-bn"), "--sync-bn is for models with batch norm"),
-        // A last batch of one image leaves a rank without.
+        // A last batch of two images leaves a rank without.
         (
-            format!("{NET} {DATA} --sync-bn --batch-size 7"),
-            format!("{NET} {DATA} --sync-bn --batch-size 7"),
-            "a batch of 1 image",
+            format!("{} {DATA} --sync-bn", NET.replace("--batch-size 6", "--batch-size 13")),
+            format!("{} {DATA} --sync-bn", NET.replace("--batch-size 6", "--batch-size 13")),
+            "a batch of 2 images on 3 ranks",
         ),
     ];
     for (first, other, part) in cases {
         let config = |rank| space.config(if rank == 0 { &first } else { &other });
-        let (came, _) = space.run_each(&config, "refused", 2, false, &|thread| Arc::new(thread));
+        let (came, _) = space.run_each(&config, "refused", 3, false, &|thread| Arc::new(thread));
         for one in came {
             let error = one.unwrap_err().to_string();
             assert!(error.contains(part) && !error.contains('\n'), "{error}");

@@ -29,6 +29,7 @@ impl Learner<'_> {
         for (i, start) in part.clone().step_by(micro).enumerate() {
             let own = start..part.end.min(start + micro);
             self.prepare_gradient(own.len(), of)?;
+            let mut joined = self.joined.take();
             let at = (start - part.start) * per_image;
             let pixels = &images[at..at + own.len() * per_image];
             self.upload(pixels, &labels[own.clone()], labels, mixed.map(|mixed| (mixed, start)), Channel::Train);
@@ -43,11 +44,13 @@ impl Learner<'_> {
             if alone && own.end == part.end {
                 programs.extend(self.updates());
             }
-            let index = match &mut self.joined {
-                Some(joined) if gradient.exchanges() => joined.run(self.gpu, clear, &programs)?,
-                Some(joined) if own.end == part.end => joined.run_last((self.gpu, &self.dw), clear, &programs)?,
-                _ => Program::run(self.gpu, clear, &programs)?,
+            let index = match &mut joined {
+                Some(joined) if gradient.exchanges() => joined.run(self.gpu, clear, &programs),
+                Some(joined) if own.end == part.end => joined.run_last((self.gpu, &self.dw), clear, &programs),
+                _ => Program::run(self.gpu, clear, &programs),
             };
+            self.joined = joined;
+            let index = index?;
             self.batches += u64::from(self.settings.batch_norm == BatchNorm::Train);
             self.submitted(index)?;
         }
