@@ -113,7 +113,7 @@ fn refuse_idle(config: &TrainConfig, flags: &[String]) -> Result<()> {
     match flags.is_empty() {
         true => Ok(()),
         false => Err(Error::Usage(format!(
-            "lr-find trains for --lr-steps at rates of its own, and evaluates and keeps nothing: leave out --{}",
+            "lr-find trains in one process, for --lr-steps at rates of its own, and evaluates and keeps nothing: leave out --{}",
             flags.join(", --")
         ))),
     }

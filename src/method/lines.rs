@@ -41,6 +41,10 @@ impl Method for Rule {
         args.lines.lines_alpha.is_some()
     }
 
+    fn is_beside_steps(&self, _: &MethodArgs, _: &str) -> bool {
+        true
+    }
+
     fn check(&self, args: &MethodArgs) -> Result<()> {
         Alpha::check("lines-alpha", args.lines.lines_alpha)
     }

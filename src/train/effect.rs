@@ -43,9 +43,9 @@ const OF_STEPS: [&str; 30] = [
     "weight-decay",
 ];
 
-/// What a run is evaluated on, keeps, and how long and how fast it learns: a test of learning rates does nothing of the first, and has a
-/// length and rates of its own.
-const OF_WHOLE_RUNS: [&str; 15] = [
+/// What a run is evaluated on, keeps, how long and how fast it learns, and with which other ranks: a test of learning rates evaluates and
+/// keeps nothing, has a length and rates of its own, and is one process.
+const OF_WHOLE_RUNS: [&str; 16] = [
     "best-by",
     "corrupt",
     "early-stop",
@@ -58,6 +58,7 @@ const OF_WHOLE_RUNS: [&str; 15] = [
     "select",
     "steps",
     "subset",
+    "sync-bn",
     "test",
     "tta",
     "warmup-steps",
@@ -234,5 +235,6 @@ mod tests {
         assert_eq!(idle("--schedule post --norm l2 --radius-lr 1 --exclude x"), "exclude norm radius-lr");
         assert_eq!(idle("--method ftp --optimizer adamw --ema-decay 0.9 --exclude x"), "ema-decay");
         assert_eq!(idle("--method vanilla --lora-rank 2 --lora-alpha 3"), "");
+        assert_eq!(idle("--method vanilla --lines-alpha 0.5 --sync-bn"), "lines-alpha sync-bn");
     }
 }

@@ -101,7 +101,7 @@ fn it_trains_as_finetune_does_with_every_method() {
         let flags = FLAGS.iter().find(|(of, _)| *of == name).map_or("", |(_, flags)| flags);
         let losses = assert_alike(&space, &format!("--method {name} {flags}"));
         // What the method does is in the losses, if it does anything to a step.
-        assert_eq!(losses == plain, ["ema", "wise"].contains(&name), "{name}: {losses:?}");
+        assert_eq!(losses == plain, ["ema", "lines", "wise"].contains(&name), "{name}: {losses:?}");
     }
     assert_eq!(assert_alike(&space, "--method tpgm --schedule post"), plain);
 }
@@ -156,6 +156,8 @@ fn flags_that_set_nothing_here_are_refused_and_keys_of_a_file_are_named() {
         ("--tta flip", "leave out --tta"),
         ("--method vanilla --ema-decay 0.9", "leave out --ema-decay"),
         ("--method vanilla --wise-alpha 0.5", "leave out --wise-alpha"),
+        ("--method vanilla --lines-alpha 0.5", "leave out --lines-alpha"),
+        ("--sync-bn", "leave out --sync-bn"),
         ("--schedule post --radius-lr 0.1", "leave out --radius-lr"),
         ("--method lp-ft --probe-lr 0.1 --lr 0.2", "leave out --lr"),
         ("--method vanilla --radius 3", "--radius goes with --method fixed-radius"),
