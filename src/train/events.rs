@@ -65,7 +65,7 @@ pub struct EpochEnd {
     pub step: u64,
     /// See there.
     pub steps: u64,
-    /// Mean training loss of the epoch's steps that have been read back; NaN without any.
+    /// Mean training loss of the epoch's steps; NaN without any.
     pub train_loss: f32,
     /// The training loss so far, as means over equal parts of it.
     pub course: Vec<f32>,

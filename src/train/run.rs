@@ -127,6 +127,8 @@ impl Training<'_, '_> {
                 self.evaluate_on_the_way(select_name, &select)?;
                 throughput.pause(paused.elapsed());
             } else if step + 1 != last && (step + 1).is_multiple_of(self.steps.lr.epoch_steps) {
+                // Its loss is of all its steps.
+                self.steps.flush(true)?;
                 self.tell_epoch(None);
             }
             if self.place.size() > 1 && (step + 1).is_multiple_of(AGREE_EVERY) {

@@ -87,6 +87,23 @@ fn a_run_without_test_sets_shows_its_validation_images() {
     assert_eq!((&examples["sets"][0]["set"], &examples["sets"][0]["images"]), (&"val".into(), &12.into()));
 }
 
+/// Every epoch's line has the loss of that epoch's steps, whether or not an evaluation waits for them.
+#[test]
+fn the_line_of_an_epoch_has_the_loss_of_its_own_steps() {
+    let space = Space::new();
+    let (_, err) =
+        space.run(&with(TRAIN, "--epochs 4 --eval-every 4 --lr 0.05 --method vanilla --no-baseline --out run"));
+    let lines = space.lines("run/metrics.jsonl");
+    let losses: Vec<f64> = lines.iter().filter_map(|line| line["train_loss"].as_f64()).collect();
+    assert_eq!(losses.len(), 12);
+    for (epoch, own) in (1..).zip(losses.chunks(3)) {
+        let start = format!("epoch {epoch}/4: train loss ");
+        let told = err.lines().find_map(|line| line.split_once(&start)).unwrap_or_else(|| panic!("{start}\n{err}"));
+        let told: f64 = told.1.split(',').next().unwrap().parse().unwrap();
+        assert!((told - own.iter().sum::<f64>() / 3.0).abs() < 1e-4, "{epoch}: {told} {own:?}");
+    }
+}
+
 #[test]
 fn a_resumed_run_names_both_of_its_sessions() {
     let space = Space::new();
