@@ -62,14 +62,11 @@ pub struct DataResults {
 }
 
 impl DataResults {
-    /// The views of each test image that models answered to, if more than the image, and the methods whose models did, if not all.
-    pub fn views(&self) -> Option<(&str, Option<Vec<&str>>)> {
-        let with_models = || self.entries.iter().filter_map(|entry| Some((entry, entry.models.first()?.sets.first()?)));
-        let of: Vec<(&str, &str)> =
-            with_models().filter_map(|(entry, set)| Some((entry.name.as_str(), set.tta.as_deref()?))).collect();
-        let (_, views) = of.first()?;
-        let who = (of.len() < with_models().count()).then(|| of.iter().map(|(name, _)| *name).collect());
-        Some((views, who))
+    /// The views of each test image that the models answered to, if more than the image: the same for all.
+    pub fn views(&self) -> Option<&str> {
+        // What an earlier version has judged lacks it.
+        let mut models = self.entries.iter().flat_map(|entry| &entry.models);
+        models.find_map(|model| model.sets.first()?.tta.as_deref())
     }
 }
 

@@ -13,11 +13,8 @@ use crate::train::evaluate::Figure;
 
 /// What the numbers of [`accuracies`] are.
 pub fn caption(data: &DataResults) -> String {
-    let views = data.views().map(|(views, who)| match who {
-        Some(who) => format!("; with --tta {views}: {}", who.join(", ")),
-        None => format!("; with --tta {views}"),
-    });
-    format!("{} %, mean and 95 % interval over seeds{}", Figure::of(data.multi_label).name(), views.unwrap_or_default())
+    let views = data.views().map(|views| format!("; with --tta {views}")).unwrap_or_default();
+    format!("{} %, mean and 95 % interval over seeds{views}", Figure::of(data.multi_label).name())
 }
 
 fn csv(path: &Path, header: &[&str], rows: impl Iterator<Item = Vec<String>>) -> Result<()> {

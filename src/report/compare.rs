@@ -125,11 +125,10 @@ fn section(id: &str, results: &Results, data: &DataResults, depths: &[Depth], ro
     if data.multi_label {
         out += "<p>Images may have any number of labels here: what this page calls accuracy is mean average precision (mAP).</p>\n";
     }
-    if let Some((views, who)) = data.views() {
-        let who = who.map_or("all models".into(), |who| format!("the models of {}", escape(&who.join(", "))));
+    if let Some(views) = data.views() {
         let _ = writeln!(
             out,
-            "<p>On the test sets, {who} answered to several views of each image (<code>--tta {}</code>).</p>",
+            "<p>On the test sets, all models answered to several views of each image (<code>--tta {}</code>).</p>",
             escape(views)
         );
     }

@@ -51,11 +51,7 @@ fn several_views_of_test_images_are_told() {
 }
 
 #[test]
-fn views_of_one_method_are_told_of_it_alone() {
+fn views_are_those_of_a_data_set_and_of_no_method_alone() {
     let space = Space::new("[[method]]\nname = \"vanilla\"\n[[method]]\nname = \"tpgm\"\ntta = \"flip\"\n");
-    space.compare();
-    let page = space.text("out/report.html");
-    assert!(page.contains("the models of tpgm answered to several views"), "{page}");
-    assert!(space.text("out/results.md").contains("; with --tta flip: tpgm;"));
-    assert!(tta(&space, "vanilla").iter().all(Option::is_none));
+    space.fails(2, "compare c.toml", &["method tpgm", "tta", "[[data]]"]);
 }
