@@ -116,12 +116,22 @@ macro_rules! for_each_stem {
                 golden: "in trajectories, tests/golden/methods.rs",
                 bench: "the sums of mars_vit_base and the update of kernel_sgd"
             };
+            digrap {
+                gradcheck: "no gradient passes through a step",
+                golden: "in trajectories, tests/golden/methods.rs",
+                bench: "the sums of mars_vit_base and the update of kernel_sgd"
+            };
             l2_sp {
                 golden: "in trajectories, tests/golden/methods.rs"
             };
             lerp {
                 gradcheck: "no gradient passes through a step",
                 golden: "in trajectories, tests/golden/methods.rs"
+            };
+            sam {
+                gradcheck: "no gradient passes through a step",
+                golden: "in trajectories, tests/golden/methods.rs",
+                bench: "the sums of norm_clip and the update of kernel_sgd"
             };
             peak {
                 gradcheck: "a benchmark trains nothing",

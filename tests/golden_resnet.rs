@@ -8,7 +8,9 @@ use std::collections::BTreeMap;
 use common::resnet::{NAMES, Net, batches, open};
 use common::{Fixture, gpu, relative, with_every_tile};
 use tpgm::gpu::{Gpu, View};
-use tpgm::method::{BatchNorm, Learner, MethodArgs, Optimizer, Settings, Stage, Tpgm, TpgmSettings, Trained};
+use tpgm::method::{
+    Active, Anchor, BatchNorm, Learner, MethodArgs, Optimizer, Settings, Stage, Tpgm, TpgmSettings, Trained,
+};
 use tpgm::ops::sgd::Sgd;
 use tpgm::shapes::Norm;
 use tpgm::shapes::ParamLayout;
@@ -140,7 +142,12 @@ fn running_statistics_after_three_steps_match_pytorch() {
 
 /// Ten steps; of a run `prefix` called `affine`, with `--freeze-bn`.
 fn trajectory(name: &str, prefix: &str, batch_norm: BatchNorm) {
-    let golden = Fixture::open(&format!("{name}_train"));
+    follow(name, &format!("{name}_train"), prefix, batch_norm);
+}
+
+/// The steps of run `prefix` in `fixture`; sharpness-aware ones if it says how far.
+fn follow(name: &str, fixture: &str, prefix: &str, batch_norm: BatchNorm) {
+    let golden = Fixture::open(fixture);
     let hyper = golden.json(prefix);
     let Net { model, start, names } = open(name);
     let data = batches(&golden, "train_batches");
@@ -154,6 +161,11 @@ fn trajectory(name: &str, prefix: &str, batch_norm: BatchNorm) {
         let (layout, excluded) = (model.layout(), vec![false; model.layout().params.len()]);
         let of = Trained { config: &model.config, layout, excluded: &excluded, norms, steps: losses.len() as u64 };
         learner.begin(args.stages(Stage::whole(layout, &settings), &of).unwrap().remove(0)).unwrap();
+    }
+    if let Some(rho) = hyper.get("sam_rho") {
+        let args = MethodArgs::parse(["--method", "sam", "--sam-rho", &rho.to_string()]).unwrap();
+        let anchor = Anchor { values: &start, excluded: &vec![false; model.layout().params.len()] };
+        Active::start(&args, &mut learner, &anchor).unwrap();
     }
     for step in 0..losses.len() {
         let (images, labels) = &data[step % data.len()];
@@ -182,6 +194,12 @@ fn trajectory(name: &str, prefix: &str, batch_norm: BatchNorm) {
 fn ten_sgd_steps_match_pytorch() {
     trajectory("resnet_basic", "sgd", BatchNorm::Train);
     trajectory("clip_resnet", "sgd", BatchNorm::Train);
+}
+
+/// Running statistics follow the first pass of each step.
+#[test]
+fn sharpness_aware_steps_match_pytorch() {
+    follow("resnet_basic", "resnet_sam", "sam", BatchNorm::Train);
 }
 
 #[test]

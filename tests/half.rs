@@ -69,6 +69,14 @@ fn learner(optimizer: Optimizer, batch: usize, half: Option<LossScaling>) -> Lea
     Learner::new(gpu(), model, &weights, settings(optimizer, batch, half)).unwrap()
 }
 
+/// Has `flags` act around the steps of `learner`.
+fn with_method(learner: &mut Learner, flags: &str) -> Active {
+    let (model, weights) = model("vit_small");
+    let args = MethodArgs::parse(flags.split_whitespace()).unwrap();
+    let excluded: Vec<bool> = model.layout().params.iter().map(|p| p.name.starts_with("head.")).collect();
+    Active::start(&args, learner, &Anchor { values: &weights, excluded: &excluded }).unwrap()
+}
+
 fn batch(seed: u64, size: usize) -> (Vec<f32>, Vec<u32>) {
     let mut random = Random::new(seed);
     let images = random.vec(size * 3 * 20 * 20);
@@ -125,8 +133,10 @@ fn a_step_that_overflows_is_skipped_and_the_next_ones_are_as_if_it_had_not_been(
         return;
     }
     const START: f32 = 16_777_216.0;
-    for optimizer in [SGD, ADAMW] {
+    let plain = "--method vanilla";
+    for (optimizer, flags) in [(SGD, plain), (ADAMW, plain), (ADAMW, "--method sam --sam-rho 0.1")] {
         let mut tried = learner(optimizer, 4, starting(START));
+        let _active = with_method(&mut tried, flags);
         let before = weights(&tried);
         let (images, labels) = batch(3, 4);
         tried.step(&images, &labels, 1e-3).unwrap();
@@ -152,6 +162,7 @@ fn a_step_that_overflows_is_skipped_and_the_next_ones_are_as_if_it_had_not_been(
         tried.step(&images, &labels, 1e-3).unwrap();
         // The same two steps at a scale that fits from the start: Adam's bias corrections count only these, too.
         let mut fitting = learner(optimizer, 4, starting(scale));
+        let _active = with_method(&mut fitting, flags);
         for _ in 0..2 {
             fitting.step(&images, &labels, 1e-3).unwrap();
         }
@@ -231,6 +242,38 @@ fn a_teacher_is_the_same_in_f16() {
         let (single, half, alone) = (run(None, 2.0), run(starting(1024.0), 2.0), run(None, 0.0));
         println!("{on:?}: f32 {single:?}, f16 {half:?}, without {alone:?}");
         assert!(relative(&half, &single) < 1e-2 && relative(&alone, &single) > 2e-2, "{on:?}");
+    }
+}
+
+/// The way up the slope, and what is taken out of a gradient, are the same whatever the loss is multiplied by.
+#[test]
+fn sharpness_aware_and_projected_steps_are_those_of_f32() {
+    if !has_f16() {
+        return;
+    }
+    for flags in ["--method sam --sam-rho 0.2", "--method digrap --digrap-lr 0.5"] {
+        let drift = |half: Option<LossScaling>, flags: &str| {
+            let mut learner = learner(SGD, 4, half);
+            let start: Vec<f32> = learner.gpu.read(&learner.w).unwrap();
+            let _active = with_method(&mut learner, flags);
+            for step in 0..6 {
+                let (images, labels) = batch(step % 2, 4);
+                learner.step(&images, &labels, 1e-2).unwrap();
+            }
+            assert!(
+                learner
+                    .records(true)
+                    .unwrap()
+                    .iter()
+                    .all(|r| !r.is_bad() && r.scale.is_none_or(|(_, skipped)| !skipped))
+            );
+            let w: Vec<f32> = learner.gpu.read(&learner.w).unwrap();
+            w.iter().zip(start).map(|(w, w0)| w - w0).collect::<Vec<f32>>()
+        };
+        let (whole, half) = (drift(None, flags), drift(starting(1024.0), flags));
+        let (error, effect) = (relative(&half, &whole), relative(&drift(None, "--method vanilla"), &whole));
+        println!("{flags}: off by {error:.1e}, the method's effect {effect:.1e}");
+        assert!(error < 5e-2 && effect > 2.0 * error, "{flags}: off by {error:e}, the method's effect {effect:e}");
     }
 }
 

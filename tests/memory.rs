@@ -155,6 +155,7 @@ fn each_method_takes_what_it_planned() {
             let flags = match method.name() {
                 "fixed-radius" => "--radius 1",
                 "ema" => "--ema-decay 0.9",
+                "sam" => "--sam-rho 0.05",
                 "wise" => "--wise-alpha 0.5",
                 "lines" => "--lines-alpha 0.5",
                 _ => "",
@@ -181,5 +182,5 @@ fn each_method_takes_what_it_planned() {
             }
         }
     }
-    assert_eq!(kept, 4 * 7, "l2-sp, distill, fixed-radius, tpgm, ftp, spd and ema keep something");
+    assert_eq!(kept, 4 * 9, "l2-sp, distill, sam, fixed-radius, tpgm, ftp, spd, digrap and ema keep something");
 }

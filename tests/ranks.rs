@@ -174,7 +174,14 @@ fn tpgm() {
 
 #[test]
 fn methods_around_the_update() {
-    for method in ["--method ftp", "--method spd", "--method vanilla --ema-decay 0.9", "--method l2-sp"] {
+    for method in [
+        "--method ftp",
+        "--method spd",
+        "--method digrap",
+        "--method vanilla --ema-decay 0.9",
+        "--method l2-sp",
+        "--method l2-sp --sam-rho 0.05",
+    ] {
         agrees(&vit(method, Optimizer::AdamW(ADAMW)));
     }
 }
@@ -189,20 +196,23 @@ fn a_part_of_the_layers_in_segments() {
 /// Each rank's batch norm has its own rows, so that weights are others than with one rank; but all ranks have the same.
 #[test]
 fn batch_norm_of_each_rank_keeps_the_mean_of_the_statistics() {
-    let task = net("--method vanilla", BatchNorm::Train);
-    let all = on_ranks(2, |thread| steps(&task, Some(Arc::new(thread))));
-    assert_eq!(all[0].w, all[1].w);
-    assert_eq!(all[0].stats, all[1].stats);
-    assert_ne!(all[0].stats, task.start.stats);
-    assert!(all[0].w.iter().chain(&all[0].stats).all(|value| value.is_finite()));
+    for method in ["--method vanilla", "--method vanilla --sam-rho 0.05"] {
+        let task = net(method, BatchNorm::Train);
+        let all = on_ranks(2, |thread| steps(&task, Some(Arc::new(thread))));
+        assert_eq!(all[0].w, all[1].w, "{method}");
+        assert_eq!(all[0].stats, all[1].stats, "{method}");
+        assert_ne!(all[0].stats, task.start.stats, "{method}");
+        assert!(all[0].w.iter().chain(&all[0].stats).all(|value| value.is_finite()), "{method}");
+    }
 }
 
 /// Over all ranks' images, it does what it does with one rank.
 #[test]
 fn batch_norm_over_all_ranks() {
-    let task = Task { across: true, last: 4, ..net("--method vanilla", BatchNorm::Train) };
-    agrees(&task);
-    agrees(&Task { method: "--method tpgm", ..task });
+    let task = || Task { across: true, last: 4, ..net("--method vanilla", BatchNorm::Train) };
+    agrees(&task());
+    agrees(&Task { method: "--method vanilla --sam-rho 0.05", ..task() });
+    agrees(&Task { method: "--method tpgm", ..task() });
 }
 
 /// Ranks that would wait for each other for ever say why they don't begin.

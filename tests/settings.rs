@@ -97,8 +97,8 @@ fn settings_are_those_of_earlier_versions() {
     // Flag and key have one name: under another, a value of a file would be lost.
     let flags: BTreeSet<String> = keys_of::<TrainConfig>().into_iter().collect();
     // Flags that came later without a default have tests of their own.
-    let later = "data distill-on distill-temperature distill-weight fold image-column in-channels label-column label-separator \
-                 lines-alpha lora-alpha lora-rank lora-targets rand-augment";
+    let later = "data digrap-lr distill-on distill-temperature distill-weight fold image-column in-channels label-column label-separator \
+                 lines-alpha lora-alpha lora-rank lora-targets rand-augment sam-rho";
     seen.extend(later.split_whitespace().map(String::from));
     assert_eq!(seen, flags, "every flag is in one of the runs of tests/fixtures/resolved.toml, or has a default");
 }
@@ -124,7 +124,7 @@ fn a_folder_with_splits_fills_in_what_is_not_given() {
 }
 
 /// The pairs of a value in a file and flags that once changed or dropped it.
-const PAIRS: [(&str, &str); 28] = [
+const PAIRS: [(&str, &str); 31] = [
     ("weight-decay = 0.1", "--method tpgm"),
     ("weight-decay = 0.1", "--method ftp"),
     ("weight-decay = 0.1", "--method spd"),
@@ -150,6 +150,9 @@ const PAIRS: [(&str, &str); 28] = [
     ("ema-decay = 0.5", "--method ema"),
     ("method = \"ema\"\nema-decay = 0.5", "--method vanilla"),
     ("method = \"wise\"\nwise-alpha = 0.5", "--method vanilla"),
+    ("weight-decay = 0.1", "--method digrap"),
+    ("digrap-lr = 0.5", "--method digrap"),
+    ("method = \"sam\"\nsam-rho = 0.5", "--method vanilla"),
     ("method = \"lines\"\nlines-alpha = 0.5", "--method vanilla"),
     ("loss-scale = 1024.0\nprecision = \"f16\"", "--precision f32"),
     ("micro-batch = 512", "--batch-size 16"),
@@ -207,6 +210,8 @@ fn defaults_follow_the_method_and_the_optimiser() {
         "ema",
         "wise",
         "lines",
+        "sam",
+        "digrap",
         "fixed-radius --radius 3",
         "partial",
     ] {
@@ -342,7 +347,9 @@ fn values_of_another_method_are_refused_beside_it() {
 fn rates_by_layer_and_frozen_norms_go_with_every_method_that_trains_more_than_the_head() {
     let rates = |line: &str| flags(&format!("{BASE} {line}")).unwrap().method.layer_decay;
     assert_eq!([rates(""), rates("--method llrd"), rates("--method llrd --layer-decay 0.5")], [1.0, 0.75, 0.5]);
-    for method in ["vanilla", "tpgm", "ftp", "spd", "l2-sp", "bitfit", "partial", "lp-ft", "ema", "wise", "lines"] {
+    for method in [
+        "vanilla", "tpgm", "ftp", "spd", "l2-sp", "bitfit", "partial", "lp-ft", "ema", "wise", "lines", "sam", "digrap",
+    ] {
         let line = format!("--method {method} --layer-decay 0.5 --freeze-bn");
         let config = flags(&format!("{BASE} {line}")).unwrap_or_else(|e| panic!("{line}: {e}"));
         assert_eq!((config.method.layer_decay, config.note()), (0.5, None), "{line}");

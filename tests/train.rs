@@ -251,7 +251,8 @@ fn run(flags: &str, path: &std::path::Path, from: u64, until: u64) -> (Vec<u8>, 
 fn the_same_run_gives_the_same_bits_and_a_resumed_run_is_the_same_run() {
     for (i, method) in METHODS.iter().enumerate() {
         let average = if i % 2 == 0 { "--ema-decay 0.9" } else { "" };
-        let flags = format!("--method {} --radius 0.01 {average}", method.name());
+        let sharp = if method.name() == "sam" { "--sam-rho 0.1" } else { "" };
+        let flags = format!("--method {} --radius 0.01 {sharp} {average}", method.name());
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("state.safetensors");
         let whole = run(&flags, &path, 0, 10);
@@ -260,6 +261,9 @@ fn the_same_run_gives_the_same_bits_and_a_resumed_run_is_the_same_run() {
         let (state, after) = run(&flags, &path, 4, 10);
         assert!(whole.0 == state, "{flags}: the resumed state differs");
         assert_eq!(whole.1, [before, after].concat(), "{flags}");
+        let plain = format!("--method vanilla {average}");
+        let other = ["sam", "digrap"].contains(&method.name());
+        assert!(!other || whole.0 != run(&plain, &path, 0, 10).0, "{flags}: as plain fine-tuning");
     }
 }
 

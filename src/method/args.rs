@@ -13,8 +13,8 @@ use crate::flag::{in_range, positive, word};
 use crate::method::settings::{BatchNorm, Settings};
 use crate::method::stage::{Stage, Trained};
 use crate::method::{
-    METHODS, Method, distill, ema, fixed_radius, ftp, l2_sp, linear_probe, lines, lora, lp_ft, named, partial, tpgm,
-    wise,
+    METHODS, Method, digrap, distill, ema, fixed_radius, ftp, l2_sp, linear_probe, lines, lora, lp_ft, named, partial,
+    sam, tpgm, wise,
 };
 use crate::model::Model;
 use crate::ops::distill::On;
@@ -86,6 +86,9 @@ pub struct MethodArgs {
     pub l2_sp: l2_sp::Flags,
     #[command(flatten)]
     #[serde(flatten)]
+    pub digrap: digrap::Flags,
+    #[command(flatten)]
+    #[serde(flatten)]
     pub distill: distill::Flags,
     #[command(flatten)]
     #[serde(flatten)]
@@ -96,6 +99,9 @@ pub struct MethodArgs {
     #[command(flatten)]
     #[serde(flatten)]
     pub lora: lora::Flags,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub sam: sam::Flags,
     #[command(flatten)]
     #[serde(flatten)]
     pub lp_ft: lp_ft::Flags,

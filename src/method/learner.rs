@@ -20,8 +20,10 @@ use crate::ops::step_state::STATE_WORDS;
 use crate::ops::{Recorder, adamw, binary_cross_entropy, loss_scale, norm_clip, sgd};
 use crate::shapes::ParamLayout;
 use crate::shapes::Segment;
+use ascent::Ascent;
 use joined::Joined;
 
+mod ascent;
 mod features;
 mod joined;
 mod records;
@@ -83,6 +85,8 @@ pub struct Learner<'g> {
     /// class for each image, all weighing the same.
     weighted: Option<(Targets, View, Option<View>)>,
     teacher: Option<Teacher>,
+    /// The second pass of each step, if there is one.
+    ascent: Option<Ascent>,
     /// The ranks that it trains with, if there are others.
     joined: Option<Joined>,
     /// Where passes begin: at the images, or at what crosses this cut.
@@ -145,6 +149,7 @@ impl<'g> Learner<'g> {
             around: Vec::new(),
             weighted: None,
             teacher: None,
+            ascent: None,
             joined: None,
             cut: None,
             gradients: HashMap::new(),
@@ -181,7 +186,7 @@ impl<'g> Learner<'g> {
         self.begin_at(None);
         self.cut_gradient();
         self.update = self.record_update()?;
-        Ok(())
+        self.record_climb()
     }
 
     /// Does this as well in every step from now on.
@@ -245,6 +250,19 @@ impl<'g> Learner<'g> {
         batch: usize,
         of: usize,
     ) -> Result<()> {
+        self.record_gradient_by(r, (w, &self.stats, ring), state, channel, batch, of)
+    }
+
+    /// As [`Learner::record_gradient`], with these running statistics.
+    fn record_gradient_by(
+        &self,
+        r: &mut Recorder,
+        (w, stats, ring): (&View, &View, &View),
+        state: &View,
+        channel: Channel,
+        batch: usize,
+        of: usize,
+    ) -> Result<()> {
         let acts = &self.acts;
         let smoothing = self.smoothing(channel);
         let classes = self.model.classes();
@@ -256,7 +274,7 @@ impl<'g> Learner<'g> {
         let dims = cross_entropy::Dims { batch, classes, smoothing, grad_scale: 1.0 / of as f32 };
         let part = self.begins_at(channel).map_or(Part::Whole, Part::Behind);
         self.record_teacher(r, w, channel, batch)?;
-        let recording = acts.forward_part(&self.model, r, batch, w, &self.stats, phase, part)?;
+        let recording = acts.forward_part(&self.model, r, batch, w, stats, phase, part)?;
         let (loss, dlogits, logits, labels) =
             (acts.loss(batch), acts.dlogits(batch), acts.logits(batch), acts.labels(batch));
         match (&self.weighted, &self.scale) {
@@ -357,13 +375,22 @@ impl<'g> Learner<'g> {
         Err(Error::Usage(what.into()).with_help(Help::SingleImage))
     }
 
+    /// Records the gradient on `batch` images, of so many in all, and the one up the slope if steps take it.
     fn prepare_gradient(&mut self, batch: usize, of: usize) -> Result<()> {
         self.check_batch(batch)?;
-        if !self.gradients.contains_key(&(batch, of)) {
+        if self.gradients.contains_key(&(batch, of)) {
+            return Ok(());
+        }
+        let record = |at: (&View, &View, &View)| {
             let mut r = self.recorder();
-            self.record_gradient(&mut r, &self.w, &self.ring, &self.state, Channel::Train, batch, of)?;
-            let program = r.program;
-            self.gradients.insert((batch, of), program);
+            self.record_gradient_by(&mut r, at, &self.state, Channel::Train, batch, of)?;
+            Ok(r.program)
+        };
+        let own = record((&self.w, &self.stats, &self.ring))?;
+        let climbed = self.up_the_slope().map(record).transpose()?;
+        self.gradients.insert((batch, of), own);
+        if let (Some(ascent), Some(climbed)) = (&mut self.ascent, climbed) {
+            ascent.gradients.insert((batch, of), climbed);
         }
         Ok(())
     }
@@ -435,6 +462,10 @@ impl<'g> Learner<'g> {
         self.prepare_gradient(batch, batch)?;
         let mut timings = profile::trace(self.gpu, &[], &self.cast)?;
         timings.extend(profile::trace(self.gpu, &[&self.dw], &self.gradients[&(batch, batch)])?);
+        if let Some(ascent) = &self.ascent {
+            timings.extend(profile::trace(self.gpu, &[], &ascent.climb)?);
+            timings.extend(profile::trace(self.gpu, &[&self.dw], &ascent.gradients[&(batch, batch)])?);
+        }
         for program in self.updates() {
             timings.extend(profile::trace(self.gpu, &[], program)?);
         }

@@ -18,6 +18,7 @@ pub mod best;
 pub mod between;
 pub mod bitfit;
 pub mod class_weights;
+pub mod digrap;
 pub mod distill;
 pub mod ema;
 pub mod fixed_radius;
@@ -33,6 +34,7 @@ pub mod memory;
 pub mod model_stock;
 pub mod partial;
 pub mod radius_record;
+pub mod sam;
 pub mod saved;
 pub mod settings;
 pub mod snapshot;
@@ -170,10 +172,12 @@ pub const METHODS: &[&dyn Method] = &[
     &llrd::Rule,
     &l2_sp::Rule,
     &distill::Rule,
+    &sam::Rule,
     &fixed_radius::Rule,
     &tpgm::Rule,
     &ftp::Rule,
     &spd::Rule,
+    &digrap::Rule,
     &ema::Rule,
     &wise::Rule,
     &lines::Rule,

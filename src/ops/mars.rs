@@ -146,17 +146,27 @@ impl Mars {
         })
     }
 
+    /// Elements of the partial sums.
+    pub(super) fn partials_len(layout: &ParamLayout, norm: Norm) -> usize {
+        let chunks_of = |p: &Param| {
+            let rows = norm.rows(&p.shape);
+            let cols = p.len / rows;
+            // As many with vectors of eight: those chunks are half as long.
+            rows * (cols / Elem::of(cols, Element::Word).width).div_ceil(CHUNK)
+        };
+        PARTS * layout.params.iter().map(chunks_of).sum::<usize>()
+    }
+
+    /// Chunks, over all segments.
+    pub(super) fn chunks(&self) -> usize {
+        self.runs.iter().map(|run| run.count).sum()
+    }
+
     /// Bytes of the buffers that [`Mars::new`] allocates.
     pub fn bytes(layout: &ParamLayout, norm: Norm) -> u64 {
-        let rows = |p: &Param| norm.rows(&p.shape);
-        let chunks_of = |p: &Param| {
-            let cols = p.len / rows(p);
-            // As many with vectors of eight: those chunks are half as long.
-            rows(p) * (cols / Elem::of(cols, Element::Word).width).div_ceil(CHUNK)
-        };
-        let chunks: usize = layout.params.iter().map(chunks_of).sum();
-        let (rows, tensors) = (layout.params.iter().map(rows).sum::<usize>(), layout.params.len());
-        let lens = [PARTS * chunks, 4 * chunks, rows, 2 * rows, RADIUS_WORDS * tensors, 3 * tensors];
+        let partials = Mars::partials_len(layout, norm);
+        let (rows, tensors) = (layout.params.iter().map(|p| norm.rows(&p.shape)).sum::<usize>(), layout.params.len());
+        let lens = [partials, 4 * partials / PARTS, rows, 2 * rows, RADIUS_WORDS * tensors, 3 * tensors];
         lens.iter().map(|len| align(*len) as u64 * 4).sum()
     }
 

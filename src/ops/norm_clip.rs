@@ -46,20 +46,25 @@ pub fn forward(
     max_norm: f32,
 ) -> Result<()> {
     check("norm_clip", "health", health, HEALTH_LEN);
+    let len = squares(r, dw, partials, segments)?;
+    let clip = r.kernel(&SHADER, "clip", &[("WG", r.reduce_lanes() as f64)])?;
+    let views = [("sums", partials), ("step", step), ("ring", ring), ("health", health)];
+    r.push(&clip, &views, &Params { len, first: 0, max_norm }, [1, 1, 1]);
+    Ok(())
+}
+
+/// `partials = ` sums that come to the squared norm of these segments of `dw`, and how many there are.
+pub(super) fn squares(r: &mut Recorder, dw: &View, partials: &View, segments: &[Segment]) -> Result<u32> {
     check("norm_clip", "partials", partials, partials_len(segments));
-    let constants = [("WG", r.reduce_lanes() as f64)];
-    let squares = r.kernel(&SHADER, "squares", &constants)?;
+    let squares = r.kernel(&SHADER, "squares", &[("WG", r.reduce_lanes() as f64)])?;
     let mut first = 0;
     for segment in segments {
         let groups = segment.len.div_ceil(CHUNK);
         assert!(segment.len.is_multiple_of(4), "norm_clip: a segment of {} elements", segment.len);
-        let params = Params { len: segment.len as u32 / 4, first, max_norm };
+        let params = Params { len: segment.len as u32 / 4, first, max_norm: 0.0 };
         let part = dw.slice(segment.offset, segment.len);
         r.push(&squares, &[("dw", &part), ("partials", partials)], &params, fold(groups));
         first += groups as u32;
     }
-    let clip = r.kernel(&SHADER, "clip", &constants)?;
-    let views = [("sums", partials), ("step", step), ("ring", ring), ("health", health)];
-    r.push(&clip, &views, &Params { len: first, first: 0, max_norm }, [1, 1, 1]);
-    Ok(())
+    Ok(first)
 }

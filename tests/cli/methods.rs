@@ -155,6 +155,13 @@ fn flags_of_other_methods_are_refused() {
         ("--method vanilla --wise-alpha 2", "--wise-alpha 2"),
         ("--method vanilla --lines-alpha 2", "--lines-alpha 2"),
         ("--method lines --wise-alpha 0.5", "leave one out"),
+        ("--method vanilla --sam-rho 0", "--sam-rho 0"),
+        ("--method vanilla --lora-rank 2 --sam-rho 0.1", "--sam-rho does not go with --lora-rank"),
+        ("--method linear-probe --probe logistic --sam-rho 0.1", "--sam-rho does not go with --probe logistic"),
+        ("--method sam --lora-rank 2", "--lora-rank"),
+        ("--method digrap --lora-rank 2", "--lora-rank does not go with --method digrap"),
+        ("--method digrap --digrap-lr 0", "--digrap-lr"),
+        ("--method vanilla --digrap-lr 0.1", "--digrap-lr goes with --method digrap"),
     ];
     // Other classes than the model's, which then has a new head.
     for (class, color) in [("a", "red"), ("b", "blue")] {

@@ -2,10 +2,12 @@
 
 use super::{batches, model, number, optimizer, settings};
 use crate::common::{Fixture, gpu, relative, resnet_50};
+use tpgm::checkpoint::Values;
 use tpgm::method::{
     Active, Anchor, BatchNorm, Between, Held, Learner, METHODS, MethodArgs, Saved, Settings, Snapshot, Stage, Trained,
 };
 use tpgm::model::{Model, ModelConfig};
+use tpgm::ops::mars::RADIUS_WORDS;
 
 /// Keys of a run in the fixture that are no flags of a method.
 const OF_THE_OPTIMIZER: [&str; 6] = ["lr", "momentum", "nesterov", "weight_decay", "betas", "eps"];
@@ -16,16 +18,23 @@ const LOSSES: f32 = 1e-4;
 const DRIFT: f32 = 2e-3;
 /// Of a radius, relative to at least one Adam step.
 const RADII: f32 = 1e-3;
+/// Of a share, a hundredth of an Adam step: it is a sum of quotients of cosines' moments.
+const OMEGAS: f32 = 1e-3;
 
 /// Trains as the fixture's run `prefix` did, and holds losses and weights against it.
 fn follow(prefix: &str) {
+    follow_in(prefix, usize::MAX);
+}
+
+/// As [`follow`], with at most so many images at once.
+fn follow_in(prefix: &str, micro_batch: usize) {
     let golden = Fixture::open("vit_small_methods");
     let hyper = golden.json(prefix);
     let data = batches(&Fixture::open("vit_small_train"), "train");
     let (model, start) = model("vit_small");
     let config: ModelConfig = model.config.clone();
     let layout = model.layout().clone();
-    let settings = settings(optimizer(&hyper), data[0].1.len());
+    let settings = settings(optimizer(&hyper), data[0].1.len().min(micro_batch));
     // WiSE and LiNeS see the head as well, and logits can be compared with those of a head that is not new.
     let keeps_head = ["wise", "lines", "distill-logits"].contains(&prefix);
     let excluded: Vec<bool> = layout.params.iter().map(|p| p.name.starts_with("head.") && !keeps_head).collect();
@@ -86,6 +95,17 @@ fn follow(prefix: &str) {
     let mut saved = Saved::default();
     learner.save(&mut saved).unwrap();
     active.save(&learner, &mut saved).unwrap();
+    if golden.has(&format!("{prefix}.omegas")) {
+        let names: Vec<String> = serde_json::from_value(golden.json(&format!("{prefix}.tensors"))).unwrap();
+        let shares = saved.values().find(|(name, ..)| *name == "shares");
+        let Some((.., Values::U32(shares))) = shares else { panic!("{prefix}: no shares are saved") };
+        for (name, want) in names.iter().zip(golden.f32(&format!("{prefix}.omegas"))) {
+            let tensor = layout.params.iter().position(|param| param.name == *name).unwrap();
+            let omega = f32::from_bits(shares[tensor * RADIUS_WORDS]);
+            let off = (omega - want).abs();
+            assert!(off < OMEGAS, "{prefix} {name}: omega {omega} for {want}");
+        }
+    }
     let values = active.evaluated(&saved, learner.batches).unwrap_or_else(|| learner.own(&saved));
     let after = active.finish(values, &anchor, &learner.model, &mut |_, _| panic!("alpha is given")).unwrap().values.w;
     let moved: Vec<String> = serde_json::from_value(golden.json(&format!("{prefix}.moved"))).unwrap();
@@ -137,10 +157,21 @@ methods! {
     ftp_with_rates_by_layer_matches_pytorch "ftp-layers";
     spd_matches_pytorch "spd";
     spd_with_rates_by_layer_matches_pytorch "spd-layers";
+    digrap_with_sgd_matches_pytorch "digrap";
+    digrap_with_adam_matches_pytorch "digrap-adam";
+    digrap_with_rates_by_layer_matches_pytorch "digrap-layers";
+    sam_with_sgd_matches_pytorch "sam";
+    sam_with_adamw_matches_pytorch "sam-adamw";
     ema_matches_pytorch "ema";
     ema_with_rates_by_layer_matches_pytorch "ema-layers";
     wise_matches_pytorch "wise";
     lines_matches_pytorch "lines";
+}
+
+/// The slope is that of the whole batch, and so is the gradient up it.
+#[test]
+fn sharpness_aware_steps_in_parts_match_pytorch() {
+    follow_in("sam", 3);
 }
 
 #[test]

@@ -168,8 +168,10 @@ const HOT: &[Hot] = &[
     hot("adamw", &["forward"], "f32", &[], LANES),
     hot("sgd", &["forward"], "f32", &[], LANES),
     hot("norm_clip", &["squares", "clip"], "f32", &["ONE_SUBGROUP = false"], LANES),
+    hot("sam", &["climb"], "f32", &["ONE_SUBGROUP = false"], LANES),
     hot("mars", &["distances", "project", "dots", "step"], "f32", &["vec4", "ONE_SUBGROUP = false"], LANES),
     hot("ftp", &["learn", "apply"], "f32", &["vec4", "ONE_SUBGROUP = false"], LANES),
+    hot("digrap", &["measure", "learn", "apply"], "f32", &["vec4", "ONE_SUBGROUP = false"], LANES),
     hot("spd", &["settle", "apply"], "f32", &["vec4", "ONE_SUBGROUP = false"], LANES),
 ];
 

@@ -114,16 +114,16 @@ impl Learner<'_> {
         self.joined = Some(joined);
     }
 
-    /// Adds up over all ranks what the passes over `of` images have left: the gradient, the loss of the step, and the running statistics,
-    /// whose mean over the ranks that had images counts. Waits.
-    pub(super) fn add_up(&mut self, of: usize) -> Result<()> {
+    /// Adds up over all ranks what the passes over `of` images have left: the gradient, and with `figures` the loss of the step and the
+    /// running statistics, whose mean over the ranks that had images counts. Waits.
+    pub(super) fn add_up(&mut self, of: usize, figures: bool) -> Result<()> {
         let Some(mut joined) = self.joined.take() else { return Ok(()) };
-        let added = self.add_up_among(&mut joined, of);
+        let added = self.add_up_among(&mut joined, of, figures);
         self.joined = Some(joined);
         added
     }
 
-    fn add_up_among(&self, joined: &mut Joined, of: usize) -> Result<()> {
+    fn add_up_among(&self, joined: &mut Joined, of: usize, figures: bool) -> Result<()> {
         let Joined { ranks, parts, exchange, .. } = joined;
         let has_images = !part(of, ranks.rank(), ranks.size()).is_empty();
         for (range, staging) in parts.iter_mut().filter(|(_, staging)| !staging.is_under_way()) {
@@ -147,6 +147,10 @@ impl Learner<'_> {
         let here = Instant::now();
         for (range, sum) in sums {
             self.gpu.write(&self.dw.slice(range.start, range.len()), &sum.wait()?);
+        }
+        if !figures {
+            *exchange += here.elapsed();
+            return Ok(());
         }
 
         let mut ring: Vec<f32> = self.gpu.read(&self.ring)?;

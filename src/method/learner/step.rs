@@ -9,6 +9,23 @@ use crate::ops::cross_entropy::Channel;
 use crate::ops::dropout::State;
 use crate::ops::step_state::StepState;
 
+/// What a step is taken on: images of the own part, labels of the whole batch.
+struct StepBatch<'a> {
+    images: &'a [f32],
+    labels: &'a [u32],
+    mixed: Option<&'a Mixed>,
+    lr: f64,
+}
+
+/// Where the gradient is taken.
+#[derive(Clone, Copy, PartialEq)]
+enum Pass {
+    /// At the weights.
+    Own,
+    /// Up the slope from them: a second pass on the same images, with the same parts dropped at random.
+    Climbed,
+}
+
 impl Learner<'_> {
     /// One step of the optimiser with learning rate `lr` on a batch: images `[batch, 3, size, size]`, labels `[batch]`.
     /// Returns without waiting for it; the loss comes with [`Learner::records`].
@@ -22,6 +39,22 @@ impl Learner<'_> {
         let of = labels.len();
         assert!(of > 0, "a step on an empty batch");
         self.check_in_step(of)?;
+        let batch = StepBatch { images, labels, mixed, lr };
+        self.pass(&batch, Pass::Own)?;
+        if self.ascent.is_some() {
+            self.pass(&batch, Pass::Climbed)?;
+        }
+        self.steps += 1;
+        if self.steps.is_multiple_of(WINDOW as u64) {
+            self.request_records();
+        }
+        Ok(())
+    }
+
+    /// The gradient on a batch, micro-batch by micro-batch and over all ranks, and what follows it.
+    fn pass(&mut self, batch: &StepBatch, pass: Pass) -> Result<()> {
+        let &StepBatch { images, labels, mixed, lr } = batch;
+        let of = labels.len();
         let part = self.part(of);
         let per_image = images.len() / part.len().max(1);
         let micro = self.settings.micro_batch;
@@ -39,10 +72,14 @@ impl Learner<'_> {
                 self.gpu.write(&random, &state);
             }
             let clear: &[&View] = if i == 0 { &[&self.dw] } else { &[] };
-            let gradient = &self.gradients[&(own.len(), of)];
-            let mut programs = if i == 0 { vec![&self.cast, gradient] } else { vec![gradient] };
+            let (cast, gradients) = match (pass, &self.ascent) {
+                (Pass::Climbed, Some(ascent)) => (None, &ascent.gradients),
+                _ => (Some(&self.cast), &self.gradients),
+            };
+            let gradient = &gradients[&(own.len(), of)];
+            let mut programs: Vec<&Program> = cast.filter(|_| i == 0).into_iter().chain([gradient]).collect();
             if alone && own.end == part.end {
-                programs.extend(self.updates());
+                programs.extend(self.follows(pass));
             }
             let index = match &mut joined {
                 Some(joined) if gradient.exchanges() => joined.run(self.gpu, clear, &programs),
@@ -51,7 +88,7 @@ impl Learner<'_> {
             };
             self.joined = joined;
             let index = index?;
-            self.batches += u64::from(self.settings.batch_norm == BatchNorm::Train);
+            self.batches += u64::from(pass == Pass::Own && self.settings.batch_norm == BatchNorm::Train);
             self.submitted(index)?;
         }
         if !alone {
@@ -59,15 +96,19 @@ impl Learner<'_> {
                 self.gpu.write(&self.state, &self.step_state(lr, 0).words());
                 self.pass_over_nothing()?;
             }
-            self.add_up(of)?;
-            let index = Program::run(self.gpu, &[], &self.updates().collect::<Vec<_>>())?;
+            self.add_up(of, pass == Pass::Own)?;
+            let index = Program::run(self.gpu, &[], &self.follows(pass))?;
             self.submitted(index)?;
         }
-        self.steps += 1;
-        if self.steps.is_multiple_of(WINDOW as u64) {
-            self.request_records();
-        }
         Ok(())
+    }
+
+    /// What follows the gradient of a pass: the way up the slope to the next pass, or the update.
+    fn follows(&self, pass: Pass) -> Vec<&Program> {
+        match (pass, &self.ascent) {
+            (Pass::Own, Some(ascent)) => vec![&ascent.climb],
+            _ => self.updates().collect(),
+        }
     }
 
     /// What follows a complete gradient: the optimiser's update, and what methods do before and after it.
