@@ -291,7 +291,7 @@ fn a_comparison_runs_what_is_missing_and_gives_all_numbers() {
     );
     let table = space.text("out/results.md");
     let lines: Vec<&str> = table.lines().filter(|line| line.starts_with('|')).collect();
-    assert!(lines.len() == 2 + 7 && lines[0].starts_with("| method | chosen |"), "one row per method\n{table}");
+    assert!(lines.len() == 2 + 8 && lines[0].starts_with("| method | chosen |"), "one row per method\n{table}");
     let columns = |line: &str| line.matches(" | ").count();
     assert!(lines.iter().all(|line| columns(line) == columns(lines[0])), "{table}");
     let page = space.text("out/report.html");

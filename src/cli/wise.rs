@@ -30,15 +30,15 @@ pub(super) struct WiseArgs {
     /// The file to write
     #[arg(long, value_name = "C")]
     out: PathBuf,
-    /// Where between the two: 0 is the pre-trained model, 1 the fine-tuned one; with --lines, the share that the first block keeps of
-    /// its way [default: 0.5]
+    /// Where between the two: 0 is the pre-trained model, 1 the fine-tuned one; with --lines, the share of
+    /// its drift that the first block keeps [default: 0.5]
     #[arg(long, value_name = "ALPHA", conflicts_with = "sweep")]
     alpha: Option<f32>,
     /// Try N values of alpha from 0 to 1 on the images of --val, and write the best
     #[arg(long, value_name = "N", requires = "val")]
     sweep: Option<usize>,
-    /// Scale by layer (LiNeS): the first block keeps alpha of its way from the pre-trained weights, the last all of it, those between a
-    /// share that grows linearly
+    /// Scale drift by layer (LiNeS): the first block keeps alpha of its drift from the pre-trained weights, the last all of it, those
+    /// between a share that grows linearly
     #[arg(long)]
     lines: bool,
     /// Images on which alpha is chosen; never those that results are reported on

@@ -8,8 +8,7 @@ pub fn climb<T: Float>(climbed: &mut [T], w: &[T], dw: &[T], rho: f64) {
     check_len("sam", "dw", dw.len(), climbed.len());
     let norm = dw.iter().fold(T::ZERO, |sum, dw| sum + *dw * *dw).sqrt();
     climbed.copy_from_slice(w);
-    // Infinity minus itself, or NaN, equals nothing.
-    if norm - norm == T::ZERO {
+    if norm.to_f64().is_finite() {
         let factor = T::from_f64(rho) / (norm + T::from_f64(1e-12));
         for i in 0..w.len() {
             climbed[i] = w[i] + factor * dw[i];

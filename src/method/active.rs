@@ -92,7 +92,7 @@ impl fmt::Display for Placed {
         match between {
             Between::Wise => write!(f, "the weights are {alpha} of the way from the pre-trained to the fine-tuned"),
             Between::Lines => {
-                write!(f, "the first block keeps {alpha} of its way from the pre-trained weights, the last all of it")
+                write!(f, "the first block keeps {alpha} of its drift from the pre-trained weights, the last all of it")
             }
         }
     }

@@ -29,7 +29,7 @@ use crate::ops::digrap;
 #[serde(rename_all = "kebab-case")]
 #[group(skip)] // every method calls its flags so, and names of groups are unique
 pub struct Flags {
-    /// With digrap, Adam's learning rate on the share of a gradient away from the pre-trained weights that is taken out
+    /// With digrap, Adam's learning rate on omega, the share that is taken out of what leads away from the pre-trained weights
     #[arg(long, value_name = "MU", default_value_t = 5e-2)]
     pub digrap_lr: f32,
 }

@@ -17,9 +17,9 @@ use crate::model::Model;
 #[serde(rename_all = "kebab-case")]
 #[group(skip)] // every method calls its flags so, and names of groups are unique
 pub struct Flags {
-    /// Finish by scaling how far each layer has moved from the pre-trained weights (LiNeS): the first block by ALPHA, the last by 1,
-    /// those between linearly; with `sweep` by the best on the images of --select; with any method [default: as fine-tuned; sweep
-    /// with --method lines]
+    /// Finish by scaling each layer's drift from the pre-trained weights (LiNeS): that of the first block by ALPHA, of the last by 1, of
+    /// those between linearly; with `sweep` by the best ALPHA on the images of --select; with any method [default: as fine-tuned;
+    /// sweep with --method lines]
     #[arg(long, value_name = "ALPHA|sweep")]
     pub lines_alpha: Option<Alpha>,
 }

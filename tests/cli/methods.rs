@@ -84,7 +84,7 @@ fn lines_keeps_more_of_what_is_nearer_to_the_head() {
     let run = |flags: &str, out: &str| space.run(&with(&train, &format!("--method vanilla {flags} --out {out}"))).1;
     run("", "plain");
     let notes = run("--lines-alpha 0.25", "quarter");
-    assert!(notes.contains("the first block keeps 0.25 of its way from the pre-trained weights"), "{notes}");
+    assert!(notes.contains("the first block keeps 0.25 of its drift from the pre-trained weights"), "{notes}");
     let (first, last) = (space.tensors("deep.safetensors"), space.tensors("plain/last.safetensors"));
     let check = |path: &str| {
         let mut scales = std::collections::BTreeSet::new();

@@ -59,6 +59,7 @@ fn a_killed_run_goes_on_as_if_it_had_not_been() {
         "--method ftp --ema-decay 0.9",
         "--method lp-ft --probe-share 0.5 --wise-alpha 0.5 --eval-every 4",
         "--method spd --lr 1e-3",
+        "--method digrap --sam-rho 0.05 --lines-alpha 0.5 --micro-batch 5 --eval-every 4",
         // Features of the first stage are kept; those of the second change.
         "--method lp-ft --probe-share 0.5 --augment none --eval-every 2",
         "--method lora --lora-targets *.mlp.*.weight --optimizer adamw --lr 1e-2",
