@@ -25,6 +25,13 @@ mod views;
 
 const CLASSES: [(&str, [u8; 3]); 3] = [("blue", [40, 60, 200]), ("green", [50, 190, 60]), ("red", [200, 50, 40])];
 
+/// A page without its pictures, in whose base64 any word may occur.
+fn without_images(page: &str) -> String {
+    let mut parts = page.split("base64,");
+    let first = parts.next().unwrap_or_default().to_string();
+    first + &parts.map(|part| part.split_once('"').map_or(part, |(_, rest)| rest)).collect::<String>()
+}
+
 /// The start of every CONFIG here: 12 training images in batches of 6, so two steps per epoch.
 const HEAD: &str = r#"
 seeds = [3, 5]
@@ -298,7 +305,7 @@ fn a_comparison_runs_what_is_missing_and_gives_all_numbers() {
     for part in ["</html>", "Effective robustness", "greedy", "alpha 0.5", "reported only (OOD)", "radii of tpgm"] {
         assert!(page.contains(part), "the page lacks {part}");
     }
-    assert!(!page.contains("<script") && !page.contains("src=\"http") && !page.contains("NaN"));
+    assert!(!page.contains("<script") && !page.contains("src=\"http") && !without_images(&page).contains("NaN"));
 
     stopped_runs_go_on(&space);
 }

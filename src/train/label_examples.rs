@@ -431,7 +431,8 @@ mod tests {
         assert!(read.labels[2].average_precision.is_nan());
         let finite = |examples: &mut LabelExamples| examples.labels[2].average_precision = 0.0;
         let mut found = found;
-        (finite(&mut read), finite(&mut found));
+        finite(&mut read);
+        finite(&mut found);
         assert_eq!(read, found);
     }
 
@@ -457,9 +458,11 @@ mod tests {
     #[test]
     fn many_labels_of_loud_images_stay_within_the_room() {
         let folder = tempfile::tempdir().unwrap();
-        let logits = |i: u32| (0..200).map(move |c| if (c * 7 + i) % 5 == 0 { 3.0 } else { -1.0 - 0.001 * c as f32 });
-        let all: Vec<(Vec<u32>, Vec<f32>)> =
-            (0..300).map(|i| ((0..200).filter(|c| (c + i) % 3 == 0).collect(), logits(i).collect())).collect();
+        let logits =
+            |i: u32| (0..200).map(move |c| if (c * 7 + i).is_multiple_of(5) { 3.0 } else { -1.0 - 0.001 * c as f32 });
+        let all: Vec<(Vec<u32>, Vec<f32>)> = (0..300u32)
+            .map(|i| ((0..200u32).filter(|c| (c + i).is_multiple_of(3)).collect(), logits(i).collect()))
+            .collect();
         let (images, evaluation) = judged(folder.path(), 96, &all);
         let named: Vec<String> = (0..9).map(|i| format!("set {i}")).collect();
         let judged = |name| Judged { name, images: &images, evaluation: &evaluation, thresholds: vec![0.5; 200] };

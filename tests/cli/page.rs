@@ -9,7 +9,8 @@ use crate::{CLASSES, Space, TRAIN, with};
 /// Whatever a page loads from elsewhere, or runs.
 pub(crate) fn assert_self_contained(page: &str) {
     for part in ["<script", "<link", "src=\"http", "href=\"http", "url(", "@import", "<iframe"] {
-        assert!(!page.contains(part), "{part}");
+        // A drawing may clip by a part of its own page.
+        assert!(!page.replace("url(#", "").contains(part), "{part}");
     }
     assert_eq!(page.matches(" src=\"").count(), page.matches(" src=\"data:image/jpeg;base64,").count());
 }
