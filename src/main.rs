@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use tpgm::cli::Cli;
 use tpgm::cli::console::always;
-use tpgm::ranks::Failure;
+use tpgm::ranks::{Failure, launch};
 
 /// The demo's files, by their paths in `assets`.
 static DEMO: &[(&str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/demo.rs"));
@@ -25,9 +25,16 @@ fn main() -> ExitCode {
         .log_internal_errors(false)
         .with_target(false)
         .init();
-    let done = tpgm::cli::readable(std::env::args_os()).and_then(|()| tpgm::cli::run(Cli::parse(), DEMO));
+    let parse = || {
+        Cli::try_parse().unwrap_or_else(|error| match launch::follows() {
+            // Rank 0 says it.
+            true => std::process::exit(error.exit_code()),
+            false => error.exit(),
+        })
+    };
+    let done = tpgm::cli::readable(std::env::args_os()).and_then(|()| tpgm::cli::run(parse(), DEMO));
     let failure = done.as_ref().err().map(|error| Failure::new(error, tpgm::train::help::told(error)));
-    match (tpgm::ranks::launch::end(failure, |line| always(line)), done) {
+    match (launch::end(failure, |line| always(line)), done) {
         (0, Ok(code)) => code,
         (code, _) => ExitCode::from(code),
     }

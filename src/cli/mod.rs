@@ -47,7 +47,7 @@ use crate::gpu::cache::cache_dir;
 use crate::gpu::tiles::Tile;
 use crate::model::Precision;
 use crate::ops::self_check;
-use crate::ranks::Ranks;
+use crate::ranks::{Ranks, launch};
 use crate::train::adapter;
 use crate::train::data_args::{Checked, DataArgs};
 use crate::version::VERSION;
@@ -109,6 +109,32 @@ enum Command {
     Man(completions::ManArgs),
     /// Fine-tune on the images that come with this program, plainly and with TPGM, and compare
     Demo(demo::DemoArgs),
+}
+
+impl Command {
+    /// Its name, if one process does all of it, and several would write the same files.
+    fn for_one(&self) -> Option<&'static str> {
+        match self {
+            Command::Finetune(_) | Command::Compare(_) => None,
+            // Those that look at a machine, and write nothing.
+            Command::Devices(_) | Command::Check(_) | Command::Bench(_) | Command::Inspect(_) => None,
+            Command::Completions(_) | Command::Man(_) => None,
+            Command::Init(_) => Some("init"),
+            Command::Predict(_) => Some("predict"),
+            Command::Embed(_) => Some("embed"),
+            Command::ZeroShot(_) => Some("zero-shot"),
+            Command::Eval(_) => Some("eval"),
+            Command::Corrupt(_) => Some("corrupt"),
+            Command::LrFind(_) => Some("lr-find"),
+            Command::Project(_) => Some("project"),
+            Command::Wise(_) => Some("wise"),
+            Command::Soup(_) => Some("soup"),
+            Command::Apply(_) => Some("apply"),
+            Command::Export(_) => Some("export"),
+            Command::Report(_) => Some("report"),
+            Command::Demo(_) => Some("demo"),
+        }
+    }
 }
 
 /// Which adapter to run on.
@@ -267,6 +293,7 @@ pub fn run(cli: Cli, demo: &[(&str, &[u8])]) -> Result<ExitCode> {
         console::be_quiet();
     }
     crate::checkpoint::watch_fetches(progress::fetching);
+    cli.command.for_one().map_or(Ok(()), launch::refuse)?;
     match cli.command {
         Command::Devices(args) => devices::run(args),
         Command::Check(args) => return check::run(args),

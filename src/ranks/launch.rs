@@ -18,13 +18,38 @@ use crate::error::Result;
 /// # Errors
 /// [`Error::Usage`] for several processes without the feature, or if each of them would be alone in its MPI; MPI's own.
 pub fn start() -> Result<Option<Arc<dyn Ranks>>> {
-    let Some(launched) = launched(|name| std::env::var(name).ok())? else { return Ok(None) };
-    join(&launched).inspect_err(|_| {
-        // All say the same. A launcher ends the others where one has failed: they let rank 0 speak first.
-        if launched.rank > 0 {
-            std::thread::sleep(std::time::Duration::from_secs(1));
+    let Some(launched) = of_environment()? else { return Ok(None) };
+    join(&launched).inspect_err(|_| let_first_speak(&launched))
+}
+
+fn of_environment() -> Result<Option<Launched>> {
+    launched(|name| std::env::var(name).ok())
+}
+
+/// All say the same. A launcher ends the others where one has failed: they let rank 0 speak first.
+fn let_first_speak(launched: &Launched) {
+    if launched.rank > 0 {
+        std::thread::sleep(std::time::Duration::from_secs(1));
+    }
+}
+
+/// Whether another process of the same launcher says what this one would say too.
+pub fn follows() -> bool {
+    of_environment().is_ok_and(|launched| launched.is_some_and(|launched| launched.rank > 0))
+}
+
+/// Refuses several processes for a `command` that one does: each would do all of it, and write the same files.
+///
+/// # Errors
+/// [`Error::Usage`](crate::error::Error::Usage).
+pub fn refuse(command: &str) -> Result<()> {
+    match of_environment()? {
+        Some(launched) if launched.size.is_some_and(|size| size > 1) => {
+            let_first_speak(&launched);
+            Err(launched.for_one(command))
         }
-    })
+        _ => Ok(()),
+    }
 }
 
 /// Ends this process's part: says its failure, if it is the rank to say it, ends the other ranks where they don't end too, and gives the

@@ -56,6 +56,15 @@ impl Launched {
         }
     }
 
+    /// The error of a command that one process does.
+    pub(super) fn for_one(&self, command: &str) -> Error {
+        Error::Usage(format!(
+            "{}, and each would do all of `tpgm {command}`: start it without a launcher, or set {SWITCH}=off for processes that have \
+             nothing to do with each other; `tpgm finetune` and `tpgm compare` share their work",
+            self.what()
+        ))
+    }
+
     /// The error of a program without MPI; `None` if this process can be the only one.
     #[cfg(any(test, not(feature = "mpi")))]
     pub(super) fn refused(&self) -> Option<Error> {
@@ -130,6 +139,14 @@ mod tests {
         assert_eq!(of(&[(SWITCH, "on"), ("PMI_SIZE", "3"), ("PMI_RANK", "2")]), started("mpiexec", 3, 2));
         let wrong = launched(|name| (name == SWITCH).then(|| "yes".into())).unwrap_err();
         assert_eq!((wrong.to_string().as_str(), wrong.exit_code()), ("TPGM_MPI=yes: it must be on or off", 2));
+    }
+
+    #[test]
+    fn what_one_process_does_is_refused_to_several() {
+        let error = started("srun", 2, 0).unwrap().for_one("eval");
+        let text = error.to_string();
+        assert!(text.starts_with("srun started 2 processes, and each would do all of `tpgm eval`: "), "{text}");
+        assert!(error.exit_code() == 2 && text.contains("TPGM_MPI=off"), "{text}");
     }
 
     #[test]

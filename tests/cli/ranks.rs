@@ -144,9 +144,16 @@ fn errors_are_said_once() {
         (with(TRAIN, "--train nowhere"), 1, "error: nowhere"),
         (with(TRAIN, "--batch-size 1"), 2, "error: --batch-size 1 on 2 ranks: each rank needs an image of every batch"),
         (with(TRAIN, "--adapter nothing"), 1, "error: no adapter matches 'nothing'"),
+        (with(TRAIN, "--epoch 1"), 2, "error: unexpected argument '--epoch' found"),
+        (
+            "eval --model m.safetensors --data t=test".into(),
+            2,
+            "error: mpirun started 2 processes, and each would do all of `tpgm eval`",
+        ),
     ];
     for (line, code, part) in cases {
-        let (got, out, err) = read(on(&space, 2, &format!("{line} --out run")).output().unwrap());
+        let out = if line.starts_with("finetune") { " --out run" } else { "" };
+        let (got, out, err) = read(on(&space, 2, &format!("{line}{out}")).output().unwrap());
         let said = errors(&err);
         assert!(said.len() == 1 && said[0].starts_with(part), "{err}");
         assert_eq!((got, out.as_str()), (Some(code), ""), "{err}");
