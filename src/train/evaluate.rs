@@ -214,7 +214,7 @@ impl Tally {
 }
 
 /// The class that scores highest, the lowest of equals; `None` where no logit is a number.
-fn argmax(logits: &[f32]) -> Option<usize> {
+pub(super) fn argmax(logits: &[f32]) -> Option<usize> {
     let numbers = logits.iter().enumerate().filter(|(_, l)| !l.is_nan());
     numbers.reduce(|best, next| if next.1 > best.1 { next } else { best }).map(|(class, _)| class)
 }

@@ -206,11 +206,11 @@ impl LabelLogits<'_> {
     }
 
     /// Logits of a class, and whether the images have it.
-    fn column(&self, class: u32) -> Vec<(f32, bool)> {
+    pub(super) fn column(&self, class: u32) -> Vec<(f32, bool)> {
         self.rows().map(|(row, own)| (row[class as usize], own.binary_search(&class).is_ok())).collect()
     }
 
-    fn classes(&self) -> u32 {
+    pub(super) fn classes(&self) -> u32 {
         self.values.len().checked_div(self.labels.len()).unwrap_or(0) as u32
     }
 

@@ -10,6 +10,7 @@ pub mod blend;
 pub mod blocks;
 pub mod board;
 pub mod by_class;
+pub mod by_image;
 pub mod calibration;
 pub mod classifier;
 pub mod config;

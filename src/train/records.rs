@@ -178,6 +178,10 @@ pub struct EvaluationLine {
     /// Which images were right, of those that choices are made on: see [`bits`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub right: Option<String>,
+    /// The share of each of these images in what the best checkpoint is chosen by, where that is not `right`: see
+    /// [`by_image`](crate::train::by_image).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by_image: Option<String>,
     /// Whether this belongs to the evaluation at the end of the run.
     #[serde(default, rename = "final", skip_serializing_if = "std::ops::Not::not")]
     pub is_final: bool,

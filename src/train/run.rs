@@ -12,6 +12,7 @@ use crate::method::active::Finished;
 use crate::method::{Anchor, Held, Saved, Snapshot};
 use crate::train::adapters;
 use crate::train::advice::temperature_harms;
+use crate::train::by_image;
 use crate::train::calibration::{Logits, Temperature};
 use crate::train::config::TrainConfig;
 use crate::train::corrupted::{self, Test};
@@ -145,7 +146,7 @@ impl Training<'_, '_> {
         let (saved, values) = self.finish(select_name, &select)?;
         let steps = self.steps.learner.steps;
         let (evaluation, logits) = self.evaluated(select_name, &select)?;
-        self.log(select_name, evaluation.clone())?;
+        self.log(select_name, evaluation.clone(), &logits)?;
         self.note_best(&evaluation, &logits, &values)?;
         (summary.seconds, summary.steps) = (started.elapsed().as_secs_f64(), steps);
         let thresholds = logits.thresholds();
@@ -237,7 +238,7 @@ impl Training<'_, '_> {
         }
         self.progress.steps = self.steps.learner.steps;
         if !self.stalls() {
-            self.log(name, evaluation)?;
+            self.log(name, evaluation, &logits)?;
             self.note_drift(&average.as_ref().unwrap_or(&own).w)?;
         }
         if average.is_some() {
@@ -374,10 +375,13 @@ impl Training<'_, '_> {
         (self.steps.events)(Event::Epoch(end.into()));
     }
 
-    fn log(&mut self, name: &str, evaluation: Evaluation) -> Result<()> {
+    fn log(&mut self, name: &str, evaluation: Evaluation, logits: &Logits) -> Result<()> {
         let (model, name, steps) = (Weights::Last, name.to_string(), self.steps.learner.steps);
         let result = TestResult { name, model, id: None, corruption: None, subset: None, tta: Tta::None, evaluation };
-        self.steps.log.metric(&self.line(&result, steps, false))?;
+        let by_image =
+            by_image::by_image(self.config.imbalance.best_by, logits).map(|values| by_image::packed(&values));
+        let line = EvaluationLine { by_image, ..self.line(&result, steps, false) };
+        self.steps.log.metric(&Metric::Evaluation(line.into()))?;
         match self.steps.lr.steps {
             0 => (self.steps.events)(Event::Evaluated(result.into())),
             _ => self.tell_epoch(Some(result)),
@@ -386,10 +390,10 @@ impl Training<'_, '_> {
     }
 
     /// A line of `metrics.jsonl` about an evaluation after `steps` steps.
-    fn line(&self, result: &TestResult, steps: u64, is_final: bool) -> Metric {
+    fn line(&self, result: &TestResult, steps: u64, is_final: bool) -> EvaluationLine {
         let e = &result.evaluation;
         let labels = e.labels.as_ref();
-        Metric::Evaluation(Box::new(EvaluationLine {
+        EvaluationLine {
             step: steps,
             epoch: Some(steps / self.steps.lr.epoch_steps),
             set: result.name.clone(),
@@ -408,6 +412,7 @@ impl Training<'_, '_> {
             temperature: e.calibrated.as_ref().map(|c| c.temperature),
             calibrated: e.calibrated.as_ref().map(|c| Calibrated { loss: c.loss, ece: c.ece, brier: c.brier }),
             right: (!is_final && labels.is_none()).then(|| bits(&e.right)),
+            by_image: None,
             is_final,
             model: is_final.then_some(result.model),
             baseline: is_final && result.model == Weights::Pretrained,
@@ -416,7 +421,7 @@ impl Training<'_, '_> {
             severity: result.corruption.map(|c| c.severity().into()),
             subset: result.subset.map(|classes| classes as u64),
             tta: result.tta.name().map(String::from),
-        }))
+        }
     }
 
     /// Keeps `values` as the best if they are: by the figure that was asked for, then by loss.
@@ -457,7 +462,7 @@ impl Training<'_, '_> {
             let evaluation = evaluate_among(&mut watched, images, self.preprocess, self.classes, among, chosen)?;
             let (corruption, subset) = (images.corruption(), among.then(|| classes_with_images(images.dataset())));
             let result = TestResult { name: name.clone(), model, id: *id, corruption, subset, tta, evaluation };
-            self.steps.log.metric(&self.line(&result, steps, true))?;
+            self.steps.log.metric(&Metric::Evaluation(self.line(&result, steps, true).into()))?;
             self.evaluations.write(&result)?;
             (self.steps.events)(Event::Evaluated(result.clone().into()));
             summary.tests.push(result);
