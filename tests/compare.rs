@@ -14,6 +14,8 @@ mod common;
 
 #[path = "compare/folds.rs"]
 mod folds;
+#[path = "compare/paired.rs"]
+mod paired;
 #[path = "compare/shared.rs"]
 mod shared;
 #[path = "compare/splits.rs"]

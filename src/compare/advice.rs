@@ -1,6 +1,7 @@
 //! Advice about a comparison: what its own figures say about how far they can be trusted. Each rule is one function.
 
-use crate::compare::entry_runs::{EntryRuns, PointRuns};
+use crate::compare::choice::{Choice, LEVEL, shown};
+use crate::compare::entry_runs::EntryRuns;
 
 /// One sentence about the entries that are no better than guessing in distribution, if there are any. `entries` are those that were
 /// trained, by name, with their mean accuracy; `chance` is that of always answering with one class, on `images` images.
@@ -18,78 +19,50 @@ pub(super) fn at_chance(entries: &[(&str, f64)], chance: f64, images: u64) -> Op
     })
 }
 
-/// How much better `a` is than `b`, and the standard error of that over the images: both saw the same ones, so that their
-/// differences are taken image by image (means over the seeds).
-fn paired(a: &PointRuns, b: &PointRuns, seeds: &[u64]) -> Option<(f64, f64)> {
-    let mut differences: Vec<f64> = Vec::new();
-    for seed in seeds {
-        let (a, b) = (&a.of(*seed)?.right, &b.of(*seed)?.right);
-        if a.is_empty() || a.len() != b.len() || (!differences.is_empty() && differences.len() != a.len()) {
-            return None;
+/// One sentence where the selection images can't tell the point that they chose from others of its grid, or where that is not known.
+pub(super) fn undecided(entry: &EntryRuns, choice: &Choice) -> Option<String> {
+    let chosen = &entry.points[entry.chosen?].label;
+    let (tested, near) = choice.counts();
+    let untested = match choice.untested {
+        0 => String::new(),
+        n => format!(
+            "whether they can tell {chosen} from {n} {} is not known: the records of an earlier version have no values by image, or \
+             they are no numbers",
+            if tested > 0 { "more" } else { "of its other points" }
+        ),
+    };
+    let images = choice.images;
+    let (nearest, power) = match (near, choice.nearest, choice.power()) {
+        (1.., Some((nearest, _)), Some(power)) => (nearest, power),
+        _ => {
+            let whose = if images > 0 { format!("{images} selection images") } else { "the selection images".into() };
+            return (!untested.is_empty()).then(|| format!("{}: of {whose}, {untested}", entry.name));
         }
-        differences.resize(a.len(), 0.0);
-        let each = a.iter().zip(b).map(|(a, b)| f64::from(u8::from(*a)) - f64::from(u8::from(*b)));
-        differences.iter_mut().zip(each).for_each(|(sum, d)| *sum += d / seeds.len() as f64);
-    }
-    let n = differences.len() as f64;
-    let mean = differences.iter().sum::<f64>() / n;
-    let variance = differences.iter().map(|d| (d - mean).powi(2)).sum::<f64>() / (n - 1.0);
-    (n > 1.0).then(|| (mean, (variance / n).sqrt()))
-}
-
-/// One sentence where the selection images can't tell the point that they chose from others of its grid: where it is not better than
-/// these by two standard errors of the difference.
-pub(super) fn undecided(entry: &EntryRuns, seeds: &[u64]) -> Option<String> {
-    let chosen = entry.chosen.filter(|_| entry.points.len() > 1)?;
-    let others = || entry.points.iter().enumerate().filter(|(i, _)| *i != chosen).map(|(_, point)| point);
-    let against = others().filter_map(|other| Some((other, paired(&entry.points[chosen], other, seeds)?)));
-    let near: Vec<(&PointRuns, (f64, f64))> =
-        against.filter(|(_, (gain, error))| *gain < 2.0 * error || *gain <= 0.0).collect();
-    let images = entry.points[chosen].of(*seeds.first()?)?.right.len();
-    let (nearest, (gain, error)) = near.iter().min_by(|a, b| a.1.0.total_cmp(&b.1.0))?;
+    };
+    let against = choice.points[nearest]?;
+    let several = if untested.is_empty() { untested } else { format!("; {untested}") };
     Some(format!(
-        "{}: {images} selection images can't tell {} from {} of {} other points ({} is {:.1} ± {:.1} points below): the choice is \
-         near chance; give more selection images, or report a point that was fixed before",
+        "{}: {images} selection images can't tell {chosen} from {near} of {tested} other points at the {:.0} % level ({}, Holm's \
+         correction; {} is {} below, p = {}; {power}): the choice is near chance; give more selection images, or report a point that \
+         was fixed before{several}",
         entry.name,
-        entry.points[chosen].label,
-        near.len(),
-        others().count(),
-        nearest.label,
-        100.0 * gain,
-        200.0 * error
+        100.0 * LEVEL,
+        choice.test,
+        entry.points[nearest].label,
+        choice.amount(against.behind),
+        shown(against.p)
     ))
 }
 
 #[cfg(test)]
 mod tests {
-    use std::path::PathBuf;
-
     use super::*;
-    use crate::compare::outcome::Outcome;
-    use crate::compare::plan::Cost;
-    use crate::compare::select::Score;
+    use crate::compare::choice::tests::{entry, point, right};
+    use crate::compare::entry_runs::PointRuns;
+    use crate::train::imbalance_args::BestBy;
 
-    /// A point whose model has the images right that `right` says, with seed 0.
-    fn point(label: &str, right: impl Fn(usize) -> bool) -> PointRuns {
-        let right: Vec<bool> = (0..400).map(right).collect();
-        let top1 = right.iter().filter(|r| **r).count() as f64 / 400.0;
-        let select = Score { top1, map: None, by: top1, loss: 1.0 };
-        let outcome = Outcome { dir: PathBuf::new(), select, right, sets: Vec::new(), took: None };
-        PointRuns { label: label.into(), runs: vec![(Some(0), Ok(outcome))] }
-    }
-
-    fn entry(points: Vec<PointRuns>) -> EntryRuns {
-        let (name, note) = ("vanilla".into(), String::new());
-        EntryRuns {
-            name,
-            kind: "trained",
-            from: None,
-            points,
-            chosen: Some(0),
-            cost: Cost::default(),
-            ingredients: 1,
-            note,
-        }
+    fn told(runs: &EntryRuns) -> Option<String> {
+        undecided(runs, &Choice::new(runs, &[0], None)?)
     }
 
     #[test]
@@ -102,20 +75,37 @@ mod tests {
     }
 
     #[test]
-    fn points_are_told_apart_image_by_image() {
-        // 60 % against 55 %: of the same images, a clear difference; of others, far from one.
-        let same = entry(vec![point("lr 0.1", |i| i % 20 < 12), point("lr 0.01", |i| i % 20 < 11)]);
-        assert_eq!(undecided(&same, &[0]), None);
-        let others = entry(vec![
-            point("lr 0.1", |i| i % 20 < 12),
-            point("lr 0.01", |i| i % 20 >= 9),
-            point("lr 0.001", |i| i % 20 < 2),
-        ]);
-        let text = undecided(&others, &[0]).unwrap();
-        assert!(text.contains("400 selection images can't tell lr 0.1 from 1 of 2 other points"), "{text}");
-        assert!(text.contains("(lr 0.01 is 5.0 ± 9.2 points below)"), "{text}");
-        assert_eq!(undecided(&entry(vec![point("", |_| true)]), &[0]), None, "there is no grid");
-        let unknown = PointRuns { label: "x".into(), runs: vec![(Some(0), Err("failed".into()))] };
-        assert_eq!(undecided(&entry(vec![point("lr 0.1", |_| true), unknown]), &[0]), None);
+    fn a_choice_that_chance_made_is_told_with_the_size_of_the_test() {
+        let top1 = |label, f: fn(usize) -> bool| point(label, BestBy::Auto, &[right(400, f)]);
+        let sure = entry(vec![top1("lr 0.1", |i| i % 20 < 12), top1("lr 0.01", |i| i % 20 < 11)]);
+        assert_eq!(told(&sure), None);
+        let grid =
+            vec![top1("lr 0.1", |i| i % 20 < 12), top1("lr 0.01", |i| i % 20 >= 9), top1("lr 0.001", |i| i % 20 < 2)];
+        let text = told(&entry(grid)).unwrap();
+        for part in [
+            "vanilla: 400 selection images can't tell lr 0.1 from 1 of 2 other points at the 5 % level (exact McNemar test, Holm's",
+            "; lr 0.01 is 5.0 points of top-1 below, p = 0.30; ",
+            "points of top-1 or more would be told)",
+        ] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+        assert_eq!(told(&entry(vec![top1("", |_| true)])), None, "there is no grid");
+    }
+
+    #[test]
+    fn what_can_not_be_tested_is_said() {
+        let top1 = |label, values: Vec<f32>| point(label, BestBy::Auto, &[values]);
+        let old = told(&entry(vec![top1("lr 0.1", Vec::new()), top1("lr 0.01", Vec::new())])).unwrap();
+        assert!(
+            old.contains(
+                "of the selection images, whether they can tell lr 0.1 from 1 of its other points is not known"
+            ),
+            "{old}"
+        );
+        let mixed = vec![top1("lr 0.1", vec![1.0; 9]), top1("lr 0.01", vec![1.0; 9]), top1("lr 1", Vec::new())];
+        let text = told(&entry(mixed)).unwrap();
+        assert!(text.contains("from 1 of 1 other points") && text.contains("from 1 more is not known"), "{text}");
+        let failed = PointRuns { label: "x".into(), runs: vec![(Some(0), Err("failed".into()))] };
+        assert_eq!(told(&entry(vec![top1("lr 0.1", vec![1.0; 9]), failed])), None, "failures are told elsewhere");
     }
 }

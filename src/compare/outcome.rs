@@ -8,9 +8,10 @@ use crate::atomic::atomic_write;
 use crate::compare::select::{Score, is_unwritten, nan};
 use crate::error::{Error, Result};
 use crate::train::TrainConfig;
+use crate::train::by_image::unpacked;
 use crate::train::corrupted::copy_name;
 use crate::train::evaluate::Figure;
-use crate::train::imbalance_args::Judged;
+use crate::train::imbalance_args::{BestBy, Judged};
 use crate::train::json_lines::or_nan;
 use crate::train::records::{EvaluationLine, Metric, Weights, from_bits};
 
@@ -85,8 +86,11 @@ pub struct Outcome {
     pub dir: PathBuf,
     /// On the selection images.
     pub select: Score,
-    /// Which of the selection images are right; empty where an earlier version did not write it.
-    pub right: Vec<bool>,
+    /// What choices are made by.
+    pub best_by: BestBy,
+    /// The share of each selection image in that figure: [`by_image`](crate::train::by_image), or 1 for those that are right. Empty where an
+    /// earlier version did not write it.
+    pub by_image: Vec<f32>,
     /// On the test sets, in the order of the configuration.
     pub sets: Vec<SetFigures>,
     /// What training it took; none for a model that was not trained.
@@ -220,8 +224,27 @@ fn finished(dir: &Path, config: &TrainConfig, weights: Weights) -> Result<Option
         let of = Judged { main: e.main()?, balanced, macro_f1, loss: e.loss? };
         Some(Score::new(best_by, Figure::of(e.is_multi_label()), of))
     });
-    let right = line.and_then(|e| from_bits(e.right.as_ref()?, usize::try_from(e.images?).ok()?)).unwrap_or_default();
-    Ok(score.map(|select| Outcome { dir: dir.into(), select, right, sets, took: Some(took) }))
+    let by_image = line.and_then(|e| {
+        let (own, right) = (e.by_image.as_deref(), e.right.as_deref().unwrap_or_default());
+        values_by_image(best_by, e.is_multi_label(), own, (right, usize::try_from(e.images?).ok()?))
+    });
+    let by_image = by_image.unwrap_or_default();
+    Ok(score.map(|select| Outcome { dir: dir.into(), select, best_by, by_image, sets, took: Some(took) }))
+}
+
+/// The share of each image in what `best_by` scores, as records have it: by itself, or as which are `right`, where that is the figure.
+pub(super) fn values_by_image(
+    best_by: BestBy,
+    multi_label: bool,
+    own: Option<&str>,
+    (right, images): (&str, usize),
+) -> Option<Vec<f32>> {
+    match (best_by, own) {
+        (BestBy::Auto | BestBy::Top1, _) if !multi_label => {
+            Some(from_bits(right, images)?.into_iter().map(|right| f32::from(u8::from(right))).collect())
+        }
+        (_, own) => unpacked(own?, images),
+    }
 }
 
 /// Says that the run in `dir` has finished.
@@ -260,7 +283,8 @@ mod tests {
             set("c", false, 0.9),
         ];
         let select = Score { top1: 0.0, map: None, by: 0.0, loss: 0.0 };
-        let outcome = Outcome { dir: PathBuf::new(), select, right: Vec::new(), sets, took: None };
+        let (dir, best_by, by_image) = (PathBuf::new(), BestBy::Auto, Vec::new());
+        let outcome = Outcome { dir, select, best_by, by_image, sets, took: None };
         assert!((outcome.id() - 0.8).abs() < 1e-12);
         assert!((outcome.ood(&[]) - 0.5).abs() < 1e-12);
         assert!((outcome.ood(&[vec!["a".into(), "b".into()]]) - 0.6).abs() < 1e-12);

@@ -10,7 +10,7 @@ use serde_json::json;
 use crate::atomic::atomic_write;
 use crate::checkpoint::{Checkpoint, Overrides};
 use crate::compare::event::Event;
-use crate::compare::outcome::{Outcome, SetFigures};
+use crate::compare::outcome::{Outcome, SetFigures, values_by_image};
 use crate::compare::select::Score;
 use crate::data::loader::CACHE_BYTES;
 use crate::data::{Fold, ImageCache, Preprocess};
@@ -19,12 +19,13 @@ use crate::gpu::Gpu;
 use crate::method::soups::Soup;
 use crate::method::{Between, Snapshot};
 use crate::train::blend::{Models, anchored};
+use crate::train::by_image::{by_image, packed};
 use crate::train::corrupted::{Test, with_copies};
 use crate::train::evaluate::{Fitted, Predictor, Watched, evaluate_to_fit};
 use crate::train::heads::align;
 use crate::train::help;
 use crate::train::imbalance_args::BestBy;
-use crate::train::records::{bits, from_bits};
+use crate::train::records::bits;
 use crate::train::source::Source;
 use crate::train::splits::Splits;
 use crate::train::subset::evaluate_among;
@@ -76,6 +77,11 @@ impl Opened {
         Opened { first, latest: None }
     }
 
+    /// The paths of the selection images of a run of `config`, in their order.
+    pub(super) fn selected(&mut self, gpu: &Gpu, config: &TrainConfig) -> Result<Vec<PathBuf>> {
+        Ok(self.of(gpu, config)?.select.dataset().items.iter().map(|item| item.path.clone()).collect())
+    }
+
     /// Those that a run of `config` has. What there is to say about them was said of the first.
     fn of(&mut self, gpu: &Gpu, config: &TrainConfig) -> Result<&Images> {
         let fold = config.splits.fold;
@@ -97,6 +103,9 @@ struct Blend {
     /// Which selection images are right.
     #[serde(default)]
     right: String,
+    /// Their shares in what choices are made by, where that is not `right`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    by_image: Option<String>,
     /// How many there are.
     #[serde(default)]
     images: usize,
@@ -163,9 +172,11 @@ impl PostRun<'_> {
                 serde_json::from_slice(&text).expect("what was just written")
             }
         };
-        let outcome = |Blend { select, right, images, sets }: Blend| {
-            let right = from_bits(&right, images).unwrap_or_default();
-            Outcome { dir: self.dir.clone(), select, right, sets, took: None }
+        let best_by = self.config.imbalance.best_by;
+        let outcome = |Blend { select, right, by_image, images, sets }: Blend| {
+            let by_image = values_by_image(best_by, select.map.is_some(), by_image.as_deref(), (&right, images));
+            let by_image = by_image.unwrap_or_default();
+            Outcome { dir: self.dir.clone(), select, best_by, by_image, sets, took: None }
         };
         let outcomes = file.blends.into_iter().map(outcome).collect();
         Ok(Blends { outcomes, kept: file.kept, seconds: file.seconds, skipped })
@@ -268,6 +279,10 @@ struct Selected {
     score: Score,
     /// Which of the images are right; none of images with any number of labels.
     right: Vec<bool>,
+    /// How many images there are.
+    images: usize,
+    /// The share of each in what choices are made by, where that is not `right`.
+    by_image: Option<Vec<f32>>,
     /// From which probability on each label is given, of such images.
     thresholds: Option<Vec<f32>>,
 }
@@ -314,11 +329,12 @@ impl<'g, 'i> Judge<'g, 'i> {
         self.model.load(values);
         let mut watched = Watched::new(&mut self.model, self.images.select.dataset(), self.tell);
         let (e, logits) = evaluate_to_fit(&mut watched, &self.images.select, &self.preprocess, self.classes)?;
-        Ok(Selected { score: Score::of(self.best_by, &e), thresholds: logits.thresholds(), right: e.right })
+        let (score, by_image) = (Score::of(self.best_by, &e), by_image(self.best_by, &logits));
+        Ok(Selected { score, right: e.right, images: e.images, by_image, thresholds: logits.thresholds() })
     }
 
     fn judge(&mut self, values: &Snapshot) -> Result<Blend> {
-        let Selected { score: select, right, thresholds } = self.select(values)?;
+        let Selected { score: select, right, images: selected, by_image, thresholds } = self.select(values)?;
         let chosen = Fitted { temperature: None, thresholds: thresholds.as_deref() };
         let mut sets = Vec::new();
         for (name, id, images) in &self.images.tests {
@@ -332,6 +348,7 @@ impl<'g, 'i> Judge<'g, 'i> {
             let tta = self.tta.name().map(String::from);
             sets.push(SetFigures { name, id, images, top1, top5, balanced, map, micro_f1, macro_f1, loss, ece, tta });
         }
-        Ok(Blend { select, right: bits(&right), images: right.len(), sets })
+        let by_image = by_image.map(|values| packed(&values));
+        Ok(Blend { select, right: bits(&right), by_image, images: selected, sets })
     }
 }

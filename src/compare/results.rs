@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use crate::compare::advice;
+use crate::compare::choice::{Choice, Places};
 use crate::compare::config::CompareConfig;
 use crate::compare::entry_runs::EntryRuns;
 use crate::compare::outcome::{Outcome, SetFigures};
@@ -163,6 +164,9 @@ pub struct EntryResults {
     pub points: Vec<PointResults>,
     /// Index of the point that is reported.
     pub chosen: Option<usize>,
+    /// How sure that choice is; none without a grid.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub choice: Option<Choice>,
     /// The reported models.
     pub models: Vec<ModelResults>,
     /// Their means; none where no run has finished.
@@ -227,17 +231,19 @@ pub struct Summary {
 }
 
 impl Results {
-    /// Puts together what `runs` (by data set, then by entry) came to.
+    /// Puts together what `runs` (by data set, then by entry) came to. `places` has those of each data set's selection images where tuning
+    /// seeds have different ones.
     pub(super) fn new(
         config: &CompareConfig,
         adapter: &str,
         runs: Vec<Vec<Option<EntryRuns>>>,
         uses: Vec<DataUse>,
+        places: &[Option<Places>],
     ) -> Results {
         let reference = config.methods[config.reference].name.clone();
         let mut failures = Vec::new();
         let mut data = Vec::new();
-        for ((runs, uses), set) in runs.into_iter().zip(uses).zip(&config.data) {
+        for (((runs, uses), set), places) in runs.into_iter().zip(uses).zip(&config.data).zip(places) {
             let runs: Vec<EntryRuns> = runs.into_iter().flatten().collect();
             for entry in &runs {
                 for point in &entry.points {
@@ -251,7 +257,7 @@ impl Results {
                     }
                 }
             }
-            data.push(of_data(config, &reference, set.name.clone(), set.groups.clone(), uses, runs));
+            data.push(of_data(config, &reference, (set.name.clone(), set.groups.clone()), uses, runs, places.as_ref()));
         }
         Results {
             title: config.title.clone(),
@@ -270,10 +276,10 @@ impl Results {
 fn of_data(
     config: &CompareConfig,
     reference: &str,
-    name: String,
-    groups: Vec<Vec<String>>,
+    (name, groups): (String, Vec<Vec<String>>),
     uses: DataUse,
     runs: Vec<EntryRuns>,
+    places: Option<&Places>,
 ) -> DataResults {
     let model = |(seed, outcome): (Option<u64>, &Outcome)| ModelResults {
         seed,
@@ -330,6 +336,7 @@ fn of_data(
             note: entry.note.clone(),
             points: points.collect(),
             chosen: entry.chosen,
+            choice: Choice::new(entry, config.tuning_seeds(), places),
             summary: summary(&models, (entry.name != reference).then_some(&plain), baseline.as_ref()),
             models,
             cost: entry.cost,
@@ -337,7 +344,8 @@ fn of_data(
             memory,
         });
     }
-    let undecided = runs.iter().filter_map(|entry| advice::undecided(entry, config.tuning_seeds()));
+    let chosen = runs.iter().zip(&entries).filter_map(|(runs, entry)| Some((runs, entry.choice.as_ref()?)));
+    let undecided: Vec<String> = chosen.filter_map(|(runs, choice)| advice::undecided(runs, choice)).collect();
     // The pre-trained model has not been asked to learn these classes.
     let trained = entries.iter().filter(|entry| entry.kind != "pretrained");
     let means: Vec<(&str, f64)> =

@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
+use crate::compare::choice::{self, Places};
 use crate::compare::claim::{Claim, Claims, Taken, wait};
 use crate::compare::config::CompareConfig;
 use crate::compare::event::{End, Event};
@@ -148,13 +149,14 @@ pub fn compare(
         return Ok(Ended::Part(missing, failed.collect()));
     }
     let writer = comparison.writer().map_err(again)?;
-    let mut all = Vec::new();
+    let (mut all, mut places) = (Vec::new(), Vec::new());
     for (d, images) in images.iter_mut().enumerate() {
         let mut entries = comparison.trained(d);
         comparison.post(d, images, &mut entries);
         all.push(entries);
+        places.push(comparison.places(d, images)?);
     }
-    Ok(Ended::Whole(Box::new(Results::new(config, &gpu.info.name, all, uses)), writer))
+    Ok(Ended::Whole(Box::new(Results::new(config, &gpu.info.name, all, uses, &places)), writer))
 }
 
 impl Comparison<'_> {
@@ -187,6 +189,19 @@ impl Comparison<'_> {
             }
         }
         Ok(has_events)
+    }
+
+    /// Which selection images tuning seeds share, where they have different ones: parts of the training images that are left by a fold.
+    fn places(&self, d: usize, images: &mut Opened) -> Result<Option<Places>> {
+        let (config, seeds) = (self.config, self.config.tuning_seeds());
+        let run = |seed: &u64| config.train_run(d, config.reference, 0, *seed).config;
+        let splits = run(&config.seeds[0]).splits;
+        let apart = splits.select.is_none() && splits.val.as_os_str().is_empty();
+        if config.folds.is_none() || !apart || seeds.len() < 2 {
+            return Ok(None);
+        }
+        let names = seeds.iter().map(|seed| images.selected(self.gpu, &run(seed))).collect::<Result<Vec<_>>>()?;
+        Ok(Some(choice::places(&names)))
     }
 
     /// Waits until no other process makes the entries without training and writes the results.

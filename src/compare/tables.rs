@@ -83,12 +83,25 @@ pub fn write(results: &Results, dir: &Path) -> Result<()> {
         })
     });
     csv(&dir.join("results.csv"), &header, rows)?;
-    let header =
-        ["data", "method", "point", "seeds", "select_top1", "select_loss", "rank", "chosen", "error", "select_map"];
+    let header = [
+        "data",
+        "method",
+        "point",
+        "seeds",
+        "select_top1",
+        "select_loss",
+        "rank",
+        "chosen",
+        "error",
+        "select_map",
+        "behind",
+        "p_holm",
+    ];
     let seeds = results.seeds[..results.grid_seeds].iter().map(u64::to_string).collect::<Vec<_>>().join(" ");
     let seeds = &seeds;
     let rows = results.data.iter().flat_map(|data| {
         data.entries.iter().filter(|entry| entry.points.len() > 1).flat_map(move |entry| {
+            let against = |i: usize| entry.choice.as_ref().and_then(|choice| choice.points[i]);
             entry.points.iter().enumerate().map(move |(i, point)| {
                 vec![
                     data.name.clone(),
@@ -101,6 +114,8 @@ pub fn write(results: &Results, dir: &Path) -> Result<()> {
                     (entry.chosen == Some(i)).to_string(),
                     text(point.error.as_ref()),
                     text(point.select.and_then(|s| s.map)),
+                    text(against(i).map(|a| a.behind)),
+                    text(against(i).map(|a| a.p)),
                 ]
             })
         })

@@ -6,6 +6,7 @@ use std::path::Path;
 use super::forest::signed;
 use super::seen::{self, Split};
 use super::text::{escape, integer, number};
+use crate::compare::choice::{Choice, LEVEL, shown};
 use crate::compare::results::{DataResults, EntryResults, Results, SetInfo, Summary};
 use crate::compare::stats::Estimate;
 use crate::compare::tables::{percent, time};
@@ -198,30 +199,41 @@ pub(super) fn grids(results: &Results, data: &DataResults) -> String {
             "<details><summary>{}: {}</summary><div class=\"scroll\" tabindex=\"0\"><table><caption><span>Means over the tuning \
              seeds; the first two columns decide the choice. What its models come to on the test sets is shown for the \
              reader alone.</span></caption><thead><tr><th scope=\"col\" class=\"name\">Point</th><th scope=\"col\">Rank</th>\
-             <th scope=\"col\">{} {} %</th><th scope=\"col\">loss</th><th scope=\"col\">ID %</th><th scope=\"col\">OOD \
-             %</th></tr></thead><tbody>",
+             <th scope=\"col\">{} {} %</th><th scope=\"col\">loss</th><th scope=\"col\">behind<small>{}</small></th><th scope=\"col\">p\
+             <small>Holm</small></th><th scope=\"col\">ID %</th><th scope=\"col\">OOD %</th></tr></thead><tbody>",
             escape(&entry.name),
             escape(chosen),
             if data.uses.select.is_some() { "select" } else { "val" },
-            Figure::of(data.multi_label).name()
+            Figure::of(data.multi_label).name(),
+            entry.choice.as_ref().map_or("–", |choice| choice.figure)
         );
         for (i, point) in entry.points.iter().enumerate() {
             let (open, close) = if entry.chosen == Some(i) { ("<b>", "</b>") } else { ("", "") };
             let dash = || "–".to_string();
+            let against = entry.choice.as_ref().and_then(|choice| Some((choice, choice.points[i]?)));
             let _ = write!(
                 out,
                 "<tr><th scope=\"row\" class=\"name\">{open}{}{close}{}</th><td>{}</td><td>{}</td><td>{}</td><td>{}</td>\
-                 <td>{}</td></tr>",
+                 <td>{}</td><td>{}</td><td>{}</td></tr>",
                 escape(&point.label),
                 point.error.as_ref().map(|e| format!("<br><small>{}</small>", escape(e))).unwrap_or_default(),
                 point.rank.map_or_else(dash, |rank| rank.to_string()),
                 point.select.map_or_else(dash, |s| percent(s.main())),
                 point.select.map_or_else(dash, |s| number(s.loss)),
+                against.map_or_else(dash, |(choice, a)| match choice.figure {
+                    "loss" => number(a.behind),
+                    _ => percent(a.behind),
+                }),
+                against.map_or_else(dash, |(_, a)| escape(&shown(a.p))),
                 point.accuracy.map_or_else(dash, |a| percent(a.0)),
                 point.accuracy.map_or_else(dash, |a| percent(a.1)),
             );
         }
-        out += "</tbody></table></div></details>\n";
+        out += "</tbody></table></div>";
+        if let Some(choice) = &entry.choice {
+            out += &how_sure(choice);
+        }
+        out += "</details>\n";
     }
     let notes = data.entries.iter().filter(|e| !e.note.is_empty());
     for entry in notes {
@@ -233,6 +245,27 @@ pub(super) fn grids(results: &Results, data: &DataResults) -> String {
     let seeds: Vec<String> = results.seeds[..results.grid_seeds].iter().map(u64::to_string).collect();
     let seeds = format!("seed{} {}", if seeds.len() == 1 { "" } else { "s" }, seeds.join(", "));
     format!("<p>Grids were run with {seeds}, the chosen point then with all seeds.</p>\n{out}")
+}
+
+/// What was tested about a choice, and what came of it.
+fn how_sure(choice: &Choice) -> String {
+    let (tested, near) = choice.counts();
+    let untested = match choice.untested {
+        0 => String::new(),
+        n => format!("<p>{n} of its points could not be tested: see \u{201c}What to try next\u{201d}.</p>"),
+    };
+    if tested == 0 {
+        return untested;
+    }
+    format!(
+        "<p>Against the chosen point, on {} selection images: {}, p by Holm's correction for {tested}. At the {:.0} % level, {} of them \
+         can't be told from it; {}.</p>{untested}",
+        integer(choice.images as u64),
+        choice.test,
+        100.0 * LEVEL,
+        if near == 0 { "none".into() } else { near.to_string() },
+        choice.power().unwrap_or_default()
+    )
 }
 
 /// Which images each number saw.

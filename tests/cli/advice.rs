@@ -25,12 +25,10 @@ fn a_run_that_is_too_short_says_so() {
 #[test]
 fn a_comparison_names_entries_at_chance_and_choices_that_chance_made() {
     let space = Space::new();
-    space.write(
-        "compare.toml",
-        "seeds = [0]\nout = \"compared\"\n[common]\nmodel = \"m.safetensors\"\nepochs = 2\nbatch-size = 6\naugment = \"none\"\n[[data]]\nname = \
+    let config = "seeds = [0]\nout = \"compared\"\n[common]\nmodel = \"m.safetensors\"\nepochs = 2\nbatch-size = 6\naugment = \"none\"\n[[data]]\nname = \
          \"dots\"\ntrain = \"train\"\nval = \"val\"\ntest = [\"id=test\", \"ood=val\"]\nid = [\"id\"]\n[[method]]\nname = \"vanilla\"\noptimizer = \
-         \"sgd\"\ngrid.lr = [1e-11, 1e-12]\n",
-    );
+         \"sgd\"\ngrid.lr = [1e-11, 1e-12]\n";
+    space.write("compare.toml", config);
     let (out, err) = space.run("compare compare.toml");
     assert!(out.contains("vanilla"), "{out}");
     let warned = |part: &str| err.lines().any(|line| line.starts_with("warning: dots: ") && line.contains(part));
@@ -46,4 +44,27 @@ fn a_comparison_names_entries_at_chance_and_choices_that_chance_made() {
     // What is there is read again.
     let (_, again) = space.run("compare compare.toml");
     assert!(again.contains("was there already") && again.contains("can't tell lr 1e-11"), "{again}");
+    let choice = &results["data"][0]["entries"][0]["choice"];
+    assert_eq!(choice["figure"], "top-1", "{choice}");
+    assert_eq!(
+        (choice["points"][1]["behind"].as_f64(), choice["points"][1]["p"].as_f64()),
+        (Some(0.0), Some(1.0)),
+        "{choice}"
+    );
+    assert!(space.text("compared/choices.csv").lines().nth(2).is_some_and(|row| row.ends_with(",0,1")));
+    assert!(page.contains("<small>Holm</small>") && page.contains("1 of them can't be told from it"), "{page:.2000}");
+    // What the choice is made by is tested, image by image.
+    space.write("loss.toml", &config.replace("compared", "by-loss").replace("epochs", "best-by = \"loss\"\nepochs"));
+    let (_, err) = space.run("compare loss.toml");
+    assert!(
+        err.contains("(sign-flip test over images, Holm's correction; ") && err.contains(" of loss below, p = "),
+        "{err}"
+    );
+    let metrics = space.text("by-loss/dots/vanilla/lr-1e-11/seed-0/metrics.jsonl");
+    let line = metrics.lines().rfind(|line| line.contains("\"eval\":\"val\"")).unwrap();
+    let line: serde_json::Value = serde_json::from_str(line).unwrap();
+    let (text, images) = (line["by_image"].as_str().unwrap(), line["images"].as_u64().unwrap() as usize);
+    let values = tpgm::train::by_image::unpacked(text, images).unwrap();
+    let mean = values.iter().map(|v| f64::from(*v)).sum::<f64>() / images as f64;
+    assert!((mean + line["loss"].as_f64().unwrap()).abs() < 1e-6, "{line}");
 }
