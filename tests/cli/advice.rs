@@ -54,7 +54,7 @@ fn a_comparison_names_entries_at_chance_and_choices_that_chance_made() {
     assert!(space.text("compared/choices.csv").lines().nth(2).is_some_and(|row| row.ends_with(",0,1")));
     assert!(page.contains("<small>Holm</small>") && page.contains("1 of them can't be told from it"), "{page:.2000}");
     // What the choice is made by is tested, image by image.
-    space.write("loss.toml", &config.replace("compared", "by-loss").replace("epochs", "best-by = \"loss\"\nepochs"));
+    space.write("loss.toml", config.replace("compared", "by-loss").replace("epochs", "best-by = \"loss\"\nepochs"));
     let (_, err) = space.run("compare loss.toml");
     assert!(
         err.contains("(sign-flip test over images, Holm's correction; ") && err.contains(" of loss below, p = "),
