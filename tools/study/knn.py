@@ -78,8 +78,8 @@ def main():
     print("| --- " * (len(sets) + 2) + "|")
     for size in args.sizes:
         found = json.loads((args.out / f"{size}.json").read_text())
-        by_name = {entry["name"]: entry for entry in found["eval"]["data"]}
-        top1 = " | ".join(f"{by_name[name]['top1']:.1f}" for name in sets)
+        by_name = {entry["data"]: entry for entry in found["eval"]}
+        top1 = " | ".join(f"{100 * by_name[name]['top1']:.1f}" for name in sets)
         print(f"| {size} | {top1} | {1000 * found['seconds']['cpu'] / found['images']:.0f} |")
 
 
