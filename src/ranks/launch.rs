@@ -41,7 +41,7 @@ pub fn follows() -> bool {
 /// Refuses several processes for a `command` that one does: each would do all of it, and write the same files.
 ///
 /// # Errors
-/// [`Error::Usage`](crate::error::Error::Usage).
+/// [`Error::Usage`].
 pub fn refuse(command: &str) -> Result<()> {
     match of_environment()? {
         Some(launched) if launched.size.is_some_and(|size| size > 1) => {
