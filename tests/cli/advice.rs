@@ -44,7 +44,8 @@ fn a_comparison_names_entries_at_chance_and_choices_that_chance_made() {
     // What is there is read again.
     let (_, again) = space.run("compare compare.toml");
     assert!(again.contains("was there already") && again.contains("can't tell lr 1e-11"), "{again}");
-    let choice = &results["data"][0]["entries"][0]["choice"];
+    let entries = results["data"][0]["entries"].as_array().unwrap();
+    let choice = &entries.iter().find(|entry| entry["name"] == "vanilla").unwrap()["choice"];
     assert_eq!(choice["figure"], "top-1", "{choice}");
     assert_eq!(
         (choice["points"][1]["behind"].as_f64(), choice["points"][1]["p"].as_f64()),
