@@ -2,7 +2,7 @@
 """Fine-tunes a DINOv2 of transformers plainly, in PyTorch: a checkpoint from elsewhere, for `tpgm project`.
 
     pip install torch transformers pillow safetensors
-    tools/study/finetune_torch.py --model runs/dinov2-small --train runs/letters/train --size 56 --seed 0 --out runs/torch-0
+    tools/study/finetune_torch.py --model runs/dinov2-small --train runs/letters/train --size 70 --seed 0 --out runs/torch-0
 
 The settings are those of the study's runs: AdamW, a rise over the first tenth of the steps, then a cosine, gradients clipped to 1.
 --train is a folder with one folder per class, or a list of `path label` lines. The classifier is one linear layer on the class token,
@@ -61,7 +61,7 @@ def main():
     parser.add_argument("--model", type=Path, required=True, help="folder with model.safetensors and config.json")
     parser.add_argument("--train", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--size", type=int, default=56)
+    parser.add_argument("--size", type=int, default=70)
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--lr", type=float, default=1e-4)

@@ -12,6 +12,7 @@ reading and compiling shaders included; per image over all images that pass thro
 import argparse
 import json
 import os
+import statistics
 import subprocess
 import sys
 import time
@@ -49,6 +50,7 @@ def main():
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES)
     parser.add_argument("--every", type=int, default=1, metavar="N")
+    parser.add_argument("--mean", nargs="+", metavar="NAME", help="the sets whose mean is shown (default: all)")
     parser.add_argument("--nice", type=int, default=0, help="added to the program's niceness")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
@@ -74,13 +76,14 @@ def main():
         part = file.with_suffix(".part")
         part.write_text(json.dumps({"images": images, "seconds": seconds, "eval": json.loads(done.stdout)}, indent=1))
         os.replace(part, file)
-    print("| pixels | " + " | ".join(sets) + " | CPU ms per image |")
-    print("| --- " * (len(sets) + 2) + "|")
+    print("| pixels | " + " | ".join(sets) + " | mean | CPU ms per image |")
+    print("| --- " * (len(sets) + 3) + "|")
     for size in args.sizes:
         found = json.loads((args.out / f"{size}.json").read_text())
-        by_name = {entry["data"]: entry for entry in found["eval"]}
-        top1 = " | ".join(f"{100 * by_name[name]['top1']:.1f}" for name in sets)
-        print(f"| {size} | {top1} | {1000 * found['seconds']['cpu'] / found['images']:.0f} |")
+        top1 = {entry["data"]: 100 * entry["top1"] for entry in found["eval"]}
+        cells = " | ".join(f"{top1[name]:.1f}" for name in sets)
+        mean = statistics.mean(top1[name] for name in args.mean or sets)
+        print(f"| {size} | {cells} | {mean:.1f} | {1000 * found['seconds']['cpu'] / found['images']:.0f} |")
 
 
 if __name__ == "__main__":
