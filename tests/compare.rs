@@ -22,6 +22,8 @@ mod shared;
 mod splits;
 #[path = "compare/tensorboard.rs"]
 mod tensorboard;
+#[path = "compare/test_points.rs"]
+mod test_points;
 #[path = "compare/views.rs"]
 mod views;
 

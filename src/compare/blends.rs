@@ -10,7 +10,7 @@ use crate::compare::plan::Cost;
 use crate::compare::post::{Ingredients, Opened, PostRun};
 use crate::compare::run::Comparison;
 use crate::compare::select::choose;
-use crate::compare::spec::{EntryKind, Over};
+use crate::compare::spec::{EntryKind, Over, TestPoints};
 use crate::method::Between;
 use crate::method::soups::Soup;
 use crate::train::help::told;
@@ -24,7 +24,9 @@ impl Comparison<'_> {
             let (EntryKind::Between { from, .. } | EntryKind::Soup { from, .. }) = &method.kind else { continue };
             let at = Blending { d, entry, from: *from, runs: entries[*from].as_ref() };
             let made = match &method.kind {
-                EntryKind::Between { between, alphas, .. } => self.between(at, images, *between, alphas),
+                EntryKind::Between { between, alphas, test_points, .. } => {
+                    self.between(at, images, (*between, alphas, *test_points))
+                }
                 EntryKind::Soup { soup, over: Over::Seeds, .. } => self.seed_soup(at, images, *soup),
                 EntryKind::Soup { soup, .. } => self.grid_soup(at, images, *soup),
                 EntryKind::Train(..) => continue,
@@ -62,7 +64,7 @@ impl Comparison<'_> {
             let run = config.train_run(d, config.reference, 0, seed.unwrap_or(config.seeds[0]));
             let dir = seed.map_or(folder.clone(), |seed| folder.join(format!("seed-{seed}")));
             let of = seed.map_or(String::new(), |seed| format!(" seed {seed}"));
-            let post = PostRun { ingredients: Ingredients::Pretrained, dir, config: &run.config };
+            let post = PostRun { ingredients: Ingredients::Pretrained, dir, config: &run.config, tested: true };
             let outcome = post
                 .run(self.gpu, images, &mut running(self.events, &format!("{data} {PRETRAINED}{of}")))
                 .map(|blends| blends.outcomes[0].clone())
@@ -94,7 +96,7 @@ impl Comparison<'_> {
         ingredients: Ingredients,
     ) -> Result<(Vec<Outcome>, Vec<usize>), String> {
         let like = self.config.train_run(at.d, at.from, 0, seed);
-        let run = PostRun { ingredients, dir: dir.into(), config: &like.config };
+        let run = PostRun { ingredients, dir: dir.into(), config: &like.config, tested: true };
         let blends = run.run(self.gpu, images, &mut running(self.events, &name));
         match blends {
             Ok(blends) => {
@@ -113,29 +115,63 @@ impl Comparison<'_> {
         Err(error)
     }
 
-    fn between(&mut self, at: Blending, images: &mut Opened, between: Between, alphas: &[f32]) -> EntryRuns {
-        let (config, method) = (self.config, &self.config.methods[at.entry]);
+    fn between(
+        &mut self,
+        at: Blending,
+        images: &mut Opened,
+        (between, alphas, test_points): (Between, &[f32], TestPoints),
+    ) -> EntryRuns {
+        let config = self.config;
         let point = |alpha: &f32| PointRuns { label: format!("alpha {alpha}"), runs: Vec::new() };
         let mut points: Vec<PointRuns> = alphas.iter().map(point).collect();
+        let choice = |points: &[PointRuns]| choose(&EntryRuns::scores(points, config.tuning_seeds()));
+        let (mut chosen, mut tested) = (None, 0..alphas.len());
+        if test_points == TestPoints::Chosen {
+            for seed in config.tuning_seeds() {
+                let made = self.on_selection(at, images, (between, alphas), *seed);
+                note(&mut points, *seed, made);
+            }
+            chosen = choice(&points);
+            // Where none can be, all come to the test sets, or say below why they have failed.
+            tested = chosen.map_or(tested, |chosen| chosen..chosen + 1);
+            points[tested.clone()].iter_mut().for_each(|point| point.runs.clear());
+        }
         for seed in &config.seeds {
-            let name = format!("{} {} seed {seed}", config.data[at.d].name, method.name);
+            let name = format!("{} {} seed {seed}", config.data[at.d].name, config.methods[at.entry].name);
             let made = match model(at.runs, *seed) {
                 Ok(outcome) => {
-                    let ingredients = Ingredients::Between(between, self.weights(outcome), alphas.to_vec());
+                    let alphas = alphas[tested.clone()].to_vec();
+                    let ingredients = Ingredients::Between(between, self.weights(outcome), alphas);
                     let dir = self.post_dir(at, &format!("seed-{seed}"));
-                    self.blend(at, images, name, (&dir, *seed), ingredients)
+                    self.blend(at, images, name, (&dir, *seed), ingredients).map(|(outcomes, _)| outcomes)
                 }
                 Err(error) => self.failed(name, error),
             };
-            match made {
-                Ok((outcomes, _)) => {
-                    points.iter_mut().zip(outcomes).for_each(|(point, o)| point.runs.push((Some(*seed), Ok(o))));
-                }
-                Err(error) => points.iter_mut().for_each(|point| point.runs.push((Some(*seed), Err(error.clone())))),
-            }
+            note(&mut points[tested.clone()], *seed, made);
         }
-        let chosen = choose(&EntryRuns::scores(&points, config.tuning_seeds()));
+        let chosen = chosen.or_else(|| choice(&points));
         self.made(at, between.name(), points, chosen, 1, String::new())
+    }
+
+    /// What the selection images say of every α, with the model of one seed.
+    fn on_selection(
+        &mut self,
+        at: Blending,
+        images: &mut Opened,
+        (between, alphas): (Between, &[f32]),
+        seed: u64,
+    ) -> Result<Vec<Outcome>, String> {
+        let (config, method) = (self.config, &self.config.methods[at.entry]);
+        let like = config.train_run(at.d, at.from, 0, seed);
+        let run = PostRun {
+            ingredients: Ingredients::Between(between, self.weights(model(at.runs, seed)?), alphas.to_vec()),
+            dir: self.post_dir(at, &format!("seed-{seed}")).join("select"),
+            config: &like.config,
+            tested: false,
+        };
+        let name = format!("{} {} seed {seed}, every alpha", config.data[at.d].name, method.name);
+        let blends = run.run(self.gpu, images, &mut running(self.events, &name));
+        blends.map(|blends| blends.outcomes).map_err(|error| told(&error))
     }
 
     fn grid_soup(&mut self, at: Blending, images: &mut Opened, soup: &'static dyn Soup) -> EntryRuns {
@@ -215,6 +251,16 @@ struct Blending<'a> {
     entry: usize,
     from: usize,
     runs: Option<&'a EntryRuns>,
+}
+
+/// Adds to each of `points` its outcome with `seed`, or to all the same error.
+fn note(points: &mut [PointRuns], seed: u64, made: Result<Vec<Outcome>, String>) {
+    match made {
+        Ok(outcomes) => {
+            points.iter_mut().zip(outcomes).for_each(|(point, o)| point.runs.push((Some(seed), Ok(o))));
+        }
+        Err(error) => points.iter_mut().for_each(|point| point.runs.push((Some(seed), Err(error.clone())))),
+    }
 }
 
 /// Tells of the images of an evaluation of the entry called `name`.

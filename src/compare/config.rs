@@ -298,6 +298,7 @@ fn check_data(lines: &Lines, place: Section, table: &Table, groups: &[Vec<String
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::compare::spec::TestPoints;
 
     const HEAD: &str = "seeds = [3, 4]\n[common]\nmodel = \"m\"\nepochs = 2\noptimizer = \"sgd\"\nmomentum = 0.5\n[[data]]\n\
                         name = \"d\"\ntrain = \"t\"\nval = \"v\"\ntest = [\"a=a\", \"b=b\"]\nid = [\"a\"]\n";
@@ -332,7 +333,11 @@ mod tests {
         assert_eq!((c.optim.steps, c.optim.epochs, c.optim.momentum, c.optim.lr), (Some(7), None, 0.5, 1e-3));
         let EntryKind::Train(points, configs) = &config.methods[0].kind else { panic!() };
         assert_eq!((points.len(), points[0].folder.as_str(), configs[0][0].optim.momentum), (1, "", 0.5));
-        let EntryKind::Between { between: Between::Wise, from, alphas } = &config.methods[2].kind else { panic!() };
+        let EntryKind::Between { between: Between::Wise, from, alphas, test_points: TestPoints::All } =
+            &config.methods[2].kind
+        else {
+            panic!()
+        };
         assert_eq!((*from, alphas.len()), (0, 11));
     }
 
@@ -355,6 +360,10 @@ mod tests {
         fails("[[method]]\nlr = 0.1\n", &["line 13", "no name"]);
         fails(&format!("{one}[[method]]\nname = \"wise\"\nalphas = [2]\n"), &["line 17: method wise: alphas"]);
         fails(&format!("{one}[[method]]\nname = \"wise\"\nfrom = \"x\"\n"), &["line 17", "no method is called x"]);
+        fails(
+            &format!("{one}[[method]]\nname = \"wise\"\ntest-points = \"best\"\n"),
+            &["line 17: method wise: test-points: "],
+        );
         fails(&format!("{one}[[method]]\nname = \"soup\"\n"), &["line 15: method soup", "kind is missing"]);
         fails(&format!("{one}[[method]]\nname = \"soup\"\nkind = \"cold\"\n"), &["line 17: method soup: kind: "]);
         fails("[[method]]\nname = \"wise\"\n", &["method wise", "from is missing"]);

@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use toml::{Table, Value};
 
-use crate::compare::spec::{EntryKind, Over, Point, refuse, repeated};
+use crate::compare::spec::{EntryKind, Over, Point, TestPoints, refuse, repeated};
 use crate::error::Result;
 use crate::method::between::{Between, alphas};
 use crate::method::soups::{SOUPS, named};
@@ -20,6 +20,7 @@ struct BetweenKeys {
     _method: String,
     from: Option<String>,
     alphas: Option<Vec<f32>>,
+    test_points: TestPoints,
 }
 
 #[derive(Default, Deserialize)]
@@ -76,7 +77,7 @@ pub(super) fn between_kind(
     if repeated(alphas.iter()).is_some() {
         return bad("one is there twice");
     }
-    Ok(EntryKind::Between { between, from, alphas })
+    Ok(EntryKind::Between { between, from, alphas, test_points: keys.test_points })
 }
 
 pub(super) fn soup_kind(

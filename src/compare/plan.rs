@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use crate::compare::config::CompareConfig;
-use crate::compare::spec::{EntryKind, Over};
+use crate::compare::spec::{EntryKind, Over, TestPoints};
 use crate::data::Fold;
 use crate::error::Result;
 use crate::train::TrainConfig;
@@ -142,8 +142,13 @@ pub fn planned(config: &CompareConfig) -> Result<Vec<Planned>> {
                     let total = steps.iter().sum::<u64>() + after as u64 * longest;
                     Planned { points: points.len(), runs: first.len() + after, tune, steps: total, ..line }
                 }
-                EntryKind::Between { alphas, .. } => {
-                    Planned { points: alphas.len(), blends: alphas.len() * config.seeds.len(), ..line }
+                EntryKind::Between { alphas, test_points, .. } => {
+                    let seeds = config.seeds.len();
+                    let blends = match test_points {
+                        TestPoints::All => alphas.len() * seeds,
+                        TestPoints::Chosen => alphas.len() * config.tuning_seeds().len() + seeds,
+                    };
+                    Planned { points: alphas.len(), blends, ..line }
                 }
                 EntryKind::Soup { over: Over::Grid, .. } => Planned { blends: config.soup_seeds(entry).len(), ..line },
                 EntryKind::Soup { over: Over::Seeds, .. } => Planned { blends: 1, ..line },

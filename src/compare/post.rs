@@ -150,6 +150,8 @@ pub(super) struct PostRun<'a> {
     pub(super) dir: PathBuf,
     /// A run whose data and preprocessing it shares.
     pub(super) config: &'a TrainConfig,
+    /// Whether the test sets see it, or only the selection images.
+    pub(super) tested: bool,
 }
 
 impl PostRun<'_> {
@@ -229,6 +231,9 @@ impl PostRun<'_> {
         if s.files.skip_broken {
             setup["skip_broken"] = json!(true);
         }
+        if !self.tested {
+            setup["tested"] = json!(false);
+        }
         Ok(setup.to_string())
     }
 
@@ -244,13 +249,13 @@ impl PostRun<'_> {
         let (mut blends, mut kept) = (Vec::new(), Vec::new());
         match &self.ingredients {
             Ingredients::Pretrained => {
-                let mut judge = Judge::new(gpu, &images.pretrained, self.config, images, tell)?;
+                let mut judge = self.judge(gpu, &images.pretrained, images, tell)?;
                 blends.push(judge.judge(&images.pretrained.snapshot())?);
             }
             Ingredients::Between(between, path, alphas) => {
                 let tuned = open(path)?;
                 let anchor = anchored(&images.pretrained, &tuned)?.values;
-                let (mut judge, values) = (Judge::new(gpu, &tuned, self.config, images, tell)?, tuned.snapshot());
+                let (mut judge, values) = (self.judge(gpu, &tuned, images, tell)?, tuned.snapshot());
                 let model = tuned.model();
                 for alpha in alphas {
                     blends.push(judge.judge(&between.snapshot(&model, &anchor, &values, *alpha))?);
@@ -259,7 +264,7 @@ impl PostRun<'_> {
             Ingredients::Soup(soup, paths, accuracies) => {
                 let mut models = Models::open(paths, Overrides { head: None, ..overrides.clone() })?;
                 align(&images.pretrained, &mut models.first)?;
-                let mut judge = Judge::new(gpu, &models.first, self.config, images, tell)?;
+                let mut judge = self.judge(gpu, &models.first, images, tell)?;
                 let mut evaluate = |values: &Snapshot| Ok(judge.select(values)?.score.main());
                 let mixed = models.mix(*soup, Some(&images.pretrained), accuracies, &mut evaluate)?;
                 kept = mixed.kept;
@@ -299,17 +304,20 @@ struct Judge<'g, 'i> {
     /// What choices are made by.
     best_by: BestBy,
     images: &'i Images,
+    /// The test sets that see the model.
+    tests: &'i [Test],
     tell: &'i mut dyn FnMut(usize, usize),
 }
 
-impl<'g, 'i> Judge<'g, 'i> {
-    fn new(
+impl PostRun<'_> {
+    fn judge<'g, 'i>(
+        &self,
         gpu: &'g Gpu,
         source: &Source,
-        config: &TrainConfig,
         images: &'i Images,
         tell: &'i mut dyn FnMut(usize, usize),
     ) -> Result<Judge<'g, 'i>> {
+        let config = self.config;
         let preprocess = config.model_args.preprocess(&source.recognised.preprocess)?;
         let model = Predictor::new(gpu, source.model(), &source.snapshot(), config.optim.batch_size.min(BATCH))?;
         Ok(Judge {
@@ -320,10 +328,13 @@ impl<'g, 'i> Judge<'g, 'i> {
             tta: config.splits.views.tta,
             best_by: config.imbalance.best_by,
             images,
+            tests: if self.tested { &images.tests } else { &[] },
             tell,
         })
     }
+}
 
+impl Judge<'_, '_> {
     /// What the selection images say.
     fn select(&mut self, values: &Snapshot) -> Result<Selected> {
         self.model.load(values);
@@ -337,7 +348,7 @@ impl<'g, 'i> Judge<'g, 'i> {
         let Selected { score: select, right, images: selected, by_image, thresholds } = self.select(values)?;
         let chosen = Fitted { temperature: None, thresholds: thresholds.as_deref() };
         let mut sets = Vec::new();
-        for (name, id, images) in &self.images.tests {
+        for (name, id, images) in self.tests {
             let (preprocess, classes) = (&self.preprocess, self.classes);
             let mut viewed = self.tta.of(&mut self.model, preprocess.image_size);
             let mut watched = Watched::new(&mut viewed, images.dataset(), self.tell);

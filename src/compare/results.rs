@@ -319,7 +319,7 @@ fn of_data(
                 label: point.label.clone(),
                 select: scores[p],
                 rank: ranks[p],
-                accuracy: (!models.is_empty()).then(|| (mean(|m| m.id), mean(|m| m.ood))),
+                accuracy: models.first().filter(|m| !m.sets.is_empty()).map(|_| (mean(|m| m.id), mean(|m| m.ood))),
                 error: point.runs.iter().find_map(|(_, outcome)| outcome.as_ref().err().cloned()),
             }
         });

@@ -22,6 +22,8 @@ pub enum EntryKind {
         from: usize,
         /// The values of α.
         alphas: Vec<f32>,
+        /// Which of them the test sets see.
+        test_points: TestPoints,
     },
     /// A soup.
     Soup {
@@ -34,6 +36,17 @@ pub enum EntryKind {
         /// With ingredients over the grid: a soup for every seed, not only for the grid's.
         every_seed: bool,
     },
+}
+
+/// Which points the test sets see; no choice looks at them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TestPoints {
+    /// All, with every seed.
+    #[default]
+    All,
+    /// The chosen one alone. The others pass the selection images, with the tuning seeds.
+    Chosen,
 }
 
 /// Ingredients of a soup.

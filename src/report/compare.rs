@@ -225,7 +225,9 @@ fn scatters(id: &str, data: &DataResults) -> String {
             let mut points: Vec<(f64, f64)> =
                 entry.points.iter().filter_map(|p| p.accuracy).map(|a| (100.0 * a.0, 100.0 * a.1)).collect();
             points.dedup();
-            curves.push(Curve { label: format!("{}, every α", entry.name), points, style: Some(style) });
+            if points.len() > 1 {
+                curves.push(Curve { label: format!("{}, every α", entry.name), points, style: Some(style) });
+            }
         }
     }
     if let Some(fit) = &data.baseline {
