@@ -26,10 +26,13 @@ fn main() -> ExitCode {
         .with_target(false)
         .init();
     let parse = || {
-        Cli::try_parse().unwrap_or_else(|error| match launch::follows() {
-            // Rank 0 says it.
-            true => std::process::exit(error.exit_code()),
-            false => error.exit(),
+        Cli::try_parse().unwrap_or_else(|error| {
+            // Help and the version are rank 0's to print.
+            if error.exit_code() == 0 && launch::follows() {
+                std::process::exit(0);
+            }
+            launch::let_first_speak();
+            error.exit()
         })
     };
     let done = tpgm::cli::readable(std::env::args_os()).and_then(|()| tpgm::cli::run(parse(), DEMO));

@@ -9,7 +9,7 @@ use super::mpi::{Mpi, others};
 use super::notice::{End, NOTICE};
 
 /// How long a failed rank waits for the others to hear of it and to end too: first the one that says the error, then the others.
-const PATIENCE: [Duration; 2] = [Duration::from_secs(2), Duration::from_millis(3500)];
+const PATIENCE: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(12)];
 /// How long MPI may take to finalise.
 const FINALIZE: Duration = Duration::from_secs(30);
 

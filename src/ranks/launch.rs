@@ -3,64 +3,68 @@
 use std::sync::Arc;
 #[cfg(feature = "mpi")]
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use super::Ranks;
 use super::failure::Failure;
-use super::launcher::{Launched, launched};
+use super::launcher::{Launched, launched, rank};
 #[cfg(feature = "mpi")]
 use crate::error::Error;
 use crate::error::Result;
+
+/// How long a process waits for its launcher to end it: a loaded machine may take seconds from rank 0's error to that.
+const FIRST_SPEAKS: Duration = Duration::from_secs(10);
 
 /// The ranks of this process, if it is one of several: those of `mpirun` or `srun`, in a program with the feature `mpi`. Without a
 /// launcher of several processes, MPI is not touched. Called again, it gives the same ranks. Before [`crate::stop::listen`]; [`end`] follows,
 /// on the same thread.
 ///
 /// # Errors
-/// [`Error::Usage`] for several processes without the feature, or if each of them would be alone in its MPI; MPI's own.
+/// [`crate::error::Error::Usage`] for several processes without the feature, or if each of them would be alone in its MPI; MPI's own.
 pub fn start() -> Result<Option<Arc<dyn Ranks>>> {
-    let Some(launched) = of_environment()? else { return Ok(None) };
-    join(&launched).inspect_err(|_| let_first_speak(&launched))
+    of_environment()?.map_or(Ok(None), |launched| join(&launched))
 }
 
 fn of_environment() -> Result<Option<Launched>> {
     launched(|name| std::env::var(name).ok())
 }
 
-/// All say the same. A launcher ends the others where one has failed: they let rank 0 speak first.
-fn let_first_speak(launched: &Launched) {
-    if launched.rank > 0 {
-        std::thread::sleep(std::time::Duration::from_secs(1));
-    }
-}
-
 /// Whether another process of the same launcher says what this one would say too.
 pub fn follows() -> bool {
-    of_environment().is_ok_and(|launched| launched.is_some_and(|launched| launched.rank > 0))
+    rank(|name| std::env::var(name).ok()) > 0
+}
+
+/// Lets rank 0 speak first, if this process follows: before MPI has started, most errors are those of all. A launcher ends the others where
+/// one has failed; a process that still runs after that has an error of its own, or a launcher that ends none.
+pub fn let_first_speak() {
+    if follows() {
+        std::thread::sleep(FIRST_SPEAKS);
+    }
 }
 
 /// Refuses several processes for a `command` that one does: each would do all of it, and write the same files.
 ///
 /// # Errors
-/// [`Error::Usage`].
+/// [`crate::error::Error::Usage`].
 pub fn refuse(command: &str) -> Result<()> {
     match of_environment()? {
-        Some(launched) if launched.size.is_some_and(|size| size > 1) => {
-            let_first_speak(&launched);
-            Err(launched.for_one(command))
-        }
+        Some(launched) if launched.size.is_some_and(|size| size > 1) => Err(launched.for_one(command)),
         _ => Ok(()),
     }
 }
 
 /// Ends this process's part: says its failure, if it is the rank to say it, ends the other ranks where they don't end too, and gives the
-/// exit code, which is the same on all ranks. A failed rank waits up to two seconds for the others; a process that is not one of several
-/// says its own failure.
+/// exit code, which is the same on all ranks. A failed rank waits up to two seconds for the others; a process without started MPI says its
+/// own failure, and lets rank 0 speak first.
 pub fn end(failure: Option<Failure>, say: impl Fn(&str)) -> u8 {
     #[cfg(feature = "mpi")]
     if let Some(mpi) = STARTED.lock().unwrap_or_else(PoisonError::into_inner).take() {
         return super::end::end(&mpi, failure, &say);
     }
     failure.map_or(0, |failure| {
+        if !failure.stopped {
+            let_first_speak();
+        }
         say(&failure.line(None));
         failure.code
     })

@@ -30,21 +30,28 @@ pub(super) struct Launched {
 /// # Errors
 /// [`Error::Usage`] for a value of `TPGM_MPI` that is neither `on` nor `off`.
 pub(super) fn launched(var: impl Fn(&str) -> Option<String>) -> Result<Option<Launched>> {
-    let number = |name: &str| var(name).and_then(|value| value.trim().parse::<usize>().ok());
-    let known = || {
-        let one = KNOWN.iter().find_map(|(by, size, rank)| {
-            let size = number(size).filter(|size| *size > 0)?;
-            Some(Launched { by, size: Some(size), rank: number(rank).unwrap_or(0) })
-        });
-        // PMIx alone tells no size.
-        one.or_else(|| number("PMIX_RANK").map(|rank| Launched { by: "a PMIx launcher", size: None, rank }))
-    };
     match var(SWITCH).as_deref() {
-        None | Some("") => Ok(known().filter(|launched| launched.size != Some(1))),
+        None | Some("") => Ok(known(var).filter(|launched| launched.size != Some(1))),
         Some("off") => Ok(None),
-        Some("on") => Ok(Some(known().unwrap_or(Launched { by: "TPGM_MPI=on", size: None, rank: 0 }))),
+        Some("on") => Ok(Some(known(var).unwrap_or(Launched { by: "TPGM_MPI=on", size: None, rank: 0 }))),
         Some(other) => Err(Error::Usage(format!("{SWITCH}={other}: it must be on or off"))),
     }
+}
+
+/// Which of its launcher's processes this is; 0 also for one that has nothing to do with others.
+pub(super) fn rank(var: impl Fn(&str) -> Option<String>) -> usize {
+    if var(SWITCH).as_deref() == Some("off") { 0 } else { known(var).map_or(0, |launched| launched.rank) }
+}
+
+/// What the variables of a launcher say, whatever `TPGM_MPI` is.
+fn known(var: impl Fn(&str) -> Option<String>) -> Option<Launched> {
+    let number = |name: &str| var(name).and_then(|value| value.trim().parse::<usize>().ok());
+    let one = KNOWN.iter().find_map(|(by, size, rank)| {
+        let size = number(size).filter(|size| *size > 0)?;
+        Some(Launched { by, size: Some(size), rank: number(rank).unwrap_or(0) })
+    });
+    // PMIx alone tells no size.
+    one.or_else(|| number("PMIX_RANK").map(|rank| Launched { by: "a PMIx launcher", size: None, rank }))
 }
 
 impl Launched {
@@ -139,6 +146,16 @@ mod tests {
         assert_eq!(of(&[(SWITCH, "on"), ("PMI_SIZE", "3"), ("PMI_RANK", "2")]), started("mpiexec", 3, 2));
         let wrong = launched(|name| (name == SWITCH).then(|| "yes".into())).unwrap_err();
         assert_eq!((wrong.to_string().as_str(), wrong.exit_code()), ("TPGM_MPI=yes: it must be on or off", 2));
+    }
+
+    #[test]
+    fn one_of_several_processes_speaks_first() {
+        let of = |vars: &[(&str, &str)]| rank(|name| vars.iter().find(|(var, _)| *var == name).map(|(_, value)| value.to_string()));
+        let second = [("OMPI_COMM_WORLD_SIZE", "2"), ("OMPI_COMM_WORLD_RANK", "1")];
+        assert_eq!((of(&[]), of(&second), of(&[("PMIX_RANK", "3")])), (0, 1, 3));
+        // Alone, each speaks; a wrong value of the switch is wrong for all.
+        assert_eq!(of(&[&second[..], &[(SWITCH, "off")]].concat()), 0);
+        assert_eq!(of(&[&second[..], &[(SWITCH, "yes")]].concat()), 1);
     }
 
     #[test]

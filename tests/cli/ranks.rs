@@ -145,6 +145,8 @@ fn errors_are_said_once() {
         (with(TRAIN, "--batch-size 1"), 2, "error: --batch-size 1 on 2 ranks: each rank needs an image of every batch"),
         (with(TRAIN, "--adapter nothing"), 1, "error: no adapter matches 'nothing'"),
         (with(TRAIN, "--epoch 1"), 2, "error: unexpected argument '--epoch' found"),
+        (with(TRAIN, "--config nowhere.toml"), 1, "error: nowhere.toml"),
+        ("compare nowhere.toml --out run".into(), 1, "error: nowhere.toml"),
         (
             "eval --model m.safetensors --data t=test".into(),
             2,
