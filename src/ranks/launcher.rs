@@ -150,7 +150,9 @@ mod tests {
 
     #[test]
     fn one_of_several_processes_speaks_first() {
-        let of = |vars: &[(&str, &str)]| rank(|name| vars.iter().find(|(var, _)| *var == name).map(|(_, value)| value.to_string()));
+        let of = |vars: &[(&str, &str)]| {
+            rank(|name| vars.iter().find(|(var, _)| *var == name).map(|(_, value)| value.to_string()))
+        };
         let second = [("OMPI_COMM_WORLD_SIZE", "2"), ("OMPI_COMM_WORLD_RANK", "1")];
         assert_eq!((of(&[]), of(&second), of(&[("PMIX_RANK", "3")])), (0, 1, 3));
         // Alone, each speaks; a wrong value of the switch is wrong for all.
