@@ -11,7 +11,7 @@ use super::forest::{self, signed};
 use super::gallery;
 use super::html::STYLE;
 use super::label_gallery;
-use super::scatter::{Curve, Mark, Scatter};
+use super::scatter::{Curve, Mark, Scatter, without_far};
 use super::seen;
 use super::text::{escape, number};
 use crate::compare::results::{DataResults, EntryResults, Results, Summary};
@@ -235,7 +235,6 @@ fn scatters(id: &str, data: &DataResults) -> String {
         curves.push(Curve { label: "expected from ID".into(), points: (2..=198).map(line).collect(), style: None });
     }
     let figure = Figure::of(data.multi_label).name();
-    let far = |m: &Mark| m.label == crate::compare::config::PRETRAINED;
     let whole = Scatter {
         id: format!("{id}-scatter"),
         title: "ID and OOD accuracy".into(),
@@ -244,17 +243,13 @@ fn scatters(id: &str, data: &DataResults) -> String {
         whole_curves: true,
         figure,
     };
-    // The pre-trained model and the ends of a curve can be so far off that all else is one heap.
-    let near: Vec<Mark> = marks.iter().filter(|m| !far(m)).cloned().collect();
-    let span = |marks: &[Mark]| {
-        let xs = || marks.iter().map(|m| m.at.0);
-        xs().fold(f64::NEG_INFINITY, f64::max) - xs().fold(f64::INFINITY, f64::min)
-    };
     let mut out = whole.figure();
-    if near.len() > 1 && near.len() < marks.len() && span(&near) < 0.6 * span(&marks) {
+    let near = without_far(&marks);
+    if near.len() > 1 && near.len() < marks.len() {
+        let far = marks.iter().filter(|m| near.iter().all(|n| n.label != m.label)).map(|m| m.label.as_str());
         let close = Scatter {
             id: format!("{id}-close"),
-            title: "The fine-tuned models, closer".into(),
+            title: format!("Closer, without {}", far.collect::<Vec<_>>().join(", ")),
             marks: near,
             curves,
             whole_curves: false,

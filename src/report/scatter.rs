@@ -8,7 +8,7 @@ use super::text::{escape, number};
 const WIDTH: f64 = 520.0;
 const HEIGHT: f64 = 330.0;
 const LEFT: f64 = 56.0;
-const RIGHT: f64 = 14.0;
+const RIGHT: f64 = 22.0; // half of the label `100 %`
 const TOP: f64 = 10.0;
 const BOTTOM: f64 = 44.0;
 /// Colours of the page's CSS: `--c0` to `--c6`.
@@ -152,6 +152,26 @@ impl Scatter {
     }
 }
 
+/// The marks but those so far off that all others would be one heap: a minority beyond a gap of over half of all, and of over 10 points, on
+/// either axis.
+pub(super) fn without_far(marks: &[Mark]) -> Vec<Mark> {
+    let mut near = marks.to_vec();
+    for axis in [|m: &Mark| m.at.0, |m: &Mark| m.at.1] {
+        loop {
+            near.sort_by(|a, b| axis(a).total_cmp(&axis(b)));
+            let gap = |i: &usize| axis(&near[*i]) - axis(&near[*i - 1]);
+            let Some(split) = (1..near.len()).max_by(|a, b| gap(a).total_cmp(&gap(b))) else { break };
+            let (width, span) = (gap(&split), axis(&near[near.len() - 1]) - axis(&near[0]));
+            if width <= 10.0 || width <= 0.5 * span || 2 * split == near.len() {
+                break;
+            }
+            if 2 * split < near.len() { drop(near.drain(..split)) } else { near.truncate(split) }
+        }
+    }
+    near.sort_by_key(|m| m.style);
+    near
+}
+
 fn round(v: f64) -> f64 {
     (10.0 * v).round() / 10.0
 }
@@ -253,5 +273,32 @@ mod tests {
         assert_eq!(range([50.0].into_iter()), (49.0, 51.0));
         assert_eq!(range([0.0, 100.0].into_iter()), (-0.5, 100.5));
         assert!(Scatter { marks: Vec::new(), ..scatter }.figure().is_empty());
+    }
+
+    #[test]
+    fn what_makes_a_heap_of_the_others_is_left_out() {
+        let near = |at: &[(f64, f64)]| -> Vec<usize> {
+            let mark = |(style, at): (usize, &(f64, f64))| Mark {
+                label: style.to_string(),
+                at: *at,
+                half: (None, None),
+                models: Vec::new(),
+                style,
+            };
+            without_far(&at.iter().enumerate().map(mark).collect::<Vec<_>>()).iter().map(|m| m.style).collect()
+        };
+        assert!(near(&[]).is_empty());
+        assert_eq!(near(&[(10.0, 10.0), (90.0, 90.0)]), [0, 1]);
+        // Two below on both axes, one on its OOD accuracy alone.
+        let (far, ood) = ([(15.0, 9.0), (24.0, 15.0)], [(95.0, 20.0)]);
+        let heap = [(96.8, 68.7), (97.8, 71.0), (97.2, 70.2), (94.5, 64.1)];
+        assert_eq!(near(&[&far[..], &heap[..]].concat()), [2, 3, 4, 5]);
+        assert_eq!(near(&[&ood[..], &heap[..]].concat()), [1, 2, 3, 4]);
+        assert_eq!(near(&heap), [0, 1, 2, 3], "3.8 points are no gap");
+        assert_eq!(
+            near(&[(10.0, 10.0), (11.0, 11.0), (90.0, 90.0), (91.0, 91.0)]),
+            [0, 1, 2, 3],
+            "neither is the heap"
+        );
     }
 }
