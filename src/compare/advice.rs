@@ -2,6 +2,7 @@
 
 use crate::compare::choice::{Choice, LEVEL, shown};
 use crate::compare::entry_runs::EntryRuns;
+use crate::compare::outcome::Outcome;
 
 /// One sentence about the entries that are no better than guessing in distribution, if there are any. `entries` are those that were
 /// trained, by name, with their mean accuracy; `chance` is that of always answering with one class, on `images` images.
@@ -51,6 +52,34 @@ pub(super) fn undecided(entry: &EntryRuns, choice: &Choice) -> Option<String> {
         entry.points[nearest].label,
         choice.amount(against.behind),
         shown(against.p)
+    ))
+}
+
+/// One sentence where a soup is far worse on the selection images than the least of the models that it was made of, those of `from`: by
+/// over three standard errors of such a difference between independent samples.
+pub(super) fn fallen(soup: &EntryRuns, from: &EntryRuns) -> Option<String> {
+    let ingredients = |seed: Option<u64>| -> Vec<&Outcome> {
+        match seed {
+            Some(seed) => from.points.iter().filter_map(|point| point.of(seed)).collect(),
+            None => {
+                from.points[from.chosen.unwrap_or(0)].runs.iter().filter_map(|(_, run)| run.as_ref().ok()).collect()
+            }
+        }
+    };
+    let worst = soup.points[soup.chosen?].runs.iter().filter_map(|(seed, run)| {
+        let (made, of) = (run.as_ref().ok()?, ingredients(*seed));
+        let least = of.iter().map(|o| o.select.main()).min_by(f64::total_cmp)?;
+        let own = made.select.main();
+        let error = ((own * (1.0 - own) + least * (1.0 - least)) / made.by_image.len().max(1) as f64).sqrt();
+        (own < least - 3.0 * error).then_some((own, least, of.len()))
+    });
+    let (own, least, of) = worst.min_by(|a, b| (a.0 - a.1).total_cmp(&(b.0 - b.1)))?;
+    Some(format!(
+        "{}: {:.1} % on the selection images, where the least of its {of} models has {:.1} %: mixed in this way they lose what they have \
+         learned, and its differences say nothing about them: leave it out, or try another kind of soup",
+        soup.name,
+        100.0 * own,
+        100.0 * least
     ))
 }
 
@@ -107,5 +136,31 @@ mod tests {
         assert!(text.contains("from 1 of 1 other points") && text.contains("from 1 more is not known"), "{text}");
         let failed = PointRuns { label: "x".into(), runs: vec![(Some(0), Err("failed".into()))] };
         assert_eq!(told(&entry(vec![top1("lr 0.1", vec![1.0; 9]), failed])), None, "failures are told elsewhere");
+    }
+
+    #[test]
+    fn a_soup_that_has_lost_its_models_is_told() {
+        let share = |hits: usize| vec![right(400, move |i| i < hits)];
+        let both = [share(390), share(392)].concat();
+        let mut from = entry(vec![point("lr 0.1", BestBy::Auto, &both), point("lr 1", BestBy::Auto, &share(40))]);
+        let soup = |hits: usize, seed: Option<u64>| {
+            let mut made = entry(vec![point("", BestBy::Auto, &share(hits))]);
+            made.name = "model-stock".into();
+            made.points[0].runs[0].0 = seed;
+            made
+        };
+        let text = fallen(&soup(96, None), &from).unwrap();
+        assert!(
+            text.starts_with("model-stock: 24.0 % on the selection images, where the least of its 2 models has 97.5 %"),
+            "{text}"
+        );
+        // A soup of the grid has the bad point among its models.
+        assert_eq!(fallen(&soup(96, Some(0)), &from), None);
+        assert!(
+            fallen(&soup(10, Some(0)), &from).unwrap().contains("2.5 % on")
+                && fallen(&soup(385, None), &from).is_none()
+        );
+        from.points[0].runs.iter_mut().for_each(|(_, run)| *run = Err("failed".into()));
+        assert_eq!(fallen(&soup(96, None), &from), None, "there is nothing to hold it against");
     }
 }

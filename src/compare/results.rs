@@ -353,7 +353,10 @@ fn of_data(
     let images = sets.iter().filter(|set| set.id).map(|set| set.images).sum();
     let multi_label = uses.multi_label;
     let at_chance = advice::at_chance(&means, uses.chance, images).filter(|_| !multi_label);
-    let advice = at_chance.into_iter().chain(undecided).collect();
+    let of = |soup: &EntryRuns| runs.iter().find(|entry| Some(&entry.name) == soup.from.as_ref());
+    let soups = runs.iter().filter(|entry| entry.kind == "soup");
+    let fallen = soups.filter_map(|soup| advice::fallen(soup, of(soup)?));
+    let advice = at_chance.into_iter().chain(undecided).chain(fallen).collect();
     DataResults { name, uses, groups, sets, multi_label, baseline, entries, advice }
 }
 
