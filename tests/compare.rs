@@ -276,6 +276,8 @@ fn a_comparison_runs_what_is_missing_and_gives_all_numbers() {
     }
 
     // Model Stock by the definition: the angle between the two drifts.
+    let note = entry(&results, "stock")["note"].as_str().unwrap();
+    assert!(note.starts_with("2 of 2 seeds (") && note.ends_with(" % of their mean's drift"), "{note}");
     let (stock, anchor) =
         (space.tensors("out/colours/stock/all-seeds/model.safetensors"), space.tensors("m.safetensors"));
     for (name, values) in &stock {
@@ -479,9 +481,13 @@ fn wise_and_soup_make_checkpoints_of_checkpoints() {
     assert!(space.tensors("again.safetensors") == space.tensors("g.safetensors"));
     let stock = "soup --kind model-stock --models a/last.safetensors";
     let out = space.ok(&format!("{stock} b/last.safetensors --pretrained m.safetensors --out stock.safetensors"));
-    assert_eq!(out, "stock.safetensors: 2 of 2 models\n");
+    assert!(
+        out.starts_with("stock.safetensors: 2 of 2 models, with ") && out.ends_with(" % of their mean's drift\n"),
+        "{out}"
+    );
     // The same model twice has no angle: it is the model itself.
-    space.ok(&format!("{stock} a/last.safetensors --pretrained m.safetensors --out same.safetensors"));
+    let out = space.ok(&format!("{stock} a/last.safetensors --pretrained m.safetensors --out same.safetensors"));
+    assert_eq!(out, "same.safetensors: 2 of 2 models, with 100.0 % of their mean's drift\n");
     for (name, values) in space.tensors("same.safetensors") {
         assert!(values.iter().zip(&a[&name]).all(|(v, a)| (v - a).abs() <= 1e-6 * a.abs().max(1e-3)), "{name}");
     }

@@ -93,6 +93,7 @@ pub(super) fn run(args: SoupArgs) -> Result<()> {
             "kept": mixed.kept.iter().map(|i| &args.models[*i]).collect::<Vec<_>>(),
             format!("{key}_of_models"): accuracies,
             key: mixed.accuracy,
+            "share_of_drift": mixed.share,
         }));
     }
     if !accuracies.is_empty() {
@@ -106,5 +107,7 @@ pub(super) fn run(args: SoupArgs) -> Result<()> {
     }
     let accuracy = mixed.accuracy.map(|main| format!(", {} {} %", figure.name(), percent(main))).unwrap_or_default();
     let (kept, of) = (mixed.kept.len(), args.models.len());
-    print(&format!("{}: {kept} of {of} models{accuracy}\n", args.out.display()))
+    let share =
+        mixed.share.map(|share| format!(", with {} % of their mean's drift", percent(share))).unwrap_or_default();
+    print(&format!("{}: {kept} of {of} models{share}{accuracy}\n", args.out.display()))
 }

@@ -7,7 +7,7 @@ use crate::compare::entry_runs::{EntryRuns, PointRuns};
 use crate::compare::event::{End, Event, Work};
 use crate::compare::outcome::Outcome;
 use crate::compare::plan::Cost;
-use crate::compare::post::{Ingredients, Opened, PostRun};
+use crate::compare::post::{Blends, Ingredients, Opened, PostRun};
 use crate::compare::run::Comparison;
 use crate::compare::select::choose;
 use crate::compare::spec::{EntryKind, Over, TestPoints};
@@ -94,7 +94,7 @@ impl Comparison<'_> {
         name: String,
         (dir, seed): (&Path, u64),
         ingredients: Ingredients,
-    ) -> Result<(Vec<Outcome>, Vec<usize>), String> {
+    ) -> Result<Blends, String> {
         let like = self.config.train_run(at.d, at.from, 0, seed);
         let run = PostRun { ingredients, dir: dir.into(), config: &like.config, tested: true };
         let blends = run.run(self.gpu, images, &mut running(self.events, &name));
@@ -104,7 +104,7 @@ impl Comparison<'_> {
                 let (id, ood) = (outcome.id(), self.ood(at.d, outcome));
                 let end = End::Finished { id, ood, seconds: blends.seconds, resumed: false };
                 self.done(name, if blends.skipped { End::Skipped } else { end });
-                Ok((blends.outcomes, blends.kept))
+                Ok(blends)
             }
             Err(error) => self.failed(name, told(&error)),
         }
@@ -143,7 +143,7 @@ impl Comparison<'_> {
                     let alphas = alphas[tested.clone()].to_vec();
                     let ingredients = Ingredients::Between(between, self.weights(outcome), alphas);
                     let dir = self.post_dir(at, &format!("seed-{seed}"));
-                    self.blend(at, images, name, (&dir, *seed), ingredients).map(|(outcomes, _)| outcomes)
+                    self.blend(at, images, name, (&dir, *seed), ingredients).map(|made| made.outcomes)
                 }
                 Err(error) => self.failed(name, error),
             };
@@ -184,11 +184,10 @@ impl Comparison<'_> {
                 points.iter().filter_map(|p| Some((p.label.clone(), p.of(*seed)?.clone()))).collect();
             let name = format!("{} {} seed {seed}", config.data[at.d].name, method.name);
             let made = self.soup(at, images, name, (&format!("seed-{seed}"), *seed), &parts, soup);
-            if let Ok((_, kept)) = &made {
-                let kept: Vec<&str> = kept.iter().map(|i| parts[*i].0.as_str()).collect();
-                notes.push(format!("seed {seed}: {} of {} ({})", kept.len(), parts.len(), kept.join("; ")));
+            if let Ok(made) = &made {
+                notes.push(format!("seed {seed}: {}", contents(made, &parts, "")));
             }
-            runs.push((Some(*seed), made.map(|(outcome, _)| outcome)));
+            runs.push((Some(*seed), made.map(first)));
         }
         let ingredients = points.len();
         let points = vec![PointRuns { label: String::new(), runs }];
@@ -202,10 +201,8 @@ impl Comparison<'_> {
         let name = format!("{} {}", config.data[at.d].name, method.name);
         // Without folds, all seeds have the same images.
         let made = self.soup(at, images, name, ("all-seeds", config.seeds[0]), &parts, soup);
-        let kept: Vec<&str> =
-            made.as_ref().map_or(Vec::new(), |(_, kept)| kept.iter().map(|i| parts[*i].0.as_str()).collect());
-        let note = format!("{} of {} seeds ({})", kept.len(), parts.len(), kept.join("; "));
-        let points = vec![PointRuns { label: String::new(), runs: vec![(None, made.map(|(outcome, _)| outcome))] }];
+        let note = made.as_ref().map_or(String::new(), |made| contents(made, &parts, " seeds"));
+        let points = vec![PointRuns { label: String::new(), runs: vec![(None, made.map(first))] }];
         self.made(at, "soup", points, Some(0), parts.len(), note)
     }
 
@@ -217,16 +214,14 @@ impl Comparison<'_> {
         (of, seed): (&str, u64),
         parts: &[(String, Outcome)],
         soup: &'static dyn Soup,
-    ) -> Result<(Outcome, Vec<usize>), String> {
+    ) -> Result<Blends, String> {
         if parts.is_empty() {
             return self.failed(name, "no run that it could be made of has finished".into());
         }
         let accuracies = parts.iter().filter(|_| soup.needs_images()).map(|(_, o)| o.select.main()).collect();
         let paths = parts.iter().map(|(_, o)| self.weights(o)).collect();
         let dir = self.post_dir(at, of);
-        let (mut outcomes, kept) =
-            self.blend(at, images, name, (&dir, seed), Ingredients::Soup(soup, paths, accuracies))?;
-        Ok((outcomes.remove(0), kept))
+        self.blend(at, images, name, (&dir, seed), Ingredients::Soup(soup, paths, accuracies))
     }
 
     fn made(
@@ -251,6 +246,19 @@ struct Blending<'a> {
     entry: usize,
     from: usize,
     runs: Option<&'a EntryRuns>,
+}
+
+/// The outcome of a soup.
+fn first(mut made: Blends) -> Outcome {
+    made.outcomes.remove(0)
+}
+
+/// Which of `parts` are in a soup, and how much of their drift, where that is not all.
+fn contents(made: &Blends, parts: &[(String, Outcome)], what: &str) -> String {
+    let kept: Vec<&str> = made.kept.iter().map(|i| parts[*i].0.as_str()).collect();
+    let share =
+        made.share.map(|share| format!(", with {:.0} % of their mean's drift", 100.0 * share)).unwrap_or_default();
+    format!("{} of {}{what} ({}){share}", kept.len(), parts.len(), kept.join("; "))
 }
 
 /// Adds to each of `points` its outcome with `seed`, or to all the same error.

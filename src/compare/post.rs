@@ -120,6 +120,9 @@ struct File {
     blends: Vec<Blend>,
     /// Ingredients of a soup, in the order in which they were added.
     kept: Vec<usize>,
+    /// The share of their mean's drift that it keeps, if not all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    share: Option<f64>,
     /// Seconds of all evaluations.
     seconds: f64,
 }
@@ -128,6 +131,8 @@ struct File {
 pub(super) struct Blends {
     pub(super) outcomes: Vec<Outcome>,
     pub(super) kept: Vec<usize>,
+    /// See [`crate::method::soups::Mixed::share`].
+    pub(super) share: Option<f64>,
     pub(super) seconds: f64,
     /// Whether they were there already.
     pub(super) skipped: bool,
@@ -181,7 +186,7 @@ impl PostRun<'_> {
             Outcome { dir: self.dir.clone(), select, best_by, by_image, sets, took: None }
         };
         let outcomes = file.blends.into_iter().map(outcome).collect();
-        Ok(Blends { outcomes, kept: file.kept, seconds: file.seconds, skipped })
+        Ok(Blends { outcomes, kept: file.kept, share: file.share, seconds: file.seconds, skipped })
     }
 
     /// Everything that decides the result: what is done, the weights' hashes, the images' paths.
@@ -246,7 +251,7 @@ impl PostRun<'_> {
             align(&images.pretrained, &mut source)?;
             Ok::<_, Error>(source)
         };
-        let (mut blends, mut kept) = (Vec::new(), Vec::new());
+        let (mut blends, mut kept, mut share) = (Vec::new(), Vec::new(), None);
         match &self.ingredients {
             Ingredients::Pretrained => {
                 let mut judge = self.judge(gpu, &images.pretrained, images, tell)?;
@@ -267,7 +272,7 @@ impl PostRun<'_> {
                 let mut judge = self.judge(gpu, &models.first, images, tell)?;
                 let mut evaluate = |values: &Snapshot| Ok(judge.select(values)?.score.main());
                 let mixed = models.mix(*soup, Some(&images.pretrained), accuracies, &mut evaluate)?;
-                kept = mixed.kept;
+                (kept, share) = (mixed.kept, mixed.share);
                 blends.push(judge.judge(&mixed.values)?);
                 std::fs::create_dir_all(&self.dir).map_err(|e| Error::io(&self.dir, "cannot create this folder", e))?;
                 let thresholds = judge.select(&mixed.values)?.thresholds;
@@ -275,7 +280,7 @@ impl PostRun<'_> {
                 models.first.save_with(&path, &mixed.values, thresholds.as_deref())?;
             }
         }
-        Ok(File { setup, blends, kept, seconds: started.elapsed().as_secs_f64() })
+        Ok(File { setup, blends, kept, share, seconds: started.elapsed().as_secs_f64() })
     }
 }
 

@@ -12,7 +12,7 @@
 use crate::error::{Error, Result};
 use crate::method::Snapshot;
 use crate::method::soup::{Ingredients, Mixed, Soup};
-use crate::shapes::ParamLayout;
+use crate::shapes::{Param, ParamLayout};
 
 /// The soup.
 #[derive(Debug)]
@@ -43,9 +43,21 @@ impl Soup for ModelStock {
             stats.add(buffers, &values.stats);
             batches = if i == 0 { values.batches } else { batches };
         }
-        let (w, stats) = (w.mix(layout, of.count, |t| origin.is_new[t]), stats.mix(buffers, of.count, |_| false));
-        Ok(Mixed { values: Snapshot { w, stats, batches }, kept: (0..of.count).collect(), accuracy: None })
+        let ratios = w.ratios(layout, of.count);
+        let taken = |t: usize| if origin.is_new[t] { 1.0 } else { ratios[t] };
+        let stats_ratios = stats.ratios(buffers, of.count);
+        let (w, stats) = (w.mix(layout, of.count, taken), stats.mix(buffers, of.count, |t| stats_ratios[t]));
+        let known = ratios.iter().zip(&origin.is_new).filter(|(_, is_new)| !**is_new).map(|(ratio, _)| *ratio);
+        let (values, kept) = (Snapshot { w, stats, batches }, (0..of.count).collect());
+        Ok(Mixed { values, kept, accuracy: None, share: median(known.collect()) })
     }
+}
+
+/// The middle of `values`, or the mean of the two in the middle; none of none.
+fn median(mut values: Vec<f64>) -> Option<f64> {
+    values.sort_by(f64::total_cmp);
+    let n = values.len();
+    (n > 0).then(|| (values[(n - 1) / 2] + values[n / 2]) / 2.0)
 }
 
 /// Sums over models, in f64, as images of an arena.
@@ -78,16 +90,24 @@ impl Sums<'_> {
         }
     }
 
-    fn mix(&self, layout: &ParamLayout, count: usize, is_new: impl Fn(usize) -> bool) -> Vec<f32> {
+    /// t of each tensor.
+    fn ratios(&self, layout: &ParamLayout, count: usize) -> Vec<f64> {
+        let n = count as f64;
+        let ratio = |(param, moved): (&Param, &f64)| {
+            // The square of a sum of vectors of length 1 is their number, and twice the cosine of each pair.
+            let square = self.directions[param.offset..param.offset + param.len].iter().map(|d| d * d).sum::<f64>();
+            let cosine = ((square - moved) / (n * (n - 1.0))).clamp(0.0, 1.0);
+            n * cosine / (1.0 + (n - 1.0) * cosine)
+        };
+        layout.params.iter().zip(&self.moved).map(ratio).collect()
+    }
+
+    fn mix(&self, layout: &ParamLayout, count: usize, ratio: impl Fn(usize) -> f64) -> Vec<f32> {
         let mut out = vec![0.0; self.anchor.len()];
         let n = count as f64;
         for (tensor, param) in layout.params.iter().enumerate() {
-            let at = param.offset..param.offset + param.len;
-            // The square of a sum of vectors of length 1 is their number, and twice the cosine of each pair.
-            let square = self.directions[at.clone()].iter().map(|d| d * d).sum::<f64>();
-            let cosine = ((square - self.moved[tensor]) / (n * (n - 1.0))).clamp(0.0, 1.0);
-            let t = if is_new(tensor) { 1.0 } else { n * cosine / (1.0 + (n - 1.0) * cosine) };
-            for i in at {
+            let t = ratio(tensor);
+            for i in param.offset..param.offset + param.len {
                 out[i] = (t * self.values[i] / n + (1.0 - t) * f64::from(self.anchor[i])) as f32;
             }
         }

@@ -40,6 +40,8 @@ pub struct Mixed {
     pub kept: Vec<usize>,
     /// Its accuracy on held-out images, if it was looked at.
     pub accuracy: Option<f64>,
+    /// The share of their mean's drift that it keeps, the median over the tensors with a pre-trained counterpart; none if it keeps all.
+    pub share: Option<f64>,
 }
 
 /// A way to make one model of several: add it to [`SOUPS`](crate::method::soups::SOUPS).

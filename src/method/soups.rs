@@ -68,7 +68,7 @@ impl Soup for Uniform {
         for i in 0..of.count {
             sum = sum.with(&(of.load)(i)?);
         }
-        Ok(Mixed { values: sum.mean(), kept: (0..of.count).collect(), accuracy: None })
+        Ok(Mixed { values: sum.mean(), kept: (0..of.count).collect(), accuracy: None, share: None })
     }
 }
 
@@ -101,7 +101,7 @@ impl Soup for Greedy {
                 kept.push(i);
             }
         }
-        Ok(Mixed { values: sum.mean(), kept, accuracy: Some(accuracy) })
+        Ok(Mixed { values: sum.mean(), kept, accuracy: Some(accuracy), share: None })
     }
 }
 

@@ -28,11 +28,16 @@ fn model_stock_is_that_of_its_definition() {
         let of = Ingredients { count, load, accuracies: &[], evaluate, origin };
         let mixed = named("model-stock").unwrap().mix(of).unwrap();
         assert_eq!((mixed.kept, mixed.accuracy), ((0..count).collect::<Vec<_>>(), None));
-        mixed.values.w
+        (mixed.values.w, mixed.share.unwrap())
     };
     for (key, count) in [("two", 2), ("three", 3)] {
-        let (got, want) = (mix(count, &|_| false), read(key));
+        let ((got, share), want) = (mix(count, &|_| false), read(key));
         let ratios = ratios(key);
+        let mut sorted = ratios.clone();
+        sorted.sort_by(f64::total_cmp);
+        let half = sorted.len() / 2;
+        let median = if sorted.len() % 2 == 0 { (sorted[half - 1] + sorted[half]) / 2.0 } else { sorted[half] };
+        assert!((share - median).abs() < 1e-6, "{share} {median}");
         assert!(
             ratios.contains(&0.0) && ratios.iter().any(|t| (0.2..0.8).contains(t)) && ratios.iter().any(|t| *t > 0.99)
         );
@@ -43,7 +48,7 @@ fn model_stock_is_that_of_its_definition() {
         }
     }
     // A head without a pre-trained counterpart is averaged, and nothing else changes.
-    let (whole, new) = (mix(2, &|_| false), mix(2, &|name| name.starts_with("head.")));
+    let ((whole, _), (new, _)) = (mix(2, &|_| false), mix(2, &|name| name.starts_with("head.")));
     let mean: Vec<f32> =
         models[0].w.iter().zip(&models[1].w).map(|(a, b)| ((f64::from(*a) + f64::from(*b)) / 2.0) as f32).collect();
     for (((param, new), (_, whole)), (_, mean)) in
