@@ -45,19 +45,12 @@ impl Soup for ModelStock {
         }
         let ratios = w.ratios(layout, of.count);
         let taken = |t: usize| if origin.is_new[t] { 1.0 } else { ratios[t] };
+        let share = w.share(layout, of.count, |t| if origin.is_new[t] { None } else { Some(ratios[t]) });
         let stats_ratios = stats.ratios(buffers, of.count);
         let (w, stats) = (w.mix(layout, of.count, taken), stats.mix(buffers, of.count, |t| stats_ratios[t]));
-        let known = ratios.iter().zip(&origin.is_new).filter(|(_, is_new)| !**is_new).map(|(ratio, _)| *ratio);
         let (values, kept) = (Snapshot { w, stats, batches }, (0..of.count).collect());
-        Ok(Mixed { values, kept, accuracy: None, share: median(known.collect()) })
+        Ok(Mixed { values, kept, accuracy: None, share })
     }
-}
-
-/// The middle of `values`, or the mean of the two in the middle; none of none.
-fn median(mut values: Vec<f64>) -> Option<f64> {
-    values.sort_by(f64::total_cmp);
-    let n = values.len();
-    (n > 0).then(|| (values[(n - 1) / 2] + values[n / 2]) / 2.0)
 }
 
 /// Sums over models, in f64, as images of an arena.
@@ -102,12 +95,25 @@ impl Sums<'_> {
         layout.params.iter().zip(&self.moved).map(ratio).collect()
     }
 
+    /// The length of the drifts of their mean times `ratio`, over that without it; tensors without a ratio don't count.
+    fn share(&self, layout: &ParamLayout, count: usize, ratio: impl Fn(usize) -> Option<f64>) -> Option<f64> {
+        let (mut kept, mut all) = (0.0, 0.0);
+        for (tensor, param) in layout.params.iter().enumerate() {
+            let Some(t) = ratio(tensor) else { continue };
+            let drift = |i: usize| self.values[i] / count as f64 - f64::from(self.anchor[i]);
+            let square: f64 = (param.offset..param.offset + param.len).map(|i| drift(i).powi(2)).sum();
+            (kept, all) = (kept + t * t * square, all + square);
+        }
+        (all > 0.0).then(|| (kept / all).sqrt())
+    }
+
     fn mix(&self, layout: &ParamLayout, count: usize, ratio: impl Fn(usize) -> f64) -> Vec<f32> {
         let mut out = vec![0.0; self.anchor.len()];
         let n = count as f64;
         for (tensor, param) in layout.params.iter().enumerate() {
             let t = ratio(tensor);
-            for i in param.offset..param.offset + param.len {
+            let at = param.offset..param.offset + param.len;
+            for i in at {
                 out[i] = (t * self.values[i] / n + (1.0 - t) * f64::from(self.anchor[i])) as f32;
             }
         }

@@ -40,7 +40,7 @@ pub struct Mixed {
     pub kept: Vec<usize>,
     /// Its accuracy on held-out images, if it was looked at.
     pub accuracy: Option<f64>,
-    /// The share of their mean's drift that it keeps, the median over the tensors with a pre-trained counterpart; none if it keeps all.
+    /// The length of its drift over that of their mean's, of all tensors with a pre-trained counterpart together; none for a mean.
     pub share: Option<f64>,
 }
 
