@@ -61,6 +61,13 @@ def holm(ps):
     return adjusted
 
 
+def verdict(id_, ood, adjusted, margin):
+    """The answer by the means and half intervals of both differences, and the adjusted p of the OOD difference."""
+    if adjusted < 0.05 and ood[0] > 0 and id_[0] - id_[1] > -margin:
+        return "yes" if ood[0] + ood[1] >= margin else "yes, small"
+    return "no" if ood[0] + ood[1] < margin or id_[0] + id_[1] < -margin else "undecided"
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("results", type=Path, nargs="+", help="results.csv of `tpgm compare`; of a method in two, the first counts")
@@ -82,13 +89,8 @@ def main():
         rows.append((f"{mine} − {rival}", len(seeds), interval(each[0]), interval(each[1])))
     print("| difference | seeds | ID | OOD | p | p, Holm | verdict |\n| --- | --- | --- | --- | --- | --- | --- |")
     for (pair, n, (id_, id_half, _), (ood, half, p)), adjusted in zip(rows, holm([row[3][2] for row in rows])):
-        if adjusted < 0.05 and ood > 0 and id_ - id_half > -args.margin:
-            verdict = "yes" if ood + half >= args.margin else "yes, small"
-        elif ood + half < args.margin or id_ + id_half < -args.margin:
-            verdict = "no"
-        else:
-            verdict = "undecided"
-        print(f"| {pair} | {n} | {id_:+.1f} ± {id_half:.1f} | {ood:+.1f} ± {half:.1f} | {p:.3f} | {adjusted:.3f} | {verdict} |")
+        answer = verdict((id_, id_half), (ood, half), adjusted, args.margin)
+        print(f"| {pair} | {n} | {id_:+.1f} ± {id_half:.1f} | {ood:+.1f} ± {half:.1f} | {p:.3f} | {adjusted:.3f} | {answer} |")
 
 
 if __name__ == "__main__":
