@@ -55,7 +55,7 @@ pub(super) fn undecided(entry: &EntryRuns, choice: &Choice) -> Option<String> {
     ))
 }
 
-/// One sentence where a soup is far worse on the selection images than the least of the models that it was made of, those of `from`: by
+/// One sentence where a soup is far worse on the selection images than the worst of the models that it was made of, those of `from`: by
 /// over three standard errors of such a difference between independent samples.
 pub(super) fn fallen(soup: &EntryRuns, from: &EntryRuns) -> Option<String> {
     let ingredients = |seed: Option<u64>| -> Vec<&Outcome> {
@@ -75,7 +75,7 @@ pub(super) fn fallen(soup: &EntryRuns, from: &EntryRuns) -> Option<String> {
     });
     let (own, least, of) = worst.min_by(|a, b| (a.0 - a.1).total_cmp(&(b.0 - b.1)))?;
     Some(format!(
-        "{}: {:.1} % on the selection images, where the least of its {of} models has {:.1} %: mixed in this way they lose what they have \
+        "{}: {:.1} % on the selection images, where the worst of its {of} models has {:.1} %: mixed in this way they lose what they have \
          learned, and its differences say nothing about them: leave it out, or try another kind of soup",
         soup.name,
         100.0 * own,
@@ -151,7 +151,7 @@ mod tests {
         };
         let text = fallen(&soup(96, None), &from).unwrap();
         assert!(
-            text.starts_with("model-stock: 24.0 % on the selection images, where the least of its 2 models has 97.5 %"),
+            text.starts_with("model-stock: 24.0 % on the selection images, where the worst of its 2 models has 97.5 %"),
             "{text}"
         );
         // A soup of the grid has the bad point among its models.
