@@ -7,7 +7,7 @@ use crate::data::Corruption;
 use crate::method::Memory;
 use crate::train::calibration::Temperature;
 use crate::train::evaluate::Evaluation;
-use crate::train::records::Weights;
+use crate::train::records::{Calibrated, Distribution, EvaluationLine, Weights, bits};
 use crate::train::tta::Tta;
 
 /// What a run tells whoever started it.
@@ -111,6 +111,42 @@ pub struct TestResult {
 }
 
 impl TestResult {
+    /// The line of `metrics.jsonl` about it: after `steps` steps, where an epoch has `epoch_steps`, and whether it is one of the run's
+    /// end.
+    pub(super) fn line(&self, steps: u64, epoch_steps: u64, is_final: bool) -> EvaluationLine {
+        let e = &self.evaluation;
+        let labels = e.labels.as_ref();
+        EvaluationLine {
+            step: steps,
+            epoch: Some(steps / epoch_steps),
+            set: self.name.clone(),
+            images: Some(e.images as u64),
+            loss: Some(e.loss),
+            top1: labels.is_none().then_some(e.top1),
+            top5: labels.is_none().then_some(e.top5),
+            balanced: labels.is_none().then_some(e.balanced),
+            map: labels.map(|labels| labels.map),
+            micro_f1: labels.map(|labels| labels.at_half.micro_f1),
+            exact: labels.map(|labels| labels.at_half.exact),
+            at_own: labels.and_then(|labels| labels.at_own),
+            macro_f1: Some(e.macro_f1),
+            ece: Some(e.ece),
+            brier: Some(e.brier),
+            temperature: e.calibrated.as_ref().map(|c| c.temperature),
+            calibrated: e.calibrated.as_ref().map(|c| Calibrated { loss: c.loss, ece: c.ece, brier: c.brier }),
+            right: (!is_final && labels.is_none()).then(|| bits(&e.right)),
+            by_image: None,
+            is_final,
+            model: is_final.then_some(self.model),
+            baseline: is_final && self.model == Weights::Pretrained,
+            kind: self.id.filter(|_| is_final).map(Distribution::of),
+            corruption: self.corruption.map(|c| c.kind.name().to_string()),
+            severity: self.corruption.map(|c| c.severity().into()),
+            subset: self.subset.map(|classes| classes as u64),
+            tta: self.tta.name().map(String::from),
+        }
+    }
+
     /// Adds to a JSON object how the set was made and read: `corruption` and `severity`, `subset` and `tta`, where they apply.
     pub fn describe(&self, line: &mut Value) {
         if let Some(corruption) = self.corruption {

@@ -24,7 +24,7 @@ use crate::train::feature_cache::Features;
 use crate::train::leave::{Chosen, Leaving, epoch_end};
 use crate::train::place::Place;
 use crate::train::preview::{self, SHOWN};
-use crate::train::records::{Calibrated, Distribution, DriftRow, EvaluationLine, Metric, PlacedLine, Weights, bits};
+use crate::train::records::{DriftRow, EvaluationLine, Metric, PlacedLine, Weights};
 use crate::train::run_dir;
 use crate::train::sessions::Sessions;
 use crate::train::source::Source;
@@ -380,48 +380,13 @@ impl Training<'_, '_> {
         let result = TestResult { name, model, id: None, corruption: None, subset: None, tta: Tta::None, evaluation };
         let by_image =
             by_image::by_image(self.config.imbalance.best_by, logits).map(|values| by_image::packed(&values));
-        let line = EvaluationLine { by_image, ..self.line(&result, steps, false) };
+        let line = EvaluationLine { by_image, ..result.line(steps, self.steps.lr.epoch_steps, false) };
         self.steps.log.metric(&Metric::Evaluation(line.into()))?;
         match self.steps.lr.steps {
             0 => (self.steps.events)(Event::Evaluated(result.into())),
             _ => self.tell_epoch(Some(result)),
         }
         Ok(())
-    }
-
-    /// A line of `metrics.jsonl` about an evaluation after `steps` steps.
-    fn line(&self, result: &TestResult, steps: u64, is_final: bool) -> EvaluationLine {
-        let e = &result.evaluation;
-        let labels = e.labels.as_ref();
-        EvaluationLine {
-            step: steps,
-            epoch: Some(steps / self.steps.lr.epoch_steps),
-            set: result.name.clone(),
-            images: Some(e.images as u64),
-            loss: Some(e.loss),
-            top1: labels.is_none().then_some(e.top1),
-            top5: labels.is_none().then_some(e.top5),
-            balanced: labels.is_none().then_some(e.balanced),
-            map: labels.map(|labels| labels.map),
-            micro_f1: labels.map(|labels| labels.at_half.micro_f1),
-            exact: labels.map(|labels| labels.at_half.exact),
-            at_own: labels.and_then(|labels| labels.at_own),
-            macro_f1: Some(e.macro_f1),
-            ece: Some(e.ece),
-            brier: Some(e.brier),
-            temperature: e.calibrated.as_ref().map(|c| c.temperature),
-            calibrated: e.calibrated.as_ref().map(|c| Calibrated { loss: c.loss, ece: c.ece, brier: c.brier }),
-            right: (!is_final && labels.is_none()).then(|| bits(&e.right)),
-            by_image: None,
-            is_final,
-            model: is_final.then_some(result.model),
-            baseline: is_final && result.model == Weights::Pretrained,
-            kind: result.id.filter(|_| is_final).map(Distribution::of),
-            corruption: result.corruption.map(|c| c.kind.name().to_string()),
-            severity: result.corruption.map(|c| c.severity().into()),
-            subset: result.subset.map(|classes| classes as u64),
-            tta: result.tta.name().map(String::from),
-        }
     }
 
     /// Keeps `values` as the best if they are: by the figure that was asked for, then by loss.
@@ -462,7 +427,8 @@ impl Training<'_, '_> {
             let evaluation = evaluate_among(&mut watched, images, self.preprocess, self.classes, among, chosen)?;
             let (corruption, subset) = (images.corruption(), among.then(|| classes_with_images(images.dataset())));
             let result = TestResult { name: name.clone(), model, id: *id, corruption, subset, tta, evaluation };
-            self.steps.log.metric(&Metric::Evaluation(self.line(&result, steps, true).into()))?;
+            let line = result.line(steps, self.steps.lr.epoch_steps, true);
+            self.steps.log.metric(&Metric::Evaluation(line.into()))?;
             self.evaluations.write(&result)?;
             (self.steps.events)(Event::Evaluated(result.clone().into()));
             summary.tests.push(result);
