@@ -145,6 +145,11 @@ pub trait Held: Debug {
         learner.steps
     }
 
+    /// Layout indices of the tensors whose gradient is without a learned share, and the share that the last step had. Waits.
+    fn shares(&self, _learner: &Learner) -> Result<Vec<(usize, f32)>> {
+        Ok(Vec::new())
+    }
+
     /// Adds to `saved` what a stopped run needs to go on. Waits.
     fn save(&self, learner: &Learner, saved: &mut Saved) -> Result<()>;
 
@@ -239,6 +244,10 @@ impl Held for Active {
     fn recorded(&self, learner: &Learner) -> u64 {
         let radii = self.held.iter().find(|held| !held.radii().is_empty());
         radii.map_or(learner.steps, |held| held.recorded(learner))
+    }
+
+    fn shares(&self, learner: &Learner) -> Result<Vec<(usize, f32)>> {
+        self.held.iter().map(|held| held.shares(learner)).collect::<Result<Vec<_>>>().map(|all| all.concat())
     }
 
     fn save(&self, learner: &Learner, saved: &mut Saved) -> Result<()> {

@@ -64,10 +64,14 @@ impl Method for Rule {
             (anchor.upload(learner)?, learner.model.layout().arena(learner.gpu, "weights of the last step")?);
         learner.gpu.write(&w_prev, &anchor.values.w);
         let tables = digrap::Digrap::new(learner.gpu, learner.model.layout(), anchor.excluded)?;
+        let projected = (0..anchor.excluded.len()).filter(|t| !anchor.excluded[*t]).collect();
         let mut before = learner.recorder();
         let weights = (&learner.w, &w_prev, &w0);
         tables.step(&mut before, learner.state(), &learner.dw, weights, args.digrap.digrap_lr)?;
-        Ok(Started::new(Around { before: before.program, ..Around::default() }, Digrap { w_prev, _w0: w0, tables }))
+        Ok(Started::new(
+            Around { before: before.program, ..Around::default() },
+            Digrap { w_prev, _w0: w0, tables, projected },
+        ))
     }
 }
 
@@ -77,9 +81,16 @@ struct Digrap {
     w_prev: View,
     _w0: View,
     tables: digrap::Digrap,
+    /// Layout indices of the tensors that have a share.
+    projected: Vec<usize>,
 }
 
 impl Held for Digrap {
+    fn shares(&self, learner: &Learner) -> Result<Vec<(usize, f32)>> {
+        let shares = self.tables.shares(learner.gpu)?;
+        Ok(self.projected.iter().map(|t| (*t, shares[*t])).collect())
+    }
+
     fn save(&self, learner: &Learner, saved: &mut Saved) -> Result<()> {
         saved.add_u32(learner.gpu, "shares", &self.tables.mars.radii)?;
         saved.add_u32(learner.gpu, "pulls", &self.tables.pulls)?;

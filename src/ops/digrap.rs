@@ -7,7 +7,7 @@ use crate::gpu::buffer::align;
 use crate::gpu::shaders::{Shader, shader};
 use crate::gpu::{Gpu, Kernel, View, program::fold};
 use crate::ops::elem::{ROW_WIDTHS, row_elem};
-use crate::ops::mars::Mars;
+use crate::ops::mars::{Mars, RADIUS_WORDS};
 use crate::ops::variants::{FLAG, LANES, Variants};
 use crate::ops::{Recorder, check, flag};
 use crate::shapes::Norm;
@@ -64,6 +64,15 @@ impl Digrap {
     pub fn bytes(layout: &ParamLayout) -> u64 {
         let small = align(layout.params.len() * PULL_WORDS) + align(SUMS * Mars::partials_len(layout, Norm::L2));
         Mars::bytes(layout, Norm::L2) + small as u64 * 4
+    }
+
+    /// The share omega of each tensor of the layout, as the last step had it; 0 of those that have none. Waits.
+    ///
+    /// # Errors
+    /// Where the device is lost.
+    pub fn shares(&self, gpu: &Gpu) -> Result<Vec<f32>> {
+        let words: Vec<u32> = gpu.read(&self.mars.radii)?;
+        Ok(words.chunks(RADIUS_WORDS).map(|radius| f32::from_bits(radius[0])).collect())
     }
 
     fn kernel(&self, r: &Recorder, entry: &str, width: usize) -> Result<Arc<Kernel>> {

@@ -16,8 +16,8 @@ use crate::train::examples::{EXAMPLES, Examples};
 use crate::train::json_lines::lines;
 use crate::train::label_examples::{LABEL_EXAMPLES, LabelExamples};
 use crate::train::preview::{SHOWN, Shown};
-use crate::train::records::{DriftRow, EvaluationLine, Metric, RadiusRow, Session, StepLine};
-use crate::train::run_dir::{ADVICE, DRIFT_OVER_TIME, EVALUATIONS, LEAKS, SESSIONS};
+use crate::train::records::{DriftRow, EvaluationLine, Metric, RadiusRow, Session, ShareRow, StepLine};
+use crate::train::run_dir::{ADVICE, DRIFT_OVER_TIME, EVALUATIONS, LEAKS, SESSIONS, SHARES};
 use crate::train::sessions;
 use crate::train::splits::SUMMARIES;
 
@@ -60,6 +60,8 @@ pub struct Run {
     pub drift: Vec<DriftRow>,
     /// Drift at each evaluation on the way; empty where the run did not write it.
     pub drift_over_time: Vec<DriftRow>,
+    /// Shares of `digrap` at each evaluation; empty for other methods.
+    pub shares: Vec<ShareRow>,
     /// Images in two splits; none where the run did not compare them.
     pub leaks: Option<Vec<Leak>>,
     /// What each split holds; empty where the run did not write it.
@@ -117,6 +119,7 @@ impl Run {
             radii,
             drift,
             drift_over_time: Csv::read(&dir.join(DRIFT_OVER_TIME), &DriftRow::COLUMNS)?.rows()?,
+            shares: Csv::read(&dir.join(SHARES), &ShareRow::COLUMNS)?.rows()?,
             leaks,
             data: json(&dir.join(SUMMARIES))?.unwrap_or_default(),
             shown: Shown::read(&dir.join(SHOWN))?,

@@ -349,6 +349,11 @@ pub(super) fn layers(tensors: &[Tensor]) -> String {
         );
         width += 3;
     }
+    let has_share = tensors.iter().any(|t| t.share.is_some());
+    if has_share {
+        heads += "<th scope=\"col\">ω<small>taken out of the gradient</small></th>";
+        width += 1;
+    }
     let mut out = format!(
         "<div class=\"scroll tall\" tabindex=\"0\" role=\"region\" aria-label=\"Radius and drift by tensor\"><table \
          class=\"layers\"><caption><span>Radius and drift at the end of the run, from input to output</span></caption>\
@@ -378,6 +383,9 @@ pub(super) fn layers(tensors: &[Tensor]) -> String {
             }
             None if has_drift => out.push_str("<td class=\"bar\"></td><td>–</td><td>–</td>"),
             None => {}
+        }
+        if has_share {
+            let _ = write!(out, "<td>{}</td>", tensor.share.map_or("none".into(), |share| number(share.into())));
         }
         let _ = write!(out, "<td>{}</td></tr>", integer(tensor.rows));
     }

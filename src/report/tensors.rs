@@ -25,6 +25,8 @@ pub(super) struct Tensor {
     pub(super) index: Option<usize>,
     /// Largest absolute row sum and L2 norm of θ − θ₀.
     pub(super) drift: Option<(f64, f64)>,
+    /// The share of `digrap` at the end, where it has one.
+    pub(super) share: Option<f32>,
 }
 
 /// A tensor's radius.
@@ -55,6 +57,8 @@ pub(super) fn by_depth(run: &Run) -> Vec<Tensor> {
         tensors.push((name.clone(), None, tensor(name, rows, radius, Some(index))));
     }
     let known: HashMap<String, usize> = tensors.iter().enumerate().map(|(i, (n, ..))| (n.clone(), i)).collect();
+    // The last row of each is that of the end.
+    let shares: HashMap<&String, f32> = run.shares.iter().map(|row| (&row.tensor, row.share)).collect();
     for row in &run.drift {
         let at = known.get(&row.tensor).copied().unwrap_or_else(|| {
             tensors.push((row.tensor.clone(), None, tensor(&row.tensor, row.rows, None, None)));
@@ -63,6 +67,7 @@ pub(super) fn by_depth(run: &Run) -> Vec<Tensor> {
         tensors[at].1 = row.depth;
         tensors[at].2.matrix |= row.rows > 1;
         tensors[at].2.drift = Some((row.mars_drift, row.l2_drift));
+        tensors[at].2.share = shares.get(&row.tensor).copied();
     }
     // Only a depth known for all can order all; else the names say it. The sort is stable, so equals keep file order.
     if tensors.iter().all(|(_, depth, _)| depth.is_some()) {
@@ -75,7 +80,7 @@ pub(super) fn by_depth(run: &Run) -> Vec<Tensor> {
 
 fn tensor(name: &str, rows: u64, radius: Option<Radius>, index: Option<usize>) -> Tensor {
     let (group, label) = split(name);
-    Tensor { group, label, rows, matrix: rows > 1, radius, index, drift: None }
+    Tensor { group, label, rows, matrix: rows > 1, radius, index, drift: None, share: None }
 }
 
 fn compare(a: &Group, b: &Group) -> Ordering {

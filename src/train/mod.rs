@@ -54,6 +54,7 @@ pub mod reached;
 mod recipe;
 pub mod records;
 pub mod resolve;
+mod row_log;
 mod run;
 pub mod run_dir;
 pub mod schedule;

@@ -320,6 +320,22 @@ impl DriftRow {
     pub const COLUMNS: [&str; 6] = ["step", "tensor", "depth", "mars_drift", "l2_drift", "rows"];
 }
 
+/// A row of `shares.csv`: the share ω of what leads a tensor away from the anchor that its gradient is without (`digrap`).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ShareRow {
+    /// Steps before it.
+    pub step: u64,
+    /// The tensor's name.
+    pub tensor: String,
+    /// ω of the last step, 0 to 1.
+    pub share: f32,
+}
+
+impl ShareRow {
+    /// The columns.
+    pub const COLUMNS: [&str; 3] = ["step", "tensor", "share"];
+}
+
 /// One process that a run went on in, an entry of `sessions.json`. What an older file lacks is empty, 0 or none.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]

@@ -16,7 +16,7 @@ use crate::train::by_image;
 use crate::train::calibration::{Logits, Temperature};
 use crate::train::config::TrainConfig;
 use crate::train::corrupted::{self, Test};
-use crate::train::drift::{self, DriftLog};
+use crate::train::drift;
 use crate::train::evaluate::{Evaluation, Fitted, Watched, evaluate, evaluate_to_fit};
 use crate::train::evaluations::EvaluationLog;
 use crate::train::events::{Event, Start, Summary, TestResult};
@@ -24,7 +24,8 @@ use crate::train::feature_cache::Features;
 use crate::train::leave::{Chosen, Leaving, epoch_end};
 use crate::train::place::Place;
 use crate::train::preview::{self, SHOWN};
-use crate::train::records::{DriftRow, EvaluationLine, Metric, PlacedLine, Weights};
+use crate::train::records::{DriftRow, EvaluationLine, Metric, PlacedLine, ShareRow, Weights};
+use crate::train::row_log::RowLog;
 use crate::train::run_dir;
 use crate::train::sessions::Sessions;
 use crate::train::source::Source;
@@ -54,7 +55,8 @@ pub(super) struct Training<'a, 'g> {
     pub(super) classes: usize,
     pub(super) steps: Steps<'a, 'g>,
     pub(super) evaluations: EvaluationLog,
-    pub(super) drift: DriftLog,
+    pub(super) drift: RowLog,
+    pub(super) shares: RowLog,
     pub(super) sessions: Sessions,
     pub(super) progress: Progress,
     /// What stays the same of images in the stage that the run is in.
@@ -160,6 +162,7 @@ impl Training<'_, '_> {
             self.save_state(&saved)?;
             self.source.save_with(&self.out.join("last.safetensors"), &values, thresholds.as_deref())?;
             self.write_drift(&values.w)?;
+            self.note_shares()?;
         }
         drop(saved);
         summary.adapters = [self.best_adapters.clone(), self.adapters(&values.w)].map(|own| self.named_adapters(&own));
@@ -316,6 +319,7 @@ impl Training<'_, '_> {
         self.steps.log.sync()?;
         self.evaluations.sync()?;
         self.drift.sync()?;
+        self.shares.sync()?;
         let Steps { learner, active, .. } = &self.steps;
         (self.progress.steps, self.progress.taken) = (learner.steps, active.taken());
         if !self.place.writes() {
@@ -447,13 +451,24 @@ impl Training<'_, '_> {
         Ok(())
     }
 
-    /// Notes how far each tensor is from the anchor, at an evaluation on the way.
+    /// Notes how far each tensor is from the anchor, and what was learned of it, at an evaluation on the way.
     fn note_drift(&mut self, values: &[f32]) -> Result<()> {
         if !self.place.writes() {
             return Ok(());
         }
         let rows = self.measure_drift(values)?;
-        self.drift.write(&rows)
+        self.drift.write(&rows)?;
+        self.note_shares()
+    }
+
+    /// Notes the shares of the last step, where the method has any.
+    fn note_shares(&mut self) -> Result<()> {
+        let Steps { learner, active, .. } = &self.steps;
+        let (params, step) = (&learner.model.layout().params, learner.steps);
+        let shares = active.shares(learner)?.into_iter();
+        let rows: Vec<ShareRow> =
+            shares.map(|(t, share)| ShareRow { step, tensor: params[t].name.clone(), share }).collect();
+        self.shares.write(&rows)
     }
 
     fn write_drift(&mut self, values: &[f32]) -> Result<()> {

@@ -256,6 +256,9 @@ pub const LEAKS: &str = "leaks.csv";
 /// How far each tensor had moved at each evaluation on the way.
 pub const DRIFT_OVER_TIME: &str = "drift_over_time.csv";
 
+/// The shares of `digrap`.
+pub const SHARES: &str = "shares.csv";
+
 /// The processes that the run went on in.
 pub const SESSIONS: &str = "sessions.json";
 

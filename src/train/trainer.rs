@@ -16,7 +16,6 @@ use crate::train::adapter;
 use crate::train::adapters;
 use crate::train::board::{self, Board};
 use crate::train::config::TrainConfig;
-use crate::train::drift::DriftLog;
 use crate::train::evaluations::EvaluationLog;
 use crate::train::events::{Event, Start, Summary};
 use crate::train::exclude::excluded;
@@ -29,6 +28,8 @@ use crate::train::micro_batch::MicroBatch;
 use crate::train::place::Place;
 use crate::train::probe;
 use crate::train::reached::Reached;
+use crate::train::records::{DriftRow, ShareRow};
+use crate::train::row_log::RowLog;
 use crate::train::run::{EACH, Training};
 use crate::train::run_dir::{self, Found, RunLog};
 use crate::train::sessions::Sessions;
@@ -268,10 +269,14 @@ fn run(
             if start.tensorboard || (resumed && EventFile::is_in(&board::folder(out))) {
                 log.board = Some(Board::open(out, reached, steps, post)?);
             }
-            let drift = DriftLog::open(out.join(run_dir::DRIFT_OVER_TIME), reached)?;
+            let drift = RowLog::open(out.join(run_dir::DRIFT_OVER_TIME), &DriftRow::COLUMNS, reached)?;
             (log, drift, EvaluationLog::open(out.join(run_dir::EVALUATIONS), &source.classes()?, resumed)?)
         }
-        false => (RunLog::nowhere(), DriftLog::nowhere(), EvaluationLog::nowhere()),
+        false => (RunLog::nowhere(), RowLog::nowhere(), EvaluationLog::nowhere()),
+    };
+    let shares = match place.writes() && !active.shares(&learner)?.is_empty() {
+        true => RowLog::open(out.join(run_dir::SHARES), &ShareRow::COLUMNS, reached)?,
+        false => RowLog::nowhere(),
     };
     let took = (memory, place.size());
     let sessions = Sessions::open(out.join(run_dir::SESSIONS), resumed, began, progress.steps, gpu, took)?;
@@ -304,6 +309,7 @@ fn run(
         steps,
         evaluations,
         drift,
+        shares,
         sessions,
         progress,
         features: None,

@@ -178,3 +178,38 @@ fn flags_of_other_methods_are_refused() {
     space.ok(&with(TRAIN, "--method bitfit --out alone"));
     assert!(space.bytes("bitfit/last.safetensors") == space.bytes("alone/last.safetensors"));
 }
+
+#[test]
+fn digrap_records_how_much_it_takes_out_of_each_gradient() {
+    let space = Space::new();
+    let train = with(TRAIN, "--epochs 4 --eval-every 1 --lr 0.05 --method digrap --digrap-lr 0.2 --exclude head.*");
+    space.ok(&format!("{train} --out digrap"));
+    let rows = space.rows("digrap/shares.csv");
+    let tensors: Vec<String> = drifts(&space, "digrap").into_iter().map(|(tensor, _)| tensor).collect();
+    let with_share: Vec<&String> = tensors.iter().filter(|t| !t.starts_with("head.")).collect();
+    for (of, step) in rows.chunks(with_share.len()).zip(["3", "6", "9", "12"]) {
+        assert!(of.iter().all(|row| row[0] == step), "{of:?}");
+        assert_eq!(of.iter().map(|row| &row[1]).collect::<Vec<_>>(), with_share);
+    }
+    assert_eq!(rows.len(), 4 * with_share.len());
+    let shares: Vec<f32> = rows.iter().map(|row| row[2].parse().unwrap()).collect();
+    assert!(shares.iter().all(|share| (0.0..=1.0).contains(share)) && shares.iter().any(|share| *share > 0.1));
+
+    // The last ones are those that the state goes on from.
+    let bytes = space.bytes("digrap/state.safetensors");
+    let state = SafeTensors::deserialize(&bytes).unwrap();
+    let words = state.tensor("shares").unwrap();
+    let state: Vec<f32> =
+        words.data().chunks(24).map(|radius| f32::from_le_bytes(radius[..4].try_into().unwrap())).collect();
+    let last = shares[shares.len() - with_share.len()..].iter();
+    let of_state: Vec<f32> =
+        (0..tensors.len()).filter(|t| !tensors[*t].starts_with("head.")).map(|t| state[t]).collect();
+    assert_eq!(last.copied().collect::<Vec<_>>(), of_state);
+
+    // The page has them by tensor; no other method has any.
+    let page = space.text("digrap/report.html");
+    assert!(page.contains("taken out of the gradient"));
+    space.ok(&with(TRAIN, "--method vanilla --out vanilla"));
+    assert!(!space.path("vanilla/shares.csv").exists());
+    assert!(!space.text("vanilla/report.html").contains("taken out of the gradient"));
+}
