@@ -46,7 +46,7 @@ pub(super) struct BenchArgs {
     json: bool,
 }
 
-/// Seconds for which `--tuning` measures a workload's products; what is left is listed without times.
+/// Seconds for which `--tuning` measures a workload's products; the rest is listed without times.
 const TUNING_SECONDS: f64 = 10.0;
 
 /// The seconds that a flag gave: a number, and not below 0.

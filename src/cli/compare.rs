@@ -128,7 +128,7 @@ pub(super) fn run(args: CompareArgs) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// What is said where runs are missing that this process may not make.
+/// The output where runs are missing that this process may not make.
 fn part_ended(
     config: &CompareConfig,
     missing: usize,

@@ -10,7 +10,7 @@ use crate::train::corrupted::copy_name;
 use crate::train::evaluate::{Evaluation, Figure};
 use crate::train::tta::Tta;
 
-/// A test set's copies: what was done to each, and what came out.
+/// A test set's copies: the corruption of each, and its evaluation.
 pub(super) type Copies = Vec<(Corruption, Evaluation)>;
 
 fn mean(values: impl Iterator<Item = f64>) -> Option<f64> {
@@ -105,7 +105,7 @@ pub(super) fn severity_table(set: &str, clean: &Evaluation, copies: &Copies) -> 
     )
 }
 
-/// A JSON row a copy, with the set that it is `of`, and the number of classes that answers were held to.
+/// One JSON row per copy, with the set that it is `of`, and the number of classes that answers were held to.
 pub(super) fn json_rows(set: &str, copies: &Copies, subset: Option<usize>, tta: Tta) -> Vec<Value> {
     let row = |(corruption, e): &(Corruption, Evaluation)| {
         let mut row = json!({

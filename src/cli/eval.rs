@@ -179,7 +179,7 @@ pub(super) fn run(args: EvalArgs) -> Result<()> {
         if let Some(note) = subset::note(name, dataset, &map, args.subset) {
             count.beside(|| note!("{note}"));
         }
-        // What is decoded is kept for the copies.
+        // Decoded images are kept for the copies.
         let images = ImageCache::new(dataset.clone(), if corruptions.is_empty() { 0 } else { CACHE_BYTES });
         let mut among = |images: &_| {
             let mut sound = Sound::new(model, dataset);

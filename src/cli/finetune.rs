@@ -109,7 +109,7 @@ fn has_unequal_classes(results: &[&TestResult]) -> bool {
     results.iter().any(unequal)
 }
 
-/// One row a model, one column a test set, then one a mean: of top-1 accuracy, and where a test set has classes of unequal size of
+/// One row per model, one column per test set, then one per mean: of top-1 accuracy, and where a test set has classes of unequal size of
 /// balanced accuracy and macro F1. Of images with any number of labels: of mAP, and at the model's own thresholds of F1 and exact matches.
 pub(super) fn result_table(rows: &[(String, Vec<&TestResult>)], means: &[Mean]) -> String {
     let Some((_, first)) = rows.first() else { return String::new() };

@@ -69,7 +69,7 @@ enum Arch {
     Resnet,
 }
 
-/// What is larger than these is a slip of the hand, and would fill the memory before it fails.
+/// A size above these is a slip of the hand, and would fill the memory before it fails.
 const MOST_BLOCKS: usize = 1000;
 const MOST_WIDTH: usize = 1 << 16;
 const MOST_PIXELS: usize = 1 << 14;

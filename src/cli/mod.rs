@@ -1,4 +1,4 @@
-//! The command line: one file a subcommand. Results go to stdout, everything said on the way to stderr.
+//! The command line: one file per subcommand. Results go to stdout, everything said on the way to stderr.
 
 mod apply;
 mod bench;
@@ -207,7 +207,7 @@ impl RunArgs {
         }
     }
 
-    /// What is known of this adapter already, and what it may be used for.
+    /// Loads the pipelines and kernel choices kept for this adapter, and allows the kernels that are right on it.
     fn prepare(&self, gpu: Gpu, precision: Precision) -> OpenGpu {
         let cache = cache_dir();
         if let Some(dir) = &cache {

@@ -81,7 +81,7 @@ fn ranked(logits: &[f32]) -> Vec<(usize, f64)> {
     order
 }
 
-/// What is told of one image.
+/// How the answers for one image are told.
 struct Told<'a> {
     classes: &'a [String],
     top: usize,

@@ -86,7 +86,7 @@ impl Comparison<'_> {
         self.config.data_dir(at.d).join(&self.config.methods[at.entry].name).join(of)
     }
 
-    /// Runs `ingredients` on the images of the runs with `seed`; one outcome a value of α, or an error for all.
+    /// Runs `ingredients` on the images of the runs with `seed`; one outcome per value of α, or an error for all.
     fn blend(
         &mut self,
         at: Blending,

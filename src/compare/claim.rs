@@ -201,7 +201,7 @@ impl Drop for Claim {
     }
 }
 
-/// Writes over what was there; each sign is of one length, so that no reader finds the end of the one before.
+/// Writes over the sign that was there; all signs have one length, so that no reader finds the end of the one before.
 fn sign(file: &mut File, owner: &Owner) -> std::io::Result<()> {
     let text = serde_json::to_string(owner).expect("plain values always serialise");
     file.rewind()?;

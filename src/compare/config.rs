@@ -1,4 +1,4 @@
-//! CONFIG.toml: what is compared.
+//! CONFIG.toml: the methods and data sets of a comparison.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

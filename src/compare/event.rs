@@ -18,7 +18,7 @@ pub enum Event {
     Running {
         /// Data set, method, grid point and seed.
         name: String,
-        /// What is counted.
+        /// The work that is counted.
         what: Work,
         /// Done.
         done: usize,

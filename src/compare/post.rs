@@ -138,7 +138,7 @@ pub(super) struct Blends {
     pub(super) skipped: bool,
 }
 
-/// What is evaluated.
+/// The models that are evaluated.
 #[derive(Clone, Debug)]
 pub(super) enum Ingredients {
     /// The pre-trained model as it is.
@@ -176,7 +176,7 @@ impl PostRun<'_> {
                 std::fs::create_dir_all(&self.dir).map_err(|e| Error::io(&self.dir, "cannot create this folder", e))?;
                 atomic_write(&path, &text)?;
                 // As it will be read the next time, to the last bit.
-                serde_json::from_slice(&text).expect("what was just written")
+                serde_json::from_slice(&text).expect("the bytes that were just written")
             }
         };
         let best_by = self.config.imbalance.best_by;
@@ -189,7 +189,7 @@ impl PostRun<'_> {
         Ok(Blends { outcomes, kept: file.kept, share: file.share, seconds: file.seconds, skipped })
     }
 
-    /// Everything that decides the result: what is done, the weights' hashes, the images' paths.
+    /// Everything that decides the result: how the models are made, the weights' hashes, the images' paths.
     fn setup(&self) -> Result<String> {
         let hash = |path: &PathBuf| Checkpoint::open(path)?.sha256();
         let (kind, parts) = match &self.ingredients {
@@ -208,7 +208,7 @@ impl PostRun<'_> {
         });
         let s = &c.splits;
         if let Some(fold) = s.fold {
-            // What is held out is a part of the training images.
+            // The held-out images are a part of the training images.
             setup["fold"] = json!([fold, s.train, s.val_seed]);
         }
         if c.zero_shot.on() {

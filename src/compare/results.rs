@@ -182,7 +182,7 @@ pub struct EntryResults {
 /// A point of a grid.
 #[derive(Clone, Debug, Serialize)]
 pub struct PointResults {
-    /// Its values; empty where there is no grid.
+    /// Its values; empty without a grid.
     pub label: String,
     /// Mean on the selection images over the tuning seeds; none where one of these runs failed.
     pub select: Option<Score>,
@@ -226,7 +226,7 @@ pub struct Summary {
     pub id_gain: Option<Estimate>,
     /// The same of the OOD mean.
     pub ood_gain: Option<Estimate>,
-    /// Effective robustness: OOD mean minus what is expected at the model's ID accuracy.
+    /// Effective robustness: OOD mean minus the OOD mean expected at the model's ID accuracy.
     pub effective: Option<Estimate>,
 }
 
@@ -323,7 +323,7 @@ fn of_data(
                 error: point.runs.iter().find_map(|(_, outcome)| outcome.as_ref().err().cloned()),
             }
         });
-        // What is made of other models takes the time of theirs.
+        // An entry made of other models takes the time of theirs.
         let trained = match &entry.from {
             Some(from) => runs.iter().find(|e| e.name == *from),
             None => Some(entry),

@@ -19,7 +19,7 @@ use crate::train::help::told;
 use crate::train::records::Weights;
 use crate::train::{self, Start};
 
-/// What is left after a round.
+/// The runs that are left after a round.
 #[derive(Default)]
 pub(super) struct Left {
     /// Runs that nobody has finished, or whose grid point is not chosen yet.
@@ -120,7 +120,7 @@ impl Comparison<'_> {
         Some(all)
     }
 
-    /// The methods of a data set that train, with the runs of what was chosen, once all have ended. Others are left empty.
+    /// The methods of a data set that train, with the runs of each chosen point, once all have ended. Others are left empty.
     pub(super) fn trained(&self, d: usize) -> Vec<Option<EntryRuns>> {
         let config = self.config;
         let of = |(entry, method): (usize, &crate::compare::config::Entry)| {

@@ -56,7 +56,7 @@ impl Score {
     }
 }
 
-/// The mean of `scores`, one a tuning seed; none where a run failed.
+/// The mean of `scores`, one per tuning seed; none where a run failed.
 pub fn mean(scores: &[Option<Score>]) -> Option<Score> {
     let known = scores.iter().copied().collect::<Option<Vec<Score>>>().filter(|known| !known.is_empty())?;
     let mean = |f: &dyn Fn(&Score) -> f64| known.iter().map(f).sum::<f64>() / known.len() as f64;

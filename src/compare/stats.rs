@@ -28,7 +28,7 @@ pub fn t_quantile(df: usize) -> f64 {
     z + (z.powi(3) + z) / (4.0 * v) + (5.0 * z.powi(5) + 16.0 * z.powi(3) + 3.0 * z) / (96.0 * v * v)
 }
 
-/// The mean of `values` with its interval; none where there are no values.
+/// The mean of `values` with its interval; none without values.
 pub fn estimate(values: &[f64]) -> Option<Estimate> {
     let n = values.len();
     if n == 0 {

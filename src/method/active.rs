@@ -19,7 +19,7 @@ use crate::model::Model;
 pub struct Anchor<'a> {
     /// The pre-trained weights and running statistics.
     pub values: &'a Snapshot,
-    /// Tensors that have no pre-trained counterpart, or are left alone: a flag a tensor, in layout order.
+    /// Tensors that have no pre-trained counterpart, or are left alone: a flag per tensor, in layout order.
     pub excluded: &'a [bool],
 }
 
@@ -105,7 +105,7 @@ pub trait Held: Debug {
         Ok(())
     }
 
-    /// What is left to do after the last step; none if nothing is.
+    /// The work that is left after the last step; none if nothing is.
     fn rest(&self) -> Option<Rest> {
         None
     }
@@ -130,7 +130,7 @@ pub trait Held: Debug {
         Vec::new()
     }
 
-    /// What was learned, as far as its numbers have arrived since the last call; with `wait`, all of it.
+    /// The learned radii, as far as their numbers have arrived since the last call; with `wait`, all of them.
     fn learned(&mut self, _learner: &Learner, _wait: bool) -> Result<Vec<Learned>> {
         Ok(Vec::new())
     }

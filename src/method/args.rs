@@ -223,7 +223,7 @@ impl MethodArgs {
         self.name.solves(self)
     }
 
-    /// What is trained, stage by stage.
+    /// The tensors that are trained, stage by stage.
     ///
     /// # Errors
     /// As [`Method::stages`].

@@ -1,7 +1,7 @@
 //! Which of several models is the best.
 
-/// The best of several (accuracy, loss): the most accurate, of these the one with the least loss, of these the first. What
-/// is not a number is never the best; none without another.
+/// The best of several (accuracy, loss): the most accurate, of these the one with the least loss, of these the first. An
+/// accuracy that is not a number is never the best; none without another.
 pub fn best(scores: &[(f64, f64)]) -> Option<usize> {
     let sound = scores.iter().enumerate().filter(|(_, (top1, _))| top1.is_finite());
     let mut best: Option<(usize, (f64, f64))> = None;

@@ -169,7 +169,7 @@ impl<'g> Learner<'g> {
     /// Trains as `stage` says from now on. Where it begins with the next step, the optimiser starts anew.
     pub fn begin(&mut self, stage: Stage) -> Result<()> {
         let tensors = self.model.layout().params.len();
-        assert!(stage.rates.len() == tensors && stage.weight_decays.len() == tensors, "one rate and decay a tensor");
+        assert!(stage.rates.len() == tensors && stage.weight_decays.len() == tensors, "one rate and decay per tensor");
         if stage.since == self.steps {
             for moments in &self.moments {
                 self.gpu.write(moments, &vec![0f32; moments.len]);

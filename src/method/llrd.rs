@@ -1,5 +1,5 @@
 //! Layer-wise learning-rate decay (Clark et al., ICLR 2020; for vision transformers Bao et al., ICLR 2022): the rate falls by
-//! a factor a layer from the head down to the stem. Every method has this by `--layer-decay`; this one is plain fine-tuning with
+//! a factor per layer from the head down to the stem. Every method has this by `--layer-decay`; this one is plain fine-tuning with
 //! a factor below 1 as its default.
 
 use toml::Table;

@@ -1,7 +1,7 @@
 //! LoRA (Hu et al., ICLR 2022): of some weights only a product of two narrow matrices is trained, `W = W₀ + alpha/rank · B·A`, and of the
 //! rest only the head. It joins other methods.
 //!
-//! A and B lie behind the weights in their arena, so that the optimiser, clipping, the state of a run and what is saved know them as
+//! A and B lie behind the weights in their arena, so that the optimiser, clipping, the state of a run and saved files know them as
 //! tensors like others. W itself is made of them after every update. Around a step:
 //!
 //! ```text

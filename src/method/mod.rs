@@ -1,4 +1,4 @@
-//! Fine-tuning methods, each a file that reads like its definition: its flags, which defaults differ, what is trained, what happens
+//! Fine-tuning methods, each a file that reads like its definition: its flags, which defaults differ, which tensors are trained, what happens
 //! around a step and after it, what it keeps on the device, records and saves. [`METHODS`] lists them; [`tpgm`] comes first.
 //!
 //! Below them lie [`learner`], the inner problem that all share (weights, gradient, optimiser), [`stage`], what of it is trained,
@@ -122,7 +122,7 @@ pub trait Method: fmt::Debug + Sync {
         false
     }
 
-    /// Whether batch norm keeps its running statistics unless the user says otherwise: what is frozen stays as it was.
+    /// Whether batch norm keeps its running statistics unless the user says otherwise: frozen layers stay as they were.
     fn freezes_batch_norm(&self) -> bool {
         false
     }
@@ -137,7 +137,7 @@ pub trait Method: fmt::Debug + Sync {
         false
     }
 
-    /// What is trained, in stages that follow each other: `whole` in one, unless the method has it otherwise.
+    /// The trained tensors, in stages that follow each other: `whole` in one, unless the method has it otherwise.
     fn stages(&self, _args: &MethodArgs, whole: Stage, _of: &Trained) -> Result<Vec<Stage>> {
         Ok(vec![whole])
     }

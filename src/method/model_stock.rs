@@ -59,7 +59,7 @@ struct Sums<'a> {
     values: Vec<f64>,
     /// Of the drifts of each tensor, all made one long.
     directions: Vec<f64>,
-    /// Models in which a tensor has moved, one number a tensor.
+    /// Models in which a tensor has moved, one number per tensor.
     moved: Vec<f64>,
 }
 

@@ -9,10 +9,10 @@ use crate::shapes::Segment;
 /// A stretch of a run in which the same tensors are trained at the same rates.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Stage {
-    /// Factor on the learning rate, one a tensor in layout order; 0 for a tensor that is not trained.
+    /// Factor on the learning rate, one per tensor in layout order; 0 for a tensor that is not trained.
     /// Backward ends at the lowest tensor that is.
     pub rates: Vec<f32>,
-    /// Weight decay, one a tensor.
+    /// Weight decay, one per tensor.
     pub weight_decays: Vec<f32>,
     /// What batch norm does in training.
     pub batch_norm: BatchNorm,

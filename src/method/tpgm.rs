@@ -199,8 +199,8 @@ impl Tpgm {
             + small.iter().map(|len| align(*len) as u64 * 4).sum::<u64>()
     }
 
-    /// Radii for every tensor of `learner` but those `excluded` (a flag a tensor, in layout order), around `anchor` (an
-    /// arena image).
+    /// Radii for every tensor of `learner` but those `excluded` (a flag per tensor, in layout order), around `anchor`
+    /// (an arena image).
     pub fn new(learner: &Learner, anchor: &[f32], excluded: &[bool], settings: TpgmSettings) -> Result<Tpgm> {
         let gpu = learner.gpu;
         let layout = learner.model.layout();

@@ -17,7 +17,7 @@ fn half(e: &Estimate) -> String {
     e.half.map(|half| format!("<small>± {:.1}</small>", 100.0 * half)).unwrap_or_default()
 }
 
-/// A column of accuracies: its head, and a cell an entry.
+/// A column of accuracies: its head, and one cell per entry.
 struct Column {
     head: String,
     cells: Vec<Option<Estimate>>,
@@ -247,7 +247,7 @@ pub(super) fn grids(results: &Results, data: &DataResults) -> String {
     format!("<p>Grids were run with {seeds}, the chosen point then with all seeds.</p>\n{out}")
 }
 
-/// What was tested about a choice, and what came of it.
+/// The tests of a choice, and their outcome.
 fn how_sure(choice: &Choice) -> String {
     let (tested, near) = choice.counts();
     let untested = match choice.untested {

@@ -1,4 +1,4 @@
-//! What is taken for what: a heat map of each test set, and the pairs that are confused most.
+//! Which classes are taken for which: a heat map of each test set, and the pairs that are confused most.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;

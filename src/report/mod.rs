@@ -44,7 +44,7 @@ use crate::train::lr_find::Curve;
 /// The page about the runs in `dirs`, in that order, as HTML text.
 ///
 /// # Errors
-/// No folder given; a folder that is not a run directory (the error names what is missing); a file in it that
+/// No folder given; a folder that is not a run directory (the error names the missing files); a file in it that
 /// can't be read or understood (the error names file and line).
 pub fn render(dirs: &[PathBuf]) -> Result<String> {
     if dirs.is_empty() {

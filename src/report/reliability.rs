@@ -1,4 +1,4 @@
-//! Reliability diagrams: accuracy over confidence, before and after the temperature, with the images a bin below.
+//! Reliability diagrams: accuracy over confidence, before and after the temperature, with the images per bin below.
 
 use std::fmt::Write as _;
 

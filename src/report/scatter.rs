@@ -1,4 +1,4 @@
-//! ID against OOD accuracy as inline SVG: a mark a method with its intervals, faint dots for its models, curves behind them.
+//! ID against OOD accuracy as inline SVG: one mark per method with its intervals, faint dots for its models, curves behind them.
 
 use std::fmt::Write as _;
 

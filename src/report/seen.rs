@@ -38,7 +38,7 @@ pub(super) fn table(splits: &[Split]) -> String {
     )
 }
 
-/// What is said where radii have no validation images of their own.
+/// The warning where radii have no validation images of their own.
 pub(super) const NOT_APART: &str = "<p class=\"warn\">Radii and choices share the validation images: what radii were fitted to \
      also judges them. A <code>select</code> split keeps the two apart.</p>\n";
 

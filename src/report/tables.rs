@@ -1,4 +1,4 @@
-//! The page's tables: ID/OOD accuracy, its details, radius and drift a tensor, and the configuration.
+//! The page's tables: ID/OOD accuracy, its details, radius and drift per tensor, and the configuration.
 
 use std::fmt::Write as _;
 

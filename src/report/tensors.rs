@@ -1,4 +1,4 @@
-//! A run's tensors from input to output, grouped by block, with what is known of each at the end of the run.
+//! A run's tensors from input to output, grouped by block, with the figures of each at the end of the run.
 
 use std::cmp::Ordering;
 use std::collections::HashMap;

@@ -5,7 +5,7 @@ use crate::train::optim_args::OptimArgs;
 use crate::train::records::EvaluationLine;
 use crate::train::schedule::Warmup;
 
-/// What is known of a run.
+/// The figures and settings of a run so far.
 #[derive(Clone, Debug)]
 pub struct Course<'a> {
     /// Training loss of each step so far.
@@ -231,7 +231,7 @@ mod tests {
         let told = advice(&Course { held_out: of(0.038, &ALIKE), ..course(&flat, &s) });
         assert!(told.len() == 1 && told[0].starts_with("nothing was learned: 3.8 % of val"), "{told:?}");
         assert!(told[0].contains("--optimizer adamw --lr 0.001 --warmup-steps 10% --clip-norm 1"), "{told:?}");
-        // Better than guessing, or guessing on new images what was learned by heart.
+        // Better than guessing, or guessing on new images after the training images were learned by heart.
         assert!(advice(&Course { held_out: of(0.10, &ALIKE), ..course(&flat, &s) }).is_empty());
         assert!(advice(&Course { held_out: of(0.04, &ALIKE), ..course(&[0.1; 36], &s) }).is_empty());
         assert!(advice(&Course { held_out: of(0.04, &ALIKE), ..course(&[], &s) }).is_empty());

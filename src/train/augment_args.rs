@@ -1,4 +1,4 @@
-//! Flags about what is done to training images.
+//! Flags about the augmentation of training images.
 
 use clap::Args;
 use serde::{Deserialize, Serialize};
@@ -8,7 +8,7 @@ use crate::data::{Augment, ColorJitter, Mix, Policy, Transforms};
 use crate::error::{Error, Result};
 use crate::flag::{in_range, positive};
 
-/// What is done to training images, and to them alone.
+/// Augmentations of training images, and of them alone.
 #[derive(Args, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct AugmentArgs {
@@ -55,7 +55,7 @@ pub struct AugmentArgs {
 }
 
 impl AugmentArgs {
-    /// What is done to training images and batches.
+    /// The transforms of training images and batches.
     pub fn transforms(&self) -> Transforms {
         let ops = self.rand_augment_ops;
         let rand = self.rand_augment.map(|magnitude| Policy::Rand { ops, magnitude });

@@ -134,7 +134,7 @@ fn same_task(a: &Source, b: &Source) -> Result<()> {
 /// What [`wise_file`] found: each α that was tried with its figures, and the one that was taken.
 #[derive(Clone, Debug)]
 pub struct WiseResult {
-    /// α and its figures on the held-out images; empty where there was no sweep.
+    /// α and its figures on the held-out images; empty without a sweep.
     pub tried: Vec<(f32, Evaluation)>,
     /// The α that was taken.
     pub alpha: f32,
@@ -160,7 +160,7 @@ pub fn wise_file(
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<WiseResult> {
     let overrides = args.overrides();
-    // What was fine-tuned has its head.
+    // The fine-tuned model has its head.
     let tuned = Source::open(finetuned, &Overrides { head: None, ..overrides.clone() })?;
     let Anchored { values: anchor, kept, note } = anchored(&Source::open(pretrained, &overrides)?, &tuned)?;
     let (model, values) = (tuned.model(), tuned.snapshot());
@@ -193,7 +193,7 @@ fn halves(source: &Source, notes: &mut Vec<String>) -> Option<Vec<f32>> {
     Some(vec![THRESHOLD; own.len()])
 }
 
-/// What was assumed of `source`, and what its outputs are; with held-out images that is said when their classes are known.
+/// The assumptions about `source`, and what its outputs are; with held-out images that is said when their classes are known.
 fn assumed(source: &Source, held_out: Option<&HeldOut>) -> Result<Vec<String>> {
     let mut notes: Vec<String> = source.recognised.notes.iter().map(help::note).collect();
     if held_out.is_none() && source.recognised.config.classes() > 0 {
@@ -260,7 +260,7 @@ impl Models<'_> {
 }
 
 /// Writes the `soup` of `models`, near `pretrained` if it asks for an anchor, to `out`. Returns their accuracies on the `held_out`
-/// images, if it asks for these, and what is in it; `progress` follows the evaluations.
+/// images, if it asks for these, and the soup with its ingredients; `progress` follows the evaluations.
 ///
 /// # Errors
 /// As [`Models::open`] and [`Models::mix`], or where the images can't be used.

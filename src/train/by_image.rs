@@ -1,6 +1,6 @@
 //! The share of each image in the figure that a choice is made by, so that two models can be compared image by image.
 //!
-//! The values' mean is the figure. For accuracy, balanced accuracy and the loss they are plain: what is averaged. Mean average precision
+//! The values' mean is the figure. For accuracy, balanced accuracy and the loss they are plain: the averaged terms. Mean average precision
 //! and F1 are no means over images: theirs are jackknife pseudo-values (Tukey 1958), n·θ − (n − 1)·θ₋ᵢ with the figure θ₋ᵢ of all images but one,
 //! shifted so that their mean is θ (the jackknife's mean differs by its estimate of the bias).
 

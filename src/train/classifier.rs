@@ -35,7 +35,7 @@ impl Classifier for Learner<'_> {
     }
 }
 
-/// A classifier whose answers have to be numbers: what is no number has no probability and no class.
+/// A classifier whose answers have to be numbers: an answer that is no number has no probability and no class.
 pub struct Sound<'a> {
     model: &'a mut dyn Classifier,
     images: &'a Dataset,

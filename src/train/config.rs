@@ -104,7 +104,7 @@ pub struct TrainConfig {
 
 impl TrainConfig {
     /// # Errors
-    /// [`Error::Usage`] naming what is missing, out of range or contradicts itself.
+    /// [`Error::Usage`] naming the setting that is missing or out of range, or the settings that contradict each other.
     pub(super) fn validate(&self) -> Result<()> {
         if self.model.as_os_str().is_empty() {
             return Err(Error::Usage("--model is missing: give it as a flag or in --config".into()));

@@ -13,7 +13,7 @@ pub type Test = (String, Option<bool>, Arc<ImageCache>);
 /// seeds are tested on the same images.
 ///
 /// # Errors
-/// As [`corrupt::parse`]; [`Error::Usage`] where there is no test set among the `tests` to corrupt.
+/// As [`corrupt::parse`]; [`Error::Usage`] if there is no test set among the `tests` to corrupt.
 pub fn corruptions(words: &[String], tests: usize) -> Result<Vec<Corruption>> {
     if !words.is_empty() && tests == 0 {
         return Err(Error::Usage("--corrupt corrupts test sets: give one with --test NAME=PATH".into()));

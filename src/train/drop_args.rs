@@ -1,4 +1,4 @@
-//! Flags of what is dropped at random while a model is trained.
+//! Flags of the branches and values that are dropped at random while a model is trained.
 
 use clap::Args;
 use serde::{Deserialize, Serialize};

@@ -9,7 +9,7 @@ use crate::model::Precision;
 use crate::train::config::TrainConfig;
 use crate::train::optim_args::OptimizerName;
 
-/// What steps of an optimiser go by, of which a head that is solved for takes none.
+/// Settings that steps of an optimiser use; a head that is solved for takes no steps.
 const OF_STEPS: [&str; 30] = [
     "augment",
     "clip-norm",

@@ -303,7 +303,7 @@ pub(super) fn in_blocks(
     Ok(())
 }
 
-/// What was chosen on other images than those that a model is evaluated on.
+/// The temperature and thresholds that were chosen on other images than those that a model is evaluated on.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Fitted<'a> {
     /// The temperature at which probabilities are judged as well.
@@ -322,7 +322,7 @@ pub fn evaluate(
     evaluate_at(model, images, preprocess, classes, Fitted::default())
 }
 
-/// [`evaluate`], and what comes of what was `chosen` on other images.
+/// [`evaluate`], and what comes of the temperature and thresholds `chosen` on other images.
 pub fn evaluate_at(
     model: &mut dyn Classifier,
     images: &Arc<ImageCache>,

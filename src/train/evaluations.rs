@@ -20,8 +20,8 @@ impl EvaluationLog {
         EvaluationLog(Appender::nowhere())
     }
 
-    /// Starts the file at `path`. A run that is `resumed` evaluates again at its end: only what was found out before its
-    /// first step stays.
+    /// Starts the file at `path`. A run that is `resumed` evaluates again at its end: only the evaluations before its
+    /// first step stay.
     pub fn open(path: PathBuf, classes: &[String], resumed: bool) -> Result<EvaluationLog> {
         let fresh = !(resumed && path.exists());
         if !fresh {

@@ -19,7 +19,7 @@ pub enum Event {
     Warning(String),
     /// What the run's figures tell about its settings, and what to try, one sentence.
     Advice(String),
-    /// What the run takes on the device, before it is allocated; the last of them is what was.
+    /// The memory of the run on the device, before it is allocated; the last of these is the one that was allocated.
     Planned(Memory),
     /// Steps done, of how many, the latest loss, and images per second since the start.
     Progress {
@@ -54,7 +54,7 @@ pub enum Event {
     Epoch(Box<EpochEnd>),
 }
 
-/// What is known at the end of an epoch.
+/// The progress and figures at the end of an epoch.
 #[derive(Clone, Debug)]
 pub struct EpochEnd {
     /// Epochs that were begun so far, and epochs of the run.
@@ -100,7 +100,7 @@ pub struct TestResult {
     pub model: Weights,
     /// Whether the set is in-distribution, where that was said.
     pub id: Option<bool>,
-    /// What was done to its images.
+    /// The corruption of its images, if they are corrupted.
     pub corruption: Option<Corruption>,
     /// The number of classes that answers were held to.
     pub subset: Option<usize>,

@@ -3,7 +3,7 @@
 use crate::error::{Error, Result};
 use crate::train::source::Source;
 
-/// A flag a tensor: whether it has no radius. By patterns on its name in the file or timm's, `*` and `?` standing for any
+/// A flag per tensor: whether it has no radius. By patterns on its name in the file or timm's, `*` and `?` standing for any
 /// characters; without patterns, whatever has no pre-trained counterpart. A pattern that fits nothing is an error.
 pub fn excluded(globs: Option<&[String]>, source: &Source) -> Result<Vec<bool>> {
     let names = &source.recognised.names;

@@ -41,7 +41,7 @@ pub fn told(error: &Error) -> String {
     format!("{error}: {advice}")
 }
 
-/// A note as the command line tells it: with the flags that change what was assumed.
+/// A note as the command line tells it: with the flags that change the assumption.
 pub fn note(note: &Note) -> String {
     let flags: Vec<&str> = note.settings.iter().map(|setting| flag(*setting)).collect();
     match flags.as_slice() {

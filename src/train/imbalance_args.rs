@@ -127,7 +127,7 @@ impl BestBy {
     }
 }
 
-/// What is done about classes with unequal numbers of images.
+/// How a run treats classes with unequal numbers of images.
 #[derive(Args, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct ImbalanceArgs {
@@ -167,7 +167,7 @@ impl ImbalanceArgs {
         }
     }
 
-    /// What is worth knowing of these training images if nothing is done about them.
+    /// A note if the classes of these training images are very unequal in size and nothing is done about that.
     pub fn note(&self, train: &Dataset, names: &[String]) -> Option<String> {
         if self.class_weights != Weighting::None || self.sampler == Sampler::Balanced {
             return None;

@@ -79,7 +79,7 @@ fn mean(values: impl Iterator<Item = f64>) -> f64 {
 /// without a positive.
 pub fn average_precision(scores: &[(f32, bool)]) -> f64 {
     let mut sorted = scores.to_vec();
-    // What is no number comes last.
+    // A score that is no number comes last.
     sorted.sort_by(|a, b| b.0.partial_cmp(&a.0).unwrap_or_else(|| a.0.is_nan().cmp(&b.0.is_nan())));
     let positives = sorted.iter().filter(|s| s.1).count();
     let (mut right, mut seen, mut sum) = (0, 0, 0.0);
@@ -306,7 +306,7 @@ mod tests {
         let scores = [(0.9, true), (0.5, false), (0.5, true), (0.1, false)];
         assert!((average_precision(&scores) - 5.0 / 6.0).abs() < 1e-15);
         assert!(average_precision(&[(0.3, false)]).is_nan());
-        // What is no number is worst.
+        // A score that is no number is worst.
         assert_eq!(average_precision(&[(f32::NAN, false), (0.1, true)]), 1.0);
     }
 

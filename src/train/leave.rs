@@ -39,7 +39,7 @@ impl Chosen<'_> {
     }
 }
 
-/// What is known at the end of an epoch, or of all; `held_out` is the evaluation there, if one was made.
+/// The progress and figures at the end of an epoch, or of all; `held_out` is the evaluation there, if one was made.
 pub(super) fn epoch_end(steps: &Steps, held_out: Option<TestResult>) -> EpochEnd {
     let Steps { learner, lr, losses, rate, .. } = steps;
     let (step, steps) = (learner.steps, lr.steps);
@@ -115,7 +115,7 @@ impl Leaving<'_> {
         Ok(advice(&self.course(&self.history()?)))
     }
 
-    /// Writes what to try next, with what was `told` besides, and examples: of the test sets, else of the images that choices were made
+    /// Writes what to try next, with the advice `told` besides, and examples: of the test sets, else of the images that choices were made
     /// on.
     ///
     /// # Errors

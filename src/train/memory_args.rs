@@ -18,7 +18,7 @@ pub struct PrecisionArgs {
     pub precision: Precision,
 }
 
-/// What passes through the adapter at once, and what is kept there.
+/// How many images pass through the adapter at once, and which activations are kept there.
 #[derive(Args, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct MemoryArgs {

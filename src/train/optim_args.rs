@@ -1,4 +1,4 @@
-//! Flags of the optimisation: how long, how fast, and what is done to each batch.
+//! Flags of the optimisation: how long, how fast, and how each batch is treated.
 
 use clap::Args;
 use serde::{Deserialize, Serialize};

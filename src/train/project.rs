@@ -34,7 +34,7 @@ use crate::train::tuning;
 use crate::train::zero_shot::Told;
 use crate::train::zero_shot_args::ZeroShotArgs;
 
-/// What is projected onto what, and how the radii are learned.
+/// The weights to project, their anchor, and how the radii are learned.
 #[derive(Clone, Debug)]
 pub struct ProjectConfig {
     /// The anchor.
@@ -53,7 +53,7 @@ pub struct ProjectConfig {
     pub zero_shot: ZeroShotArgs,
     /// How the radii are learned after no steps.
     pub method: MethodArgs,
-    /// What passes through at once, and what is kept.
+    /// How many images pass through at once, and which activations are kept.
     pub memory: MemoryArgs,
     /// Batches in sorted order.
     pub no_shuffle: bool,
@@ -124,7 +124,7 @@ pub(super) fn anchor(pretrained: &Source, finetuned: &Source) -> Result<(Vec<f32
 /// Learns the radii and writes `out`, with `out.radii.csv` and `out.metrics.jsonl` beside it.
 pub fn project(gpu: &Gpu, config: &ProjectConfig, events: &mut dyn FnMut(Event)) -> Result<()> {
     let overrides = config.zero_shot.overrides(&config.model_args);
-    // What was fine-tuned has its head.
+    // The fine-tuned model has its head.
     let mut finetuned = Source::open(&config.finetuned, &Overrides { head: None, ..overrides.clone() })?;
     let mut pretrained = Source::open(&config.pretrained, &overrides)?;
     finetuned.recognised.preprocess = config.model_args.preprocess(&finetuned.recognised.preprocess)?;

@@ -19,7 +19,7 @@ impl Reached {
         step < self.steps || (step == self.steps && !self.done)
     }
 
-    /// Whether a line of `metrics.jsonl` is about what is not run again.
+    /// Whether a line of `metrics.jsonl` is about a part that is not run again.
     pub(super) fn keeps(self, line: &Metric) -> bool {
         match line {
             Metric::Evaluation(e) if e.is_final => e.is_baseline(),

@@ -194,7 +194,7 @@ pub struct EvaluationLine {
     /// In or out of distribution, where the run knows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kind: Option<Distribution>,
-    /// What was done to the set's images.
+    /// The kind of corruption of the set's images.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub corruption: Option<String>,
     /// How severely, 1 to 5.

@@ -451,7 +451,7 @@ impl Training<'_, '_> {
         Ok(())
     }
 
-    /// Notes how far each tensor is from the anchor, and what was learned of it, at an evaluation on the way.
+    /// Notes how far each tensor is from the anchor, and its learned share, if it has one, at an evaluation on the way.
     fn note_drift(&mut self, values: &[f32]) -> Result<()> {
         if !self.place.writes() {
             return Ok(());

@@ -70,8 +70,8 @@ impl RunLog {
         RunLog { metrics, radii, tensors: Vec::new(), board: None }
     }
 
-    /// Starts (or, where a run has `reached` something, goes on with) the logs at `metrics` and `radii`. Lines about what
-    /// is run again are dropped.
+    /// Starts (or, where a run has `reached` something, goes on with) the logs at `metrics` and `radii`. Lines about parts
+    /// that are run again are dropped.
     pub fn open(
         metrics: &Path,
         radii: &Path,
@@ -247,7 +247,7 @@ pub const STATE: &str = "state.safetensors";
 /// What the test sets came to in full.
 pub const EVALUATIONS: &str = "evaluations.jsonl";
 
-/// The variants of products that the run goes by.
+/// The variants of products that the run uses.
 pub const TUNING: &str = "tuning.json";
 
 /// The images that splits share.

@@ -33,7 +33,7 @@ pub struct Splits {
     pub val: Dataset,
     /// What the best checkpoint is chosen on, where that is not `val`.
     pub select: Option<Dataset>,
-    /// What is reported.
+    /// The sets whose results are reported.
     pub tests: Vec<TestSet>,
     /// Which class is which output.
     pub classes: ClassMap,

@@ -92,7 +92,7 @@ pub struct Identity {
     pub inputs: Inputs,
 }
 
-/// Writes what was [captured](capture) of `learner`, with `progress` and the adapters of the best weights, if they have some, to `path`.
+/// Writes the state [captured](capture) of `learner`, with `progress` and the adapters of the best weights, if they have some, to `path`.
 pub fn write(
     path: &Path,
     saved: &Saved,

@@ -5,7 +5,7 @@ use crate::train::advice::{Course, advice};
 use crate::train::events::TestResult;
 use crate::train::records::{EvaluationLine, Weights, from_bits};
 
-/// What is known of a run that is over.
+/// The figures and settings of a run that is over.
 pub(super) struct Story<'a> {
     pub(super) course: Course<'a>,
     /// Results on the test sets.

@@ -11,7 +11,7 @@ use crate::ops::product::Product;
 use crate::ops::tune;
 use crate::train::events::Event;
 
-/// Measuring takes no longer than this by much: what is left keeps its default, and has its turn in the next run.
+/// Measuring takes no longer than this by much: products left keep their defaults, and have their turn in the next run.
 const LIMIT: Duration = Duration::from_secs(10);
 
 /// Measures those among `products` that nobody has measured on this adapter, and keeps what came out.
@@ -56,7 +56,7 @@ pub(super) fn confirm(gpu: &Gpu, products: &[Product], choices: &Choices, events
     Ok(())
 }
 
-/// The choices that a run goes by, for its directory: resumed, it must go by the same, or its bits differ.
+/// The choices that a run uses, for its directory: resumed, it must use the same, or its bits differ.
 pub(super) fn write_choices(gpu: &Gpu, path: &Path) -> Result<()> {
     let text = serde_json::to_string_pretty(&gpu.choices()).expect("choices are plain values");
     crate::atomic::atomic_write(path, text.as_bytes())
@@ -72,7 +72,7 @@ pub(super) fn from_json(bytes: &[u8]) -> Choices {
     serde_json::from_slice(bytes).expect("what another rank of this program has written")
 }
 
-/// The choices of a run's directory; a run that has no such file went by the defaults.
+/// The choices of a run's directory; a run that has no such file used the defaults.
 pub(super) fn read_choices(path: &Path) -> Result<Choices> {
     let text = match std::fs::read_to_string(path) {
         Ok(text) => text,
