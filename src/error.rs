@@ -78,7 +78,7 @@ pub enum Error {
     },
 }
 
-/// A situation that a setting of the caller mends, by what is wrong.
+/// A situation that a setting of the caller mends, named by its fault.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Help {
     /// The device's memory is too small for the batch.

@@ -21,7 +21,7 @@ use crate::model::Precision;
 /// Flags of `compare`.
 #[derive(Args, Debug)]
 pub(super) struct CompareArgs {
-    /// What is compared: see docs/compare.md
+    /// The methods, data sets and grids to compare: see docs/compare.md
     #[arg(value_name = "CONFIG.toml")]
     config: PathBuf,
     /// Folder for the runs, the tables and the page; runs that are there already are not run again [default: the file's own

@@ -53,7 +53,7 @@ pub(super) struct EvalArgs {
     /// Accuracy by class as well
     #[arg(long)]
     per_class: bool,
-    /// Write what is taken for what to this CSV: data, class, predicted, images
+    /// Write the confusion matrices to this CSV: data, class, predicted, images
     #[arg(long, value_name = "FILE")]
     confusion: Option<PathBuf>,
     /// Fit a temperature on this labelled data set, and give loss and calibration error of the others at it as well

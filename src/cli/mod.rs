@@ -158,7 +158,7 @@ impl AdapterArgs {
 pub struct RunArgs {
     #[command(flatten)]
     adapter: AdapterArgs,
-    /// Take the default kernels: neither measure which are fastest on this adapter, nor go by what was measured before
+    /// Take the default kernels: neither measure which are fastest on this adapter, nor use earlier measurements
     #[arg(long)]
     no_tune: bool,
     /// In f16, never use the adapter's matrix units (cooperative matrices), which are used where they compute the right thing

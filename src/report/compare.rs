@@ -150,7 +150,7 @@ fn section(id: &str, results: &Results, data: &DataResults, depths: &[Depth], ro
     out += &answers(results, data, depths, (h, room));
     let _ = writeln!(out, "<{h}>Radius and drift by depth</{h}>");
     out += &compare_depth::section(id, results, depths);
-    let _ = writeln!(out, "<{h}>What was chosen</{h}>");
+    let _ = writeln!(out, "<{h}>Chosen settings</{h}>");
     out += &tables::grids(results, data);
     let _ = writeln!(out, "<{h}>Which images each number saw</{h}>");
     let radii: Vec<String> = depths.iter().filter(|d| d.learns_radii).map(|d| d.name().to_string()).collect();
@@ -297,7 +297,7 @@ fn baseline(results: &Results, data: &DataResults) -> String {
             .into();
     };
     let mut out = format!(
-        "<p>Effective robustness (Taori et al. 2020) is OOD accuracy minus what is expected at a model's ID accuracy: a straight \
+        "<p>Effective robustness (Taori et al. 2020) is OOD accuracy minus the OOD accuracy expected at a model's ID accuracy: a straight \
          line between the logits of both, fitted to {} plain models (the pre-trained one where it has a head for these classes, \
          and every run of {}, all points of its grid and all seeds) with ID accuracies from {:.1} to {:.1} %: logit(OOD) = \
          {} · logit(ID) {} {}, R² = {:.2}.",

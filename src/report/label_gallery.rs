@@ -165,7 +165,7 @@ fn pairs(examples: &LabelExamples, h: &str) -> String {
         None => String::new(),
     };
     let mut out = format!(
-        "<{h}>Labels that are wrong on the same images most</{h}>\n<p>How many images, by what is wrong.{counted}</p>\n<div \
+        "<{h}>Labels that are wrong on the same images most</{h}>\n<p>How many images, by the labels that are wrong.{counted}</p>\n<div \
          class=\"pairs\">"
     );
     examples.pairs.iter().for_each(|of| of_pair(&mut out, of));

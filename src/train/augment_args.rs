@@ -12,7 +12,7 @@ use crate::flag::{in_range, positive};
 #[derive(Args, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct AugmentArgs {
-    /// What is done to training images: none, or any of crop (random resized crop) and flip (left to right, half of the time); in
+    /// How training images are changed: none, or any of crop (random resized crop) and flip (left to right, half of the time); in
     /// a file, a list
     #[arg(long, value_name = "WORD,WORD", default_value = "crop,flip")]
     pub augment: Augment,

@@ -245,7 +245,7 @@ fn run(
         )));
     }
     if progress.steps < steps && active.has_begun_rest() {
-        let what = "the run has learned its radii after what was its last step: it can't be made longer";
+        let what = "the run has learned its radii after its last step: it can't be made longer";
         return Err(Error::Usage(what.into()));
     }
     // Before its first step, a run has nothing to go on with but its beginning.

@@ -30,7 +30,7 @@ pub fn tune(gpu: &Gpu, products: &[Product], events: &mut dyn FnMut(Event)) -> R
     gpu.choose_variants(choices);
     events(Event::Note(format!("measured the kernels for {count} products on this adapter in {seconds:.1} s")));
     if let Some(Err(e)) = cache_dir().map(|dir| gpu.save_choices(&dir)) {
-        events(Event::Warning(format!("what was measured is not kept for later runs: {e}")));
+        events(Event::Warning(format!("the measurements are not kept for later runs: {e}")));
     }
     Ok(())
 }

@@ -81,7 +81,7 @@ pub fn verify(gpu: &Gpu, source: &Source, golden: &Golden, path: &Path, toleranc
         return Err(source.checkpoint.error("this model has no head: there are no logits to compare"));
     }
     if config.classes() != golden.classes {
-        return wrong(format!("has {} logits an image, the model {}", golden.classes, config.classes()));
+        return wrong(format!("has {} logits per image, the model {}", golden.classes, config.classes()));
     }
     if config.image_size() != golden.image_size {
         let (has, wants) = (golden.image_size, config.image_size());

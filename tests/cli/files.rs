@@ -259,7 +259,7 @@ fn inspect_verifies_logits_against_a_golden_file() {
 
     fs::copy(common::fixture_path("vit_small"), space.path("small.safetensors")).unwrap();
     let small = "inspect small.safetensors --heads 3 --verify golden.safetensors";
-    space.fails(1, small, &["golden.safetensors", "has 3 logits an image, the model 7"]);
+    space.fails(1, small, &["golden.safetensors", "has 3 logits per image, the model 7"]);
     space.fails(
         1,
         "inspect model.safetensors --verify small.safetensors",
