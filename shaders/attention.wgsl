@@ -118,7 +118,7 @@ fn scores(at: Place, row_part: u32, col_part: u32, col: u32, thread: u32) -> mat
     var s = mat4x4f();
     let i = thread % 8u;
     for (var d = 0u; d < p.quads; d += 8u) {
-        workgroupBarrier(); // what was in the tile has been read by everyone
+        workgroupBarrier(); // the last tile has been read by everyone
         for (var u = thread; u < 192u; u += THREADS) {
             let is_row = u >= THREADS;
             let quad = u % THREADS / 8u;

@@ -1,6 +1,6 @@
-// Multi-head self-attention of f16 tensors by cooperative matrices, the matrix units of GPUs. Equations, tensors and what is saved
-// for backward are explained in attention.wgsl; scores, sums, lse and delta are f32. P and dS pass through f16, since the units
-// multiply nothing else.
+// Multi-head self-attention of f16 tensors by cooperative matrices, the matrix units of GPUs. Equations, tensors and the values
+// saved for backward are explained in attention.wgsl; scores, sums, lse and delta are f32. P and dS pass through f16, since the
+// units multiply nothing else.
 //
 //   entry            grid                           writes
 //   forward          [⌈N/ROWS⌉, B·H, 1]             out = , lse =                rows are queries
@@ -220,7 +220,7 @@ fn forward(@builtin(workgroup_id) group: vec3u, @builtin(subgroup_id) subgroup: 
     var total = 0.0; // of the lane's own columns
     for (var col = 0u; col < p.tokens; col += COLS) {
         for (var slice = 0u; slice < SLICES; slice++) {
-            workgroupBarrier(); // what was staged before has been read by everyone
+            workgroupBarrier(); // the values staged before have been read by everyone
             stage_cols_qkv(at, 1u, col, slice, lane);
             workgroupBarrier();
             add_scores(0u, slice, subgroup, subgroups);

@@ -70,8 +70,8 @@ fn inside(x: Eight, first: u32, other: f32) -> Eight {
 // What a lane has of one query between two blocks of keys.
 struct Softmax { peak: f32, total: f32 }
 
-// The scores of eight keys become their weights, exp(s − peak) with the highest score so far, and what was summed up before
-// shrinks by exp(old peak − peak), which is returned.
+// The scores of eight keys become their weights, exp(s − peak) with the highest score so far, and the sums up to here
+// shrink by exp(old peak − peak), which is returned.
 fn weigh(state: ptr<function, Softmax>, scores: ptr<function, Eight>) -> f32 {
     let s = *scores;
     let highest = max(s.low, s.high);

@@ -1,5 +1,5 @@
-// Attention of one query an image over its tokens, and the tokens that CLIP's ResNets make for it (Radford et al. 2021,
-// `AttentionPool2d`).
+// Attention of one query per image over its tokens, and the tokens that CLIP's ResNets make for it (Radford et al.
+// 2021, `AttentionPool2d`).
 //
 //   s_n = ⟨q, k_n⟩ · scale,   prob = softmax(s),   out = Σ_n prob_n · v_n       for every head of every image
 //   dv_n = prob_n · dout      ds_n = prob_n · (⟨dout, v_n⟩ − Σ_m prob_m ⟨dout, v_m⟩) · scale

@@ -78,7 +78,7 @@ fn backward(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index
     }
 }
 
-// The windows whose middle lies within a pixel of `u`: what is reflected lies there, too.
+// The windows whose middle lies within a pixel of `u`: those that read it by reflection lie there, too.
 fn first(u: u32) -> u32 { return (max(u, 1u) - 1u + p.stride - 1u) / p.stride; }
 
 fn end(u: u32, count: u32) -> u32 { return min((u + 1u) / p.stride + 1u, count); }

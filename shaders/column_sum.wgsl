@@ -10,7 +10,7 @@
 //   partial   [⌈cols/WG⌉, chunks, 1]     out =       [chunks, cols], each the sum of `chunk` rows; `forward` over it ends the job
 //   spread    [⌈cols/WG⌉, rows, 1]       out =       inp [cols], out [rows, cols]
 //
-// Rows are added in order and without atomics: the same bits every time. Two stages, because one lane a column leaves
+// Rows are added in order and without atomics: the same bits every time. Two stages, because one lane per column leaves
 // an adapter idle where rows are many and columns few.
 //
 // The host appends `alias elem = vec4f;`, or f32 where columns are no multiple of 4; `cols` counts these. `alias stored` is what

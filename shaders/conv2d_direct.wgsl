@@ -1,5 +1,5 @@
 // 2-D convolution (NHWC, no bias) as an implicit matrix product, for CPU adapters (Mesa's lavapipe): no workgroup memory,
-// no barrier; one register tile a workgroup of eight lanes. GPUs take conv2d.wgsl, where equations, tensors, packed
+// no barrier; one register tile per workgroup of eight lanes. GPUs take conv2d.wgsl, where equations, tensors, packed
 // weights and classes of pixels are explained.
 //
 //   entry             grid                                            writes

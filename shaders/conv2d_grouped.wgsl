@@ -27,7 +27,7 @@ fn pack(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     // Of a group.
     let ins = p.src_c4 * 4u / groups;
     let outs = p.dst_c4 * 4u / groups;
-    // What is summed over, and what a vector holds.
+    // The channels that are summed over, and those that vectors hold.
     let depth = select(ins, outs, TRANSPOSED);
     let width = select(outs, ins, TRANSPOSED);
     if i >= groups * width / 4u * taps * depth { return; }
@@ -145,7 +145,7 @@ fn backward_weight(@builtin(workgroup_id) group: vec3u, @builtin(local_invocatio
     let taps = kernel() * kernel();
     let depth = p.src_c4 / groups;
     if own >= p.dst_c4 * depth * taps { return; }
-    // Neighbouring lanes share a tap, and with it what is outside.
+    // Neighbouring lanes share a tap, and with it the pixels outside.
     let quad = own % p.dst_c4;
     let c4 = own / p.dst_c4 % depth;
     let tap = own / (p.dst_c4 * depth);

@@ -1,5 +1,5 @@
-// Dropout (Srivastava et al. 2014) and stochastic depth (Huang et al. 2016): values, or whole images, are dropped at random, and what is
-// kept is scaled so that the expectation stays. The backward pass is the same with the gradient as its input: it draws the same numbers.
+// Dropout (Srivastava et al. 2014) and stochastic depth (Huang et al. 2016): values, or whole images, are dropped at random, and the
+// rest is scaled so that the expectation stays. The backward pass is the same with the gradient as its input: it draws the same numbers.
 //
 //   out = kept ? scale · inp : 0          kept where a random word is at least `threshold`
 //

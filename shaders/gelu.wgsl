@@ -11,7 +11,7 @@
 //   backward   fold(⌈len/(WG·PER_LANE)⌉)     dinp =
 //
 // The host appends `const KIND = …u;` and `alias elem = vec4f;` or f32; len counts those. `alias stored` is what all of these
-// tensors hold, elem or the f16 of that. Several a lane, since a workgroup
+// tensors hold, elem or the f16 of that. Several per lane, since a workgroup
 // costs a CPU adapter about 0.3 µs. Behind or before a matrix product the epilogues of lib/epilogue_gelu*.wgsl do the same
 // without a pass of their own.
 

@@ -11,8 +11,8 @@
 //   backward_params  [⌈cols/WG⌉, chunks, 1]   dweight = , dbias =   sums of `chunk` rows; column_sum adds them up
 //   forward_rows, backward_input_rows         the same with one workgroup per row, fold(rows): for GPUs
 //
-// One lane a row suits CPU adapters: no barrier, and the two passes over a row hit the cache. A GPU wants a workgroup
-// a row, so that neighbouring lanes read neighbouring addresses.
+// One lane per row suits CPU adapters: no barrier, and the two passes over a row hit the cache. A GPU wants a workgroup
+// per row, so that neighbouring lanes read neighbouring addresses.
 //
 // The host appends `alias elem = vec4f;`, or f32 where columns are no multiple of 4, with their number WIDTH and `total`, the
 // sum of an elem's parts; `cols` counts elems. `alias stored` is what out and dout hold, `alias taken` what inp and dinp hold:

@@ -101,7 +101,7 @@ fn run_vec4(group: vec3u, thread: u32, a_along: bool, b_along: bool) {
         next = load(block.is_b, at, a_along, b_along);
         sums = multiply(sums, thread);
     }
-    // Of the last tile, what is past the end is zero.
+    // Of the last tile, values past the end are zero.
     k += whole * TILE_K;
     if start + whole * TILE_K < end {
         let last = select(min(k + STEPS, vec4u(p.k - 1u)) * (rows / 4u) + own_quad, own_rows + min(k, p.k - 4u) / 4u, along);

@@ -99,7 +99,7 @@ fn run(group: vec3u, subgroup: u32, subgroups: u32, lane: u32, a_along: bool, b_
         multiply_first(subgroup);
         if twice { multiply_second(subgroup, subgroups); }
     }
-    // Of the last tile, what is past the end is zero.
+    // Of the last tile, values past the end are zero.
     let last = start + whole * DEPTH;
     if last < end {
         workgroupBarrier();

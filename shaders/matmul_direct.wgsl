@@ -1,4 +1,4 @@
-// Matrix product for CPU adapters (Mesa's lavapipe): no workgroup memory, no barrier; one register tile a
+// Matrix product for CPU adapters (Mesa's lavapipe): no workgroup memory, no barrier; one register tile per
 // workgroup of eight lanes, straight from storage buffers. GPUs take matmul.wgsl.
 //
 //   forward           out[m,n] = Σₖ a[m,k] · b[n,k] + bias[n]     inp · weightᵀ + bias
@@ -19,12 +19,12 @@
 //   `chunk` of its terms, a multiple of 4, and writes out's z-th copy. One chunk is the whole sum. Nothing is saved for backward.
 //   Needs subgroups of at least 8 invocations (wgpu: Features::SUBGROUP, subgroup_min_size ≥ 8).
 //
-// The driver runs one invocation a SIMD lane, and any load inside a loop, even one whose address is the
+// The driver runs one invocation per SIMD lane, and any load inside a loop, even one whose address is the
 // same in all lanes, is a scalar loop over them: some 20 ns for a vec4f, as much as 50 multiply-adds, and
 // two thirds of that for the same bytes as two words of 64 bits. So each lane loads its own 4 × 4 block of
 // both operands, and a broadcast, one shuffle, hands a's blocks round: 12 loads for 1,024 multiply-adds,
 // where one without subgroups needs 20 for 256. Accumulators are named, since a loop over an array stays a
-// loop once runtime checks are on, and then they live in memory. Eight k a turn halve the misses of a's rows,
+// loop once runtime checks are on, and then they live in memory. Eight k per turn halve the misses of a's rows,
 // but the loop no longer fits the instruction cache, and came out no faster.
 
 struct Params { m: u32, n: u32, k: u32, chunk: u32 }
@@ -62,7 +62,7 @@ fn multiply(rows: ptr<function, Rows>, am: mat4x4f, bm: mat4x4f) {
     (*rows).q7 = multiply_add((*rows).q7, bm, from_lane7(am));
 }
 
-// Lanes 0…3 and 4…7 of a vector which holds four k of one row a lane.
+// Lanes 0…3 and 4…7 of a vector which holds four k of one row per lane.
 fn first_four(x: vec4f) -> mat4x4f {
     return mat4x4f(subgroupBroadcast(x, 0u), subgroupBroadcast(x, 1u), subgroupBroadcast(x, 2u), subgroupBroadcast(x, 3u));
 }

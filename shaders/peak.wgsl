@@ -2,16 +2,16 @@
 // registers, and a copy that does nothing else.
 //
 //   multiply_add   x ← a · x + b, 8 · LOOPS times, for x = inp, inp + 1 and inp + 2;   out = the sum of the three
-//                  inp, out [lanes, 4]; 8 · LOOPS · 3 · 4 multiply-adds a lane
+//                  inp, out [lanes, 4]; 8 · LOOPS · 3 · 4 multiply-adds per lane
 //   copy           copied = whole         both [len], a multiple of 4
 //
 //   entry          grid                           writes
 //   multiply_add   fold(lanes/WG)                 out =
 //   copy           fold(⌈len/(4·WG·PER_LANE)⌉)    copied =
 //
-// Twelve chains a lane hide a multiply-add's latency and, with a and b, fit the sixteen registers of a CPU's vector unit;
-// eight rounds per turn make the loop itself cheap. `len` counts vectors of four, which the host says how to read and write
-// (src/ops/words.rs).
+// Twelve chains per lane hide a multiply-add's latency and, with a and b, fit the sixteen registers of a CPU's vector
+// unit; eight rounds per turn make the loop itself cheap. `len` counts vectors of four, which the host says how to read and
+// write (src/ops/words.rs).
 
 struct Params { len: u32, loops: u32, a: f32, b: f32 }
 var<immediate> p: Params;

@@ -1,4 +1,4 @@
-// What is negative becomes zero, and its backward.
+// ReLU and its backward: negative values become zero.
 //
 //   out = max(inp, 0),   dinp = dout where out > 0, else 0       inp, out, dout, dinp [len]
 //

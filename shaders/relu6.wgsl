@@ -1,4 +1,4 @@
-// What is negative becomes zero, what is above six becomes six (Sandler et al. 2018, MobileNetV2), and its backward.
+// ReLU6 and its backward: negative values become zero, those above six become six (Sandler et al. 2018, MobileNetV2).
 //
 //   out = min(max(inp, 0), 6),   dinp = dout where 0 < inp < 6, else 0
 //

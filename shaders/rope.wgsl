@@ -110,7 +110,7 @@ fn place(t: u32) -> vec2f {
     return select(row_column, row_column.yx, p.transposed == 1u);
 }
 
-// Sine and cosine. WGSL leaves it to the adapter how far off its own are: up to 2⁻¹¹. What is left of the angle beside
+// Sine and cosine. WGSL leaves it to the adapter how far off its own are: up to 2⁻¹¹. The rest of the angle beside
 // multiples of π/2, in three steps so that nothing cancels, then polynomials for less than π/4 (Moshier's in Cephes).
 fn sine_cosine(angle: f32) -> vec2f {
     let turns = round(angle * 0.63661977);

@@ -7,8 +7,8 @@
 //   forward    [⌈C/4·⌊W/2⌋/WG⌉, ⌊H/2⌋, B]      out =
 //   backward   [⌈C/4·⌈W/2⌉/WG⌉, ⌈H/2⌉, B]      dinp =, or += with ACCUMULATE
 //
-// A lane owns a window's pixels of four channels. The host appends `loaded4` and `stored4` (src/ops/words.rs): what is read, and
-// what is written.
+// A lane owns a window's pixels of four channels. The host appends `loaded4` and `stored4` (src/ops/words.rs): the types that
+// are read and written.
 
 struct Params {
     height: u32, width: u32,

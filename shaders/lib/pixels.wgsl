@@ -4,8 +4,8 @@
 struct Params {
     batch: u32,
     rows_h: u32, rows_w: u32,            // rows are the pixels (image, j, i) of a grid
-    src_h: u32, src_w: u32, src_c4: u32, // what is gathered; channels in fours
-    dst_h: u32, dst_w: u32, dst_c4: u32, // what is written; for backward_weight, the channels of dout
+    src_h: u32, src_w: u32, src_c4: u32, // the tensor that is gathered; channels in fours
+    dst_h: u32, dst_w: u32, dst_c4: u32, // the tensor that is written; for backward_weight, the channels of dout
     taps: u32,                           // bytes: taps_y, taps_x, first_y, first_x
     steps: u32,                          // bytes: kernel, stride, step
     off: u32,                            // signed halves: off_y, off_x

@@ -1,5 +1,5 @@
 // The end of a matrix product, by vectors and by single elements: what matmul.wgsl, matmul_direct.wgsl and matmul_subgroup.wgsl
-// share. Column i of `quad` is row m + i of out's copy, its vector columns n…n + 3; what is past an edge is not stored.
+// share. Column i of `quad` is row m + i of out's copy, its vector columns n…n + 3; values past an edge are not stored.
 
 fn store4_quad(quad: mat4x4f, copy: u32, m: u32, n: u32) {
     if n >= p.n { return; }

@@ -1,5 +1,5 @@
 // The end of a convolution's product: what conv2d.wgsl and conv2d_subgroup.wgsl share. Column i of `quad` is row `row` + i, its
-// vector the channels of quad `col`; what is past an edge is not stored.
+// vector the channels of quad `col`; values past an edge are not stored.
 
 fn store(quad: mat4x4f, row: u32, col: u32) {
     if col >= p.dst_c4 { return; }

@@ -1,6 +1,7 @@
 //! Kernels alone, at the shapes of ViT-Tiny, ResNet-18, ConvNeXt-Tiny and EfficientNet-B0 with four images of 224 pixels.
 //!
-//! Of bytes the fewest are counted: every input read once, every output written once. What is added to counts as written.
+//! Of bytes the fewest are counted: every input read once, every output written once. An output that is added to
+//! counts as written.
 
 use std::time::Instant;
 
@@ -255,7 +256,7 @@ fn linear(b: &Bench, pass: Pass) -> Result<Alone> {
     product(b, pass, [ROWS, DIM, HIDDEN], Element::Word)
 }
 
-/// The MLP's layers with what is fused into them: the activation behind the first, the residual behind the second.
+/// The MLP's layers with fused operations: the activation behind the first, the residual behind the second.
 fn fused(b: &Bench, second: bool) -> Result<Alone> {
     let (m, n, k) = if second { (ROWS, DIM, HIDDEN) } else { (ROWS, HIDDEN, DIM) };
     let ([inp, weight, bias], [out, other]) =
@@ -411,7 +412,7 @@ fn loss(b: &Bench) -> Result<Alone> {
     Ok(Alone { shape: format!("{BATCH} × 1000, with its gradient"), work: bytes(2 * BATCH * 1000), program })
 }
 
-/// Of 80 labels an image, as COCO has.
+/// Of 80 labels per image, as COCO has.
 fn label_loss(b: &Bench) -> Result<Alone> {
     let (batch, classes) = (BATCH, 80);
     let dims = ops::binary_cross_entropy::Dims { batch, classes, grad_scale: 1.0 / batch as f32 };
@@ -422,7 +423,7 @@ fn label_loss(b: &Bench) -> Result<Alone> {
     Ok(Alone { shape: format!("{batch} × {classes}, with its gradient"), work: bytes(3 * batch * classes), program })
 }
 
-/// What runs over the whole arena once a step.
+/// What runs over the whole arena once per step.
 #[derive(Clone, Copy, PartialEq)]
 enum Update {
     NormClip,

@@ -16,14 +16,14 @@ pub struct Peak {
     pub gbs: f64,
 }
 
-/// A peak's measurement: what took how long, and its work a repeat.
+/// A peak's measurement: what took how long, and its work per repeat.
 #[derive(Debug)]
 pub struct Measured {
     /// In words.
     pub shape: String,
     /// The times.
     pub times: Times,
-    /// Operations or bytes a repeat.
+    /// Operations or bytes per repeat.
     pub work: f64,
 }
 

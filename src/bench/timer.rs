@@ -25,8 +25,8 @@ impl Default for Budget {
 }
 
 impl Budget {
-    /// Runs `f` without timing it, then again and again, timed by `f` itself: it returns milliseconds, of `N` things a
-    /// repeat.
+    /// Runs `f` without timing it, then again and again, timed by `f` itself: it returns milliseconds, of `N` things
+    /// per repeat.
     pub fn spend<const N: usize>(&self, mut f: impl FnMut() -> Result<[f64; N]>) -> Result<[Times; N]> {
         for _ in 0..self.warmup {
             f()?;
@@ -86,7 +86,7 @@ impl Times {
         self.sorted.len()
     }
 
-    /// The same where `parts` equal things were done a repeat.
+    /// The same where `parts` equal things were done per repeat.
     pub fn divided(mut self, parts: usize) -> Times {
         self.sorted.iter_mut().for_each(|ms| *ms /= parts as f64);
         self

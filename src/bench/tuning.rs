@@ -98,7 +98,7 @@ impl Met {
 #[derive(Debug)]
 pub struct Table<'a> {
     bench: Bench<'a>,
-    /// What was chosen before: nothing is measured by it, and it stays where nothing is measured.
+    /// The choices from before: nothing is measured by them, and they stay where nothing is measured.
     before: Choices,
     /// The classes so far, each once.
     pub classes: Vec<Class>,

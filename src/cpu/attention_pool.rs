@@ -1,5 +1,5 @@
-//! Attention of one query an image over its tokens, and the tokens that CLIP's ResNets make for it (Radford et al. 2021,
-//! `AttentionPool2d`).
+//! Attention of one query per image over its tokens, and the tokens that CLIP's ResNets make for it (Radford et al.
+//! 2021, `AttentionPool2d`).
 //!
 //! ```text
 //! s_n = ⟨q, k_n⟩ / √head_dim      prob = softmax(s)      out = Σ_n prob_n v_n

@@ -74,7 +74,7 @@ pub fn update_running<T: Float>(
 }
 
 /// Assigns `out [rows, cols]` and `rstd [cols]` from `mean` and `var`, the batch's or the running ones; `inp`, `shortcut
-/// [rows, cols]`, `weight`, `bias [cols]`. `shortcut` is added, then with `relu` what is negative becomes zero.
+/// [rows, cols]`, `weight`, `bias [cols]`. `shortcut` is added, then with `relu` negative values become zero.
 pub fn normalise<T: Float>(
     out: &mut [T],
     rstd: &mut [T],

@@ -9,7 +9,7 @@
 
 use super::{Float, check_len};
 
-/// ln(1 + exp(x)), which neither overflows nor loses what is small.
+/// ln(1 + exp(x)), which neither overflows nor loses small values.
 fn softplus<T: Float>(x: T) -> T {
     let e = (-x.abs()).exp();
     let small = e <= T::from_f64(1e-5);

@@ -9,7 +9,7 @@
 
 use super::{Float, check_len};
 
-/// The taps, and what is outside the image.
+/// The taps, and the pixels outside the image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Filter {
     /// 1/4, 1/2, 1/4, reflected: timm's `BlurPool2d`.
@@ -21,7 +21,7 @@ pub enum Filter {
 }
 
 impl Filter {
-    /// The tap on either side; the one in the middle is what is left of 1.
+    /// The tap on either side; the one in the middle is 1 − 2·side.
     pub fn side(self) -> f64 {
         match self {
             Filter::Reflected | Filter::Zeros => 0.25,

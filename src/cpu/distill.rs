@@ -11,7 +11,7 @@
 
 use super::{Float, check_len};
 
-/// What is kept of the teacher.
+/// The teacher's values that are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum On {

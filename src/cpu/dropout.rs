@@ -12,7 +12,7 @@
 
 use super::{Float, check_len};
 
-/// What is dropped together.
+/// The values that are dropped together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Each {
     /// A value.
@@ -21,14 +21,14 @@ pub enum Each {
     Image,
 }
 
-/// What is dropped where.
+/// Shape and settings of a dropout.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Dims {
     /// Images.
     pub batch: usize,
     /// Values of an image.
     pub per: usize,
-    /// What is dropped together.
+    /// The values that are dropped together.
     pub each: Each,
     /// The number of the layer: layers draw from streams of their own.
     pub layer: u32,
@@ -41,13 +41,13 @@ pub struct Dims {
 pub type State = [u32; 4];
 
 impl Dims {
-    /// The least word of what is kept.
+    /// The least word of a value that is kept.
     pub fn threshold(self) -> u32 {
         assert!((0.0..1.0).contains(&self.rate), "a rate of {}", self.rate);
         (self.rate * 2f64.powi(32)).round().min(f64::from(u32::MAX)) as u32
     }
 
-    /// The factor of what is kept.
+    /// The factor of the values that are kept.
     pub fn scale(self) -> f32 {
         (1.0 / (1.0 - self.rate)) as f32
     }

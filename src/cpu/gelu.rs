@@ -27,7 +27,7 @@ pub fn forward<T: Float>(out: &mut [T], inp: &[T], kind: Activation) {
             Activation::Gelu => x * normal_cdf(x),
             Activation::GeluTanh => x * (T::ONE + tanh_term(x)) / T::from_f64(2.0),
             Activation::QuickGelu => x * sigmoid(T::from_f64(QUICK) * x),
-            Activation::SwiGlu | Activation::GeGlu => unreachable!("gelu: what is gated is a stem of its own"),
+            Activation::SwiGlu | Activation::GeGlu => unreachable!("gelu: gated activations are a stem of their own"),
         };
     }
 }
@@ -53,7 +53,7 @@ pub fn backward<T: Float>(dinp: &mut [T], dout: &[T], inp: &[T], kind: Activatio
                 let s = sigmoid(quick * x);
                 s + quick * x * s * (T::ONE - s)
             }
-            Activation::SwiGlu | Activation::GeGlu => unreachable!("gelu: what is gated is a stem of its own"),
+            Activation::SwiGlu | Activation::GeGlu => unreachable!("gelu: gated activations are a stem of their own"),
         };
         dinp[i] = dout[i] * slope;
     }

@@ -8,8 +8,8 @@
 //! dpatches[b, p] = dout[b, p + prefix],   dpos += Σ_b dout[b] at its rows' tokens,   dcls, dreg += Σ_b dout[b] at theirs
 //! ```
 //!
-//! The grid is `height / P` by `width / P`; like a convolution of stride P, what is left over at the bottom and on
-//! the right is not read. The images need no gradient.
+//! The grid is `height / P` by `width / P`; like a convolution of stride P, the pixels left over at the bottom and on
+//! the right are not read. The images need no gradient.
 
 use super::{Float, check_len};
 use crate::shapes::Prefix;

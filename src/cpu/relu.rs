@@ -1,4 +1,4 @@
-//! What is negative becomes zero.
+//! Negative values become zero.
 //!
 //! ```text
 //! out = max(inp, 0)

@@ -1,4 +1,4 @@
-//! What is negative becomes zero, what is above six becomes six (Sandler et al. 2018), elementwise.
+//! Negative values become zero, those above six become six (Sandler et al. 2018), elementwise.
 //!
 //! ```text
 //! out = min(max(inp, 0), 6)

@@ -15,7 +15,7 @@
 
 use super::{Float, check_len};
 
-/// Shape of what is turned: query, key and value `[batch, tokens, 3·heads·head_dim]`.
+/// Shape of the tensor that is turned: query, key and value `[batch, tokens, 3·heads·head_dim]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Dims {
     /// Images.

@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 /// Bytes of immediates (shapes and scalars of a step) that our kernels may use: WebGPU's usual limit.
 pub(super) const IMMEDIATE_BYTES: u32 = 64;
 
-/// Share of its memory budget, in percent, that the driver lets this process fill: what is allocated beyond is an error there
+/// Share of its memory budget, in percent, that the driver lets this process fill: an allocation beyond it is an error there
 /// instead of memory moved to the host, where Vulkan or DX12 tells the budget. The rest is for displays and other programs.
 const BUDGET_PERCENT: u8 = 95;
 
@@ -173,7 +173,7 @@ pub fn hidden(found: &[AdapterEntry]) -> Vec<wgpu::AdapterInfo> {
     all.filter(|info| !is_cpu(info) && !known.contains(&AdapterName::of(info))).collect()
 }
 
-/// Why a run that nobody gave an adapter is on a CPU: what was found besides, and why it was not taken. None for a run on a GPU.
+/// Why a run that nobody gave an adapter is on a CPU: the other adapters found, and why none was taken. None for a run on a GPU.
 pub fn why_cpu(taken: &wgpu::AdapterInfo) -> Option<String> {
     if !is_cpu(taken) {
         return None;
@@ -212,7 +212,7 @@ pub(super) fn listing(found: &[AdapterEntry]) -> String {
 }
 
 /// The adapter that `wanted` names (an index of [`adapters`] or a part of a name), else `WGPU_ADAPTER_NAME`, else the
-/// best usable one. The error lists what was found.
+/// best usable one. The error lists those that were found.
 pub fn choose(found: &[AdapterEntry], wanted: Option<&str>) -> Result<usize> {
     if found.is_empty() {
         return Err(Error::Adapter(

@@ -192,7 +192,7 @@ impl Gpu {
         Ok(View { buffer: Arc::new(buffer), offset: 0, len, element: Element::Word })
     }
 
-    /// Bytes of this device's buffers that are alive, without what is on its way to or from the host.
+    /// Bytes of this device's buffers that are alive, without those on their way to or from the host.
     pub fn allocated(&self) -> u64 {
         self.allocated.load(Ordering::Relaxed)
     }

@@ -167,7 +167,7 @@ impl Gpu {
 
     /// Opens the adapter of this name, of several the `nth` as [`Gpu::open_nth`] counts; `checked` as for [`Gpu::open`].
     ///
-    /// Errors, listing what was found, where it is gone.
+    /// Errors, listing the adapters that were found, where it is gone.
     pub fn open_named(wanted: &AdapterName, nth: usize, checked: bool) -> Result<Gpu> {
         let mut found = adapters(wanted.backend == format!("{:?}", wgpu::Backend::Gl))?;
         let same = alike(&found, wanted);

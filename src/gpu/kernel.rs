@@ -44,7 +44,7 @@ pub struct Kernel {
     pub shader: &'static Shader,
     /// Its entry point.
     pub entry: String,
-    /// Which of the variants of its entry point it is: override constants, and what is appended to the shader.
+    /// Which of the variants of its entry point it is: override constants, and the text appended to the shader.
     pub variant: Arc<str>,
     /// Its only bind group's layout.
     pub layout: wgpu::BindGroupLayout,

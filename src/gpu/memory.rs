@@ -3,7 +3,7 @@
 use crate::gpu::Gpu;
 
 impl Gpu {
-    /// Bytes of memory of this adapter's own, or for a CPU adapter what is free on this machine. None where no one tells: on
+    /// Bytes of memory of this adapter's own, or for a CPU adapter those free on this machine. None where no one tells: on
     /// Metal, DX12 and GL, and for a CPU adapter anywhere but on Linux.
     pub fn memory(&self) -> Option<u64> {
         if self.is_cpu() {

@@ -24,7 +24,7 @@ const LONG: f64 = 1.5;
 /// counted as some of them ([`Step::work`](crate::gpu::program::Step::work)).
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Pace {
-    /// Work a second.
+    /// Work per second.
     rate: Option<f64>,
 }
 
@@ -34,7 +34,7 @@ impl Pace {
         self.rate.map_or(FIRST, |rate| ((TARGET * rate) as u64).max(1))
     }
 
-    /// Work a second, as far as it was measured.
+    /// Work per second, as far as it was measured.
     pub fn rate(self) -> Option<f64> {
         self.rate
     }
@@ -243,7 +243,7 @@ mod tests {
 
     #[test]
     fn a_slow_device_gets_half_a_second_at_once_from_the_first_submission_on() {
-        // 10 GFLOP/s, 20 s a step.
+        // 10 GFLOP/s, 20 s per step.
         let (longest, submissions) = drive(2_000_000_000, 0, |_| 1e10);
         assert!(longest <= TARGET, "{longest} s");
         assert!((40..=60).contains(&submissions), "{submissions}");

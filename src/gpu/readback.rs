@@ -49,7 +49,7 @@ impl Staging {
         self.under_way.is_some()
     }
 
-    /// Starts copying `view` as it is after everything submitted so far. Does not wait. What was copied before has been taken.
+    /// Starts copying `view` as it is after everything submitted so far. Does not wait. The copy before it has been taken.
     pub fn start(&mut self, gpu: &Gpu, view: &View) {
         assert_eq!(view.element, Element::Word, "the host reads 4-byte elements");
         assert!(view.len <= self.len && self.under_way.is_none(), "a staging buffer that is free and long enough");

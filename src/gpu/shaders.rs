@@ -40,13 +40,13 @@ impl Shader {
 
 const ONE_SUBGROUP: &str = "const ONE_SUBGROUP";
 
-/// What is appended to a shader that [reduces](Shader::reduces), so that it does by subgroup operations
+/// The text appended to a shader that [reduces](Shader::reduces), so that it does by subgroup operations
 /// (`lib/reduce_subgroup.wgsl`). `one` says that a workgroup is no larger than the adapter's smallest subgroup.
 pub fn by_subgroups(one: bool) -> String {
     format!("{ONE_SUBGROUP} = {one};\n")
 }
 
-/// What is appended to shaders over rows, with the element's alias and `total`.
+/// The text appended to shaders over rows, with the element's alias and `total`.
 pub(crate) const ELEM: &str = include_str!("../../shaders/lib/elem.wgsl");
 /// Two values in a word of 64 bits: what [`ELEM_8`] needs, among others.
 pub(crate) const WORDS: &str = include_str!("../../shaders/lib/words.wgsl");

@@ -20,7 +20,7 @@ impl Gpu {
         self.pacer.submitted()
     }
 
-    /// Whether what is submitted at once has a limit: not on a CPU adapter, which no driver watches, unless a test wants it.
+    /// Whether a submission's work has a limit: not on a CPU adapter, which no driver watches, unless a test wants it.
     fn cuts_submissions(&self) -> bool {
         !self.is_cpu() || self.pacer.is_forced()
     }

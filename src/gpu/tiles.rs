@@ -81,7 +81,7 @@ impl Cooperative {
         (4 * self.subgroup[1]).div_ceil(self.lanes())
     }
 
-    /// What is appended to the shader of a product, the types of operands and result aside.
+    /// The text appended to the shader of a product, the types of operands and result aside.
     pub fn text(self) -> String {
         let [rows, cols] = self.tile();
         let rounds = self.rounds();

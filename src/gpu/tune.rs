@@ -8,7 +8,7 @@ use crate::gpu::Gpu;
 use crate::gpu::tiles::{Choices, Cooperative, LargeTiles, Tile, Variant};
 
 impl Gpu {
-    /// Adapter, driver and program version in one line: what is measured on one says nothing of another.
+    /// Adapter, driver and program version in one line: measurements on one say nothing of another.
     pub fn identity(&self) -> String {
         let i = &self.info;
         let checked = if self.checked { ", checked" } else { "" };
@@ -104,7 +104,7 @@ impl Gpu {
         *self.choices.lock().unwrap_or_else(|e| e.into_inner()) = choices;
     }
 
-    /// Adds to the choices: products that are recorded afterwards go by them.
+    /// Adds to the choices: products that are recorded afterwards use them.
     pub fn choose_variants(&self, choices: Choices) {
         self.choices.lock().unwrap_or_else(|e| e.into_inner()).extend(choices);
     }

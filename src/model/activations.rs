@@ -64,7 +64,7 @@ pub struct Activations {
     norm_pixels: Option<usize>,
     ranks: usize,
     drops: Drops,
-    /// What is written once, by its label.
+    /// The tensors that are written once, by label.
     constants: Vec<(String, Vec<f32>)>,
     allocated: Option<Planned>,
 }

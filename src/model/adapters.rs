@@ -1,5 +1,5 @@
 //! Low-rank adapters of weights (LoRA, Hu et al., ICLR 2022): beside a weight `W [outputs, inputs]` stand `A [rank, inputs]` and
-//! `B [outputs, rank]`, and what is used is `W + alpha/rank · B·A`.
+//! `B [outputs, rank]`, and the model uses `W + alpha/rank · B·A`.
 
 use crate::random::Random;
 use crate::shapes::ParamLayout;

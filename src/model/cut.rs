@@ -24,12 +24,12 @@ pub(super) struct Crossing {
 }
 
 impl Cut {
-    /// Below the first layer with a parameter for which `trained` holds, by its place, or that draws random numbers. None if no layer with parameters lies below it, or if what is read
+    /// Below the first layer with a parameter for which `trained` holds, by its place, or that draws random numbers. None if no layer with parameters lies below it, or if a value read
     /// behind it isn't whole words of memory for each image. With `dropped`, backward computes segments below that one again, from
     /// values that may lie before the cut: then none of them may lie behind it.
     pub(super) fn below(tape: &Tape, dropped: usize, trained: &dyn Fn(usize) -> bool) -> Option<Cut> {
         let learns = |entry: &Entry| entry.params.iter().any(|param| param.places().any(trained));
-        // What is dropped at random is another in every step.
+        // Random drops differ from step to step.
         let draws = |entry: &Entry| tape.random.is_some_and(|random| entry.reads.contains(&random));
         let entry = tape.entries.iter().position(|entry| learns(entry) || draws(entry))?;
         let (before, behind) = tape.entries.split_at(entry);

@@ -49,7 +49,7 @@ pub struct Mixed {
 }
 
 impl Mixed {
-    /// How channels fall into `parts`: all alike, and what is left over into the first.
+    /// How channels fall into `parts`: all alike, and the remainder into the first.
     pub fn split(channels: usize, parts: usize) -> Vec<usize> {
         let mut split = vec![channels / parts; parts];
         split[0] += channels % parts;

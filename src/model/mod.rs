@@ -1,5 +1,5 @@
 //! Models. A network is its forward pass, written on a [`tape`] with [`layers`]: [`vit`], [`resnet`], [`resnetv2`], [`convnext`], [`efficientnet`], [`vgg`], and [`text`], which reads tokens. From it follow its parameters
-//! ([`ParamLayout`](crate::shapes::ParamLayout)), the memory of its passes ([`plan`], [`activations`]), and what is recorded
+//! ([`ParamLayout`](crate::shapes::ParamLayout)), the memory of its passes ([`plan`], [`activations`]), and recorded passes
 //! ([`recording`]). [`config`], [`resnet_config`], [`resnetv2_config`], [`convnext_config`], [`efficientnet_config`] and [`vgg_config`] say what a model is made of; [`network`] is any of them.
 
 pub mod activations;

@@ -1,4 +1,4 @@
-//! Where in a network a tensor is, from the images on: what methods go by that treat layers differently.
+//! Where in a network a tensor is, from the images on, for methods that treat layers differently.
 
 use crate::model::network::ModelConfig;
 

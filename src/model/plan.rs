@@ -213,7 +213,7 @@ impl Planned {
         self.views.push(view);
     }
 
-    /// The first `len` elements of a tensor: a smaller batch uses a part of what was planned for the largest.
+    /// The first `len` elements of a tensor: a smaller batch uses a part of the tensor planned for the largest.
     pub fn view(&self, slot: Slot, len: usize) -> View {
         self.views[slot.0].first(len)
     }

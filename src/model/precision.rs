@@ -12,9 +12,9 @@ pub enum Precision {
     /// 32-bit floats throughout.
     #[default]
     F32,
-    /// 16-bit floats inside a vision transformer's blocks and its patch embedding, and in a ResNet from its pixels to what is
-    /// pooled. A transformer's residual stream and its final norm, a batch norm's statistics, pooled features, the head and
-    /// the loss stay f32.
+    /// 16-bit floats inside a vision transformer's blocks and its patch embedding, and in a ResNet from its pixels to the
+    /// last pool's input. A transformer's residual stream and its final norm, a batch norm's statistics, pooled features,
+    /// the head and the loss stay f32.
     F16,
 }
 

@@ -82,7 +82,7 @@ pub struct ResNetV2Config {
     pub avg_down: bool,
     /// The norms.
     pub norm: NormKind,
-    /// Where each output channel's weights have a mean of 0 and a variance of 1: what is added to the variance.
+    /// Where each output channel's weights have a mean of 0 and a variance of 1: the term added to the variance.
     pub standard: Option<f32>,
     /// Whether convolutions are padded as TensorFlow's "same".
     pub same: bool,

@@ -12,14 +12,14 @@ use crate::cpu::rope::{Dims, table};
 pub enum Angles {
     /// The row and the column of a patch, each times half of the bands `temperature^(−4n/head_dim)`.
     Axial {
-        /// What is added to rows and columns.
+        /// Added to rows and columns.
         offset: f64,
         /// Patches along a side to which those of the model are scaled.
         reference: Option<usize>,
     },
     /// Centres of patches from −1 to 1, in turns over the periods `temperature^(4n/head_dim)`: DINOv3's.
     Centered {
-        /// What is added to rows and columns.
+        /// Added to rows and columns.
         offset: f64,
     },
     /// Row and column, times frequencies that each head of each block learns (`rope.freqs`).

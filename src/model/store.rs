@@ -60,7 +60,7 @@ impl Arenas<'_> {
     fn run(&self, arena: &View, param: ParamRef) -> View {
         let params = &self.layout.params[param.places()];
         let adjoin = params.windows(2).all(|p| p[0].offset + p[0].len == p[1].offset);
-        assert!(adjoin, "{} and what is read with it lie apart", params[0].name);
+        assert!(adjoin, "{} and the parameters read with it lie apart", params[0].name);
         arena.slice(params[0].offset + param.skip, param.len)
     }
 }

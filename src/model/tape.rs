@@ -199,7 +199,7 @@ impl Tape {
         tape.taught = tape.distills.and_then(|on| {
             let student = if on == On::Logits { out } else { tape.features? };
             let shape = tape.shape(student);
-            assert_eq!(tape.element_of(student), Element::Word, "what is distilled is f32");
+            assert_eq!(tape.element_of(student), Element::Word, "the distilled values are f32");
             let teacher = tape.value("teacher", shape, Element::Word, Memory::Host);
             let gradient = (on == On::Features)
                 .then(|| tape.value("gradient of the teacher's loss", shape, Element::Word, Memory::Host));
@@ -310,7 +310,7 @@ impl Tape {
         result
     }
 
-    /// What was put [aside](Tape::aside) comes here.
+    /// The layers that were put [aside](Tape::aside) come here.
     pub fn recall(&mut self) {
         self.order.append(&mut self.aside);
     }

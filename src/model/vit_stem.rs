@@ -24,7 +24,7 @@ pub enum Stem {
         /// Outputs and patch size of each.
         layers: Vec<[usize; 2]>,
     },
-    /// Two convolutions, stages of inverted bottlenecks each at half the size of what is before it, and a last convolution.
+    /// Two convolutions, stages of inverted bottlenecks each at half the size of its input, and a last convolution.
     Bottlenecks {
         /// Width of the first convolutions.
         width: usize,

@@ -53,7 +53,7 @@ pub(super) fn prepare(gpu: &Gpu, view: &View, added: bool) {
     gpu.write(&words(view), &vec![word; view.element.words(view.len)]);
 }
 
-/// What is behind a view, as words.
+/// The memory behind a view, as words.
 fn words(view: &View) -> View {
     let offset = view.byte_offset() as usize / 4;
     View { buffer: view.buffer.clone(), offset, len: view.element.words(view.len), element: Element::Word }
@@ -69,7 +69,7 @@ pub(super) fn read(gpu: &Gpu, view: &View) -> Result<Vec<f32>> {
     Ok(halves.map(|bits| f16::from_bits(bits).to_f32()).collect())
 }
 
-/// What is wrong with `got`, if not all of it is within `tolerance` of `want`, relatively to each value or, where that is
+/// The fault in `got`, if not all of it is within `tolerance` of `want`, relatively to each value or, where that is
 /// small, to their mean.
 pub(super) fn difference(got: &[f32], want: &[f32], tolerance: f32) -> Option<String> {
     assert_eq!(got.len(), want.len(), "as many results as expected ones");
@@ -83,7 +83,7 @@ pub(super) fn difference(got: &[f32], want: &[f32], tolerance: f32) -> Option<St
     Some(format!("{count} of {} values are wrong, value {first} is {:e}, not {:e}", got.len(), got[first], want[first]))
 }
 
-/// What is wrong with two runs of one kernel on the same data that are not the same bits.
+/// The first difference between two runs of one kernel on the same data, if they are not the same bits.
 pub(super) fn change(first: &[f32], second: &[f32]) -> Option<String> {
     let at = first.iter().zip(second).position(|(a, b)| a.to_bits() != b.to_bits())?;
     Some(format!("two runs differ, value {at} is {:e} and then {:e}", first[at], second[at]))

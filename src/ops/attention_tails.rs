@@ -1,4 +1,4 @@
-//! What is appended to the attention shaders: how wide a head is and how it lies in memory, and what becomes of scores.
+//! The text appended to attention shaders: how wide a head is and how it lies in memory, and what becomes of scores.
 
 use crate::gpu::buffer::Element;
 use crate::gpu::shaders;
@@ -73,7 +73,7 @@ impl Scoring {
     }
 }
 
-/// What is appended to `attention_direct.wgsl`.
+/// The text appended to `attention_direct.wgsl`.
 pub(super) fn direct_tail(head_dim: usize, element: Element, wide: bool, scoring: Scoring) -> String {
     let scored = match scoring {
         Scoring::Plain => {
@@ -101,7 +101,7 @@ pub(super) fn direct_tail(head_dim: usize, element: Element, wide: bool, scoring
     format!("const HD4 = {}u;\n{scored}{lib}", head_dim / 4) + &fours(element, element, wide)
 }
 
-/// What is appended to `attention.wgsl` for tensors of `element` and heads of `head_dim`.
+/// The text appended to `attention.wgsl` for tensors of `element` and heads of `head_dim`.
 pub(super) fn tail(element: Element, head_dim: usize, scoring: Scoring) -> String {
     let scalar = element.scalar();
     let (width, word, whole, packed) = match head_dim.is_multiple_of(4) {
@@ -148,7 +148,7 @@ pub(super) fn block(entry: &str, head_dim: usize) -> [usize; 2] {
     }
 }
 
-/// What is appended to `attention_cooperative.wgsl` for `entry` and heads of `head_dim`.
+/// The text appended to `attention_cooperative.wgsl` for `entry` and heads of `head_dim`.
 pub(super) fn cooperative_tail(entry: &str, head_dim: usize, matrices: Cooperative, mask: Mask) -> String {
     let [rows, cols] = block(entry, head_dim);
     let slices = head_dim.div_ceil(SLICE);

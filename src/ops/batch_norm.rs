@@ -51,7 +51,7 @@ pub struct Stats<'a> {
     pub running_var: &'a View,
 }
 
-/// What is behind a norm, as its gradients need it.
+/// The activation behind a norm, as its gradients need it.
 #[derive(Clone, Copy, Debug)]
 pub enum Behind<'a> {
     /// Nothing.
@@ -305,8 +305,8 @@ pub fn normalize(
     split.columns(r, "forward", &constants, &views, split.elementwise(), split.partials())
 }
 
-/// `dinp = `, `dweight += `, `dbias += `, where `dout` is the gradient of what is `behind` the norm. A shortcut's gradient, where a
-/// ReLU is, is [`crate::ops::relu::backward`] of its output, without one `dout` itself.
+/// `dinp = `, `dweight += `, `dbias += `, where `dout` is the gradient of the activation `behind` the norm. A shortcut's gradient,
+/// where a ReLU is, is [`crate::ops::relu::backward`] of its output, without one `dout` itself.
 pub fn backward(
     r: &mut Recorder,
     dinp: &View,

@@ -110,7 +110,7 @@ fn layout(op: &str, [in_name, out_name]: [&str; 2], inp: &View, out: &View, weig
 }
 
 impl Layout {
-    /// Whether the kernels that go by vectors of four channels apply.
+    /// Whether the kernels that use vectors of four channels apply.
     fn fast(self) -> bool {
         self.dims.groups == 1 && self.in_pitch.is_multiple_of(4) && self.out_pitch.is_multiple_of(4)
     }

@@ -24,7 +24,7 @@ struct Params {
     scale: f32,
 }
 
-/// What is appended for elements of this kind: the alias, and the factors of one.
+/// The text appended for elements of this kind: the alias, and the factors of one.
 fn tail(elem: Elem) -> String {
     let factors = match elem.width {
         4 => {

@@ -68,7 +68,7 @@ pub(super) const FORMATS: [Element; 2] = [Element::Word, Element::Half];
 /// Widths of what a lane of the shaders over row tables (`lib/rows.wgsl`) takes of a row at a time.
 pub(super) const ROW_WIDTHS: [usize; 3] = [1, 4, 8];
 
-/// What is appended to these for one of [`ROW_WIDTHS`].
+/// The text appended to these for one of [`ROW_WIDTHS`].
 pub(super) fn row_elem(width: usize) -> String {
     if width == 8 {
         return shaders::ELEM_8.to_string() + shaders::WORDS;

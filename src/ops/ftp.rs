@@ -55,7 +55,7 @@ impl Ftp {
 
     /// One Adam step of rate `lr` on the radii from the training gradient `dw` and `w_prev`, the weights that the last
     /// [`Ftp::apply`] projected; their gradient times `k` where it is positive. At step 1 of `state` the first radii. `log`
-    /// (`[slots, tensors, LOG_WORDS]`) gets an entry a tensor. `dw` may be multiplied by the first value of `scale`.
+    /// (`[slots, tensors, LOG_WORDS]`) gets an entry per tensor. `dw` may be multiplied by the first value of `scale`.
     pub fn learn(
         &self,
         r: &mut Recorder,

@@ -38,7 +38,7 @@ fn hard(kind: Kind) -> (&'static str, f64) {
     ("HARD", flag(kind == Kind::HardSigmoid))
 }
 
-/// `out = inp·σ(scale)`, σ as `kind` says, plus `shortcut` if there is one, then with `relu` what is negative becomes zero. Images are
+/// `out = inp·σ(scale)`, σ as `kind` says, plus `shortcut` if there is one, then with `relu` negative values become zero. Images are
 /// `[batch, rows, cols]`, all f32 or all f16; `scale` is `[batch, cols]`, f32.
 pub fn forward(
     r: &mut Recorder,

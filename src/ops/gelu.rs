@@ -13,13 +13,13 @@ static SHADER: Shader = shader!("gelu", FOLD, GELU_FUNCTIONS);
 /// The activations that it has.
 pub(super) const KINDS: [Activation; 3] = [Activation::Gelu, Activation::GeluTanh, Activation::QuickGelu];
 
-/// What is appended to the shader, and to a matrix product's epilogue, for the activation.
+/// The text appended to the shader, and to a matrix product's epilogue, for the activation.
 pub(super) fn kind(activation: Activation) -> String {
     let kind = match activation {
         Activation::Gelu => 0,
         Activation::GeluTanh => 1,
         Activation::QuickGelu => 2,
-        Activation::SwiGlu | Activation::GeGlu => unreachable!("gelu: what is gated is a stem of its own"),
+        Activation::SwiGlu | Activation::GeGlu => unreachable!("gelu: gated activations are a stem of their own"),
     };
     format!("const KIND = {kind}u;\n")
 }

@@ -79,7 +79,7 @@ fn check_all(op: &str, images: &[(&str, &View)], [mean, rstd]: [&View; 2], weigh
     check(op, "weight", weight, dims.cols);
 }
 
-/// `out = (inp − mean)·rstd·weight + bias`, with `relu` what is negative becomes zero; mean and variance are those of each group of
+/// `out = (inp − mean)·rstd·weight + bias`, with `relu` negative values become zero; mean and variance are those of each group of
 /// channels of each image. Images are `[batch, rows, cols]`, both f32 or both f16; `weight` and `bias` are `[cols]`. Saves `mean` and
 /// `rstd` (`[batch, cols]`) for backward.
 pub fn forward(

@@ -16,7 +16,7 @@ pub const SCALE_WORDS: usize = 5;
 /// Good steps in a row after which the scale doubles, as in PyTorch's `GradScaler`.
 pub const INTERVAL: u32 = 2000;
 
-/// What [`settle`] goes by.
+/// The settings of [`settle`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Settle {
     /// Decays of the optimiser's moments; zeros for one without bias correction.

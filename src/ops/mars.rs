@@ -16,7 +16,8 @@ static SHADER: Shader = shader!("mars", REDUCE, FOLD, STEP, ROWS);
 /// Elements of a row, vectors of four or single ones, that one workgroup takes: enough to be worth its start, few enough
 /// to fill a GPU. Of vectors of eight it takes half as many.
 const CHUNK: usize = 1024;
-/// Partial sums of a chunk at most: one a lane on a CPU adapter, where a reduction by barriers takes as long as the chunk.
+/// Partial sums of a chunk at most: one per lane on a CPU adapter, where a reduction by barriers takes as long as the
+/// chunk.
 const PARTS: usize = CPU_LANES;
 
 /// Words of a tensor's radius state: gamma, m, v, t, largest norm, started.
@@ -96,7 +97,7 @@ impl Mars {
         excluded: &[bool],
         wide_words: bool,
     ) -> Result<Mars> {
-        assert_eq!(excluded.len(), layout.params.len(), "mars: one flag a tensor");
+        assert_eq!(excluded.len(), layout.params.len(), "mars: one flag per tensor");
         let counts: Vec<usize> = layout.params.iter().map(|p| norm.rows(&p.shape)).collect();
         let cols = |t: usize| layout.params[t].len / counts[t];
         let mut tensors: Vec<u32> = Vec::new();
@@ -199,7 +200,7 @@ impl Mars {
         Ok(())
     }
 
-    /// Records `entry` once a segment and width; `arenas` are cut to it, `whole` are bound as they are.
+    /// Records `entry` once per segment and width; `arenas` are cut to it, `whole` are bound as they are.
     fn each_run(&self, r: &mut Recorder, entry: &str, arenas: &[(&str, &View)], whole: &[(&str, &View)]) -> Result<()> {
         self.each(r, arenas, |r, cut, [base, first, count], width, grid| {
             let kernel = self.kernel(r, entry, width, &[])?;
@@ -273,7 +274,7 @@ impl Mars {
     }
 
     /// The radius gradients from `dw`, the gradient at the projected weights, and one Adam step of rate `lr` on the
-    /// radii. `log` (`[slots, tensors, LOG_WORDS]`) gets an entry a tensor at `state.slot`.
+    /// radii. `log` (`[slots, tensors, LOG_WORDS]`) gets an entry per tensor at `state.slot`.
     pub fn step(
         &self,
         r: &mut Recorder,

@@ -65,13 +65,13 @@ impl End<'_> {
     }
 }
 
-/// What is appended whatever the tile: the epilogue, and what operands and result are.
+/// The text appended whatever the tile: the epilogue, and the types of operands and result.
 fn tail(end: Epilogue, [operand, result]: [Element; 2], wide: bool) -> String {
     let [from, to] = [operand, result].map(Element::scalar);
     format!("{}alias operand = {from};\nalias result = {to};\n{}", end.text(), fours(operand, result, wide))
 }
 
-/// What is appended for a tile of `matmul.wgsl`.
+/// The text appended for a tile of `matmul.wgsl`.
 fn side(tile: Tile) -> String {
     format!("const TILE = {}u;\n", tile.side())
 }
@@ -302,7 +302,7 @@ pub fn backward_input_gelu(
     assign(r, Pass::BackwardInput, dhidden, [dout, weight], None, false, end, layer)
 }
 
-/// As [`backward_input`], added to what is there: `dinp += dout·weight`, for an input that several layers read.
+/// As [`backward_input`], added to the values there: `dinp += dout·weight`, for an input that several layers read.
 pub fn backward_input_added(
     r: &mut Recorder,
     dinp: &View,

@@ -1,4 +1,4 @@
-//! Host wrappers of the shaders, one file a stem: shapes in, steps out. An op checks its tensors' lengths, picks the
+//! Host wrappers of the shaders, one file per stem: shapes in, steps out. An op checks its tensors' lengths, picks the
 //! kernel variant and the grid, and records dispatches; it computes nothing itself. The variants that it picks from are listed
 //! beside it ([`variants`]).
 

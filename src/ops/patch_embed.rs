@@ -21,7 +21,7 @@ pub struct Dims {
     pub size: usize,
     /// Channels of an image that are read, the first of its three.
     pub channels: usize,
-    /// Height and width of a patch. What is left over of `size` at the bottom and on the right is not read.
+    /// Height and width of a patch. The rest of `size` at the bottom and on the right is not read.
     pub patch: usize,
     /// Width of a token.
     pub dim: usize,
@@ -131,7 +131,7 @@ pub fn assemble(
     assert_eq!(cls.is_some(), dims.prefix.class_token, "patch_embed::assemble: cls");
     assert_eq!(reg.map_or(0, |reg| reg.len), dims.prefix.registers * dims.dim, "patch_embed::assemble: reg");
     let kernel = r.kernel_with(&SHADER, "assemble", &[], &stored(Element::Word))?;
-    // What is not there is never read: any buffer will do.
+    // An absent tensor is never read: any buffer will do.
     let [rows, cls, reg] = [pos, cls, reg].map(|view| view.unwrap_or(embedded));
     let views = [("tokens", tokens), ("embedded", embedded), ("pos", rows), ("cls", cls), ("reg", reg)];
     let params = Params { patch_pos: u32::from(pos.is_some()), ..dims.params() };

@@ -1,5 +1,5 @@
-//! Matrix products, convolutions and attention as the tuner sees them: what is summed over what, the class of shapes that one choice
-//! serves, and the variants that come into question.
+//! Matrix products, convolutions and attention as the tuner sees them: their rows, columns and terms, the class of shapes that one
+//! choice serves, and the variants that come into question.
 
 use crate::cpu::conv2d;
 use crate::gpu::Gpu;
@@ -181,7 +181,7 @@ impl Product {
         Variant { tile, split }
     }
 
-    /// What is taken on `gpu` where nothing was measured. `direct` says whether `*_direct.wgsl` come into question.
+    /// The variant taken on `gpu` where nothing was measured. `direct` says whether `*_direct.wgsl` come into question.
     pub fn default_variant(self, gpu: &Gpu, direct: bool) -> Variant {
         let tile = match (direct, self) {
             (direct, Product::Attention { .. }) => {

@@ -22,7 +22,7 @@ pub const MAX_FLOPS: u64 = 20_000_000_000;
 pub struct Recorder<'a> {
     /// The device.
     pub gpu: &'a Gpu,
-    /// What was recorded so far.
+    /// The steps that were recorded so far.
     pub program: Program,
     /// Whether to record the kernel variants meant for CPU adapters, or those for GPUs. [`Recorder::new`] follows the
     /// adapter; the kernel suite runs both everywhere.
@@ -74,7 +74,7 @@ impl<'a> Recorder<'a> {
         }
     }
 
-    /// The variant for `product`: what was measured to be fastest, else the default.
+    /// The variant for `product`: the one that was measured to be fastest, else the default.
     pub(super) fn variant(&mut self, product: Product) -> Variant {
         let default = product.default_variant(self.gpu, self.for_cpu && self.gpu.has_wide_subgroups());
         if let Some(forced) = self.forced {
@@ -187,7 +187,7 @@ impl<'a> Recorder<'a> {
         }
     }
 
-    /// Records that what `own` holds on every rank is written to `all`, by rank, before what is recorded next.
+    /// Records that what `own` holds on every rank is written to `all`, by rank, before the step that is recorded next.
     pub(super) fn gather(&mut self, own: &View, all: &View) {
         match &mut self.touched {
             Some(touched) => touched.push(vec![own.buffer.id, all.buffer.id]),
@@ -223,7 +223,7 @@ impl<'a> Recorder<'a> {
     }
 }
 
-/// Rows `part` of a view with `stride` elements a row.
+/// Rows `part` of a view with `stride` elements per row.
 pub(super) fn rows(view: &View, part: &Range<usize>, stride: usize) -> View {
     view.slice(part.start * stride, part.len() * stride)
 }

@@ -131,7 +131,7 @@ fn turn(
     let elem = dims.elem(table.is_some(), inp.element);
     let flags = [("ROTATE", table.is_some()), ("BIASED", biases.is_some()), ("HALVES", dims.halves)];
     let flags = flags.map(|(name, on)| (name, flag(on)));
-    // What is not there is never read: any buffer will do.
+    // An absent tensor is never read: any buffer will do.
     let table = table.unwrap_or(inp);
     let [query, value] = biases.unwrap_or([table; 2]);
     let views = [("out", out), ("inp", inp), ("table", table), ("query_bias", query), ("value_bias", value)];

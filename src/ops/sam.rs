@@ -21,8 +21,8 @@ pub fn variants() -> Vec<Variants> {
     vec![Variants::of(&SHADER).with("WG", LANES).with_in(&["climb"], "CLIMBS", FLAG)]
 }
 
-/// `climbed = ` the arena `w`, and in the `trained` segments what is `rho` up the slope of its gradient `dw`; the others are `still`.
-/// `partials` ([`norm_clip::partials_len`] of the trained ones) and `factor` (one word) are scratch.
+/// `climbed = ` the arena `w`, and in the `trained` segments the point `rho` up the slope of its gradient `dw`; the others are
+/// `still`. `partials` ([`norm_clip::partials_len`] of the trained ones) and `factor` (one word) are scratch.
 pub fn climb(
     r: &mut Recorder,
     climbed: &View,

@@ -61,7 +61,7 @@ fn allow(gpu: &Gpu, tile: Tile, element: Element) -> bool {
 /// Compares `tile` with the [reference](Product::reference) in all products of layers and convolutions, recorded in this `way`.
 ///
 /// # Errors
-/// What is wrong, if anything is.
+/// The first fault, if there is any.
 pub fn compare(gpu: &Gpu, tile: Tile, element: Element, way: Way) -> Result<(), String> {
     for product in products(gpu, element) {
         if matches!(product, Product::Attention { .. }) && !attention::has_memory(gpu) {

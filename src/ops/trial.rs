@@ -192,7 +192,7 @@ impl<'a> Trial<'a> {
         Ok(())
     }
 
-    /// What is wrong with this variant's results, if anything is: they differ from those of the product's
+    /// The fault in this variant's results, if there is any: they differ from those of the product's
     /// [reference](Product::reference), or from run to run.
     pub(super) fn fault(&mut self, variant: Variant) -> Result<Option<String>> {
         self.prepare()?;

@@ -25,8 +25,8 @@ pub struct Measured {
     pub refused: Option<String>,
 }
 
-/// The fastest right variant of each class among `products`, measured on `gpu`, until `limit` is over: what is left then keeps
-/// its default. `each` hears of every class as it is decided.
+/// The fastest right variant of each class among `products`, measured on `gpu`, until `limit` is over: classes that are left
+/// then keep their defaults. `each` hears of every class as it is decided.
 ///
 /// # Errors
 /// Where the device fails, or can't run a product's [reference](Product::reference).
@@ -63,7 +63,7 @@ pub fn measure_by(
         if started.elapsed() > limit {
             break;
         }
-        // What was recorded before may still be building on other threads.
+        // Kernels that were recorded before may still be building on other threads.
         gpu.finish_pipelines();
         let (chosen, measured) = decide(gpu, product, way)?;
         each(&class, &measured);
@@ -74,7 +74,7 @@ pub fn measure_by(
 
 /// Choices that were measured on another adapter, or under another driver: of those for `products` the ones that `gpu` can run,
 /// each after a comparison with its product's [reference](Product::reference), which takes its place where it is wrong. `each`
-/// hears of the wrong ones: class, variant, and what is wrong.
+/// hears of the wrong ones: class, variant, and fault.
 ///
 /// # Errors
 /// Where the device fails, or can't run a product's reference.
@@ -110,7 +110,7 @@ pub fn confirm_by(
         } else {
             let mut trial = Trial::new(gpu, product, *whole, way)?;
             trial.prepare()?;
-            // What the driver refuses is no more use than what is wrong.
+            // A variant that the driver refuses is no more use than a wrong one.
             let fault = trial.fault(variant).unwrap_or_else(|e| Some(e.to_string()));
             gpu.check()?;
             fault

@@ -1,5 +1,5 @@
-//! Four neighbouring values as they lie in a buffer: what is appended to products, and to all kernels for CPU adapters, which
-//! read and write them as `loaded4` and `stored4`.
+//! Four neighbouring values as they lie in a buffer: the text appended to products, and to all kernels for CPU adapters,
+//! which read and write them as `loaded4` and `stored4`.
 
 use crate::gpu::buffer::Element;
 use crate::gpu::shaders;

@@ -152,7 +152,7 @@ impl ParamLayout {
             packed[param.offset..param.offset + param.len].copy_from_slice(values);
             count += 1;
         }
-        assert_eq!(count, self.params.len(), "one slice a tensor");
+        assert_eq!(count, self.params.len(), "one slice per tensor");
         packed
     }
 

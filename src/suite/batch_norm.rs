@@ -191,7 +191,7 @@ fn case(
                 dims,
             )
         })?;
-        // Two rows: what is left of the gradient is eps's share of it, a twentieth.
+        // Two rows: only eps's share of the gradient is left, a twentieth.
         let cancelled = if rows == 2 { 40.0 } else { 1.0 };
         c.expect("batch_norm::backward", &dinp, &want, stored + cancelled * tolerance);
         c.expect("batch_norm::backward", &dweight, &want_weight, tolerance);

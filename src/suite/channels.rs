@@ -321,7 +321,7 @@ fn unfold(p: &mut Plan) -> Result<()> {
                 let stored: Vec<f32> = inp.chunks_exact(channels).flat_map(padded).collect();
                 let stored: Vec<f32> = match image {
                     Element::Word => stored,
-                    // f16 inputs are compared bit by bit with what was asked for, and a NaN is not itself.
+                    // f16 inputs are compared bit by bit with the values asked for, and a NaN is not itself.
                     Element::Half => stored.into_iter().map(|x| if x.is_nan() { 1e4 } else { x }).collect(),
                 };
                 let stored = rounded(stored, image);

@@ -1,4 +1,4 @@
-//! What is kept of a teacher: features and logits, each alone and with a loss scale.
+//! The values of a teacher that are kept: features and logits, each alone and with a loss scale.
 
 use super::harness::{Case, EPS, Launch, Random, sum_tolerance, wide};
 use super::{Plan, Stem, stem};

@@ -50,7 +50,7 @@ fn dropout(p: &mut Plan) -> Result<()> {
                         ops::dropout::forward(r, &out, &inp, &state, dims)?;
                         ops::dropout::backward(r, &dinp, &dout, &state, dims)
                     })?;
-                    // A product: what is dropped where it should be kept is off by far more.
+                    // A product: a value dropped where it should be kept is off by far more.
                     for (kernel, view, want) in
                         [("dropout::forward", &out, &want), ("dropout::backward", &dinp, &want_grad)]
                     {

@@ -370,7 +370,7 @@ impl<'a> Case<'a> {
 
     /// Expects all of `view` to be `want`, within `tolerance` by [`error`]; `kernel` is to blame if not.
     pub fn expect(&mut self, kernel: &str, view: &View, want: &[f64], tolerance: f64) {
-        assert_eq!(view.len, want.len(), "{kernel}, {}: one expected value an element", self.name);
+        assert_eq!(view.len, want.len(), "{kernel}, {}: one expected value per element", self.name);
         self.expect_at(kernel, view, &[0..view.len], want, tolerance);
     }
 

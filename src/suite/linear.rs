@@ -52,7 +52,7 @@ const QUICK: [usize; 4] = [6, 8, 10, 15];
 /// The same for epilogues: every activation in vectors, and one that is not.
 const QUICK_ACTIVATED: [usize; 4] = [8, 10, 14, 15];
 
-/// In f16, whose products take widths that are multiples of 4: tiles, halves of tiles, and what is left of them.
+/// In f16, whose products take widths that are multiples of 4: tiles, halves of tiles, and remainders.
 const HALF_SHAPES: [(usize, usize, usize); 9] = [
     (1, 4, 4),
     (3, 64, 20),
@@ -125,14 +125,14 @@ impl Layer {
     }
 }
 
-/// The three products; each sum has as many terms as its inner dimension, plus the bias or what was there before.
+/// The three products; each sum has as many terms as its inner dimension, plus the bias or the value there before.
 fn matmul(p: &mut Plan) -> Result<()> {
     let layers = Layer::all(p, p.pick(&SHAPES, &QUICK), formats(p.gpu), MOST_SPLIT);
     let halves = Layer::all(p, p.pick(&HALF_SHAPES, &QUICK_HALF), &formats(p.gpu)[1..], MOST_SPLIT);
     let shows = |layer: &Layer| {
         let vector = if layer.in_fours() { "fours" } else { "ones" };
         let (tile, word, format) = (layer.launch.tile(), layer.launch.word(), prefix(layer.element));
-        // What is loaded by which kernel, and each of the three in each tile.
+        // Each way to load, and each of its three parts in each tile.
         let loaded = format!("{vector}, {word}, {format}");
         let all = [vector, word, format].map(|of| format!("{tile}, {of}")).into_iter().chain([loaded]);
         if layer.suits_its_tile() { all.collect() } else { Vec::new() }
@@ -271,7 +271,7 @@ fn activated(s: &mut Suite, layer: Layer) -> Result<()> {
     s.finish(c)
 }
 
-/// Added to what was there: a sum over `rows`, in one stage or two.
+/// Added to the values there: a sum over `rows`, in one stage or two.
 fn column_sum(p: &mut Plan) -> Result<()> {
     let shapes = [
         (1, 1),

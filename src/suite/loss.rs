@@ -208,7 +208,7 @@ fn record(s: &mut Suite, launch: Launch, dims: Dims, channel: Channel, micro: u3
 }
 
 /// Steps one after another against the reference: good ones until the scale doubles, one that overflows, one after it; and
-/// what is no matter of scale.
+/// faults that are no matter of scale.
 fn loss_scale(p: &mut Plan) -> Result<()> {
     let betas = [0.9, 0.999];
     let launch = Launch::natural(p.gpu);

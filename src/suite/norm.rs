@@ -75,7 +75,7 @@ fn case(
     layer_norm::forward(&mut want, &mut mean64, &mut rstd64, &x64, &weight64, &wide(&bias), rows, cols, f64::from(eps));
     c.run(launch, |r| ops::layer_norm::forward(r, &out, &mean, &rstd, &inp, &weight, &bias_view, dims))?;
     // Relative to the row's deviation of 1: the offset's rounding in the mean shifts the whole row, and a mean near zero is
-    // what is left of terms of that size.
+    // the remainder of terms of that size.
     let forward = sum_tolerance(cols, 8.0) * (1.0 + f64::from(offset));
     let size = mean64.iter().map(|m| m.abs()).sum::<f64>() / rows as f64;
     c.expect("layer_norm::forward", &out, &want, stored_eps(element) + forward);
@@ -338,7 +338,7 @@ fn standardize(p: &mut Plan) -> Result<()> {
                 // Sums over a row, of values, of squares and of products.
                 let sums = sum_tolerance(cols, 8.0);
                 c.expect("standardize::forward", &y, &want, stored_eps(element) + 2.0 * sums);
-                // One column has no deviation: what is left of it is divided by √eps.
+                // One column has no deviation: the remainder is divided by √eps.
                 let slope = if cols == 1 { 1.0 / eps.sqrt() } else { 4.0 };
                 c.expect("standardize::backward", &dx, &dinp, slope * sums);
                 c.expect_bits("standardize::backward", &cleared, &[0..want.len()], &vec![0; want.len()]);

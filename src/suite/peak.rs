@@ -1,4 +1,4 @@
-//! What a benchmark's peak is measured with: a figure is only as good as what was computed.
+//! The kernels that a benchmark's peak is measured with: a figure is only as good as their results.
 
 use super::harness::{Case, EPS, Launch, Random, wide};
 use super::{Plan, Stem, stem};
@@ -23,7 +23,7 @@ fn peak(p: &mut Plan) -> Result<()> {
                     peak::multiply_add(r, &out, &inp_view, loops, a, b)?;
                     peak::copy(r, &copied, &inp_view)
                 })?;
-                // Each value closes in on b / (1 − a), and errors halve a round: a few roundings are left.
+                // Each value closes in on b / (1 − a), and errors halve in each round: a few roundings are left.
                 c.expect("peak::multiply_add", &out, &want, 8.0 * EPS);
                 c.expect("peak::copy", &copied, &wide(&inp), 0.0);
                 s.finish(c)

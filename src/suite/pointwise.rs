@@ -30,7 +30,7 @@ pub(super) const STEMS: &[Stem] = &[
 /// An activation `out = f(inp)`: its two kernels, and what computes the same in f64.
 trait Unary: Copy + Send + 'static {
     const KERNELS: [&'static str; 2];
-    /// Whether backward may add to what is there.
+    /// Whether backward may add to the values there.
     const ADDS: bool = false;
     fn forward(self, r: &mut Recorder, out: &View, inp: &View) -> Result<()>;
     /// From the gradient of the output, input and output.

@@ -102,7 +102,7 @@ pub fn run_stem(gpu: &Gpu, name: &str) -> Result<Vec<CaseResult>> {
     run_jobs(gpu, jobs, threads(gpu), &|_, _| true, &mut |_| {})
 }
 
-/// One a core. GL has one context, which threads would only wait for.
+/// One per core. GL has one context, which threads would only wait for.
 fn threads(gpu: &Gpu) -> usize {
     if gpu.info.backend == wgpu::Backend::Gl { 1 } else { std::thread::available_parallelism().map_or(1, NonZero::get) }
 }
@@ -121,7 +121,7 @@ fn run_jobs(
     let queue = Mutex::new(jobs.into_iter().enumerate());
     let mut outcomes: Vec<CaseResult> = Vec::new();
     std::thread::scope(|scope| {
-        // Outcomes are a few words each; what takes memory belongs to the jobs, one a thread at a time.
+        // Outcomes are a few words each; what takes memory belongs to the jobs, one per thread at a time.
         let (send, results) = channel();
         for thread in 0..threads.min(of) {
             let gpu = if thread == 0 { gpu } else { others.get(thread - 1).unwrap_or(gpu) };

@@ -21,7 +21,7 @@ impl Tape {
         self.pool_windows(inp, name, dims)
     }
 
-    /// The same by windows of 3 × 3 pixels around every `stride`-th one; what is outside does not count.
+    /// The same by windows of 3 × 3 pixels around every `stride`-th one; pixels outside do not count.
     pub fn avg_pool_around(&mut self, inp: Act, name: &str, stride: usize) -> Act {
         let Shape { batch, height, width, cols: channels } = self.shape(inp);
         let dims = avg_pool::Dims { batch, height, width, channels, kernel: 3, stride, padding: 1, ceil_mode: false };

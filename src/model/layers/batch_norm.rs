@@ -86,7 +86,7 @@ impl Tape {
         }
     }
 
-    /// `relu(norm(inp) + shortcut)`. In reverse the shortcut's gradient comes first, what was put [aside](Tape::aside) is
+    /// `relu(norm(inp) + shortcut)`. In reverse the shortcut's gradient comes first, layers put [aside](Tape::aside) are
     /// [recalled](Tape::recall) then, and the norm's follows.
     pub fn batch_norm_onto(&mut self, shortcut: Act, inp: Act, name: &str, own: BatchNormParams) -> Act {
         let norm = self.norm(inp, name, own, Some(Pointwise::Relu), Some(shortcut));

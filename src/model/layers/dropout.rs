@@ -1,4 +1,4 @@
-//! What is dropped at random while a model is trained: values in front of the head, and images' branches of residual blocks.
+//! Random drops while a model is trained: values in front of the head, and images' branches of residual blocks.
 
 use crate::error::Result;
 use crate::model::store::{Phase, Store};

@@ -51,7 +51,7 @@ impl Tape {
     }
 
     /// `relu(inp·σ(scale) + shortcut)` with a `scale` for each channel of each image, in f32. In reverse the shortcut's gradient comes
-    /// first, what was put [aside](Tape::aside) is [recalled](Tape::recall) then, and the gate's follows.
+    /// first, layers put [aside](Tape::aside) are [recalled](Tape::recall) then, and the gate's follows.
     pub fn gate_onto(&mut self, shortcut: Act, inp: Act, scale: Act, name: &str) -> Act {
         let (shape, element) = (self.shape(inp), self.element_of(inp));
         let dims = Dims { batch: shape.batch, rows: shape.pixels(), cols: shape.cols };

@@ -32,7 +32,7 @@ impl TokenParams {
 /// The parameters of a patch embedding.
 #[derive(Clone, Copy, Debug)]
 pub struct EmbedParams {
-    /// What is beside the patches.
+    /// The tokens beside the patches, and the positions.
     pub tokens: TokenParams,
     /// `[dim, channels, patch, patch]`, and `[dim]`.
     pub projection: LinearParams,
@@ -90,7 +90,7 @@ struct Unfold {
     dims: patch_embed::Dims,
 }
 
-/// What is embedded already, behind the prefix and at its positions.
+/// Patches that are embedded already, behind the prefix and at their positions.
 #[derive(Debug)]
 struct Assemble {
     own: TokenParams,
