@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::error::{Error, Result};
 
-/// Writes `bytes` to `path`, replacing what was there in one step.
+/// Writes `bytes` to `path`, replacing any earlier file in one step.
 ///
 /// # Errors
 /// Where the folder can't be written, the disk is full, or `path` is something other than a regular file. The old

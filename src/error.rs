@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 /// Everything that a user's machine, files or flags can make go wrong. A bug of ours is an assert instead.
 ///
-/// Its text has the facts: what is wrong, with which file or tensor, how much is needed and what the limit is. Where flags are
+/// Its text has the facts: the fault, the file or tensor that has it, how much is needed, and the limit. Where flags are
 /// defined, in [`crate::method`] and from [`crate::train`] up, the text may say which of them helps. All other modules don't
 /// know how their caller takes settings: they add a [`Help`], and [`crate::train::help`] has its flags in words.
 #[derive(Debug, thiserror::Error)]
@@ -25,7 +25,7 @@ pub enum Error {
     Checkpoint {
         /// The file or folder.
         path: PathBuf,
-        /// What is wrong with it and what to do.
+        /// The fault and what to do.
         what: String,
     },
     /// An image, class folder, list file or CSV that can't be used.
@@ -33,7 +33,7 @@ pub enum Error {
     Data {
         /// The file or folder.
         path: PathBuf,
-        /// What is wrong with it and what to do.
+        /// The fault and what to do.
         what: String,
     },
     /// The operating system refused to read or write.
@@ -41,7 +41,7 @@ pub enum Error {
     Io {
         /// The file or folder.
         path: PathBuf,
-        /// What was attempted, as in "cannot write".
+        /// The action that failed, as in "cannot write".
         what: String,
         /// The system's reason.
         source: std::io::Error,
@@ -78,7 +78,7 @@ pub enum Error {
     },
 }
 
-/// A situation that a setting of the caller mends, named by its fault.
+/// A situation that a setting of the caller mends, by its cause.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Help {
     /// The device's memory is too small for the batch.
@@ -154,11 +154,11 @@ pub enum Setting {
     InChannels,
     /// How images are resized.
     Interpolation,
-    /// What is subtracted from each channel.
+    /// The number that is subtracted from each channel.
     Mean,
     /// Pooling before the head.
     Pool,
-    /// What divides each channel.
+    /// The number that divides each channel.
     Std,
 }
 

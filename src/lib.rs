@@ -7,8 +7,8 @@
 //!    outer step on the radii with a validation batch, a projection.
 //! 2. [`model`]: a vision transformer or a ResNet is its forward pass, written on a tape; parameters, memory and the reverse
 //!    follow from it, and both passes are recorded against an arena of weights.
-//! 3. [`ops`]: one file a stem, the host's side of a shader: shapes in, dispatches out. `shaders/` has the WGSL under the
-//!    same names, and [`cpu`] the naive reference that each is held against.
+//! 3. [`ops`]: one file per stem, the host's side of a shader: shapes in, dispatches out. `shaders/` has the WGSL under
+//!    the same names, and [`cpu`] the naive reference that each is held against.
 //! 4. [`gpu`]: adapters, kernels that describe themselves, and the program that is recorded once and replayed.
 //! 5. [`checkpoint`] and [`data`]: safetensors in and out, images to batches.
 //! 6. [`train`]: the loop, schedules, evaluation, the run directory; [`report`] makes a page of it.

@@ -16,7 +16,7 @@ macro_rules! for_each_stem {
             };
             cast {
                 gradcheck: "it rounds, and its gradient is cast back as it is",
-                golden: "rounding to the nearest is what the half crate does"
+                golden: "it rounds to the nearest, as the half crate does"
             };
             column_sum;
             layer_norm;

@@ -55,7 +55,7 @@ pub struct Summary {
 /// `Summary.Value` of summary.proto.
 #[derive(Clone, PartialEq, Message)]
 pub struct Value {
-    /// Its name; what is before a `/` is a group.
+    /// Its name; the part before a `/` is a group.
     #[prost(string, tag = "1")]
     pub tag: String,
     /// A number,

@@ -204,7 +204,7 @@ impl Space {
         command
     }
 
-    /// Runs to a good end; what was said on stdout and on stderr.
+    /// Runs to a good end; the texts on stdout and on stderr.
     #[track_caller]
     fn run(&self, line: &str) -> (String, String) {
         let (code, out, err) = read(self.command(line).output().unwrap());

@@ -316,7 +316,7 @@ fn a_comparison_runs_what_is_missing_and_gives_all_numbers() {
     stopped_runs_go_on(&space);
 }
 
-/// What is there is not touched; what is not whole is made whole, to the same numbers.
+/// Finished runs are not touched; the others are completed, to the same numbers.
 fn stopped_runs_go_on(space: &Space) {
     let (csv, page) = (space.text("out/results.csv"), space.text("out/report.html"));
     let weights = |seed| fs::read(space.path(&format!("out/colours/tpgm/seed-{seed}/last.safetensors"))).unwrap();
@@ -343,14 +343,14 @@ fn stopped_runs_go_on(space: &Space) {
         ends.iter().filter(|(_, end)| *end != "was there already").map(|(name, _)| name.as_str()).collect();
     let wanted =
         ["colours greedy seed 3", "colours tpgm seed 3", "colours tpgm seed 5", "colours vanilla (lr 0.05) seed 5"];
-    assert_eq!(again, wanted, "the same weights came out of seed 5, so that what is made of them still holds");
+    assert_eq!(again, wanted, "the same weights came out of seed 5, so that everything made of them still holds");
     assert!(ends["colours tpgm seed 3"].ends_with("resumed"), "{ends:?}");
     assert!(!ends["colours tpgm seed 5"].contains("resumed"), "{ends:?}");
     assert_eq!(space.text("out/results.csv"), csv, "the same numbers");
     assert!(weights(3) == three && weights(5) == five, "the same bits");
     assert_eq!(kept.map(time), before, "finished runs are not touched");
 
-    // Other weights make what was made of them stale.
+    // Other weights make everything made of them stale.
     let path = "out/colours/vanilla/lr-0.05/seed-3/last.safetensors";
     fs::copy(space.path("out/colours/vanilla/lr-0.0001/seed-3/last.safetensors"), space.path(path)).unwrap();
     let ends = space.compare();

@@ -90,7 +90,7 @@ fn preprocess(image_size: usize) -> Preprocess {
 #[test]
 fn decodes_every_kind_as_pillow_does() {
     let count = for_each_golden("decode", |name, shape, expected| {
-        // Pillow makes grey of 16 bits white: generate_formats.py has what is wanted.
+        // Pillow makes grey of 16 bits white: generate_formats.py has the wanted values.
         if ["grey16.png", "grey16_trns.png"].contains(&name) {
             return;
         }

@@ -1,6 +1,6 @@
 //! Every family of checkpoints against the library it comes from (`fixtures/generate_families.py` and its neighbours): logits, one training step
-//! in every gradient, and the saved file. What is saved here goes to `target/tmp/families`, where
-//! `fixtures/verify_home.py` loads it back into those libraries.
+//! in every gradient, and the saved file. The files saved here go to `target/tmp/families`, where
+//! `fixtures/verify_home.py` loads them back into those libraries.
 
 mod common;
 
@@ -77,7 +77,7 @@ impl Family {
         self.dir.path().join(name)
     }
 
-    /// What has to be said besides the configuration: the head, where there is none in the file.
+    /// What has to be said besides the configuration: the head, if there is none in the file.
     fn overrides(&self) -> Overrides {
         let head = self.golden.has("head").then(|| self.path("head.safetensors"));
         // Those of other sizes than most have it in no configuration, or in one that is not theirs.

@@ -6,7 +6,7 @@
 //! The difference is the five-point one, `f' ≈ (8(f(h) − f(−h)) − (f(2h) − f(−2h))) / 12h`. With h = 1e-3 its
 //! truncation error is h⁴ f⁽⁵⁾ / 30 ≈ 3e-14 · f⁽⁵⁾, and rounding adds about 1e-16 · |f| / h = 1e-13 · |f|. Seen, as a
 //! share of the largest element: up to 1e-11 for one op, up to 7e-11 through the whole network. [`TOLERANCE`] is ten
-//! times that; what is wrong in a backward is far above it.
+//! times that; a fault in a backward is far above it.
 
 use tpgm::cpu::mars::{clip_radius, initial_radius, norms, project, radius_backward};
 use tpgm::cpu::{attention, average, column_sum, gelu, hard_swish, l2_normalize, l2_sp, layer_norm, matmul::matmul};
@@ -59,7 +59,7 @@ fn derivative(f: impl Fn(f64) -> f64) -> f64 {
 
 /// Holds `grad` against the differences of `loss` in every element of `x`.
 fn assert_gradient(name: &str, grad: &[f64], x: &[f64], loss: impl Fn(&[f64]) -> f64) {
-    assert_eq!(grad.len(), x.len(), "{name}: one gradient an element");
+    assert_eq!(grad.len(), x.len(), "{name}: one gradient per element");
     let largest = grad.iter().fold(0.0, |a: f64, g| a.max(g.abs()));
     assert!(largest > 1e-4, "{name}: a gradient of {largest} shows nothing");
     for i in 0..x.len() {
@@ -111,7 +111,7 @@ fn check_op(
 
     let dy: Vec<f64> = y.iter().zip(&up).map(|(v, up)| up * (1.0 + 0.5 * v.cos())).collect();
     let du = backward(&u, &dy);
-    assert_eq!(du.len(), x.len(), "{name}: one gradient an input");
+    assert_eq!(du.len(), x.len(), "{name}: one gradient per input");
     for i in 0..x.len() {
         let dx: Vec<f64> = du[i].iter().zip(&x[i]).map(|(d, v)| d * (1.0 + 0.5 * (v + 1.0).cos())).collect();
         assert_gradient(&format!("{name}: input {i}"), &dx, &x[i], |moved| {

@@ -1,4 +1,4 @@
-//! f16 activations: against PyTorch's f32 values, against the same steps in f32, and what is f16's own: a loss scale that moves,
+//! f16 activations: against PyTorch's f32 values, against the same steps in f32, and f16's own parts: a loss scale that moves,
 //! steps that are skipped, and a plan of half the size.
 
 mod common;
@@ -27,7 +27,7 @@ const GRADIENTS: f32 = 6e-3;
 const ADAMW: Optimizer = Optimizer::AdamW(AdamW { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.05 });
 const SGD: Optimizer = Optimizer::Sgd(Sgd { momentum: 0.9, nesterov: true, weight_decay: 5e-4 });
 
-/// Whether the adapter has f16. One that has none says so in one line when a run asks for it, which is what is tested there.
+/// Whether the adapter has f16. One that has none says so in one line when a run asks for it, which is tested there.
 fn has_f16() -> bool {
     if gpu().check_f16().is_ok() {
         return true;
@@ -245,7 +245,7 @@ fn a_teacher_is_the_same_in_f16() {
     }
 }
 
-/// The way up the slope, and what is taken out of a gradient, are the same whatever the loss is multiplied by.
+/// The way up the slope, and the part taken out of a gradient, are the same whatever the loss is multiplied by.
 #[test]
 fn sharpness_aware_and_projected_steps_are_those_of_f32() {
     if !has_f16() {

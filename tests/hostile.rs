@@ -56,7 +56,7 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// The most that `run` held at a time beyond what was held before, and what it gave.
+/// The most bytes that `run` held at a time beyond those held before, and what it gave.
 fn peak<T>(run: impl FnOnce() -> T) -> (usize, T) {
     let before = HELD.get();
     PEAK.set(before);
@@ -349,7 +349,7 @@ fn mutated_metadata() {
     assert!(sound > 1.0 && sound < 90.0, "mutations must reach both sides: {sound} %");
 }
 
-/// A header as long as the format allows, of what takes the most memory a byte.
+/// A header as long as the format allows, of what takes the most memory per byte.
 #[test]
 fn a_header_of_a_hundred_megabytes() {
     let dir = tempfile::tempdir().unwrap();
@@ -384,7 +384,7 @@ fn a_header_of_a_hundred_megabytes() {
         // The header itself, and where it is one text, copies of that text in an error before it is cut.
         assert!(held < 8 * header.len(), "{held} bytes held at {what}");
     }
-    // What is longer is not even read.
+    // A longer header is not even read.
     fs::write(&path, 100_000_001u64.to_le_bytes()).unwrap();
     let (held, opened) = peak(|| Checkpoint::open(&path));
     assert!(opened.is_err() && held < 1 << 16);

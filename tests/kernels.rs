@@ -97,7 +97,7 @@ fn epilogue() {
 struct Seen {
     /// The kernels of each stem's outcomes.
     kernels: BTreeMap<&'static str, BTreeSet<String>>,
-    /// Labels of what was dispatched.
+    /// Labels of the kernels that were dispatched.
     dispatched: BTreeSet<String>,
     /// The same with their variants.
     variants: BTreeSet<(String, Arc<str>)>,
@@ -175,7 +175,7 @@ fn every_stem_has_a_test_and_every_entry_point_a_case() {
     }
 }
 
-/// What is appended to a shader, on one line, without the numbers that follow from a head's width.
+/// The text that is appended to a shader, on one line, without the numbers that follow from a head's width.
 fn of_any_width(tail: &str) -> String {
     let words: Vec<&str> = tail.split_whitespace().collect();
     let of_width = |i: usize| i >= 2 && ["HD", "HD4", "SUMS"].contains(&words[i - 2]) && words[i - 1] == "=";

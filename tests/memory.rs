@@ -1,5 +1,4 @@
-//! Memory is what was planned, and stays flat over ten thousand steps. A binary of its own: the process's size is what is
-//! measured.
+//! Memory is as planned, and stays flat over ten thousand steps. A binary of its own: the process's size is measured.
 
 mod common;
 
@@ -77,7 +76,8 @@ fn memory_is_flat_over_ten_thousand_steps() {
     let before = resident();
     steps(9000);
     let growth = resident().saturating_sub(before);
-    // A leak of a bind group, a staging buffer or a batch a step would be megabytes; pools may still round up a little.
+    // A leak of a bind group, a staging buffer or a batch per step would be megabytes;
+    // pools may still round up a little.
     assert!(growth < 2 << 20, "{growth} bytes more after 9,000 steps");
 }
 

@@ -222,7 +222,7 @@ fn play(scene: &str) -> u8 {
     let mut kept = None;
     let played = start().and_then(|ranks| match ranks {
         None => {
-            // One rank plays what is not about several.
+            // One rank plays a scene that is not about several.
             println!("alone\nrank 0 of 1 is well");
             Ok(())
         }

@@ -25,7 +25,7 @@ fn apart(model: &Model, batch: usize, mode: Mode) -> Activations {
 }
 
 /// Logits, gradient and running statistics after a pass over `batch` images, which follows a pass over NaN that has gone
-/// through every tensor: whoever reads what is not his finds one.
+/// through every tensor: a kernel that reads values that are not its own finds NaN.
 fn pass(
     model: &Model,
     start: &Snapshot,

@@ -345,7 +345,7 @@ fn several_runs_are_laid_over_each_other() {
             "id=\"r2-loss-t\"",
         ],
     );
-    // One pre-trained model is common to all, so it stands in each of the two tables in one row a data set.
+    // One pre-trained model is common to all, so it stands in each of the two tables in one row per data set.
     assert_eq!(page.matches(">pre-trained<").count(), 1 + 3);
     // x and y tie: both are the best.
     assert_eq!(page.matches("<b>86.0</b>").count(), 2);

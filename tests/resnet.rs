@@ -346,7 +346,7 @@ fn running_statistics_and_their_counters_are_saved_and_read_again() {
     let source = source(36);
     let mut learner = Learner::new(gpu(), source.model(), &source.snapshot(), settings(4, BatchNorm::Train)).unwrap();
     for step in 0..3 {
-        // Two passes a step: each counts, as each of PyTorch's forward passes does.
+        // Two passes per step: each counts, as each of PyTorch's forward passes does.
         let (images, labels) = batch(step, 6, 36);
         learner.step(&images, &labels, 0.01).unwrap();
     }
@@ -448,7 +448,7 @@ fn a_bad_batch_spoils_neither_weights_nor_the_statistics_that_are_saved() {
     learner.step(&bad, &labels, 0.01).unwrap();
     learner.step(&images, &labels, 0.01).unwrap();
     let records = learner.records(true).unwrap();
-    // A ReLU may make a number of what is none, so that only the gradient tells.
+    // A ReLU may turn NaN into a number, so that only the gradient tells.
     assert!(!(records[0].loss.is_finite() && records[0].grad_norm.is_finite()), "{records:?}");
     assert_eq!(learner.last_sound().unwrap(), good);
 }

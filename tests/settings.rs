@@ -103,7 +103,7 @@ fn settings_are_those_of_earlier_versions() {
     assert_eq!(seen, flags, "every flag is in one of the runs of tests/fixtures/resolved.toml, or has a default");
 }
 
-/// `--data` gives defaults, to a file as to the command line: what is typed wins, and what it filled in is marked.
+/// `--data` gives defaults, to a file as to the command line: a typed flag wins, and values it filled in are marked.
 #[test]
 fn a_folder_with_splits_fills_in_what_is_not_given() {
     let dir = tempfile::tempdir().unwrap();
@@ -199,7 +199,7 @@ fn what_the_user_wrote_is_never_changed_by_another_flag() {
 
 #[test]
 fn defaults_follow_the_method_and_the_optimiser() {
-    // A run's own file, of which only what was given stays when another method is asked for.
+    // A run's own file, of which only the given values stay when another method is asked for.
     let run = flags(&format!("{BASE} --method ftp --lr 0.5")).unwrap().to_toml();
     assert!(run.contains("lr = 0.5\n") && run.contains("weight-decay = 0.0 # default\n"), "{run}");
     for other in [

@@ -2,7 +2,7 @@
 //! random networks with branches, values of several readers, dead ends and segments.
 //!
 //! The difference is the central one with a step of 1e-7: short enough that hardly any ReLU or maximum changes sides on the
-//! way, and exact to about 1e-8. [`TOLERANCE`] is for the f32 of the GPU; what was seen is printed.
+//! way, and exact to about 1e-8. [`TOLERANCE`] is for the f32 of the GPU; the errors seen are printed.
 
 #![allow(unreachable_pub)] // modules of a test binary
 
@@ -73,7 +73,7 @@ fn pass(net: &Net, layout: &ParamLayout, point: &Point, acts: Activations, train
     let mut r = Recorder::new(gpu, &scratch);
     let recording = acts.forward(net, &mut r, BATCH, &w, &stats, Phase::Train).unwrap();
     recording.backward(&mut r, &acts.dlogits(BATCH), &dw, trained).unwrap();
-    // Once more than needed: what is not written anew shows.
+    // Once more than needed: a value that is not written anew shows.
     for _ in 0..2 {
         Program::run(gpu, &[&dw], &[&r.program]).unwrap();
     }
@@ -110,7 +110,7 @@ fn check(name: &str, net: &Net, seed: u64) -> f64 {
     });
 
     let gradient: Vec<f32> = whole.gradient.iter().map(|bits| f32::from_bits(*bits)).collect();
-    // What is zero but for rounding has no scale of its own: a bias in front of a norm, the keys' bias.
+    // A gradient that is zero but for rounding has no scale of its own: a bias in front of a norm, the keys' bias.
     let scale = gradient.iter().fold(0.0, |a: f64, g| a.max(f64::from(g.abs())));
     let (mut worst, h) = (0.0f64, 1e-7);
     for (param, got) in layout.unpack(&gradient) {
@@ -138,7 +138,7 @@ fn check(name: &str, net: &Net, seed: u64) -> f64 {
     let again = pass(net, &layout, &point, plan(net, Mode::Recompute), &|_| true);
     assert!((&again.logits, &again.gradient) == (&whole.logits, &whole.gradient), "{name}: other bits recomputed");
 
-    // What is trained has the same gradient, whatever else is.
+    // A trained tensor has the same gradient, whatever else is trained.
     let mut random = Random::new(seed);
     let chosen: Vec<bool> = layout.params.iter().map(|_| random.bits().is_multiple_of(4)).collect();
     for mode in [Mode::Train, Mode::Recompute] {

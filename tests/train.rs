@@ -73,7 +73,7 @@ fn a_weighted_class_is_one_whose_images_come_twice() {
     let mut twice = (images.clone(), labels.clone());
     twice.0.extend_from_slice(&images[size..2 * size]);
     twice.1.push(labels[1]);
-    // Adam's first steps go by signs, which rounding turns where a gradient is next to nothing.
+    // Adam's first steps follow signs, which rounding turns where a gradient is next to nothing.
     let mut plain = learner(gpu(), SGD, 5);
     let mut radii = tpgm(&plain, Norm::Mars, &|_| false);
     for _ in 0..3 {
@@ -373,7 +373,7 @@ fn projection_keeps_every_row_within_its_radius() {
     let layout = learner.model.layout();
     for (((param, w), (_, w0)), radius) in layout.unpack(&after).zip(layout.unpack(&anchor)).zip(&radii) {
         let cols = param.len / param.rows();
-        // A radius below its lower bound counts as 1e-8. Rounding of w itself, not of the drift, is what is left over.
+        // A radius below its lower bound counts as 1e-8. The rest is rounding of w itself, not of the drift.
         let bound = radius.radius.max(1e-8) + cols as f32 * 2.0 * f32::EPSILON;
         for (row, (w, w0)) in w.chunks(cols).zip(w0.chunks(cols)).enumerate() {
             let norm: f32 = w.iter().zip(w0).map(|(w, w0)| (w - w0).abs()).sum();

@@ -104,7 +104,7 @@ fn variants_from(path: &Path) -> Result<Variants, Box<dyn Error>> {
 
 struct Dump {
     folder: PathBuf,
-    /// Lines of the index by what was compiled, in the order in which they came.
+    /// Lines of the index, one per compiled module, in the order in which they came.
     lines: Vec<Value>,
     seen: HashMap<Vec<u32>, usize>,
     /// Files of WGSL by shader and appended text.

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs what building and running tpgm needs and this machine lacks: a linker, a Rust toolchain and, on Linux
-# without any Vulkan driver, the software one. What is there already is left as it is.
+# without any Vulkan driver, the software one. Anything already there is left as it is.
 #
 #   tools/setup.sh          for `make demo`
 #   tools/setup.sh test     and Python, which one test runs a script with, and MPI
@@ -109,7 +109,7 @@ ensure_lint_tools() {
     rustup component add rustfmt clippy >&2 || fail "rustup could not install rustfmt and clippy"
 }
 
-# The folders in which the Vulkan loader looks for drivers, one a line.
+# The folders in which the Vulkan loader looks for drivers, one per line.
 icd_dirs() {
     printf '%s\n' "${XDG_CONFIG_HOME:-${HOME:-}/.config}" /etc/xdg /usr/local/etc /etc \
         "${XDG_DATA_HOME:-${HOME:-}/.local/share}" /usr/local/share /usr/share /run/opengl-driver/share

@@ -131,7 +131,7 @@ impl<'a> Facts<'a> {
         }
     }
 
-    /// The activation, where it is written or follows from what is.
+    /// The activation, where it is written or follows from other entries.
     pub(super) fn activation(&self) -> Result<Option<Activation>> {
         match self {
             Self::Timm(config) | Self::Trunk(_, config) => config.activation(),
@@ -228,7 +228,7 @@ impl<'a> Facts<'a> {
         }
     }
 
-    /// The input, where anything is written about it; what is not is as in `usual`.
+    /// The input, where anything is written about it; missing entries are as in `usual`.
     pub(super) fn preprocess(&self, usual: Preprocess, notes: &mut Vec<Note>) -> Result<Option<Preprocess>> {
         match self {
             Self::Timm(config) => config.preprocess(usual, notes),

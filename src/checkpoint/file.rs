@@ -1,4 +1,4 @@
-//! Opening a checkpoint: what is in it, and its tensors as numbers.
+//! Opening a checkpoint: its contents, and its tensors as numbers.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;

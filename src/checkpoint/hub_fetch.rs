@@ -308,7 +308,7 @@ impl<'a> Remote<'a> {
         Ok(Answer { status: parts.status.as_u16(), headers: headers.collect(), body: Box::new(body.into_reader()) })
     }
 
-    /// An answer that is what was asked for, or says where that is.
+    /// An answer that has the requested content, or says where that is.
     fn accepted(&self, answer: Answer, file: Option<&str>) -> Result<Answer, Fault> {
         let Model { name, revision, endpoint, token, .. } = self.model;
         let what = match (answer.status, answer.header("x-error-code"), file) {
@@ -364,7 +364,7 @@ fn point(pointer: &Path, blob: &Path) -> io::Result<()> {
     if pointer.exists() {
         return Ok(());
     }
-    // A link to what is not there any more.
+    // A link to a file that is not there any more.
     if pointer.is_symlink() {
         fs::remove_file(pointer)?;
     }

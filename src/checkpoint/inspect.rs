@@ -55,7 +55,7 @@ pub struct Description {
     pub initialised: Vec<String>,
     /// Tensors of the file that are not used; saving carries them along.
     pub ignored: Vec<String>,
-    /// What was assumed or left out.
+    /// Assumptions and omissions.
     pub notes: Vec<String>,
 }
 

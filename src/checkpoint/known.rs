@@ -21,7 +21,7 @@ impl Keys {
         self.followed.contains(&key) || self.idle.contains(&key) || self.only.iter().any(|(own, _)| *own == key)
     }
 
-    /// What is wrong with an entry, if anything is. `place` stands before the key in the file, such as `model_args.`.
+    /// The fault of an entry, if it has one. `place` stands before the key in the file, such as `model_args.`.
     pub(super) fn fault(&self, place: &str, key: &str, value: &Value) -> Option<String> {
         let listed = |list: &[&str]| list.contains(&key);
         if value.is_null() || listed(self.followed) || listed(self.idle) {
@@ -41,7 +41,7 @@ impl Keys {
         Some(format!("{place}{key} is {shown}: not supported yet{supported}"))
     }
 
-    /// What is wrong with the first entry that has a fault.
+    /// The fault of the first entry that has one.
     pub(super) fn fault_in(&self, place: &str, entries: &Map<String, Value>) -> Option<String> {
         entries.iter().find_map(|(key, value)| self.fault(place, key, value))
     }

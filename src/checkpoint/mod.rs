@@ -109,7 +109,7 @@ pub struct Overrides {
 /// What [`Recognised::sources`] says of a fact that [`Overrides`] tell.
 pub const OVERRIDE: &str = "override";
 
-/// What was assumed or left out, in one sentence.
+/// An assumption or an omission, in one sentence.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Note {
     /// The sentence, without a full stop.
@@ -145,7 +145,7 @@ pub struct Recognised {
     pub initialised: Vec<String>,
     /// Tensors of the file that the model does not use; they are carried along when saving.
     pub ignored: Vec<String>,
-    /// What was assumed or left out.
+    /// Assumptions and omissions.
     pub notes: Vec<Note>,
     /// Where each fact comes from that the weights' shapes don't tell, by the fact: "heads" from "metadata tpgm.heads",
     /// [`OVERRIDE`], or "assumed".
@@ -166,7 +166,7 @@ pub struct Recognised {
 /// Finds out which model a checkpoint holds and checks every tensor's name, shape and type.
 ///
 /// # Errors
-/// Where no family fits (with the names seen and what is supported), a tensor is missing or has the wrong shape or
+/// Where no family fits (with the names seen and the families supported), a tensor is missing or has the wrong shape or
 /// type, a part is not supported, or heads can't be told. An override that contradicts the weights is
 /// [`crate::error::Error::Usage`].
 pub fn recognise(checkpoint: &Checkpoint, overrides: &Overrides) -> Result<Recognised> {

@@ -321,7 +321,7 @@ impl OpenClipConfig {
         self.flag(self.vision("final_ln_after_pool"), "vision_cfg.final_ln_after_pool")
     }
 
-    /// The input; what is not written is as OpenAI has it.
+    /// The input; missing entries are as OpenAI has them.
     pub(super) fn preprocess(&self, image_size: usize) -> Result<Option<Preprocess>> {
         let usual = clip(image_size);
         let written = self.root.get("preprocess_cfg").unwrap_or(&Value::Null);

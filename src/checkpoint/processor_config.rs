@@ -86,7 +86,7 @@ const KEYS: Keys = Keys {
         ("do_flip_channel_order", &["false"]),
         ("do_pad", &["false"]),
         ("do_reduce_labels", &["false"]),
-        // What is not resized keeps its shape.
+        // An image that is not resized keeps its shape.
         ("do_resize", &["true"]),
         ("offset", &["false"]),
         ("reduce_labels", &["false"]),
@@ -125,7 +125,7 @@ impl ProcessorConfig {
         Ok(None)
     }
 
-    /// With what its class takes for what is not written. An older file may name no class.
+    /// With its class's defaults for missing entries. An older file may name no class.
     fn completed(mut self) -> Result<Self> {
         let Some(named) = self.class() else { return Ok(self) };
         let start = ENDINGS.iter().find_map(|ending| named.strip_suffix(ending)).unwrap_or(named);
@@ -213,7 +213,7 @@ impl ProcessorConfig {
         self.crop().or_else(|| self.size().map(|(Size::Shortest(n) | Size::Square(n))| n))
     }
 
-    /// The input; what is not written is as in `usual`.
+    /// The input; missing entries are as in `usual`.
     pub(super) fn preprocess(&self, usual: Preprocess, notes: &mut Vec<Note>) -> Result<Preprocess> {
         let file = self.file();
         let missing: Vec<&str> =

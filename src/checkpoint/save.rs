@@ -20,9 +20,9 @@ use crate::error::{Error, Result};
 /// tensor that is new takes the type that all the source's floating-point tensors share, else F32. The same input
 /// gives the same bytes, and `path` may be the source itself.
 ///
-/// What is written is one file, with the metadata of all shards; only where the source has shards and `path` does not
+/// The output is one file, with the metadata of all shards; only where the source has shards and `path` does not
 /// end in `.safetensors`, it is a folder of the same shards under the same names, each with its own metadata, and their
-/// index. What is new goes into the last shard, and `extra_metadata` into the first.
+/// index. New tensors go into the last shard, and `extra_metadata` into the first.
 ///
 /// # Errors
 /// Where a value is not finite or does not fit its type, an integer tensor would be replaced, the source can't be

@@ -213,7 +213,7 @@ impl Index {
         if let Some(size) = text.get_mut("metadata").and_then(|m| m.get_mut("total_size")) {
             *size = total.into();
         }
-        let mut bytes = serde_json::to_vec_pretty(&text).expect("what was read as JSON");
+        let mut bytes = serde_json::to_vec_pretty(&text).expect("the JSON that was read");
         bytes.push(b'\n');
         Ok(bytes)
     }

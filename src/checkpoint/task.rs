@@ -107,7 +107,7 @@ pub(super) fn read(checkpoint: &Checkpoint, recognised: &mut Recognised) -> Resu
     Ok(())
 }
 
-/// Leaves out what was read, since the head that it is about is gone.
+/// Leaves out the task that was read, since the head that it is about is gone.
 pub fn forget_task(recognised: &mut Recognised) {
     recognised.thresholds = None;
     recognised.sources.remove("answers");

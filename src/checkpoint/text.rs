@@ -30,7 +30,7 @@ pub enum TokenizerKind {
     OpenAi(Clean),
     /// A `tokenizer.json` beside the model.
     File {
-        /// What is done to texts before.
+        /// How texts are cleaned before.
         clean: Clean,
         /// The token that fills texts, by its text.
         pad: Option<String>,
@@ -56,9 +56,9 @@ pub struct TextTower {
     pub tokenizer: TokenizerKind,
     /// The logarithm of what similarities are multiplied by.
     pub logit_scale: f32,
-    /// What is added to them then, if the model has such a number.
+    /// The number that is added to them then, if the model has one.
     pub logit_bias: Option<f32>,
-    /// What was assumed.
+    /// The assumptions that were made.
     pub notes: Vec<Note>,
 }
 

@@ -151,7 +151,7 @@ impl TextFacts {
         }))
     }
 
-    /// The same of a model of transformers, with what its class takes for what is not written: CLIP's or SigLIP's.
+    /// The same of a model of transformers, with its class's defaults for missing entries: CLIP's or SigLIP's.
     pub(super) fn transformers(checkpoint: &Checkpoint, siglip: bool) -> Result<TextFacts> {
         let (heads, act, eps) = if siglip { (12, "gelu_pytorch_tanh", 1e-6) } else { (8, "quick_gelu", 1e-5) };
         let nothing = json!({});

@@ -108,7 +108,7 @@ impl TimmConfig {
             }
         };
         let fault = |place: &str, key: &str, value: &Value| match defaults.get(key) {
-            // timm leaves out what is null.
+            // timm leaves out keys that are null.
             _ if value.is_null() => None,
             Some(usual) if same(usual, value) => None,
             Some(_) if !class.keys.lists(key) => {

@@ -64,7 +64,7 @@ const USUAL: [(&str, &str); 4] = [
 ];
 
 impl TimmConfig {
-    /// The input, where anything is written about it; what is not is as timm has it.
+    /// The input, where anything is written about it; missing entries are as timm has them.
     ///
     /// # Errors
     /// Where a key or its value is not understood.

@@ -123,7 +123,7 @@ pub(super) struct TransformersConfig<'a> {
 }
 
 impl<'a> TransformersConfig<'a> {
-    /// Beside `checkpoint`, of a class that has `usual` for what is not written: transformers leaves out of a tower's
+    /// Beside `checkpoint`, of a class that has `usual` for missing entries: transformers leaves out of a tower's
     /// configuration what equals its class's default.
     pub(super) fn of(checkpoint: &'a Checkpoint, usual: Value) -> Result<Self> {
         let root = checkpoint.config().unwrap_or(&Value::Null);
@@ -276,7 +276,7 @@ impl<'a> TransformersConfig<'a> {
         self.processor.as_ref().map_or("preprocessor_config.json", ProcessorConfig::file)
     }
 
-    /// The input; what is not written is as in `usual`.
+    /// The input; missing entries are as in `usual`.
     pub(super) fn preprocess(&self, usual: Preprocess, notes: &mut Vec<Note>) -> Result<Option<Preprocess>> {
         let grey = self.entry("num_channels").and_then(Value::as_u64) == Some(1);
         let usual = Preprocess { grey, ..usual };

@@ -5,7 +5,7 @@ use std::path::{Component, Path, PathBuf};
 use super::read;
 use crate::error::{Help, quote, shown};
 
-/// What is wrong with a path, as the rest of a sentence about its row, and what helps.
+/// The fault of a path, as the rest of a sentence about its row, and what helps.
 pub(super) type Wrong = (String, Option<Help>);
 
 /// The file that a row of the Parquet file `table` means by `path`: below `root` if it is given, else beside `table`. In the layout of

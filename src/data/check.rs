@@ -24,7 +24,7 @@ pub struct Broken {
     pub why: String,
 }
 
-/// What was found out about the images of some data sets, by path.
+/// Findings about the images of some data sets, by path.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Looks {
     found: HashMap<PathBuf, Result<Look, String>>,
@@ -80,7 +80,7 @@ impl Looks {
 /// How images are looked at.
 #[derive(Clone, Debug)]
 pub struct Check {
-    /// The folder where what was found is kept; none for nowhere.
+    /// The folder where findings are kept; none for nowhere.
     pub cache: Option<PathBuf>,
     /// What took less time than this is not kept: it is found as fast again.
     pub keep_after: Duration,
@@ -97,7 +97,7 @@ impl Check {
     pub fn run(&self, datasets: &[&Dataset], progress: &mut dyn FnMut(usize, usize)) -> Looks {
         /// Images between two calls of `progress`.
         const CHUNK: usize = 256;
-        /// What was found is kept at least this often, in case the pass is stopped.
+        /// Findings are saved at least this often, in case the pass is stopped.
         const SAVE: Duration = Duration::from_secs(60);
         let started = Instant::now();
         let mut caches: BTreeMap<PathBuf, Cache> = BTreeMap::new();

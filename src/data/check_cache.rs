@@ -61,7 +61,7 @@ fn changed(_: &Metadata) -> i128 {
 /// What the file of each path was found to be, when it had a stamp.
 type Entries = HashMap<String, (Stamp, Result<Look, String>)>;
 
-/// What was found of the images in one folder and below it.
+/// Findings about the images in one folder and below it.
 pub(super) struct Cache {
     path: PathBuf,
     /// The folder that all images are in; paths are relative to it.
@@ -83,7 +83,7 @@ pub(super) fn root<'a>(paths: impl Iterator<Item = &'a Path> + Clone) -> PathBuf
 }
 
 impl Cache {
-    /// What is known of the images below `root`, in `folder`.
+    /// The findings about the images below `root`, kept in `folder`.
     pub(super) fn open(folder: &Path, root: &Path) -> Cache {
         let name: String =
             Sha256::digest(root.as_os_str().as_encoded_bytes()).iter().take(8).map(|b| format!("{b:02x}")).collect();

@@ -16,7 +16,7 @@ use super::pattern;
 use super::walk::{self, LeftOut, is_image};
 use crate::error::{Error, Result};
 
-/// What is read, for messages.
+/// The image formats that are read, for messages.
 const READ: &str = "png, jpg, webp, bmp, gif, tif, pnm";
 
 /// A list of images with their classes; no pixel is read yet.
@@ -36,12 +36,12 @@ pub struct Dataset {
 }
 
 impl Dataset {
-    /// Opens a folder with one folder per class, a list file (`path label` a line), a CSV (with the columns `path` and
+    /// Opens a folder with one folder per class, a list (`path label` per line), a CSV (with the columns `path` and
     /// `label`), a folder with `metadata.csv` or `metadata.jsonl`, an archive of class folders, or shards of WebDataset's kind.
     ///
-    /// - **Class folders** sort by name, and the files of each, found at any depth, by path. What is hidden, belongs to the system
-    ///   (`@eaDir`, `__MACOSX`) or is no image by its extension is counted in [`Self::left_out`], and so is a link to a folder
-    ///   above it.
+    /// - **Class folders** sort by name, and the files of each, found at any depth, by path. Hidden entries, those of the system
+    ///   (`@eaDir`, `__MACOSX`) and files that are no images by extension are counted in [`Self::left_out`], and so is a
+    ///   link to a folder above it.
     /// - **Lists and CSVs** sort by path, folder by folder. Paths are relative to `root`, or else to the file's own
     ///   folder. Labels are either all numbers, with the classes `"0"` to `"max"`, or all names, with the classes
     ///   sorted by name. In a list the label is the last word of a line, so that paths may contain spaces; blank
@@ -172,7 +172,7 @@ impl Dataset {
     }
 }
 
-/// What is at `path` in the archive `file`, `inside` of it.
+/// The labelled images at `path` in the archive `file`, `inside` of it.
 fn in_archive(
     path: &Path,
     (file, inside): (&Path, &str),

@@ -1,4 +1,4 @@
-//! What is known of an image before its pixels: whether it may be decoded, and how it is to be turned.
+//! Facts about an image before its pixels: whether it may be decoded, and how it is to be turned.
 
 use image::metadata::Orientation;
 

@@ -11,7 +11,7 @@ use crate::error::{Error, Result, quote};
 /// More classes than any data set has; a larger number is a slip that would otherwise cost gigabytes of class names.
 const MAX_CLASSES: u32 = 1 << 20;
 
-/// What is written about an image.
+/// The label or labels that are written for an image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Label {
     /// One class.

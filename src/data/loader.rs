@@ -1,6 +1,6 @@
 //! Batches in an order that depends on the seed alone, made ahead of their use on other threads.
 //!
-//! One thread a loader makes batch after batch, with the images of each decoded in parallel on rayon's pool, and
+//! One thread per loader makes batch after batch, with the images of each decoded in parallel on rayon's pool, and
 //! hands them over through a bounded channel: the channel is full after `prefetch` batches, which bounds the memory.
 
 use std::ops::Range;
@@ -86,7 +86,7 @@ impl ImageCache {
         Arc::new(Self { decoded: self.decoded.clone(), corruption: None, features: Some(Arc::new(features)) })
     }
 
-    /// What is done to the images of [`Self::corrupted`].
+    /// The corruption that was given to [`Self::corrupted`].
     pub fn corruption(&self) -> Option<Corruption> {
         self.corruption
     }
@@ -165,7 +165,7 @@ pub struct LoaderConfig {
     pub sampler: Sampler,
     /// What order and augmentation are drawn from.
     pub seed: u64,
-    /// What is done to images and batches.
+    /// The transforms of images and batches.
     pub augment: Transforms,
     /// What becomes of the images that are no full batch.
     pub rest: Rest,

@@ -16,14 +16,14 @@ pub enum CropMode {
     /// The shorter side goes to `floor(image_size / crop_pct)`, then the centre is cropped: timm, torchvision, OpenCLIP.
     /// Where an odd number of pixels is cut, half of it is rounded to even.
     Center,
-    /// As `Center`, but half of what is cut is rounded down and resizing goes across first: transformers.
+    /// As `Center`, but half of the cut is rounded down and resizing goes across first: transformers.
     CenterFloor,
     /// Both sides go to `floor(image_size / crop_pct)`, whatever the shape, then the centre is cropped; at a
     /// `crop_pct` of 1 there is nothing to crop.
     Squash,
     /// As `Squash`, with the roundings of `CenterFloor`: transformers.
     SquashFloor,
-    /// The longer side goes to `floor(image_size / crop_pct)`, what is missing of the square is filled with the mean:
+    /// The longer side goes to `floor(image_size / crop_pct)`, the rest of the square is filled with the mean:
     /// timm's `border`.
     Border,
     /// As `Border`, filled with black: OpenCLIP's `longest`.
@@ -89,7 +89,7 @@ impl Preprocess {
         Ok(())
     }
 
-    /// What is odd about the numbers, though they can be computed with: above all a mean or std for values where white is 255.
+    /// A doubt about the numbers, though they can be computed with: above all a mean or std for values where white is 255.
     pub fn doubt(&self) -> Option<String> {
         let odd = |what: &str, values: &[f32; 3], ok: &dyn Fn(f32) -> bool| {
             let scaled = values.map(|v| (v / 0.255).round() / 1000.0);
@@ -167,8 +167,8 @@ impl Preprocess {
         }
     }
 
-    /// The centre crop along one axis: which of the resized pixels are kept, and where they stand in the output. What is
-    /// missing is padded, the smaller half first.
+    /// The centre crop along one axis: which of the resized pixels are kept, and where they stand in the output. Missing
+    /// pixels are padded, the smaller half first.
     fn center_crop(&self, resized: usize) -> (Span, usize) {
         let (size, half) = (self.image_size, resized.saturating_sub(self.image_size) as f64 / 2.0);
         let start = if self.floors() { half.floor() } else { half.round_ties_even() };

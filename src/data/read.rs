@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 /// The bytes of a regular file, or of what a link to one leads to.
 ///
 /// # Errors
-/// [`Error::Io`] where it can't be read; [`Error::Data`] where it is a folder, a pipe, a socket or a device, and for what is wrong with
+/// [`Error::Io`] where it can't be read; [`Error::Data`] where it is a folder, a pipe, a socket or a device, and for a fault of
 /// the archive that it is in.
 pub(super) fn bytes(path: &Path) -> Result<Vec<u8>> {
     if let Some((archive, inside)) = split(path).filter(|(_, inside)| !inside.is_empty()) {
@@ -26,7 +26,7 @@ pub(super) fn bytes(path: &Path) -> Result<Vec<u8>> {
 /// How many bytes the file at `path` has, on its own or in an archive.
 ///
 /// # Errors
-/// [`Error::Io`] where that can't be told; [`Error::Data`] for what is wrong with the archive.
+/// [`Error::Io`] where that can't be told; [`Error::Data`] for a fault of the archive.
 pub fn size_of(path: &Path) -> Result<u64> {
     match split(path).filter(|(_, inside)| !inside.is_empty()) {
         Some((archive, inside)) => Archive::open(&archive)?.len(&inside),

@@ -11,7 +11,7 @@ use super::check::Looks;
 use super::dataset::Dataset;
 use super::item::Item;
 
-/// Divides `dataset` into what is left and a share of it, from (0, 1): from each class that share of its images, rounded, but at
+/// Divides `dataset` into a rest and a share of it, from (0, 1): from each class that share of its images, rounded, but at
 /// least one image to each side where the class has two. Which images they are, the seed decides. Files of the same pixels stay
 /// together, so that none is on both sides. An image with several labels counts for the rarest of its classes.
 pub fn split_off(dataset: &Dataset, looks: &Looks, share: f64, seed: u64) -> (Dataset, Dataset) {
@@ -69,12 +69,12 @@ impl From<Fold> for String {
     }
 }
 
-/// Divides `dataset` into what is left and the images of `fold`: of each class alike, each image in one fold of all, files of the same
+/// Divides `dataset` into a rest and the images of `fold`: of each class alike, each image in one fold of all, files of the same
 /// pixels in the same. The seed decides which. The only image of a class is in none, so that no fold leaves a class without images.
 pub fn hold_out(dataset: &Dataset, looks: &Looks, fold: Fold, seed: u64) -> (Dataset, Dataset) {
     let mut apart = vec![false; dataset.items.len()];
     for (number, (_, groups)) in shuffled(dataset, looks, seed).into_iter().enumerate() {
-        // Each class begins at another fold: what is over of each goes to different ones.
+        // Each class begins at another fold: the images left over of each go to different ones.
         let own = groups.iter().enumerate().filter(|(at, _)| (at + number) % fold.of == fold.index - 1);
         for &i in own.filter(|_| groups.len() > 1).flat_map(|(_, group)| group) {
             apart[i] = true;

@@ -94,7 +94,7 @@ pub(super) struct Entries {
     pub(super) images: Vec<PathBuf>,
 }
 
-/// What is directly in a folder; hidden entries, those of the system, and files that are no images are counted in `left_out`.
+/// A folder's own entries; hidden ones, those of the system, and files that are no images are counted in `left_out`.
 ///
 /// # Errors
 /// [`Error::Io`] where the folder can't be read.

@@ -15,7 +15,7 @@ use crate::export::Origin;
 use crate::report::read::Run;
 use crate::train::source::Source;
 
-/// What was written.
+/// A folder that was written.
 #[derive(Debug)]
 pub struct Folder {
     /// The library's class or architecture.

@@ -67,7 +67,7 @@ pub(super) fn end(mpi: &Mpi, own: Option<Failure>, say: &dyn Fn(&str)) -> u8 {
     }
 }
 
-/// What is said of failed ranks.
+/// The message about failed ranks.
 #[derive(Debug, Default, PartialEq)]
 struct Said {
     /// Who says it.
@@ -77,7 +77,7 @@ struct Said {
     stopped: bool,
 }
 
-/// What is said, if any rank has failed, by what is known of each rank's end.
+/// The message, if any rank has failed, from each rank's end as far as it is known.
 fn said(ended: &[Option<End>], name: impl Fn(usize) -> String) -> Option<Said> {
     let speaker = ended.iter().position(Option::is_some)?;
     let failures = || ended.iter().enumerate().filter_map(|(rank, end)| Some((rank, end.as_ref()?.failure.as_ref()?)));

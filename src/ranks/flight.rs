@@ -85,7 +85,7 @@ impl<T: Pod> Flight<T> {
         Self::start(comm, tag, buffer, to, Way::Send)
     }
 
-    /// Receives into parts of `buffer`, in ascending order, from ranks. What is sent may be shorter than its part, if the part is at most
+    /// Receives into parts of `buffer`, in ascending order, from ranks. A message may be shorter than its part, if the part is at most
     /// 1 GiB.
     pub(super) fn receive(
         comm: Comm,

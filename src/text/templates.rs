@@ -112,7 +112,7 @@ pub fn names_of(path: &Path) -> Result<Vec<String>> {
 /// Checks that each class has a name of its own.
 ///
 /// # Errors
-/// What is wrong, one clause: no names, an empty one, or one that is there twice.
+/// The fault, one clause: no names, an empty one, or one that is there twice.
 pub fn check_names(names: &[String]) -> Result<(), String> {
     if names.is_empty() {
         return Err("has no class names, one per line".into());

@@ -23,7 +23,7 @@ fn shards(model: &Model) -> [Model; 3] {
         shards[i % 3].tensors.insert(name.clone(), tensor.clone());
     }
     for (i, shard) in shards.iter_mut().enumerate() {
-        // One entry a file: the library that writes them has no fixed order.
+        // One entry per file: the library that writes them has no fixed order.
         shard.metadata.insert(if i == 0 { "format".into() } else { format!("own{i}") }, format!("pt{i}"));
     }
     shards

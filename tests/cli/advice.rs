@@ -41,7 +41,7 @@ fn a_comparison_names_entries_at_chance_and_choices_that_chance_made() {
     let results: serde_json::Value = serde_json::from_str(&space.text("compared/results.json")).unwrap();
     let advice = &results["data"][0]["advice"];
     assert_eq!(advice.as_array().map(Vec::len), Some(2), "{advice}");
-    // What is there is read again.
+    // Finished runs are read again.
     let (_, again) = space.run("compare compare.toml");
     assert!(again.contains("was there already") && again.contains("can't tell lr 1e-11"), "{again}");
     let entries = results["data"][0]["entries"].as_array().unwrap();

@@ -1,4 +1,4 @@
-//! Augmentation from the command line and from files: what is told, what goes on, and what is refused.
+//! Augmentation from the command line and from files: its messages, its effects, and the errors.
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -69,7 +69,7 @@ fn every_augmentation_changes_what_is_learned() {
         assert!(!seen.contains(&last), "{flags} changes nothing");
         seen.push(last);
     }
-    // What is off is off.
+    // Mixup with a probability of 0 changes nothing.
     space
         .ok(&with(&line(), "--steps 2 --lr 0.05 --method vanilla --augment none --mixup 0.8 --mixup-prob 0 --out off"));
     assert!(space.bytes("off/last.safetensors") == seen[0]);

@@ -1,4 +1,4 @@
-//! `tpgm bench`. What is tested is the form: a time is never a test.
+//! `tpgm bench`. Only the form is tested: a time is never a test.
 
 use serde_json::Value;
 
@@ -95,7 +95,7 @@ fn the_tuner_shows_what_it_chose_among() {
     };
     assert_eq!(kept(), 2);
     check(&tuning("matmul_512", "--seconds 60"), true);
-    assert_eq!(kept(), 2, "what was chosen before for others is lost");
+    assert_eq!(kept(), 2, "choices made before for others are lost");
     // What there was no time for stands there without times.
     check(&tuning("matmul_512", "--seconds 0"), false);
 }

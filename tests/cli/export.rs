@@ -1,4 +1,4 @@
-//! `export`: files for other programs. What is in them is held against the families' logits in tests/families/exported.rs.
+//! `export`: files for other programs. Their contents are held against the families' logits in tests/families/exported.rs.
 
 use std::collections::BTreeMap;
 

@@ -271,7 +271,7 @@ fn inspect_verifies_logits_against_a_golden_file() {
     space.fails(2, &format!("{line} --tolerance nan"), &["--tolerance"]);
 }
 
-/// A folder with the splits is enough, as tools for detection write it; what is typed beside it wins.
+/// A folder with the splits is enough, as tools for detection write it; a flag typed beside it wins.
 #[test]
 fn a_folder_with_splits_is_enough() {
     let space = Space::new();

@@ -52,7 +52,7 @@ fn plain_fine_tuning_leaves_a_run_directory() {
 
     let lines = space.lines("run/metrics.jsonl");
     let evals: Vec<_> = lines.iter().filter(|l| l["eval"] == "val").map(|l| l["step"].as_u64().unwrap()).collect();
-    assert_eq!(evals, [3, 6, 9, 12], "an evaluation an epoch");
+    assert_eq!(evals, [3, 6, 9, 12], "an evaluation per epoch");
     let last = lines.iter().find(|l| l["final"] == true && l["model"] == "last" && l["eval"] == "id").unwrap();
     let again = space.json("eval --model run/last.safetensors --data id=test");
     assert_eq!(last["top1"], again[0]["top1"]);

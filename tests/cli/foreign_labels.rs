@@ -104,7 +104,7 @@ fn other_commands_take_them_for_what_they_are() {
     }
     space.ok("export --model vit --format onnx --out m.onnx");
     assert!(space.bytes("m.onnx").windows(11).any(|bytes| bytes == b"multi-label"));
-    // What is exported is read again as what it is, thresholds too.
+    // An exported model is read again as what it is, thresholds too.
     for (format, model) in [("hf", "run"), ("timm", "run"), ("hf", "vit")] {
         let out = format!("{format}-of-{model}");
         space.ok(&format!("export --model {model} --format {format} --out {out}"));

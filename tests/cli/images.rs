@@ -1,4 +1,4 @@
-//! Other people's folders of images: what is left out, broken, alike, oddly called, or not there at all.
+//! Other people's folders of images: files that are left out, broken, alike, oddly called, or not there at all.
 
 use std::fs;
 
@@ -138,7 +138,7 @@ fn missing_validation_images_are_set_apart_from_training() {
     let other = format!("{train} --val-seed 1 --out run --resume");
     let error = fails_with(&space, &other, 1);
     assert!(error.contains("val-seed was 0, is now 1"), "{error}");
-    // A comparison counts the steps of what is left, and leaks nothing between its seeds.
+    // A comparison counts the steps of the images that are left, and leaks nothing between its seeds.
     space.write(
         "c.toml",
         "seeds = [0, 1]\n[common]\nmodel = \"m.safetensors\"\nsteps = 2\nbatch-size = 6\n[[data]]\nname = \"d\"\n\

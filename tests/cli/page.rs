@@ -53,7 +53,7 @@ fn a_page_says_how_the_run_was_made_and_shows_its_answers_again_without_the_imag
     assert_eq!(steps.len(), 3 * tensors);
     assert_eq!((steps[0].as_str(), steps[tensors].as_str(), steps[2 * tensors].as_str()), ("3", "6", "9"));
 
-    // What is shown are the answers that `predict` gives.
+    // The page shows the answers that `predict` gives.
     let examples: Value = serde_json::from_str(&space.text("run/examples.json")).unwrap();
     let sets = examples["sets"].as_array().unwrap();
     assert_eq!(sets.iter().map(|of| of["set"].as_str().unwrap()).collect::<Vec<_>>(), ["id", "ood"]);

@@ -50,7 +50,7 @@ fn a_tree_is_predicted_in_sorted_path_order() {
         }
     }
 
-    // In words: one line an image, the first class of the JSON.
+    // In words: one line per image, the first class of the JSON.
     let text = space.ok(&format!("{PREDICT} --data test --logits again.safetensors"));
     for (line, row) in text.lines().zip(list) {
         let (path, class) = (row["path"].as_str().unwrap(), row["top"][0]["class"].as_str().unwrap());

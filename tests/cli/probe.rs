@@ -18,7 +18,7 @@ fn a_head_is_solved_for_without_steps() {
     let scores = space.json("eval --model run/best.safetensors --data t=test");
     assert_eq!(scores[0]["top1"], 1.0, "{scores}");
     assert!(space.path("run/report.html").is_file());
-    // Classes are weighed, and what steps alone go by is named.
+    // Classes are weighed, and settings that only steps use are named.
     let unequal = space.run(&format!("{PROBE} --class-weights balanced --lr 0.5 --sampler balanced --out w")).1;
     assert!(unequal.contains("without effect in this run: lr (goes with --probe steps), sampler"), "{unequal}");
     space.write("w.txt", "blue 1\ngreen 1\nred 50\n");

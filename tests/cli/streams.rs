@@ -1,4 +1,4 @@
-//! Stdout and stderr: what is on which, what `--quiet` leaves, and what happens when one is closed or full.
+//! Stdout and stderr: the contents of each, what `--quiet` leaves, and what happens when one is closed or full.
 
 use std::fs::OpenOptions;
 use std::process::Stdio;

@@ -26,7 +26,7 @@ fn events(bytes: &[u8]) -> Vec<Event> {
     found
 }
 
-/// What TensorBoard shows of a run: by tag, the values by step. A process that begins takes away what was there from its step on.
+/// What TensorBoard shows of a run: by tag, the values by step. A process that begins takes away the values from its step on.
 fn board(space: &Space, run: &str) -> BTreeMap<String, Vec<(i64, Value)>> {
     let mut files: Vec<_> =
         fs::read_dir(space.path(&format!("{run}/tensorboard"))).unwrap().map(|e| e.unwrap().path()).collect();

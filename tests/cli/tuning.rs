@@ -33,7 +33,7 @@ fn kernels_are_measured_once() {
     assert!(text.contains("matmul::backward_weight, ") && text.contains("\"split\""), "{text}");
     let again = tuned(&space, &with(TRAIN, "--out again"));
     assert!(!again.contains("measured"), "{again}");
-    // What was chosen is in the run's folder, and the same choices make the same bits.
+    // The choices are in the run's folder, and the same choices make the same bits.
     assert!(space.text("first/tuning.json").contains("matmul::forward, "));
     for file in ["tuning.json", "metrics.jsonl", "radii.csv", "last.safetensors"] {
         assert_eq!(space.bytes(&format!("first/{file}")), space.bytes(&format!("again/{file}")), "{file}");
@@ -106,7 +106,7 @@ fn on_another_adapter_a_resumed_run_compares_its_choices_first() {
         assert!(err.contains("another adapter, driver or version") && err.contains("were compared"), "{err}");
         assert!(!err.contains("is not used on this adapter"), "{err}");
         assert_eq!(space.text("run/adapter.json"), adapter);
-        // What is right stays chosen.
+        // Choices that are right stay.
         let [before, after] = [tuning.clone(), space.text("run/tuning.json")]
             .map(|text| serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(&text).unwrap());
         assert!(

@@ -1,4 +1,4 @@
-//! Classes with unequal numbers of images: what is said, weighed, drawn, measured and chosen.
+//! Classes with unequal numbers of images: the note, weights, sampling, figures and the choice of the best.
 
 use std::fs;
 

@@ -1,4 +1,4 @@
-//! Heads from class names: the same by `zero-shot` and in place, and what is said of names and models that do not do.
+//! Heads from class names: the same by `zero-shot` and in place, and the errors for names and models that do not do.
 
 use std::fs;
 use std::path::Path;
@@ -57,7 +57,7 @@ fn a_run_starts_from_the_zero_shot_head_and_keeps_it_as_its_anchor() {
     assert!(radii.contains(",head.weight,"), "{radii}");
     let config = fs::read_to_string(space.path("run/config.toml")).unwrap();
     assert!(config.contains("zero-shot = true"), "{config}");
-    // What is fine-tuned needs neither names nor the text tower.
+    // The fine-tuned model needs neither names nor the text tower.
     space.ok("eval --model run/best.safetensors --data test=test");
     space.ok(&format!("{train} --zero-shot --method vanilla --out plain"));
     space.ok("finetune --resume plain --epochs 3");

@@ -1,4 +1,4 @@
-//! What the GPU tests share: one device a process, random tensors, guard bands, comparisons.
+//! What the GPU tests share: one device per process, random tensors, guard bands, comparisons.
 #![allow(dead_code, unreachable_pub)] // each test binary uses a part
 
 pub mod resnet;

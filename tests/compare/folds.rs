@@ -45,7 +45,7 @@ fn each_run_is_tested_on_the_fold_that_it_holds_out() {
         assert!(config.contains(&format!("fold = \"{fold}/4\"")), "{config}");
     }
     assert!(space.text("out/report.html").contains("Cross-validation"));
-    // What is there is not run again; fewer folds are another comparison.
+    // Finished runs are not run again; fewer folds are another comparison.
     let (code, _, err) = space.run("compare c.toml --out out");
     assert!(code == 0 && err.contains("was there already") && !err.contains(": ID "), "{err}");
     space.fails(1, "compare c.toml --out out --folds 3", &["fold"]);

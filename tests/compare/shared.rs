@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::{Space, ends};
 
-/// Four runs to choose a grid point of the first method, and the third seed of what was chosen; three of the second.
+/// Four runs to choose a grid point of the first method, and the third seed of the chosen one; three of the second.
 const METHODS: &str = r#"
 [[method]]
 name = "vanilla"

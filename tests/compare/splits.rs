@@ -4,7 +4,7 @@ use std::fs;
 
 use crate::Space;
 
-/// The same runs as with every path typed; what is typed beside it wins; and a root without training images is named.
+/// The same runs as with every path typed; a path typed beside it wins; and a root without training images is named.
 #[test]
 fn a_root_fills_in_the_splits_of_a_data_set() {
     let space = Space::new("");

@@ -1,4 +1,4 @@
-//! Augmentation against torchvision and timm (`fixtures/generate_augment.py`), and what is drawn.
+//! Augmentation against torchvision and timm (`fixtures/generate_augment.py`), and the draws.
 
 use std::collections::HashSet;
 
@@ -65,7 +65,7 @@ fn magnitudes_are_those_of_torchvision() {
             for (bin, want) in want.into_iter().enumerate() {
                 let (got, want) = (policy.magnitude(op, bin, 224), f64::from(want));
                 assert!((got - want).abs() <= 1e-6 * want.abs().max(1.0), "{name} {op:?} {bin}: {got}, {want}");
-                // What is cut to a whole number is cut to the same.
+                // Magnitudes that are cut to whole numbers are cut to the same ones.
                 let whole = matches!(op, Op::TranslateX | Op::TranslateY | Op::Posterize);
                 assert!(!whole || got.trunc() == want.trunc(), "{name} {op:?} {bin}: {got}, {want}");
                 count += 1;

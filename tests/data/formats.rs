@@ -1,5 +1,5 @@
 //! BMP, GIF, TIFF and PNM as Pillow reads them, and the upper 8 of 16 bits, against `fixtures/generate_formats.py`; which files of
-//! a folder are images, and what is left out.
+//! a folder are images, and which are left out.
 
 use std::fs;
 use std::path::Path;

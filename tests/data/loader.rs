@@ -1,4 +1,4 @@
-//! Augmentation and batches: what is drawn, in which order, and that threads end.
+//! Augmentation and batches: the draws, the order, and that threads end.
 
 use std::fs;
 use std::sync::{Arc, mpsc};
@@ -124,7 +124,7 @@ fn shuffled_batches_are_a_new_permutation_each_epoch() {
     assert!(epochs.windows(2).all(|pair| pair[0] != pair[1]), "the order must change: {epochs:?}");
     assert_ne!(take(&dataset, shuffled(6), 3), batches[..3]);
 
-    // Neither how far ahead they are made nor what is cached may show.
+    // Neither how far ahead they are made nor which images are cached may show.
     let minimal = LoaderConfig { prefetch: 1, cache_bytes: 2_000, ..shuffled(5) };
     assert_eq!(take(&dataset, minimal, 30), batches);
     // Nor may a stop: each start goes on as if there had been none.
@@ -141,7 +141,7 @@ fn resuming_decodes_nothing_that_is_skipped_and_the_cache_keeps_the_rest() {
     let resumed = take(&dataset, LoaderConfig { start_batch: 1, prefetch: 1, ..config(3) }, 2);
     assert_eq!(resumed[0].indices, [3, 4, 5]);
 
-    // What was decoded once is there without its file; what is over the budget is not.
+    // An image that was decoded once is there without its file; one over the budget is not.
     let cache = ImageCache::new(dataset.clone(), 20_000);
     let image = cache.get(3).unwrap();
     cache.get(1).unwrap();

@@ -34,7 +34,7 @@ fn model_config(model: &str) -> Option<String> {
     metadata.metadata().as_ref()?.get("config").cloned()
 }
 
-/// What is made of images, by the files of `folder` beside the case's model.
+/// The preprocessing that follows from the files of `folder` beside the case's model.
 fn recognised(case: &Case, folder: &Path) -> Preprocess {
     let home = tempfile::tempdir().unwrap();
     fs::copy(fixtures().join(format!("{}.safetensors", case.model)), home.path().join("model.safetensors")).unwrap();
@@ -165,7 +165,7 @@ fn read_processor(file: &str, processor: &str) -> tpgm::error::Result<Recognised
     recognise(&Checkpoint::open(home.path()).unwrap(), &Overrides::default())
 }
 
-/// What it makes of images, and what is said of it.
+/// The preprocessing, and the notes about it.
 fn with_processor(file: &str, processor: &str) -> (Preprocess, String) {
     let recognised = read_processor(file, processor).unwrap();
     let notes: Vec<&str> = recognised.notes.iter().map(|note| note.what.as_str()).collect();
@@ -224,7 +224,7 @@ fn processors_of_every_age_are_understood() {
 
     let (_, notes) = with_processor("preprocessor_config.json", r#"{"size": 8}"#);
     assert!(notes.contains("does not give image_mean, image_std, resample"), "{notes}");
-    // A class that is named takes its own values for what is left out.
+    // A class that is named takes its own values for entries that are left out.
     let usual = |class: &str, rest: &str| {
         let text = format!(r#"{{"image_processor_type": "{class}"{rest}}}"#);
         let (own, notes) = with_processor("preprocessor_config.json", &text);

@@ -61,7 +61,7 @@ fn numbers_and_choices_that_tensors_tell() {
             &["config.json gives images of", "only squares"],
         );
     }
-    // What is left out is OpenCLIP's own.
+    // Entries that are left out have OpenCLIP's own values.
     let usual = changed("open_clip_gelu", "model_cfg.vision_cfg.image_size", &json!(null));
     assert_error(usual, &["for images of 16 pixels", "image_size of open_clip_config.json is 224"]);
     let eps = changed("open_clip_coca", "model_cfg.vision_cfg.norm_kwargs", &json!({"eps": 0.01}));
@@ -119,7 +119,7 @@ fn image_sizes_of_a_vision_transformer() {
     let usual = json!({"input_size": [3, 16, 16], "fixed_input_size": false});
     let error = read(json!({"img_size": null}), usual, None);
     assert_error(error, &["img_size of architecture vit_tiny_patch16_224 is 224", "images of 16 pixels"]);
-    // What is asked for is done.
+    // A size that is asked for is used.
     for size in [16, 32] {
         let told = read(json!({"img_size": 48}), fixed.clone(), Some(size)).unwrap();
         assert_eq!((told.config.image_size(), told.resize.is_some()), (size, size != 16));

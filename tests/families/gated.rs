@@ -60,7 +60,7 @@ fn shapes_tell_a_gate_and_nothing_contradicts_them() {
     configured(&family, |config| config["model_args"]["act_layer"] = "silu".into());
     read(&family, &family.overrides()).unwrap();
 
-    // Where there is no gate nobody can ask for one.
+    // Without a gate nobody can ask for one.
     let plain = Family::new("timm_dino");
     let asked = Overrides { activation: Some(Activation::SwiGlu), ..plain.overrides() };
     assert_usage(read(&plain, &asked), &["--activation: ", "mlp.fc1"]);
@@ -107,7 +107,7 @@ fn a_gated_model_is_made_recomputed_and_trained_in_f16() {
     });
     assert_eq!(gradients[0], gradients[1]);
 
-    // What was saved by its own metadata, and a fresh one.
+    // A saved model, read by its own metadata, and a fresh one.
     let ModelConfig::Vit(config) = source.recognised.config.clone() else { panic!() };
     let fresh = fresh_vit(&VitConfig { classes: 3, ..config }, 0);
     assert_eq!(fresh.iter().find(|(name, ..)| name == "blocks.0.mlp.fc1.weight").unwrap().1, [144, 36]);

@@ -299,7 +299,7 @@ fn transformers_configurations() {
     };
     let tower = Family::new("hf_clip").golden.json("config");
     whole(json!({"model_type": "clip", "vision_config": tower, "text_config": {"odd": 1}})).unwrap();
-    // An older form, whose entries win; and what is not written is the class's default.
+    // An older form, whose entries win; and missing entries have the class's defaults.
     let older = json!({"model_type": "clip", "vision_config": tower, "vision_config_dict": {"hidden_act": "gelu"}});
     assert_eq!(whole(older).unwrap().config.vit().unwrap().activation, Activation::Gelu);
     let mut less = tower.clone();

@@ -1,4 +1,4 @@
-//! What is asked for, refused, and said aloud.
+//! Facts that are asked for, refused, or stated in a note.
 
 use std::fs;
 

@@ -55,7 +55,7 @@ fn gradient_errors(net: &Net, dw: &[f32], golden: &Fixture, mode: &str) -> [f32;
     let (mut worst, mut squares) = (0.0, [0.0; 2]);
     for (param, values) in net.model.layout().unpack(dw) {
         let key = format!("{mode}.grad.{}", net.names[&param.name]);
-        // Softmax ignores a bias of all keys: what is left is rounding, beside the weight's gradient.
+        // Softmax ignores a bias of all keys: the rest is rounding, beside the weight's gradient.
         if let Some(stem) = key.strip_suffix("k_proj.bias") {
             let noise = largest(values) / largest(&golden.f32(&format!("{stem}k_proj.weight")));
             assert!(noise < 1e-2, "{key}: {noise:e}");

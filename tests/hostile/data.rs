@@ -106,7 +106,7 @@ fn mutated_images_of_every_format() {
     assert!(sound > 5.0 && sound < 90.0, "mutations must reach both sides: {sound} %");
 }
 
-/// The files in which what was found of images is kept: a damaged one is as good as none.
+/// The files in which findings about images are kept: a damaged one is as good as none.
 #[test]
 fn mutated_findings() {
     let (dir, cache) = (images(), tempfile::tempdir().unwrap());

@@ -97,7 +97,7 @@ impl Hub {
         change(&mut self.state.lock().unwrap());
     }
 
-    /// What was asked for since the last call.
+    /// The requests since the last call.
     pub(crate) fn asked(&self) -> Vec<Asked> {
         std::mem::take(&mut self.state.lock().unwrap().asked)
     }

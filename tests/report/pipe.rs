@@ -1,4 +1,4 @@
-//! What is no regular file stays.
+//! A pipe or other file that is not regular stays.
 
 use std::fs;
 use std::os::unix::fs::FileTypeExt;

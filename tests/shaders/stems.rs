@@ -95,7 +95,7 @@ fn every_stem_has_a_gradcheck_goldens_and_a_benchmark_or_says_why_not() {
             Some(why) => assert!(!missing.is_empty() || checked.is_empty(), "{stem} is checked, in spite of '{why}'"),
         }
 
-        // What is expected of a kernel bears its name.
+        // Expected values of a kernel bear its name.
         let held = goldens.contains(&format!("\"{stem}::"));
         match reason("golden") {
             None => assert!(

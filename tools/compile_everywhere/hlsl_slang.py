@@ -12,7 +12,7 @@ import sys
 
 
 def slang(folder: str) -> ctypes.CDLL:
-    """Slang's library, with what is called of it."""
+    """Slang's library, with the types of the functions that are called."""
     library = ctypes.CDLL(glob.glob(f"{folder}/slangpy/libslang-compiler.so.0*")[0])
     pointer, text = ctypes.c_void_p, ctypes.c_char_p
     for name, result, arguments in [

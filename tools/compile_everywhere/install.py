@@ -1,4 +1,4 @@
-"""Installs drivers and compilers into a folder. What is there already is used again; delete a part to have it made anew."""
+"""Installs drivers and compilers into a folder. Parts that are there are used again; delete one to have it made anew."""
 
 import os
 import shutil

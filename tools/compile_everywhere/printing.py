@@ -1,4 +1,4 @@
-"""What is shown of the figures."""
+"""How the figures are shown."""
 
 import json
 from collections.abc import Callable

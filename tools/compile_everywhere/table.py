@@ -7,13 +7,13 @@ from pathlib import Path
 from . import printing
 from .compiling import Compiled, Figures
 
-# What is between these lines of the page is written by `--write`.
+# The text between these lines of the page is written by `--write`.
 HOT = ("<!-- hot kernels: written by tools/compile-everywhere DIR --write -->", "<!-- end of hot kernels -->")
 ALL = ("<!-- all variants: written by tools/compile-everywhere DIR --all --write -->", "<!-- end of all variants -->")
 
 
 class Worst:
-    """What is wrong with a kernel on a chip, or with the worst of several."""
+    """The faults of a kernel on a chip, or of the worst of several."""
 
     def __init__(self, fails: bool = False, spills: int = 0, scratch: int = 0):
         self.fails, self.spills, self.scratch = fails, spills, scratch
@@ -38,8 +38,8 @@ class Worst:
 
 
 def compare(page: Path, compiled: list[Compiled], jobs: list[dict], complete: bool) -> list[str]:
-    """What is worse than the page says. What the page does not name must be clean. With `complete`, all hot kernels are among
-    the jobs, so that the page can't name others."""
+    """In what kernels are worse than the page says. Those that it does not name must be clean. With `complete`, all hot
+    kernels are among the jobs, so that the page can't name others."""
     hot, everything = _read(page, HOT), _read(page, ALL)
     unknown = {row for row, _ in hot} - {row for job in jobs for row in job["rows"]} if complete else set()
     problems = [f"{row} is in the table and is no hot kernel: write the table with --write" for row in sorted(unknown)]

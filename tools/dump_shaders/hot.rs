@@ -10,7 +10,7 @@ use crate::variants::ShaderVariant;
 struct Hot {
     shader: &'static str,
     entries: &'static [&'static str],
-    /// What is put behind `shader::entry` in the row's name.
+    /// The text behind `shader::entry` in the row's name.
     name: &'static str,
     tail: &'static [&'static str],
     constants: &'static [(&'static str, f64)],

@@ -4,7 +4,7 @@
     tools/study/knn.py --model runs/dinov2-small --train runs/letters/train --data sans=runs/letters/sans serif=runs/letters/serif \\
         --out runs/knn-letters
 
-Runs `tpgm eval --knn 20` once per size (--sizes); OUT/SIZE.json has what it said, and what is there is not run again. With --every N
+Runs `tpgm eval --knn 20` once per size (--sizes). OUT/SIZE.json has what it said; a size with one is not run again. With --every N
 each set is thinned to every N-th image of each class, by lists that are written to OUT. Seconds are those of the whole program,
 reading and compiling shaders included; per image over all images that pass through the model.
 """

@@ -42,7 +42,7 @@ AT_ONCE = 8  # packages that are fetched side by side
 
 
 class Failure(Exception):
-    """One line for the user: what is wrong, where, what to do."""
+    """One line that tells the user what is wrong, where, and what to do."""
 
 
 def say(text):
@@ -69,7 +69,7 @@ def take(archive, row):
 
 
 def fetch_one(row, fonts, pin):
-    """Puts a font that is missing or wrong into `fonts`, with its licence's text. With `pin`, what is there is right."""
+    """Puts a font that is missing or wrong into `fonts`, with its licence's text. With `pin`, a font there is right."""
     place, text = fonts / f"{row['font']}.woff2", fonts / f"{row['font']}.LICENSE"
     if not place.is_file() or (not pin and sha256(place.read_bytes()) != row["sha256"]):
         package = f"@fontsource/{row['font']}@{row['version']}"
@@ -141,7 +141,7 @@ def alike_pairs(images):
 
 
 def images(row, data):
-    """Glyph to image of a font, without what it lacks, repeats or draws alike for two classes; and what was left out, and why."""
+    """Glyph to image of a font, without those it lacks, repeats or draws alike for two classes; and those left out, and why."""
     from fontTools.ttLib import TTFont
 
     known = TTFont(io.BytesIO(data)).getBestCmap()

@@ -329,7 +329,7 @@ def run_transformers(prefixes):
                     checked(dict(tag=name, key="processor." + key, value=value))
 
 
-#: Image towers of OpenCLIP's, small, by what is set besides.
+#: Image towers of OpenCLIP's, small, by the settings they have besides.
 TOWER = dict(image_size=32, layers=2, width=48, head_width=16, patch_size=16)
 OPEN_CLIP = {
     "vit": dict(vision_cfg=TOWER), "vit_quick": dict(vision_cfg=TOWER, quick_gelu=True),

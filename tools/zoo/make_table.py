@@ -73,7 +73,7 @@ def plain(value):
 
 
 def repeated(blocks):
-    """A list of blocks with each run of equal ones as one, `n` of them, and without what is null or false."""
+    """A list of blocks with each run of equal ones as one, `n` of them, and without values that are null or false."""
     out = []
     for block in blocks:
         block = {k: v for k, v in block.items() if v not in (None, False)} if isinstance(block, dict) else block

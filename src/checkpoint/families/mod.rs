@@ -1,4 +1,4 @@
-//! One file a family of checkpoints: how to know it, and how to read it.
+//! One file per family of checkpoints: how to know it, and how to read it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -52,7 +52,7 @@ pub(super) struct Family {
     slug: &'static str,
     /// What users call it.
     name: &'static str,
-    /// Its names, for the message that lists what is supported.
+    /// Its names, for the message that lists the supported families.
     layout: &'static str,
     /// Tensors without whose like it is another family.
     anchors: &'static [&'static str],
@@ -234,7 +234,7 @@ pub(super) fn is_wrapper(prefix: &str) -> bool {
     }
 }
 
-/// What was seen and what would be understood.
+/// The message about an unknown file: its names, and the families that are supported.
 fn unknown(checkpoint: &Checkpoint) -> String {
     let tensors = checkpoint.tensors();
     if tensors.is_empty() {

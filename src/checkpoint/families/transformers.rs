@@ -167,7 +167,7 @@ const DINOV2_KEYS: Keys = Keys {
         "qkv_bias",
         "use_swiglu_ffn",
     ],
-    // Of the backbone, which returns what is between the blocks.
+    // Of the backbone, which returns the values between the blocks.
     idle: &[
         "apply_layernorm",
         "attention_probs_dropout_prob",

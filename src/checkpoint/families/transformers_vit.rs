@@ -1,4 +1,4 @@
-//! transformers' ViT and what is named as it is: DeiT, ViT-MSN, I-JEPA, the encoder of ViT-MAE, BEiT and Data2Vec-Vision.
+//! transformers' ViT and models named alike: DeiT, ViT-MSN, I-JEPA, the encoder of ViT-MAE, BEiT and Data2Vec-Vision.
 
 use super::inputs;
 use super::names::Table;
@@ -116,7 +116,7 @@ const VIT_NAMES: [[&Table; 2]; 2] = [
 /// Of a model with one head, as all versions read it from a file.
 pub(super) const NAMES: &Table = VIT_NAMES[0][0];
 
-/// ViT-MSN as version 5 saves it: `vit.` stands before what is not a layer, and not before the layers.
+/// ViT-MSN as version 5 saves it: `vit.` stands before all tensors but those of the layers.
 const MSN_NAMES: &Table = vit_4!("reg_token", "^classifier.*", "vit.");
 
 /// Those whose blocks are ViT's.
@@ -144,7 +144,7 @@ const VIT_KEYS: Keys = Keys {
         "patch_size",
         "qkv_bias",
     ],
-    // What is behind the pooler and the decoder, which do not enter a classifier.
+    // Keys of parts such as the pooler and the decoder, which do not enter a classifier.
     idle: &[
         "attention_probs_dropout_prob",
         "decoder_hidden_size",

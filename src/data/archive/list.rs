@@ -1,4 +1,4 @@
-//! What is in an archive, and where.
+//! The members of an archive, and where they lie.
 
 use std::collections::BTreeMap;
 use std::fs::File;

@@ -1,5 +1,5 @@
 //! Images in archives, read where they lie, without unpacking: the path of a member is that of the archive with the member's name behind
-//! it, as in `photos.zip/cat/1.jpg`. What is in an archive is listed once and kept as long as the file stays as it is.
+//! it, as in `photos.zip/cat/1.jpg`. The list of members is made once and kept as long as the file stays as it is.
 
 mod list;
 

@@ -50,7 +50,7 @@ impl ColorJitter {
         }
     }
 
-    /// Changes the image: what is to change, in an order that is drawn.
+    /// Changes brightness, contrast, saturation and hue, each if its range is above 0, in an order that is drawn.
     pub(super) fn apply(self, image: &mut RgbImage, rng: &mut impl Rng) {
         if self == ColorJitter::NONE {
             return;

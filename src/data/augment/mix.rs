@@ -32,7 +32,7 @@ pub struct Mixed {
     pub own: f64,
 }
 
-/// What is done to a batch.
+/// How a batch is mixed.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Mixing {
     /// A weighted mean of two images, of which the own one has this share.
@@ -47,7 +47,7 @@ impl Mix {
         self.prob > 0.0 && (self.mixup > 0.0 || self.cutmix > 0.0)
     }
 
-    /// What is done to a batch of images `side` pixels wide and high.
+    /// Draws how a batch of images `side` pixels wide and high is mixed.
     pub fn draw(&self, side: usize, rng: &mut impl Rng) -> Option<Mixing> {
         if !self.is_on() || !rng.random_bool(self.prob) {
             return None;

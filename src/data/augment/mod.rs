@@ -1,5 +1,5 @@
-//! Training transforms. What is drawn for an image depends on the seed, the epoch and the image's index alone, and what is drawn
-//! for a batch on the seed, the epoch and the batch's number, so that neither threads nor a resumed run change it.
+//! Training transforms. The draws for an image depend on the seed, the epoch and the image's index alone, and those
+//! for a batch on the seed, the epoch and the batch's number, so that neither threads nor a resumed run change them.
 //!
 //! [`Transforms`] is all of them, in their order; [`Augment`] is the first two.
 
@@ -28,7 +28,7 @@ use crate::data::decode::RgbImage;
 use crate::data::preprocess::Preprocess;
 use crate::data::resize::resize;
 
-/// What is done to a training image before normalisation: any of these together.
+/// Augmentations of a training image before normalisation: any of these together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Augment {
     /// A [`RandomResizedCrop`] with its default ranges, in the place of the evaluation transform.

@@ -119,7 +119,7 @@ impl Policy {
         }
     }
 
-    /// The image after what is drawn.
+    /// The image after the operations that are drawn.
     pub(super) fn apply(self, mut image: RgbImage, rng: &mut impl Rng) -> RgbImage {
         let ops = if let Policy::Rand { ops, .. } = self { ops } else { 1 };
         let side = image.width() as usize;

@@ -8,7 +8,7 @@ use super::{Augment, ColorJitter, Mix, Policy};
 use crate::data::decode::RgbImage;
 use crate::data::preprocess::Preprocess;
 
-/// What is done to training images, in this order, and to batches of them.
+/// Transforms of training images, in this order, and of batches of them.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Transforms {
     /// Random crop and flip.
@@ -39,7 +39,7 @@ impl Transforms {
         same && policy.is_none() && erasing == 0.0 && !mix.is_on()
     }
 
-    /// The transformed and normalised image, `[3, image_size, image_size]`. What is drawn for one transform depends on those before
+    /// The transformed and normalised image, `[3, image_size, image_size]`. The draws for one transform depend on those before
     /// it alone.
     pub fn apply(&self, image: &RgbImage, preprocess: &Preprocess, rng: &mut impl Rng) -> Vec<f32> {
         let mut image = self.words.apply(image, preprocess, rng);

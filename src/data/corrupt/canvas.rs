@@ -106,7 +106,7 @@ fn trimmed(row: &[f64]) -> (usize, Vec<f32>) {
 
 impl Canvas {
     pub(super) fn new(width: usize, height: usize, channels: usize, data: Vec<f32>) -> Canvas {
-        assert_eq!(data.len(), width * height * channels, "canvas: one value a channel");
+        assert_eq!(data.len(), width * height * channels, "canvas: one value per channel");
         Canvas { width, height, channels, data }
     }
 

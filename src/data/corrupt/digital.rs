@@ -101,5 +101,5 @@ pub(super) fn pixelate(image: &Canvas, level: usize) -> Canvas {
 pub(super) fn jpeg(image: &RgbImage, level: usize) -> RgbImage {
     let quality = [25, 18, 15, 10, 7][level];
     let file = jpeg::encode(image, quality).expect("jpeg: writing to memory");
-    jpeg::decode(&file).expect("jpeg: what was just written").0
+    jpeg::decode(&file).expect("jpeg: the bytes that were just written").0
 }

@@ -3,9 +3,9 @@
 //! without another label.
 //!
 //! A corruption is applied to the 8-bit image at the model's input size, after resizing and cropping, as ImageNet-C's were.
-//! Its parameters are ImageNet-C's at 224 pixels; lengths in pixels are scaled by the shorter side over 224. What is
-//! random is drawn from the image's own pixels, the kind and a seed: neither batches nor threads nor the other images
-//! change it, and the five severities of a kind share their draws.
+//! Its parameters are ImageNet-C's at 224 pixels; lengths in pixels are scaled by the shorter side over 224. Random
+//! numbers are drawn from the image's own pixels, the kind and a seed: neither batches nor threads nor the other images
+//! change them, and the five severities of a kind share their draws.
 //!
 //! `frost` is not there: it needs photographs of ice.
 

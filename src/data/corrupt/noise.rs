@@ -15,7 +15,7 @@ pub(super) fn gaussian(mut image: Canvas, level: usize, rng: &mut impl Rng) -> C
 /// Photons counted: a Poisson number of mean `v·c`, over `c`, with 60 down to 3 photons for white.
 pub(super) fn shot(mut image: Canvas, level: usize, rng: &mut impl Rng) -> Canvas {
     let white: f32 = [60.0, 25.0, 12.0, 5.0, 3.0][level];
-    // A distribution a level of 8 bits: setting one up costs more than a draw. Black counts no photons.
+    // One distribution per level of 8 bits: setting one up costs more than a draw. Black counts no photons.
     let levels: Vec<Option<Poisson<f32>>> = (0..=255).map(|v| Poisson::new(v as f32 / 255.0 * white).ok()).collect();
     for v in &mut image.data {
         let counted = levels[(*v * 255.0).round() as usize].map_or(0.0, |poisson| poisson.sample(rng));

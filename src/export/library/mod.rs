@@ -20,7 +20,7 @@ use crate::checkpoint::{CONFIG_THRESHOLDS, MULTI_LABEL_PROBLEM, PROBLEM_TYPE, SI
 use crate::error::{Error, Result};
 use crate::train::source::Source;
 
-/// A library that loads what is written.
+/// A library that loads the exported folder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Library {
     /// Hugging Face transformers.

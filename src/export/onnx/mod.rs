@@ -50,7 +50,7 @@ pub struct Options {
     pub limit: usize,
 }
 
-/// What was written.
+/// The files that were written.
 #[derive(Debug)]
 pub struct Written {
     /// The file with the tensors, if that is another one.

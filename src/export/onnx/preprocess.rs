@@ -117,7 +117,7 @@ fn luma(graph: &mut Graph, x: &str) -> String {
     graph.node("Cast", &[&x], vec![Attribute::int("to", i64::from(proto::UINT8))])
 }
 
-/// The centre of an image of `sizes`: half of what is cut is rounded to even, or down.
+/// The centre of an image of `sizes`: half of the cut is rounded to even, or down.
 fn cropped(graph: &mut Graph, x: &str, sizes: &str, size: i64, floors: bool) -> String {
     let wanted = graph.ints(&[size, size]);
     let cut = graph.two("Sub", sizes, &wanted);

@@ -74,10 +74,10 @@ impl<'a> Weights<'a> {
         (name, values)
     }
 
-    /// A product's weight with a row for each of `outputs`, or a column if `columns`, and what is left of it in `rounded`.
+    /// A product's weight with a row for each of `outputs`, or a column if `columns`; rounded values go into `rounded`.
     ///
     /// # Errors
-    /// What is wrong with it: a value that f16 can't hold.
+    /// A value that f16 can't hold.
     pub(super) fn product(
         &mut self,
         tape: &Tape,
