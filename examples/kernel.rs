@@ -10,7 +10,7 @@ pub fn run(values: &[f32]) -> Result<Vec<f32>> {
     let gpu = Gpu::open(None, false)?;
     let inp = gpu.upload("inp", values)?;
     let out = gpu.buffer("out", values.len())?;
-    // What is recorded here may be run any number of times.
+    // The recorded dispatches may be run any number of times.
     let mut recorder = Recorder::new(&gpu, &out);
     gelu::forward(&mut recorder, &out, &inp, Activation::Gelu)?;
     Program::run(&gpu, &[], &[&recorder.program])?;

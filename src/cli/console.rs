@@ -31,7 +31,7 @@ pub(super) fn is_quiet() -> bool {
     QUIET.load(Ordering::Relaxed)
 }
 
-/// Says a note: what the work does, what was assumed, how far it is.
+/// Says a note: about the work, its assumptions, its progress.
 pub(super) fn say(text: impl Display) {
     if !is_quiet() {
         always(text);

@@ -22,7 +22,7 @@ pub(super) struct CorruptArgs {
     /// One image, or a folder with one folder per class
     #[arg(long, value_name = "PATH")]
     data: PathBuf,
-    /// Folder to write: for one image a page with all its corruptions; for a data set KIND/SEVERITY/CLASS/FILE.png
+    /// Folder to write: of one image, it gets a page with all corruptions; for a data set KIND/SEVERITY/CLASS/FILE.png
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
     /// Which ones: KIND, KIND:SEVERITY or KIND:A..B, or all

@@ -41,7 +41,7 @@ fn decode_or_panic(bytes: &[u8]) -> Result<(RgbImage, Option<Orientation>), Stri
     let (width, height) = (u32::from(header.width), u32::from(header.height));
     check_size(width, height)?;
     if header.precision != 8 {
-        return Err(format!("a JPEG of {} bits a sample: only 8 are supported", header.precision));
+        return Err(format!("a JPEG of {} bits per sample: only 8 are supported", header.precision));
     }
     let sampling: Vec<[u8; 2]> =
         header.components.iter().map(|c| [c.horizontal_sampling, c.vertical_sampling]).collect();

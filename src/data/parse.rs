@@ -72,7 +72,7 @@ fn list_entries(file: &Path, bytes: &[u8]) -> Result<Vec<Entry>> {
     let mut entries = Vec::new();
     for (line, text) in (1..).zip(bytes.split(|&b| b == b'\n')) {
         let Ok(text) = std::str::from_utf8(text) else {
-            return Err(at_line(file, line, "not UTF-8 text; a list has `path label` a line"));
+            return Err(at_line(file, line, "not UTF-8 text; each line of a list is `path label`"));
         };
         let text = text.trim();
         if text.is_empty() || text.starts_with('#') {

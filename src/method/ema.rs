@@ -60,9 +60,8 @@ impl Method for Rule {
 
     fn notes(&self, args: &MethodArgs, _: &[Stage]) -> Vec<String> {
         let steps = args.ema.ema_decay.map(|decay| 1.0 / (1.0 - decay));
-        let note = |steps| {
-            format!("the moving average of the weights, over about {steps:.0} steps, is evaluated and saved")
-        };
+        let note =
+            |steps| format!("the moving average of the weights, over about {steps:.0} steps, is evaluated and saved");
         steps.map(note).into_iter().collect()
     }
 

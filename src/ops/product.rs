@@ -278,7 +278,7 @@ mod tests {
         };
         // Pixels of the input times taps that see them, those that fall outside the output included.
         assert_eq!(flops(8, 1, 1, 0), 64.0);
-        // Of each two by two pixels a single one is seen.
+        // One pixel of each two by two is seen.
         assert_eq!(flops(8, 1, 2, 0), 16.0);
         assert_eq!(flops(9, 1, 2, 0), 25.0);
         assert_eq!(flops(8, 3, 1, 1), 64.0 * 9.0);

@@ -413,7 +413,7 @@ fn another_architecture_is_named_by_its_keys() {
 }
 
 #[test]
-fn a_new_head_is_said_aloud_and_saved_under_the_files_names() {
+fn a_new_head_is_told_and_saved_under_the_files_names() {
     for (old, says) in [(3, "head has 3 outputs"), (0, "has no head")] {
         let source = VitConfig { classes: old, head_bias: old > 0, ..tiny() };
         let (dir, checkpoint) = Model::vit(&source).renamed(|name| format!("module.{name}")).open(None);

@@ -1,4 +1,4 @@
-//! Which class is which output: the same for every command, said aloud, and matched where two models differ.
+//! Which class is which output: the same for every command, printed, and matched where two models differ.
 
 use std::collections::HashMap;
 use std::fs;

@@ -226,7 +226,7 @@ fn timm_clip_has_its_projection_for_a_head_unless_another_reads_it() {
 }
 
 #[test]
-fn a_head_from_another_file_is_checked_and_said_aloud() {
+fn a_head_from_another_file_is_checked_and_told() {
     let family = Family::new("hf_dinov2");
     let open = || recognise(&Checkpoint::open(family.dir.path()).unwrap(), &family.overrides());
     let recognised = open().unwrap();
@@ -262,7 +262,7 @@ fn a_head_from_another_file_is_checked_and_said_aloud() {
 }
 
 #[test]
-fn a_new_head_is_said_aloud_and_has_no_bias_on_normalised_features() {
+fn a_new_head_is_told_and_has_no_bias_on_normalised_features() {
     for (name, normalize, expected) in [
         ("deit_distilled", None, &["head.weight", "head.bias", "head_dist.weight", "head_dist.bias"][..]),
         ("open_clip", Some(true), &["head.weight"]),

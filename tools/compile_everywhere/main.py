@@ -26,7 +26,7 @@ def arguments() -> argparse.Namespace:
         description="Compiles the program's shaders with the compilers of real GPUs, without a GPU.",
         epilog="Exit code 1: a kernel fails, spills or uses scratch where the table in docs/compilers.md says otherwise.",
     )
-    parser.add_argument("folder", type=Path, help="where drivers and compilers are installed; what is there is used again")
+    parser.add_argument("folder", type=Path, help="where drivers and compilers are installed; those already there are used again")
     parser.add_argument("--all", action="store_true", help="every variant, on a few chips; else the hot kernels on all chips")
     parser.add_argument("--chips", help="these alone, with commas between them: " + ",".join(c.name for c in CHIPS))
     parser.add_argument(

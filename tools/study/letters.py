@@ -202,7 +202,7 @@ def write_lists(out, splits):
 def main():
     parser = argparse.ArgumentParser(prog="letters.py", description=__doc__.split("\n", 1)[0])
     parser.add_argument("out", type=Path, metavar="OUT", help="folder for images, fonts and lists")
-    parser.add_argument("--pin", action="store_true", help=f"write what was fetched and drawn to {TABLE.name}, instead of comparing")
+    parser.add_argument("--pin", action="store_true", help=f"write fonts and glyphs as they were fetched and drawn to {TABLE.name}, instead of comparing them")
     args = parser.parse_args()
     try:
         import brotli, fontTools, numpy, PIL  # noqa: F401
