@@ -60,7 +60,7 @@ pub trait Ranks: Debug + Send + Sync {
 
 /// A sum on its way.
 pub trait Sum {
-    /// Lets it go on, if it needs this process for that. Whether it is done.
+    /// Lets it go on, and if it is not done, all others that are under way: a rank may wait for any of them. Whether it is done.
     fn advance(&mut self) -> Result<bool>;
 
     /// The sums.

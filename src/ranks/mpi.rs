@@ -380,7 +380,13 @@ impl Underway<'_> {
 
 impl Sum for Underway<'_> {
     fn advance(&mut self) -> Result<bool> {
-        Underway::advance(self, &mut self.mpi.lock())
+        let mut state = self.mpi.lock();
+        let done = Underway::advance(self, &mut state)?;
+        if !done {
+            // Another rank may wait for one of the others.
+            state.advance(self.mpi)?;
+        }
+        Ok(done)
     }
 
     fn wait(self: Box<Self>) -> Result<Vec<f32>> {
