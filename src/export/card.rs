@@ -161,7 +161,7 @@ fn training(card: &mut String, run: &Run) {
 /// A bar for each tensor's last radius, from input to output; nothing if the run learned none.
 pub(super) fn figure(run: &Run) -> Option<String> {
     let mut last = vec![None; run.radii.tensors.len()];
-    run.radii.rows.iter().for_each(|(tensor, row)| last[*tensor] = Some(f64::from(row.radius)));
+    run.radii.rows.iter().for_each(|(tensor, row)| last[*tensor] = Some(row.in_force()));
     let bars: Vec<(&String, f64)> =
         run.radii.tensors.iter().zip(&last).filter_map(|(name, radius)| Some((name, (*radius)?))).collect();
     let highest = bars.iter().map(|(_, radius)| *radius).filter(|r| r.is_finite()).fold(0.0, f64::max);

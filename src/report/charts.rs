@@ -138,7 +138,7 @@ fn radii(id: &str, run: &Run, tensors: &[Tensor]) -> String {
             Group::Block(prefix) => format!("{prefix}.{}", tensor.label),
             _ => tensor.label.clone(),
         };
-        lines.push(line(label, color, rows.map(|(nth, (_, r))| (at(nth, r.step), f64::from(r.radius))).collect()));
+        lines.push(line(label, color, rows.map(|(nth, (_, r))| (at(nth, r.step), r.in_force())).collect()));
     }
     let share = |part: u64, whole: u64| 100.0 * part as f64 / whole.max(1) as f64;
     let each = |f: &dyn Fn(&tensors::Iteration) -> f64| -> Vec<(f64, f64)> {

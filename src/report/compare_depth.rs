@@ -96,8 +96,7 @@ fn radius_by_block(tensors: &[Tensor], value: impl Fn(f64, f64) -> f64) -> (Seri
             values.push(Vec::new());
             groups.len() - 1
         });
-        // A radius is logged as Adam left it; below zero it counts as zero where it is used.
-        values[at].push(value(r.radius.max(0.0), r.max_norm));
+        values[at].push(value(r.radius, r.max_norm));
     }
     let points = values.iter().map(|v| (0.0, v.iter().sum::<f64>() / v.len() as f64)).collect();
     (marks("", 0, points), groups)

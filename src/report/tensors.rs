@@ -40,7 +40,7 @@ pub(super) struct Radius {
 
 impl Radius {
     fn of(row: &RadiusRow) -> Radius {
-        Radius { radius: row.radius.into(), max_norm: row.max_norm.into(), active_rows: row.active_rows }
+        Radius { radius: row.in_force(), max_norm: row.max_norm.into(), active_rows: row.active_rows }
     }
 }
 

@@ -144,7 +144,7 @@ impl Board {
     /// A file that can't be written.
     pub fn radii(&mut self, rows: &[RadiusRow]) -> Result<()> {
         let Some(first) = rows.first() else { return Ok(()) };
-        let radii = || rows.iter().map(|row| f64::from(row.radius));
+        let radii = || rows.iter().map(RadiusRow::in_force);
         let (outside, all) = rows.iter().fold((0, 0), |sum, row| (sum.0 + row.active_rows, sum.1 + row.rows));
         let values = [
             ("mean", radii().sum::<f64>() / rows.len() as f64),

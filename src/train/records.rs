@@ -283,7 +283,7 @@ pub struct RadiusRow {
     pub step: u64,
     /// The tensor's name.
     pub tensor: String,
-    /// The radius right after the iteration's Adam step.
+    /// The radius right after the iteration's Adam step, before its bounds: it may be below 0.
     pub radius: f32,
     /// The largest row norm of the drift.
     pub max_norm: f32,
@@ -296,6 +296,12 @@ pub struct RadiusRow {
 impl RadiusRow {
     /// The columns.
     pub const COLUMNS: [&str; 6] = ["step", "tensor", "radius", "max_norm", "active_rows", "rows"];
+
+    /// The radius as the projection takes it: 0 where Adam left it below 0, since nothing may move then (its lower bound is 1e-8).
+    pub fn in_force(&self) -> f64 {
+        // Not `max`, which would make 0 of a radius that is no number.
+        if self.radius < 0.0 { 0.0 } else { self.radius.into() }
+    }
 }
 
 /// A row of `drift.csv`: how far one tensor has moved from the anchor by the end of the run.
@@ -432,6 +438,13 @@ mod tests {
         for (text, count) in [("9", 6), ("988", 6), ("9g", 6)] {
             assert_eq!(from_bits(text, count), None);
         }
+    }
+
+    #[test]
+    fn a_radius_below_0_is_in_force_as_0_and_no_number_stays_none() {
+        let row = |radius| RadiusRow { step: 1, tensor: "w".into(), radius, max_norm: 1.0, active_rows: 0, rows: 1 };
+        assert_eq!([0.25, 0.0, -0.001].map(|radius| row(radius).in_force()), [0.25, 0.0, 0.0]);
+        assert!(row(f32::NAN).in_force().is_nan());
     }
 
     #[test]

@@ -4,8 +4,10 @@
     pip install scipy
     tools/study/depth.py runs/dinov2-letters/letters
 
-By block, means over seeds of the median over the block's matrices: the radius after the last step; the drift (the largest sum of a
-row's |Δ|), and that of plain fine-tuning at its chosen rate with the same seed. `held` is the ratio of both drifts. Below stands Spearman's ρ between block and radius, and between block and ratio, mean and 95 % interval over seeds.
+By block, means over seeds of the median over the block's matrices: the radius after the last step (one that Adam left below 0 lets
+nothing move and counts as 0); the drift (the largest sum of a row's |Δ|), and that of plain fine-tuning at its chosen rate with the
+same seed. `held` is the ratio of both drifts. Below stands Spearman's ρ between block and radius, and between block and ratio, mean
+and 95 % interval over seeds.
 """
 
 import csv
@@ -28,7 +30,7 @@ def by_block(file, column):
     for row in rows:
         block = BLOCK.search(row["tensor"])
         if block and "norm" not in row["tensor"] and row["step"] == rows[-1]["step"]:
-            found.setdefault(int(block[1]), []).append(float(row[column]))
+            found.setdefault(int(block[1]), []).append(max(float(row[column]), 0.0))
     return {block: statistics.median(values) for block, values in sorted(found.items())}
 
 
