@@ -13,6 +13,8 @@ t over seeds), the p of the OOD difference, and that after Holm's correction ove
     undecided  anything else
 
 "no" means no gain of MARGIN points at equal ID accuracy; the method may still be as good as its rival.
+
+With --differs the verdict is of another question: yes if the interval of the OOD or of the ID difference excludes 0, else no.
 """
 
 import argparse
@@ -61,6 +63,11 @@ def holm(ps):
     return adjusted
 
 
+def differs(id_, ood):
+    """Whether one of the intervals, mean and half, excludes 0."""
+    return "yes" if any(abs(mean) > half for mean, half in (id_, ood)) else "no"
+
+
 def verdict(id_, ood, adjusted, margin):
     """The answer by the means and half intervals of both differences, and the adjusted p of the OOD difference."""
     if adjusted < 0.05 and ood[0] > 0 and id_[0] - id_[1] > -margin:
@@ -75,6 +82,7 @@ def main():
     parser.add_argument("--against", nargs="+", required=True, metavar="METHOD")
     parser.add_argument("--margin", type=float, default=1.0, help="percentage points")
     parser.add_argument("--group", action="append", default=[], metavar="A,B", help="OOD sets that count once; may be repeated")
+    parser.add_argument("--differs", action="store_true", help="ask whether methods differ, in whichever direction")
     args = parser.parse_args()
     by_method = scores(args.results, [group.split(",") for group in args.group])
     missing = [name for name in [*args.method, *args.against] if name not in by_method]
@@ -89,7 +97,8 @@ def main():
         rows.append((f"{mine} − {rival}", len(seeds), interval(each[0]), interval(each[1])))
     print("| difference | seeds | ID | OOD | p | p, Holm | verdict |\n| --- | --- | --- | --- | --- | --- | --- |")
     for (pair, n, (id_, id_half, _), (ood, half, p)), adjusted in zip(rows, holm([row[3][2] for row in rows])):
-        answer = verdict((id_, id_half), (ood, half), adjusted, args.margin)
+        own = (id_, id_half), (ood, half)
+        answer = differs(*own) if args.differs else verdict(*own, adjusted, args.margin)
         print(f"| {pair} | {n} | {id_:+.1f} ± {id_half:.1f} | {ood:+.1f} ± {half:.1f} | {p:.3f} | {adjusted:.3f} | {answer} |")
 
 
