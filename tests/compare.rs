@@ -12,6 +12,8 @@ use tempfile::TempDir;
 
 mod common;
 
+#[path = "compare/blends.rs"]
+mod blends;
 #[path = "compare/folds.rs"]
 mod folds;
 #[path = "compare/paired.rs"]
@@ -333,7 +335,7 @@ fn stopped_runs_go_on(space: &Space) {
     let torn: Vec<&str> = metrics.lines().filter(|line| !line.contains("\"final\"")).collect();
     space.write("out/colours/tpgm/seed-3/metrics.jsonl", &format!("{}\n{{\"step\"", torn.join("\n")));
     fs::remove_file(space.path("out/colours/tpgm/seed-3/run.json")).unwrap();
-    for file in ["run.json", "state.safetensors", "last.safetensors"] {
+    for file in ["run.json", "state.safetensors", "last.safetensors", "best.safetensors"] {
         fs::remove_file(space.path(&format!("out/colours/tpgm/seed-5/{file}"))).unwrap();
     }
     fs::remove_dir_all(space.path("out/colours/vanilla/lr-0.05/seed-5")).unwrap();

@@ -139,7 +139,10 @@ fn part_ended(
     if as_json && !worker {
         print_json(&json!({ "out": config.out, "missing": missing, "failed": failed }))?;
     } else if !worker {
-        print(&format!("{missing} runs of other parts are missing: whoever finds all runs whole writes the page\n"))?;
+        print(&format!(
+            "{missing} runs of other parts are missing: whoever finds all runs whole writes the page; if a run of another part failed, give \
+             the command without --part once they have ended\n"
+        ))?;
     }
     if let Some(error) = failed.first() {
         console::always(format_args!(

@@ -95,7 +95,7 @@ impl Comparison<'_> {
         (dir, seed): (&Path, u64),
         ingredients: Ingredients,
     ) -> Result<Blends, String> {
-        let like = self.config.train_run(at.d, at.from, 0, seed);
+        let like = self.config.train_run(at.d, at.from, at.point(), seed);
         let run = PostRun { ingredients, dir: dir.into(), config: &like.config, tested: true };
         let blends = run.run(self.gpu, images, &mut running(self.events, &name));
         match blends {
@@ -162,7 +162,7 @@ impl Comparison<'_> {
         seed: u64,
     ) -> Result<Vec<Outcome>, String> {
         let (config, method) = (self.config, &self.config.methods[at.entry]);
-        let like = config.train_run(at.d, at.from, 0, seed);
+        let like = config.train_run(at.d, at.from, at.point(), seed);
         let run = PostRun {
             ingredients: Ingredients::Between(between, self.weights(model(at.runs, seed)?), alphas.to_vec()),
             dir: self.post_dir(at, &format!("seed-{seed}")).join("select"),
@@ -178,30 +178,31 @@ impl Comparison<'_> {
         let (config, method) = (self.config, &self.config.methods[at.entry]);
         let (mut runs, mut notes) = (Vec::new(), Vec::new());
         let points = at.runs.map_or(&[][..], |from| &from.points);
+        let mut most = 0;
         for seed in config.soup_seeds(at.entry) {
-            // A point that failed is no ingredient: diverged weights have no place in a mean.
-            let parts: Vec<(String, Outcome)> =
-                points.iter().filter_map(|p| Some((p.label.clone(), p.of(*seed)?.clone()))).collect();
+            let of: Vec<(String, Option<&Outcome>)> = points.iter().map(|p| (p.label.clone(), p.of(*seed))).collect();
+            let (parts, failed) = parts(&of);
+            most = most.max(parts.len());
             let name = format!("{} {} seed {seed}", config.data[at.d].name, method.name);
             let made = self.soup(at, images, name, (&format!("seed-{seed}"), *seed), &parts, soup);
             if let Ok(made) = &made {
-                notes.push(format!("seed {seed}: {}", contents(made, &parts, "")));
+                notes.push(format!("seed {seed}: {}", contents(made, (&parts, &failed), "")));
             }
             runs.push((Some(*seed), made.map(first)));
         }
-        let ingredients = points.len();
         let points = vec![PointRuns { label: String::new(), runs }];
-        self.made(at, "soup", points, Some(0), ingredients, notes.join(". "))
+        self.made(at, "soup", points, Some(0), most, notes.join(". "))
     }
 
     fn seed_soup(&mut self, at: Blending, images: &mut Opened, soup: &'static dyn Soup) -> EntryRuns {
         let (config, method) = (self.config, &self.config.methods[at.entry]);
-        let part = |seed: &u64| Some((format!("seed {seed}"), model(at.runs, *seed).ok()?.clone()));
-        let parts: Vec<(String, Outcome)> = config.seeds.iter().filter_map(part).collect();
+        let of: Vec<(String, Option<&Outcome>)> =
+            config.seeds.iter().map(|seed| (format!("seed {seed}"), model(at.runs, *seed).ok())).collect();
+        let (parts, failed) = parts(&of);
         let name = format!("{} {}", config.data[at.d].name, method.name);
         // Without folds, all seeds have the same images.
         let made = self.soup(at, images, name, ("all-seeds", config.seeds[0]), &parts, soup);
-        let note = made.as_ref().map_or(String::new(), |made| contents(made, &parts, " seeds"));
+        let note = made.as_ref().map_or(String::new(), |made| contents(made, (&parts, &failed), " seeds"));
         let points = vec![PointRuns { label: String::new(), runs: vec![(None, made.map(first))] }];
         self.made(at, "soup", points, Some(0), parts.len(), note)
     }
@@ -218,7 +219,7 @@ impl Comparison<'_> {
         if parts.is_empty() {
             return self.failed(name, "no run that it could be made of has finished".into());
         }
-        let accuracies = parts.iter().filter(|_| soup.needs_images()).map(|(_, o)| o.select.main()).collect();
+        let accuracies = parts.iter().filter(|_| soup.needs_images()).map(|(_, o)| o.select.by).collect();
         let paths = parts.iter().map(|(_, o)| self.weights(o)).collect();
         let dir = self.post_dir(at, of);
         self.blend(at, images, name, (&dir, seed), Ingredients::Soup(soup, paths, accuracies))
@@ -248,17 +249,33 @@ struct Blending<'a> {
     runs: Option<&'a EntryRuns>,
 }
 
+impl Blending<'_> {
+    /// The grid point whose models are taken: its settings say how they see an image.
+    fn point(&self) -> usize {
+        self.runs.and_then(|from| from.chosen).unwrap_or(0)
+    }
+}
+
+/// Of the models that a soup is to be made of, by name: those that there are, and the names of the others. A run that failed is no
+/// ingredient: diverged weights have no place in a mean.
+fn parts(of: &[(String, Option<&Outcome>)]) -> (Vec<(String, Outcome)>, Vec<String>) {
+    let there = of.iter().filter_map(|(name, outcome)| Some((name.clone(), (*outcome)?.clone())));
+    (there.collect(), of.iter().filter(|(_, outcome)| outcome.is_none()).map(|(name, _)| name.clone()).collect())
+}
+
 /// The outcome of a soup.
 fn first(mut made: Blends) -> Outcome {
     made.outcomes.remove(0)
 }
 
-/// Which of `parts` are in a soup, and how much of their drift, where that is not all.
-fn contents(made: &Blends, parts: &[(String, Outcome)], what: &str) -> String {
+/// Which of `parts` are in a soup, which have `failed`, and how much of their drift it keeps, where that is not all.
+fn contents(made: &Blends, (parts, failed): (&[(String, Outcome)], &[String]), what: &str) -> String {
     let kept: Vec<&str> = made.kept.iter().map(|i| parts[*i].0.as_str()).collect();
     let share =
         made.share.map(|share| format!(", with {:.0} % of their mean's drift", 100.0 * share)).unwrap_or_default();
-    format!("{} of {}{what} ({}){share}", kept.len(), parts.len(), kept.join("; "))
+    let lost = failed.len();
+    let failed = if failed.is_empty() { String::new() } else { format!("; {} failed", failed.join(" and ")) };
+    format!("{} of {}{what} ({}{failed}){share}", kept.len(), parts.len() + lost, kept.join("; "))
 }
 
 /// Adds to each of `points` its outcome with `seed`, or to all the same error.

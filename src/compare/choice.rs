@@ -109,7 +109,12 @@ impl Choice {
             flips.least(level).map(|sum| sum * pair.scale).or(fewest.map(|n| n as f64 / images as f64))
         };
         let behind = |i: &usize| points[*i].map_or(f64::NAN, |against| against.behind);
-        let nearest = pairs.iter().zip(&flips).min_by(|((a, _), _), ((b, _), _)| behind(a).total_cmp(&behind(b)));
+        // Of those that can't be told, if there are any: the sentence is about these.
+        let told = |i: &usize| points[*i].is_some_and(|against| against.is_told());
+        let nearest = pairs
+            .iter()
+            .zip(&flips)
+            .min_by(|((a, _), _), ((b, _), _)| told(a).cmp(&told(b)).then(behind(a).total_cmp(&behind(b))));
         Some(Choice {
             figure: figure(own),
             test: match (top1, seeds.len()) {
@@ -228,6 +233,13 @@ pub(super) mod tests {
         let least = told.nearest.unwrap().1.unwrap();
         assert!((0.100..0.115).contains(&least), "{least}");
         assert_eq!(Choice::new(&entry(vec![top1("", |_| true)]), &[0], None), None, "there is no grid");
+        // The nearest point of all is told, by twelve images that it alone lacks; what is said is said of the other.
+        let near =
+            entry(vec![top1("a", |i| i % 20 < 12), top1("b", |i| i % 20 < 12 && i >= 20), top1("c", |i| i % 20 >= 9)]);
+        let told = Choice::new(&near, &[0], None).unwrap();
+        let [b, c] = [1, 2].map(|i| told.points[i].unwrap());
+        assert!(b.is_told() && !c.is_told() && b.behind < c.behind, "{told:?}");
+        assert_eq!(told.nearest.unwrap().0, 2);
     }
 
     #[test]

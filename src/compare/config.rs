@@ -81,6 +81,9 @@ pub struct Entry {
     pub kind: EntryKind,
 }
 
+/// Files that stand beside the folders of the data sets.
+const OUTPUTS: [&str; 6] = ["claim", "report.html", "results.json", "results.md", "results.csv", "choices.csv"];
+
 impl CompareConfig {
     /// Reads `file`; `out` and `folds` win over its own.
     ///
@@ -128,6 +131,10 @@ impl CompareConfig {
         check(&lines, Section::Table("common"), &parsed.common)?;
 
         let data_names = names(&lines, "data", &parsed.data)?;
+        if let Some(i) = data_names.iter().position(|name| OUTPUTS.iter().any(|file| name.eq_ignore_ascii_case(file))) {
+            let what = format!("name {:?}: a file of the comparison itself has this name", data_names[i]);
+            return Err(lines.error(Section::Item("data", i, &data_names[i]), Some("name"), what));
+        }
         let mut data = Vec::new();
         let mut tables = Vec::new();
         for (i, (name, table)) in data_names.iter().zip(&parsed.data).enumerate() {
@@ -171,7 +178,9 @@ impl CompareConfig {
             let kind = match method {
                 Some("wise") => between_kind(Between::Wise, &lines, place, table, &names, &parsed.method)?,
                 Some("lines") => between_kind(Between::Lines, &lines, place, table, &names, &parsed.method)?,
-                Some("soup") => soup_kind(&lines, place, table, &names, &parsed.method, folds.is_some())?,
+                Some("soup") => {
+                    soup_kind(&lines, place, table, (&names, &parsed.method), (&parsed.seeds, folds.is_some()))?
+                }
                 _ => train_kind(&lines, place, table, &tables)?,
             };
             methods.push(Entry { name: name.clone(), kind });

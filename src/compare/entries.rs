@@ -9,6 +9,7 @@ use crate::method::between::{Between, alphas};
 use crate::method::soups::{SOUPS, named};
 use crate::train::data_args::SplitArgs;
 use crate::train::lines::{Lines, Section};
+use crate::train::model_args::ModelArgs;
 use crate::train::resolve::{check, keys_of, merge, resolve, typed};
 
 #[derive(Default, Deserialize)]
@@ -84,12 +85,11 @@ pub(super) fn soup_kind(
     lines: &Lines,
     place: Section,
     table: &Table,
-    names: &[String],
-    tables: &[Table],
-    folds: bool,
+    (entries, tables): (&[String], &[Table]),
+    (seeds, folds): (&[u64], bool),
 ) -> Result<EntryKind> {
     let keys: SoupKeys = lines.typed(place, table)?;
-    let from = origin(lines, place, keys.from.as_deref(), names, tables)?;
+    let from = origin(lines, place, keys.from.as_deref(), entries, tables)?;
     let names = || SOUPS.iter().map(|soup| soup.name()).collect::<Vec<_>>().join(", ");
     let kind = keys.kind.ok_or_else(|| lines.error(place, None, format!("kind is missing: one of {}", names())))?;
     let soup = named(&kind).map_err(|e| lines.error(place, Some("kind"), format!("kind: {e}")))?;
@@ -107,6 +107,26 @@ pub(super) fn soup_kind(
     let every_seed = keys.every_seed.unwrap_or(folds);
     if every_seed && over == Over::Seeds {
         return Err(lines.error(place, Some("every-seed"), "every-seed goes with over = \"grid\""));
+    }
+    let origin = &entries[from];
+    let grid = tables[from].get("grid").and_then(Value::as_table).cloned().unwrap_or_default();
+    let count = |list: &Value| list.as_array().map_or(0, Vec::len);
+    let (models, of) = match over {
+        Over::Grid => (grid.values().map(count).product(), format!("{origin} has no grid of several points")),
+        Over::Seeds => (seeds.len(), "there is one seed".to_string()),
+    };
+    if models < 2 {
+        let other = if over == Over::Grid { "over = \"seeds\"" } else { "over = \"grid\"" };
+        let what = format!("a soup takes two models or more, and {of}: give more, or {other}");
+        return Err(lines.error(place, table.contains_key("over").then_some("over"), what));
+    }
+    let sees = |key: &&String| keys_of::<ModelArgs>().iter().any(|own| own == *key);
+    if let (Over::Grid, Some(key)) = (over, grid.keys().find(sees)) {
+        let what = format!(
+            "the models of {origin} differ in {key}, so that there is no one way in which their mean sees an image: over = \"seeds\" takes \
+             those of the chosen point"
+        );
+        return Err(lines.error(place, table.contains_key("over").then_some("over"), what));
     }
     Ok(EntryKind::Soup { from, soup, over, every_seed })
 }

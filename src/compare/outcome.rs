@@ -1,10 +1,12 @@
 //! What a finished run says about itself: its evaluations, and in `run.json` what it took.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use crate::atomic::atomic_write;
+use crate::checkpoint::Checkpoint;
 use crate::compare::select::{Score, is_unwritten, nan};
 use crate::error::{Error, Result};
 use crate::train::TrainConfig;
@@ -17,6 +19,9 @@ use crate::train::records::{EvaluationLine, Metric, Weights, from_bits};
 
 /// Written beside a run when it has finished.
 pub const RUN: &str = "run.json";
+
+/// The SHA-256 of each file of a model.
+pub type Digests = BTreeMap<String, String>;
 
 /// What a run took.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -33,6 +38,39 @@ pub struct Took {
     pub adapter: String,
     /// Whether the best weights were evaluated too, where they are not the last.
     pub best: bool,
+    /// The SHA-256 of the model that it began with, and of the file of its head; none where an earlier version did not write it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base: Option<Vec<Digests>>,
+    /// The SHA-256 of each file of weights that it left.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub weights: BTreeMap<String, Digests>,
+}
+
+/// A run's files of weights.
+pub const WEIGHTS: [&str; 2] = ["last.safetensors", "best.safetensors"];
+
+/// The SHA-256 of the weights at `path`; of those of a run that are no longer there, as the run's own record has it.
+///
+/// # Errors
+/// Where they can't be read, and no record has it.
+pub fn digest(path: &Path) -> Result<Digests> {
+    let noted = || -> Option<Digests> {
+        let took: Took = serde_json::from_slice(&std::fs::read(path.parent()?.join(RUN)).ok()?).ok()?;
+        took.weights.get(path.file_name()?.to_str()?).cloned()
+    };
+    match noted().filter(|_| !path.exists()) {
+        Some(digest) => Ok(digest),
+        None => Checkpoint::open(path)?.sha256(),
+    }
+}
+
+/// What a run of `config` begins with: the SHA-256 of its model, and of the file of its head.
+///
+/// # Errors
+/// Where one can't be read.
+pub fn base(config: &TrainConfig) -> Result<Vec<Digests>> {
+    let files = [Some(&config.model), config.model_args.head.as_ref()];
+    files.into_iter().flatten().map(|path| Checkpoint::open(path)?.sha256()).collect()
 }
 
 /// A model's figures on a test set.
@@ -122,12 +160,12 @@ impl Outcome {
 pub enum Standing {
     /// There is none.
     Absent,
-    /// There is one that can't be gone on with: it was stopped before it had saved its state.
+    /// There is the beginning of one: it was stopped before it had saved anything to go on with.
     Begun,
     /// It was stopped and can be resumed.
     Resumable,
     /// It is whole.
-    Finished(Outcome),
+    Finished(Box<Outcome>),
 }
 
 /// How far the run has come that `config` describes in `dir`.
@@ -139,8 +177,16 @@ pub fn standing(dir: &Path, config: &TrainConfig, weights: Weights) -> Result<St
     let text = match std::fs::read_to_string(&path) {
         Ok(text) => text,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-            let begun = dir.join("metrics.jsonl").exists();
-            return Ok(if begun { Standing::Begun } else { Standing::Absent });
+            let files = WEIGHTS.into_iter().chain([RUN, "metrics.jsonl"]);
+            return match files.into_iter().find(|file| dir.join(file).exists()) {
+                None => Ok(Standing::Absent),
+                Some(file) => {
+                    let what = format!(
+                        "it has a run's {file}, but no config.toml: put it back, or delete this folder to run it anew"
+                    );
+                    Err(Error::data(dir, what))
+                }
+            };
         }
         Err(e) => return Err(Error::io(path, "cannot read", e)),
     };
@@ -150,10 +196,21 @@ pub fn standing(dir: &Path, config: &TrainConfig, weights: Weights) -> Result<St
         return Err(Error::data(dir, what));
     }
     if let Some(outcome) = finished(dir, config, weights)? {
-        return Ok(Standing::Finished(outcome));
+        return Ok(Standing::Finished(outcome.into()));
     }
-    let state = dir.join(crate::train::run_dir::STATE).exists();
-    Ok(if state { Standing::Resumable } else { Standing::Begun })
+    if dir.join(crate::train::run_dir::STATE).exists() {
+        return Ok(Standing::Resumable);
+    }
+    match WEIGHTS.into_iter().find(|file| dir.join(file).exists()) {
+        None => Ok(Standing::Begun),
+        Some(file) => {
+            let what = format!(
+                "it has a run's {file}, but neither all evaluations that are asked for nor a state.safetensors to go on from: put that \
+                 back, or delete this folder to run it anew"
+            );
+            Err(Error::data(dir, what))
+        }
+    }
 }
 
 /// The test sets of a run, its corrupted copies included: name, and whether in-distribution.
@@ -250,9 +307,12 @@ pub(super) fn values_by_image(
 /// Says that the run in `dir` has finished.
 ///
 /// # Errors
-/// Where the file can't be written.
-pub fn finish(dir: &Path, took: &Took) -> Result<()> {
-    atomic_write(dir.join(RUN), &serde_json::to_vec(took).expect("plain values always serialise"))
+/// Where the file can't be written, or its weights not read.
+pub fn finish(dir: &Path, took: Took) -> Result<()> {
+    let there = WEIGHTS.into_iter().filter(|file| dir.join(file).exists());
+    let digests = there.map(|file| Ok((file.to_string(), Checkpoint::open(dir.join(file))?.sha256()?)));
+    let took = Took { weights: digests.collect::<Result<_>>()?, ..took };
+    atomic_write(dir.join(RUN), &serde_json::to_vec(&took).expect("plain values always serialise"))
 }
 
 #[cfg(test)]

@@ -8,9 +8,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::atomic::atomic_write;
-use crate::checkpoint::{Checkpoint, Overrides};
+use crate::checkpoint::Overrides;
 use crate::compare::event::Event;
-use crate::compare::outcome::{Outcome, SetFigures, values_by_image};
+use crate::compare::outcome::{self, Outcome, SetFigures, values_by_image};
 use crate::compare::select::Score;
 use crate::data::loader::CACHE_BYTES;
 use crate::data::{Fold, ImageCache, Preprocess};
@@ -25,11 +25,13 @@ use crate::train::evaluate::{Fitted, Predictor, Watched, evaluate_to_fit};
 use crate::train::heads::align;
 use crate::train::help;
 use crate::train::imbalance_args::BestBy;
+use crate::train::model_args::ModelArgs;
 use crate::train::records::bits;
 use crate::train::source::Source;
 use crate::train::splits::Splits;
 use crate::train::subset::evaluate_among;
 use crate::train::tta::Tta;
+use crate::train::zero_shot_args::ZeroShotArgs;
 use crate::train::{self, Evaluation, TrainConfig};
 
 /// What an entry without training has found.
@@ -39,7 +41,7 @@ const BATCH: usize = 64;
 
 /// A data set's images for selection and tests, opened once; with folds, those of one fold.
 pub(super) struct Images {
-    fold: Option<Fold>,
+    seen: Seen,
     pub(super) splits: Splits,
     select: Arc<ImageCache>,
     tests: Vec<Test>,
@@ -62,11 +64,25 @@ impl Images {
         let select = cache(splits.select.as_ref().unwrap_or(&splits.val));
         let tests = splits.tests.iter().map(|t| (t.name.clone(), t.id, cache(&t.images))).collect();
         let tests = with_copies(tests, &config.corruptions()?);
-        Ok(Images { fold: config.splits.fold, splits, select, tests, pretrained })
+        Ok(Images { seen: Seen::by(config), splits, select, tests, pretrained })
     }
 }
 
-/// A data set's images for whichever fold is asked for: those of the first and of the latest stay open.
+/// What decides which images a run has, and how its pre-trained model is opened.
+#[derive(Clone, PartialEq)]
+struct Seen {
+    fold: Option<Fold>,
+    model: ModelArgs,
+    zero_shot: ZeroShotArgs,
+}
+
+impl Seen {
+    fn by(config: &TrainConfig) -> Seen {
+        Seen { fold: config.splits.fold, model: config.model_args.clone(), zero_shot: config.zero_shot.clone() }
+    }
+}
+
+/// A data set's images with the pre-trained model, for whichever run is asked for: those of the first and of the latest stay open.
 pub(super) struct Opened {
     pub(super) first: Images,
     latest: Option<Images>,
@@ -84,11 +100,11 @@ impl Opened {
 
     /// Those that a run of `config` has. What there is to say about them was said of the first.
     fn of(&mut self, gpu: &Gpu, config: &TrainConfig) -> Result<&Images> {
-        let fold = config.splits.fold;
-        if self.first.fold == fold {
+        let seen = Seen::by(config);
+        if self.first.seen == seen {
             return Ok(&self.first);
         }
-        let latest = match self.latest.take().filter(|images| images.fold == fold) {
+        let latest = match self.latest.take().filter(|images| images.seen == seen) {
             Some(latest) => latest,
             None => Images::open(gpu, config, &mut |_| {})?,
         };
@@ -191,7 +207,7 @@ impl PostRun<'_> {
 
     /// Everything that decides the result: how the models are made, the weights' hashes, the images' paths.
     fn setup(&self) -> Result<String> {
-        let hash = |path: &PathBuf| Checkpoint::open(path)?.sha256();
+        let hash = |path: &PathBuf| outcome::digest(path);
         let (kind, parts) = match &self.ingredients {
             Ingredients::Pretrained => (json!("pretrained"), Vec::new()),
             Ingredients::Between(between, path, alphas) => (json!({between.name(): alphas}), vec![hash(path)?]),
@@ -270,7 +286,7 @@ impl PostRun<'_> {
                 let mut models = Models::open(paths, Overrides { head: None, ..overrides.clone() })?;
                 align(&images.pretrained, &mut models.first)?;
                 let mut judge = self.judge(gpu, &models.first, images, tell)?;
-                let mut evaluate = |values: &Snapshot| Ok(judge.select(values)?.score.main());
+                let mut evaluate = |values: &Snapshot| Ok(judge.select(values)?.score.by);
                 let mixed = models.mix(*soup, Some(&images.pretrained), accuracies, &mut evaluate)?;
                 (kept, share) = (mixed.kept, mixed.share);
                 blends.push(judge.judge(&mixed.values)?);

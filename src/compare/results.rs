@@ -188,7 +188,7 @@ pub struct PointResults {
     pub select: Option<Score>,
     /// 1 for the best.
     pub rank: Option<usize>,
-    /// Mean ID and OOD accuracy over all its runs. No choice depends on them.
+    /// Mean ID and OOD accuracy over the seeds that all points have. No choice depends on them.
     pub accuracy: Option<(f64, f64)>,
     /// The first error among its runs.
     pub error: Option<String>,
@@ -312,8 +312,9 @@ fn of_data(
         let tuning = EntryRuns::scores(&entry.points, config.tuning_seeds());
         let scores: Vec<Option<Score>> = tuning.iter().map(|scores| select::mean(scores)).collect();
         let ranks = select::ranks(&scores);
+        let shared = shared_seeds((0..entry.points.len()).map(|p| sound(entry, p)));
         let points = entry.points.iter().enumerate().map(|(p, point)| {
-            let models = sound(entry, p);
+            let models: Vec<ModelResults> = sound(entry, p).into_iter().filter(|m| shared.contains(&m.seed)).collect();
             let mean = |f: fn(&ModelResults) -> f64| models.iter().map(f).sum::<f64>() / models.len() as f64;
             PointResults {
                 label: point.label.clone(),
@@ -358,6 +359,15 @@ fn of_data(
     let fallen = soups.filter_map(|soup| advice::fallen(soup, of(soup)?));
     let advice = at_chance.into_iter().chain(undecided).chain(fallen).collect();
     DataResults { name, uses, groups, sets, multi_label, baseline, entries, advice }
+}
+
+/// The seeds that all points of a grid have that have any: with others, a chosen point's mean could not be held against the rest.
+fn shared_seeds(points: impl Iterator<Item = Vec<ModelResults>>) -> Vec<Option<u64>> {
+    let mut seeds =
+        points.map(|models| models.iter().map(|m| m.seed).collect::<Vec<_>>()).filter(|own| !own.is_empty());
+    let mut shared = seeds.next().unwrap_or_default();
+    seeds.for_each(|own| shared.retain(|seed| own.contains(seed)));
+    shared
 }
 
 /// Mean seconds and largest plan of the reported runs; the time of a resumed run is not known.

@@ -1,13 +1,12 @@
 //! Makes the runs that are missing, goes on with those that were stopped, and passes over those that are there or that another
 //! process makes: round after round, until none is left that this process may make.
 
-use std::path::Path;
 use std::time::Instant;
 
 use crate::compare::claim::{Taken, wait};
 use crate::compare::entry_runs::{EntryRuns, PointRuns};
 use crate::compare::event::{End, Event, Work};
-use crate::compare::outcome::{Outcome, RUN, Standing, Took, finish, standing};
+use crate::compare::outcome::{Outcome, Standing, Took, base, finish, standing};
 use crate::compare::plan::TrainRun;
 use crate::compare::run::Comparison;
 use crate::compare::select::choose;
@@ -177,14 +176,14 @@ impl Comparison<'_> {
         let (made, end) = match self.train_or_skip(run, &name, ours) {
             Ok(Made::Others(who)) => return Ok(Came::Others(format!("{name}: {who}"))),
             Ok(Made::NotOurs) => return Ok(Came::NotOurs),
-            Ok(Made::Found(outcome)) => (Ok(outcome), End::Skipped),
+            Ok(Made::Found(outcome)) => (Ok(*outcome), End::Skipped),
             Ok(Made::Now { outcome, resumed }) => {
                 let seconds = started.elapsed().as_secs_f64();
                 if !resumed {
                     self.timed = (self.timed.0 + seconds, self.timed.1 + steps);
                 }
                 let (id, ood) = (outcome.id(), self.ood(run.data, &outcome));
-                (Ok(outcome), End::Finished { id, ood, seconds, resumed })
+                (Ok(*outcome), End::Finished { id, ood, seconds, resumed })
             }
             // Then nothing else starts.
             Err(error) if matches!(error, Error::Stopped { .. }) || stop::has_failed() => return Err(error),
@@ -229,14 +228,7 @@ impl Comparison<'_> {
         let resume = match standing(&run.dir, &run.config, weights)? {
             Standing::Finished(outcome) => return Ok(Made::Found(outcome)),
             Standing::Resumable => true,
-            Standing::Begun => {
-                // Nothing in it can be gone on with, and its settings are ours.
-                for file in ["last.safetensors", "best.safetensors", RUN] {
-                    remove(&run.dir.join(file))?;
-                }
-                false
-            }
-            Standing::Absent => false,
+            Standing::Begun | Standing::Absent => false,
         };
         let best = weights == Weights::Best;
         let tensorboard = self.tensorboard;
@@ -261,8 +253,10 @@ impl Comparison<'_> {
             steps: summary.steps,
             adapter: self.gpu.info.name.clone(),
             best: start.best,
+            base: Some(base(&run.config)?),
+            ..Took::default()
         };
-        finish(&run.dir, &took)?;
+        finish(&run.dir, took)?;
         drop(claim);
         match standing(&run.dir, &run.config, weights)? {
             Standing::Finished(outcome) => Ok(Made::Now { outcome, resumed: resume }),
@@ -274,11 +268,11 @@ impl Comparison<'_> {
 /// Who made a run.
 enum Made {
     /// It was there.
-    Found(Outcome),
+    Found(Box<Outcome>),
     /// This process, just now.
     Now {
         /// Its outcome.
-        outcome: Outcome,
+        outcome: Box<Outcome>,
         /// Whether it was gone on with.
         resumed: bool,
     },
@@ -286,11 +280,4 @@ enum Made {
     Others(String),
     /// It belongs to another part, and is not there.
     NotOurs,
-}
-
-fn remove(path: &Path) -> Result<()> {
-    match std::fs::remove_file(path) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::io(path, "cannot remove", e)),
-        _ => Ok(()),
-    }
 }

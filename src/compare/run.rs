@@ -1,17 +1,19 @@
 //! A comparison from its first look at the data to its results; the runs themselves are made in `rounds`.
 
 use std::collections::{HashMap, HashSet};
+use std::path::PathBuf;
 
 use crate::compare::choice::{self, Places};
 use crate::compare::claim::{Claim, Claims, Taken, wait};
 use crate::compare::config::CompareConfig;
 use crate::compare::event::{End, Event};
-use crate::compare::outcome::{Outcome, standing};
+use crate::compare::outcome::{Digests, Outcome, Standing, base, standing};
 use crate::compare::post::{Images, Opened};
 use crate::compare::results::{DataUse, Results};
 use crate::compare::spec::{EntryKind, Over};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
+use crate::train::TrainConfig;
 use crate::train::board;
 use crate::train::leaks::Leaks;
 
@@ -159,10 +161,36 @@ pub fn compare(
     Ok(Ended::Whole(Box::new(Results::new(config, &gpu.info.name, all, uses, &places)), writer))
 }
 
+/// What runs begin with, by the paths of their models and heads: each is read once.
+#[derive(Default)]
+struct Bases(HashMap<(PathBuf, Option<PathBuf>), Vec<Digests>>);
+
+impl Bases {
+    /// Refuses a finished run that began with other weights than its paths hold now: what is made of its weights and of these would be of
+    /// two models.
+    fn check(&mut self, config: &TrainConfig, outcome: &Outcome) -> Result<()> {
+        let Some(then) = outcome.took.as_ref().and_then(|took| took.base.as_ref()) else { return Ok(()) };
+        let key = (config.model.clone(), config.model_args.head.clone());
+        let now = match self.0.get(&key) {
+            Some(now) => now,
+            None => self.0.entry(key).or_insert(base(config)?),
+        };
+        if now == then {
+            return Ok(());
+        }
+        let which = if now.first() == then.first() { "--head" } else { "--model" };
+        let what = format!(
+            "this run began with other weights of {which} than there are now: put them back, give another --out, or delete this folder \
+             to run it anew"
+        );
+        Err(Error::data(&outcome.dir, what))
+    }
+}
+
 impl Comparison<'_> {
     /// Counts runs and steps, and finds runs that would stand in the way before the first one starts; whether any has event files.
     fn prepare(&mut self) -> Result<bool> {
-        let mut has_events = false;
+        let (mut has_events, mut bases) = (false, Bases::default());
         for d in 0..self.config.data.len() {
             let images = self.config.train_images(d)?;
             for (entry, method) in self.config.methods.iter().enumerate() {
@@ -171,7 +199,11 @@ impl Comparison<'_> {
                         for point in 0..points.len() {
                             for seed in &self.config.seeds {
                                 let run = self.config.train_run(d, entry, point, *seed);
-                                standing(&run.dir, &run.config, self.config.weights)?;
+                                if let Standing::Finished(outcome) =
+                                    standing(&run.dir, &run.config, self.config.weights)?
+                                {
+                                    bases.check(&run.config, &outcome)?;
+                                }
                                 has_events |= board::is_in(&run.dir);
                                 self.steps.insert((d, entry, point), run.config.steps(images));
                             }

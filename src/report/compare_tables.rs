@@ -196,9 +196,9 @@ pub(super) fn grids(results: &Results, data: &DataResults) -> String {
         let chosen = entry.chosen.map_or("none could be chosen", |p| entry.points[p].label.as_str());
         let _ = write!(
             out,
-            "<details><summary>{}: {}</summary><div class=\"scroll\" tabindex=\"0\"><table><caption><span>Means over the tuning \
-             seeds; the first two columns decide the choice. What its models come to on the test sets is shown for the \
-             reader alone.</span></caption><thead><tr><th scope=\"col\" class=\"name\">Point</th><th scope=\"col\">Rank</th>\
+            "<details><summary>{}: {}</summary><div class=\"scroll\" tabindex=\"0\"><table><caption><span>The first two columns of figures are \
+             means over the tuning seeds, and decide the choice. What the models come to on the test sets, means over the seeds that all \
+             points have, is shown for the reader alone.</span></caption><thead><tr><th scope=\"col\" class=\"name\">Point</th><th scope=\"col\">Rank</th>\
              <th scope=\"col\">{} {} %</th><th scope=\"col\">loss</th><th scope=\"col\">behind<small>{}</small></th><th scope=\"col\">p\
              <small>Holm</small></th><th scope=\"col\">ID %</th><th scope=\"col\">OOD %</th></tr></thead><tbody>",
             escape(&entry.name),
