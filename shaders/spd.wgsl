@@ -1,5 +1,5 @@
 // Selective projection decay (Tian et al., NeurIPS 2024, "SPD"): a tensor is pulled back to the anchor w0 after a step of the
-// optimiser w → w' whose gradient dw would have had it go further away.
+// optimiser w → w' that took it further away although −dw, dw being the gradient, leads nearer.
 //
 //   where ⟨dw, w − w0⟩ > 0:   w' −= lambda · r · (w' − w0),   r = clamp((‖w' − w0‖ − ‖w − w0‖) / ‖w' − w0‖, 0, 1)
 //

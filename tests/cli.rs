@@ -28,6 +28,8 @@ mod bad_models;
 mod bad_runs;
 #[path = "cli/bench.rs"]
 mod bench;
+#[path = "cli/best.rs"]
+mod best;
 #[path = "cli/check.rs"]
 mod check;
 #[path = "cli/classes.rs"]

@@ -159,12 +159,19 @@ fn follow(name: &str, fixture: &str, prefix: &str, batch_norm: BatchNorm) {
         let args = MethodArgs::parse(["--method", "vanilla", "--freeze-bn"]).unwrap();
         args.validate(&settings).unwrap();
         let (layout, excluded) = (model.layout(), vec![false; model.layout().params.len()]);
-        let of = Trained { config: &model.config, layout, excluded: &excluded, norms, steps: losses.len() as u64 };
+        let of = Trained {
+            config: &model.config,
+            layout,
+            excluded: &excluded,
+            norms,
+            steps: losses.len() as u64,
+            begun: None,
+        };
         learner.begin(args.stages(Stage::whole(layout, &settings), &of).unwrap().remove(0)).unwrap();
     }
     if let Some(rho) = hyper.get("sam_rho") {
         let args = MethodArgs::parse(["--method", "sam", "--sam-rho", &rho.to_string()]).unwrap();
-        let anchor = Anchor { values: &start, excluded: &vec![false; model.layout().params.len()] };
+        let anchor = Anchor { values: &start, excluded: &vec![false; model.layout().params.len()], new_head: false };
         Active::start(&args, &mut learner, &anchor).unwrap();
     }
     for step in 0..losses.len() {

@@ -16,7 +16,6 @@ use tpgm::model::{Drops, Model, VitConfig};
 use tpgm::ops::adamw::AdamW;
 use tpgm::ops::distill::On;
 use tpgm::ops::sgd::Sgd;
-use tpgm::train::inputs::Inputs;
 use tpgm::train::state::{self, Identity, Progress};
 
 /// An f16 is off by 2⁻¹² of itself on average, and up to 2⁻¹¹. Some ten of them lie between the pixels and a logit of these
@@ -74,7 +73,7 @@ fn with_method(learner: &mut Learner, flags: &str) -> Active {
     let (model, weights) = model("vit_small");
     let args = MethodArgs::parse(flags.split_whitespace()).unwrap();
     let excluded: Vec<bool> = model.layout().params.iter().map(|p| p.name.starts_with("head.")).collect();
-    Active::start(&args, learner, &Anchor { values: &weights, excluded: &excluded }).unwrap()
+    Active::start(&args, learner, &Anchor { values: &weights, excluded: &excluded, new_head: false }).unwrap()
 }
 
 fn batch(seed: u64, size: usize) -> (Vec<f32>, Vec<u32>) {
@@ -305,7 +304,7 @@ fn run(path: &std::path::Path, half: Option<LossScaling>, from: u64, until: u64)
     let mut learner = learner(ADAMW, 6, half);
     let values = learner.snapshot().unwrap();
     let excluded: Vec<bool> = learner.model.layout().params.iter().map(|p| p.name.starts_with("head.")).collect();
-    let anchor = Anchor { values: &values, excluded: &excluded };
+    let anchor = Anchor { values: &values, excluded: &excluded, new_head: false };
     let mut active = Active::start(&MethodArgs::default(), &mut learner, &anchor).unwrap();
     if from > 0 {
         state::restore(path, &mut learner, &mut active).unwrap();
@@ -319,14 +318,8 @@ fn run(path: &std::path::Path, half: Option<LossScaling>, from: u64, until: u64)
     }
     let progress = Progress { steps: until, taken: until, best: None, best_steps: 0 };
     let saved = state::capture(&learner, &active).unwrap();
-    state::write(
-        path,
-        &saved,
-        &learner,
-        (progress, &[]),
-        &Identity { setup: "setup".into(), inputs: Inputs::default() },
-    )
-    .unwrap();
+    state::write(path, &saved, &learner, (progress, &[]), &Identity { setup: "setup".into(), ..Identity::default() })
+        .unwrap();
     (weights(&learner), Checkpoint::open(path).unwrap().read_u32("radii").unwrap())
 }
 

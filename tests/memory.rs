@@ -168,7 +168,7 @@ fn each_method_takes_what_it_planned() {
                 let mut learner = Learner::new(&gpu, model.clone(), &start, settings).unwrap();
                 let excluded = vec![false; model.layout().params.len()];
                 let before = gpu.allocated();
-                let anchor = Anchor { values: &start, excluded: &excluded };
+                let anchor = Anchor { values: &start, excluded: &excluded, new_head: false };
                 let active = Active::start(&args, &mut learner, &anchor).unwrap();
                 let (taken, planned) = (gpu.allocated() - before, args.bytes(&model));
                 println!("{name} {line}: {taken} of {planned} bytes");

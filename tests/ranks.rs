@@ -100,9 +100,16 @@ fn steps(task: &Task, ranks: Option<Arc<dyn Ranks>>) -> Came {
     let layout = task.model.layout();
     let excluded: Vec<bool> =
         layout.params.iter().map(|p| p.name.starts_with("head.") || p.name.starts_with("fc.")).collect();
-    let of = Trained { config: &task.model.config, layout, excluded: &excluded, norms: &[], steps: STEPS as u64 };
+    let of = Trained {
+        config: &task.model.config,
+        layout,
+        excluded: &excluded,
+        norms: &[],
+        steps: STEPS as u64,
+        begun: None,
+    };
     let stages = args.stages(Stage::whole(layout, &task.settings), &of).unwrap();
-    let anchor = Anchor { values: &task.start, excluded: &excluded };
+    let anchor = Anchor { values: &task.start, excluded: &excluded, new_head: false };
     let mut active = Active::start(&args, &mut learner, &anchor).unwrap();
     for step in 0..STEPS as u64 {
         if let Some(stage) = stages.iter().find(|stage| stage.since == step) {

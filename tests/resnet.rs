@@ -22,7 +22,6 @@ use tpgm::model::{Model, ModelConfig};
 use tpgm::ops::sgd::Sgd;
 use tpgm::shapes::Norm;
 use tpgm::train::help::told;
-use tpgm::train::inputs::Inputs;
 use tpgm::train::source::Source;
 use tpgm::train::state::{self, Identity, Progress};
 
@@ -381,7 +380,7 @@ fn run(path: &std::path::Path, from: u64, until: u64) -> Vec<u8> {
     let mut learner = Learner::new(gpu(), source.model(), &start, settings(6, BatchNorm::Train)).unwrap();
     let excluded: Vec<bool> = learner.model.layout().params.iter().map(|p| p.name.starts_with("fc.")).collect();
     let args = MethodArgs::parse(["--ema-decay", "0.9"]).unwrap();
-    let anchor = Anchor { values: &start, excluded: &excluded };
+    let anchor = Anchor { values: &start, excluded: &excluded, new_head: false };
     let mut active = Active::start(&args, &mut learner, &anchor).unwrap();
     if from > 0 {
         state::restore(path, &mut learner, &mut active).unwrap();
@@ -398,14 +397,8 @@ fn run(path: &std::path::Path, from: u64, until: u64) -> Vec<u8> {
     }
     let progress = Progress { steps: until, taken: active.taken(), ..Progress::default() };
     let saved = state::capture(&learner, &active).unwrap();
-    state::write(
-        path,
-        &saved,
-        &learner,
-        (progress, &[]),
-        &Identity { setup: "setup".into(), inputs: Inputs::default() },
-    )
-    .unwrap();
+    state::write(path, &saved, &learner, (progress, &[]), &Identity { setup: "setup".into(), ..Identity::default() })
+        .unwrap();
     std::fs::read(path).unwrap()
 }
 

@@ -16,7 +16,6 @@ use tpgm::ops::distill::On;
 use tpgm::ops::sgd::Sgd;
 use tpgm::shapes::Norm;
 use tpgm::train::Flags;
-use tpgm::train::inputs::Inputs;
 use tpgm::train::source::Source;
 use tpgm::train::state::{self, Identity, Progress};
 
@@ -218,7 +217,7 @@ fn run(flags: &str, path: &std::path::Path, from: u64, until: u64) -> (Vec<u8>, 
     let start = learner.snapshot().unwrap();
     let args = MethodArgs::parse(flags.split_whitespace()).unwrap();
     let excluded: Vec<bool> = learner.model.layout().params.iter().map(|p| p.name.starts_with("head.")).collect();
-    let anchor = Anchor { values: &start, excluded: &excluded };
+    let anchor = Anchor { values: &start, excluded: &excluded, new_head: false };
     let mut active = Active::start(&args, &mut learner, &anchor).unwrap();
     let taken = |steps| if args.val_batch().is_some() { steps } else { 0 };
     if from > 0 {
@@ -234,14 +233,8 @@ fn run(flags: &str, path: &std::path::Path, from: u64, until: u64) -> (Vec<u8>, 
     }
     let progress = Progress { steps: until, taken: active.taken(), best: Some((0.5, 1.25)), best_steps: 2 };
     let saved = state::capture(&learner, &active).unwrap();
-    state::write(
-        path,
-        &saved,
-        &learner,
-        (progress, &[]),
-        &Identity { setup: "setup".into(), inputs: Inputs::default() },
-    )
-    .unwrap();
+    state::write(path, &saved, &learner, (progress, &[]), &Identity { setup: "setup".into(), ..Identity::default() })
+        .unwrap();
     let losses = learner.records(true).unwrap().iter().map(|r| r.loss).collect();
     (std::fs::read(path).unwrap(), losses)
 }
@@ -277,7 +270,7 @@ fn a_state_of_another_run_is_refused() {
         Flags::parse(flags).unwrap().resolve(None).unwrap()
     };
     let saved = state::capture(&learner, &Active::default()).unwrap();
-    let identity = Identity { setup: config("1").to_toml(), inputs: Inputs::default() };
+    let identity = Identity { setup: config("1").to_toml(), ..Identity::default() };
     state::write(&path, &saved, &learner, (Progress::default(), &[]), &identity).unwrap();
     state::check(&path, &config("1")).unwrap();
     let error = state::check(&path, &config("2")).unwrap_err().to_string();

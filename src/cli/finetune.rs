@@ -269,13 +269,14 @@ pub(super) fn run(mut args: FinetuneArgs) -> Result<()> {
         accept_changes: args.accept_changes,
         stoppable: true,
         tensorboard: args.tensorboard,
+        delta: args.delta,
     };
     let summary = train_with_progress((&gpu, &place), &config, &out, start, "")?;
     if !place.writes() {
         return Ok(());
     }
     write_page(&out)?;
-    if args.delta {
+    if summary.delta {
         let base = Checkpoint::open(&config.model)?;
         for (name, adapters) in ["best.safetensors", "last.safetensors"].into_iter().zip(&summary.adapters) {
             if config.method.lora.lora_rank.is_some() && adapters.is_none() {

@@ -21,7 +21,8 @@ pub(super) fn run(gpu: &Gpu, config: &TrainConfig) -> Result<()> {
     };
     let (values, excluded) = (source.snapshot(), vec![false; source.weights.len()]);
     let mut learner = Learner::new(gpu, source.model(), &values, config.settings(images))?;
-    let active = Active::start(&config.method, &mut learner, &Anchor { values: &values, excluded: &excluded })?;
+    let active =
+        Active::start(&config.method, &mut learner, &Anchor { values: &values, excluded: &excluded, new_head: false })?;
     learner.trace(images)?; // compiles
     show(&format!("a step, {images} images"), &learner.trace(images)?);
     active.trace(&learner)?;

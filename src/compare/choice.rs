@@ -233,7 +233,7 @@ pub(super) mod tests {
         let least = told.nearest.unwrap().1.unwrap();
         assert!((0.100..0.115).contains(&least), "{least}");
         assert_eq!(Choice::new(&entry(vec![top1("", |_| true)]), &[0], None), None, "there is no grid");
-        // The nearest point of all is told, by twelve images that it alone lacks; what is said is said of the other.
+        // The nearest point of all is told, by twelve images that it alone lacks; the sentence is about the other.
         let near =
             entry(vec![top1("a", |i| i % 20 < 12), top1("b", |i| i % 20 < 12 && i >= 20), top1("c", |i| i % 20 >= 9)]);
         let told = Choice::new(&near, &[0], None).unwrap();

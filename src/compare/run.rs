@@ -166,7 +166,7 @@ pub fn compare(
 struct Bases(HashMap<(PathBuf, Option<PathBuf>), Vec<Digests>>);
 
 impl Bases {
-    /// Refuses a finished run that began with other weights than its paths hold now: what is made of its weights and of these would be of
+    /// Refuses a finished run that began with other weights than its paths hold now: an entry made of its weights and of these would be of
     /// two models.
     fn check(&mut self, config: &TrainConfig, outcome: &Outcome) -> Result<()> {
         let Some(then) = outcome.took.as_ref().and_then(|took| took.base.as_ref()) else { return Ok(()) };

@@ -1,5 +1,5 @@
-//! Selective projection decay (Tian et al., NeurIPS 2024), one tensor at a time: after a step `w → w'` whose gradient `dw`
-//! leads away from the anchor, `w' −= lambda · r · (w' − w0)`, `r = clamp((‖w' − w0‖ − ‖w − w0‖) / ‖w' − w0‖, 0, 1)`.
+//! Selective projection decay (Tian et al., NeurIPS 2024), one tensor at a time: after a step `w → w'` where
+//! `⟨dw, w − w0⟩ > 0`, dw being the gradient, so that −dw leads nearer to the anchor: `w' −= lambda · r · (w' − w0)`, `r = clamp((‖w' − w0‖ − ‖w − w0‖) / ‖w' − w0‖, 0, 1)`.
 
 use super::{Float, check_len};
 

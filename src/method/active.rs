@@ -21,6 +21,8 @@ pub struct Anchor<'a> {
     pub values: &'a Snapshot,
     /// Tensors that have no pre-trained counterpart, or are left alone: a flag per tensor, in layout order.
     pub excluded: &'a [bool],
+    /// Whether the head has no pre-trained counterpart.
+    pub new_head: bool,
 }
 
 impl Anchor<'_> {
@@ -162,6 +164,11 @@ pub trait Held: Debug {
         None
     }
 
+    /// Whether [`Held::finish`] makes other weights of the last ones: those on the way are then no result of the run.
+    fn finishes(&self) -> bool {
+        false
+    }
+
     /// What the last weights, or those in their place, become.
     fn finish(&self, values: Snapshot, _anchor: &Anchor, _model: &Model, _judge: Judge) -> Result<Finished> {
         Ok(Finished { values, placed: None })
@@ -260,6 +267,10 @@ impl Held for Active {
 
     fn evaluated(&self, saved: &Saved, batches: u64) -> Option<Snapshot> {
         self.held.iter().find_map(|held| held.evaluated(saved, batches))
+    }
+
+    fn finishes(&self) -> bool {
+        self.held.iter().any(|held| held.finishes())
     }
 
     fn finish(&self, values: Snapshot, anchor: &Anchor, model: &Model, judge: Judge) -> Result<Finished> {

@@ -60,8 +60,8 @@ pub struct MethodArgs {
     /// Adam's learning rate on the radii of tpgm and ftp
     #[arg(long, default_value_t = 1e-2)]
     pub radius_lr: f32,
-    /// Tensors that nothing holds near the pre-trained weights, by name; * and ? stand for any characters [default: whatever
-    /// has no pre-trained counterpart]
+    /// Tensors that nothing holds near the pre-trained weights, by name; * and ? stand for any characters. Whatever has no pre-trained
+    /// counterpart is excluded anyway [default: nothing else]
     #[arg(long, value_name = "GLOB", num_args = 1..)]
     pub exclude: Option<Vec<String>>,
     /// Factor on the learning rate from each layer to the one below, from the head down to the stem, with any method that trains

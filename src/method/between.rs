@@ -136,6 +136,10 @@ impl Held for Finish {
         Ok(())
     }
 
+    fn finishes(&self) -> bool {
+        true
+    }
+
     /// Excluded tensors stay as they were fine-tuned.
     fn finish(&self, values: Snapshot, anchor: &Anchor, model: &Model, judge: Judge) -> Result<Finished> {
         let Finish(between, alpha) = *self;

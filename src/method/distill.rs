@@ -57,9 +57,7 @@ impl Method for Rule {
 
     fn prepare(&self, args: &MethodArgs, learner: &mut Learner, anchor: &Anchor) -> Result<()> {
         let Flags { distill_on, distill_weight, distill_temperature } = args.distill;
-        let (config, params) = (&learner.model.config, &learner.model.layout().params);
-        let new_head = params.iter().zip(anchor.excluded).any(|(param, new)| *new && config.is_head(&param.name));
-        if distill_on == On::Logits && new_head {
+        if distill_on == On::Logits && anchor.new_head {
             let what = "--distill-on logits needs a head of the pre-trained model, which this run has none of: distill on features, or \
                         begin with --zero-shot or --head";
             return Err(Error::Usage(what.into()));

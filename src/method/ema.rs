@@ -7,11 +7,12 @@ use serde::{Deserialize, Serialize};
 use toml::Table;
 
 use crate::checkpoint::Checkpoint;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::flag::in_range;
 use crate::gpu::{Program, View};
 use crate::method::active::{Batches, Held};
 use crate::method::saved::{Saved, read_f32};
+use crate::method::settings::Settings;
 use crate::method::snapshot::Snapshot;
 use crate::method::stage::Stage;
 use crate::method::{Anchor, Around, Learner, Method, MethodArgs, Started};
@@ -52,6 +53,13 @@ impl Method for Rule {
 
     fn check(&self, args: &MethodArgs) -> Result<()> {
         in_range("ema-decay", args.ema.ema_decay, |d| (0.0..1.0).contains(&d), "at least 0 and below 1")
+    }
+
+    fn validate(&self, args: &MethodArgs, _: &Settings) -> Result<()> {
+        match args.solves() {
+            true => Err(Error::Usage("--ema-decay does not go with --probe logistic, which takes no steps".into())),
+            false => Ok(()),
+        }
     }
 
     fn defaults(&self, _: f64) -> Table {

@@ -61,7 +61,7 @@ impl Method for Rule {
         if of.steps < 2 {
             return Err(Error::Usage("--method lp-ft needs two steps: one for the head, one for everything".into()));
         }
-        let since = probe_steps(of.steps, args.lp_ft.probe_share);
+        let since = of.begun.unwrap_or_else(|| probe_steps(of.steps, args.lp_ft.probe_share));
         let probe = Stage { lr: args.lp_ft.probe_lr, ..probe(whole.clone(), of) };
         Ok(vec![probe, Stage { since, ..whole }])
     }

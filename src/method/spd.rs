@@ -1,5 +1,5 @@
 //! Selective projection decay (Tian et al., NeurIPS 2024): a tensor is pulled back toward the anchor after those steps
-//! whose gradient would have it go further away. Adam, whose weight decay is `lambda`.
+//! whose gradient has it come nearer, `⟨g, θ − θ₀⟩ > 0`, if Adam's step has taken it further away all the same. Adam, whose weight decay is `lambda`.
 
 use toml::Table;
 

@@ -35,6 +35,8 @@ pub struct Trained<'a> {
     pub norms: &'a [usize],
     /// Steps of the run.
     pub steps: u64,
+    /// Steps before the last stage, in a run that has begun it: it goes on in it, however long it becomes.
+    pub begun: Option<u64>,
 }
 
 /// Tensors that are updated alike.

@@ -76,7 +76,7 @@ impl Spd {
         Ok(())
     }
 
-    /// Before the optimiser's update: how far each tensor of `w` is from `w0`, and whether its gradient `dw` leads away.
+    /// Before the optimiser's update: how far each tensor of `w` is from `w0`, and whether a step against its gradient `dw` leads nearer.
     pub fn note(&self, r: &mut Recorder, dw: &View, w: &View, w0: &View) -> Result<()> {
         self.mars.distances(r, w, w0)?;
         self.each_tensor(r, "note", true, 0.0)?;

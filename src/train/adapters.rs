@@ -2,7 +2,7 @@
 
 use crate::checkpoint::{Adapted, LowRank};
 use crate::error::{Error, Result};
-use crate::method::MethodArgs;
+use crate::method::{MethodArgs, Snapshot};
 use crate::model::{Adapter, Model};
 use crate::shapes::layout::ALIGN;
 use crate::train::source::Source;
@@ -61,6 +61,14 @@ pub(super) fn adapted(args: &MethodArgs, source: &Source, model: Model) -> Resul
     }
     let alpha = args.lora.lora_alpha.unwrap_or(rank as f32);
     Ok(model.adapted(rank, alpha / rank as f32, &targets))
+}
+
+/// Values of the model without its adapters, with theirs.
+pub(super) fn begun(model: &Model, values: Snapshot, seed: u64) -> Snapshot {
+    match model.adapters() {
+        Some(adapters) => Snapshot { w: adapters.begin(model.layout(), values.w, seed), ..values },
+        None => values,
+    }
 }
 
 /// A sentence about the adapters of `model`.

@@ -63,9 +63,10 @@ impl Course<'_> {
     fn gentler(&self) -> String {
         let s = self.settings;
         let mut flags = vec![format!("--lr {}", rounded(s.lr / 10.0))];
-        flags.extend(
-            (s.warmup_steps.steps(self.steps) == 0).then(|| format!("--warmup-steps {}", Warmup::Percent(10.0))),
-        );
+        let (warmup, tenth) = (s.warmup_steps.steps(self.steps), Warmup::Percent(10.0));
+        // One that is longer than the run holds the rate down as well, by chance.
+        let other = warmup > self.steps || (warmup == 0 && tenth.steps(self.steps) > 0);
+        flags.extend(other.then(|| format!("--warmup-steps {tenth}")));
         flags.extend((s.clip_norm == 0.0).then(|| "--clip-norm 1".to_string()));
         flags.join(" ")
     }

@@ -173,6 +173,8 @@ pub struct Summary {
     pub seconds: f64,
     /// The low-rank adapters of the best and of the last weights, where they and the base make these weights.
     pub adapters: [Option<LowRank>; 2],
+    /// Whether the run is to leave deltas as well.
+    pub delta: bool,
 }
 
 /// How a run is started.
@@ -192,4 +194,6 @@ pub struct Start {
     pub stoppable: bool,
     /// Write event files for TensorBoard; a run that has some goes on with them anyway.
     pub tensorboard: bool,
+    /// Leave deltas as well, which whoever started the run writes; a run that was begun so goes on so anyway.
+    pub delta: bool,
 }

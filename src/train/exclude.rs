@@ -3,15 +3,13 @@
 use crate::error::{Error, Result};
 use crate::train::source::Source;
 
-/// A flag per tensor: whether it has no radius. By patterns on its name in the file or timm's, `*` and `?` standing for any
-/// characters; without patterns, whatever has no pre-trained counterpart. A pattern that fits nothing is an error.
+/// A flag per tensor: whether it has no radius. Whatever has no pre-trained counterpart has none, and what fits one of the patterns on its
+/// name in the file or timm's, `*` and `?` standing for any characters. A pattern that fits nothing is an error.
 pub fn excluded(globs: Option<&[String]>, source: &Source) -> Result<Vec<bool>> {
     let names = &source.recognised.names;
-    let Some(globs) = globs else {
-        return Ok(names.iter().map(|(name, _)| source.recognised.initialised.contains(name)).collect());
-    };
-    let mut excluded = vec![false; names.len()];
-    for text in globs {
+    // Nothing is held near values that were drawn at random.
+    let mut excluded: Vec<bool> = names.iter().map(|(name, _)| source.recognised.initialised.contains(name)).collect();
+    for text in globs.into_iter().flatten() {
         let pattern = glob::Pattern::new(text)
             .map_err(|e| Error::Usage(format!("--exclude {text}: not a pattern: {}", e.msg)))?;
         let fits: Vec<bool> = names.iter().map(|(name, file)| pattern.matches(name) || pattern.matches(file)).collect();

@@ -17,7 +17,6 @@ use crate::train::place::Place;
 use crate::train::source::Source;
 use crate::train::splits::Splits;
 use crate::train::throughput::Throughput;
-use crate::train::trainer::begun;
 use crate::train::tuning;
 
 /// Weight of the past in the smoothed loss.
@@ -160,10 +159,10 @@ pub fn find(gpu: &Gpu, config: &TrainConfig, range: Range, tune: bool, events: &
     let (targets, settings) = (config.targets(weights, &splits.train), config.settings(0));
     let model = adapters::adapted(method, &source, config.drops.apply(source.model())?)?.distilling(method.distills());
     adapters::note(&model).into_iter().for_each(|note| events(Event::Note(note)));
-    let values = begun(&model, source.snapshot(), config.seed);
+    let values = adapters::begun(&model, source.snapshot(), config.seed);
     let mut excluded = excluded(method.exclude.as_deref(), &source)?;
     excluded.resize(model.layout().params.len(), true);
-    let anchor = Anchor { values: &values, excluded: &excluded };
+    let anchor = Anchor { values: &values, excluded: &excluded, new_head: source.has_new_head() };
     let micro_batch = config.memory.micro_batch(config.optim.batch_size);
     let place = Place::default();
     let (sizes, limit) = fit::of_run(gpu, config, &model, &splits, micro_batch, &place);
@@ -178,8 +177,14 @@ pub fn find(gpu: &Gpu, config: &TrainConfig, range: Range, tune: bool, events: &
     learner.check_batch(fit::smallest_pass(&splits.train, &loader, learner.capacity()))?;
     config.refuse_for_model(&learner)?;
     let (layout, steps) = (learner.model.layout(), config.steps(images));
-    let of =
-        Trained { config: &source.recognised.config, layout, excluded: &excluded, norms: learner.model.norms(), steps };
+    let of = Trained {
+        config: &source.recognised.config,
+        layout,
+        excluded: &excluded,
+        norms: learner.model.norms(),
+        steps,
+        begun: None,
+    };
     let stages = method.stages(Stage::whole(layout, &settings), &of)?;
     let (lr, since) =
         (config.optim.rates(&stages, steps, config.epoch_steps(images)), stages.last().map_or(0, |s| s.since));

@@ -189,7 +189,7 @@ pub fn project(gpu: &Gpu, config: &ProjectConfig, events: &mut dyn FnMut(Event))
     let fitting = fit::choices(gpu, config.memory.micro_batch(batch), batch, config.memory.memory_limit);
     let start = finetuned.snapshot();
     let anchor_values = Snapshot { w: anchor, ..start.clone() };
-    let anchor = Anchor { values: &anchor_values, excluded: &excluded };
+    let anchor = Anchor { values: &anchor_values, excluded: &excluded, new_head: false };
     let at = (&start, &anchor);
     let equal = || vec![1.0; images.classes.len()];
     let targets = images.sets.as_ref().map(|sets| LabelTargets::new(sets.clone(), equal()).into());

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::checkpoint::LowRank;
+use crate::checkpoint::{LowRank, Overrides};
 use crate::data::loader::CACHE_BYTES;
 use crate::data::{Dataset, ImageCache, Loader, LoaderConfig, Preprocess};
 use crate::error::Result;
@@ -39,6 +39,9 @@ use crate::train::tta::Tta;
 /// Steps after which ranks tell each other whether they still have the same weights; at evaluations they do as well.
 const AGREE_EVERY: u64 = 200;
 
+/// The file of the best weights.
+const BEST: &str = "best.safetensors";
+
 /// What each label is guessed among: it is there, or it is not.
 pub(super) const EACH: usize = 2;
 
@@ -61,9 +64,7 @@ pub(super) struct Training<'a, 'g> {
     pub(super) progress: Progress,
     /// What stays the same of images in the stage that the run is in.
     pub(super) features: Option<Features>,
-    /// The best weights, if they were found since the run was started or resumed.
-    pub(super) best: Option<Snapshot>,
-    /// Their adapters, which the file of the best weights has merged; empty without any.
+    /// The adapters of the best weights, whose file has them merged; empty without any.
     pub(super) best_adapters: Vec<f32>,
     /// Advice that came up on the way to its end.
     pub(super) told: Vec<String>,
@@ -83,7 +84,7 @@ impl Training<'_, '_> {
         let tests = splits.tests.iter().map(|t| (t.name.clone(), t.id, cache(&t.images))).collect();
         let tests = corrupted::with_copies(tests, &self.config.corruptions()?);
 
-        let mut summary = Summary::default();
+        let mut summary = Summary { delta: self.identity.delta, ..Summary::default() };
         let first = self.progress.steps;
         if first == 0 {
             self.save()?;
@@ -149,7 +150,10 @@ impl Training<'_, '_> {
         let steps = self.steps.learner.steps;
         let (evaluation, logits) = self.evaluated(select_name, &select)?;
         self.log(select_name, evaluation.clone(), &logits)?;
-        self.note_best(&evaluation, &logits, &values)?;
+        let finishes = self.steps.active.finishes();
+        if finishes || self.is_best(&evaluation) {
+            self.keep_best(&values, &logits)?;
+        }
         (summary.seconds, summary.steps) = (started.elapsed().as_secs_f64(), steps);
         let thresholds = logits.thresholds();
         let chosen =
@@ -173,12 +177,9 @@ impl Training<'_, '_> {
             let chosen = (temperature, thresholds.as_deref());
             self.test(&tests, Weights::Last, steps, chosen, &mut summary)?;
         }
-        if start.best && self.progress.best_steps != steps && !tests.is_empty() {
-            let values = match self.best.take() {
-                Some(values) => values,
-                None => Source::open(&self.out.join("best.safetensors"), &config.overrides())?.snapshot(),
-            };
-            self.steps.learner.load(&values);
+        if start.best && !finishes && self.progress.best_steps != steps && !tests.is_empty() {
+            let best = self.best_values(values)?;
+            self.steps.learner.load(&best);
             let (_, logits) = self.evaluated(select_name, &select)?;
             let thresholds = logits.thresholds();
             let logits = self.as_tests_see(select_name, &select, logits)?;
@@ -235,9 +236,11 @@ impl Training<'_, '_> {
                 self.evaluated(name, select)?
             }
         };
-        // What a method has yet to change after the last step is no result.
-        if self.steps.active.rest().is_none() {
-            self.note_best(&evaluation, &logits, average.as_ref().unwrap_or(&own))?;
+        // What a method has yet to change after the last step is no result, though it tells when the training is done.
+        let active = &self.steps.active;
+        let (is_result, is_judged) = (!active.finishes(), active.rest().is_none());
+        if is_judged && self.is_best(&evaluation) && is_result {
+            self.keep_best(average.as_ref().unwrap_or(&own), &logits)?;
         }
         self.progress.steps = self.steps.learner.steps;
         if !self.stalls() {
@@ -393,22 +396,35 @@ impl Training<'_, '_> {
         Ok(())
     }
 
-    /// Keeps `values` as the best if they are: by the figure that was asked for, then by loss.
-    fn note_best(&mut self, e: &Evaluation, logits: &Logits, values: &Snapshot) -> Result<()> {
+    /// Whether this evaluation is the best so far, which it then counts as: by the figure that was asked for, then by loss.
+    fn is_best(&mut self, e: &Evaluation) -> bool {
         let score = self.config.imbalance.best_by.of(e);
         let better =
             self.progress.best.is_none_or(|(most, loss)| score.0 > most || (score.0 == most && score.1 < loss));
         if better {
-            let path = self.out.join("best.safetensors");
-            if self.place.writes() {
-                self.source.save_with(&path, values, logits.thresholds().as_deref())?;
-            }
-            self.best_adapters = self.adapters(&values.w);
-            self.progress.best = Some(score);
-            self.progress.best_steps = self.steps.learner.steps;
-            self.best = Some(values.clone());
+            (self.progress.best, self.progress.best_steps) = (Some(score), self.steps.learner.steps);
         }
+        better
+    }
+
+    /// Writes the file of the best weights, which `values` are.
+    fn keep_best(&mut self, values: &Snapshot, logits: &Logits) -> Result<()> {
+        if self.place.writes() {
+            self.source.save_with(&self.out.join(BEST), values, logits.thresholds().as_deref())?;
+        }
+        self.best_adapters = self.adapters(&values.w);
         Ok(())
+    }
+
+    /// The best weights as their file has them, rounded to its types: the weights that a user gets are those that are tested, in a run that was stopped
+    /// as in one that was not. `like` are values of the model.
+    fn best_values(&self, like: Snapshot) -> Result<Snapshot> {
+        if !self.place.writes() {
+            return self.place.values_of_first(like);
+        }
+        let of_file = Overrides { head: None, ..self.config.overrides() };
+        let values = Source::open(&self.out.join(BEST), &of_file)?.snapshot();
+        self.place.values_of_first(adapters::begun(&self.steps.learner.model, values, self.config.seed))
     }
 
     fn test(

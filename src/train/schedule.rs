@@ -115,6 +115,22 @@ pub struct LearningRate {
 }
 
 impl LearningRate {
+    /// A warning where a warm-up is longer than the steps that it is for, so that the rate never gets where the settings have it.
+    pub fn never_reached(&self) -> Option<String> {
+        let ends = self.stages.iter().skip(1).map(|next| next.0).chain([self.steps]);
+        let stages = self.stages.iter().zip(ends).map(|((since, base), end)| (end.saturating_sub(*since), *base));
+        let (steps, base) =
+            stages.filter(|(steps, _)| *steps > 0).find(|(steps, _)| self.warmup.steps(*steps) > *steps)?;
+        let short = |value: f64| format!("{value:.1e}").parse::<f64>().unwrap_or(value);
+        let (warmup, most) = (self.warmup, short(base * steps as f64 / self.warmup.steps(steps) as f64));
+        let part = if self.stages.len() > 1 { "a part of the run" } else { "the run" };
+        Some(format!(
+            "the warm-up of {warmup} steps is longer than {part}, which has {steps}: the learning rate rises to {most} and never reaches \
+             {}; give fewer by --warmup-steps, or a share of the steps (10%)",
+            short(base)
+        ))
+    }
+
     /// The rate of step `step`, counted from 0.
     pub fn at(&self, step: u64) -> f64 {
         let stage =
@@ -157,6 +173,23 @@ mod tests {
         // (1 + cos(3π/8)) / 2, the same for steps 3 to 5
         assert_eq!(rates(LrSchedule::CosineEpoch, 0)[3..6], [0.6913, 0.6913, 0.6913]);
         assert_eq!(rates(LrSchedule::Cosine, 4)[..5], [0.25, 0.5, 0.75, 1.0, 1.0]);
+    }
+
+    #[test]
+    fn a_warm_up_that_is_longer_than_its_steps_is_told() {
+        let of = |warmup, stages: &[(u64, f64)]| {
+            let (schedule, stages) = (LrSchedule::Cosine, stages.to_vec());
+            LearningRate { stages, schedule, warmup, steps: 8, epoch_steps: 3 }.never_reached()
+        };
+        for warmup in [Warmup::Steps(0), Warmup::Steps(8), Warmup::Percent(100.0)] {
+            assert_eq!(of(warmup, &[(0, 1.0)]), None, "{warmup}");
+        }
+        let told = of(Warmup::Steps(9), &[(0, 0.9)]).unwrap();
+        assert!(told.contains("warm-up of 9 steps") && told.contains("rises to 0.8 and never reaches 0.9"), "{told}");
+        // The second stage has five steps, and the first three.
+        assert_eq!(of(Warmup::Steps(3), &[(0, 1.0), (3, 1.0)]), None);
+        let told = of(Warmup::Steps(4), &[(0, 1.0), (3, 1.0)]).unwrap();
+        assert!(told.contains("longer than a part of the run, which has 3"), "{told}");
     }
 
     #[test]

@@ -47,6 +47,12 @@ impl Source {
         self
     }
 
+    /// Whether its head is new, without a pre-trained counterpart.
+    pub fn has_new_head(&self) -> bool {
+        let Recognised { config, initialised, .. } = &self.recognised;
+        initialised.iter().any(|name| config.is_head(name))
+    }
+
     /// The model.
     pub fn model(&self) -> Model {
         Model::new(self.recognised.config.clone())

@@ -16,6 +16,8 @@ use crate::train::place::Place;
 const MICRO_BATCH: &str = "micro-batch";
 const SETUP: &str = "setup";
 const INPUTS: &str = "inputs";
+const LAST_STAGE: &str = "last-stage";
+const DELTA: &str = "delta";
 /// The adapters of the best weights: `best.safetensors` has them merged.
 const BEST_ADAPTERS: &str = "best_adapters";
 
@@ -84,12 +86,16 @@ pub(super) fn agree(place: &Place, saved: &Saved, layout: &ParamLayout, steps: u
 }
 
 /// What a run is: it goes on with these, or not at all.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Identity {
     /// Its settings, the text of `config.toml`.
     pub setup: String,
     /// What it reads.
     pub inputs: Inputs,
+    /// Steps before its last stage.
+    pub last_stage: u64,
+    /// Whether it is to leave deltas as well.
+    pub delta: bool,
 }
 
 /// Writes the state [captured](capture) of `learner`, with `progress` and the adapters of the best weights, if they have some, to `path`.
@@ -112,6 +118,8 @@ pub fn write(
         (SETUP.into(), run.setup.clone()),
         (INPUTS.into(), serde_json::to_string(&run.inputs).expect("names and digests")),
         (MICRO_BATCH.to_string(), learner.capacity().to_string()),
+        (LAST_STAGE.to_string(), run.last_stage.to_string()),
+        (DELTA.to_string(), run.delta.to_string()),
     ]);
     write_safetensors(path, &arrays.chain(own).collect::<Vec<_>>(), &metadata)
 }
@@ -121,6 +129,20 @@ pub fn micro_batch(path: &Path) -> Result<usize> {
     let file = Checkpoint::open(path)?;
     let size = file.metadata().get(MICRO_BATCH).and_then(|size| size.parse().ok()).filter(|size| *size > 0);
     size.ok_or_else(|| file.error("it does not say how many images passed through at once: give --micro-batch N"))
+}
+
+/// Steps before the last stage of the run whose state is `path`, if it has taken steps in it and had others before. A state of an earlier
+/// version does not say.
+pub fn last_stage(path: &Path) -> Result<Option<u64>> {
+    let file = Checkpoint::open(path)?;
+    let steps = file.read_u64("progress")?.first().copied().unwrap_or(0);
+    let since = file.metadata().get(LAST_STAGE).and_then(|since| since.parse().ok());
+    Ok(since.filter(|since| *since > 0 && *since < steps))
+}
+
+/// Whether the run whose state is `path` is to leave deltas as well.
+pub fn wants_delta(path: &Path) -> Result<bool> {
+    Ok(Checkpoint::open(path)?.metadata().get(DELTA).is_some_and(|delta| delta == "true"))
 }
 
 /// Refuses the state at `path` if it belongs to a run with other settings than `config`, naming the first that may not change.

@@ -8,8 +8,7 @@ use crate::data::LoaderConfig;
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::gpu::tiles::Choices;
-use crate::method::{Anchor, Held, Learner, Snapshot, Stage, Trained};
-use crate::model::Model;
+use crate::method::{Anchor, Held, Learner, Stage, Trained};
 use crate::stop;
 use crate::tfevents::EventFile;
 use crate::train::adapter;
@@ -91,14 +90,6 @@ pub fn train_on(
     })
 }
 
-/// Values of the model without its adapters, with theirs.
-pub(super) fn begun(model: &Model, values: Snapshot, seed: u64) -> Snapshot {
-    match model.adapters() {
-        Some(adapters) => Snapshot { w: adapters.begin(model.layout(), values.w, seed), ..values },
-        None => values,
-    }
-}
-
 fn run(
     (gpu, place): (&Gpu, &Place),
     config: &TrainConfig,
@@ -137,11 +128,11 @@ fn run(
     let model = model.across(if config.optim.sync_bn { place.size() } else { 1 });
     adapters::note(&model).into_iter().for_each(|note| events(Event::Note(note)));
     // What an adapter has computed is the first rank's.
-    let anchor_values = place.values_of_first(begun(&model, source.snapshot(), config.seed))?;
+    let anchor_values = place.values_of_first(adapters::begun(&model, source.snapshot(), config.seed))?;
     let solved = match config.method.solves() {
         true => {
             probe::solve(gpu, config, &mut source, (&splits, weights.as_ref()), events)?;
-            Some(place.values_of_first(begun(&model, source.snapshot(), config.seed))?)
+            Some(place.values_of_first(adapters::begun(&model, source.snapshot(), config.seed))?)
         }
         false => None,
     };
@@ -185,7 +176,7 @@ fn run(
     let mut excluded = excluded(method.exclude.as_deref(), &source)?;
     // What adapters hold has no pre-trained counterpart.
     excluded.resize(model.layout().params.len(), true);
-    let anchor = Anchor { values: &anchor_values, excluded: &excluded };
+    let anchor = Anchor { values: &anchor_values, excluded: &excluded, new_head: source.has_new_head() };
     let mut memory = 0;
     let mut told = |event: Event| {
         memory = if let Event::Planned(planned) = &event { planned.total() } else { memory };
@@ -209,11 +200,20 @@ fn run(
     }
     let (epoch_steps, steps) = (config.epoch_steps(splits.train.items.len()), config.steps(splits.train.items.len()));
     let layout = learner.model.layout();
-    let of =
-        Trained { config: &source.recognised.config, layout, excluded: &excluded, norms: learner.model.norms(), steps };
+    let begun = if start.resume { state::last_stage(&state_path)? } else { None };
+    let delta = start.delta || (start.resume && state::wants_delta(&state_path)?);
+    let of = Trained {
+        config: &source.recognised.config,
+        layout,
+        excluded: &excluded,
+        norms: learner.model.norms(),
+        steps,
+        begun,
+    };
     let stages = method.stages(Stage::whole(layout, &settings), &of)?;
     method.notes(&stages).into_iter().for_each(|note| events(Event::Note(note)));
     let lr = config.optim.rates(&stages, steps, epoch_steps);
+    lr.never_reached().into_iter().for_each(|warning| events(Event::Warning(warning)));
     let post = active.rest().is_some();
     if config.early_stop > 0 && post {
         let what = "--early-stop judges weights on the way, which say little where radii are learned after the last step: leave it out \
@@ -282,6 +282,10 @@ fn run(
     let sessions = Sessions::open(out.join(run_dir::SESSIONS), resumed, began, progress.steps, gpu, took)?;
 
     // The weights are still those before the bad step.
+    let gentler = match config.method.sam.sam_rho {
+        Some(_) => "a lower --sam-rho, a lower --lr, a longer warm-up (--warmup-steps) or --clip-norm",
+        None => "a lower --lr, a longer warm-up (--warmup-steps) or --clip-norm",
+    };
     let spoilt = |learner: &Learner, what: &str| {
         let path = out.join("last.safetensors");
         let saved = learner.last_sound().and_then(|values| source.save(&path, &values));
@@ -289,15 +293,16 @@ fn run(
             Ok(()) => format!("the last finite weights are in {}", path.display()),
             Err(e) => format!("the last finite weights could not be saved ({e})"),
         };
-        Error::Train(format!("{what} is not a finite number; {kept}: try a lower --lr, --warmup-steps or --clip-norm"))
+        Error::Train(format!("{what} is not a finite number; {kept}: try {gentler}"))
     };
     let (preprocess, classes) = (&preprocess, source.recognised.config.classes());
     let guessed = if splits.train.is_multi_label() { EACH } else { classes };
     let watched = Some(Watch { settings: &config.optim, classes: guessed });
     let mut steps = Steps::new((learner, active), (stages, lr), log, events, &spoilt, watched);
     steps.enter_stage(true)?;
-    let (source, best) = (&source, None);
-    let (identity, saved) = (Identity { setup, inputs }, (Instant::now(), 0));
+    let source = &source;
+    let identity = Identity { setup, inputs, last_stage: since, delta };
+    let saved = (Instant::now(), 0);
     let mut run = Training {
         config,
         out,
@@ -313,7 +318,6 @@ fn run(
         sessions,
         progress,
         features: None,
-        best,
         best_adapters: Vec::new(),
         told: Vec::new(),
         identity,

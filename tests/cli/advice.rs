@@ -3,6 +3,16 @@
 use crate::{Space, TRAIN, with};
 
 #[test]
+fn a_warm_up_that_is_longer_than_the_run_is_told() {
+    let space = Space::new();
+    let (_, said) = space.run(&with(TRAIN, "--method vanilla --steps 4 --warmup-steps 500 --lr 0.01 --out run"));
+    assert!(said.contains("the warm-up of 500 steps is longer than the run, which has 4"), "{said}");
+    assert!(said.contains("rises to 0.00008 and never reaches 0.01"), "{said}");
+    let (_, said) = space.run(&with(TRAIN, "--method vanilla --steps 4 --warmup-steps 4 --lr 0.01 --out exact"));
+    assert!(!said.contains("warm-up of"), "{said}");
+}
+
+#[test]
 fn a_run_that_learned_nothing_says_so_and_what_to_try() {
     let space = Space::new();
     // Steps that move nothing.

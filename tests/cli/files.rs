@@ -120,6 +120,12 @@ fn a_delta_holds_what_changed_and_belongs_to_its_base() {
     space.ok("apply --model m.safetensors --delta run/best.delta.safetensors --out again.safetensors");
     assert_eq!(space.bytes("again.safetensors"), space.bytes("run/best.safetensors"));
 
+    // A run that was begun so goes on so, without the flag.
+    let before = space.bytes("run/last.delta.safetensors");
+    std::fs::remove_file(space.path("run/last.delta.safetensors")).unwrap();
+    space.ok("finetune --resume run");
+    assert!(space.bytes("run/last.delta.safetensors") == before);
+
     let text = space.ok("inspect run/best.delta.safetensors");
     for part in ["only what differs from its base, m.safetensors", "SHA-256", "tpgm apply --model m.safetensors"] {
         assert!(text.contains(part), "{text}\nlacks {part:?}");

@@ -213,3 +213,65 @@ fn digrap_records_how_much_it_takes_out_of_each_gradient() {
     assert!(!space.path("vanilla/shares.csv").exists());
     assert!(!space.text("vanilla/report.html").contains("taken out of the gradient"));
 }
+
+/// Images of classes that the model does not know, so that its head is new.
+fn renamed(space: &Space) {
+    for split in ["train", "val"] {
+        for (class, name) in [("red", "fox"), ("green", "frog"), ("blue", "whale")] {
+            for file in std::fs::read_dir(space.path(&format!("{split}/{class}"))).unwrap().map(|f| f.unwrap().path()) {
+                let to = space.path(&format!("other/{split}/{name}")).join(file.file_name().unwrap());
+                std::fs::create_dir_all(to.parent().unwrap()).unwrap();
+                std::fs::copy(&file, to).unwrap();
+            }
+        }
+    }
+}
+
+#[test]
+fn nothing_holds_a_new_head_near_its_random_start() {
+    let space = Space::new();
+    renamed(&space);
+    let train = with(TRAIN, "--train other/train --val other/val --lr 0.05");
+    let moved = |flags: &str| {
+        space.ok(&with(&train, &format!("{flags} --out run")));
+        let of_head = drifts(&space, "run").into_iter().find(|(name, _)| name == "head.weight").unwrap().1;
+        std::fs::remove_dir_all(space.path("run")).unwrap();
+        of_head
+    };
+    for flags in
+        ["--method fixed-radius --radius 0.001", "--method ftp --optimizer adamw", "--method l2-sp --anchor-decay 10"]
+    {
+        let free = moved(flags);
+        assert!(free > 0.01, "{flags}: {free}");
+        // An excluded tensor beside it moves freely, and the head with it by a little.
+        let beside = moved(&format!("{flags} --exclude blocks.0.norm1.*"));
+        assert!((beside / free - 1.0).abs() < 0.1, "{flags}: {free}, and {beside}");
+    }
+    // What a new head answers is no lesson, whatever else is excluded; a pre-trained one is, if it has no radius too.
+    let logits = "--method distill --distill-on logits";
+    for (i, exclude) in ["", "--exclude norm.*", "--exclude head.*"].into_iter().enumerate() {
+        let line = with(&train, &format!("{logits} {exclude} --out no"));
+        space.fails(2, &line, &["--distill-on logits needs a head of the pre-trained model"]);
+        space.ok(&with(TRAIN, &format!("{logits} {exclude} --steps 1 --out known{i}")));
+    }
+}
+
+#[test]
+fn a_longer_lp_ft_stays_in_the_part_that_it_had_come_to() {
+    let space = Space::new();
+    let train = with(TRAIN, "--method lp-ft --lr-schedule constant --warmup-steps 0 --probe-lr 0.5 --lr 0.001");
+    let rates = |run: &str| -> Vec<f64> {
+        let lines = space.lines(&format!("{run}/metrics.jsonl")).into_iter();
+        lines.filter(|line| line.get("train_loss").is_some()).map(|line| line["lr"].as_f64().unwrap()).collect()
+    };
+    space.ok(&with(&train, "--steps 6 --out run"));
+    let before = rates("run");
+    let (_, said) = space.run("finetune --resume run --steps 18");
+    assert!(said.contains("the first 3 steps train the head alone"), "{said}");
+    let after = rates("run");
+    assert_eq!((before.len(), after.len()), (6, 18));
+    assert!(before[..3].iter().all(|lr| *lr > 0.4) && after[3..].iter().all(|lr| *lr < 0.002), "{before:?}, {after:?}");
+    // It says so of a run that is resumed once more, too.
+    let (_, said) = space.run("finetune --resume run --steps 20");
+    assert!(said.contains("the first 3 steps train the head alone"), "{said}");
+}

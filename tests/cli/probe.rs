@@ -34,6 +34,8 @@ fn a_head_is_solved_for_without_steps() {
         "finetune --model m.safetensors --train train --val val --method tpgm --probe logistic --out no",
         &["--probe goes with --method linear-probe"],
     );
+    // An average over steps has none to be over.
+    space.fails(2, &format!("{PROBE} --ema-decay 0.9 --out no"), &["--ema-decay does not go with --probe logistic"]);
 }
 
 #[test]

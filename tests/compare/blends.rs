@@ -66,7 +66,7 @@ fn a_whole_comparison_outlives_its_weights_and_no_model_is_taken_for_another() {
         let pattern = space.path("out/colours/vanilla/**").join(name);
         glob::glob(pattern.to_str().unwrap()).unwrap().map(Result::unwrap).collect()
     };
-    // Copied without what is large.
+    // Copied without the large files.
     let all: Vec<_> =
         ["last", "best", "state"].iter().flat_map(|name| weights(&format!("{name}.safetensors"))).collect();
     assert_eq!(all.len(), 9);

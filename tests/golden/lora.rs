@@ -35,13 +35,21 @@ fn follow(prefix: &str, flags: &str) {
     args.validate(&settings).unwrap();
     let excluded = vec![false; layout.params.len()];
     let losses = golden.f32(&format!("{prefix}.losses"));
-    let of = Trained { config: &config, layout: &layout, excluded: &excluded, norms: &[], steps: losses.len() as u64 };
+    let of = Trained {
+        config: &config,
+        layout: &layout,
+        excluded: &excluded,
+        norms: &[],
+        steps: losses.len() as u64,
+        begun: None,
+    };
     let stages = args.stages(Stage::whole(&layout, &settings), &of).unwrap();
     // Of its own, since other tests allocate meanwhile.
     let gpu = Gpu::open(std::env::var("TPGM_TEST_ADAPTER").ok().as_deref(), true).unwrap();
     let mut learner = Learner::new(&gpu, model, &start, settings).unwrap();
     let before = gpu.allocated();
-    let mut active = Active::start(&args, &mut learner, &Anchor { values: &start, excluded: &excluded }).unwrap();
+    let mut active =
+        Active::start(&args, &mut learner, &Anchor { values: &start, excluded: &excluded, new_head: false }).unwrap();
     assert_eq!(gpu.allocated() - before, args.bytes(&learner.model), "as planned");
     learner.begin(stages[0].clone()).unwrap();
     for step in 0..losses.len() {

@@ -55,9 +55,9 @@ fn follow_in(prefix: &str, micro_batch: usize) {
     let mut learner = Learner::new(gpu(), model, &start, settings).unwrap();
     args.validate(&Settings { batch_norm: BatchNorm::Frozen, ..settings }).unwrap();
     let steps = losses.len() as u64;
-    let of = Trained { config: &config, layout: &layout, excluded: &excluded, norms: &[], steps };
+    let of = Trained { config: &config, layout: &layout, excluded: &excluded, norms: &[], steps, begun: None };
     let stages = args.stages(Stage::whole(&layout, &settings), &of).unwrap();
-    let anchor = Anchor { values: &start, excluded: &excluded };
+    let anchor = Anchor { values: &start, excluded: &excluded, new_head: false };
     let mut active = Active::start(&args, &mut learner, &anchor).unwrap();
 
     for step in 0..losses.len() {
