@@ -84,14 +84,14 @@ pub(super) fn run(args: WiseArgs) -> Result<()> {
     }
     if args.json {
         let tried = |(alpha, e): &(f32, Evaluation)| {
-            let mut row = json!({"alpha": alpha});
+            let mut row = json!({"alpha": shortest(*alpha)});
             add_figures(&mut row, e);
             row
         };
         return print_json(&json!({
             "out": args.out,
             "rule": between.name(),
-            "alpha": result.alpha,
+            "alpha": shortest(result.alpha),
             "tried": result.tried.iter().map(tried).collect::<Vec<_>>(),
             "kept": result.kept,
         }));
@@ -113,4 +113,9 @@ pub(super) fn run(args: WiseArgs) -> Result<()> {
         print(&table(&header, &rows))?;
     }
     print(&format!("{}, alpha {}\n", args.out.display(), result.alpha))
+}
+
+/// The number that reads as `alpha` does: 0.3, where the nearest f32 is 0.30000001192092896.
+fn shortest(alpha: f32) -> f64 {
+    alpha.to_string().parse().expect("digits")
 }

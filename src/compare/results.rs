@@ -246,12 +246,24 @@ impl Results {
         for (((runs, uses), set), places) in runs.into_iter().zip(uses).zip(&config.data).zip(places) {
             let runs: Vec<EntryRuns> = runs.into_iter().flatten().collect();
             for entry in &runs {
-                for point in &entry.points {
+                // What is made of one model fails once, at whichever α.
+                let is_shared = |seed: &Option<u64>, error: &String| {
+                    let mut first = entry.points[0].runs.iter();
+                    entry.kind != "trained" && first.any(|(s, o)| s == seed && o.as_ref().err() == Some(error))
+                };
+                for (p, point) in entry.points.iter().enumerate() {
                     for (seed, outcome) in &point.runs {
                         if let Err(error) = outcome {
+                            let shared = is_shared(seed, error);
+                            if shared && p > 0 {
+                                continue;
+                            }
                             let seed = seed.map(|s| format!(" seed {s}")).unwrap_or_default();
-                            let label =
-                                if point.label.is_empty() { String::new() } else { format!(" ({})", point.label) };
+                            let label = if point.label.is_empty() || shared {
+                                String::new()
+                            } else {
+                                format!(" ({})", point.label)
+                            };
                             failures.push((format!("{} {}{label}{seed}", set.name, entry.name), error.clone()));
                         }
                     }

@@ -74,9 +74,9 @@ fn assert_as_recorded(space: &Space, run: &str) {
     let mut steps: Vec<i64> = rows.iter().map(|row| row[0].parse::<i64>().unwrap() + 1).collect();
     steps.dedup();
     let radii = |of: fn(&[f64]) -> f64| -> Vec<f32> {
-        let radii = |step: i64| {
-            rows.iter().filter(move |row| row[0] == (step - 1).to_string()).map(|row| row[2].parse().unwrap())
-        };
+        // Where one is below 0, nothing may move: 0 is in force.
+        let in_force = |row: &Vec<String>| row[2].parse::<f64>().unwrap().max(0.0);
+        let radii = |step: i64| rows.iter().filter(move |row| row[0] == (step - 1).to_string()).map(in_force);
         steps.iter().map(|step| of(&radii(*step).collect::<Vec<f64>>()) as f32).collect()
     };
     if !rows.is_empty() {

@@ -125,14 +125,17 @@ fn what_can_be_no_soup_is_refused_before_anything_runs() {
 }
 
 #[test]
-fn a_soup_says_which_of_its_models_failed() {
-    let methods = "[[method]]\nname = \"vanilla\"\ngrid.lr = [0.01, 1e30]\n[[method]]\nname = \"us\"\nmethod = \"soup\"\nkind = \"uniform\"\n";
+fn what_failed_is_named_and_counted_once() {
+    let methods = "[[method]]\nname = \"vanilla\"\ngrid.lr = [0.01, 1e30]\n[[method]]\nname = \"wild\"\nmethod = \"vanilla\"\nlr = 1e30\n[[method]]\nname = \"wise\"\nfrom = \"wild\"\nalphas = [0, 0.5, 1]\n[[method]]\nname = \"us\"\nmethod = \"soup\"\nkind = \"uniform\"\n";
     let space = Space::new(methods);
     let (code, _, err) = space.run("compare c.toml --out out");
     assert_eq!(code, 1, "{err}");
     let results = space.results();
     let (soup, plain) = (entry(&results, "us"), entry(&results, "vanilla"));
     assert_eq!(soup["note"], "seed 3: 1 of 2 (lr 0.01; lr 1e30 failed)");
+    // Three runs, and wise with each of two seeds.
+    assert_eq!(results["failures"].as_array().unwrap().len(), 5, "{}", results["failures"]);
+    assert!(err.contains("5 runs failed"), "{err}");
     // One model's time.
     assert_eq!(soup["seconds"], plain["seconds"]);
 }
