@@ -7,6 +7,11 @@ pub fn word<T: serde::de::DeserializeOwned>(name: &str) -> Result<T, String> {
     serde_json::from_value(serde_json::Value::String(name.into())).map_err(|e| e.to_string())
 }
 
+/// `text`, which a user gave in a file or on stdin, without the byte order mark that some editors and shells write before it.
+pub fn without_mark(text: &str) -> &str {
+    text.strip_prefix('\u{feff}').unwrap_or(text)
+}
+
 /// Refuses a value of `--flag` that is not `ok`.
 ///
 /// # Errors

@@ -85,6 +85,8 @@ mod resume;
 mod stopped;
 #[path = "cli/streams.rs"]
 mod streams;
+#[path = "cli/tables.rs"]
+mod tables;
 #[path = "cli/tensorboard.rs"]
 mod tensorboard;
 #[path = "cli/tuning.rs"]

@@ -154,12 +154,18 @@ impl TextFacts {
     /// The same of a model of transformers, with its class's defaults for missing entries: CLIP's or SigLIP's.
     pub(super) fn transformers(checkpoint: &Checkpoint, siglip: bool) -> Result<TextFacts> {
         let (heads, act, eps) = if siglip { (12, "gelu_pytorch_tanh", 1e-6) } else { (8, "quick_gelu", 1e-5) };
-        let nothing = json!({});
         let root = checkpoint.config();
-        let inner = ["text_config_dict", "text_config"].map(|key| root?.get(key).filter(|value| value.is_object()));
-        let own = [inner[1], inner[0]].into_iter().flatten().next().or(root).unwrap_or(&nothing);
+        let inner = |key: &str| root?.get(key)?.as_object();
+        // As transformers merges them: what the dict says wins.
+        let own = match (inner("text_config"), inner("text_config_dict")) {
+            (None, None) => root.cloned().unwrap_or_else(|| json!({})),
+            (config, dict) => {
+                let entries = config.into_iter().chain(dict).flatten();
+                Value::Object(entries.map(|(key, value)| (key.clone(), value.clone())).collect())
+            }
+        };
         let path = checkpoint.config_path().unwrap_or(checkpoint.path()).to_path_buf();
-        let config = Object { path, name: "text_config", value: own };
+        let config = Object { path, name: "text_config", value: &own };
         let activation = match config.entry("hidden_act").map_or(act, |value| value.as_str().unwrap_or_default()) {
             "gelu" | "gelu_python" => Activation::Gelu,
             "gelu_pytorch_tanh" | "gelu_new" | "gelu_python_tanh" => Activation::GeluTanh,

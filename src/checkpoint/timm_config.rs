@@ -284,7 +284,9 @@ impl TimmConfig {
             }
             _ => return None,
         };
-        (names.len() == classes).then_some(names)
+        // Names that transformers gives to outputs without one.
+        let numbered = names.iter().enumerate().all(|(i, name)| *name == format!("LABEL_{i}"));
+        (names.len() == classes && !numbered).then_some(names)
     }
 }
 

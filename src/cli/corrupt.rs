@@ -1,7 +1,9 @@
 //! `tpgm corrupt`
 
+use std::collections::HashMap;
+use std::ffi::OsString;
 use std::io::Cursor;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use clap::Args;
 use image::ImageFormat;
@@ -14,6 +16,7 @@ use crate::data::corrupt::{self, Corruption, CorruptionKind};
 use crate::data::{CropMode, Dataset, Interpolation, Item, Preprocess, RgbImage, decode};
 use crate::error::{Error, Result};
 use crate::flag::word;
+use crate::stop;
 use crate::train::data_args::DataArgs;
 
 /// Flags of `corrupt`.
@@ -62,7 +65,12 @@ pub(super) fn run(args: CorruptArgs) -> Result<()> {
         let what = "there is such a file or folder already: give a new one";
         return Err(Error::data(&args.out, what));
     }
+    stop::listen()?;
     if args.data.is_dir() {
+        if lies_in(&args.out, &args.data) {
+            let what = format!("--out {}: it lies in --data, whose images the copies would become", args.out.display());
+            return Err(Error::Usage(what));
+        }
         let mut sets = [Dataset::open(&args.data, None)?];
         if sets[0].is_multi_label() {
             let what = "its images may have any number of labels, which are in a table: copies would lose them; see tpgm eval --corrupt";
@@ -72,48 +80,108 @@ pub(super) fn run(args: CorruptArgs) -> Result<()> {
         let checked = look_at(&mut sets, &files)?;
         let [dataset] = sets;
         say_summaries([("data", &dataset)].into_iter(), &dataset.classes, &checked);
-        copies(&dataset, &args.data, &preprocess, &corruptions, &args.out)?;
+        let names = names(&dataset, &args.data)?;
+        whole(&args.out, |out| copies(&dataset, &names, &preprocess, &corruptions, out))?;
         let count = corruptions.len() * dataset.items.len();
         return match args.json {
             true => print_json(&json!({"out": args.out, "images": count})),
             false => print(&format!("{}: {count} images\n", args.out.display())),
         };
     }
-    let page = page(&decode(&args.data)?, &preprocess, &corruptions, &args.out)?;
+    let image = decode(&args.data)?;
+    whole(&args.out, |out| page(&image, &preprocess, &corruptions, out))?;
+    let page = args.out.join(PAGE);
     match args.json {
         true => print_json(&json!({"out": args.out, "images": corruptions.len() + 1, "page": page})),
         false => print(&format!("{}\n", page.display())),
     }
 }
 
+/// The page about one image.
+const PAGE: &str = "index.html";
+
+/// Whether `path`, which is not there yet, would lie in `folder`.
+fn lies_in(path: &Path, folder: &Path) -> bool {
+    let Ok(folder) = folder.canonicalize() else { return false };
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
+    absolute.ancestors().find_map(|above| above.canonicalize().ok()).is_some_and(|above| above.starts_with(folder))
+}
+
+/// Writes a folder as a whole: beside `out`, which it becomes in the end. Nothing is left of one that fails.
+fn whole(out: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    let name = out.file_name().ok_or_else(|| Error::Usage(format!("--out {}: this names no folder", out.display())))?;
+    let mut part = OsString::from(".");
+    part.push(name);
+    part.push(format!(".part-{}", std::process::id()));
+    let part = out.with_file_name(part);
+    let written = write(&part)
+        .and_then(|()| std::fs::rename(&part, out).map_err(|e| Error::io(out, "cannot create this folder", e)));
+    if written.is_err() {
+        // What stopped the work is what there is to say.
+        let _ = std::fs::remove_dir_all(&part);
+    }
+    written
+}
+
+/// Where the copy of each image goes: into a folder of its class. Images of class folders keep their place there; others, of tables and
+/// shards, which may lie anywhere, have their path below `root` in their name.
+fn names(dataset: &Dataset, root: &Path) -> Result<Vec<PathBuf>> {
+    let is_plain = |path: &Path| path.components().all(|part| matches!(part, Component::Normal(_)));
+    let mut seen: HashMap<PathBuf, &Path> = HashMap::new();
+    let mut names = Vec::new();
+    for item in &dataset.items {
+        let class = Path::new(&dataset.classes[item.label as usize]);
+        if !is_plain(class) || class.components().count() != 1 {
+            let what =
+                format!("the class {:?} can't be the name of a folder, which its copies would be in", class.display());
+            return Err(Error::data(&item.path, what));
+        }
+        let inside = item.path.strip_prefix(root).ok().filter(|inside| is_plain(inside));
+        let name = match inside {
+            Some(inside) if inside.starts_with(class) => inside.to_path_buf(),
+            Some(inside) => {
+                let parts: Vec<_> = inside.components().map(|part| part.as_os_str().to_string_lossy()).collect();
+                class.join(parts.join("_"))
+            }
+            None => class.join(item.path.file_name().unwrap_or_default()),
+        };
+        if let Some(other) = seen.insert(name.clone(), &item.path) {
+            let what = format!("its copies would have the name of those of {}: {}", other.display(), name.display());
+            return Err(Error::data(&item.path, what));
+        }
+        names.push(name);
+    }
+    Ok(names)
+}
+
 /// ImageNet-C's folders: each of them a data set.
 fn copies(
     dataset: &Dataset,
-    root: &Path,
+    names: &[PathBuf],
     preprocess: &Preprocess,
     corruptions: &[Corruption],
     out: &Path,
 ) -> Result<()> {
-    let one = |item: &Item| -> Result<()> {
+    let one = |(item, name): (&Item, &PathBuf)| -> Result<()> {
+        stop::check()?;
         let image = preprocess.crop(&decode(&item.path)?);
-        let inside = item.path.strip_prefix(root).unwrap_or(&item.path);
         for corruption in corruptions {
             let folder = out.join(corruption.kind.name()).join(corruption.severity().to_string());
             // The whole name stays, so that cat.jpg and cat.png are two.
-            let mut path = folder.join(inside).into_os_string();
+            let mut path = folder.join(name).into_os_string();
             path.push(".png");
             save(&corruption.apply(&image), Path::new(&path))?;
         }
         Ok(())
     };
-    dataset.items.par_iter().map(one).collect()
+    dataset.items.par_iter().zip(names).map(one).collect()
 }
 
 /// One file per image, and a page that has them in a table.
-fn page(image: &RgbImage, preprocess: &Preprocess, corruptions: &[Corruption], out: &Path) -> Result<PathBuf> {
+fn page(image: &RgbImage, preprocess: &Preprocess, corruptions: &[Corruption], out: &Path) -> Result<()> {
     let image = preprocess.crop(image);
     save(&image, &out.join("clean.png"))?;
-    let write = |c: &Corruption| save(&c.apply(&image), &out.join(format!("{c}.png")));
+    let write = |c: &Corruption| stop::check().and_then(|()| save(&c.apply(&image), &out.join(format!("{c}.png"))));
     corruptions.par_iter().map(write).collect::<Result<()>>()?;
 
     let mut rows = String::new();
@@ -130,9 +198,7 @@ fn page(image: &RgbImage, preprocess: &Preprocess, corruptions: &[Corruption], o
          <p><img src=\"clean.png\" alt=\"clean\"></p>\n\
          <table>\n<tr><th></th><th>1</th><th>2</th><th>3</th><th>4</th><th>5</th></tr>\n{rows}</table>\n"
     );
-    let page = out.join("index.html");
-    atomic_write(&page, html.as_bytes())?;
-    Ok(page)
+    atomic_write(out.join(PAGE), html.as_bytes())
 }
 
 fn save(image: &RgbImage, path: &Path) -> Result<()> {

@@ -13,9 +13,10 @@ use crate::cli::{RunArgs, print, print_json, scores};
 use crate::error::{Error, Result};
 use crate::gpu::cache::cache_dir;
 use crate::model::Precision;
+use crate::train::lock::Lock;
 use crate::train::memory_args::PrecisionArgs;
 use crate::train::records::Weights;
-use crate::train::{Flags, Start, TestResult};
+use crate::train::{Flags, Start, TestResult, TrainConfig};
 
 /// Flags of `demo`.
 #[derive(Args, Debug)]
@@ -162,6 +163,16 @@ pub(super) fn run(args: DemoArgs, files: &[(&str, &[u8])]) -> Result<()> {
         let dir = args.out.join(name);
         // A demo is run to be seen again: its own folders are replaced.
         if dir.join("metrics.jsonl").exists() {
+            if !is_of_demo(&dir, &config) {
+                let what = format!(
+                    "--out {}: {} holds another run: give a folder of the demo's own",
+                    args.out.display(),
+                    dir.display()
+                );
+                return Err(Error::Usage(what));
+            }
+            // Nor while it is being written.
+            drop(Lock::take(&dir)?);
             std::fs::remove_dir_all(&dir).map_err(|e| Error::io(&dir, "cannot replace this folder", e))?;
         }
         // The last weights of both runs are held against each other: the same steps, and nothing chosen.
@@ -174,6 +185,8 @@ pub(super) fn run(args: DemoArgs, files: &[(&str, &[u8])]) -> Result<()> {
         rows.push((title.into(), of(Weights::Last)));
         dirs.push(dir);
     }
+    // Without the head that the assets come with there is nothing to test before.
+    rows.retain(|(_, results)| !results.is_empty());
     let page = args.out.join("report.html");
     crate::report::write(&dirs, &page)?;
     let rows: Vec<(String, Vec<&TestResult>)> = rows.iter().map(|(n, r)| (n.clone(), r.iter().collect())).collect();
@@ -190,6 +203,18 @@ pub(super) fn run(args: DemoArgs, files: &[(&str, &[u8])]) -> Result<()> {
         accuracy_table(&rows, &means()),
         page.display()
     ))
+}
+
+/// Whether the run in `dir` is an earlier one of the demo's: of the same method, with test sets of the same names.
+fn is_of_demo(dir: &Path, config: &TrainConfig) -> bool {
+    let facts = |text: &str| -> Option<(toml::Value, Vec<String>)> {
+        let table: toml::Table = toml::from_str(text).ok()?;
+        let name = |set: &toml::Value| Some(set.as_str()?.split('=').next()?.to_string());
+        let sets = table.get("test")?.as_array()?.iter().map(name).collect::<Option<_>>()?;
+        Some((table.get("method")?.clone(), sets))
+    };
+    let text = std::fs::read_to_string(dir.join("config.toml")).unwrap_or_default();
+    facts(&text).is_some_and(|own| Some(own) == facts(&config.to_toml()))
 }
 
 #[cfg(test)]

@@ -45,13 +45,6 @@ pub(super) struct EmbedArgs {
     json: bool,
 }
 
-/// The images at `path`, with classes where it has any: a list, a CSV, a folder of folders.
-fn open(path: &Path, root: Option<&Path>, labelled: impl FnOnce() -> Result<Dataset>) -> Result<Dataset> {
-    let has_folders = || path.read_dir().is_ok_and(|entries| entries.flatten().any(|entry| entry.path().is_dir()));
-    let plain = if path.is_dir() { !has_folders() } else { crate::data::is_image(path) };
-    if plain { Dataset::unlabelled(path, root) } else { labelled() }
-}
-
 /// Writes the `features` of `images`, `[N, F]`, with their paths, and their labels and classes if they have any.
 pub(super) fn write(out: &Path, images: &Dataset, features: &[f32]) -> Result<()> {
     let count = images.items.len();
@@ -84,7 +77,7 @@ pub(super) fn run(args: EmbedArgs) -> Result<()> {
     source.recognised.notes.iter().for_each(|n| note!("{}", help::note(n)));
     let files = &args.images.files;
     let preprocess = args.model_args.preprocess(&source.recognised.preprocess)?;
-    let mut sets = [open(&args.data, files.root.as_deref(), || files.open(&args.data))?];
+    let mut sets = [files.open_any(&args.data)?];
     let checked = look_at(&mut sets, files)?;
     let [mut images] = sets;
     images.items.sort_by(|a, b| a.path.cmp(&b.path));

@@ -14,6 +14,7 @@ use crate::cli::{RunArgs, labels, look_at, print, print_json, say_summaries, sco
 use crate::data::loader::CACHE_BYTES;
 use crate::data::{Dataset, ImageCache, corrupt};
 use crate::error::{Error, Result};
+use crate::train::corrupted::copy_name;
 use crate::train::data_args::{EvalDataArgs, named_paths};
 use crate::train::evaluate::{Classifier, Evaluation, Fitted, Predictor, Sound, Watched, evaluate_to_fit, features};
 use crate::train::help;
@@ -102,6 +103,12 @@ pub(super) fn run(args: EvalArgs) -> Result<()> {
     let named = named_paths(&data)?;
     let voters = args.train.as_deref().map(|path| ("train", path));
     let named: Vec<(&str, &Path)> = named.into_iter().chain(voters).collect();
+    let copy = |name: &str| named.iter().any(|(of, _)| corruptions.iter().any(|c| copy_name(of, *c) == name));
+    if let Some((name, _)) = named.iter().find(|(name, _)| copy(name)) {
+        return Err(Error::Usage(format!(
+            "--data {name}=...: this is the name of a corrupted copy of another set: take another"
+        )));
+    }
     let mut opened = named.iter().map(|(_, path)| files.open(path)).collect::<Result<Vec<Dataset>>>()?;
     let checked = look_at(&mut opened, files)?;
     let file = files.map()?;
@@ -110,11 +117,11 @@ pub(super) fn run(args: EvalArgs) -> Result<()> {
     if args.zero_shot.on() {
         // Other sets may have fewer classes.
         let most = opened.iter().rev().max_by_key(|set| set.classes.len()).expect("clap asks for one");
-        let classes = source.voted_classes(most, file.as_ref())?.names();
+        let classes = source.voted_classes(most, &opened, file.as_ref())?.names();
         build(&mut |tell| args.zero_shot.apply(&gpu, &mut source, &args.model_args, &classes, tell))?;
     }
     let map = match args.knn {
-        Some(_) => source.voted_classes(opened.last().expect("clap wants it"), file.as_ref())?,
+        Some(_) => source.voted_classes(opened.last().expect("clap wants it"), &opened, file.as_ref())?,
         None => source.class_map(file.as_ref(), &opened.iter().collect::<Vec<_>>())?,
     };
     let multi_label = source.recognised.thresholds.is_some();

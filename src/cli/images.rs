@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::data::{Dataset, Item, LeftOut, exists, is_image};
 use crate::error::{Error, Result, escaped};
+use crate::flag::without_mark;
 use crate::train::data_args::DataArgs;
 
 /// Whether `path` is a pattern, and not the name of something that is there.
@@ -32,7 +33,7 @@ fn listed(root: Option<&Path>) -> Result<Vec<PathBuf>> {
     let mut bytes = Vec::new();
     std::io::stdin().lock().read_to_end(&mut bytes).map_err(|e| Error::io("stdin", "cannot read", e))?;
     let text = String::from_utf8(bytes).map_err(|_| Error::data("stdin", "the list of paths is not UTF-8"))?;
-    let lines = text.lines().map(|line| line.trim_end_matches('\r')).filter(|line| !line.is_empty());
+    let lines = without_mark(&text).lines().map(|line| line.trim_end_matches('\r')).filter(|line| !line.is_empty());
     let paths: Vec<PathBuf> = lines.map(|line| root.map_or_else(|| line.into(), |root| root.join(line))).collect();
     match paths.is_empty() {
         true => Err(Error::data("stdin", "there are no paths: --data - expects one per line")),

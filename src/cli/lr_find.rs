@@ -1,6 +1,6 @@
 //! `tpgm lr-find`
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde_json::json;
@@ -129,6 +129,13 @@ pub(super) fn run(args: LrFindArgs) -> Result<()> {
     let names = args.train.names();
     let config = args.train.resolve(settings.as_ref())?;
     refuse_idle(&config, &names)?;
+    if let Some(out) = &args.out {
+        // Not only after all steps.
+        let folder = out.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        if !folder.is_dir() || out.is_dir() {
+            return Err(Error::Usage(format!("--out {}: this names no file in a folder that there is", out.display())));
+        }
+    }
     let gpu = args.run.open(config.memory.precision())?;
     stop::listen()?;
     let mut progress = Progress::new("");

@@ -114,7 +114,12 @@ impl Told<'_> {
 
     fn csv(&self, item: &Item, logits: &[f32]) -> String {
         let path = item.path.to_string_lossy();
-        let answers = self.answers(logits).into_iter().zip(1..);
+        let answers = self.answers(logits);
+        if answers.is_empty() {
+            // No label is an answer as well.
+            return csv_text([[&*path, "", "", ""]]);
+        }
+        let answers = answers.into_iter().zip(1..);
         csv_text(answers.map(|((class, p), rank)| (&*path, rank, class, p)))
     }
 }

@@ -8,6 +8,7 @@ use serde::Deserialize;
 
 use super::read::text_file;
 use crate::error::{Error, Result, quote};
+use crate::flag::without_mark;
 
 /// One output of a model.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,7 +34,8 @@ impl Class {
 /// may have one name.
 pub(super) fn read(path: &Path) -> Result<Vec<Class>> {
     let text = text_file(path)?;
-    let classes = if text.trim_start().starts_with('{') { by_number(path, &text)? } else { by_line(path, &text)? };
+    let text = without_mark(&text);
+    let classes = if text.trim_start().starts_with('{') { by_number(path, text)? } else { by_line(path, text)? };
     if classes.is_empty() {
         return Err(Error::data(path, "this class map is empty: give one `folder name` per line"));
     }

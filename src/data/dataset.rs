@@ -89,6 +89,28 @@ impl Dataset {
         Ok(Self { name: name_of(path), classes, items, sets, left_out })
     }
 
+    /// Whether images at `path` have labels: those of a folder with a table of them, with shards of a data set, or with class folders, and
+    /// those of any file but an image.
+    ///
+    /// # Errors
+    /// As [`Self::open_as`] of a table.
+    pub fn has_labels(path: &Path, columns: &Columns) -> Result<bool> {
+        if !path.is_dir() {
+            return Ok(!is_image(path));
+        }
+        if let Some(table) = parse::metadata(path)
+            && parse::labelled_table(&table, columns)?.is_some()
+        {
+            return Ok(true);
+        }
+        if !walk::entries(path, &mut LeftOut::default())?.folders.is_empty() {
+            return Ok(true);
+        }
+        let Some(first) = archives(path)?.into_iter().next() else { return Ok(false) };
+        let archive = Archive::open(&first)?;
+        Ok(archive.table().is_some() || packed::is_shard(&archive.names().collect::<Vec<_>>()))
+    }
+
     /// Whether its images may have any number of labels.
     pub fn is_multi_label(&self) -> bool {
         self.sets.is_some()
@@ -194,7 +216,7 @@ fn in_archive(
         return Err(not_inside(path, &archive, inside));
     }
     match inside.is_empty() && packed::is_shard(&names) {
-        true => packed::labelled(file, packed::samples(file, &archive, &names, left_out)?),
+        true => packed::labelled(file, packed::samples(file, &archive, &names, columns, left_out)?),
         false => packed::class_folders(file, inside, &names, left_out),
     }
 }

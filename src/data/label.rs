@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::columns::Columns;
 use super::item::Item;
 use super::label_sets::LabelSets;
 use crate::error::{Error, Result, quote};
@@ -22,7 +23,34 @@ pub(super) enum Label {
 
 impl Label {
     /// Of a JSON value: text or a number is one class, a list of these is several; none for anything else.
-    pub(super) fn of_json(value: &serde_json::Value) -> Option<Label> {
+    /// The label in a JSON object: in the key that `columns` names, else in the first of `keys` that is there; none where it is null
+    /// or nowhere.
+    ///
+    /// # Errors
+    /// Where there is no such key, and where it has no label; what is wrong, in words.
+    pub(super) fn in_object(
+        object: &serde_json::Value,
+        keys: &[&str],
+        columns: &Columns,
+    ) -> std::result::Result<Option<Label>, String> {
+        let (key, value) = match &columns.label {
+            Some(key) => (key.as_str(), object.get(key).ok_or_else(|| format!("there is no `{}`", quote(key)))?),
+            None => match keys.iter().find_map(|key| Some((*key, object.get(key)?))) {
+                Some(found) => found,
+                None => return Ok(None),
+            },
+        };
+        match (value, &columns.separator) {
+            (serde_json::Value::Null, _) => Ok(None),
+            (serde_json::Value::String(text), Some(_)) => Ok(Some(Label::Several(columns.split(text)))),
+            _ => match Label::of_json(value) {
+                Some(label) => Ok(Some(label)),
+                None => Err(format!("`{}` is neither text nor a number, nor a list of these", quote(key))),
+            },
+        }
+    }
+
+    fn of_json(value: &serde_json::Value) -> Option<Label> {
         let one = |value: &serde_json::Value| match value {
             serde_json::Value::String(name) => Some(name.clone()),
             serde_json::Value::Number(number) => Some(number.to_string()),

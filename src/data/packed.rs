@@ -100,32 +100,46 @@ pub(super) fn is_shard(names: &[&str]) -> bool {
 ///
 /// # Errors
 /// [`Error::Data`] naming a sample without a class, or one that can't be understood.
-pub(super) fn samples(file: &Path, archive: &Archive, names: &[&str], left_out: &mut LeftOut) -> Result<Vec<Entry>> {
+pub(super) fn samples(
+    file: &Path,
+    archive: &Archive,
+    names: &[&str],
+    columns: &Columns,
+    left_out: &mut LeftOut,
+) -> Result<Vec<Entry>> {
     let described = names.iter().filter(|name| ["cls", "json"].contains(&key(name).1));
     let described: BTreeSet<&str> = described.copied().collect();
     let others: Vec<&str> = names.iter().copied().filter(|name| !described.contains(name)).collect();
     let entry = |name: &str| {
         let (key, _) = key(name);
-        let label = label(file, archive, key, &described)?;
+        let label = label(file, archive, key, (&described, columns))?;
         Ok(Entry { at: format!("\"{}\"", quote(name)), path: file.join(name), label })
     };
     images(&others, left_out).into_iter().map(entry).collect()
 }
 
 /// The class of the sample `key`, from its `.cls` or else its `.json`.
-fn label(file: &Path, archive: &Archive, key: &str, described: &BTreeSet<&str>) -> Result<Label> {
+fn label(
+    file: &Path,
+    archive: &Archive,
+    key: &str,
+    (described, columns): (&BTreeSet<&str>, &Columns),
+) -> Result<Label> {
     let wrong = |what: &str| Error::data(file, format!("sample \"{}\": {what}", quote(key)));
     let text = |name: &str| String::from_utf8(archive.bytes(name)?).map_err(|_| wrong("its class is not UTF-8 text"));
     let (class, json) = (format!("{key}.cls"), format!("{key}.json"));
-    let label = if described.contains(class.as_str()) {
+    // A column that is named is one of the .json, whatever else there is.
+    let label = if described.contains(class.as_str()) && columns.label.is_none() {
         Label::One(text(&class)?.trim().to_string())
     } else if described.contains(json.as_str()) {
         let value: Value =
             serde_json::from_str(&text(&json)?).map_err(|e| wrong(&format!("its .json is none: {e}")))?;
-        let label = LABELS.iter().find_map(|key| value.get(key)).and_then(Label::of_json);
+        let label =
+            Label::in_object(&value, &LABELS, columns).map_err(|what| wrong(&format!("in its .json {what}")))?;
         label.ok_or_else(|| wrong(&format!("its .json has no class: expected one of {}", LABELS.join(", "))))?
     } else {
-        return Err(wrong("there is no .cls and no .json beside its image"));
+        let lacking = if columns.label.is_some() { "there is no .json" } else { "there is no .cls and no .json" };
+        return Err(wrong(&format!("{lacking} beside its image")));
     };
     match label == Label::One(String::new()) {
         true => Err(wrong("its class is empty")),
@@ -155,7 +169,7 @@ pub(super) fn shards(
             let what = "there are several archives in this folder, and this one has no samples of WebDataset's kind: give one archive";
             return Err(Error::data(file, what));
         }
-        entries.extend(samples(file, &archive, &names, left_out)?);
+        entries.extend(samples(file, &archive, &names, columns, left_out)?);
     }
     labelled(place, entries)
 }

@@ -39,7 +39,7 @@ pub(super) fn labelled_table(file: &Path, columns: &Columns) -> Result<Option<Fo
         let (entries, declared) = csv_entries(file, bytes, "file_name", columns)?;
         return items(file, None, entries, &declared).map(Some);
     }
-    let entries = json_entries(file, bytes)?;
+    let entries = json_entries(file, bytes, columns)?;
     let missing = |label: &Label| *label == Label::One(String::new());
     if !entries.is_empty() && entries.iter().all(|entry| missing(&entry.label)) {
         return Ok(None);
@@ -135,8 +135,8 @@ fn truth(cell: &str) -> Option<bool> {
     }
 }
 
-/// One JSON object per line, with `file_name` and perhaps `label`.
-fn json_entries(file: &Path, bytes: &[u8]) -> Result<Vec<Entry>> {
+/// One JSON object per line, with `file_name` and perhaps a label.
+fn json_entries(file: &Path, bytes: &[u8], columns: &Columns) -> Result<Vec<Entry>> {
     let mut entries = Vec::new();
     for (line, text) in (1..).zip(bytes.split(|&b| b == b'\n')) {
         if text.trim_ascii().is_empty() {
@@ -147,11 +147,9 @@ fn json_entries(file: &Path, bytes: &[u8]) -> Result<Vec<Entry>> {
         let Some(path) = value.get("file_name").and_then(|name| name.as_str()).filter(|name| !name.is_empty()) else {
             return Err(at_line(file, line, "there is no `file_name`, which names an image"));
         };
-        let label = match value.get("label").or(value.get("labels")) {
-            None | Some(serde_json::Value::Null) => Label::One(String::new()),
-            Some(value) => Label::of_json(value)
-                .ok_or_else(|| at_line(file, line, "`label` is neither text nor a number, nor a list of these"))?,
-        };
+        let label =
+            Label::in_object(&value, &["label", "labels"], columns).map_err(|what| at_line(file, line, what))?;
+        let label = label.unwrap_or_else(|| Label::One(String::new()));
         entries.push(entry(line, path, label));
     }
     Ok(entries)
@@ -164,6 +162,13 @@ fn csv_entries(file: &Path, bytes: &[u8], name: &str, columns: &Columns) -> Resu
     let header = reader.headers().map_err(bad)?.clone();
     let path = header.iter().position(|field| field == name);
     let label = label_column(file, &header, columns)?;
+    let twice = header
+        .iter()
+        .enumerate()
+        .find(|(at, name)| !name.is_empty() && header.iter().take(*at).any(|other| other == *name));
+    if let Some((_, name)) = twice {
+        return Err(at_line(file, 1, format!("the column \"{}\" is there twice", quote(name))));
+    }
     let needed = format!(
         "the header of a CSV must have the columns `{name}` and `label`, or `{name}` and `labels`, or `{name}` and one column per \
          class with 0 or 1"
@@ -178,6 +183,15 @@ fn csv_entries(file: &Path, bytes: &[u8], name: &str, columns: &Columns) -> Resu
     for record in reader.records() {
         let record = record.map_err(bad)?;
         let line = record.position().map_or(0, csv::Position::line);
+        if record.iter().skip(header.len()).any(|cell| !cell.is_empty()) {
+            let what = format!(
+                "it has {} cells, and the header {} columns: put a cell with a comma in it into quotes, or several labels of an image into one \
+                 cell with ; between them",
+                record.len(),
+                header.len()
+            );
+            return Err(at_line(file, line, what));
+        }
         let own = record.get(path).unwrap_or_default();
         let missing = || at_line(file, line, "the path or the label is missing");
         if own.is_empty() {

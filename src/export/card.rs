@@ -3,6 +3,7 @@
 use std::fmt::Write;
 use std::path::Path;
 
+use crate::checkpoint::Checkpoint;
 use crate::export::library::{Described, Library, labels};
 use crate::report::read::Run;
 use crate::train::records::{EvaluationLine, Weights};
@@ -25,7 +26,7 @@ fn plain(text: &str) -> String {
     text.replace(['\n', '\r'], " ").replace('|', "\\|").replace('<', "&lt;")
 }
 
-/// The test sets at the end of a run, at the weights that are exported; without any, the images that chose them.
+/// The test sets at the end of a run, at the weights that are exported, which are the best; none where the run tested others.
 fn results(run: &Run) -> Vec<&EvaluationLine> {
     let plain = |e: &&EvaluationLine| !e.is_baseline() && e.main().is_some() && e.corruption.is_none();
     let of = |weights: Weights| -> Vec<&EvaluationLine> {
@@ -33,7 +34,18 @@ fn results(run: &Run) -> Vec<&EvaluationLine> {
         run.evals.iter().filter(plain).filter(at_end).collect()
     };
     let best = of(Weights::Best);
-    if best.is_empty() { of(Weights::Last) } else { best }
+    match best.is_empty() && are_same(run) {
+        true => of(Weights::Last),
+        false => best,
+    }
+}
+
+/// Whether the best weights of a run are its last.
+fn are_same(run: &Run) -> bool {
+    let digest = |name: &str| Checkpoint::open(run.dir.join(name)).and_then(|file| file.sha256()).ok();
+    let digests = ["best.safetensors", "last.safetensors"]
+        .map(|name| digest(name).map(|all| all.into_values().collect::<Vec<_>>()));
+    digests[0].is_some() && digests[0] == digests[1]
 }
 
 /// The name of the pre-trained model on the hub.

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::path::Path;
 
 use crate::error::{Error, Result};
+use crate::flag::without_mark;
 
 /// What a class name takes the place of.
 const PLACE: &str = "{}";
@@ -68,7 +69,7 @@ impl Templates {
         }
         let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, "cannot read", e))?;
         let counts = |line: &&str| !line.is_empty() && !line.starts_with('#');
-        Self::new(text.lines().map(str::trim).filter(counts).map(String::from).collect(), named)
+        Self::new(without_mark(&text).lines().map(str::trim).filter(counts).map(String::from).collect(), named)
     }
 
     /// These templates, which came from `place`.
@@ -103,8 +104,7 @@ impl Templates {
 /// [`Error::Io`] where it can't be read; [`Error::Data`] as [`check_names`].
 pub fn names_of(path: &Path) -> Result<Vec<String>> {
     let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, "cannot read", e))?;
-    let names: Vec<String> =
-        text.strip_prefix('\u{FEFF}').unwrap_or(&text).lines().map(|line| line.trim().to_string()).collect();
+    let names: Vec<String> = without_mark(&text).lines().map(|line| line.trim().to_string()).collect();
     check_names(&names).map_err(|what| Error::data(path, what))?;
     Ok(names)
 }

@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::method::{BatchNorm, ClassWeights, LabelTargets, Learner, LossScaling, MethodArgs, Settings, Targets};
 use crate::model::Precision;
 use crate::train::augment_args::AugmentArgs;
-use crate::train::corrupted::corruptions;
+use crate::train::corrupted::{copy_name, corruptions};
 use crate::train::data_args::{SplitArgs, named_paths, path};
 use crate::train::drop_args::DropArgs;
 use crate::train::imbalance_args::ImbalanceArgs;
@@ -117,6 +117,11 @@ impl TrainConfig {
         self.memory.validate()?;
         self.method.validate(&self.settings(0))?;
         self.corruptions()?;
+        for (flag, epochs) in [("epochs", self.optim.epochs.unwrap_or(0)), ("eval-every", self.eval_every)] {
+            if epochs > u64::from(u32::MAX) {
+                return Err(Error::Usage(format!("--{flag} {epochs}: it must be at most {}", u32::MAX)));
+            }
+        }
         if self.early_stop > 0 && self.eval_every == 0 {
             return Err(Error::Usage("--early-stop needs evaluations on the way: leave --eval-every 0 out".into()));
         }
@@ -125,6 +130,19 @@ impl TrainConfig {
             return Err(Error::Usage(what.into()));
         }
         let names: Vec<&str> = self.tests()?.iter().map(|t| t.0).collect();
+        // Records know sets by their names.
+        if let Some(name) = names.iter().find(|name| ["train", "val", "select"].contains(name)) {
+            return Err(Error::Usage(format!(
+                "--test {name}=...: this is the name of another split in the records: take another"
+            )));
+        }
+        let copies = self.corruptions()?;
+        let copy = |name: &&str| names.iter().any(|of| copies.iter().any(|c| copy_name(of, *c) == **name));
+        if let Some(name) = names.iter().copied().find(|name| copy(name)) {
+            return Err(Error::Usage(format!(
+                "--test {name}=...: this is the name of a corrupted copy of another set: take another"
+            )));
+        }
         if self.splits.fold.is_some() && names.contains(&FOLD) {
             return Err(Error::Usage(format!(
                 "--test {FOLD}=...: this is the name of what --fold holds out: take another"

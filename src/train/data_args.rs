@@ -81,6 +81,14 @@ impl DataArgs {
         Dataset::open_as(path, self.root.as_deref(), &self.columns()?)
     }
 
+    /// The images at `path`, with their labels if they have any.
+    ///
+    /// # Errors
+    /// As [`Dataset::open`].
+    pub fn open_any(&self, path: &Path) -> Result<Dataset> {
+        if Dataset::has_labels(path, &self.columns()?)? { self.open(path) } else { self.unlabelled(path) }
+    }
+
     /// The images at `path`, whose labels play no part.
     ///
     /// # Errors

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::data::{ClassMap, Dataset, Sampler};
 use crate::error::{Error, Result, quote};
-use crate::flag::word;
+use crate::flag::{without_mark, word};
 use crate::method::{ClassWeights, LabelTargets};
 use crate::train::evaluate::Evaluation;
 
@@ -193,7 +193,7 @@ impl ImbalanceArgs {
 fn read(path: &Path, names: &[String]) -> Result<Vec<f32>> {
     let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, "cannot read the class weights", e))?;
     let mut weights = vec![None; names.len()];
-    for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
+    for (number, line) in without_mark(&text).lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
         let wrong = |what: String| Error::data(path, format!("line {}: {what}", number + 1));
         let (name, weight) = line.trim().rsplit_once(char::is_whitespace).ok_or_else(|| {
             wrong(format!("\"{}\" is no class with its weight behind it, as in `cat 2.5`", quote(line.trim())))

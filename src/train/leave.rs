@@ -12,6 +12,7 @@ use crate::train::corrupted::Test;
 use crate::train::evaluate::Evaluation;
 use crate::train::events::{EpochEnd, Summary, TestResult};
 use crate::train::examples::{self, EXAMPLES, Judged};
+use crate::train::imbalance_args::BestBy;
 use crate::train::json_lines::lines;
 use crate::train::label_examples::{self, LABEL_EXAMPLES};
 use crate::train::records::{EvaluationLine, Metric, Weights};
@@ -126,6 +127,7 @@ impl Leaving<'_> {
             course: self.course(&history),
             tests: &summary.tests,
             plain: self.config.method.name.name() == "vanilla",
+            by_top1: matches!(self.config.imbalance.best_by, BestBy::Auto | BestBy::Top1),
             unequal: self.config.imbalance.note(&splits.train, &names),
         };
         let text = serde_json::to_string_pretty(&[suggestions(&story).as_slice(), told].concat()).expect("plain text");

@@ -11,7 +11,7 @@ const LOCK: &str = "lock";
 
 /// The directory of a run, as long as this process writes it. The file goes with it.
 #[derive(Debug)]
-pub(super) struct Lock {
+pub(crate) struct Lock {
     path: PathBuf,
     file: File,
 }
@@ -19,7 +19,7 @@ pub(super) struct Lock {
 impl Lock {
     /// # Errors
     /// [`Error::Train`] naming the process that has it, or a folder that can't be written.
-    pub(super) fn take(dir: &Path) -> Result<Lock> {
+    pub(crate) fn take(dir: &Path) -> Result<Lock> {
         let path = dir.join(LOCK);
         let failed = |e| Error::io(&path, "cannot lock this run", e);
         loop {

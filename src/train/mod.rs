@@ -39,7 +39,7 @@ pub mod labels;
 pub mod leaks;
 mod leave;
 pub mod lines;
-mod lock;
+pub(crate) mod lock;
 pub mod logistic;
 pub mod lr_find;
 pub mod memory_args;

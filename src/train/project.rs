@@ -110,7 +110,7 @@ pub(super) fn anchor(pretrained: &Source, finetuned: &Source) -> Result<(Vec<f32
                 format!("{what}: give the checkpoint that the fine-tuning began with"),
             ));
         }
-        missing.push(own.is_none());
+        missing.push(own.is_none() || pretrained.recognised.initialised.contains(name));
         tensors.push(match own {
             None => Cow::Borrowed(values.as_slice()),
             Some((_, own)) if is_head => Cow::Owned(rows.permuted(own)),
@@ -139,7 +139,7 @@ pub fn project(gpu: &Gpu, config: &ProjectConfig, events: &mut dyn FnMut(Event))
     if config.zero_shot.on() {
         let classes = match &finetuned.recognised.classes {
             Some(names) => names.clone(),
-            None => finetuned.voted_classes(&sets[0], config.data.map()?.as_ref())?.names(),
+            None => finetuned.voted_classes(&sets[0], &sets, config.data.map()?.as_ref())?.names(),
         };
         let mut tell = |told: Told| events(told.into());
         config.zero_shot.apply(gpu, &mut pretrained, &config.model_args, &classes, &mut tell)?;

@@ -137,14 +137,14 @@ impl Source {
         Err(self.checkpoint.error(format!("{gives} {} {have}: give data, or a model, of the same kind", images.name)))
     }
 
-    /// The classes that the images of `train` vote for, whatever the model's outputs are.
+    /// The classes that the images of `train` vote for, whatever the model's outputs are; `sets` are to be answered with one of them.
     ///
     /// # Errors
     /// As [`ClassMap::for_training`]; [`Error::Usage`] where images may have any number of labels.
-    pub fn voted_classes(&self, train: &Dataset, file: Option<&ClassMap>) -> Result<ClassMap> {
-        if train.is_multi_label() {
+    pub fn voted_classes(&self, train: &Dataset, sets: &[Dataset], file: Option<&ClassMap>) -> Result<ClassMap> {
+        if let Some(set) = sets.iter().chain([train]).find(|set| set.is_multi_label()) {
             let what = "has images with any number of labels: --zero-shot and --knn answer with one class";
-            return Err(Error::Usage(format!("{} {what}", train.name)));
+            return Err(Error::Usage(format!("{} {what}", set.name)));
         }
         match file {
             Some(_) => {

@@ -92,7 +92,7 @@ impl Splits {
         }
         let file = paths.files.map()?;
         if config.zero_shot.on() {
-            let classes = source.voted_classes(&sets[0], file.as_ref())?.names();
+            let classes = source.voted_classes(&sets[0], &sets, file.as_ref())?.names();
             let mut tell = |told: Told| events(told.into());
             config.zero_shot.apply(gpu, source, &config.model_args, &classes, &mut tell)?;
         }

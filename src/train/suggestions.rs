@@ -1,6 +1,8 @@
 //! What to try next, for the page of a run that is over: the rules of [`advice`](crate::train::advice), and those that need the
 //! evaluations of the whole run. docs/advice.md has all of them in words.
 
+use std::cmp::Ordering;
+
 use crate::train::advice::{Course, advice};
 use crate::train::events::TestResult;
 use crate::train::records::{EvaluationLine, Weights, from_bits};
@@ -14,6 +16,8 @@ pub(super) struct Story<'a> {
     pub(super) plain: bool,
     /// A note about classes of very unequal size, if they are.
     pub(super) unequal: Option<String>,
+    /// Whether the best weights are those with the highest top-1.
+    pub(super) by_top1: bool,
 }
 
 /// Half of the 95 % interval of a share that was `right` of `images` (Agresti and Coull 1998).
@@ -49,10 +53,16 @@ fn paired(a: &[bool], b: &[bool]) -> Option<(f64, f64)> {
 
 /// Validation can't tell the best evaluation from the last: it is better, and not by two standard errors.
 fn cannot_tell(run: &Story) -> Option<String> {
+    if !run.by_top1 {
+        return None;
+    }
     let known = |e: &&EvaluationLine| e.top1.is_some_and(f64::is_finite);
     let evaluations: Vec<&EvaluationLine> = run.course.evaluations.iter().filter(known).collect();
     let last = *evaluations.last()?;
-    let best = evaluations.iter().rev().max_by(|a, b| a.top1.partial_cmp(&b.top1).expect("finite"))?;
+    // As the run chooses: of equals the one with less loss, then the first.
+    let score = |e: &EvaluationLine| (e.top1, e.loss.map(|loss| -loss));
+    let better = |a: &&EvaluationLine, b: &&EvaluationLine| score(a).partial_cmp(&score(b)).unwrap_or(Ordering::Equal);
+    let best = evaluations.iter().rev().copied().max_by(better)?;
     let right = |e: &EvaluationLine| from_bits(e.right.as_ref()?, usize::try_from(e.images?).ok()?);
     let (gain, error) = paired(&right(best)?, &right(last)?)?;
     (gain > 0.0 && gain < 2.0 * error).then(|| {
@@ -140,7 +150,7 @@ mod tests {
         let settings = settings();
         let held_out = Some(HeldOut { name: "val", top1, per_class });
         let course = Course { losses: &[0.5; 8], classes: 2, settings: &settings, steps: 8, held_out, evaluations };
-        suggestions(&Story { course, tests, plain: true, unequal: None })
+        suggestions(&Story { course, tests, plain: true, unequal: None, by_top1: true })
     }
 
     #[test]

@@ -364,6 +364,9 @@ fn the_demo_compares_the_pretrained_model_plain_fine_tuning_and_tpgm() {
     assert!(rows[1] != rows[2] && rows[0] != rows[1], "{table}");
     let page = space.text("demo/report.html");
     assert!(page.contains("vanilla") && page.contains("tpgm") && page.contains("openmoji-black"));
+    // A run of somebody else's is left alone.
+    space.ok(&with(TRAIN, "--test t=test --epochs 1 --method vanilla --out own/vanilla"));
+    space.fails(2, &line.replace("--out demo", "--out own"), &["own/vanilla holds another run"]);
     // A second demo replaces the first.
     space.ok(&line);
     space.fails(1, "demo --assets test --out other", &["test", "vit-emoji.safetensors", "--assets"]);
