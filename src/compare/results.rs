@@ -246,7 +246,7 @@ impl Results {
         for (((runs, uses), set), places) in runs.into_iter().zip(uses).zip(&config.data).zip(places) {
             let runs: Vec<EntryRuns> = runs.into_iter().flatten().collect();
             for entry in &runs {
-                // What is made of one model fails once, at whichever α.
+                // An entry made of one model fails once, at whichever α.
                 let is_shared = |seed: &Option<u64>, error: &String| {
                     let mut first = entry.points[0].runs.iter();
                     entry.kind != "trained" && first.any(|(s, o)| s == seed && o.as_ref().err() == Some(error))
