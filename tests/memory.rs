@@ -73,12 +73,15 @@ fn memory_is_flat_over_ten_thousand_steps() {
     // Buffers, programs and the allocator's pools settle: 3 MiB come once, between 300 and 1,000 steps, and then 4 KiB in
     // 9,000.
     steps(1000);
-    let before = resident();
-    steps(9000);
-    let growth = resident().saturating_sub(before);
-    // A leak of a bind group, a staging buffer or a batch per step would be megabytes;
-    // pools may still round up a little.
-    assert!(growth < 2 << 20, "{growth} bytes more after 9,000 steps");
+    let growth = [3000; 3].map(|count| {
+        let before = resident();
+        steps(count);
+        resident().saturating_sub(before)
+    });
+    // A leak of a bind group, a staging buffer or a batch per step would be megabytes in each third; a pool that grows does so once, which on
+    // a busy machine may be late (4 MiB were seen).
+    let least = growth.iter().min().expect("three thirds");
+    assert!(*least < (2 << 20) / 3, "{growth:?} bytes more in each 3,000 steps of 9,000");
 }
 
 /// Buffers of a run that was planned for `model`, allocated on a device of its own, trained and evaluated.
