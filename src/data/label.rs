@@ -27,7 +27,7 @@ impl Label {
     /// or nowhere.
     ///
     /// # Errors
-    /// Where there is no such key, and where it has no label: the fault in words.
+    /// A key that is missing, or that holds no label: the fault in words.
     pub(super) fn in_object(
         object: &serde_json::Value,
         keys: &[&str],

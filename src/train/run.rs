@@ -416,8 +416,8 @@ impl Training<'_, '_> {
         Ok(())
     }
 
-    /// The best weights as their file has them, rounded to its types: the weights that a user gets are those that are tested, in a run that was stopped
-    /// as in one that was not. `like` are values of the model.
+    /// The best weights as their file has them, rounded to its types: tested are the weights that a user gets, whether the run was
+    /// stopped or not. `like` are values of the model.
     fn best_values(&self, like: Snapshot) -> Result<Snapshot> {
         if !self.place.writes() {
             return self.place.values_of_first(like);
